@@ -1,0 +1,14 @@
+"""Functional MLPs in JAX, and the critical points of their losses.
+
+Modules are the namespaces:
+
+- `tree`: vector-space operations on pytrees
+- `mlp`: init, forward: the network
+- `losses`: per-example losses, weighted mean, accuracy
+- `penalties`: terms added to a loss
+- `datasets`: data, with shapes checked
+- `training`: one run as one compiled scan
+- `curvature`: Hessians of any function of any pytree, and their inertia
+- `mlp_hessian`: the exact Hessian of an MLP loss, fast
+- `critical`: critical points: find them, and classify them
+"""

@@ -1,0 +1,145 @@
+"""Per-example losses (the caller reduces), their weighted mean, and accuracy. Transformable."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+
+def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return the softmax cross-entropy of each example: log Σ exp(zⱼ) − z_target, in nats.
+
+    Parameters
+    ----------
+    logits
+        (n, classes) floating.
+    targets
+        (n,) whole numbers from 0 to classes − 1. Outside jit the range is checked.
+
+    Returns
+    -------
+    (n,) losses.
+
+    Raises
+    ------
+    TypeError
+        Targets are not integers.
+    ValueError
+        The shapes do not fit, or a target is out of range.
+
+    Examples
+    --------
+    >>> [round(float(v), 4) for v in cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))]
+    [1.3863]
+    """
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
+    if not jnp.issubdtype(targets.dtype, jnp.integer):
+        raise TypeError(f"targets: got dtype {targets.dtype}, expected integers (class numbers).")
+    if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} to fit logits of shape {logits.shape}."
+        )
+    if not isinstance(targets, jax.core.Tracer) and targets.size:
+        # numpy, because jnp operations on captured arrays are staged inside jit.
+        low, high = int(np.min(targets)), int(np.max(targets))
+        if low < 0 or high >= logits.shape[-1]:
+            raise ValueError(
+                f"targets: got class numbers from {low} to {high}, expected 0 to {logits.shape[-1] - 1}."
+            )
+    return optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets)
+
+
+def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return half the squared error of each example, summed over outputs: ½ Σⱼ (yⱼ − tⱼ)².
+
+    Parameters
+    ----------
+    outputs, targets
+        (n, out) of the same shape.
+
+    Returns
+    -------
+    (n,) losses.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ (broadcasting here is nearly always a mistake).
+
+    Examples
+    --------
+    >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])).tolist()
+    [2.5]
+    """
+    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    if outputs.shape != targets.shape or outputs.ndim < 1:
+        raise ValueError(
+            f"targets: got shape {targets.shape}, expected the shape of the outputs, {outputs.shape}."
+        )
+    return optax.losses.l2_loss(outputs, targets.astype(outputs.dtype)).sum(-1)
+
+
+def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
+    """Return the weighted mean Σ wᵢ vᵢ / Σ wᵢ; the plain mean when `weights` is None.
+
+    Weights of 0 take examples out, so that padded batches give the mean of what they really hold.
+
+    Parameters
+    ----------
+    values
+        (n,) per-example losses.
+    weights
+        (n,) non-negative, not all zero.
+
+    Returns
+    -------
+    scalar
+
+    Raises
+    ------
+    ValueError
+        The shapes differ, or there is nothing to average.
+
+    Examples
+    --------
+    >>> float(mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
+    1.5
+    """
+    values = jnp.asarray(values)
+    if values.size == 0:
+        raise ValueError("values: got no examples, expected at least one.")
+    if weights is None:
+        return jnp.mean(values)
+    weights = jnp.asarray(weights)
+    if weights.shape != values.shape:
+        raise ValueError(f"weights: got shape {weights.shape}, expected the shape of the values, {values.shape}.")
+    return jnp.sum(weights * values) / jnp.sum(weights)
+
+
+def accuracy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return 1.0 for each example whose largest logit is at its target, else 0.0; reduce with `mean`.
+
+    Parameters
+    ----------
+    logits
+        (n, classes).
+    targets
+        (n,) class numbers.
+
+    Returns
+    -------
+    (n,) of the dtype of logits.
+
+    Examples
+    --------
+    >>> accuracy(jnp.array([[0.0, 2.0], [1.0, 0.0]]), jnp.array([1, 1])).tolist()
+    [1.0, 0.0]
+    """
+    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(
+            f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} to fit logits of shape {logits.shape}."
+        )
+    return (jnp.argmax(logits, axis=-1) == targets).astype(logits.dtype)

@@ -1,0 +1,28 @@
+"""Strict settings for the whole suite: float64 only where a test asks, strict promotion, a compilation cache."""
+
+import pathlib
+
+import jax
+import matplotlib
+import pytest
+
+matplotlib.use("agg")
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".cache" / "jax"))
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+@pytest.fixture(autouse=True)
+def strict_promotion(request):
+    """Mixing dtypes by accident is an error, unless a test is marked implicit_promotion."""
+    if request.node.get_closest_marker("implicit_promotion"):
+        yield
+    else:
+        with jax.numpy_dtype_promotion("strict"):
+            yield
+
+
+@pytest.fixture
+def x64():
+    """Float64 as the default for one test."""
+    with jax.enable_x64(True):
+        yield
