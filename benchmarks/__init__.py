@@ -1,0 +1,1 @@
+"""Side-by-side timings of this project and its peers, each in one run."""

@@ -48,9 +48,7 @@ def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, n
     [1, 3, 5]
     """
     if not 1 <= test_size < len(targets):
-        raise ValueError(
-            f"test_size: got {test_size}, expected 1 to {len(targets) - 1} for {len(targets)} examples."
-        )
+        raise ValueError(f"test_size: got {test_size}, expected 1 to {len(targets) - 1} for {len(targets)} examples.")
     classes, counts = np.unique(targets, return_counts=True)
     shares = counts * (test_size / len(targets))
     taken = np.floor(shares).astype(int)

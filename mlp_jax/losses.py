@@ -45,9 +45,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
         # numpy, because jnp operations on captured arrays are staged inside jit.
         low, high = int(np.min(targets)), int(np.max(targets))
         if low < 0 or high >= logits.shape[-1]:
-            raise ValueError(
-                f"targets: got class numbers from {low} to {high}, expected 0 to {logits.shape[-1] - 1}."
-            )
+            raise ValueError(f"targets: got class numbers from {low} to {high}, expected 0 to {logits.shape[-1] - 1}.")
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets)
 
 
@@ -75,9 +73,7 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     """
     outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
     if outputs.shape != targets.shape or outputs.ndim < 1:
-        raise ValueError(
-            f"targets: got shape {targets.shape}, expected the shape of the outputs, {outputs.shape}."
-        )
+        raise ValueError(f"targets: got shape {targets.shape}, expected the shape of the outputs, {outputs.shape}.")
     return optax.losses.l2_loss(outputs, targets.astype(outputs.dtype)).sum(-1)
 
 

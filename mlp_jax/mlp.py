@@ -72,9 +72,7 @@ def init(
     tree.require_key(key)
     sizes = tuple(sizes)
     if len(sizes) < 2 or any(int(n) != n or n < 1 for n in sizes):
-        raise ValueError(
-            f"sizes: got {sizes}, expected at least two whole numbers of 1 or more, such as (64, 16, 10)."
-        )
+        raise ValueError(f"sizes: got {sizes}, expected at least two whole numbers of 1 or more, such as (64, 16, 10).")
     if pieces < 1:
         raise ValueError(f"pieces: got {pieces}, expected 1 or more.")
     weight_init = jax.nn.initializers.lecun_normal() if weight_init is None else weight_init
@@ -84,9 +82,7 @@ def init(
         fan_in = sizes[depth]
         fan_out = sizes[depth + 1] * (pieces if depth < len(sizes) - 2 else 1)
         weight_key, bias_key = jax.random.split(layer_key)
-        layers.append(
-            Layer(weight_init(weight_key, (fan_in, fan_out), dtype), bias_init(bias_key, (fan_out,), dtype))
-        )
+        layers.append(Layer(weight_init(weight_key, (fan_in, fan_out), dtype), bias_init(bias_key, (fan_out,), dtype)))
     return tuple(layers)
 
 
