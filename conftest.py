@@ -3,11 +3,12 @@
 import pathlib
 
 import jax
+import jax.numpy as jnp
 import matplotlib
 import pytest
 
 matplotlib.use("agg")
-jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent.parent / ".cache" / "jax"))
+jax.config.update("jax_compilation_cache_dir", str(pathlib.Path(__file__).parent / ".cache" / "jax"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -26,3 +27,9 @@ def x64():
     """Float64 as the default for one test."""
     with jax.enable_x64(True):
         yield
+
+
+@pytest.fixture(autouse=True)
+def docstring_names(doctest_namespace):
+    """Names that every docstring example may use without importing them."""
+    doctest_namespace.update(jax=jax, jnp=jnp)
