@@ -42,8 +42,9 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
             f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} to fit logits of shape {logits.shape}."
         )
     if not isinstance(targets, jax.core.Tracer) and targets.size:
-        # numpy, because jnp operations on captured arrays are staged inside jit.
-        low, high = int(np.min(targets)), int(np.max(targets))
+        # A numpy array, because operations on a captured JAX array are staged inside jit.
+        numbers = np.asarray(targets)
+        low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= logits.shape[-1]:
             raise ValueError(f"targets: got class numbers from {low} to {high}, expected 0 to {logits.shape[-1] - 1}.")
     return optax.losses.softmax_cross_entropy_with_integer_labels(logits, targets)
@@ -96,7 +97,8 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     Raises
     ------
     ValueError
-        The shapes differ, or there is nothing to average.
+        The shapes differ, or there is nothing to average; outside jit, a weight is negative or not a finite
+        number, or all are zero.
 
     Examples
     --------
@@ -111,11 +113,23 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     weights = jnp.asarray(weights)
     if weights.shape != values.shape:
         raise ValueError(f"weights: got shape {weights.shape}, expected the shape of the values, {values.shape}.")
+    if not isinstance(weights, jax.core.Tracer):
+        _require_weights(np.asarray(weights))
     return jnp.sum(weights * values) / jnp.sum(weights)
+
+
+def _require_weights(weights: np.ndarray) -> None:
+    bad = int(np.sum(~((weights >= 0) & (weights < np.inf))))
+    if bad:
+        raise ValueError(f"weights: got {bad} negative or not finite, expected numbers of 0 or more.")
+    if not np.any(weights):
+        raise ValueError(f"weights: got {weights.size} that are all 0, expected at least one above 0.")
 
 
 def accuracy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Return 1.0 for each example whose largest logit is at its target, else 0.0; reduce with `mean`.
+
+    Of several equal logits the first counts as the largest.
 
     Parameters
     ----------
