@@ -1,7 +1,12 @@
-"""The network: init and forward, pure functions on a tuple of layers. Transformable."""
+"""The network: init and forward, maxout and dropout: pure functions on a tuple of layers. Transformable.
+
+Activations are functions on arrays: `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `maxout(pieces)`. The outputs of
+the network are logits; `jax.nn.softmax(logits)` are the class probabilities.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -86,10 +91,17 @@ def init(
     return tuple(layers)
 
 
-def forward(params: Params, inputs: jax.Array, *, activation: Activation = jnp.tanh) -> jax.Array:
+def forward(
+    params: Params,
+    inputs: jax.Array,
+    *,
+    activation: Activation = jnp.tanh,
+    dropout_rate: float = 0.0,
+    key: jax.Array | None = None,
+) -> jax.Array:
     """Return the outputs (logits) of the network for a batch of inputs.
 
-    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = activation(zₗ) on hidden layers only; the result is z_L.
+    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = dropout(activation(zₗ)) on hidden layers only; the result is z_L.
 
     Parameters
     ----------
@@ -99,6 +111,11 @@ def forward(params: Params, inputs: jax.Array, *, activation: Activation = jnp.t
         (n, in), batch first; any further leading axes are kept.
     activation
         A function on arrays, applied to hidden layers. It may shrink the last axis (maxout).
+    dropout_rate
+        Probability that a hidden unit is dropped, for training; 0, the default, to evaluate.
+    key
+        JAX random key of the dropout masks, folded with the depth of each layer; used only when `dropout_rate`
+        is not 0.
 
     Returns
     -------
@@ -106,24 +123,136 @@ def forward(params: Params, inputs: jax.Array, *, activation: Activation = jnp.t
 
     Raises
     ------
+    TypeError
+        `dropout_rate` is not 0 and `key` is not a JAX random key.
     ValueError
-        The last axis of `inputs` or of a hidden layer does not fit the next weight.
+        There are no layers; the last axis of `inputs` or of a hidden layer does not fit the next weight;
+        `dropout_rate` is not in [0, 1).
 
     Examples
     --------
     >>> params = init(jax.random.key(0), (2, 3, 1))
     >>> forward(params, jnp.ones((5, 2))).shape
     (5, 1)
+
+    Class probabilities, and one mask per seed:
+
+    >>> classifier = init(jax.random.key(0), (2, 8, 3))
+    >>> probabilities = jax.nn.softmax(forward(classifier, jnp.ones((5, 2))))
+    >>> bool(jnp.allclose(probabilities.sum(-1), 1.0))
+    True
+    >>> seeds = jax.random.split(jax.random.key(1), 4)
+    >>> noisy = lambda key: forward(classifier, jnp.ones((5, 2)), dropout_rate=0.5, key=key)
+    >>> jax.vmap(noisy)(seeds).shape
+    (4, 5, 3)
     """
     if not params:
         raise ValueError("params: got no layers, expected at least one Layer(weight, bias).")
+    _require_rate(dropout_rate)
+    if tree.is_traced(dropout_rate) or dropout_rate > 0:
+        tree.require_key(key)
+    else:
+        key = None
     hidden = jnp.asarray(inputs)
     for depth, layer in enumerate(params):
         if depth:
             hidden = activation(hidden)
+        if depth and key is not None:
+            hidden = dropout(jax.random.fold_in(key, depth), hidden, dropout_rate)
         require_fit(hidden, layer, depth)
         hidden = hidden @ layer.weight + layer.bias
     return hidden
+
+
+@functools.cache
+def maxout(pieces: int) -> Activation:
+    """Return the maxout activation: each unit is the largest of its `pieces` adjacent affine maps.
+
+    h(z)ᵢ = max over j < pieces of z[i · pieces + j] (Goodfellow et al. 2013, "Maxout Networks"). One unit is
+    convex and piecewise linear in its inputs, and enough pieces fit any convex function; the difference of two
+    units any continuous one. The same number of pieces gives the same function object, so that jit compiles once.
+
+    Parameters
+    ----------
+    pieces
+        Affine maps a unit, 1 or more: what `init` was given.
+
+    Returns
+    -------
+    function of an array (…, out · pieces) -> (…, out)
+
+    Raises
+    ------
+    ValueError
+        `pieces` is not a whole number of 1 or more; when called, the last axis is not a multiple of `pieces`.
+
+    Examples
+    --------
+    >>> maxout(2)(jnp.array([1.0, 3.0, -2.0, -5.0])).tolist()
+    [3.0, -2.0]
+    >>> params = init(jax.random.key(0), (2, 4, 1), pieces=3)
+    >>> forward(params, jnp.ones((5, 2)), activation=maxout(3)).shape
+    (5, 1)
+    """
+    if int(pieces) != pieces or pieces < 1:
+        raise ValueError(f"pieces: got {pieces}, expected a whole number of 1 or more.")
+    pieces = int(pieces)
+
+    def activation(values: jax.Array) -> jax.Array:
+        shape = jnp.shape(values)
+        if not shape or shape[-1] % pieces:
+            raise ValueError(f"maxout: got shape {shape}, expected a last axis that is a multiple of {pieces} pieces.")
+        return jnp.max(jnp.reshape(values, (*shape[:-1], shape[-1] // pieces, pieces)), axis=-1)
+
+    return activation
+
+
+def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
+    """Return `values` with each entry set to 0 with probability `rate`, and divided by 1 − rate otherwise.
+
+    Inverted dropout (Srivastava et al. 2014, "Dropout"): the mean over keys is `values`, so that evaluation is the
+    identity and needs no rescaling.
+
+    Parameters
+    ----------
+    key
+        A JAX random key.
+    values
+        Floating array of any shape.
+    rate
+        From 0 (the identity) to below 1; may be traced.
+
+    Returns
+    -------
+    array of the shape and dtype of `values`
+
+    Raises
+    ------
+    TypeError
+        `key` is not a JAX random key, or `values` are not floating.
+    ValueError
+        `rate` is not in [0, 1).
+
+    Examples
+    --------
+    >>> sorted(set(dropout(jax.random.key(0), jnp.ones(100), 0.75).tolist()))
+    [0.0, 4.0]
+    """
+    tree.require_key(key)
+    _require_rate(rate)
+    values = jnp.asarray(values)
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"values: got dtype {values.dtype}, expected real floating point.")
+    if not tree.is_traced(rate) and rate == 0:
+        return values
+    keep = 1.0 - rate
+    mask = jax.random.bernoulli(key, keep, values.shape)
+    return jnp.where(mask, values / jnp.asarray(keep, values.dtype), jnp.zeros_like(values))
+
+
+def _require_rate(rate: float) -> None:
+    if not tree.is_traced(rate) and not 0 <= rate < 1:
+        raise ValueError(f"dropout rate: got {rate}, expected a number from 0 to below 1.")
 
 
 def require_fit(values: jax.Array, layer: Layer, depth: int) -> None:
