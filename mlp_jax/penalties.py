@@ -2,13 +2,51 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
+import jax.numpy as jnp
+import numpy as np
 
 from mlp_jax import tree
 
 
-def l2(params: tree.PyTree, strength: float) -> jax.Array:
-    """Return (strength / 2) Σ θᵢ² over all leaves, biases included: weight decay as a penalty.
+def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Array:
+    """Return strength · Σ |θᵢ|: the penalty whose minima have parameters of exactly 0.
+
+    Its gradient is strength · sign(θ), taken as 0 at θᵢ = 0, where the penalty has a kink (Tibshirani 1996).
+
+    Parameters
+    ----------
+    params
+        Any pytree of floating arrays.
+    strength
+        Non-negative scalar; may be traced.
+    biases
+        False leaves out the leaves with fewer than two axes, which is what a bias is in a pytree of layers
+        (so are the scales of a normalisation layer).
+
+    Returns
+    -------
+    scalar
+
+    Raises
+    ------
+    ValueError
+        `strength` is negative, or nothing is left to penalise.
+
+    Examples
+    --------
+    >>> params = {"weight": jnp.array([[1.0, -2.0]]), "bias": jnp.array([4.0])}
+    >>> float(l1(params, 0.5)), float(l1(params, 0.5, biases=False))
+    (3.5, 1.5)
+    """
+    _require_strength(strength)
+    return strength * jnp.asarray(sum(jnp.sum(jnp.abs(leaf)) for leaf in _penalised(params, biases)))
+
+
+def l2(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Array:
+    """Return (strength / 2) Σ θᵢ²: weight decay as a penalty.
 
     Its gradient is strength · θ and its Hessian strength · I.
 
@@ -18,6 +56,9 @@ def l2(params: tree.PyTree, strength: float) -> jax.Array:
         Any pytree of floating arrays.
     strength
         Non-negative scalar; may be traced.
+    biases
+        False leaves out the leaves with fewer than two axes, which is what a bias is in a pytree of layers
+        (so are the scales of a normalisation layer).
 
     Returns
     -------
@@ -26,13 +67,94 @@ def l2(params: tree.PyTree, strength: float) -> jax.Array:
     Raises
     ------
     ValueError
-        `strength` is negative.
+        `strength` is negative, or nothing is left to penalise.
 
     Examples
     --------
     >>> float(l2({"w": jnp.array([1.0, 2.0])}, 0.5))
     1.25
+    >>> params = {"weight": jnp.array([[1.0, 2.0]]), "bias": jnp.array([4.0])}
+    >>> float(l2(params, 0.5, biases=False))
+    1.25
     """
+    _require_strength(strength)
+    leaves = _penalised(params, biases)
+    return 0.5 * strength * tree.dot(leaves, leaves)
+
+
+def selective_synaptic_plasticity(
+    params: tree.PyTree, strength: float, *, reference: tree.PyTree, importances: tree.PyTree
+) -> jax.Array:
+    """Return strength · Σ bᵢ (θᵢ − θ*ᵢ)²: what an earlier task needs is held near where that task left it.
+
+    Also known as elastic weight consolidation (Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in
+    neural networks", who write λ/2 for `strength`). A parameter of importance 0 is free. The importances are given:
+    usually the diagonal of the Fisher matrix or of the Hessian of the earlier task's loss at θ*. With the Hessian
+    diagonal and a strength of ½ this is the second-order expansion of that loss, its cross terms left out.
+
+    Parameters
+    ----------
+    params
+        θ, any pytree of floating arrays.
+    strength
+        λ, non-negative scalar; may be traced.
+    reference
+        θ*, the parameters after the earlier task: same structure and shapes.
+    importances
+        b, non-negative: same structure and shapes. Outside jit the sign is checked.
+
+    Returns
+    -------
+    scalar
+
+    Raises
+    ------
+    ValueError
+        `strength` or an importance is negative or NaN; the structures or shapes differ.
+
+    Examples
+    --------
+    >>> theta, reference = jnp.array([1.0, 2.0]), jnp.zeros(2)
+    >>> float(selective_synaptic_plasticity(theta, 10.0, reference=reference, importances=jnp.array([1.0, 0.0])))
+    10.0
+    """
+    _require_strength(strength)
+    _require_same_shapes(params, reference, "reference")
+    _require_same_shapes(params, importances, "importances")
+    _require_non_negative(importances)
+    distances = jax.tree.map(lambda theta, center: (theta - center) ** 2, params, reference)
+    return strength * tree.dot(importances, distances)
+
+
+def _penalised(params: tree.PyTree, biases: bool) -> list[jax.Array]:
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    kept = [leaf for leaf in leaves if biases or leaf.ndim >= 2]
+    if not kept:
+        raise ValueError(f"params: got {len(leaves)} leaves and biases={biases}, expected at least one to penalise.")
+    return kept
+
+
+def _require_strength(strength: float) -> None:
     if not tree.is_traced(strength) and not strength >= 0:
         raise ValueError(f"strength: got {strength}, expected a number of 0 or more.")
-    return 0.5 * strength * tree.dot(params, params)
+
+
+def _require_same_shapes(params: tree.PyTree, other: tree.PyTree, name: str) -> None:
+    expected: Any = jax.tree.structure(params)
+    got: Any = jax.tree.structure(other)
+    if got != expected:
+        raise ValueError(f"{name}: got the structure {got}, expected that of params, {expected}.")
+    leaves = zip(jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(params), strict=True)
+    for (path, leaf), theta in leaves:
+        if jnp.shape(leaf) != jnp.shape(theta):
+            where = name + jax.tree_util.keystr(path)
+            raise ValueError(f"{where}: got shape {jnp.shape(leaf)}, expected that of params, {jnp.shape(theta)}.")
+
+
+def _require_non_negative(importances: tree.PyTree) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(importances):
+        # numpy, because jnp operations on captured arrays are staged inside jit.
+        bad = 0 if tree.is_traced(leaf) else int(np.sum(~(np.asarray(leaf, dtype=np.float64) >= 0)))
+        if bad:
+            where = "importances" + jax.tree_util.keystr(path)
+            raise ValueError(f"{where}: got {bad} numbers that are negative or NaN, expected numbers of 0 or more.")
