@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from mlp_jax import tree
@@ -29,7 +30,8 @@ class History(NamedTuple):
     """What a run keeps, one entry an epoch.
 
     loss
-        (epochs,) mean over the epoch of the loss of each update's batch, before that update.
+        (epochs,) mean over the examples of the epoch: the loss of each update's batch before that update, weighted
+        by the number of examples that the batch holds.
     record
         The pytree that `record` returned, each leaf with a leading axis of epochs; None without `record`.
     """
@@ -60,13 +62,15 @@ def train(
     key
         JAX random key for the shuffles and, folded with the step, for the loss (dropout).
     loss
-        `(params, inputs, targets, weights, key) -> scalar`; weights (batch_size,) are 1 or 0.
+        `(params, inputs, targets, weights, key) -> scalar`; weights (batch_size,) are 1 or 0, of the widest dtype
+        among the parameters.
     params
         Any pytree of floating arrays.
     data
         A pair (inputs (n, …), targets (n, …)), such as `datasets.load("digits").train`.
     optimizer
-        Any optax transformation.
+        Any optax transformation; one that asks for the value of the loss or for the loss itself (a line search,
+        Polyak's step) is given that of the batch.
     batch_size, epochs
         Whole numbers; batch_size from 1 to n.
     record
@@ -99,16 +103,24 @@ def train(
         raise ValueError(
             f"data: got inputs {inputs.shape} and targets {targets.shape}, expected the same length, not 0."
         )
-    if not 1 <= batch_size <= len(inputs):
-        raise ValueError(f"batch_size: got {batch_size}, expected 1 to {len(inputs)}, the number of examples.")
-    if epochs < 1:
-        raise ValueError(f"epochs: got {epochs}, expected 1 or more.")
-    weights = jax.ShapeDtypeStruct((batch_size,), jnp.result_type(float))
+    if int(batch_size) != batch_size or not 1 <= batch_size <= len(inputs):
+        raise ValueError(
+            f"batch_size: got {batch_size}, expected a whole number from 1 to {len(inputs)}, the number of examples."
+        )
+    if int(epochs) != epochs or epochs < 1:
+        raise ValueError(f"epochs: got {epochs}, expected a whole number of 1 or more.")
+    batch_size, epochs = int(batch_size), int(epochs)
+    params = jax.tree.map(jnp.asarray, params)
+    weights = jax.ShapeDtypeStruct((batch_size,), _widest_dtype(params))
     batch = [jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype) for a in (inputs, targets)]
-    shape = jax.eval_shape(loss, params, *batch, weights, key)
-    if getattr(shape, "shape", None) != ():
-        raise ValueError(f"loss: got a result of {shape}, expected a scalar.")
-    return _train(key, params, inputs, targets, loss, optimizer, int(batch_size), int(epochs), record)
+    result = jax.eval_shape(loss, params, *batch, weights, key)
+    if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(f"loss: got a result of {result}, expected one floating-point number.")
+    return _train(key, params, inputs, targets, loss, optimizer, batch_size, epochs, record)
+
+
+def _widest_dtype(params: PyTree) -> jnp.dtype:
+    return max((leaf.dtype for leaf in jax.tree.leaves(params)), key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "optimizer", "batch_size", "epochs", "record"))
@@ -126,12 +138,21 @@ def _train(
     num_examples = len(inputs)
     num_batches = -(-num_examples // batch_size)
     padding = num_batches * batch_size - num_examples
-    weights = jnp.pad(jnp.ones(num_examples), (0, padding)).reshape(num_batches, batch_size)
+    held = jnp.ones(num_examples, _widest_dtype(params))
+    weights = jnp.pad(held, (0, padding)).reshape(num_batches, batch_size)
+    shares = np.diff(np.minimum(batch_size * np.arange(num_batches + 1), num_examples)) / num_examples
+    optimizer = optax.with_extra_args_support(optimizer)
 
     def update(state: State, batch: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[State, jax.Array]:
         loss_key = jax.random.fold_in(state.key, state.step)
-        value, gradient = jax.value_and_grad(loss)(state.params, *batch, loss_key)
-        updates, optimizer_state = optimizer.update(gradient, state.optimizer_state, state.params)
+
+        def batch_loss(params: PyTree) -> jax.Array:
+            return loss(params, *batch, loss_key)
+
+        value, gradient = jax.value_and_grad(batch_loss)(state.params)
+        updates, optimizer_state = optimizer.update(
+            gradient, state.optimizer_state, state.params, value=value, grad=gradient, value_fn=batch_loss
+        )
         return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key), value
 
     def epoch(state: State, shuffle_key: jax.Array) -> tuple[State, tuple[jax.Array, PyTree]]:
@@ -139,7 +160,7 @@ def _train(
         # Gathered once an epoch: one large gather is cheaper than one in every update.
         cut = [a[order].reshape(num_batches, batch_size, *a.shape[1:]) for a in (inputs, targets)]
         state, values = jax.lax.scan(update, state, (cut[0], cut[1], weights))
-        return state, (jnp.mean(values), None if record is None else record(state))
+        return state, (jnp.sum(jnp.asarray(shares, values.dtype) * values), None if record is None else record(state))
 
     shuffle_key, loss_key = jax.random.split(key)
     state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32), loss_key)
