@@ -1,0 +1,160 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from sklearn import metrics
+
+from mlp_jax import losses
+
+RNG = np.random.default_rng(0)
+LOGITS = 3 * RNG.normal(size=(12, 5))
+CLASSES = RNG.integers(5, size=12)
+
+
+def exact_cross_entropy(row, target):
+    with mpmath.workdps(50):
+        return float(mpmath.log(mpmath.fsum(mpmath.exp(mpmath.mpf(z)) for z in row)) - mpmath.mpf(row[target]))
+
+
+@pytest.mark.usefixtures("x64")
+def test_cross_entropy_is_that_of_fifty_digits():
+    expected = [exact_cross_entropy(row.tolist(), target) for row, target in zip(LOGITS, CLASSES, strict=True)]
+    values = jax.jit(losses.cross_entropy)(jnp.asarray(LOGITS), jnp.asarray(CLASSES))
+    np.testing.assert_allclose(values, expected, rtol=1e-14)
+
+
+@pytest.mark.usefixtures("x64")
+def test_weighted_mean_of_cross_entropy_is_the_log_loss_of_the_softmax():
+    weights = RNG.uniform(size=12)
+    ours = losses.mean(losses.cross_entropy(LOGITS, CLASSES), weights)
+    probabilities = np.asarray(jax.nn.softmax(jnp.asarray(LOGITS)))
+    theirs = metrics.log_loss(CLASSES, probabilities, sample_weight=weights, labels=range(5))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-13)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.usefixtures("x64")
+def test_cross_entropy_is_exact_at_logits_of_ten_thousand(dtype):
+    rows = [[1e4, -1e4, 0.0], [1e4, 1e4, -1e4], [-1e4, -1e4, -1e4]]
+    logits, targets = jnp.asarray(rows, dtype), jnp.array([1, 0, 2])
+    expected = [exact_cross_entropy(row, target) for row, target in zip(rows, (1, 0, 2), strict=True)]
+    values = losses.cross_entropy(logits, targets)
+    assert values.dtype == dtype
+    np.testing.assert_allclose(values, expected, rtol=2 * float(jnp.finfo(dtype).eps))
+    gradient = jax.grad(lambda z: losses.cross_entropy(z, targets).sum())(logits)
+    np.testing.assert_allclose(gradient, [[1, -1, 0], [-0.5, 0.5, 0], [1 / 3, 1 / 3, -2 / 3]], rtol=1e-6, atol=1e-30)
+
+
+@pytest.mark.usefixtures("x64")
+def test_gradient_of_cross_entropy_is_softmax_minus_one_hot():
+    gradient = jax.jit(jax.grad(lambda z: losses.cross_entropy(z, jnp.asarray(CLASSES)).sum()))(jnp.asarray(LOGITS))
+    exponentials = np.exp(LOGITS)
+    expected = exponentials / exponentials.sum(-1, keepdims=True) - np.eye(5)[CLASSES]
+    np.testing.assert_allclose(gradient, expected, atol=1e-15)
+
+
+@pytest.mark.usefixtures("x64")
+def test_squared_error_is_half_the_sum_over_outputs():
+    outputs, targets = RNG.normal(size=(2, 7, 3))
+    np.testing.assert_allclose(losses.squared_error(outputs, targets), 0.5 * ((outputs - targets) ** 2).sum(-1))
+    doubled = 2 * losses.mean(losses.squared_error(outputs[:, :1], targets[:, :1]))
+    np.testing.assert_allclose(doubled, metrics.mean_squared_error(outputs[:, :1], targets[:, :1]))
+
+
+@pytest.mark.parametrize("sizes", [(12,), (4, 4, 4), (5, 5, 2), (1,) * 12])
+@pytest.mark.usefixtures("x64")
+def test_mean_over_batches_does_not_depend_on_the_partition(sizes):
+    """Batches padded to a common length, each weighted by what it holds, give the mean over all examples."""
+    values, weights = RNG.uniform(size=(2, 12))
+    longest, parts, held, start = max(sizes), [], [], 0
+    for size in sizes:
+        batch, batch_weights = np.full(longest, 1e6), np.zeros(longest)
+        batch[:size], batch_weights[:size] = values[start : start + size], weights[start : start + size]
+        parts.append(float(losses.mean(jnp.asarray(batch), jnp.asarray(batch_weights))))
+        held.append(batch_weights.sum())
+        start += size
+    combined = losses.mean(jnp.asarray(parts), jnp.asarray(held))
+    np.testing.assert_allclose(combined, np.average(values, weights=weights), rtol=1e-14)
+
+
+def test_mean_without_weights_is_the_mean_with_equal_weights():
+    values = jnp.array([1.0, 2.0, 6.0])
+    np.testing.assert_allclose(losses.mean(values), 3.0)
+    np.testing.assert_allclose(losses.mean(values, jnp.full(3, 7.0)), 3.0, rtol=1e-6)
+
+
+def test_accuracy_is_that_of_scikit_learn():
+    values = losses.accuracy(jnp.asarray(LOGITS, jnp.float32), jnp.asarray(CLASSES))
+    assert values.dtype == jnp.float32
+    assert 0 < values.mean() < 1
+    np.testing.assert_allclose(values.mean(), metrics.accuracy_score(CLASSES, LOGITS.argmax(-1)), rtol=1e-6)
+
+
+def test_losses_keep_leading_axes_under_vmap():
+    logits = jnp.asarray(LOGITS.reshape(3, 4, 5), jnp.float32)
+    classes = jnp.asarray(CLASSES.reshape(3, 4))
+    single = jax.jit(losses.cross_entropy)
+    together = jax.jit(jax.vmap(losses.cross_entropy))(logits, classes)
+    expected = [single(*pair) for pair in zip(logits, classes, strict=True)]
+    np.testing.assert_allclose(together, expected, rtol=1e-6)
+
+
+def test_targets_captured_by_jit_are_checked_too():
+    wrong = jnp.array([0, 3])
+    with pytest.raises(ValueError, match="got class numbers from 0 to 3, expected 0 to 2"):
+        jax.jit(lambda z: losses.cross_entropy(z, wrong))(jnp.zeros((2, 3)))
+    assert jax.jit(lambda z: losses.cross_entropy(z, jnp.array([0, 2])))(jnp.zeros((2, 3))).shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (
+            lambda: losses.cross_entropy(jnp.zeros((2, 3)), jnp.array([0.0, 1.0])),
+            TypeError,
+            "targets: got dtype float32, expected integers (class numbers).",
+        ),
+        (
+            lambda: losses.cross_entropy(jnp.zeros((2, 3)), jnp.array([0, 1, 2])),
+            ValueError,
+            "targets: got shape (3,), expected (2,) to fit logits of shape (2, 3).",
+        ),
+        (
+            lambda: losses.cross_entropy(jnp.zeros((2, 3)), jnp.array([-1, 2])),
+            ValueError,
+            "targets: got class numbers from -1 to 2, expected 0 to 2.",
+        ),
+        (
+            lambda: losses.squared_error(jnp.zeros((2, 1)), jnp.zeros(2)),
+            ValueError,
+            "targets: got shape (2,), expected the shape of the outputs, (2, 1).",
+        ),
+        (lambda: losses.mean(jnp.zeros(0)), ValueError, "values: got no examples, expected at least one."),
+        (
+            lambda: losses.mean(jnp.zeros(2), jnp.ones(3)),
+            ValueError,
+            "weights: got shape (3,), expected the shape of the values, (2,).",
+        ),
+        (
+            lambda: losses.mean(jnp.zeros(2), jnp.zeros(2)),
+            ValueError,
+            "weights: got 2 that are all 0, expected at least one above 0.",
+        ),
+        (
+            lambda: losses.mean(jnp.zeros(3), jnp.array([1.0, -1.0, jnp.nan])),
+            ValueError,
+            "weights: got 2 negative or not finite, expected numbers of 0 or more.",
+        ),
+        (
+            lambda: losses.accuracy(jnp.zeros((2, 3)), jnp.array([0])),
+            ValueError,
+            "targets: got shape (1,), expected (2,) to fit logits of shape (2, 3).",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()
