@@ -42,7 +42,8 @@ def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
     (3.5, 1.5)
     """
     _require_strength(strength)
-    return strength * jnp.asarray(sum(jnp.sum(jnp.abs(leaf)) for leaf in _penalised(params, biases)))
+    # Not jnp.abs, whose derivative at 0 is 1 in JAX and would push parameters off 0.
+    return strength * jnp.asarray(sum(jnp.sum(leaf * jnp.sign(leaf)) for leaf in _penalised(params, biases)))
 
 
 def l2(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Array:

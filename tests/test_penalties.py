@@ -1,0 +1,131 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import mlp, penalties, tree
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def network():
+    rng = np.random.default_rng(0)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape))
+    return (mlp.Layer(draw(3, 4), draw(4)), mlp.Layer(draw(4, 2), draw(2)))
+
+
+def numbers(params, *, biases=True):
+    leaves = [np.asarray(leaf).ravel() for layer in params for leaf in (layer if biases else layer[:1])]
+    return np.concatenate(leaves)
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_penalties_are_the_sums_of_their_definitions(biases):
+    params = network()
+    kept = numbers(params, biases=biases)
+    np.testing.assert_allclose(penalties.l1(params, 0.3, biases=biases), 0.3 * np.abs(kept).sum(), rtol=1e-14)
+    np.testing.assert_allclose(penalties.l2(params, 0.3, biases=biases), 0.15 * (kept**2).sum(), rtol=1e-14)
+
+
+@pytest.mark.parametrize("biases", [True, False])
+def test_gradients_are_strength_times_sign_and_strength_times_parameter(biases):
+    params = network()
+    for penalty, derivative in ((penalties.l1, np.sign), (penalties.l2, np.asarray)):
+        gradient = jax.jit(jax.grad(lambda p, penalty=penalty: penalty(p, 0.3, biases=biases)))(params)
+        for layer, theta in zip(gradient, params, strict=True):
+            np.testing.assert_allclose(layer.weight, 0.3 * derivative(theta.weight), rtol=1e-15)
+            np.testing.assert_allclose(layer.bias, 0.3 * derivative(theta.bias) * biases, rtol=1e-15)
+
+
+def test_gradient_of_l1_at_zero_is_zero():
+    np.testing.assert_array_equal(jax.grad(penalties.l1)(jnp.array([0.0, -2.0]), 0.3), [0.0, -0.3])
+
+
+def test_hessian_of_l2_is_strength_times_identity():
+    vector, unravel = tree.ravel(network())
+    hessian = jax.jit(jax.hessian(lambda v: penalties.l2(unravel(v), 0.3)))(vector)
+    np.testing.assert_allclose(hessian, 0.3 * np.eye(len(vector)), atol=1e-16)
+
+
+def test_plasticity_is_the_weighted_distance_to_the_reference():
+    rng = np.random.default_rng(0)
+    params = network()
+    reference, importances = (jax.tree.map(lambda x: rng.uniform(size=x.shape), params) for _ in range(2))
+    theta, center, b = (numbers(p) for p in (params, reference, importances))
+    penalty = jax.jit(
+        lambda p: penalties.selective_synaptic_plasticity(p, 0.7, reference=reference, importances=importances)
+    )
+    np.testing.assert_allclose(penalty(params), 0.7 * (b * (theta - center) ** 2).sum(), rtol=1e-14)
+    np.testing.assert_allclose(numbers(jax.grad(penalty)(params)), 1.4 * b * (theta - center), rtol=1e-13)
+    assert penalty(reference) == 0
+
+
+def test_plasticity_with_half_the_hessian_diagonal_is_the_earlier_loss_when_that_is_a_separable_quadratic():
+    curvature, minimum = jnp.array([4.0, 1.0, 0.0]), jnp.array([1.0, -2.0, 5.0])
+    earlier = lambda theta: 3.0 + 0.5 * jnp.sum(curvature * (theta - minimum) ** 2)
+    importances = jnp.diag(jax.jit(jax.hessian(earlier))(minimum))
+    theta = jnp.array([0.3, 0.4, -7.0])
+    penalty = penalties.selective_synaptic_plasticity(theta, 0.5, reference=minimum, importances=importances)
+    np.testing.assert_allclose(earlier(minimum) + penalty, earlier(theta), rtol=1e-15)
+
+
+def test_plasticity_keeps_what_is_important_and_frees_what_is_not():
+    """The minimum of the new loss ½‖θ − t‖² plus λ b (θ − θ*)² is (t + 2λbθ*) / (1 + 2λb)."""
+    reference, target, b = jnp.array([1.0, 1.0]), jnp.array([-1.0, -1.0]), jnp.array([1e3, 0.0])
+    total = lambda theta: (
+        0.5 * jnp.sum((theta - target) ** 2)
+        + penalties.selective_synaptic_plasticity(theta, 2.0, reference=reference, importances=b)
+    )
+    hessian, slope = jax.jit(lambda theta: (jax.hessian(total)(theta), jax.grad(total)(theta)))(jnp.zeros(2))
+    minimum = np.linalg.solve(hessian, -np.asarray(slope))
+    np.testing.assert_allclose(minimum, [(-1 + 4e3) / (1 + 4e3), -1.0], rtol=1e-14)
+
+
+def test_strength_may_be_traced():
+    params = network()
+    np.testing.assert_allclose(
+        jax.vmap(lambda s: penalties.l2(params, s))(jnp.array([0.0, 2.0])), [0.0, (numbers(params) ** 2).sum()]
+    )
+
+
+def test_negative_strengths_are_refused():
+    for penalty in (penalties.l1, penalties.l2):
+        for strength in (-0.1, float("nan")):
+            with pytest.raises(ValueError, match=f"strength: got {strength}, expected a number of 0 or more"):
+                penalty(jnp.ones(2), strength)
+    with pytest.raises(ValueError, match="strength: got -1"):
+        penalties.selective_synaptic_plasticity(jnp.ones(2), -1, reference=jnp.ones(2), importances=jnp.ones(2))
+
+
+@pytest.mark.parametrize("penalty", [penalties.l1, penalties.l2])
+def test_nothing_to_penalise_is_refused(penalty):
+    message = "params: got 1 leaves and biases=False, expected at least one to penalise."
+    with pytest.raises(ValueError, match=re.escape(message)):
+        penalty(jnp.ones(3), 0.1, biases=False)
+
+
+@pytest.mark.parametrize(
+    ("reference", "importances", "message"),
+    [
+        ({"w": np.ones(3)}, {"w": np.ones(2)}, "reference['w']: got shape (3,), expected that of params, (2,)."),
+        ({"v": np.ones(2)}, {"w": np.ones(2)}, "reference: got the structure PyTreeDef({'v': *}), expected that of"),
+        ({"w": np.ones(2)}, [np.ones(2)], "importances: got the structure PyTreeDef([*]), expected that of params"),
+        ({"w": np.ones(2)}, {"w": np.ones(1)}, "importances['w']: got shape (1,), expected that of params, (2,)."),
+        (
+            {"w": np.ones(2)},
+            {"w": np.array([-1.0, np.nan])},
+            "importances['w']: got 2 numbers that are negative or NaN, expected numbers of 0 or more.",
+        ),
+    ],
+)
+def test_importances_that_do_not_fit_or_are_negative_are_refused(reference, importances, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        penalties.selective_synaptic_plasticity({"w": jnp.ones(2)}, 1.0, reference=reference, importances=importances)
+
+
+def test_importances_captured_by_jit_are_checked_too():
+    wrong = jnp.array([1.0, -1.0])
+    with pytest.raises(ValueError, match="got 1 numbers that are negative"):
+        jax.jit(lambda p: penalties.selective_synaptic_plasticity(p, 1.0, reference=wrong, importances=wrong))(wrong)
