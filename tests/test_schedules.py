@@ -1,0 +1,93 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlp_jax import schedules
+
+# optax's own schedules and optimisers mix an integer step with floats.
+pytestmark = [pytest.mark.implicit_promotion, pytest.mark.usefixtures("x64")]
+STEPS = np.arange(40)
+DECAYS = {
+    "step": (optax.exponential_decay(0.1, 8, 0.5, staircase=True), 0.1 * 0.5 ** (STEPS // 8)),
+    "step at chosen updates": (
+        optax.piecewise_constant_schedule(0.1, {10: 0.5, 25: 0.2}),
+        np.where(STEPS < 10, 0.1, np.where(STEPS < 25, 0.05, 0.01)),
+    ),
+    "linear": (optax.linear_schedule(0.1, 0.02, 20), 0.1 - 0.08 * np.minimum(STEPS / 20, 1)),
+    "exponential": (optax.exponential_decay(0.1, 8, 0.5), 0.1 * 0.5 ** (STEPS / 8)),
+    "cosine": (optax.cosine_decay_schedule(0.1, 20), 0.05 * (1 + np.cos(np.pi * np.minimum(STEPS / 20, 1)))),
+    "constant": (optax.constant_schedule(0.1), np.full(40, 0.1)),
+    "inverse square root": (lambda step: 0.1 / jnp.sqrt(step + 1.0), 0.1 / np.sqrt(STEPS + 1)),
+}
+each_decay = pytest.mark.parametrize(("schedule", "expected"), DECAYS.values(), ids=DECAYS.keys())
+
+
+def table(schedule):
+    return np.array([float(schedule(jnp.asarray(step))) for step in STEPS])
+
+
+@each_decay
+def test_decays_of_the_learning_notes_are_their_formulas_in_optax(schedule, expected):
+    np.testing.assert_allclose(table(schedule), expected, rtol=1e-12, atol=1e-17)
+
+
+@each_decay
+@pytest.mark.parametrize(("steps", "start"), [(6, 0.0), (6, 0.02), (0, 0.0), (1, 0.05)])
+def test_warmup_is_a_straight_line_to_the_first_value_and_then_the_schedule_itself(schedule, expected, steps, start):
+    line = start + (expected[0] - start) * np.arange(steps) / max(steps, 1)
+    warmed = jax.jit(schedules.warmup(schedule, steps, start=start))
+    np.testing.assert_allclose(table(warmed), np.concatenate([line, expected])[:40], rtol=1e-12, atol=1e-17)
+
+
+def test_warmup_of_a_cosine_is_the_one_of_optax():
+    ours = schedules.warmup(optax.cosine_decay_schedule(0.1, 20), 10)
+    theirs = optax.warmup_cosine_decay_schedule(0.0, 0.1, warmup_steps=10, decay_steps=30)
+    np.testing.assert_allclose(table(ours), table(theirs), rtol=1e-12, atol=1e-17)
+
+
+def test_warmup_never_asks_the_schedule_for_a_negative_step():
+    asked = []
+    table(schedules.warmup(lambda step: asked.append(int(step)) or 0.1, 6))
+    assert min(asked) == 0
+    assert max(asked) == 33
+
+
+@each_decay
+def test_per_epoch_repeats_the_value_of_an_epoch_for_each_of_its_updates(schedule, expected):
+    np.testing.assert_allclose(
+        table(jax.jit(schedules.per_epoch(schedule, 7))), np.repeat(expected, 7)[:40], rtol=1e-12, atol=1e-17
+    )
+
+
+def test_an_optimiser_follows_the_schedule_update_by_update():
+    rate = schedules.warmup(schedules.per_epoch(optax.exponential_decay(0.1, 1, 0.5), 2), 3)
+    optimizer = optax.sgd(rate)
+    params, state = jnp.zeros(()), optimizer.init(jnp.zeros(()))
+    moved = []
+    for _ in range(8):
+        updates, state = optimizer.update(jnp.ones(()), state)
+        params = optax.apply_updates(params, updates)
+        moved.append(-float(updates))
+    np.testing.assert_allclose(
+        moved, [0, 0.1 / 3, 0.2 / 3, 0.1, 0.1, 0.05, 0.05, 0.025], rtol=1e-6
+    )  # optax counts in int32
+
+
+def test_schedules_hold_under_strict_promotion():
+    with jax.numpy_dtype_promotion("strict"):
+        warmed = schedules.warmup(schedules.per_epoch(optax.linear_schedule(0.1, 0.0, 4), 2), 2)
+        values = [float(jax.jit(warmed)(jnp.int32(step))) for step in range(5)]
+    np.testing.assert_allclose(values, [0.0, 0.05, 0.1, 0.1, 0.075], rtol=1e-6)
+
+
+@pytest.mark.parametrize("steps", [-1, 2.5])
+def test_lengths_that_are_not_whole_numbers_are_refused(steps):
+    constant = optax.constant_schedule(0.1)
+    with pytest.raises(ValueError, match=re.escape(f"steps: got {steps}, expected a whole number of 0 or more.")):
+        schedules.warmup(constant, steps)
+    with pytest.raises(ValueError, match=re.escape(f"steps_per_epoch: got {steps}, expected a whole number of 1")):
+        schedules.per_epoch(constant, steps)
