@@ -1,0 +1,191 @@
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import backpropagation, losses, mlp
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+ACTIVATIONS = {
+    "tanh": (jnp.tanh, 1),
+    "sigmoid": (jax.nn.sigmoid, 1),
+    "relu": (jax.nn.relu, 1),
+    "softplus": (jax.nn.softplus, 1),
+    "gelu": (jax.nn.gelu, 1),
+    "maxout": (mlp.maxout(3), 3),
+}
+DERIVATIVES = {
+    "tanh": lambda z: 1 - jnp.tanh(z) ** 2,
+    "sigmoid": lambda z: jax.nn.sigmoid(z) * (1 - jax.nn.sigmoid(z)),
+    "relu": lambda z: (z > 0).astype(z.dtype),
+    "softplus": jax.nn.sigmoid,
+}
+LOSSES = [losses.cross_entropy, losses.squared_error]
+WEIGHTS = np.array([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 1.0])
+
+
+def problem(depth, pieces, loss):
+    """A network of `depth` affine maps with random biases, which keep ReLU and maxout away from their kinks."""
+    rng = np.random.default_rng(depth)
+    fans_in = (5,) + (4,) * (depth - 1)
+    fans_out = (4 * pieces,) * (depth - 1) + (3,)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape))
+    params = tuple(
+        mlp.Layer(draw(fan_in, fan_out) / np.sqrt(fan_in), draw(fan_out))
+        for fan_in, fan_out in zip(fans_in, fans_out, strict=True)
+    )
+    inputs = rng.normal(size=(7, 5))
+    targets = rng.integers(3, size=7) if loss is losses.cross_entropy else rng.normal(size=(7, 3))
+    return params, jnp.asarray(inputs), jnp.asarray(targets)
+
+
+def by_jax(params, inputs, targets, loss, activation, weights):
+    fun = lambda p: losses.mean(loss(mlp.forward(p, inputs, activation=activation), targets), weights)
+    return jax.grad(fun)(params)
+
+
+def relative_error(result, expected):
+    """Largest error of an entry, relative to the largest entry of its array, over all arrays."""
+    pairs = zip(jax.tree.leaves(result), jax.tree.leaves(expected), strict=True)
+    return max(float(np.abs(a - b).max() / np.abs(b).max()) for a, b in pairs)
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+def test_the_chain_rule_is_the_gradient_of_jax_for_every_depth_loss_and_weighting(name):
+    activation, pieces = ACTIVATIONS[name]
+    for depth, loss, weights in itertools.product(range(1, 7), LOSSES, (None, jnp.asarray(WEIGHTS))):
+        if weights is None and depth not in (1, 3):
+            continue
+        params, inputs, targets = problem(depth, pieces, loss)
+        by_hand = backpropagation.gradient(params, inputs, targets, loss=loss, activation=activation, weights=weights)
+        expected = by_jax(params, inputs, targets, loss, activation, weights)
+        assert jax.tree.structure(by_hand) == jax.tree.structure(expected)
+        assert relative_error(by_hand, expected) < 1e-12, (depth, loss, weights)
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_a_derivative_given_by_hand_gives_the_same_gradient(name):
+    activation, _ = ACTIVATIONS[name]
+    params, inputs, targets = problem(4, 1, losses.cross_entropy)
+    by_hand = backpropagation.gradient(
+        params,
+        inputs,
+        targets,
+        loss=losses.cross_entropy,
+        activation=activation,
+        derivative=DERIVATIVES[name],
+        loss_derivative=lambda z, t: jax.nn.softmax(z) - jax.nn.one_hot(t, 3),
+    )
+    expected = by_jax(params, inputs, targets, losses.cross_entropy, activation, None)
+    assert relative_error(by_hand, expected) < 1e-12
+
+
+def test_a_wrong_derivative_gives_a_wrong_gradient():
+    params, inputs, targets = problem(3, 1, losses.squared_error)
+    wrong = backpropagation.gradient(
+        params, inputs, targets, loss=losses.squared_error, activation=jnp.tanh, derivative=jnp.ones_like
+    )
+    assert relative_error(wrong, by_jax(params, inputs, targets, losses.squared_error, jnp.tanh, None)) > 0.1
+
+
+def test_gradient_is_the_slope_of_the_loss_by_central_differences():
+    params, inputs, targets = problem(3, 1, losses.squared_error)
+    by_hand = backpropagation.gradient(params, inputs, targets, loss=losses.squared_error, activation=jnp.tanh)
+    rng = np.random.default_rng(0)
+    direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), params)
+    fun = lambda t: losses.mean(
+        losses.squared_error(
+            mlp.forward(jax.tree.map(lambda p, v: p + t * v, params, direction), inputs, activation=jnp.tanh), targets
+        )
+    )
+    step = 1e-5
+    slope = (fun(step) - fun(-step)) / (2 * step)
+    pairs = zip(jax.tree.leaves(by_hand), jax.tree.leaves(direction), strict=True)
+    np.testing.assert_allclose(sum(float(jnp.vdot(g, v)) for g, v in pairs), slope, rtol=1e-7)
+
+
+def test_it_is_the_same_under_jit_and_under_vmap_over_networks():
+    activation = jnp.tanh
+    params, inputs, targets = problem(3, 1, losses.cross_entropy)
+    stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf]), params)
+    run = lambda p: backpropagation.gradient(p, inputs, targets, loss=losses.cross_entropy, activation=activation)
+    together = jax.jit(jax.vmap(run))(stacked)
+    for i in range(3):
+        one = jax.tree.map(lambda leaf: leaf[i], stacked)
+        expected = by_jax(one, inputs, targets, losses.cross_entropy, activation, None)
+        assert relative_error(jax.tree.map(lambda leaf: leaf[i], together), expected) < 1e-12
+
+
+def test_deltas_are_the_derivatives_by_the_preactivations():
+    """δₗ is what the loss gains when zₗ is moved: here by an extra bias for each example, differentiated by JAX."""
+    params, inputs, targets = problem(4, 1, losses.squared_error)
+
+    def moved(shifts):
+        values = inputs
+        for depth, (layer, shift) in enumerate(zip(params, shifts, strict=True)):
+            values = (jnp.tanh(values) if depth else values) @ layer.weight + layer.bias + shift
+        return losses.squared_error(values, targets).sum()
+
+    trace = backpropagation.forward(params, inputs, activation=jnp.tanh)
+    zeros = [jnp.zeros_like(z) for z in trace.preactivations]
+    deltas = backpropagation.backward(params, trace, trace.preactivations[-1] - targets, activation=jnp.tanh)
+    assert relative_error(list(deltas), jax.grad(moved)(zeros)) < 1e-12
+
+
+def test_forward_keeps_what_enters_and_what_leaves_each_layer():
+    params, inputs, _ = problem(3, 1, losses.squared_error)
+    trace = backpropagation.forward(params, inputs, activation=jax.nn.sigmoid)
+    x = np.asarray(inputs)
+    for layer, entered, left in zip(params, trace.activations, trace.preactivations, strict=True):
+        np.testing.assert_allclose(entered, x, rtol=1e-13)
+        z = x @ np.asarray(layer.weight) + np.asarray(layer.bias)
+        np.testing.assert_allclose(left, z, rtol=1e-13, atol=1e-14)
+        x = 1 / (1 + np.exp(-z))
+    np.testing.assert_allclose(z, mlp.forward(params, inputs, activation=jax.nn.sigmoid), rtol=1e-13, atol=1e-14)
+
+
+def test_cross_entropy_learns_from_a_saturated_wrong_sigmoid_where_squared_error_does_not():
+    """At output a = σ(z), target 1: ½(a−1)² has δ = (a−1)a(1−a), about −exp(z); −log a has δ = a − 1, about −1."""
+    params = (mlp.Layer(jnp.ones((1, 1)), jnp.array([-20.0])),)
+    x, y = jnp.zeros((1, 1)), jnp.ones((1, 1))
+    quadratic = lambda z, t: losses.squared_error(jax.nn.sigmoid(z), t)
+    logistic = lambda z, t: jnp.sum(t * jax.nn.softplus(-z) + (1 - t) * jax.nn.softplus(z), axis=-1)
+    slow = backpropagation.gradient(params, x, y, loss=quadratic)[0].bias
+    fast = backpropagation.gradient(params, x, y, loss=logistic)[0].bias
+    a = 1 / (1 + np.exp(20.0))
+    np.testing.assert_allclose(slow, [(a - 1) * a * (1 - a)], rtol=1e-12)
+    np.testing.assert_allclose(fast, [a - 1], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda p, x, y: backpropagation.gradient((), x, y, loss=losses.squared_error),
+            "params: got no layers, expected at least one Layer(weight, bias).",
+        ),
+        (
+            lambda p, x, y: backpropagation.gradient(p, x[0], y, loss=losses.squared_error),
+            "inputs: got shape (5,), expected two axes (n, in).",
+        ),
+        (
+            lambda p, x, y: backpropagation.gradient(p, x[:, :4], y, loss=losses.squared_error),
+            "inputs: got shape (7, 4), expected a last axis of 5 to fit the weight (5, 4) of layer 1.",
+        ),
+        (
+            lambda p, x, y: backpropagation.gradient(p, x, y, loss=losses.squared_error, weights=jnp.ones((7, 1))),
+            "weights: got shape (7, 1), expected (7,), one for each example.",
+        ),
+        (
+            lambda p, x, y: backpropagation.backward(p, backpropagation.forward(p, x), jnp.ones((7, 4))),
+            "output_delta: got shape (7, 4), expected that of the outputs, (7, 3).",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(call, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(*problem(2, 1, losses.squared_error))

@@ -1,0 +1,334 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import mlp
+
+SIZES = (3, 5, 4, 2)
+dropout = jax.jit(mlp.dropout, static_argnums=2)
+
+
+def network(*, pieces=1, sizes=SIZES, dtype=np.float32):
+    """Normal weights and biases, by numpy: most theorems here are not about init."""
+    rng = np.random.default_rng(0)
+    widths = [size * pieces for size in sizes[1:-1]] + [sizes[-1]]
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
+    return tuple(
+        mlp.Layer(draw(fan_in, fan_out), draw(fan_out)) for fan_in, fan_out in zip(sizes, widths, strict=False)
+    )
+
+
+def node_by_node(params, inputs, hidden_unit):
+    """zᵢ = Σⱼ aⱼ Wⱼᵢ + bᵢ with one loop for each index; hidden_unit turns a list of z into a list of a."""
+    rows = []
+    for example in inputs.tolist():
+        values = example
+        for depth, (weight, bias) in enumerate(params):
+            if depth:
+                values = hidden_unit(values)
+            fan_in, fan_out = weight.shape
+            values = [sum(values[j] * weight[j, i] for j in range(fan_in)) + bias[i] for i in range(fan_out)]
+        rows.append(values)
+    return np.array(rows)
+
+
+def sigmoid(z):
+    return 1 / (1 + np.exp(-z))
+
+
+UNITS = {
+    "tanh": (jnp.tanh, 1, lambda z: [np.tanh(v) for v in z]),
+    "relu": (jax.nn.relu, 1, lambda z: [max(v, 0.0) for v in z]),
+    "sigmoid": (jax.nn.sigmoid, 1, lambda z: [sigmoid(v) for v in z]),
+    "maxout": (mlp.maxout(3), 3, lambda z: [max(z[i : i + 3]) for i in range(0, len(z), 3)]),
+}
+
+
+@pytest.mark.parametrize(("activation", "pieces", "unit"), UNITS.values(), ids=UNITS.keys())
+@pytest.mark.usefixtures("x64")
+def test_forward_is_the_sum_over_nodes(activation, pieces, unit):
+    params = network(pieces=pieces, dtype=np.float64)
+    inputs = np.random.default_rng(0).normal(size=(4, 3))
+    expected = node_by_node(jax.tree.map(np.asarray, params), inputs, unit)
+    outputs = jax.jit(lambda p, x: mlp.forward(p, x, activation=activation))(params, inputs)
+    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+
+
+def test_two_sizes_are_a_linear_model():
+    params = network(sizes=(3, 2))
+    inputs = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
+    expected = inputs @ np.asarray(params[0].weight) + np.asarray(params[0].bias)
+    np.testing.assert_allclose(mlp.forward(params, inputs, activation=jnp.exp), expected, rtol=1e-5)
+
+
+def test_leading_axes_and_seeds_are_independent_networks():
+    inputs = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
+    keys = jax.random.split(jax.random.key(1), 2)
+    single = jax.jit(lambda key, x: mlp.forward(mlp.init(key, (3, 5, 2)), x))
+    together = jax.jit(jax.vmap(lambda key: mlp.forward(mlp.init(key, (3, 5, 2)), inputs)))(keys)
+    for seed, key in enumerate(keys):
+        for row in range(2):
+            np.testing.assert_allclose(together[seed, row], single(key, inputs[row]), rtol=1e-4, atol=1e-5)
+
+
+def test_softmax_of_the_outputs_are_probabilities_that_ignore_a_common_shift():
+    outputs = mlp.forward(network(), jnp.ones((4, 3)))
+    probabilities = jax.nn.softmax(outputs)
+    exponentials = np.exp(np.asarray(outputs, np.float64))
+    np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(-1, keepdims=True), rtol=1e-5)
+    np.testing.assert_allclose(jax.nn.softmax(outputs + 100.0), probabilities, rtol=1e-4)
+
+
+INITIALIZERS = {
+    "default": (None, 1.0),
+    "he_normal": (jax.nn.initializers.he_normal(), 2.0),
+    "glorot_uniform": (jax.nn.initializers.glorot_uniform(), 2.0 * 300 / (300 + 200)),
+    "normal": (jax.nn.initializers.normal(1.0), 300.0),
+}
+
+
+@pytest.mark.parametrize(("weight_init", "gain"), INITIALIZERS.values(), ids=INITIALIZERS.keys())
+def test_weights_have_mean_zero_and_variance_gain_over_fan_in(weight_init, gain):
+    weight = np.asarray(mlp.init(jax.random.key(0), (300, 200), weight_init=weight_init)[0].weight)
+    variance = gain / 300
+    assert abs(weight.mean()) < 5 * np.sqrt(variance / weight.size)
+    # No law used here has heavier tails than a normal one, whose sample variance has relative error √(2/n).
+    assert abs(weight.var() / variance - 1) < 5 * np.sqrt(2 / weight.size)
+
+
+def test_a_tanh_unit_starts_in_its_linear_range():
+    """Variance 1 / fan-in on inputs of variance 1 gives pre-activations of variance 1."""
+    inputs = jax.random.normal(jax.random.key(1), (2000, 100))
+    outputs = np.asarray(mlp.forward(mlp.init(jax.random.key(0), (100, 50)), inputs))
+    assert abs(outputs.var() - 1) < 0.1
+
+
+def test_layers_are_drawn_independently_and_from_the_key_alone():
+    first, again, other = (mlp.init(jax.random.key(seed), (40, 40, 40, 40)) for seed in (0, 0, 1))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    weights = np.stack([np.ravel(layer.weight) for params in (first, other) for layer in params])
+    correlations = np.corrcoef(weights) - np.eye(6)
+    assert np.abs(correlations).max() < 5 / 40
+
+
+def test_biases_start_at_zero_and_dtypes_are_what_was_asked():
+    params = mlp.init(jax.random.key(0), (3, 2), dtype=jnp.bfloat16)
+    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
+    assert all(not np.any(layer.bias) for layer in params)
+    assert {leaf.dtype for leaf in jax.tree.leaves(mlp.init(jax.random.key(0), (3, 2)))} == {jnp.dtype(jnp.float32)}
+
+
+@pytest.mark.usefixtures("x64")
+def test_dtype_is_the_callers_default():
+    assert {leaf.dtype for leaf in jax.tree.leaves(mlp.init(jax.random.key(0), (3, 2)))} == {jnp.dtype(jnp.float64)}
+
+
+def test_pieces_widen_the_hidden_layers_only():
+    shapes = [
+        layer.weight.shape for layer in jax.eval_shape(lambda key: mlp.init(key, SIZES, pieces=3), jax.random.key(0))
+    ]
+    assert shapes == [(3, 15), (5, 12), (4, 2)]
+
+
+# --- maxout ---
+
+
+@pytest.mark.usefixtures("x64")
+def test_one_maxout_unit_is_the_maximum_of_its_lines():
+    """Five tangents of x² in one unit: |unit − x²| at the tangent points is 0, and nowhere is the unit above x²."""
+    points = np.linspace(-1, 1, 5)
+    params = (
+        mlp.Layer(jnp.asarray(2 * points[None, :]), jnp.asarray(-(points**2))),
+        mlp.Layer(jnp.ones((1, 1)), jnp.zeros(1)),
+    )
+    x = np.linspace(-1, 1, 81)
+    unit = np.asarray(mlp.forward(params, jnp.asarray(x[:, None]), activation=mlp.maxout(5)))[:, 0]
+    np.testing.assert_allclose(unit, np.max([2 * p * x - p**2 for p in points], axis=0), atol=1e-15)
+    np.testing.assert_allclose(unit[::20], x[::20] ** 2, atol=1e-15)
+    # Between tangent points ½ apart the gap of x² to its tangents is at most (¼)².
+    assert np.all((unit <= x**2 + 1e-15) & (unit >= x**2 - 1 / 16 - 1e-15))
+
+
+def test_maxout_of_a_line_and_zero_is_relu():
+    z = jnp.linspace(-2.0, 2.0, 9)
+    pairs = jnp.stack([z, jnp.zeros(9)], axis=-1).ravel()
+    np.testing.assert_array_equal(mlp.maxout(2)(pairs), np.maximum(np.asarray(z), 0))
+
+
+def test_maxout_of_one_piece_is_the_identity():
+    values = jnp.arange(6.0).reshape(2, 3)
+    np.testing.assert_array_equal(mlp.maxout(1)(values), values)
+
+
+def test_equal_maxouts_are_one_function_so_that_jit_traces_once():
+    traces = []
+
+    def apply(values, activation):
+        traces.append(activation)
+        return activation(values)
+
+    jitted = jax.jit(apply, static_argnums=1)
+    for _ in range(2):
+        jitted(jnp.ones(4), mlp.maxout(2))
+    assert len(traces) == 1
+    jitted(jnp.ones(4), mlp.maxout(4))
+    assert len(traces) == 2
+
+
+# --- dropout ---
+
+
+def test_dropout_zeroes_a_share_of_rate_and_keeps_the_mean_within_its_standard_error():
+    n, rate = 100_000, 0.3
+    values = np.random.default_rng(0).normal(2.0, 1.0, size=n).astype(np.float32)
+    dropped = np.asarray(dropout(jax.random.key(0), jnp.asarray(values), rate))
+    kept = dropped != 0
+    assert abs(kept.mean() - 0.7) < 5 * np.sqrt(0.3 * 0.7 / n)
+    np.testing.assert_allclose(dropped[kept], values[kept] / 0.7, rtol=1e-6)
+    difference = dropped.astype(np.float64) - values
+    assert abs(difference.mean()) < 5 * difference.std() / np.sqrt(n)
+    # Var(dropped − value) = value² · rate / (1 − rate).
+    expected = (values.astype(np.float64) ** 2).mean() * rate / (1 - rate)
+    np.testing.assert_allclose((difference**2).mean(), expected, rtol=0.05)
+
+
+def test_mean_over_keys_of_dropout_is_the_value_itself():
+    values, rate, keys = jnp.array([-1.0, 0.5, 3.0]), 0.6, jax.random.split(jax.random.key(0), 20_000)
+    draws = np.asarray(jax.jit(jax.vmap(lambda key: mlp.dropout(key, values, rate)))(keys), np.float64)
+    errors = np.abs(np.asarray(values)) * np.sqrt(rate / (1 - rate) / len(keys))
+    assert np.all(np.abs(draws.mean(0) - np.asarray(values)) < 5 * errors)
+    assert np.all(np.abs(np.corrcoef(draws, rowvar=False) - np.eye(3)) < 5 / np.sqrt(len(keys)))
+
+
+def test_dropout_at_rate_zero_is_the_identity_also_when_traced():
+    values = jax.random.normal(jax.random.key(1), (50,))
+    np.testing.assert_array_equal(mlp.dropout(jax.random.key(0), values, 0.0), values)
+    np.testing.assert_array_equal(jax.jit(mlp.dropout)(jax.random.key(0), values, 0.0), values)
+
+
+def test_gradient_of_dropout_is_its_mask():
+    values = jnp.full(100, 2.0)
+    dropped = dropout(jax.random.key(0), values, 0.5)
+    gradient = jax.grad(lambda v: dropout(jax.random.key(0), v, 0.5).sum())(values)
+    assert 0 < np.count_nonzero(gradient) < 100
+    np.testing.assert_array_equal(gradient, dropped / 2.0)
+
+
+def test_without_dropout_forward_is_the_same_program():
+    params, inputs = network(), jnp.ones((4, 3))
+    plain = str(jax.make_jaxpr(mlp.forward)(params, inputs))
+    written = str(
+        jax.make_jaxpr(
+            lambda p, x: (
+                jnp.tanh(jnp.tanh(x @ p[0].weight + p[0].bias) @ p[1].weight + p[1].bias) @ p[2].weight + p[2].bias
+            )
+        )(params, inputs)
+    )
+    assert plain == written
+    ignored = jax.make_jaxpr(lambda p, x: mlp.forward(p, x, dropout_rate=0.0, key=jax.random.key(0)))(params, inputs)
+    assert "random_bits" not in str(ignored)
+
+
+@pytest.mark.usefixtures("x64")
+def test_forward_drops_hidden_units_only_and_each_layer_by_its_own_mask():
+    """With identity weights and activation the outputs are products of masks, each 0 or 1 / (1 − rate)."""
+    width, rate = 200, 0.25
+    layer = mlp.Layer(jnp.eye(width), jnp.zeros(width))
+    ones = jnp.ones((50, width))
+    identity = lambda z: z
+    run = lambda params, key: mlp.forward(params, ones, activation=identity, dropout_rate=rate, key=key)
+    noisy = lambda depth: np.asarray(jax.jit(run)((layer,) * depth, jax.random.key(0)))
+    np.testing.assert_array_equal(noisy(1), 1.0)  # no hidden layer, nothing to drop
+    scale = 1 / (1 - rate)
+    one, two = noisy(2), noisy(3)
+    np.testing.assert_allclose(np.unique(one), [0, scale])
+    np.testing.assert_allclose(np.unique(two), [0, scale**2])
+    n = one.size
+    assert abs((one > 0).mean() - 0.75) < 5 * np.sqrt(0.75 * 0.25 / n)
+    assert abs((two > 0).mean() - 0.75**2) < 5 * np.sqrt(0.75**2 * (1 - 0.75**2) / n)
+
+
+def test_each_seed_has_its_own_masks_under_vmap():
+    params, inputs = network(), jnp.ones((4, 3))
+    keys = jax.random.split(jax.random.key(0), 3)
+    noisy = jax.jit(lambda key: mlp.forward(params, inputs, dropout_rate=0.5, key=key))
+    together = jax.jit(jax.vmap(noisy))(keys)
+    for outputs, key in zip(together, keys, strict=True):
+        np.testing.assert_allclose(outputs, noisy(key), rtol=1e-5, atol=1e-6)
+    assert len(np.unique(np.asarray(together), axis=0)) == 3
+
+
+def test_the_rate_may_be_traced():
+    params, inputs, key = network(), jnp.ones((4, 3)), jax.random.key(0)
+    run = jax.jit(lambda rate: mlp.forward(params, inputs, dropout_rate=rate, key=key))
+    known = jax.jit(lambda: mlp.forward(params, inputs, dropout_rate=0.5, key=key))
+    np.testing.assert_allclose(run(0.0), mlp.forward(params, inputs), rtol=1e-5)
+    np.testing.assert_allclose(run(0.5), known(), rtol=1e-5, atol=1e-6)
+
+
+# --- refusals ---
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: mlp.init(0, SIZES), TypeError, "key: got int, expected a JAX random key"),
+        (
+            lambda: mlp.init(jax.random.key(0), (3,)),
+            ValueError,
+            "sizes: got (3,), expected at least two whole numbers of 1 or more, such as (64, 16, 10).",
+        ),
+        (lambda: mlp.init(jax.random.key(0), (3, 0, 2)), ValueError, "sizes: got (3, 0, 2), expected"),
+        (lambda: mlp.init(jax.random.key(0), (3, 2.5)), ValueError, "sizes: got (3, 2.5), expected"),
+        (lambda: mlp.init(jax.random.key(0), (3, 2), pieces=0), ValueError, "pieces: got 0, expected 1 or more."),
+        (
+            lambda: mlp.forward((), jnp.ones((4, 3))),
+            ValueError,
+            "params: got no layers, expected at least one Layer(weight, bias).",
+        ),
+        (
+            lambda: mlp.forward(network(), jnp.ones((4, 2))),
+            ValueError,
+            "inputs: got shape (4, 2), expected a last axis of 3 to fit the weight (3, 5) of layer 1.",
+        ),
+        (
+            lambda: mlp.forward(network(pieces=2), jnp.ones((4, 3))),
+            ValueError,
+            "activations of layer 1: got shape (4, 10), expected a last axis of 5 to fit the weight (5, 8) of layer 2.",
+        ),
+        (
+            lambda: mlp.forward(network(), jnp.ones((4, 3)), activation=mlp.maxout(2)),
+            ValueError,
+            "maxout: got shape (4, 5), expected a last axis that is a multiple of 2 pieces.",
+        ),
+        (lambda: mlp.maxout(0), ValueError, "pieces: got 0, expected a whole number of 1 or more."),
+        (lambda: mlp.maxout(1.5), ValueError, "pieces: got 1.5, expected a whole number of 1 or more."),
+        (
+            lambda: mlp.forward(network(), jnp.ones((4, 3)), dropout_rate=0.5),
+            TypeError,
+            "key: got NoneType, expected a JAX random key",
+        ),
+        (
+            lambda: mlp.forward(network(), jnp.ones((4, 3)), dropout_rate=1.0, key=jax.random.key(0)),
+            ValueError,
+            "dropout rate: got 1.0, expected a number from 0 to below 1.",
+        ),
+        (
+            lambda: mlp.dropout(jax.random.key(0), jnp.ones(3), -0.1),
+            ValueError,
+            "dropout rate: got -0.1, expected a number from 0 to below 1.",
+        ),
+        (lambda: mlp.dropout(0, jnp.ones(3), 0.1), TypeError, "key: got int, expected a JAX random key"),
+        (
+            lambda: mlp.dropout(jax.random.key(0), jnp.arange(3), 0.1),
+            TypeError,
+            "values: got dtype int32, expected real floating point.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(call, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        call()

@@ -1,0 +1,120 @@
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import tree
+
+PARAMS = {"b": np.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]), "a": (np.array(7.0), [np.array([8.0, 9.0])])}
+FLAT = np.array([7.0, 8.0, 9.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0])  # "a" before "b", each leaf row by row
+
+
+def test_ravel_follows_the_order_of_leaves_and_of_c():
+    vector, unravel = tree.ravel(jax.tree.map(jnp.asarray, PARAMS))
+    np.testing.assert_array_equal(vector, FLAT)
+    jax.tree.map(np.testing.assert_array_equal, unravel(vector), PARAMS)
+
+
+def test_unravel_of_a_vector_puts_each_number_where_ravel_takes_it_from():
+    _, unravel = tree.ravel(jax.tree.map(jnp.asarray, PARAMS))
+    new = unravel(jnp.arange(9.0))
+    np.testing.assert_array_equal(new["b"], [[3.0, 4.0, 5.0], [6.0, 7.0, 8.0]])
+    np.testing.assert_array_equal(new["a"][1][0], [1.0, 2.0])
+
+
+def test_size_counts_scalars():
+    assert tree.size(PARAMS) == 9
+    assert tree.size({}) == 0
+    assert tree.size(jnp.zeros((3, 0))) == 0
+
+
+@pytest.mark.usefixtures("x64")
+def test_dot_and_norm_are_those_of_the_flat_vectors():
+    rng = np.random.default_rng(0)
+    a = jax.tree.map(lambda x: rng.normal(size=x.shape), PARAMS)
+    b = jax.tree.map(lambda x: rng.normal(size=x.shape), PARAMS)
+    flat_a, flat_b = (np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(t)]) for t in (a, b))
+    np.testing.assert_allclose(jax.jit(tree.dot)(a, b), flat_a @ flat_b, rtol=1e-14)
+    np.testing.assert_allclose(jax.jit(tree.norm)(a), np.linalg.norm(flat_a), rtol=1e-14)
+
+
+def test_dot_refuses_different_structures():
+    with pytest.raises(ValueError, match="key"):
+        tree.dot({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
+
+
+def test_gradient_of_half_the_squared_norm_is_the_vector_itself():
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), PARAMS)
+    gradient = jax.grad(lambda p: 0.5 * tree.dot(p, p))(params)
+    jax.tree.map(np.testing.assert_array_equal, gradient, params)
+
+
+def test_random_like_is_standard_normal_and_independent_between_leaves():
+    n = 20_000
+    draw = tree.random_like(jax.random.key(0), {"a": jnp.zeros(n), "b": jnp.ones((2, n // 2))})
+    a, b = np.asarray(draw["a"]), np.asarray(draw["b"]).ravel()
+    for values in (a, b):
+        assert abs(values.mean()) < 5 / np.sqrt(n)
+        assert abs(values.var() - 1) < 5 * np.sqrt(2 / n)
+    assert abs(np.corrcoef(a, b)[0, 1]) < 5 / np.sqrt(n)
+
+
+def test_random_like_depends_on_the_key_only_and_keeps_shapes_and_dtypes():
+    shape = {"a": jnp.zeros(4, jnp.bfloat16), "b": jnp.ones((2, 3), jnp.float32)}
+    first, again = (tree.random_like(jax.random.key(3), shape) for _ in range(2))
+    other = tree.random_like(jax.random.key(4), shape)
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert not np.array_equal(first["b"], other["b"])
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), first) == jax.tree.map(lambda x: (x.shape, x.dtype), shape)
+
+
+def test_values_under_a_transformation_are_traced_and_others_are_not():
+    seen = []
+    jax.jit(lambda x: seen.append((tree.is_traced({"x": x}), tree.is_traced({"one": jnp.float32(1)}))))(1.0)
+    jax.vmap(lambda x: seen.append((tree.is_traced(x), tree.is_traced(2.0))))(jnp.ones(3))
+    assert [under for under, _ in seen] == [True, True]
+    assert not tree.is_traced(PARAMS)
+    assert not seen[1][1]
+
+
+@pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(0)], ids=["typed", "two words"])
+def test_both_forms_of_a_key_are_keys(key):
+    tree.require_key(key)
+    jax.jit(lambda k: tree.require_key(k))(key)
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        (0, "key: got int, expected a JAX random key such as jax.random.key(0)."),
+        (None, "key: got NoneType, expected a JAX random key such as jax.random.key(0)."),
+        (np.zeros(2), "key: got an array of dtype float64 and shape (2,), expected a JAX random key"),
+        (jax.random.split(jax.random.key(0), 3), "key: got keys of shape (3,), expected a single key; use jax.vmap"),
+        (jax.random.split(jax.random.PRNGKey(0), 2), "key: got an array of dtype uint32 and shape (2, 2), expected"),
+    ],
+)
+def test_what_is_not_one_key_is_refused(key, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        tree.require_key(key)
+
+
+@pytest.mark.parametrize(
+    ("params", "error", "message"),
+    [
+        ({}, ValueError, "params: got an empty pytree, expected at least one floating-point number."),
+        ([jnp.zeros((2, 0))], ValueError, "params: got an empty pytree"),
+        ({"w": jnp.arange(2)}, TypeError, "params['w']: got dtype int32, expected real floating point."),
+        ({"w": jnp.ones(2, complex)}, TypeError, "params['w']: got dtype complex64, expected real floating point."),
+        ({"w": "tanh"}, TypeError, "params['w']: got str, expected a floating-point array."),
+        ([1.0, jnp.array([jnp.nan, 1, jnp.inf])], ValueError, "params[1]: got 2 numbers that are NaN or infinite"),
+    ],
+)
+def test_what_is_not_finite_and_floating_is_refused_by_name(params, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        tree.require_floating(params)
+
+
+def test_finiteness_is_not_asked_of_tracers():
+    jax.jit(lambda x: tree.require_floating({"x": x}))(jnp.array(jnp.nan))
