@@ -1,0 +1,381 @@
+import re
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlp_jax import losses, mlp, training
+
+KEY = jax.random.key(7)
+SGD = optax.sgd(0.1)
+
+
+class Seen(NamedTuple):
+    """State of the optimiser below: the gradients of the updates of this epoch."""
+
+    gradients: jax.Array
+    step: jax.Array
+
+
+def remember(updates_an_epoch):
+    """An optimiser that changes nothing and keeps the gradients of an epoch."""
+
+    def init(params):
+        return Seen(jnp.zeros((updates_an_epoch, *params.shape), params.dtype), jnp.zeros((), jnp.int32))
+
+    def update(gradient, state, params=None):
+        row = state.step % updates_an_epoch
+        return jnp.zeros_like(gradient), Seen(state.gradients.at[row].set(gradient), state.step + 1)
+
+    return optax.GradientTransformation(init, update)
+
+
+def gradients_seen(key, loss, params, data, *, batch_size, epochs):
+    """(epochs, updates an epoch, ...) the gradient of every update of a run."""
+    _, history = training.train(
+        key,
+        loss,
+        params,
+        data,
+        optimizer=remember(-(-len(data[0]) // batch_size)),
+        batch_size=batch_size,
+        epochs=epochs,
+        record=lambda state: state.optimizer_state.gradients,
+    )
+    return np.asarray(history.record)
+
+
+def mean_of_chosen(theta, numbers, targets, weights, key):
+    """Mean of the parameters that the batch names: its gradient shows which examples the batch holds."""
+    return losses.mean(theta[numbers], weights)
+
+
+def shares(key, num_examples, batch_size, epochs):
+    """(epochs, updates, num_examples) the share of each example in each batch."""
+    numbers = jnp.arange(num_examples)
+    theta = jnp.ones(num_examples, jnp.float32)
+    return gradients_seen(key, mean_of_chosen, theta, (numbers, numbers), batch_size=batch_size, epochs=epochs)
+
+
+def regression(num_examples=11, dtype=np.float32):
+    rng = np.random.default_rng(0)
+    inputs, targets = rng.normal(size=(num_examples, 3)), rng.normal(size=(num_examples, 2))
+    draw = lambda *shape: jnp.asarray(0.5 * rng.normal(size=shape), dtype)
+    params = (mlp.Layer(draw(3, 4), draw(4)), mlp.Layer(draw(4, 2), draw(2)))
+    return params, (jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype))
+
+
+def network_loss(params, inputs, targets, weights, key):
+    return losses.mean(losses.squared_error(mlp.forward(params, inputs), targets), weights)
+
+
+@jax.jit
+@jax.value_and_grad
+def value_and_grad(params, inputs, targets):
+    return losses.mean(losses.squared_error(mlp.forward(params, inputs), targets))
+
+
+def line_loss(theta, inputs, targets, weights, key):
+    return losses.mean(0.5 * (inputs @ theta - targets) ** 2, weights)
+
+
+def line(dtype=np.float32):
+    """Least squares with the Hessian A = XᵀX/n and the minimum θ*, for gradients A (θ − θ*)."""
+    rng = np.random.default_rng(1)
+    inputs, minimum = rng.normal(size=(8, 2)), np.array([1.0, -2.0])
+    data = (jnp.asarray(inputs, dtype), jnp.asarray(inputs @ minimum, dtype))
+    return data, inputs.T @ inputs / 8, minimum
+
+
+# --- batches ---
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(7, 3), (6, 3), (5, 5), (4, 1)])
+def test_an_epoch_holds_every_example_once_and_a_batch_is_the_mean_of_what_it_holds(num_examples, batch_size):
+    seen = shares(KEY, num_examples, batch_size, epochs=3)
+    held = (seen > 0).sum(-1)
+    full, rest = divmod(num_examples, batch_size)
+    np.testing.assert_array_equal(held, [[batch_size] * full + [rest] * (rest > 0)] * 3)
+    np.testing.assert_array_equal((seen > 0).sum(1), 1)
+    np.testing.assert_allclose(seen, (seen > 0) / held[:, :, None], rtol=1e-6)
+
+
+def test_every_example_is_equally_often_in_the_partial_batch():
+    epochs = 4000
+    last = shares(KEY, 7, 3, epochs)[:, -1]
+    assert np.all((last > 0).sum(-1) == 1)
+    standard_error = np.sqrt(1 / 7 * 6 / 7 / epochs)
+    assert np.all(np.abs((last > 0).mean(0) - 1 / 7) < 5 * standard_error)
+
+
+def test_each_epoch_and_each_key_has_its_own_order():
+    first, other = (shares(key, 10, 1, epochs=2).argmax(-1) for key in jax.random.split(KEY))
+    orders = [first[0], first[1], other[0], other[1]]
+    assert len({tuple(order.tolist()) for order in orders}) == 4
+
+
+# --- updates ---
+
+OPTIMIZERS = {
+    "momentum": optax.sgd(0.1, momentum=0.9),
+    "adam": optax.adam(0.05),
+    "schedule": optax.sgd(optax.linear_schedule(0.2, 0.0, 10)),
+}
+
+
+@pytest.mark.implicit_promotion  # optax's bias correction
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.usefixtures("x64")
+def test_a_run_is_the_python_loop_over_the_same_batches(name, dtype):
+    """The loop has no padding and no weights; its batches are read from another run with the same key."""
+    optimizer = OPTIMIZERS[name]
+    start, data = regression(dtype=dtype)
+    inputs, targets = map(np.asarray, data)
+    batches = shares(KEY, len(inputs), 4, epochs=3) > 0
+    params, state, expected = start, optimizer.init(start), []
+    update = jax.jit(optimizer.update)
+    for epoch in batches:
+        total = 0.0
+        for held in epoch:
+            value, gradient = value_and_grad(params, inputs[held], targets[held])
+            updates, state = update(gradient, state, params)
+            params = optax.apply_updates(params, updates)
+            total += float(value) * held.sum()
+        expected.append(total / len(inputs))
+
+    trained, history = training.train(KEY, network_loss, start, data, optimizer=optimizer, batch_size=4, epochs=3)
+    tolerance = 1e-4 if dtype == jnp.float32 else 1e-11
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance), trained, params)
+    np.testing.assert_allclose(history.loss, expected, rtol=tolerance)
+    assert {leaf.dtype for leaf in jax.tree.leaves((trained, history.loss))} == {jnp.dtype(dtype)}
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_step_on_all_examples_is_gradient_descent():
+    params, data = regression(dtype=np.float64)
+    trained, history = training.train(
+        KEY, network_loss, params, data, optimizer=optax.sgd(0.1), batch_size=11, epochs=1
+    )
+    value, gradient = value_and_grad(params, *data)
+    expected = jax.tree.map(lambda theta, g: np.asarray(theta) - 0.1 * np.asarray(g), params, gradient)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-12, atol=1e-15), trained, expected)
+    np.testing.assert_allclose(history.loss, [value], rtol=1e-13)
+
+
+@pytest.mark.usefixtures("x64")
+def test_full_batch_descent_on_least_squares_shrinks_the_error_by_a_known_matrix():
+    """θ_t − θ* = (I − ηA)ᵗ (θ_0 − θ*), whatever the key."""
+    data, hessian, minimum = line(np.float64)
+    trained, _ = training.train(KEY, line_loss, jnp.zeros(2), data, optimizer=optax.sgd(0.3), batch_size=8, epochs=25)
+    expected = minimum - np.linalg.matrix_power(np.eye(2) - 0.3 * hessian, 25) @ minimum
+    np.testing.assert_allclose(trained, expected, rtol=1e-11)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11])
+def test_loss_of_an_epoch_without_learning_is_the_mean_over_all_examples_for_every_batch_size(batch_size):
+    params, data = regression()
+    _, history = training.train(
+        KEY, network_loss, params, data, optimizer=optax.sgd(0.0), batch_size=batch_size, epochs=2
+    )
+    np.testing.assert_allclose(history.loss, [value_and_grad(params, *data)[0]] * 2, rtol=1e-5)
+
+
+# --- what optimisers are given ---
+
+
+@pytest.mark.usefixtures("x64")
+def test_polyak_steps_are_given_the_loss_of_the_batch():
+    """θ ← θ − L g / ‖g‖² when the minimum of L is 0 (Polyak 1964)."""
+    data, hessian, minimum = line(np.float64)
+    theta = np.array([3.0, 3.0])
+    trained, _ = training.train(
+        KEY, line_loss, jnp.asarray(theta), data, optimizer=optax.polyak_sgd(100.0), batch_size=8, epochs=6
+    )
+    for _ in range(6):
+        error = theta - minimum
+        g = hessian @ error
+        theta = theta - 0.5 * error @ g / (g @ g) * g
+    np.testing.assert_allclose(trained, theta, rtol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_line_search_is_given_the_loss_itself_and_holds_a_step_that_would_diverge():
+    data, _, minimum = line(np.float64)
+    search = optax.scale_by_backtracking_linesearch(max_backtracking_steps=20)
+    run = lambda optimizer: training.train(
+        KEY, line_loss, jnp.zeros(2), data, optimizer=optimizer, batch_size=8, epochs=60
+    )
+    _, plain = run(optax.sgd(50.0))
+    trained, searched = run(optax.chain(optax.sgd(50.0), search))
+    assert not plain.loss[-1] < plain.loss[0]
+    # Least squares without noise: the loss falls by a fixed share an update, down to its rounding.
+    assert np.all(np.diff(searched.loss[:20]) < 0)
+    np.testing.assert_allclose(trained, minimum, atol=1e-4)
+
+
+def test_every_update_and_every_run_has_its_own_key_for_the_loss():
+    """The gradient of θ · u is the uniform number u that the loss drew."""
+
+    def noisy(theta, inputs, targets, weights, key):
+        return theta[0] * jax.random.uniform(key)
+
+    data = (jnp.zeros(6), jnp.zeros(6))
+    keys = jax.random.split(KEY)
+    drawn = [gradients_seen(k, noisy, jnp.ones(1), data, batch_size=2, epochs=2) for k in keys]
+    assert len(np.unique(drawn)) == 2 * 2 * 3
+
+
+# --- keys, records, transformations ---
+
+
+def test_the_same_key_gives_the_same_bits_and_another_key_does_not():
+    params, data = regression()
+    run = lambda key: training.train(key, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=3)
+    first, again, other = run(KEY), run(KEY), run(jax.random.key(8))
+    jax.tree.map(np.testing.assert_array_equal, first, again)
+    assert not np.array_equal(first[0][0].weight, other[0][0].weight)
+
+
+def test_a_record_is_what_the_state_was_after_each_epoch():
+    params, data = regression()
+    record = lambda state: {"step": state.step, "params": state.params}
+    trained, history = training.train(
+        KEY, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=3, record=record
+    )
+    np.testing.assert_array_equal(history.record["step"], [3, 6, 9])
+    jax.tree.map(lambda kept, last: np.testing.assert_array_equal(kept[-1], last), history.record["params"], trained)
+    assert history.record["params"][0].weight.shape == (3, 3, 4)
+    assert not np.array_equal(history.record["params"][0].weight[0], history.record["params"][0].weight[1])
+
+
+def test_without_a_record_there_is_none():
+    params, data = regression()
+    _, history = training.train(KEY, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=2)
+    assert history.record is None
+    assert history.loss.shape == (2,)
+
+
+def test_a_second_call_traces_nothing():
+    traces = []
+
+    def counted(params, inputs, targets, weights, key):
+        traces.append(key)
+        return network_loss(params, inputs, targets, weights, key)
+
+    params, data = regression()
+    settings = {"optimizer": SGD, "batch_size": 4, "epochs": 2}
+    training.train(KEY, counted, params, data, **settings)
+    first = len(traces)
+    assert first > 0
+    training.train(jax.random.key(9), counted, jax.tree.map(jnp.negative, params), data, **settings)
+    assert len(traces) == first
+    training.train(KEY, counted, params, data, **settings | {"batch_size": 5})
+    assert len(traces) > first
+
+
+def test_a_run_under_jit_and_vmap_over_keys_is_the_run_of_each_key():
+    params, data = regression()
+    keys = jax.random.split(KEY, 3)
+    settings = {"optimizer": SGD, "batch_size": 4, "epochs": 2}
+    run = lambda key: training.train(key, network_loss, params, data, **settings)
+    single, together = jax.jit(run), jax.jit(jax.vmap(run))(keys)
+    for lane, key in enumerate(keys):
+        jax.tree.map(
+            lambda many, one, lane=lane: np.testing.assert_allclose(many[lane], one, rtol=1e-4, atol=1e-6),
+            together,
+            single(key),
+        )
+    assert not np.array_equal(together[0][0].weight[0], together[0][0].weight[1])
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_run_can_be_differentiated():
+    """d(θ_1)/dθ_0 of one full step on least squares is I − ηA."""
+    data, hessian, _ = line(np.float64)
+    run = lambda theta: training.train(KEY, line_loss, theta, data, optimizer=SGD, batch_size=8, epochs=1)[0]
+    np.testing.assert_allclose(jax.jacobian(run)(jnp.ones(2)), np.eye(2) - 0.1 * hessian, atol=1e-14)
+
+
+def test_dropout_makes_runs_differ_by_key_alone():
+    params, data = regression()
+
+    def dropped(params, inputs, targets, weights, key):
+        outputs = mlp.forward(params, inputs, dropout_rate=0.5, key=key)
+        return losses.mean(losses.squared_error(outputs, targets), weights)
+
+    run = lambda key: training.train(key, dropped, params, data, optimizer=SGD, batch_size=11, epochs=1)[0]
+    # A step on all examples has no shuffle to differ by: without dropout only rounding would.
+    difference = np.abs(np.asarray(run(KEY)[1].weight) - np.asarray(run(jax.random.key(8))[1].weight)).max()
+    assert difference > 1e-3
+    jax.tree.map(np.testing.assert_array_equal, run(KEY), run(KEY))
+
+
+@pytest.mark.usefixtures("x64")
+def test_float32_parameters_stay_float32_where_float64_is_the_default():
+    params, data = regression(dtype=np.float32)
+    trained, history = training.train(KEY, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=1)
+    assert {leaf.dtype for leaf in jax.tree.leaves((trained, history.loss))} == {jnp.dtype(jnp.float32)}
+
+
+# --- refusals ---
+
+NUMBERS = jnp.arange(4.0)
+VALID = {
+    "key": KEY,
+    "loss": lambda w, x, y, weights, key: losses.mean((w * x - y) ** 2, weights),
+    "params": jnp.zeros(()),
+    "data": (NUMBERS, NUMBERS),
+    "optimizer": SGD,
+    "batch_size": 2,
+    "epochs": 1,
+}
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        ({"key": 0}, TypeError, "key: got int, expected a JAX random key such as jax.random.key(0)."),
+        ({"params": {}}, ValueError, "params: got an empty pytree, expected at least one floating-point number."),
+        ({"params": jnp.zeros((), int)}, TypeError, "params: got dtype int32, expected real floating point."),
+        ({"params": jnp.array(jnp.nan)}, ValueError, "params: got 1 numbers that are NaN or infinite"),
+        (
+            {"data": (NUMBERS, NUMBERS[:3])},
+            ValueError,
+            "data: got inputs (4,) and targets (3,), expected the same length, not 0.",
+        ),
+        ({"data": (jnp.zeros(0), jnp.zeros(0))}, ValueError, "data: got inputs (0,) and targets (0,), expected"),
+        ({"data": (jnp.zeros(()), NUMBERS)}, ValueError, "data: got inputs () and targets (4,), expected"),
+        (
+            {"batch_size": 5},
+            ValueError,
+            "batch_size: got 5, expected a whole number from 1 to 4, the number of examples.",
+        ),
+        ({"batch_size": 0}, ValueError, "batch_size: got 0, expected a whole number from 1 to 4"),
+        ({"batch_size": 2.5}, ValueError, "batch_size: got 2.5, expected a whole number from 1 to 4"),
+        ({"epochs": 0}, ValueError, "epochs: got 0, expected a whole number of 1 or more."),
+        ({"epochs": 1.5}, ValueError, "epochs: got 1.5, expected a whole number of 1 or more."),
+        (
+            {"loss": lambda w, x, y, weights, key: (w * x - y) ** 2},
+            ValueError,
+            "loss: got a result of ShapeDtypeStruct(shape=(2,), dtype=float32), expected one floating-point number.",
+        ),
+        (
+            {"loss": lambda w, x, y, weights, key: (w, {})},
+            ValueError,
+            "loss: got a result of (ShapeDtypeStruct(shape=(), dtype=float32), {}), expected one floating-point",
+        ),
+        (
+            {"loss": lambda w, x, y, weights, key: jnp.argmax(x)},
+            ValueError,
+            "loss: got a result of ShapeDtypeStruct(shape=(), dtype=int32), expected one floating-point number.",
+        ),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(wrong, error, message):
+    training.train(**VALID)
+    with pytest.raises(error, match=re.escape(message)):
+        training.train(**VALID | wrong)
