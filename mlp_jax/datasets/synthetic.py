@@ -1,0 +1,250 @@
+"""Data given by a formula: XOR, parity, sawtooth, spirals, teacher-student.
+
+Those with a `key` are *transformable* in it: they work under jit and vmap. The others are tables, built on the host.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import tree
+from mlp_jax.datasets.examples import Examples, as_examples
+
+_LARGEST_BITS = 20  # 2²⁰ rows of 20 columns: 84 MB in float32
+_LARGEST_TABLE = 2**24  # rows of two columns: 134 MB in float32, and whole numbers up to here are exact in it
+
+
+def _require_count(name: str, value: int, lowest: int, highest: int | None = None) -> None:
+    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+    if not whole or value < lowest or (highest is not None and value > highest):
+        allowed = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
+        raise ValueError(f"{name}: got {value!r}, expected a whole number, {allowed}.")
+
+
+def _require_deviation(name: str, value: float) -> None:
+    if not (math.isfinite(value) and value >= 0):
+        raise ValueError(f"{name}: got {value}, expected a standard deviation, 0 or more and finite.")
+
+
+def xor(*, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
+    """Return the four examples of exclusive or: the target is true when exactly one input is.
+
+    The smallest problem that no linear model solves (Minsky & Papert 1969, "Perceptrons"). Rows in the order
+    (F, F), (F, T), (T, F), (T, T). It is `parity(2)`.
+
+    Parameters
+    ----------
+    coding
+        The numbers that stand for false and true, in inputs and targets: (0, 1) or (−1, 1), or any two.
+
+    Returns
+    -------
+    Examples of inputs (4, 2) and targets (4, 1), both in the default float dtype
+
+    Raises
+    ------
+    ValueError
+        `coding` is not two different finite numbers.
+
+    Examples
+    --------
+    >>> xor(coding=(-1, 1)).targets[:, 0].tolist()
+    [-1.0, 1.0, 1.0, -1.0]
+    """
+    return parity(2, coding=coding)
+
+
+def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
+    """Return all 2ⁿ strings of n bits; the target is true when an odd number of bits is.
+
+    Row i holds the binary digits of i, the most significant first. Every proper subset of the bits is independent
+    of the target (Minsky & Papert 1969, "Perceptrons").
+
+    Parameters
+    ----------
+    num_bits
+        n, from 1 to 20.
+    coding
+        The numbers that stand for false and true, in inputs and targets: (0, 1) or (−1, 1), or any two.
+
+    Returns
+    -------
+    Examples of inputs (2ⁿ, n) and targets (2ⁿ, 1), both in the default float dtype
+
+    Raises
+    ------
+    ValueError
+        `num_bits` is out of range, or `coding` is not two different finite numbers.
+
+    Examples
+    --------
+    >>> data = parity(3)
+    >>> data.inputs[6].tolist(), data.targets[6].tolist()
+    ([1.0, 1.0, 0.0], [0.0])
+    """
+    _require_count("num_bits", num_bits, 1, _LARGEST_BITS)
+    if len(coding) != 2 or coding[0] == coding[1] or not all(math.isfinite(value) for value in coding):
+        raise ValueError(f"coding: got {coding}, expected two different finite numbers such as (0, 1) or (-1, 1).")
+    bits = (np.arange(2**num_bits)[:, None] >> np.arange(num_bits)[::-1]) & 1
+    odd = bits.sum(axis=1, keepdims=True) & 1
+    values = np.array(coding, dtype=np.float64)
+    return as_examples(values[bits], values[odd], name="parity")
+
+
+def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
+    """Return the tent map composed with itself `depth` times, on an even grid over [0, 1].
+
+    T(x) = 1 − |2x − 1|; the target is T(T(…T(x))), which has 2^depth linear pieces of slope ±2^depth. A network of
+    that many layers represents it with two ReLU units a layer, a shallow one needs exponentially many units
+    (Telgarsky 2016, "Benefits of depth in neural networks"). Every piece begins and ends on the grid. Targets
+    come from whole numbers, so they carry no error of the composition; with a power of two `points_per_piece` inputs
+    and targets are exact.
+
+    Parameters
+    ----------
+    depth
+        Number of tent maps, from 1 to 20.
+    points_per_piece
+        Grid intervals in each linear piece, 1 or more.
+
+    Returns
+    -------
+    Examples of inputs (n, 1) and targets (n, 1), n = 2^depth · points_per_piece + 1, in the default float dtype
+
+    Raises
+    ------
+    ValueError
+        `depth` or `points_per_piece` is out of range, or n would exceed 2²⁴.
+
+    Examples
+    --------
+    >>> data = sawtooth(2, points_per_piece=1)
+    >>> data.inputs[:, 0].tolist(), data.targets[:, 0].tolist()
+    ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 1.0, 0.0, 1.0, 0.0])
+    """
+    _require_count("depth", depth, 1, 20)
+    _require_count("points_per_piece", points_per_piece, 1)
+    intervals = 2**depth * int(points_per_piece)
+    if intervals >= _LARGEST_TABLE:
+        raise ValueError(
+            f"points_per_piece: got {points_per_piece} for {2**depth} pieces, {intervals + 1} points,"
+            f" expected {_LARGEST_TABLE} points or fewer."
+        )
+    steps = np.arange(intervals + 1)
+    phase = steps % (2 * points_per_piece)  # one tooth: up for points_per_piece steps, then down as many
+    heights = np.minimum(phase, 2 * points_per_piece - phase)
+    return as_examples(steps[:, None] / intervals, heights[:, None] / points_per_piece, name="sawtooth")
+
+
+def spirals(
+    key: jax.Array, num_examples: int, *, classes: int = 2, turns: float = 1.0, noise: float = 0.02
+) -> Examples:
+    """Draw points on spirals that start at the origin and wind around each other, one spiral a class.
+
+    x = r (cos φ, sin φ) + noise · ε with φ = 2π (turns · r + class / classes), r uniform on [0, 1), ε standard normal
+    (after the two spirals of Lang & Witbrock 1988). Row i is of class i mod classes, so the classes are equal to
+    within one example. *Transformable* in `key`.
+
+    Parameters
+    ----------
+    key
+        A JAX random key.
+    num_examples
+        n, at least one for each class.
+    classes
+        Number of spirals, 1 or more.
+    turns
+        Full turns of each spiral; negative winds clockwise.
+    noise
+        Standard deviation of the noise added to each coordinate.
+
+    Returns
+    -------
+    Examples of inputs (n, 2) in the default float dtype and targets (n,) int32
+
+    Raises
+    ------
+    TypeError
+        `key` is not a JAX random key.
+    ValueError
+        `classes` is below 1, `num_examples` below `classes`, `turns` not finite, or `noise` negative or not finite.
+
+    Examples
+    --------
+    >>> data = spirals(jax.random.key(0), 90, classes=3)
+    >>> data.inputs.shape, data.targets[:4].tolist()
+    ((90, 2), [0, 1, 2, 0])
+    """
+    tree.require_key(key)
+    _require_count("classes", classes, 1)
+    _require_count("num_examples", num_examples, classes)
+    if not math.isfinite(turns):
+        raise ValueError(f"turns: got {turns}, expected a finite number.")
+    _require_deviation("noise", noise)
+    radius_key, noise_key = jax.random.split(key)
+    radii = jax.random.uniform(radius_key, (num_examples,))
+    labels = jnp.arange(num_examples, dtype=jnp.int32) % classes
+    angles = 2 * math.pi * (turns * radii + labels.astype(radii.dtype) / classes)
+    points = radii[:, None] * jnp.stack([jnp.cos(angles), jnp.sin(angles)], axis=1)
+    return Examples(points + noise * jax.random.normal(noise_key, points.shape), labels)
+
+
+def teacher_student(
+    key: jax.Array,
+    teacher: Callable[[jax.Array], jax.Array],
+    num_examples: int,
+    num_inputs: int,
+    *,
+    noise: float = 0.0,
+) -> Examples:
+    """Draw standard normal inputs and label them with a teacher, so that a perfect student exists.
+
+    targets = teacher(inputs) + noise · ε, ε standard normal (Gardner & Derrida 1989; Seung, Sompolinsky & Tishby
+    1992). The inputs do not depend on the teacher. *Transformable* in `key` when `teacher` is transformable.
+
+    Parameters
+    ----------
+    key
+        A JAX random key.
+    teacher
+        inputs (n, num_inputs) -> values (n, out), floating: for a network,
+        `lambda inputs: mlp.forward(params, inputs)`.
+    num_examples, num_inputs
+        n and the number of input columns, 1 or more.
+    noise
+        Standard deviation of the noise added to the targets.
+
+    Returns
+    -------
+    Examples of inputs (n, num_inputs) in the default float dtype and targets (n, out) in the teacher's
+
+    Raises
+    ------
+    TypeError
+        `key` is not a JAX random key, or the teacher's values are not real floating point.
+    ValueError
+        A count is below 1, `noise` is negative or not finite, or the teacher's values have another shape or (outside
+        jit) hold NaN or infinity.
+
+    Examples
+    --------
+    >>> data = teacher_student(jax.random.key(0), lambda inputs: inputs[:, :1] ** 2, 50, 3)
+    >>> data.inputs.shape, data.targets.shape
+    ((50, 3), (50, 1))
+    """
+    tree.require_key(key)
+    _require_count("num_examples", num_examples, 1)
+    _require_count("num_inputs", num_inputs, 1)
+    _require_deviation("noise", noise)
+    input_key, noise_key = jax.random.split(key)
+    inputs = jax.random.normal(input_key, (num_examples, num_inputs))
+    values = jnp.asarray(teacher(inputs))
+    if values.ndim != 2 or values.shape[0] != num_examples or values.shape[1] == 0:
+        raise ValueError(f"teacher: got values of shape {values.shape}, expected ({num_examples}, out).")
+    tree.require_floating(values, "teacher's values")
+    return Examples(inputs, values + noise * jax.random.normal(noise_key, values.shape, values.dtype))

