@@ -1,0 +1,282 @@
+"""The classical network in numpy: its gradients, its updates, its messages, and the same run in mlp_jax."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.special
+
+from experiments import classical_network as classical
+from mlp_jax import datasets
+
+
+def example_data(rng, num_examples=8, width=4, classes=3):
+    return rng.standard_normal((num_examples, width)), rng.integers(classes, size=num_examples)
+
+
+def summed_cost(network, inputs, targets):
+    """½ Σ (a − y)² with the outputs computed here, not by the network."""
+    for weight, bias in zip(network.weights, network.biases, strict=True):
+        inputs = scipy.special.expit(inputs @ weight + bias)
+    return 0.5 * np.sum((inputs - targets) ** 2)
+
+
+def finite_differences(cost, arrays, step=1e-6):
+    gradients = []
+    for array in arrays:
+        gradient = np.empty_like(array)
+        for index in np.ndindex(array.shape):
+            kept = array[index]
+            array[index] = kept + step
+            above = cost()
+            array[index] = kept - step
+            gradient[index] = (above - cost()) / (2 * step)
+            array[index] = kept
+        gradients.append(gradient)
+    return gradients
+
+
+def assert_all_close(ours, theirs, **tolerance):
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, **tolerance)
+
+
+@pytest.mark.parametrize("sizes", [(4, 3), (4, 5, 3), (4, 6, 5, 3)])
+def test_backpropagation_is_the_finite_difference(sizes):
+    rng = np.random.default_rng(0)
+    network = classical.Network(sizes, rng)
+    inputs, labels = example_data(rng)
+    targets = np.eye(3)[labels]
+    weights, biases = network.backpropagation(inputs, targets)
+    cost = lambda: summed_cost(network, inputs, targets)
+    assert_all_close(weights, finite_differences(cost, network.weights), atol=1e-8)
+    assert_all_close(biases, finite_differences(cost, network.biases), atol=1e-8)
+
+
+def test_backpropagation_is_jax_grad(x64):
+    rng = np.random.default_rng(1)
+    network = classical.Network((4, 6, 5, 3), rng)
+    inputs, labels = example_data(rng)
+    targets = np.eye(3)[labels]
+
+    def cost(layers):
+        hidden = jnp.asarray(inputs)
+        for weight, bias in layers:
+            hidden = 1 / (1 + jnp.exp(-(hidden @ weight + bias)))
+        return 0.5 * jnp.sum((hidden - targets) ** 2)
+
+    layers = [(jnp.asarray(w), jnp.asarray(b)) for w, b in zip(network.weights, network.biases, strict=True)]
+    gradients = jax.jit(jax.grad(cost))(layers)
+    weights, biases = network.backpropagation(inputs, targets)
+    assert_all_close(weights, [g[0] for g in gradients], atol=1e-13)
+    assert_all_close(biases, [g[1] for g in gradients], atol=1e-13)
+
+
+def test_quadratic_loss_is_the_mean_of_the_cost_over_what_a_batch_holds(x64):
+    rng = np.random.default_rng(2)
+    network = classical.Network((4, 5, 3), rng)
+    inputs, labels = example_data(rng)
+    targets, weights = np.eye(3)[labels], np.array([1.0] * 5 + [0.0] * 3)
+    value = classical.quadratic_loss(
+        classical.as_params(network), *(jnp.asarray(a) for a in (inputs, targets, weights))
+    )
+    np.testing.assert_allclose(value, summed_cost(network, inputs[:5], targets[:5]) / 5, rtol=1e-13)
+
+
+def test_example_by_example_gives_the_gradient_of_the_batch():
+    inputs, labels = example_data(np.random.default_rng(3))
+    targets = np.eye(3)[labels]
+    kinds = (classical.Network, classical.ExampleByExample)
+    one, other = (kind((4, 5, 3), np.random.default_rng(0)).backpropagation(inputs, targets) for kind in kinds)
+    for ours, theirs in zip(one, other, strict=True):
+        assert_all_close(ours, theirs, atol=1e-13)
+
+
+def test_trajectories_agree_over_fifty_updates(x64):
+    data = jax.tree.map(lambda a: np.asarray(a)[:120], datasets.load("digits").train)
+    network = classical.Network((64, 12, 10), np.random.default_rng(4))
+    # 47 rows are four whole batches and one of 7: ten passes are 50 updates, ten of them partial.
+    orders = [network.rng.permutation(120)[:47] for _ in range(10)]
+    differences = np.concatenate([classical.largest_differences(network, data, 3.0, 10, order) for order in orders])
+    assert len(differences) == 50
+    assert differences.max() < 1e-10
+
+
+def test_whole_runs_agree_epoch_by_epoch(x64):
+    data = jax.tree.map(lambda a: np.asarray(a)[:95], datasets.load("digits"))
+    make = lambda: classical.Network((64, 12, 10), np.random.default_rng(5))
+    network = make()
+    correct = network.train(data.train, epochs=4, batch_size=10, rate=3.0, test=data.test, report=lambda _: None)
+    params, orders = classical.start(make(), 95, 4)
+    arrays = jax.tree.map(jnp.asarray, data)
+    run = jax.jit(classical.train, static_argnames="batch_size")
+    params, counted = run(params, *arrays, orders, jnp.asarray(3.0), batch_size=10)
+    assert counted.tolist() == correct
+    assert classical.distance(params, classical.as_params(network)) < 1e-10
+
+
+def test_another_rate_compiles_nothing(x64):
+    data = jax.tree.map(lambda a: jnp.asarray(a[:20], a.dtype), datasets.load("digits"))
+    params, orders = classical.start(classical.Network((64, 3, 10), np.random.default_rng(0)), 20, 2)
+    traces = []
+
+    @jax.jit
+    def run(params, rate):
+        traces.append(rate)
+        return classical.train(params, *data, orders, rate, 10)
+
+    for rate in (3.0, 0.001, 100.0):
+        run(params, jnp.asarray(rate))
+    assert len(traces) == 1
+
+
+def test_partial_batch_is_divided_by_its_own_length():
+    rng = np.random.default_rng(6)
+    inputs, labels = example_data(rng, num_examples=7)
+    network = classical.Network((4, 5, 3), np.random.default_rng(0))
+    network.train((inputs, labels), epochs=1, batch_size=5, rate=2.0, report=lambda _: None)
+
+    by_hand = classical.Network((4, 5, 3), np.random.default_rng(0))
+    order = by_hand.rng.permutation(7)
+    for rows, length in ((order[:5], 5), (order[5:], 2)):
+        targets = np.eye(3)[labels[rows]]
+        cost = lambda: summed_cost(by_hand, inputs[rows], targets)
+        steps = [finite_differences(cost, arrays) for arrays in (by_hand.weights, by_hand.biases)]
+        for arrays, gradients in zip((by_hand.weights, by_hand.biases), steps, strict=True):
+            for array, gradient in zip(arrays, gradients, strict=True):
+                array -= 2.0 / length * gradient
+    assert_all_close(network.weights, by_hand.weights, atol=1e-8)
+    assert_all_close(network.biases, by_hand.biases, atol=1e-8)
+
+
+def test_training_sees_every_example_once_an_epoch_in_a_new_order():
+    seen = []
+
+    class Recording(classical.Network):
+        def update_mini_batch(self, inputs, targets, rate):
+            seen.append(inputs[:, 0].astype(int).tolist())
+
+    inputs = np.arange(7.0)[:, None]
+    Recording((1, 2), np.random.default_rng(0)).train(
+        (inputs, np.zeros(7, int)), epochs=3, batch_size=3, rate=1.0, report=lambda _: None
+    )
+    assert [len(batch) for batch in seen] == [3, 3, 1] * 3
+    epochs = [tuple(itertools.chain(*seen[k : k + 3])) for k in (0, 3, 6)]
+    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
+    assert len(set(epochs)) == 3
+
+
+def test_messages_of_an_epoch(capsys):
+    rng = np.random.default_rng(7)
+    train, test = example_data(rng), example_data(rng, num_examples=6)
+    network = classical.Network((4, 5, 3), rng)
+    network.train(train, epochs=2, batch_size=3, rate=0.5)
+    assert capsys.readouterr().out == "Epoch 0 complete\nEpoch 1 complete\n"
+    correct = network.train(train, epochs=2, batch_size=3, rate=0.5, test=test)
+    assert capsys.readouterr().out == f"Epoch 0: {correct[0]} / 6\nEpoch 1: {correct[1]} / 6\n"
+
+
+def test_evaluate_counts_largest_outputs():
+    network = classical.Network((2, 2), np.random.default_rng(0))
+    network.weights, network.biases = [np.eye(2)], [np.zeros(2)]
+    inputs = np.array([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0]])
+    assert network.evaluate((inputs, np.array([0, 1, 1]))) == 2
+
+
+def test_cross_entropy_derivative_makes_the_output_error_a_minus_y():
+    class CrossEntropy(classical.Network):
+        def cost_derivative(self, outputs, targets):
+            return (outputs - targets) / (outputs * (1 - outputs))
+
+    rng = np.random.default_rng(8)
+    network = CrossEntropy((4, 5, 3), rng)
+    inputs, labels = example_data(rng)
+    targets = np.eye(3)[labels]
+    weights, biases = network.backpropagation(inputs, targets)
+    hidden = scipy.special.expit(inputs @ network.weights[0] + network.biases[0])
+    delta = scipy.special.expit(hidden @ network.weights[1] + network.biases[1]) - targets
+    np.testing.assert_allclose(biases[1], delta.sum(axis=0), rtol=1e-12)
+    np.testing.assert_allclose(weights[1], hidden.T @ delta, rtol=1e-12)
+
+
+def test_overridden_activation_is_followed_by_forward_and_backward():
+    class Tanh(classical.Network):
+        def activation(self, z):
+            return np.tanh(z)
+
+        def activation_derivative(self, z):
+            return 1 - np.tanh(z) ** 2
+
+    rng = np.random.default_rng(9)
+    network = Tanh((4, 5, 3), rng)
+    inputs, labels = example_data(rng)
+    targets = np.eye(3)[labels]
+
+    def cost():
+        hidden = np.tanh(inputs @ network.weights[0] + network.biases[0])
+        return 0.5 * np.sum((np.tanh(hidden @ network.weights[1] + network.biases[1]) - targets) ** 2)
+
+    np.testing.assert_allclose(0.5 * np.sum((network.forward(inputs) - targets) ** 2), cost(), rtol=1e-13)
+    weights, biases = network.backpropagation(inputs, targets)
+    assert_all_close(weights, finite_differences(cost, network.weights), atol=1e-8)
+    assert_all_close(biases, finite_differences(cost, network.biases), atol=1e-8)
+
+
+def test_start_is_standard_normal():
+    network = classical.Network((300, 40, 10), np.random.default_rng(10))
+    drawn = np.concatenate([a.ravel() for a in (*network.weights, *network.biases)])
+    assert abs(drawn.mean()) < 5 / np.sqrt(len(drawn))
+    assert abs(drawn.std() - 1) < 5 / np.sqrt(2 * len(drawn))
+
+
+def test_sigmoid_is_scipys_to_rounding_and_never_overflows():
+    z = np.array([-750.0, -40.0, -1.0, 0.0, 2.0, 40.0, 1e6])
+    np.testing.assert_allclose(classical.sigmoid(z), scipy.special.expit(z), rtol=1e-15)
+    assert classical.sigmoid(z.astype(np.float32)).dtype == np.float32
+
+
+def test_float32_stays_float32():
+    rng = np.random.default_rng(11)
+    network = classical.Network((4, 5, 3), rng, np.float32)
+    inputs, labels = example_data(rng)
+    network.train((inputs.astype(np.float32), labels), epochs=1, batch_size=3, rate=3.0, report=lambda _: None)
+    assert {a.dtype for a in (*network.weights, *network.biases)} == {np.dtype(np.float32)}
+
+
+def test_sizes_that_are_no_network_are_refused():
+    with pytest.raises(ValueError, match=r"sizes: got \(3,\), expected at least two"):
+        classical.Network((3,), np.random.default_rng(0))
+
+
+def test_experiment_writes_what_it_prints(tmp_path, capsys):
+    settings = classical.Settings(data="digits", seed=1, output=tmp_path / "run", quick=True, batch_size=50)
+    classical.run(settings)
+    printed = capsys.readouterr().out
+    assert "Found: the two are at most" in printed
+    assert [line.partition(":")[0] for line in printed.splitlines()[:3]] == ["Epoch 0", "Epoch 1", "Epoch 2"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "accuracy.csv",
+        "accuracy.png",
+        "seconds.csv",
+        "settings.json",
+        "summary.csv",
+        "trajectory.csv",
+    ]
+    assert pd.read_csv(tmp_path / "run" / "trajectory.csv")["difference"].max() < 1e-10
+
+
+def test_data_come_by_name_or_from_a_file(tmp_path):
+    pixels, labels = np.array([[[0, 255]], [[51, 0]]], np.uint8), np.array([1, 0])
+    np.savez(tmp_path / "mnist.npz", x_train=pixels, y_train=labels, x_test=pixels[:1], y_test=labels[:1])
+    data = classical.load(str(tmp_path / "mnist.npz"))
+    np.testing.assert_array_equal(data.train.inputs, np.float32([[0.0, 1.0], [0.2, 0.0]]))
+    assert data.test.targets.tolist() == [1]
+    assert classical.load("digits").test.inputs.shape == (297, 64)
+
+
+def test_settings_that_run_nothing_are_refused():
+    with pytest.raises(ValueError, match="epochs: got 0, expected 1 or more"):
+        classical.Settings(epochs=0)

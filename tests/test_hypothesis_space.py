@@ -1,0 +1,149 @@
+"""Hoeffding's bound for a finite class: numbers by hand, its inverse, and exact probabilities for tiny classes."""
+
+import fractions
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import hypothesis_space as space
+from mlp_jax import mlp, tree
+
+
+def test_bound_is_what_it_is_by_hand():
+    # 10 · 2 exp(−2 · 500 · 0.01) = 20 exp(−10)
+    np.testing.assert_allclose(space.bad_sample_bound(math.log(10), 500, 0.1), 20 * 4.5399929762484854e-05, rtol=1e-12)
+    # 2 exp(−2 · 100 · 0.01) = 2 exp(−2) for one function
+    np.testing.assert_allclose(space.bad_sample_bound(0.0, 100, 0.1), 0.27067056647322535, rtol=1e-12)
+    assert space.bad_sample_bound(math.log(10), 100, 0.1) == 1.0  # 20 exp(−2) = 2.7 says nothing
+    # ln(2 · 1000 / .05) / .02 = ln(40000) / .02 = 529.8
+    assert space.sample_size(math.log(1000), 0.05, 0.1) == 530
+
+
+def test_bound_is_computed_in_logarithms():
+    log_size = math.log(2**1000000)  # 693147.18…
+    np.testing.assert_allclose(space.log_bad_sample_bound(log_size, 0, 0.1), 1000001 * math.log(2), rtol=1e-14)
+    assert space.bad_sample_bound(log_size, 10**9, 0.1) == 0.0
+    # (1000001 ln 2 + ln 20) / .02
+    assert space.sample_size(log_size, 0.05, 0.1) == math.ceil((1000001 * math.log(2) + math.log(20)) / 0.02)
+
+
+@pytest.mark.parametrize("log_size", [0.0, 1.0, 50.0, 1e6])
+@pytest.mark.parametrize("failure_probability", [0.5, 0.05, 1e-9])
+@pytest.mark.parametrize("deviation", [1.0, 0.1, 0.003])
+def test_sample_size_inverts_the_bound(log_size, failure_probability, deviation):
+    num_samples = space.sample_size(log_size, failure_probability, deviation)
+    assert space.log_bad_sample_bound(log_size, num_samples, deviation) <= math.log(failure_probability) + 1e-9
+    assert space.log_bad_sample_bound(log_size, num_samples - 1, deviation) > math.log(failure_probability) - 1e-9
+
+
+def test_squaring_the_space_or_halving_the_deviation_costs_what_it_must():
+    once, twice = (space.sample_size(k * math.log(10**6), 1e-9, 0.01) for k in (1, 2))
+    assert abs(twice - once - math.log(10**6) / 0.0002) <= 1
+    fine = space.sample_size(math.log(10**6), 1e-9, 0.005)
+    assert abs(fine - 4 * once) <= 4
+
+
+def enumerated(mistakes, num_samples, deviation):
+    """P(bad) and the sum of single probabilities, by listing all M^N samples with exact fractions."""
+    num_points = len(mistakes[0])
+    bad, single = 0, 0
+    limit = fractions.Fraction(deviation)
+    for sample in itertools.product(range(num_points), repeat=num_samples):
+        off = [
+            abs(fractions.Fraction(sum(row[i] for i in sample), num_samples) - fractions.Fraction(sum(row), num_points))
+            > limit
+            for row in mistakes
+        ]
+        bad, single = bad + any(off), single + sum(off)
+    total = num_points**num_samples
+    return bad / total, single / total
+
+
+TINY = [[1, 0, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1]]
+
+
+def test_exact_union_is_the_sum_over_all_samples():
+    _, single = enumerated(TINY, 5, 0.25)
+    np.testing.assert_allclose(space.exact_union(np.array(TINY, bool), 5, 0.25), single, rtol=1e-12)
+
+
+def test_simulation_agrees_with_all_samples_and_stays_below_the_bounds():
+    mistakes, trials = np.array(TINY, bool), 40000
+    probability, single = enumerated(TINY, 5, 0.25)
+    alone, _ = enumerated(TINY[:1], 5, 0.25)
+    counts = space.count_bad_samples(np.random.default_rng(0), mistakes, (1, 3), 5, 0.25, trials)
+    for count, exact in zip(counts, (alone, probability), strict=True):
+        assert abs(count / trials - exact) < 5 * math.sqrt(exact * (1 - exact) / trials)
+    assert probability <= single <= 3 * 2 * math.exp(-2 * 5 * 0.25**2)
+
+
+def test_a_deviation_of_exactly_epsilon_is_not_bad():
+    # One mistake in two points, two examples: errors 0, ½, 1 against ½; |1 − ½| is not more than ½.
+    counts = space.count_bad_samples(np.random.default_rng(0), np.array([[True, False]]), (1,), 2, 0.5, 100)
+    assert counts.tolist() == [0]
+    assert space.exact_union(np.array([[True, False]]), 2, 0.5) == 0.0
+
+
+def test_counting_in_blocks_counts_every_sample(monkeypatch):
+    monkeypatch.setattr(space, "_BLOCK", 7)
+    always = np.ones((1, 4), bool)
+    never_off = space.count_bad_samples(np.random.default_rng(0), always, (1,), 3, 0.1, 10)
+    half = space.count_bad_samples(np.random.default_rng(0), np.array([[True, False]]), (1,), 1, 0.1, 10)
+    assert (never_off.tolist(), half.tolist()) == ([0], [10])
+
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_deep_and_shallow_networks_are_the_same_sawtooth(depth):
+    deep, shallow = space.deep_sawtooth(depth), space.shallow_sawtooth(depth)
+    x = np.linspace(0.0, 1.0, 2 ** (depth + 3) + 1, dtype=np.float32)
+    position = (x * 2**depth) % 2.0
+    triangle = np.minimum(position, 2.0 - position)
+    for params in (deep, shallow):
+        np.testing.assert_array_equal(
+            mlp.forward(params, jnp.asarray(x[:, None]), activation=jax.nn.relu)[:, 0], triangle
+        )
+    assert (tree.size(deep), tree.size(shallow)) == (6 * depth + 1, 3 * 2**depth + 1)
+
+
+def test_half_planes_make_mistakes_on_one_side_of_some_line():
+    mistakes = space.half_planes(np.random.default_rng(0), 20, 50)
+    assert mistakes.shape == (20, 50)
+    assert 0 < mistakes.mean() < 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: space.bad_sample_bound(-1.0, 10, 0.1), "log_size: got -1.0, expected"),
+        (lambda: space.bad_sample_bound(1.0, math.inf, 0.1), "num_samples: got inf, expected"),
+        (lambda: space.bad_sample_bound(1.0, 10, 0.0), "deviation: got 0.0, expected"),
+        (lambda: space.sample_size(1.0, 1.0, 0.1), "failure_probability: got 1.0, expected"),
+        (lambda: space.Settings(depths=(0, 1)), "depths: got 0, expected"),
+        (lambda: space.sample_size(math.nan, 0.5, 0.1), "log_size: got nan, expected"),
+    ],
+)
+def test_wrong_arguments_are_named(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_experiment_writes_what_it_prints(tmp_path, capsys):
+    settings = space.Settings(num_points=40, trials=300, depths=(1, 3), output=tmp_path / "run", quick=True)
+    space.run(settings)
+    printed = capsys.readouterr().out
+    assert "Found: for 1000 functions" in printed
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "bound.png",
+        "depths.csv",
+        "probabilities.csv",
+        "settings.json",
+        "sizes.csv",
+    ]
+    table = pd.read_csv(tmp_path / "run" / "probabilities.csv")
+    assert (table["low"] <= table["bound"]).all()
+    assert (table["trials"] == 30).all()
