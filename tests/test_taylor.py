@@ -1,0 +1,169 @@
+"""The second-order Taylor model: exact where it must be, and third-order wrong elsewhere."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import losses, mlp, tree
+from mlp_jax.curvature.taylor import log_log_slope, quadratic_model, taylor_remainder
+
+remainder = jax.jit(taylor_remainder, static_argnums=0)
+
+
+def cubic(params, scale):
+    """Sum over leaves of scale·a³/6 + a²: its third-order term along v is t³·scale·Σ v³/6, and nothing follows."""
+    return sum(jnp.sum(scale * a**3 / 6 + a**2) for a in jax.tree.leaves(params))
+
+
+@pytest.fixture
+def tree_point(x64):
+    rng = np.random.default_rng(3)
+    shapes = {"a": (3,), "b": [(2, 2), ()]}
+    draw = lambda shape: jnp.asarray(rng.standard_normal(shape))
+    return [jax.tree.map(draw, shapes, is_leaf=lambda s: isinstance(s, tuple)) for _ in range(2)]
+
+
+def small_network():
+    """A tanh network on five points: smooth, not convex, 17 parameters, drawn N(0, ¼)."""
+    rng = np.random.default_rng(2)
+    draw = lambda *shape: jnp.asarray(0.5 * rng.standard_normal(shape))
+    params = (mlp.Layer(draw(2, 4), draw(4)), mlp.Layer(draw(4, 1), draw(1)))
+    inputs = 2 * draw(5, 2)
+    targets = jnp.asarray(np.sin(3 * np.asarray(inputs[:, :1])))
+
+    def fun(p, x, y):
+        return losses.mean(losses.squared_error(mlp.forward(p, x, activation=jnp.tanh), y))
+
+    return fun, params, (inputs, targets)
+
+
+def test_model_of_a_quadratic_is_the_quadratic(x64):
+    rng = np.random.default_rng(0)
+    matrix, vector = rng.standard_normal((4, 4)), rng.standard_normal(4)
+
+    def fun(p, m):
+        return p @ m @ p / 2 + vector @ p + 7.0
+
+    here, there = rng.standard_normal((2, 4))
+    model = jax.jit(lambda p, q: quadratic_model(fun, p, (jnp.asarray(matrix),))(q))
+    by_hand = there @ matrix @ there / 2 + vector @ there + 7.0
+    np.testing.assert_allclose(model(jnp.asarray(here), jnp.asarray(there)), by_hand, rtol=1e-13)
+
+
+def test_remainder_of_a_quadratic_is_rounding_and_has_no_slope(x64):
+    rng = np.random.default_rng(1)
+    matrix = jnp.asarray(rng.standard_normal((4, 4)))
+    point, direction = (jnp.asarray(v) for v in rng.standard_normal((2, 4)))
+    result = remainder(lambda p: p @ matrix @ p, point, direction, jnp.geomspace(1e-3, 1.0, 7))
+    # Four terms are subtracted; each is itself a sum of 16 products.
+    assert np.all(result.values <= 16 * result.rounding)
+    assert np.isnan(result.slope)
+
+
+def test_remainder_of_a_cubic_is_its_third_order_term(tree_point):
+    params, direction = tree_point
+    steps = jnp.array([-0.5, 0.01, 0.1, 1.0])
+    result = remainder(cubic, params, direction, steps, (jnp.asarray(5.0),))
+    cubes = sum(np.sum(np.asarray(v) ** 3) for v in jax.tree.leaves(direction))
+    np.testing.assert_allclose(result.values, np.abs(5.0 * np.asarray(steps) ** 3 * cubes / 6), atol=1e-14)
+    np.testing.assert_allclose(result.slope, 3.0, atol=1e-6)
+
+
+def test_model_of_a_cubic_misses_its_third_order_term(tree_point):
+    params, direction = tree_point
+    there = jax.tree.map(jnp.add, params, direction)
+    missed = jax.jit(lambda p, q: cubic(q, 5.0) - quadratic_model(cubic, p, (5.0,))(q))(params, there)
+    cubes = sum(np.sum(np.asarray(v) ** 3) for v in jax.tree.leaves(direction))
+    np.testing.assert_allclose(missed, 5.0 * cubes / 6, rtol=1e-12)
+
+
+def test_slope_is_four_where_the_third_derivative_vanishes(x64):
+    result = remainder(jnp.cos, jnp.array(0.0), jnp.array(1.0), jnp.geomspace(0.01, 0.1, 5))
+    np.testing.assert_allclose(result.slope, 4.0, atol=0.01)
+
+
+def test_slope_is_three_along_every_eigenvector_of_a_network(x64):
+    fun, params, args = small_network()
+    flat, unravel = tree.ravel(params)
+    hessian = jax.jit(jax.hessian(lambda v: fun(unravel(v), *args)))(flat)
+    _, vectors = np.linalg.eigh(np.asarray(hessian))
+    # Above rounding; small enough for the fourth order, at a point where no third derivative nearly vanishes.
+    steps = jnp.geomspace(1e-4, 1.5e-3, 9)
+    along = jax.jit(jax.vmap(lambda v: taylor_remainder(fun, params, unravel(v), steps, args)))
+    result = along(jnp.asarray(vectors.T))
+    assert result.slope.shape == (17,)
+    assert np.all(np.abs(np.asarray(result.slope) - 3.0) < 0.05), result.slope
+
+
+def test_remainder_is_the_third_directional_derivative(x64):
+    fun, params, args = small_network()
+    direction = tree.random_like(jax.random.key(5), params)
+
+    def line(t):
+        return fun(jax.tree.map(lambda p, v: p + t * v, params, direction), *args)
+
+    third = jax.jit(jax.grad(jax.grad(jax.grad(line))))(0.0)
+    result = remainder(fun, params, direction, jnp.array([1e-4]), args)
+    np.testing.assert_allclose(result.values[0], abs(third) * 1e-12 / 6, rtol=1e-2)
+
+
+def test_remainder_is_the_distance_between_function_and_model(x64):
+    fun, params, args = small_network()
+    direction = tree.random_like(jax.random.key(5), params)
+    loss = jax.jit(fun)
+    model = jax.jit(lambda q: quadratic_model(fun, params, args)(q))
+    result = remainder(fun, params, direction, jnp.array([0.3, 0.7]), args)
+    for step, value in zip((0.3, 0.7), result.values, strict=True):
+        there = jax.tree.map(lambda p, v: p + step * v, params, direction)
+        np.testing.assert_allclose(value, abs(loss(there, *args) - model(there)), rtol=1e-10)
+
+
+def test_model_has_the_gradient_and_hessian_of_the_function(x64):
+    fun, params, args = small_network()
+    flat, unravel = tree.ravel(params)
+    for of in (jax.grad, jax.hessian):
+        ours = jax.jit(of(lambda v: quadratic_model(fun, params, args)(unravel(v))))(flat)
+        theirs = jax.jit(of(lambda v: fun(unravel(v), *args)))(flat)
+        np.testing.assert_allclose(ours, theirs, atol=1e-13)
+
+
+def test_model_is_transformable_in_the_point_it_is_made_at(x64):
+    def missed(at, there):
+        return there**3 - quadratic_model(lambda x: x**3, at)(there)
+
+    here, there = jnp.array([1.0, 2.0, -1.0]), jnp.array([1.5, 0.0, 3.0])
+    expected = (np.asarray(there) - np.asarray(here)) ** 3
+    np.testing.assert_allclose(jax.jit(jax.vmap(missed))(here, there), expected, rtol=1e-12)
+
+
+def test_float32_stays_float32_and_says_where_rounding_begins():
+    result = remainder(jnp.exp, jnp.array(0.0), jnp.array(1.0), jnp.array([1e-6, 0.1, 0.2]))
+    assert result.values.dtype == result.slope.dtype == jnp.float32
+    assert result.values[0] < 100 * result.rounding[0]
+    assert 2.9 < float(result.slope) < 3.2
+
+
+def test_slope_of_a_power_law_is_its_power(x64):
+    x = jnp.array([0.5, 1.0, 3.0])
+    np.testing.assert_allclose(log_log_slope(x, 7.0 * x**2.5), 2.5, rtol=1e-12)
+    np.testing.assert_allclose(log_log_slope(x, jnp.array([1.0, 2.0, 0.0]), x < 2), 1.0, rtol=1e-12)
+    assert np.isnan(log_log_slope(x, x, x > 2))
+    assert np.isnan(log_log_slope(jnp.ones(3), x))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"args": jnp.ones(2)}, TypeError, "args: got .*, expected a tuple"),
+        ({"fun": lambda p: p}, TypeError, r"fun: got .*shape \(2,\).*, expected .*scalar"),
+        ({"direction": {"a": jnp.ones(2)}}, ValueError, "direction: got the structure"),
+        ({"direction": jnp.ones(3)}, ValueError, r"direction: got leaves of shapes \[\(3,\)\], expected .*\(2,\)"),
+        ({"steps": jnp.ones((2, 2))}, ValueError, r"steps: got shape \(2, 2\)"),
+        ({"params": jnp.array([1, 2])}, TypeError, "params: got dtype int32"),
+    ],
+)
+def test_wrong_arguments_are_named(change, error, message):
+    given = {"fun": lambda p: p @ p, "params": jnp.ones(2), "direction": jnp.ones(2), "steps": jnp.ones(3)}
+    with pytest.raises(error, match=message):
+        taylor_remainder(**(given | change))
