@@ -5,6 +5,7 @@ import pathlib
 import jax
 import jax.numpy as jnp
 import matplotlib
+import numpy as np
 import pytest
 
 matplotlib.use("agg")
@@ -32,4 +33,4 @@ def x64():
 @pytest.fixture(autouse=True)
 def docstring_names(doctest_namespace):
     """Names that every docstring example may use without importing them."""
-    doctest_namespace.update(jax=jax, jnp=jnp)
+    doctest_namespace.update(jax=jax, jnp=jnp, np=np)

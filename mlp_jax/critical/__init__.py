@@ -1,1 +1,10 @@
-"""Critical points of any function of any pytree: find them, and classify them."""
+"""Critical points of any function of any pytree: find them, and classify them.
+
+- `find`: descend the gradient norm to a critical point of any index
+- `classify`: name it, with the numbers that justify the name, or say why it has none
+"""
+
+from mlp_jax.critical.finders import Point, Reason, find
+from mlp_jax.critical.verdicts import Verdict, classify
+
+__all__ = ["Point", "Reason", "Verdict", "classify", "find"]

@@ -1,1 +1,14 @@
-"""Curvature of any function of any pytree: knows no network and no optimiser."""
+"""Curvature of any function of any pytree: knows no network and no optimiser.
+
+- `hessian`: the Hessian as a linear map on pytrees
+- `dense_hessian`: the Hessian as a matrix
+- `inertia`: signs of the eigenvalues of a symmetric matrix, with an error bound
+- `rounding_unit`: the precision that a function really computes in
+"""
+
+from mlp_jax.curvature.matrices import dense_hessian
+from mlp_jax.curvature.operators import hessian
+from mlp_jax.curvature.precision import rounding_unit
+from mlp_jax.curvature.signs import Inertia, inertia
+
+__all__ = ["Inertia", "dense_hessian", "hessian", "inertia", "rounding_unit"]

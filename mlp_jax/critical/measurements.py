@@ -1,0 +1,242 @@
+"""What a verdict rests on: gradient, Hessian and Newton step at a point, each with what it may be wrong by.
+
+Rounding is measured, not assumed: parameters are moved by one unit in the last place, up and down, which changes
+every later rounding as well; what the gradient and the Hessian change by, times a safety factor, is their error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+import scipy.sparse.linalg
+
+from mlp_jax import curvature, tree
+from mlp_jax.critical.finders import HessianMatrix
+from mlp_jax.curvature import signs
+from mlp_jax.tree import PyTree
+
+# Times the largest change seen: the probes are a sample of the roundings, not their maximum.
+_SAFETY = 4.0
+_PROBES = 8
+# Above this many parameters the eigenvectors of the Hessian are not computed (9 P³ flops).
+_EIGENVECTOR_LIMIT = 3000
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A function at float64 parameters, seen as a function of one vector; `unit` is its unit roundoff."""
+
+    fun: Callable[..., jax.Array]
+    params: PyTree
+    args: tuple
+    hessian: HessianMatrix | None
+    unit: float
+
+    @functools.cached_property
+    def vector(self) -> np.ndarray:
+        """The parameters as one vector."""
+        return np.asarray(tree.ravel(self.params)[0])
+
+    def unravel(self, vector: np.ndarray) -> PyTree:
+        """Return a vector as parameters."""
+        return tree.ravel(self.params)[1](jnp.asarray(vector))
+
+    def gradients(self, vectors: np.ndarray) -> np.ndarray:
+        """Return the gradient at each row of `vectors`."""
+        return np.asarray(_gradients(self.fun, jnp.asarray(vectors), self.params, self.args))
+
+    def matrix(self, vector: np.ndarray) -> np.ndarray:
+        """Return the Hessian at a vector, symmetric; raise ValueError if it is not a finite (P, P) matrix."""
+        if self.hessian is None:
+            matrix = np.asarray(curvature.dense_hessian(self.fun, self.unravel(vector), self.args))
+        else:
+            matrix = np.asarray(self.hessian(self.unravel(vector), *self.args), dtype=np.float64)
+        size = len(vector)
+        if matrix.shape != (size, size):
+            raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")
+        if not np.all(np.isfinite(matrix)):
+            raise ValueError(f"fun: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")
+        return (matrix + matrix.T) / 2
+
+    def product(self, direction: np.ndarray) -> np.ndarray:
+        """Return the Hessian times a vector, by automatic differentiation of `fun` alone."""
+        return np.asarray(_product(self.fun, jnp.asarray(direction), self.params, self.args))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradients(fun: Callable[..., jax.Array], vectors: jax.Array, params: PyTree, args: tuple) -> jax.Array:
+    unravel = tree.ravel(params)[1]
+    return jax.lax.map(lambda v: tree.ravel(jax.grad(fun)(unravel(v), *args))[0], vectors)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _product(fun: Callable[..., jax.Array], direction: jax.Array, params: PyTree, args: tuple) -> jax.Array:
+    tangent = tree.ravel(params)[1](direction)
+    return tree.ravel(jax.jvp(lambda p: jax.grad(fun)(p, *args), (params,), (tangent,))[1])[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """Numbers at one point. Vectors and matrices are in the order of `tree.ravel`.
+
+    gradient, gradient_error
+        g and a bound on each component's error.
+    matrix, matrix_error
+        H and a bound on each entry's error, the change of H over `distance` included.
+    scale
+        s with diag(s) H diag(s) well scaled.
+    step
+        The minimum-residual Newton step p over the modes that rounding leaves resolved; their number is `num_solved`.
+    residual
+        H p + g.
+    curvature_change
+        Bound on (H(θ + p) − H(θ)) p: what the gradient at θ + p may be because H changed on the way.
+    eigenvectors
+        Of the scaled Hessian, in columns by ascending eigenvalue; None for large P.
+    """
+
+    gradient: np.ndarray
+    gradient_error: np.ndarray
+    matrix: np.ndarray
+    matrix_error: np.ndarray
+    scale: np.ndarray
+    step: np.ndarray
+    num_solved: int
+    residual: np.ndarray
+    curvature_change: np.ndarray
+    eigenvectors: np.ndarray | None
+    jump: str | None
+
+
+def measure(problem: Problem) -> Measurements:
+    """Measure gradient, Hessian and Newton step with their errors: three Hessians and 17 gradients. Host-level.
+
+    Raises
+    ------
+    ValueError
+        The gradient or Hessian is not finite, or a given `hessian` is not that of `fun`.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     measured = measure(Problem(lambda x: jnp.sum(x**2), jnp.ones(2), (), None, 2.0**-53))
+    >>> measured.step.tolist()
+    [-1.0, -1.0]
+    """
+    moves = nudges(problem)
+    gradient, gradient_error, gradient_jump = _measure_gradient(problem, moves)
+    matrix = problem.matrix(problem.vector)
+    below = np.abs(problem.matrix(problem.vector - moves[0]) - matrix)
+    _require_agreement(problem, matrix, below)
+    rounding = _SAFETY * below + 8 * problem.unit * np.abs(matrix)
+    scale = signs.scaling(matrix, rounding)
+    step, num_solved, eigenvectors = _newton_step(matrix, rounding, scale, gradient)
+    moved = np.abs(problem.matrix(problem.vector + step + moves[0]) - matrix)
+    jump = _jump(problem, moves[0], scale, gradient_error, gradient_jump, below, matrix)
+    return Measurements(
+        gradient=gradient,
+        gradient_error=gradient_error,
+        matrix=matrix,
+        matrix_error=np.maximum(rounding, _SAFETY * moved),
+        scale=scale,
+        step=step,
+        num_solved=num_solved,
+        residual=matrix @ step + gradient,
+        curvature_change=moved @ np.abs(step),
+        eigenvectors=eigenvectors,
+        jump=jump,
+    )
+
+
+def nudges(problem: Problem) -> np.ndarray:
+    """Return moves of about one unit in the last place with random signs; zeros move by that of a typical size.
+
+    Examples
+    --------
+    >>> moves = nudges(Problem(lambda x: jnp.sum(x**2), np.array([4.0]), (), None, 2.0**-53))
+    >>> moves.shape, float(abs(moves).max() * 2**50)
+    ((8, 1), 1.0)
+    """
+    size = np.abs(problem.vector)
+    typical = float(np.mean(size[size > 0])) if np.any(size > 0) else 1.0
+    sides = np.random.default_rng(0).choice([-1.0, 1.0], size=(_PROBES, size.size))
+    return 2 * problem.unit * np.where(size > 0, size, typical) * sides
+
+
+def _measure_gradient(problem: Problem, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return g, its error, and the part of the change that does not grow with the move: a jump."""
+    vector = problem.vector
+    rows = problem.gradients(np.concatenate([vector[None], vector + moves, vector - moves]))
+    if not np.all(np.isfinite(rows[0])):
+        raise ValueError(f"fun: got {np.sum(~np.isfinite(rows[0]))} gradient components that are NaN or infinite.")
+    near = rows[1:] - rows[0]
+    far = problem.gradients(np.concatenate([vector + 8 * moves, vector - 8 * moves])) - rows[0]
+    change = np.max(np.abs(near), axis=0)
+    same = np.abs(far - near) <= np.abs(near) / 4
+    jump = np.max(np.where(same, np.abs(near), 0), axis=0)
+    return rows[0], _SAFETY * (change + problem.unit * np.abs(rows[0])), jump
+
+
+def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray) -> None:
+    """Raise ValueError unless a given Hessian times a vector is what `fun` itself gives."""
+    if problem.hessian is None:
+        return
+    size = len(matrix)
+    direction = np.random.default_rng(1).standard_normal(size)
+    theirs, ours = matrix @ direction, problem.product(direction)
+    allowed = _SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * (np.abs(matrix) @ np.abs(direction))
+    worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
+    if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
+        raise ValueError(
+            f"hessian: got {theirs[worst]:.6g} in row {worst} of H v, expected {ours[worst]:.6g}, what fun gives;"
+            " it is not the Hessian of fun (a penalty, weights or data that one of them lacks?)."
+        )
+
+
+def _newton_step(
+    matrix: np.ndarray, error: np.ndarray, scale: np.ndarray, gradient: np.ndarray
+) -> tuple[np.ndarray, int, np.ndarray | None]:
+    """Return p = −H⁺ g over the modes larger than their error, how many these are, and the eigenvectors."""
+    scaled = matrix * scale[:, None] * scale
+    row_error = scale * (error @ scale)
+    if len(matrix) > _EIGENVECTOR_LIMIT:
+        resolved = signs.inertia(matrix, error)
+        if resolved.unresolved == 0:
+            step = scipy.linalg.solve(scaled, -scale * gradient, assume_a="sym")
+        else:
+            step, _ = scipy.sparse.linalg.minres(scaled, -scale * gradient, rtol=1e-12)
+        return scale * step, resolved.negative + resolved.positive, None
+    values, vectors = scipy.linalg.eigh(scaled, driver="evd", overwrite_a=True, check_finite=False)
+    rounding = 2.0**-53 * len(values) * max(abs(values[0]), abs(values[-1]))
+    solved = np.abs(values) > (row_error @ vectors**2) + rounding
+    inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
+    return -scale * (vectors @ (inverse * (vectors.T @ (scale * gradient)))), int(np.sum(solved)), vectors
+
+
+def _jump(
+    problem: Problem,
+    nudge: np.ndarray,
+    scale: np.ndarray,
+    gradient_error: np.ndarray,
+    gradient_jump: np.ndarray,
+    below: np.ndarray,
+    matrix: np.ndarray,
+) -> str | None:
+    """Say what jumps, if a move of a rounding changes gradient or Hessian by much more than a rounding."""
+    much = np.sqrt(problem.unit)
+    reach = much * max(1.0, float(np.max(np.abs(problem.vector))))
+    if np.max(scale**2 * gradient_jump) > reach:
+        return f"the gradient jumps by {np.max(gradient_jump):.2g} when params move by a rounding"
+    if np.max(scale * (below @ scale)) > much:
+        farther = problem.matrix(problem.vector - 8 * nudge)
+        same = np.abs(np.abs(farther - matrix) - below) <= below / 4
+        jump = np.where(same, below, 0)
+        if np.max(scale * (jump @ scale)) > much:
+            return f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding"
+    return None

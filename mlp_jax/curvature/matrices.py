@@ -1,0 +1,113 @@
+"""The exact Hessian of any function of any pytree as a matrix, in column blocks of bounded memory."""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mlp_jax import tree
+from mlp_jax.curvature import precision
+from mlp_jax.tree import PyTree
+
+# Intermediate values of one block of columns stay near this size: larger blocks leave the cache.
+_BLOCK_BYTES = 2**26
+
+
+def dense_hessian(
+    fun: Callable[..., jax.Array], params: PyTree, args: tuple = (), *, max_bytes: int | None = None
+) -> jax.Array:
+    """Return the Hessian of `fun` as a symmetric (P, P) float64 matrix, in the order of `tree.ravel`.
+
+    H e_i for a block of unit vectors at a time: forward over reverse differentiation, the gradient linearised
+    once. Memory: 3 · 8 P² bytes for the result and its transposition, plus, a block, at most 64 MiB or the
+    intermediate values of one Hessian-vector product, whichever is more.
+
+    Transformable; outside jit it computes in float64 whatever the caller's default. A second call with the
+    same `fun` object and shapes compiles nothing; a fresh closure compiles again.
+
+    Parameters
+    ----------
+    fun
+        `(params, *args) -> scalar`.
+    params
+        Any pytree of floating arrays, P numbers in all.
+    args
+        Further arguments of `fun`: data goes here.
+    max_bytes
+        Memory it may take; half of the machine's when None.
+
+    Raises
+    ------
+    MemoryError
+        The result would not fit in `max_bytes`; nothing has been computed then.
+    TypeError, ValueError
+        As `precision.require_scalar_function`.
+
+    Examples
+    --------
+    >>> dense_hessian(lambda x: x["a"] ** 2 * x["b"], {"a": jnp.array(1.0), "b": jnp.array(3.0)}).tolist()
+    [[6.0, 2.0], [2.0, 0.0]]
+    """
+    precision.require_scalar_function(fun, params, args)
+    if tree.is_traced((params, args)):
+        require_memory(tree.size(params), max_bytes)
+        return _columns(fun, params, args)
+    require_memory(tree.size(params), max_bytes)
+    with jax.enable_x64(True):
+        return _compiled_columns(fun, precision.promote(params), precision.promote(args))
+
+
+def require_memory(num_params: int, max_bytes: int | None = None, matrices: int = 3) -> None:
+    """Raise MemoryError unless `matrices` float64 matrices of side `num_params` fit in `max_bytes`.
+
+    Examples
+    --------
+    >>> require_memory(1000, max_bytes=2**30)
+    """
+    available = _machine_bytes() // 2 if max_bytes is None else max_bytes
+    needed = matrices * 8 * num_params**2
+    if needed > available:
+        raise MemoryError(
+            f"A Hessian of {num_params} parameters needs {needed / 2**30:.3g} GiB ({matrices} matrices of 8 P² bytes),"
+            f" more than the {available / 2**30:.3g} GiB allowed; use Hessian-vector products (curvature.hessian)."
+        )
+
+
+def _machine_bytes() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _columns(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.Array:
+    vector, unravel = tree.ravel(params)
+
+    def gradient(v: jax.Array) -> jax.Array:
+        return tree.ravel(jax.grad(fun)(unravel(v), *args))[0]
+
+    _, matvec = jax.linearize(gradient, vector)
+    block = max(1, min(vector.size, _BLOCK_BYTES // _product_bytes(gradient, vector)))
+
+    def column(i: jax.Array) -> jax.Array:
+        return matvec(jnp.zeros_like(vector).at[i].set(1))
+
+    matrix = jax.lax.map(column, jnp.arange(vector.size), batch_size=block)
+    return (matrix + matrix.T) / 2
+
+
+_compiled_columns = functools.partial(jax.jit, static_argnums=0)(_columns)
+
+
+def _product_bytes(gradient: Callable[[jax.Array], jax.Array], vector: jax.Array) -> int:
+    """Return an upper bound on the intermediate values of one Hessian-vector product, in bytes."""
+    jaxpr = jax.make_jaxpr(lambda v: jax.jvp(gradient, (v,), (v,))[1])(vector)
+    return max(1, sum(_nbytes(v.aval) for eqn in jaxpr.jaxpr.eqns for v in eqn.outvars))
+
+
+def _nbytes(aval: Any) -> int:
+    itemsize = getattr(aval.dtype, "itemsize", 4)
+    return math.prod(aval.shape) * itemsize

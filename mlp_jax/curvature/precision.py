@@ -1,0 +1,127 @@
+"""Float64 without touching the caller's settings, and what precision a function really computes in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from mlp_jax import tree
+from mlp_jax.tree import PyTree
+
+
+def promote(values: PyTree) -> PyTree:
+    """Return the pytree with floating leaves as float64 arrays; other leaves as they are. Host-level.
+
+    Call it inside `jax.enable_x64(True)`: elsewhere JAX would round to float32 again.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     print(promote({"a": jnp.ones(2, jnp.float32)})["a"].dtype)
+    float64
+    """
+
+    def leaf(x: Any) -> Any:
+        floating = jnp.issubdtype(jnp.result_type(x), jnp.floating)
+        return jnp.asarray(x, dtype=jnp.float64) if floating else x
+
+    return jax.tree.map(leaf, values)
+
+
+def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> None:
+    """Raise unless `fun(params, *args)` is one real number, params are finite floats and args hold no NaN.
+
+    Nothing is compiled: `fun` is traced with abstract values.
+
+    Raises
+    ------
+    TypeError
+        `fun` is not callable, args is not a tuple, params are not floating, the result is not one real scalar.
+    ValueError
+        params are empty or not finite, or a number in args is NaN or infinite.
+
+    Examples
+    --------
+    >>> require_scalar_function(lambda x: x**2, jnp.ones(()), ())
+    """
+    if not callable(fun):
+        raise TypeError(f"fun: got {type(fun).__name__}, expected a function (params, *args) -> scalar.")
+    if not isinstance(args, tuple):
+        raise TypeError(f"args: got {type(args).__name__}, expected a tuple, as in args=(inputs, targets).")
+    tree.require_floating(params)
+    _require_finite_args(args)
+    result = jax.eval_shape(fun, params, *args)
+    shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
+    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        raise TypeError(f"fun: got a result of {_describe(result)}, expected one real floating-point scalar.")
+
+
+def _require_finite_args(args: tuple) -> None:
+    for path, leaf in jax.tree_util.tree_leaves_with_path(args):
+        where = "args" + jax.tree_util.keystr(path)
+        try:
+            dtype = jnp.result_type(leaf)
+        except TypeError:
+            raise TypeError(f"{where}: got {type(leaf).__name__}, expected arrays only.") from None
+        if jnp.issubdtype(dtype, jnp.floating) and not tree.is_traced(leaf):
+            bad = int(np.sum(~np.isfinite(np.asarray(leaf, dtype=np.float64))))
+            if bad:
+                raise ValueError(f"{where}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
+
+
+def _describe(result: Any) -> str:
+    if hasattr(result, "shape"):
+        return f"shape {result.shape} and dtype {result.dtype}"
+    return f"a {type(result).__name__} with {len(jax.tree.leaves(result))} leaves"
+
+
+def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> float:
+    """Return the unit roundoff of the coarsest floating type that `fun` computes in on the way from params.
+
+    u = 2⁻⁵³ for float64 throughout; 2⁻²⁴ when anything that depends on params passes through float32, even if
+    the result is float64 again. Constants and data of lower precision count as exact. Host-level; compiles nothing.
+
+    Examples
+    --------
+    >>> rounding_unit(lambda x: jnp.sum(x**2), jnp.ones(2)) == 2.0**-53
+    True
+    >>> rounding_unit(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), jnp.ones(2)) == 2.0**-24
+    True
+    """
+    with jax.enable_x64(True):
+        closed = jax.make_jaxpr(fun)(promote(params), *promote(args))
+        from_params = len(jax.tree.leaves(params))
+        dependent = [i < from_params for i in range(len(closed.jaxpr.invars))]
+        return max(_units(closed.jaxpr, dependent), default=2.0**-53)
+
+
+def _units(jaxpr: Any, dependent: list[bool]) -> Iterator[float]:
+    """Yield the unit roundoff of every floating value in a jaxpr that depends on the marked inputs."""
+    reached = {v for v, is_dependent in zip(jaxpr.invars, dependent, strict=True) if is_dependent}
+    for eqn in jaxpr.eqns:
+        marks = [not isinstance(v, core.Literal) and v in reached for v in eqn.invars]
+        if not any(marks):
+            continue
+        reached.update(eqn.outvars)
+        for out in eqn.outvars:
+            if jnp.issubdtype(out.aval.dtype, jnp.floating):
+                yield float(jnp.finfo(out.aval.dtype).eps) / 2
+        for inner in _inner_jaxprs(eqn):
+            count = len(inner.invars)
+            # Calls pass their inputs by position; loops and branches are taken to mix everything.
+            straight = count == len(marks) and eqn.primitive.name not in ("scan", "while")
+            yield from _units(inner, marks if straight else [True] * count)
+
+
+def _inner_jaxprs(eqn: Any) -> Iterator[Any]:
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if hasattr(item, "jaxpr"):
+                yield item.jaxpr
+            elif hasattr(item, "eqns"):
+                yield item

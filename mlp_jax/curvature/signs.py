@@ -1,0 +1,190 @@
+"""Inertia: how many eigenvalues of a symmetric matrix are surely negative, surely positive, or neither."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.linalg import lapack
+
+_UNIT = 2.0**-53
+
+
+class Inertia(NamedTuple):
+    """Counts of eigenvalues by sign, and the bound that decided.
+
+    negative, unresolved, positive
+        Eigenvalues below zero, of unknown sign, and above zero; their sum is the dimension.
+    bound
+        Largest eigenvalue, in size, that could have been left unresolved, relative to the scaled matrix
+        (largest diagonal entries 1 in size); see `inertia`.
+    """
+
+    negative: int
+    unresolved: int
+    positive: int
+    bound: float
+
+
+def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None) -> Inertia:
+    """Count the eigenvalues of a symmetric matrix by sign, given how wrong the matrix may be. Host-level.
+
+    Signs are invariant under congruence (Sylvester), eigenvalue thresholds are not, so the matrix is first
+    scaled, A = S H S with S = diag(s). The error |E| becomes a diagonal bound b, bᵢ = Σⱼ sᵢ|E|ᵢⱼsⱼ, for which
+    −b ≤ S E S ≤ b in the order of symmetric matrices; τ bounds the backward error of the factorisation,
+    n u ‖|L||D||L|ᵀ‖ (Higham 2002, Accuracy and Stability of Numerical Algorithms, chapters 10 and 11).
+    Then A − b − τ has no more positive eigenvalues than the true matrix, and A + b + τ no more negative ones; both
+    are counted by LDLᵀ, the first by Cholesky where that succeeds.
+
+    Parameters
+    ----------
+    matrix
+        (P, P) real symmetric, finite.
+    error
+        What the entries may be wrong by: a number, a bound on the 2-norm of the error; or (P, P), a bound on each
+        entry; or None, four rounding errors of each entry.
+
+    Returns
+    -------
+    Inertia(negative, unresolved, positive, bound)
+
+    Raises
+    ------
+    TypeError, ValueError
+        Not a square symmetric matrix of finite real numbers, or an error that is negative or of another shape.
+
+    Examples
+    --------
+    >>> inertia(np.diag([-1.0, 0.0, 2.0, 3.0]))[:3]
+    (1, 1, 2)
+    >>> inertia(np.diag([-1e-12, 1.0]), error=1e-9)[:3]
+    (0, 1, 1)
+    """
+    matrix = require_symmetric(matrix)
+    size = len(matrix)
+    scale = scaling(matrix, error)
+    shift = scale**2 * _diagonal_bound(matrix, error, scale)
+    scaled = matrix * scale[:, None] * scale
+    tau_positive, positive = _count_above(scaled, shift)
+    if positive == size:
+        return Inertia(0, 0, size, float(np.max(shift) + tau_positive))
+    np.negative(scaled, out=scaled)
+    tau_negative, negative = _count_above(scaled, shift)
+    bound = float(np.max(shift) + max(tau_positive, tau_negative))
+    return Inertia(negative, size - negative - positive, positive, bound)
+
+
+def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.ndarray:
+    """Return s for which diag(s) H diag(s) is well scaled: largest entry of each row near 1, zero rows left alone.
+
+    sᵢ = |Hᵢᵢ|^(−1/2) where that already bounds the row by 1, as it does for definite matrices; otherwise a few
+    sweeps of symmetric equilibration (Ruiz 2001). Powers of two, so that scaling rounds nothing. A bound on the
+    error of each entry keeps rows that hold nothing but rounding from being blown up: an entry counts as no
+    smaller than what would make its error a rounding error.
+
+    Examples
+    --------
+    >>> scaling(np.diag([4.0, 0.0, 1e-6])).tolist()
+    [0.5, 1.0, 1024.0]
+    """
+    size = np.abs(matrix)
+    if error is not None and np.ndim(error) == 2:
+        np.maximum(size, np.asarray(error) / (16 * _UNIT), out=size)
+    diagonal = np.diag(size)
+    scale = np.ones(len(size))
+    np.divide(1.0, np.sqrt(diagonal), out=scale, where=diagonal > np.finfo(float).tiny)
+    for _ in range(20):
+        row = (size * scale).max(axis=1) * scale
+        row[row == 0] = 1
+        if np.all((row < 2) & (row > 0.5)):
+            break
+        scale /= np.sqrt(row)
+    return np.exp2(np.round(np.log2(scale)))
+
+
+def require_symmetric(matrix: np.ndarray) -> np.ndarray:
+    """Return the matrix as float64, or raise unless it is square, symmetric and finite.
+
+    Examples
+    --------
+    >>> require_symmetric([[1, 2], [2, 1]]).dtype
+    dtype('float64')
+    """
+    matrix = np.asarray(matrix)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
+        raise ValueError(f"matrix: got shape {matrix.shape}, expected a square matrix of side 1 or more.")
+    if not (np.issubdtype(matrix.dtype, np.floating) or np.issubdtype(matrix.dtype, np.integer)):
+        raise TypeError(f"matrix: got dtype {matrix.dtype}, expected real numbers.")
+    matrix = matrix.astype(np.float64, copy=False)
+    if not np.all(np.isfinite(matrix)):
+        raise ValueError(f"matrix: got {np.sum(~np.isfinite(matrix))} entries that are NaN or infinite.")
+    if not np.array_equal(matrix, matrix.T):
+        raise ValueError(
+            f"matrix: got a largest asymmetry of {np.max(np.abs(matrix - matrix.T)):.3g}, expected exact symmetry;"
+            " pass (matrix + matrix.T) / 2 and the asymmetry in error."
+        )
+    return matrix
+
+
+def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale: np.ndarray) -> np.ndarray:
+    """Return b ≥ 0 with −diag(b) ≤ E ≤ diag(b), for the unscaled error E."""
+    if error is None:
+        error = 4 * _UNIT * np.abs(matrix)
+    error = np.asarray(error, dtype=np.float64)
+    if error.shape not in ((), matrix.shape):
+        raise ValueError(f"error: got shape {error.shape}, expected a number or {matrix.shape}.")
+    if not np.all(error >= 0) or not np.all(np.isfinite(error)):
+        raise ValueError("error: got a negative or non-finite number, expected bounds of 0 or more.")
+    if error.ndim == 0:
+        return np.full(len(matrix), float(error))
+    # |xᵢ xⱼ| ≤ (xᵢ² sⱼ/sᵢ + xⱼ² sᵢ/sⱼ) / 2 for any s > 0: row sums in the scaled coordinates.
+    return (error @ scale) / scale
+
+
+def _count_above(scaled: np.ndarray, shift: np.ndarray) -> tuple[float, int]:
+    """Return (τ, the number of eigenvalues of A − diag(shift) − τ that are positive)."""
+    size = len(scaled)
+    # Floating-point Cholesky that succeeds proves A + Δ > 0 with ‖Δ‖ ≤ (n + 2) u trace(A) (Rump 2006).
+    tau = (size + 2) * _UNIT * float(np.sum(np.abs(np.diag(scaled)))) * (1 + size * _UNIT)
+    work = _shifted(scaled, shift + tau)
+    if np.all(np.diag(work) > 0) and lapack.dpotrf(work, lower=1, clean=0, overwrite_a=1)[1] == 0:
+        return tau, size
+    tau = 16 * size * _UNIT
+    while True:
+        positive, backward = _ldl_positive(_shifted(scaled, shift + tau))
+        if backward <= tau:
+            return tau, positive
+        # How large the factors grow is known only afterwards: shift by what covers it, and count again.
+        tau = 2 * backward
+
+
+def _shifted(matrix: np.ndarray, shift: np.ndarray) -> np.ndarray:
+    work = matrix.copy(order="F")
+    np.einsum("ii->i", work)[:] -= shift
+    return work
+
+
+def _ldl_positive(work: np.ndarray) -> tuple[int, float]:
+    """Factorise P A Pᵀ = L D Lᵀ in place; return (positive eigenvalues of D, bound on the backward error)."""
+    size = len(work)
+    lwork, _ = lapack.dsytrf_lwork(size, lower=1)
+    factor, pivots, _ = lapack.dsytrf(work, lower=1, lwork=int(lwork), overwrite_a=1)
+    factor, below, _ = lapack.dsyconv(factor, pivots, lower=1, way=0, overwrite_a=1)
+    diagonal, below = np.diag(factor).copy(), below[:-1]
+    lower = np.abs(np.tril(factor, -1))
+    np.einsum("ii->i", lower)[:] = 1
+    columns = lower.sum(axis=0)
+    middle = np.abs(diagonal) * columns
+    middle[:-1] += np.abs(below) * columns[1:]
+    middle[1:] += np.abs(below) * columns[:-1]
+    return _block_positive(diagonal, below), size * _UNIT * float(np.max(lower @ middle))
+
+
+def _block_positive(diagonal: np.ndarray, below: np.ndarray) -> int:
+    """Count the positive eigenvalues of a symmetric matrix of 1×1 and 2×2 diagonal blocks."""
+    first = np.flatnonzero(below)
+    single = np.ones(len(diagonal), dtype=bool)
+    single[first] = single[first + 1] = False
+    a, b, c = diagonal[first], below[first], diagonal[first + 1]
+    half_trace, radius = (a + c) / 2, np.hypot((a - c) / 2, b)
+    return int(np.sum(diagonal[single] > 0) + np.sum(half_trace + radius > 0) + np.sum(half_trace - radius > 0))
