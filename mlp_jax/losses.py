@@ -156,4 +156,4 @@ def accuracy(logits: jax.Array, targets: jax.Array) -> jax.Array:
         raise ValueError(
             f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} to fit logits of shape {logits.shape}."
         )
-    return (jnp.argmax(logits, axis=-1) == targets).astype(logits.dtype)
+    return (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(logits.dtype)

@@ -4,7 +4,8 @@
 - `classify`: name it, with the numbers that justify the name, or say why it has none
 """
 
-from mlp_jax.critical.finders import Point, Reason, find
+from mlp_jax.critical.finders import Point, find
+from mlp_jax.critical.searches import Reason
 from mlp_jax.critical.verdicts import Verdict, classify
 
 __all__ = ["Point", "Reason", "Verdict", "classify", "find"]

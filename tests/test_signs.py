@@ -1,0 +1,156 @@
+"""Inertia: counted right whatever the scale, and never wrong within the stated error."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlp_jax.curvature import inertia, signs
+
+
+def unimodular(generator, size, steps):
+    """An integer matrix of determinant 1: a product of elementary operations, exact in float64."""
+    matrix = np.eye(size, dtype=np.int64)
+    for _ in range(steps):
+        i, j = generator.choice(size, 2, replace=False)
+        matrix[i] += generator.integers(-2, 3) * matrix[j]
+    return matrix
+
+
+def exact_inertia(matrix):
+    """(negative, zero, positive) by symmetric elimination in rational arithmetic."""
+    rows = [[Fraction(v) for v in row] for row in matrix.tolist()]
+    negative = positive = 0
+    while rows:
+        size = len(rows)
+        pivot = next((i for i in range(size) if rows[i][i] != 0), None)
+        if pivot is None:
+            pair = next(((i, j) for i in range(size) for j in range(i) if rows[i][j] != 0), None)
+            if pair is None:
+                return negative, size, positive
+            i, j = pair  # the congruence row i += row j makes a diagonal entry 2 a_ij
+            rows[i] = [a + b for a, b in zip(rows[i], rows[j], strict=True)]
+            for row in rows:
+                row[i] += row[j]
+            pivot = i
+        value = rows[pivot][pivot]
+        negative, positive = negative + (value < 0), positive + (value > 0)
+        column = [row[pivot] for row in rows]
+        keep = [k for k in range(size) if k != pivot]
+        rows = [[rows[a][b] - column[a] * column[b] / value for b in keep] for a in keep]
+    return negative, 0, positive
+
+
+@given(st.integers(0, 10**9), st.integers(2, 8), st.integers(0, 12))
+@settings(max_examples=200, deadline=None)
+def test_counts_equal_exact_rational_elimination(seed, size, steps):
+    generator = np.random.default_rng(seed)
+    basis = unimodular(generator, size, steps)
+    matrix = basis.T @ np.diag(generator.integers(-2, 3, size)) @ basis
+    exact = exact_inertia(matrix)
+    got = inertia(matrix, error=0.0)
+    assert got.negative <= exact[0]
+    assert got.positive <= exact[2]
+    assert got.unresolved >= exact[1]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 10, 60])
+def test_well_conditioned_counts_are_complete(size):
+    generator = np.random.default_rng(size)
+    values = generator.choice([-2.0, -1.0, 0.0, 1.0, 3.0], size)
+    rotation = np.linalg.qr(generator.standard_normal((size, size)))[0]
+    matrix = (rotation * values) @ rotation.T
+    got = inertia((matrix + matrix.T) / 2, error=1e-13)
+    assert got[:3] == (np.sum(values < 0), np.sum(values == 0), np.sum(values > 0))
+    assert 0 < got.bound < 1e-9
+
+
+@pytest.mark.parametrize("spread", [1, 6, 12])
+def test_counts_are_invariant_under_diagonal_congruence(spread):
+    generator = np.random.default_rng(spread)
+    core = generator.standard_normal((12, 12))
+    core = core + core.T
+    weights = 10.0 ** generator.uniform(-spread, spread, 12)
+    scaled = core * weights[:, None] * weights
+    scaled = np.triu(scaled) + np.triu(scaled, 1).T
+    values = np.linalg.eigvalsh(core)
+    assert inertia(core)[:3] == (np.sum(values < 0), 0, np.sum(values > 0))
+    assert inertia(scaled)[:3] == inertia(core)[:3]
+
+
+def test_no_perturbation_within_the_error_contradicts_the_counts():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        size = int(generator.integers(1, 9))
+        factor = generator.standard_normal((size, size))
+        values = generator.standard_normal(size) * 10.0 ** generator.integers(-8, 1, size)
+        matrix = (factor * values) @ factor.T
+        matrix = (matrix + matrix.T) / 2
+        error = 10.0 ** generator.uniform(-12, 0) * np.abs(generator.standard_normal((size, size)))
+        error = (error + error.T) / 2
+        got = inertia(matrix, error)
+        for _ in range(20):
+            noise = np.triu(error * generator.uniform(-1, 1, (size, size)))
+            noise = noise + np.triu(noise, 1).T
+            values_there = np.linalg.eigvalsh(matrix + noise)
+            slack = 1e-13 * np.abs(values_there).max()
+            assert np.sum(values_there < slack) >= got.negative
+            assert np.sum(values_there > -slack) >= got.positive
+
+
+def test_a_norm_bound_resolves_exactly_the_larger_eigenvalues():
+    matrix = np.diag([-1.0, -1e-3, -1e-6, 1e-6, 1e-3, 1.0])
+    assert inertia(matrix, error=1e-4)[:3] == (2, 2, 2)
+    assert inertia(matrix, error=1e-8)[:3] == (3, 0, 3)
+    assert inertia(matrix, error=10.0)[:3] == (0, 6, 0)
+
+
+def test_a_zero_row_is_unresolved_and_hides_no_other():
+    matrix = np.zeros((4, 4))
+    matrix[1:, 1:] = np.diag([1e-30, -2.0, 5.0])
+    assert inertia(matrix)[:3] == (1, 1, 2)
+
+
+def test_a_row_of_rounding_noise_neither_counts_nor_spoils_the_others():
+    generator = np.random.default_rng(0)
+    matrix = np.diag([1e-6, 1.0, 1.0, -1.0])
+    noise = 1e-17 * generator.standard_normal((5, 5))
+    full = np.zeros((5, 5))
+    full[:4, :4] = matrix
+    full += noise + noise.T
+    got = inertia(full, error=np.full((5, 5), 1e-16))
+    assert got[:3] == (1, 1, 3)
+
+
+def test_pure_off_diagonal_is_half_negative_half_positive():
+    block = np.array([[0.0, 1e-3], [1e-3, 0.0]])
+    assert inertia(np.kron(np.eye(3), block))[:3] == (3, 0, 3)
+
+
+def test_scaling_makes_definite_matrices_unit_diagonal_to_a_power_of_two():
+    generator = np.random.default_rng(3)
+    factor = generator.standard_normal((6, 6)) * 10.0 ** generator.uniform(-5, 5, 6)
+    matrix = factor.T @ factor
+    scale = signs.scaling(matrix)
+    diagonal = np.diag(matrix) * scale**2
+    assert np.all((diagonal > 0.4) & (diagonal < 2.1))
+    assert np.array_equal(np.log2(scale), np.round(np.log2(scale)))
+
+
+@pytest.mark.parametrize(
+    ("matrix", "error", "kind", "words"),
+    [
+        (np.ones((2, 3)), None, ValueError, r"got shape \(2, 3\), expected a square matrix"),
+        (np.zeros((0, 0)), None, ValueError, "expected a square matrix of side 1"),
+        (np.array([[0.0, 1.0], [0.5, 0.0]]), None, ValueError, "asymmetry of 0.5"),
+        (np.array([[np.nan]]), None, ValueError, "1 entries that are NaN"),
+        (np.array([[1j]]), None, TypeError, "complex128, expected real"),
+        (np.eye(2), -1.0, ValueError, "negative"),
+        (np.eye(2), np.ones(3), ValueError, r"error: got shape \(3,\)"),
+    ],
+)
+def test_bad_input_is_one_clear_sentence(matrix, error, kind, words):
+    with pytest.raises(kind, match=words):
+        inertia(matrix, error)
