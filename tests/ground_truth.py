@@ -114,7 +114,9 @@ def linear_network(d: int, hidden: int, m: int, seed: int = 0) -> LinearNetwork:
     if d == m:
         targets = inputs
     else:
-        mixing = np.linalg.qr(generator.standard_normal((d, d)))[0][:, :m] * np.linspace(0.5, 1.5, m)
+        least = min(d, m)
+        left, right = (np.linalg.qr(generator.standard_normal((n, n)))[0][:, :least] for n in (d, m))
+        mixing = left * np.linspace(0.5, 1.5, least) @ right.T
         targets = basis @ mixing + 0.1 * generator.standard_normal((num, m))
     s_xx, s_yx = inputs.T @ inputs / num, targets.T @ inputs / num
     eigenvalues, vectors = np.linalg.eigh(s_xx)

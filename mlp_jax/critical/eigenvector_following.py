@@ -1,4 +1,4 @@
-"""Walk to a critical point of a chosen index: up along the lowest eigenvectors, down along the others. Transformable."""
+"""Walk to a critical point of a chosen index: up along the lowest eigenvectors, down along the rest. Transformable."""
 
 from __future__ import annotations
 

@@ -106,19 +106,21 @@ def find(
     >>> str(point.reason)
     'the gradient is at the level of its own rounding'
     """
-    precision.require_scalar_function(fun, params, args)
-    matrices.require_memory(tree.size(params), matrices=8)
-    _require_settings(index, max_steps, radius, tree.size(params))
     settings = (fun, hessian, max_steps, radius)
     if tree.is_traced((params, args)):
+        precision.require_scalar_function(fun, params, args)
+        _require_settings(index, max_steps, radius, tree.size(params))
         return _find(*settings, None, index, params, args)
-    unit = precision.rounding_unit(fun, params, args)
     with jax.enable_x64(True):
-        point = _compiled_find(*settings, unit, index, precision.promote(params), precision.promote(args))
+        params, args = precision.promote_problem(fun, params, args)
+        _require_settings(index, max_steps, radius, tree.size(params))
+        unit = precision.rounding_unit(fun, params, args)
+        point = _compiled_find(*settings, unit, index, params, args)
         return dataclasses.replace(point, reason=Reason(int(point.reason)))
 
 
 def _require_settings(index: int | None, max_steps: int, radius: float | None, size: int) -> None:
+    matrices.require_memory(size, matrices=8)
     if index is not None and not (int(index) == index and 0 <= index <= size):
         raise ValueError(f"index: got {index}, expected None or a whole number from 0 to {size}.")
     if max_steps < 1:

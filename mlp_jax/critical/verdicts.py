@@ -135,11 +135,11 @@ def classify(
     >>> classify(lambda x: x[0] ** 2 + x[1] ** 4, jnp.zeros(2)).kind
     'degenerate'
     """
-    precision.require_scalar_function(fun, params, args)
-    matrices.require_memory(tree.size(params), matrices=8)
-    unit = precision.rounding_unit(fun, params, args)
     with jax.enable_x64(True):
-        problem = Problem(fun, precision.promote(params), precision.promote(args), hessian, unit)
+        params, args = precision.promote_problem(fun, params, args)
+        matrices.require_memory(tree.size(params), matrices=8)
+        unit = precision.rounding_unit(fun, params, args)
+        problem = Problem(fun, params, args, hessian, unit)
         measured = measure(problem)
         counts = signs.inertia(measured.matrix, measured.matrix_error)
         tangents = _valid_tangents(problem, symmetries)

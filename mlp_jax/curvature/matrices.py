@@ -54,13 +54,14 @@ def dense_hessian(
     >>> dense_hessian(lambda x: x["a"] ** 2 * x["b"], {"a": jnp.array(1.0), "b": jnp.array(3.0)}).tolist()
     [[6.0, 2.0], [2.0, 0.0]]
     """
-    precision.require_scalar_function(fun, params, args)
     if tree.is_traced((params, args)):
+        precision.require_scalar_function(fun, params, args)
         require_memory(tree.size(params), max_bytes)
         return _columns(fun, params, args)
-    require_memory(tree.size(params), max_bytes)
     with jax.enable_x64(True):
-        return _compiled_columns(fun, precision.promote(params), precision.promote(args))
+        params, args = precision.promote_problem(fun, params, args)
+        require_memory(tree.size(params), max_bytes)
+        return _compiled_columns(fun, params, args)
 
 
 def require_memory(num_params: int, max_bytes: int | None = None, matrices: int = 3) -> None:

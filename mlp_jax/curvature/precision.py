@@ -49,12 +49,38 @@ def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args:
     --------
     >>> require_scalar_function(lambda x: x**2, jnp.ones(()), ())
     """
+    _require_arguments(fun, params, args)
+    _require_scalar_result(fun, params, args)
+
+
+def promote_problem(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[PyTree, tuple]:
+    """Return params and args in float64, after the checks of `require_scalar_function`. Host-level.
+
+    Call it inside `jax.enable_x64(True)`; `fun` is traced with what it will be given there.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     params, args = promote_problem(lambda x: x**2, jnp.ones((), jnp.float32), ())
+    >>> params.dtype
+    dtype('float64')
+    """
+    _require_arguments(fun, params, args)
+    params, args = promote(params), promote(args)
+    _require_scalar_result(fun, params, args)
+    return params, args
+
+
+def _require_arguments(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> None:
     if not callable(fun):
         raise TypeError(f"fun: got {type(fun).__name__}, expected a function (params, *args) -> scalar.")
     if not isinstance(args, tuple):
         raise TypeError(f"args: got {type(args).__name__}, expected a tuple, as in args=(inputs, targets).")
     tree.require_floating(params)
     _require_finite_args(args)
+
+
+def _require_scalar_result(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> None:
     result = jax.eval_shape(fun, params, *args)
     shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
     if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):

@@ -1,0 +1,265 @@
+"""Which critical points does a network on real digits have, and is each a minimum or a saddle?
+
+Trains a small tanh network with weight decay on the digits, then searches for critical points of its loss: for a
+minimum and for saddles of chosen index by following eigenvectors from points of the training run, and for saddles of
+any index by descending the gradient norm from points of the run and from random starts. Every point is
+classified with an error bound, whether the search converged or not.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+import pandas as pd
+import tqdm
+import tyro
+
+from experiments.run_folder import RunFolder
+from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    quick: bool = False
+    """A third of the searches."""
+    seed: int = 0
+    """Of the initial weights, the shuffles and the random starts."""
+    hidden: int = 8
+    """Hidden tanh units of the 64-hidden-10 network."""
+    weight_decay: float = 1e-2
+    """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
+    epochs: int = 60
+    """Epochs of the training run from whose points the searches start."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/minima_and_saddles-DATE-TIME when not given."""
+
+
+class Problem(NamedTuple):
+    """The loss of a 64-hidden-10 network on the digits, as every part of the run sees it."""
+
+    data: datasets.Dataset
+    fun: Callable[..., jax.Array]
+    batch_loss: training.Loss
+    hessian: Callable[..., jax.Array]
+
+
+class Search(NamedTuple):
+    """Where a search starts, and the index it is after (None: any, by the gradient norm)."""
+
+    origin: str
+    params: mlp.Params
+    wanted: int | None
+
+
+class Found(NamedTuple):
+    """Where a search ended, and what the point is."""
+
+    search: Search
+    point: critical.Point
+    verdict: critical.Verdict
+
+
+def make_problem(settings: Settings) -> Problem:
+    """Return mean softmax cross-entropy over the 1,500 training digits plus weight decay, and its Hessian."""
+
+    def penalty(params: mlp.Params) -> jax.Array:
+        return penalties.l2(params, settings.weight_decay)
+
+    def fun(params: mlp.Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+        return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets)) + penalty(params)
+
+    def batch_loss(params: mlp.Params, inputs: Any, targets: Any, weights: Any, key: Any) -> jax.Array:
+        return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets), weights) + penalty(params)
+
+    hessian = functools.partial(mlp_hessian.dense, loss=losses.cross_entropy, activation=jnp.tanh, penalty=penalty)
+    return Problem(datasets.load("digits"), fun, batch_loss, hessian)
+
+
+def searches(settings: Settings, problem: Problem) -> list[Search]:
+    """Train once, and return where to search from: points of the run, points around it, and random starts."""
+    key = jax.random.key(settings.seed)
+    init_key, train_key, noise_key = jax.random.split(key, 3)
+    sizes = (64, settings.hidden, 10)
+    _, history = training.train(
+        train_key,
+        problem.batch_loss,
+        mlp.init(init_key, sizes),
+        problem.data.train,
+        optimizer=optax.sgd(0.1),
+        batch_size=64,
+        epochs=settings.epochs,
+        record=lambda state: state.params,
+    )
+
+    def at(share: float) -> tuple[str, mlp.Params]:
+        epoch = min(settings.epochs - 1, round(share * settings.epochs))
+        return f"run, epoch {epoch + 1}", jax.tree.map(lambda leaf: leaf[epoch], history.record)
+
+    def around(share: float, noise: float) -> tuple[str, mlp.Params]:
+        origin, params = at(share)
+        draw = tree.random_like(noise_key, params)
+        return f"{origin}, ±{noise:.0%}", jax.tree.map(lambda a, b: a * (1 + noise * b), params, draw)
+
+    def random(number: int, scale: float) -> tuple[str, mlp.Params]:
+        params = mlp.init(jax.random.fold_in(noise_key, number), sizes)
+        return f"random × {scale:g}", jax.tree.map(lambda leaf: scale * leaf, params)
+
+    # From the end of the run downwards for low indices, from earlier points for higher ones.
+    followed = [(1.0, 0), (1.0, 1), (1.0, 2), (0.65, 3), (0.45, 5), (0.3, 8), (0.15, 12)]
+    chosen = [Search(*at(share), index) for share, index in (followed[:4] if settings.quick else followed)]
+    descents = [random(0, 1.0), random(0, 2.0), at(0.15), around(0.5, 0.1)]
+    climbs = [] if settings.quick else [Search(*random(0, 1.0), 60)]
+    return chosen + climbs + [Search(*start, None) for start in (descents[:2] if settings.quick else descents)]
+
+
+def search(problem: Problem, start: Search) -> Found:
+    """Search, and classify where it ended."""
+    point = critical.find(
+        problem.fun, start.params, problem.data.train, index=start.wanted, hessian=problem.hessian, max_steps=100
+    )
+    verdict = critical.classify(problem.fun, point.params, problem.data.train, hessian=problem.hessian)
+    return Found(start, point, verdict)
+
+
+def live_units(params: mlp.Params) -> int:
+    """Return the number of hidden units with an incoming and an outgoing weight that is not zero to rounding."""
+    incoming = np.linalg.norm(np.vstack([params[0].weight, params[0].bias]), axis=0)
+    outgoing = np.linalg.norm(params[1].weight, axis=1)
+    return int(np.sum(np.minimum(incoming, outgoing) > 1e-8))
+
+
+def table(problem: Problem, found: list[Found]) -> pd.DataFrame:
+    """Return one row a search, in the order of the searches."""
+    rows: list[dict[str, Any]] = []
+    for search_, point, verdict in found:
+        loss = float(problem.fun(point.params, *problem.data.train))
+        logits = mlp.forward(point.params, problem.data.test.inputs)
+        accuracy = float(losses.mean(losses.accuracy(logits, problem.data.test.targets)))
+        key = (verdict.kind, verdict.index, round(loss, 9))
+        earlier = next((row["point"] for row in rows if row["key"] == key and verdict.index is not None), None)
+        rows.append(
+            {
+                "key": key,
+                "point": earlier or len({row["point"] for row in rows}) + 1,
+                "origin": search_.origin,
+                "searched": "any index" if search_.wanted is None else f"index {search_.wanted}",
+                "kind": verdict.kind,
+                "index": verdict.index,
+                "negative": verdict.inertia.negative,
+                "unresolved": verdict.inertia.unresolved,
+                "positive": verdict.inertia.positive,
+                "live_units": live_units(point.params),
+                "loss": loss,
+                "test_accuracy": accuracy,
+                "gradient_norm": verdict.gradient_norm,
+                "flatness": verdict.flatness,
+                "smallest": verdict.smallest,
+                "largest": verdict.largest,
+                "bound": verdict.bound,
+                "distance": verdict.distance,
+                "hessians": int(point.steps),
+                "stopped_because": str(point.reason),
+            }
+        )
+    return pd.DataFrame(rows).drop(columns="key").astype({"index": "Int64"})
+
+
+def show(rows: pd.DataFrame) -> str:
+    """Return the table as text, without the columns that only the CSV has room for."""
+    brief = rows.assign(
+        inertia=[f"({a}, {b}, {c})" for a, b, c in zip(rows.negative, rows.unresolved, rows.positive, strict=True)]
+    )
+    columns = ["point", "origin", "searched", "kind", "index", "inertia", "live_units", "loss", "test_accuracy",
+               "gradient_norm", "flatness", "smallest", "largest", "bound"]  # fmt: skip
+    formats = {"loss": "{:.6f}", "test_accuracy": "{:.3f}", "gradient_norm": "{:.1e}", "flatness": "{:.0e}",
+               "smallest": "{:.3e}", "largest": "{:.3f}", "bound": "{:.0e}"}  # fmt: skip
+    return brief[columns].to_string(
+        index=False, na_rep="-", formatters={name: form.format for name, form in formats.items()}
+    )
+
+
+def conclusion(rows: pd.DataFrame, hidden: int) -> str:
+    """Return one sentence on what was found."""
+    points = rows.drop_duplicates("point")
+    minima, saddles = points[points.kind == "minimum"], points[points.kind == "saddle"]
+    padded = saddles[saddles.live_units < hidden]
+    indices = ", ".join(str(i) for i in sorted(saddles["index"].dropna().unique()))
+    return (
+        f"Found: {len(minima)} minima and {len(saddles)} saddles of index {indices or 'none'} ({len(padded)} of them a"
+        f" smaller network's point padded with dead units); {len(points) - len(minima) - len(saddles)} searches ended"
+        " where no verdict of minimum or saddle is justified."
+    )
+
+
+def draw_spectra(problem: Problem, found: list[Found]) -> matplotlib.figure.Figure:
+    """Return the eigenvalues of the lowest minimum beside those of the saddle of highest index without dead units."""
+    figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
+    minima = [f for f in found if f.verdict.kind == "minimum"]
+    saddles = [f for f in found if f.verdict.kind == "saddle"]
+    live = [f for f in saddles if live_units(f.point.params) == f.point.params[0].bias.size] or saddles
+    chosen = minima[:1] + sorted(live, key=lambda f: f.verdict.inertia.negative)[-1:]
+    for axes, one in zip(figure.subplots(1, max(len(chosen), 1), squeeze=False)[0], chosen, strict=True):
+        matrix = np.asarray(problem.hessian(one.point.params, *problem.data.train))
+        title = one.verdict.kind + ("" if one.verdict.index == 0 else f" of index {one.verdict.index}")
+        plots.eigenvalues(axes, np.linalg.eigvalsh(matrix), title)
+    return figure
+
+
+def draw_levels(rows: pd.DataFrame, hidden: int) -> matplotlib.figure.Figure:
+    """Return the figure of loss against index."""
+    figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
+    known = rows[rows["index"].notna()].drop_duplicates("point")
+    plots.loss_against_index(figure.subplots(), known["index"].astype(int), known.loss, known.live_units < hidden)
+    return figure
+
+
+def run(settings: Settings) -> pd.DataFrame:
+    """Search, classify, print and save; return the table."""
+    began = time.perf_counter()
+    folder = RunFolder("minima_and_saddles", settings, settings.output)
+    with jax.enable_x64(True):
+        problem = make_problem(settings)
+        starts = searches(settings, problem)
+        found = []
+        with tqdm.tqdm(starts, unit="search", desc="searching") as bar:
+            for start in bar:
+                bar.set_postfix_str(
+                    f"{start.origin}, {'any index' if start.wanted is None else f'index {start.wanted}'}"
+                )
+                found.append(search(problem, start))
+        rows = table(problem, found)
+        figures = {"loss_against_index": draw_levels(rows, settings.hidden), "spectra": draw_spectra(problem, found)}
+    folder.table("critical_points", rows)
+    for name, figure in figures.items():
+        folder.figure(name, figure)
+    print(show(rows))
+    for kind in ("minimum", "saddle"):
+        for one in [f for f in found if f.verdict.kind == kind][:1]:
+            print(f"\n{one.search.origin}: {one.verdict}")
+    print(f"\n{conclusion(rows, settings.hidden)}")
+    print(
+        f"64-{settings.hidden}-10, loss over {len(problem.data.train.targets)} training digits, accuracy on"
+        f" {len(problem.data.test.targets)} others; {time.perf_counter() - began:.0f} s; results in {folder.path}"
+    )
+    return rows
+
+
+def main() -> None:
+    """Read the command line and run."""
+    run(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""Figures of results: each function draws on an Axes that it is given, and returns it. Needs the extra `plots`."""
+
+from __future__ import annotations
+
+import matplotlib.axes
+import numpy as np
+from numpy.typing import ArrayLike
+
+# Okabe & Ito (2008): told apart by colour-blind readers, and by lightness in grey.
+BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
+
+
+def loss_against_index(
+    axes: matplotlib.axes.Axes, index: ArrayLike, loss: ArrayLike, padded: ArrayLike | None = None
+) -> matplotlib.axes.Axes:
+    """Draw the loss of critical points against their index, minima as stars.
+
+    Parameters
+    ----------
+    index, loss
+        (n,) numbers of negative eigenvalues, and losses.
+    padded
+        (n,) whether a point is a smaller network's, padded with dead units: drawn hollow.
+
+    Raises
+    ------
+    ValueError
+        The lengths differ.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = loss_against_index(matplotlib.figure.Figure().subplots(), [0, 3], [0.1, 0.2])
+    >>> axes.get_xlabel()
+    'index (number of negative eigenvalues)'
+    """
+    index_, loss_ = np.asarray(index), np.asarray(loss)
+    padded_ = np.zeros(len(index_), bool) if padded is None else np.asarray(padded)
+    if not len(index_) == len(loss_) == len(padded_):
+        raise ValueError(
+            f"index, loss, padded: got lengths {len(index_)}, {len(loss_)}, {len(padded_)}, expected equal."
+        )
+    groups = [
+        (index_ == 0, "*", BLUE, 160, BLUE, "minimum"),
+        ((index_ > 0) & ~padded_, "o", ORANGE, 50, ORANGE, "saddle"),
+        ((index_ > 0) & padded_, "o", "none", 50, ORANGE, "saddle of a smaller network, padded with dead units"),
+    ]
+    for chosen, marker, face, size, edge, label in groups:
+        if np.any(chosen):
+            axes.scatter(index_[chosen], loss_[chosen], size, marker=marker, c=face, edgecolors=edge, label=label)
+    axes.set_xlabel("index (number of negative eigenvalues)")
+    axes.set_ylabel("loss (nats, with penalty)")
+    if len(index_):
+        axes.legend(frameon=False)
+    return axes
+
+
+def eigenvalues(axes: matplotlib.axes.Axes, values: ArrayLike, title: str = "") -> matplotlib.axes.Axes:
+    """Draw the sorted eigenvalues of a Hessian by rank, negative ones in another colour and marker, on a symlog axis.
+
+    Parameters
+    ----------
+    values
+        (P,) eigenvalues.
+    title
+        Above the axes.
+
+    Raises
+    ------
+    ValueError
+        No values, or some are not finite.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = eigenvalues(matplotlib.figure.Figure().subplots(), [-1.0, 1e-3, 2.0], "saddle")
+    >>> axes.get_yscale()
+    'symlog'
+    """
+    sorted_values = np.sort(np.asarray(values, dtype=float))
+    if sorted_values.size == 0 or not np.all(np.isfinite(sorted_values)):
+        raise ValueError(
+            f"values: got {sorted_values.size} values, not all finite or none at all, expected finite ones."
+        )
+    rank = np.arange(1, len(sorted_values) + 1)
+    negative = sorted_values < 0
+    axes.plot(rank[~negative], sorted_values[~negative], ".", color=BLUE, ms=3, label=f"{np.sum(~negative)} positive")
+    if np.any(negative):
+        label = f"{np.sum(negative)} negative"
+        axes.plot(rank[negative], sorted_values[negative], "v", color=ORANGE, ms=5, label=label)
+    nonzero = np.abs(sorted_values[sorted_values != 0])
+    axes.set_yscale("symlog", linthresh=max(float(nonzero.min(initial=1.0)), 1e-12), linscale=0.8)
+    axes.axhline(0, color=GREY, lw=0.8)
+    axes.set(xlabel="rank", ylabel="eigenvalue of the Hessian", title=title)
+    axes.legend(frameon=False)
+    return axes

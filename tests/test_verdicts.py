@@ -1,0 +1,416 @@
+"""classify: never a wrong name, on critical points whose type is known from elsewhere."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ground_truth import (
+    counts,
+    exact,
+    linear_classes,
+    linear_network,
+    orthogonal_residual,
+    series_hessian,
+    series_network,
+)
+
+from mlp_jax import critical, losses, mlp, mlp_hessian, penalties, tree
+
+ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
+
+
+def linear_loss(params, inputs, targets):
+    first, second = params
+    return jnp.sum((inputs @ first @ second - targets) ** 2) / (2 * len(inputs))
+
+
+def gauge_tangents(hidden, params):
+    """The GL(h) orbit: W1 → W1 (I + A), W2 → (I − A) W2 for each unit matrix A."""
+    first, second = params
+    units = jnp.eye(hidden * hidden, dtype=first.dtype).reshape(-1, hidden, hidden)
+    return jnp.einsum("di,kij->kdj", first, units), -jnp.einsum("kij,jm->kim", units, second)
+
+
+# --- Two-layer linear networks ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", [(4, 2, 4), (6, 3, 6), (5, 2, 3), (3, 2, 5)])
+@pytest.mark.parametrize("cond", [1.0, 10.0, 100.0, 1e3])
+def test_every_linear_class_has_the_closed_form_index_and_zeros_along_its_orbit(shape, cond):
+    net = linear_network(*shape)
+    for point in linear_classes(net, cond):
+        args = (net.inputs, net.targets)
+        verdict = critical.classify(linear_loss, point.params, args)
+        total = tree.size(point.params)
+        assert verdict.inertia[:3] == (point.index, point.zeros, total - point.index - point.zeros)
+        assert verdict.kind == ("saddle" if point.index else "degenerate")
+        assert verdict.index_range == (point.index, point.index + point.zeros)
+        with jax.enable_x64(True):
+            np.testing.assert_allclose(linear_loss(point.params, *args), point.loss, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("cond", [1e4, 1e6, 1e8])
+def test_a_gauge_beyond_float64_gives_no_wrong_sign(cond):
+    net = linear_network(6, 3, 6)
+    for point in linear_classes(net, cond):
+        verdict = critical.classify(linear_loss, point.params, (net.inputs, net.targets))
+        total = tree.size(point.params)
+        assert verdict.inertia.negative <= point.index
+        assert verdict.inertia.positive <= total - point.index - point.zeros
+        assert verdict.kind not in ("minimum", "maximum")
+        if verdict.kind == "saddle":
+            assert verdict.index_range[0] <= point.index <= verdict.index_range[1]
+
+
+@pytest.mark.parametrize("cond", [1.0, 1e3])
+def test_symmetry_explains_the_orbit_of_a_full_rank_linear_network(cond):
+    net = linear_network(5, 2, 4)
+    tangents = functools.partial(gauge_tangents, 2)
+    full = [p for p in linear_classes(net, cond) if p.zeros == 4]
+    kinds = []
+    for point in full:
+        verdict = critical.classify(linear_loss, point.params, (net.inputs, net.targets), symmetries=tangents)
+        kinds.append(verdict.kind)
+        assert verdict.symmetries == 4
+        assert verdict.index == point.index
+        assert verdict.kind == ("saddle" if point.index else "minimum modulo symmetry")
+    assert kinds.count("minimum modulo symmetry") == 1
+
+
+def test_a_tangent_along_which_the_function_changes_explains_nothing():
+    net = linear_network(5, 2, 4)
+    best = next(p for p in linear_classes(net) if p.zeros == 4 and p.index == 0)
+
+    def shifts(params):
+        return jax.tree.map(lambda leaf: jnp.ones((1, *leaf.shape), leaf.dtype), params)
+
+    verdict = critical.classify(linear_loss, best.params, (net.inputs, net.targets), symmetries=shifts)
+    assert verdict.symmetries == 0
+    assert verdict.kind == "degenerate"
+
+
+# --- Manufactured and tilted points -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
+@pytest.mark.parametrize("sizes", [(2, 3, 1), (2, 2, 2, 1), (1, 2, 2, 2, 1)])
+@pytest.mark.parametrize("scale", [0.1, 3.0])
+def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation, sizes, scale):
+    generator = np.random.default_rng(len(sizes) + 7 * len(activation))
+    with jax.enable_x64(True):
+        params = jax.tree.map(
+            lambda leaf: jnp.asarray(generator.standard_normal(leaf.shape)), mlp.init(jax.random.key(0), sizes)
+        )
+        theta, unravel = tree.ravel(params)
+        inputs = jnp.asarray(generator.standard_normal((theta.size + 6, sizes[0])))
+        forward = functools.partial(mlp.forward, activation=ACTIVATIONS[activation])
+        jacobian = jax.jacobian(lambda v: forward(unravel(v), inputs).ravel())(theta)
+        residual = scale * orthogonal_residual(np.asarray(jacobian), seed=1) * np.sqrt(len(inputs))
+        targets = forward(params, inputs) - residual.reshape(-1, sizes[-1])
+
+    def fun(p, x, y):
+        return losses.mean(losses.squared_error(mlp.forward(p, x, activation=ACTIVATIONS[activation]), y))
+
+    def series_loss(vector):
+        error = series_network(vector, sizes, inputs, activation) - exact(targets)
+        return (error * error).sum() / (2 * len(inputs))
+
+    truth = counts(series_hessian(series_loss, np.asarray(theta)))
+    verdict = critical.classify(fun, params, (inputs, targets))
+    assert verdict.inertia[:3] == truth
+    assert verdict.kind == ("saddle" if truth[0] and truth[2] else "minimum" if truth[2] else "maximum")
+
+
+@pytest.mark.parametrize("spectrum", [(1e-6, 1.0), (-1e-6, 1.0), (-2.0, -1e-3), (-1.0, 1.0)])
+@pytest.mark.parametrize("sizes", [(3, 4, 3), (3, 2, 3, 3), (3, 2, 2, 2, 3)])
+def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
+    generator = np.random.default_rng(len(sizes))
+    params = mlp.init(jax.random.key(1), sizes)
+    theta, unravel = tree.ravel(params)
+    x, y = jnp.asarray(generator.standard_normal((20, 3))), jnp.asarray(generator.integers(0, 3, 20))
+
+    def base(v):
+        return losses.mean(losses.cross_entropy(mlp.forward(unravel(v), x), y))
+
+    low, high = spectrum
+    values = np.linspace(low, high, theta.size) if low * high < 0 else np.geomspace(abs(low), abs(high), theta.size)
+    values = values * (-1 if high < 0 else 1)
+    rotation = np.linalg.qr(generator.standard_normal((theta.size, theta.size)))[0]
+    wanted = (rotation * values) @ rotation.T
+    tilt, slope = (wanted + wanted.T) / 2 - np.asarray(jax.hessian(base)(theta)), jax.grad(base)(theta)
+
+    def fun(v, d):
+        return base(v) - slope @ v + (v - theta) @ d @ (v - theta) / 2
+
+    verdict = critical.classify(fun, theta, ((tilt + tilt.T) / 2,))
+    negative, positive = int(np.sum(values < 0)), int(np.sum(values > 0))
+    assert verdict.inertia[:3] == (negative, 0, positive)
+    assert verdict.kind == ("saddle" if negative and positive else "minimum" if positive else "maximum")
+    np.testing.assert_allclose([verdict.smallest, verdict.largest], [values.min(), values.max()], atol=1e-13)
+
+
+def test_splitting_a_unit_adds_one_zero_and_the_inertia_of_its_matrix(x64):
+    generator = np.random.default_rng(5)
+    small = mlp.Layer(jnp.asarray(generator.standard_normal((2, 1))), jnp.asarray([0.3])), mlp.Layer(
+        jnp.asarray([[1.2]]), jnp.asarray([-0.1])
+    )
+    theta, unravel = tree.ravel(small)
+    x = jnp.asarray(generator.standard_normal((14, 2)))
+    jacobian = jax.jacobian(lambda v: mlp.forward(unravel(v), x)[:, 0])(theta)
+    residual = 2 * orthogonal_residual(np.asarray(jacobian), seed=2)
+    y = mlp.forward(small, x) - residual[:, None]
+
+    def fun(p, x, y):
+        return losses.mean(losses.squared_error(mlp.forward(p, x), y))
+
+    share = 0.3
+    big = (
+        mlp.Layer(jnp.tile(small[0].weight, (1, 2)), jnp.tile(small[0].bias, 2)),
+        mlp.Layer(small[1].weight * jnp.array([[share], [1 - share]]), small[1].bias),
+    )
+    extended = np.hstack([x, np.ones((14, 1))])
+    z = np.asarray(x @ small[0].weight + small[0].bias)[:, 0]
+    bend = -2 * np.tanh(z) * (1 - np.tanh(z) ** 2)
+    matrix = (extended * (residual * float(small[1].weight[0, 0]) * bend)[:, None]).T @ extended / 14
+    inner = np.linalg.eigvalsh(share * (1 - share) * matrix)
+    before = critical.classify(fun, small, (x, y)).inertia
+    after = critical.classify(fun, big, (x, y)).inertia
+    assert after[:3] == (before.negative + np.sum(inner < 0), 1, before.positive + np.sum(inner > 0))
+
+
+# --- Closed forms -------------------------------------------------------------------------------------------------
+
+XOR_INPUTS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+XOR_TARGETS = np.array([[0.0], [1.0], [1.0], [0.0]])
+
+
+def xor_loss(params, decay):
+    return losses.mean(losses.squared_error(mlp.forward(params, XOR_INPUTS), XOR_TARGETS)) + penalties.l2(params, decay)
+
+
+def xor_constant(value):
+    """All weights zero, output bias `value`."""
+    return mlp.Layer(np.zeros((2, 2)), np.zeros(2)), mlp.Layer(np.zeros((2, 1)), np.array([value]))
+
+
+def test_xor_at_zero_is_degenerate_and_never_a_minimum():
+    verdict = critical.classify(xor_loss, xor_constant(0.5), (0.0,))
+    assert verdict.kind == "degenerate"
+    assert verdict.inertia[:3] == (0, 8, 1)
+    with jax.enable_x64(True):  # the loss does fall, at fourth order
+        best = min(
+            float(xor_loss(jax.tree.map(lambda a, s: a + s, xor_constant(0.5), step), 0.0))
+            for step in (
+                jax.tree.map(lambda a, k=k: 0.3 * np.random.default_rng(k).standard_normal(a.shape), xor_constant(0.5))
+                for k in range(2000)
+            )
+        )
+        assert best < float(xor_loss(xor_constant(0.5), 0.0))
+
+
+@pytest.mark.parametrize("decay", [0.01, 0.1, 0.4])
+def test_the_spurious_minimum_of_xor_has_its_closed_form(decay):
+    c = 0.5 / (1 + decay)
+    verdict = critical.classify(xor_loss, xor_constant(c), (decay,))
+    smallest = decay - abs(c - 0.5) * np.sqrt(1.5)
+    assert verdict.kind == "minimum"
+    assert verdict.index == 0
+    np.testing.assert_allclose(verdict.smallest, smallest, rtol=1e-12)
+    with jax.enable_x64(True):
+        np.testing.assert_allclose(xor_loss(xor_constant(c), decay), 0.25 - 0.125 / (1 + decay), rtol=1e-14)
+
+
+CLOSED = {
+    "minimum": (lambda x: jnp.sum(x**2) + x[0] * x[1], [0.0, 0.0], "minimum", (0, 0, 2)),
+    "maximum": (lambda x: -jnp.sum(jnp.cosh(x)), [0.0, 0.0, 0.0], "maximum", (3, 0, 0)),
+    "saddle": (lambda x: x[0] * x[1], [0.0, 0.0], "saddle", (1, 0, 1)),
+    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, [0.0, 0.0], "degenerate", (0, 2, 0)),
+    "quartic": (lambda x: x[0] ** 2 + x[1] ** 4, [0.0, 0.0], "degenerate", (0, 1, 1)),
+    "quartic down": (lambda x: -(x[0] ** 2) + x[1] ** 4, [0.0, 0.0], "degenerate", (1, 1, 0)),
+    "constant": (lambda x: 0 * jnp.sum(x), [1.0, 2.0], "degenerate", (0, 2, 0)),
+    "deep linear": (lambda x: (jnp.prod(x) - 1) ** 2, [0.0, 0.0, 0.0], "degenerate", (0, 3, 0)),
+    "tiny scale": (lambda x: 1e-200 * (x[0] ** 2 + x[1] ** 2), [0.0, 0.0], "minimum", (0, 0, 2)),
+    "huge spread": (lambda x: 1e12 * x[0] ** 2 + 1e-12 * x[1] ** 2, [0.0, 0.0], "minimum", (0, 0, 2)),
+    "slope": (lambda x: 1e-3 * x[0] + x[1] ** 2, [0.0, 0.0], "not critical", None),
+    "gradient-flat": (lambda x: x[0] ** 3 + 1e-6 * x[0] + x[1] ** 2, [0.0, 0.0], "not critical", None),
+    "valley": (lambda x: x[0] ** 2 + jnp.exp(x[1]), [0.0, -5.0], "not critical", None),
+    "nearly flat": (lambda x: x[0] ** 2 + 1e-9 * x[1] ** 2, [0.0, 0.0], "minimum", (0, 0, 2)),
+    "nearly flat saddle": (lambda x: (x[0] + x[1]) ** 2 - 1e-9 * (x[0] - x[1]) ** 2, [0.0, 0.0], "saddle", (1, 0, 1)),
+}
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_get_their_names(name):
+    fun, at, kind, inertia = CLOSED[name]
+    verdict = critical.classify(fun, jnp.array(at))
+    assert verdict.kind == kind
+    assert inertia is None or verdict.inertia[:3] == inertia
+    assert verdict.kind in str(verdict)
+    if kind == "degenerate" and verdict.inertia.negative:
+        assert "not a minimum" in str(verdict)
+
+
+def test_an_eigenvalue_below_rounding_is_never_given_a_sign():
+    for tiny in (1e-17, -1e-17, 1e-19, -1e-19):
+        # (x + y)² + tiny (x − y)² evaluated as a matrix whose entries round tiny away
+        matrix = np.array([[2.0, 2.0], [2.0, 2.0]]) + 2 * tiny * np.array([[1.0, -1.0], [-1.0, 1.0]])
+        verdict = critical.classify(lambda x, a: x @ a @ x / 2, jnp.zeros(2), (matrix,))
+        assert verdict.inertia[:3] == (0, 1, 1)
+        assert verdict.kind in ("degenerate", "undetermined")
+
+
+def test_a_random_point_is_not_critical():
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((30, 4)), generator.integers(0, 3, 30)
+
+    def fun(p, x, y):
+        return losses.mean(losses.cross_entropy(mlp.forward(p, x), y)) + penalties.l2(p, 1e-2)
+
+    for seed in range(5):
+        verdict = critical.classify(fun, mlp.init(jax.random.key(seed), (4, 5, 3)), (x, y))
+        assert verdict.kind == "not critical"
+        assert verdict.index is None
+        assert verdict.distance == np.inf
+
+
+def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
+    point = np.array([1e-6, -1e-6])
+    verdict = critical.classify(lambda x: jnp.sum(jnp.cosh(x) * jnp.array([1.0, 2.0])), point)
+    assert verdict.kind == "minimum"
+    assert np.linalg.norm(point) < verdict.distance < 1e-5
+
+
+# --- Kinks --------------------------------------------------------------------------------------------------------
+
+
+def relu_loss(params, x, y):
+    return losses.mean(losses.squared_error(mlp.forward(params, x, activation=jax.nn.relu), y)) + penalties.l2(
+        params, 0.1
+    )
+
+
+def relu_pre_activations(params, x, y):
+    return x @ params[0].weight + params[0].bias
+
+
+def test_a_relu_network_on_its_kink_is_never_a_minimum():
+    dead = mlp.Layer(np.zeros((2, 3)), np.zeros(3)), mlp.Layer(np.zeros((3, 1)), np.zeros(1))
+    x, y = XOR_INPUTS, XOR_TARGETS - 0.5
+    assert critical.classify(relu_loss, dead, (x, y), kinks=relu_pre_activations).kind == "nonsmooth"
+    assert critical.classify(relu_loss, dead, (x, y)).kind in ("nonsmooth", "undetermined")
+
+
+@pytest.mark.parametrize("slope", [0.5, 2.0])
+def test_a_kink_under_the_point_is_noticed_without_being_told(slope):
+    def fun(x):
+        return x[1] ** 2 + x[0] ** 2 + slope * jax.nn.relu(x[0])
+
+    assert critical.classify(fun, jnp.zeros(2)).kind == "nonsmooth"
+    assert critical.classify(lambda x: jnp.sum(jnp.abs(x)), jnp.zeros(2)).kind == "nonsmooth"
+
+
+def test_relu_away_from_its_kinks_is_classified():
+    params = mlp.Layer(np.array([[1.0]]), np.array([3.0])), mlp.Layer(np.array([[1.0]]), np.array([0.0]))
+    x = np.array([[0.5], [1.0], [2.0], [-0.4], [0.1]])
+
+    def fun(p, x):
+        return jnp.sum((mlp.forward(p, x, activation=jax.nn.relu) - x - 3) ** 2) + jnp.sum(
+            (tree.ravel(p)[0] - jnp.array([1.0, 3.0, 1.0, 0.0])) ** 2
+        )
+
+    verdict = critical.classify(fun, params, (x,), kinks=lambda p, x: x @ p[0].weight + p[0].bias)
+    assert verdict.kind == "minimum"
+
+
+# --- Precision ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.implicit_promotion
+def test_float32_callers_get_float64_verdicts_and_keep_their_configuration():
+    assert not jax.config.jax_enable_x64
+    params = jnp.array([0.0, 0.0], jnp.float32)
+    verdict = critical.classify(lambda x: x[0] ** 2 + 1e-9 * x[1] ** 2 + x[0] * x[1] * 1e-6, params)
+    assert verdict.kind == "minimum"
+    np.testing.assert_allclose(verdict.smallest, 2e-9 - 5e-13, rtol=1e-6)
+    assert verdict.bound < 1e-13
+    assert not jax.config.jax_enable_x64
+    assert jnp.ones(1).dtype == jnp.float32
+
+
+@pytest.mark.implicit_promotion
+def test_float32_inside_the_function_is_noticed_and_nothing_finer_is_resolved():
+    def inside(x, a):
+        low = x.astype(jnp.float32)
+        return (low @ a.astype(jnp.float32) @ low).astype(x.dtype)
+
+    coarse, fine = np.diag([1.0, -1.0]), np.array([[1.0, 1.0], [1.0, 1.0 + 1e-9]])
+    verdict = critical.classify(inside, jnp.zeros(2), (coarse,))
+    assert verdict.kind == "saddle"
+    assert "6.0e-08" in verdict.reason
+    assert critical.classify(inside, jnp.zeros(2), (fine,)).kind == "undetermined"
+    assert critical.classify(lambda x, a: x @ a @ x, jnp.zeros(2), (fine,)).kind == "minimum"
+
+
+# --- A given Hessian, and bad input -------------------------------------------------------------------------------
+
+
+def test_a_hessian_of_another_function_is_refused():
+    params = mlp.init(jax.random.key(0), (2, 3, 2))
+    x, y = np.random.default_rng(0).standard_normal((9, 2)), np.zeros(9, int)
+    hessian = functools.partial(mlp_hessian.dense, loss=losses.cross_entropy)
+
+    def fun(p, x, y, decay):
+        return losses.mean(losses.cross_entropy(mlp.forward(p, x), y)) + penalties.l2(p, decay)
+
+    with pytest.raises(ValueError, match="not the Hessian of fun"):
+        critical.classify(fun, params, (x, y, 1e-2), hessian=lambda p, x, y, decay: hessian(p, x, y))
+    assert critical.classify(fun, params, (x, y, 0.0), hessian=lambda p, x, y, decay: hessian(p, x, y)).kind
+
+
+SQUARE = lambda x: jnp.sum(x**2)
+
+
+@pytest.mark.parametrize(
+    ("fun", "params", "args", "kind", "words"),
+    [
+        (SQUARE, jnp.array([np.nan, 1.0]), (), ValueError, "params: got 1 numbers that are NaN or infinite"),
+        (SQUARE, {"a": np.array([np.inf])}, (), ValueError, r"params\['a'\]: got 1 numbers that are NaN or infinite"),
+        (SQUARE, jnp.zeros(0), (), ValueError, "params: got an empty pytree"),
+        (SQUARE, {}, (), ValueError, "params: got an empty pytree"),
+        (SQUARE, jnp.arange(3), (), TypeError, "params: got dtype int32, expected real floating point"),
+        (SQUARE, "weights", (), TypeError, "params: got str"),
+        (SQUARE, jnp.array([1j]), (), TypeError, "got dtype complex64"),
+        (lambda x: x, jnp.ones(3), (), TypeError, r"fun: got a result of shape \(3,\)"),
+        (lambda x: (x[0], x[1]), jnp.ones(3), (), TypeError, "fun: got a result of a tuple with 2 leaves"),
+        (lambda x: jnp.sum(x) > 0, jnp.ones(3), (), TypeError, "dtype bool, expected one real floating-point scalar"),
+        (3.0, jnp.ones(3), (), TypeError, "fun: got float, expected a function"),
+        (lambda x, y: x @ y, jnp.ones(2), jnp.ones(2), TypeError, "args: got .*, expected a tuple"),
+        (lambda x, y: x @ y, jnp.ones(2), (np.array([1.0, np.nan]),), ValueError, r"args\[0\]: got 1 numbers"),
+        (lambda x: jnp.sum(jnp.log(x - 1)), jnp.ones(2), (), ValueError, "gradient components that are NaN or inf"),
+    ],
+)
+@pytest.mark.parametrize("entry", [critical.classify, critical.find])
+def test_bad_input_is_one_clear_sentence(entry, fun, params, args, kind, words):
+    if entry is critical.find and "gradient components" in words:
+        assert not critical.find(fun, params, args).converged
+        return
+    with pytest.raises(kind, match=words):
+        entry(fun, params, args)
+
+
+def test_a_mis_shaped_input_names_both_shapes():
+    params = mlp.init(jax.random.key(0), (2, 3, 1))
+    with pytest.raises(ValueError, match=r"inputs: got shape \(5, 4\), expected a last axis of 2"):
+        critical.classify(lambda p, x: jnp.mean(mlp.forward(p, x)), params, (np.ones((5, 4)),))
+
+
+def test_too_many_parameters_for_dense_matrices_are_refused_before_anything_is_computed():
+    def fun(x):
+        raise_if_run = jax.debug.callback(lambda: pytest.fail("ran"))
+        del raise_if_run
+        return jnp.sum(x**2)
+
+    with pytest.raises(MemoryError, match="needs .* GiB"):
+        critical.classify(fun, np.zeros(1_000_000))
