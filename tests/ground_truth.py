@@ -25,7 +25,9 @@ def series_hessian(fun: Callable[[np.ndarray], Any], theta: np.ndarray, digits: 
         size = len(theta)
 
         def along(direction: np.ndarray) -> mpmath.mpf:
-            point = np.array([flint.arb_series([flint.arb(float(t)), int(v)]) for t, v in zip(theta, direction)])
+            point = np.empty(size, dtype=object)
+            for k in range(size):
+                point[k] = flint.arb_series([flint.arb(float(theta[k])), int(direction[k])])
             return 2 * mpmath.mpf(fun(point)[2].mid().str(digits, radius=False))
 
         unit = np.eye(size, dtype=int)
@@ -160,9 +162,10 @@ def _gauge(generator: np.random.Generator, size: int, cond: float) -> np.ndarray
 def orthogonal_residual(jacobian: np.ndarray, seed: int) -> np.ndarray:
     """Return a unit vector r with Jᵀ r = 0: targets f(θ) − r make θ critical, whatever the network."""
     left, values, _ = np.linalg.svd(jacobian, full_matrices=True)
-    null = left[:, np.sum(values > 1e-12 * values[0]) :]
+    rank = int(np.sum(values > 1e-14 * values[0]))
+    null = left[:, rank:]
     if null.shape[1] == 0:
         raise ValueError("the Jacobian has no left null space: use more examples than parameters")
     draw = null @ np.random.default_rng(seed).standard_normal(null.shape[1])
-    draw -= jacobian @ np.linalg.lstsq(jacobian, draw, rcond=None)[0]
+    draw -= left[:, :rank] @ (left[:, :rank].T @ draw)
     return draw / np.linalg.norm(draw)

@@ -68,7 +68,7 @@ def test_a_gauge_beyond_float64_gives_no_wrong_sign(cond):
 def test_symmetry_explains_the_orbit_of_a_full_rank_linear_network(cond):
     net = linear_network(5, 2, 4)
     tangents = functools.partial(gauge_tangents, 2)
-    full = [p for p in linear_classes(net, cond) if p.zeros == 4]
+    full = [p for p in linear_classes(net, cond) if np.linalg.matrix_rank(p.params[0] @ p.params[1], tol=1e-6) == 2]
     kinds = []
     for point in full:
         verdict = critical.classify(linear_loss, point.params, (net.inputs, net.targets), symmetries=tangents)
@@ -95,16 +95,18 @@ def test_a_tangent_along_which_the_function_changes_explains_nothing():
 
 
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
-@pytest.mark.parametrize("sizes", [(2, 3, 1), (2, 2, 2, 1), (1, 2, 2, 2, 1)])
+@pytest.mark.parametrize("sizes", [(2, 3, 1), (2, 2, 2, 1), (2, 2, 2, 2, 1)])
 @pytest.mark.parametrize("scale", [0.1, 3.0])
 def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation, sizes, scale):
-    generator = np.random.default_rng(len(sizes) + 7 * len(activation))
+    generator = np.random.default_rng(0)
+    # Small weights make a deep Jacobian singular to float64, and then float64 cannot decide.
+    gain = 2 if len(sizes) == 5 else 1
     with jax.enable_x64(True):
         params = jax.tree.map(
-            lambda leaf: jnp.asarray(generator.standard_normal(leaf.shape)), mlp.init(jax.random.key(0), sizes)
+            lambda leaf: jnp.asarray(gain * generator.standard_normal(leaf.shape)), mlp.init(jax.random.key(0), sizes)
         )
         theta, unravel = tree.ravel(params)
-        inputs = jnp.asarray(generator.standard_normal((theta.size + 6, sizes[0])))
+        inputs = jnp.asarray(gain * generator.standard_normal((theta.size + 6, sizes[0])))
         forward = functools.partial(mlp.forward, activation=ACTIVATIONS[activation])
         jacobian = jax.jacobian(lambda v: forward(unravel(v), inputs).ravel())(theta)
         residual = scale * orthogonal_residual(np.asarray(jacobian), seed=1) * np.sqrt(len(inputs))
@@ -135,8 +137,9 @@ def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
         return losses.mean(losses.cross_entropy(mlp.forward(unravel(v), x), y))
 
     low, high = spectrum
-    values = np.linspace(low, high, theta.size) if low * high < 0 else np.geomspace(abs(low), abs(high), theta.size)
-    values = values * (-1 if high < 0 else 1)
+    values = np.geomspace(abs(low), abs(high), theta.size) * np.sign(high)
+    if low < 0 < high:
+        values[: theta.size // 3] = np.linspace(low, low / 2, theta.size // 3)
     rotation = np.linalg.qr(generator.standard_normal((theta.size, theta.size)))[0]
     wanted = (rotation * values) @ rotation.T
     tilt, slope = (wanted + wanted.T) / 2 - np.asarray(jax.hessian(base)(theta)), jax.grad(base)(theta)
@@ -153,8 +156,9 @@ def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
 
 def test_splitting_a_unit_adds_one_zero_and_the_inertia_of_its_matrix(x64):
     generator = np.random.default_rng(5)
-    small = mlp.Layer(jnp.asarray(generator.standard_normal((2, 1))), jnp.asarray([0.3])), mlp.Layer(
-        jnp.asarray([[1.2]]), jnp.asarray([-0.1])
+    small = (
+        mlp.Layer(jnp.asarray(generator.standard_normal((2, 1))), jnp.asarray([0.3])),
+        mlp.Layer(jnp.asarray([[1.2]]), jnp.asarray([-0.1])),
     )
     theta, unravel = tree.ravel(small)
     x = jnp.asarray(generator.standard_normal((14, 2)))
@@ -299,7 +303,7 @@ def test_a_relu_network_on_its_kink_is_never_a_minimum():
     dead = mlp.Layer(np.zeros((2, 3)), np.zeros(3)), mlp.Layer(np.zeros((3, 1)), np.zeros(1))
     x, y = XOR_INPUTS, XOR_TARGETS - 0.5
     assert critical.classify(relu_loss, dead, (x, y), kinks=relu_pre_activations).kind == "nonsmooth"
-    assert critical.classify(relu_loss, dead, (x, y)).kind in ("nonsmooth", "undetermined")
+    assert critical.classify(relu_loss, dead, (x, y)).kind == "nonsmooth"
 
 
 @pytest.mark.parametrize("slope", [0.5, 2.0])
@@ -412,5 +416,5 @@ def test_too_many_parameters_for_dense_matrices_are_refused_before_anything_is_c
         del raise_if_run
         return jnp.sum(x**2)
 
-    with pytest.raises(MemoryError, match="needs .* GiB"):
+    with pytest.raises(MemoryError, match=r"needs .* GiB"):
         critical.classify(fun, np.zeros(1_000_000))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mlp_jax import curvature, tree
 from mlp_jax.critical import eigenvector_following, gradient_norm
@@ -24,7 +25,7 @@ class Point:
     """Where a search ended.
 
     params
-        The point, float64.
+        The point, float64; like the numbers below, numpy arrays when `find` was called outside jit.
     gradient_norm
         ‖g‖₂ there.
     flatness
@@ -116,7 +117,8 @@ def find(
         _require_settings(index, max_steps, radius, tree.size(params))
         unit = precision.rounding_unit(fun, params, args)
         point = _compiled_find(*settings, unit, index, params, args)
-        return dataclasses.replace(point, reason=Reason(int(point.reason)))
+        # numpy, because JAX warns at every use of a float64 array where x64 is off.
+        return dataclasses.replace(jax.tree.map(np.asarray, point), reason=Reason(int(point.reason)))
 
 
 def _require_settings(index: int | None, max_steps: int, radius: float | None, size: int) -> None:

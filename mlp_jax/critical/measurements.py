@@ -93,8 +93,8 @@ class Measurements:
         s with diag(s) H diag(s) well scaled.
     step
         The minimum-residual Newton step p over the modes that rounding leaves resolved; their number is `num_solved`.
-    residual
-        H p + g.
+    residual, residual_error
+        H p + g, and a bound on what the rounding of this sum and of g leaves in it.
     curvature_change
         Bound on (H(θ + p) − H(θ)) p: what the gradient at θ + p may be because H changed on the way.
     eigenvectors
@@ -109,6 +109,7 @@ class Measurements:
     step: np.ndarray
     num_solved: int
     residual: np.ndarray
+    residual_error: np.ndarray
     curvature_change: np.ndarray
     eigenvectors: np.ndarray | None
     jump: str | None
@@ -138,7 +139,7 @@ def measure(problem: Problem) -> Measurements:
     scale = signs.scaling(matrix, rounding)
     step, num_solved, eigenvectors = _newton_step(matrix, rounding, scale, gradient)
     moved = np.abs(problem.matrix(problem.vector + step + moves[0]) - matrix)
-    jump = _jump(problem, moves[0], scale, gradient_error, gradient_jump, below, matrix)
+    jump = _jump(problem, moves[0], gradient_jump, below, matrix)
     return Measurements(
         gradient=gradient,
         gradient_error=gradient_error,
@@ -148,6 +149,8 @@ def measure(problem: Problem) -> Measurements:
         step=step,
         num_solved=num_solved,
         residual=matrix @ step + gradient,
+        residual_error=gradient_error
+        + 4 * len(matrix) * problem.unit * (np.abs(matrix) @ np.abs(step) + np.abs(gradient)),
         curvature_change=moved @ np.abs(step),
         eigenvectors=eigenvectors,
         jump=jump,
@@ -222,14 +225,12 @@ def _newton_step(
 def _jump(
     problem: Problem,
     nudge: np.ndarray,
-    scale: np.ndarray,
-    gradient_error: np.ndarray,
     gradient_jump: np.ndarray,
     below: np.ndarray,
     matrix: np.ndarray,
 ) -> str | None:
     """Say what jumps, if a move of a rounding changes gradient or Hessian by much more than a rounding."""
-    much = np.sqrt(problem.unit)
+    much, scale = np.sqrt(problem.unit), signs.scaling(matrix)
     reach = much * max(1.0, float(np.max(np.abs(problem.vector))))
     if np.max(scale**2 * gradient_jump) > reach:
         return f"the gradient jumps by {np.max(gradient_jump):.2g} when params move by a rounding"

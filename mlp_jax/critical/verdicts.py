@@ -211,7 +211,7 @@ def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
     size = np.linalg.norm(m.gradient)
     if _within(m.scale, m.gradient, m.gradient_error):
         return True, ""
-    if not _within(m.scale, m.residual, m.gradient_error + m.curvature_change):
+    if not _within(m.scale, m.residual, m.residual_error + m.curvature_change):
         flatness = np.linalg.norm(m.residual) / size
         return False, (
             f"the gradient norm {size:.2g} is above rounding and the Newton step does not solve it"
@@ -222,7 +222,7 @@ def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
             f"the gradient norm {size:.2g} is above rounding and the Newton step, of length"
             f" {np.linalg.norm(m.step):.2g}, leaves the region in which the Hessian keeps its signs"
         )
-    if not _within(m.scale, m.residual, m.gradient_error):
+    if not _within(m.scale, m.residual, m.residual_error):
         return None, (
             f"the gradient norm {size:.2g} is above rounding, and along null modes the Newton step leaves a part that"
             " only a point nearer to the critical one could tell from zero (critical.find first)"
@@ -279,7 +279,8 @@ def _valid_tangents(problem: Problem, symmetries: Callable[[PyTree], PyTree] | N
         nudge = 2 * problem.unit * np.abs(there)
         gradients = problem.gradients(np.stack([there, there + nudge, there - nudge]))
         tangents = _tangents(problem, symmetries, there)
-        error = 16 * np.max(np.abs(gradients[1:] - gradients[0]), axis=0) + 64 * problem.unit * np.abs(gradients[0])
+        change = np.max(np.abs(gradients[1:] - gradients[0]), axis=0)
+        error = 16 * np.maximum(change, np.median(change)) + 64 * problem.unit * np.abs(gradients[0])
         valid &= np.abs(gradients[0] @ tangents) <= error @ np.abs(tangents)
     return _independent(here[:, valid])
 

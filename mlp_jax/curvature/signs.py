@@ -80,7 +80,7 @@ def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.n
     sᵢ = |Hᵢᵢ|^(−1/2) where that already bounds the row by 1, as it does for definite matrices; otherwise a few
     sweeps of symmetric equilibration (Ruiz 2001). Powers of two, so that scaling rounds nothing. A bound on the
     error of each entry keeps rows that hold nothing but rounding from being blown up: an entry counts as no
-    smaller than what would make its error a rounding error.
+    smaller than what would make its error that of the most exact row.
 
     Examples
     --------
@@ -89,7 +89,11 @@ def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.n
     """
     size = np.abs(matrix)
     if error is not None and np.ndim(error) == 2:
-        np.maximum(size, np.asarray(error) / (16 * _UNIT), out=size)
+        roundings = np.asarray(error) / (16 * _UNIT)
+        largest = size.max(axis=1)
+        ratio = np.divide(roundings.max(axis=1), largest, out=np.full(len(size), np.inf), where=largest > 0)
+        # An error that is as large everywhere says nothing about which rows hold only rounding.
+        np.maximum(size, roundings / max(1.0, float(ratio.min())), out=size)
     diagonal = np.diag(size)
     scale = np.ones(len(size))
     np.divide(1.0, np.sqrt(diagonal), out=scale, where=diagonal > np.finfo(float).tiny)
