@@ -149,12 +149,19 @@ def measure(problem: Problem) -> Measurements:
         step=step,
         num_solved=num_solved,
         residual=matrix @ step + gradient,
-        residual_error=gradient_error
-        + 4 * len(matrix) * problem.unit * (np.abs(matrix) @ np.abs(step) + np.abs(gradient)),
+        residual_error=gradient_error + _solve_rounding(problem.unit, matrix, scale, step, gradient),
         curvature_change=moved @ np.abs(step),
         eigenvectors=eigenvectors,
         jump=jump,
     )
+
+
+def _solve_rounding(
+    unit: float, matrix: np.ndarray, scale: np.ndarray, step: np.ndarray, gradient: np.ndarray
+) -> np.ndarray:
+    """Return what rounding leaves of H p + g: in scaled coordinates as much in each row as in the largest."""
+    largest = np.max(scale * (np.abs(matrix) @ np.abs(step) + np.abs(gradient)))
+    return 4 * len(matrix) * unit * largest / scale
 
 
 def nudges(problem: Problem) -> np.ndarray:
