@@ -1,0 +1,46 @@
+"""The main job, small: real digits, a table, figures, a folder that is never overwritten."""
+
+import json
+
+import pandas as pd
+import pytest
+
+from experiments import minima_and_saddles
+from experiments.__main__ import questions
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs") / "one"
+    settings = minima_and_saddles.Settings(quick=True, hidden=2, epochs=20, weight_decay=0.03, output=folder)
+    return folder, settings, minima_and_saddles.run(settings)
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.slow
+def test_a_minimum_and_a_saddle_are_found_and_every_sign_is_resolved(run):
+    _, _, rows = run
+    assert "minimum" in set(rows.kind)
+    assert "saddle" in set(rows.kind)
+    known = rows[rows["index"].notna()]
+    assert (known.negative == known["index"]).all()
+    assert (known.negative + known.unresolved + known.positive == 64 * 2 + 2 + 2 * 10 + 10).all()
+    assert (known[known.kind == "minimum"].smallest > 0).all()
+    assert (known[known.kind == "saddle"].smallest < 0).all()
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.slow
+def test_table_settings_and_figures_are_saved_and_never_overwritten(run):
+    folder, settings, rows = run
+    assert len(pd.read_csv(folder / "critical_points.csv")) == len(rows)
+    assert json.loads((folder / "settings.json").read_text())["settings"]["hidden"] == 2
+    assert {p.name for p in folder.glob("*.png")} == {"loss_against_index.png", "spectra.png"}
+    with pytest.raises(FileExistsError, match="not empty"):
+        minima_and_saddles.run(settings)
+
+
+def test_every_experiment_is_listed_with_a_question():
+    listed = questions()
+    assert {"minima_and_saddles", "classical_network", "hypothesis_space"} <= set(listed)
+    assert all(question.endswith("?") for question in listed.values())
