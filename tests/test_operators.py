@@ -1,0 +1,544 @@
+"""Hessian, Gauss–Newton and Fisher products against explicit Jacobians, in float64, on networks and foreign models."""
+
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import losses, mlp, tree
+from mlp_jax.curvature.operators import empirical_fisher, fisher, ggn, hessian, hessian_of_mean
+
+N, CLASSES = 10, 3
+
+
+def network(params, inputs):
+    return mlp.forward(params, inputs, activation=jnp.tanh)
+
+
+def classify(params, inputs, targets):
+    return losses.cross_entropy(network(params, inputs), targets)
+
+
+def regress(params, inputs, targets):
+    return losses.squared_error(network(params, inputs), targets)
+
+
+def poisson(outputs, targets):
+    """−log p of counts with log-rate z, up to a constant; its second derivative, exp(z), reads no target."""
+    return jnp.sum(jnp.exp(outputs) - targets * outputs, axis=-1)
+
+
+def student(outputs, targets):
+    """−log p of Student's t with 5 degrees of freedom, up to a constant: its curvature depends on the residual."""
+    return 3 * jnp.sum(jnp.log1p((outputs - targets) ** 2 / 5), axis=-1)
+
+
+def example(num_outputs=CLASSES, seed=0):
+    """A tanh network 4-5-outputs, inputs, class numbers, outputs to fit, and weights with a zero among them."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.standard_normal(shape))
+    params = (mlp.Layer(draw(4, 5), draw(5)), mlp.Layer(draw(5, num_outputs), draw(num_outputs)))
+    weights = jnp.asarray(rng.uniform(0.5, 2.0, N)).at[3].set(0.0)
+    return params, draw(N, 4), jnp.asarray(rng.integers(0, num_outputs, N)), draw(N, num_outputs), weights
+
+
+def as_matrix(make, params, *data):
+    """The matrix of make(params, *data), made and applied inside jit."""
+
+    def columns(p, *rest):
+        flat, unravel = tree.ravel(p)
+        matvec = make(p, *rest)
+        return jax.lax.map(lambda v: tree.ravel(matvec(unravel(v)))[0], jnp.eye(flat.size, dtype=flat.dtype))
+
+    return np.asarray(jax.jit(columns)(params, *data)).T
+
+
+def jacobian(of, params):
+    """Derivative of `of` in the flat params, by jax.jacrev: the oracle of everything here."""
+    flat, unravel = tree.ravel(params)
+    return np.asarray(jax.jit(jax.jacrev(lambda v: of(unravel(v))))(flat))
+
+
+def explicit_hessian(fun, params):
+    flat, unravel = tree.ravel(params)
+    return np.asarray(jax.jit(jax.hessian(lambda v: fun(unravel(v))))(flat))
+
+
+def explicit_ggn(loss, params, inputs, targets, weights):
+    jac = jacobian(lambda p: network(p, inputs), params)
+    single = lambda z, t: loss(z[None], t[None])[0]
+    inner = np.asarray(jax.jit(jax.vmap(jax.hessian(single)))(network(params, inputs), targets))
+    return np.einsum("n,nip,nij,njq->pq", np.asarray(weights) / np.sum(weights), jac, inner, jac)
+
+
+def close(ours, theirs, rtol=1e-12):
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=rtol * np.max(np.abs(theirs)))
+
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+
+def test_hessian_is_that_of_jax():
+    params, x, y, _, _ = example()
+    fun = lambda p, x, y: jnp.mean(classify(p, x, y))
+    close(
+        as_matrix(lambda p, x, y: hessian(fun, p, (x, y)), params, x, y),
+        explicit_hessian(lambda p: fun(p, x, y), params),
+    )
+
+
+def test_hessian_of_mean_is_that_of_the_weighted_mean():
+    params, x, y, _, weights = example()
+    ours = as_matrix(lambda p, x, y, w: hessian_of_mean(classify, p, (x, y), weights=w), params, x, y, weights)
+    close(ours, explicit_hessian(lambda p: losses.mean(classify(p, x, y), weights), params))
+    assert np.min(np.linalg.eigvalsh(ours)) < 0
+
+
+def test_ggn_of_softmax_is_the_written_formula():
+    params, x, y, _, weights = example()
+    ours = as_matrix(lambda p, x, y: ggn(network, losses.cross_entropy, p, (x, y), weights=weights), params, x, y)
+    jac = jacobian(lambda p: network(p, x), params)
+    probabilities = np.asarray(jax.nn.softmax(network(params, x)))
+    inner = np.einsum("ni,ij->nij", probabilities, np.eye(CLASSES)) - np.einsum("ni,nj->nij", *[probabilities] * 2)
+    share = np.asarray(weights) / np.sum(weights)
+    close(ours, np.einsum("n,nip,nij,njq->pq", share, jac, inner, jac))
+
+
+@pytest.mark.parametrize("loss", [losses.squared_error, student, poisson])
+def test_ggn_sandwiches_the_curvature_of_the_loss(loss):
+    params, x, _, t, weights = example()
+    ours = as_matrix(lambda p: ggn(network, loss, p, (x, t), weights=weights), params)
+    close(ours, explicit_ggn(loss, params, x, t, weights))
+
+
+def test_ggn_is_the_hessian_where_every_residual_is_zero():
+    params, x, _, _, weights = example()
+    targets = network(params, x)
+    ours = as_matrix(lambda p: ggn(network, losses.squared_error, p, (x, targets), weights=weights), params)
+    close(ours, as_matrix(lambda p: hessian_of_mean(regress, p, (x, targets), weights=weights), params))
+
+
+def test_ggn_is_the_hessian_of_a_linear_model():
+    params, x, y, _, _ = example()
+    linear = params[1:]
+    features = jnp.tanh(x @ params[0].weight)
+    ours = as_matrix(lambda p: ggn(network, losses.cross_entropy, p, (features, y)), linear)
+    close(ours, explicit_hessian(lambda p: jnp.mean(classify(p, features, y)), linear))
+
+
+def test_ggn_of_a_model_with_a_pytree_of_outputs_adds_up():
+    params, x, y, t, _ = example()
+    both = lambda p, x: {"logits": network(p, x), "values": network(p, 2 * x)}
+    loss = lambda z, t: losses.cross_entropy(z["logits"], t[0]) + losses.squared_error(z["values"], t[1])
+    ours = as_matrix(lambda p: ggn(both, loss, p, (x, (y, t)), chunk_size=4), params)
+    parts = explicit_ggn(losses.cross_entropy, params, x, y, np.ones(N))
+    close(ours, parts + explicit_ggn(losses.squared_error, params, 2 * x, t, np.ones(N)))
+
+
+def test_empirical_fisher_is_the_second_moment_of_gradients():
+    params, x, y, _, weights = example()
+    gradients = jacobian(lambda p: classify(p, x, y), params)
+    share = np.asarray(weights) / np.sum(weights)
+    ours = as_matrix(lambda p: empirical_fisher(network, losses.cross_entropy, p, (x, y), weights=weights), params)
+    close(ours, np.einsum("n,np,nq->pq", share, gradients, gradients))
+
+
+def expected_scores(loss, params, inputs, shares, probabilities):
+    """Σₙ shareₙ Σₖ pₙₖ g gᵀ, with g the gradient of example n's loss at class k."""
+    at_class = lambda p, k: loss(network(p, inputs), jnp.full(N, k))
+    scores = jacobian(lambda p: jax.vmap(lambda k: at_class(p, k))(jnp.arange(CLASSES)), params)
+    return np.einsum("n,nk,knp,knq->pq", shares, np.asarray(probabilities), scores, scores)
+
+
+def test_fisher_of_a_classifier_is_the_expected_second_moment_of_scores():
+    params, x, y, _, weights = example()
+    probabilities = jax.nn.softmax(network(params, x))
+    by_hand = expected_scores(losses.cross_entropy, params, x, np.asarray(weights) / np.sum(weights), probabilities)
+    ours = as_matrix(lambda p: fisher(network, losses.cross_entropy, p, (x, y), weights=weights), params)
+    close(ours, by_hand)
+    close(ours, explicit_ggn(losses.cross_entropy, params, x, y, weights))
+
+
+def test_fisher_of_a_classifier_is_not_its_ggn_when_the_outputs_are_not_natural_parameters():
+    """With probabilities ∝ z² + 0.1, ∂²loss/∂z² depends on the class, and only the sum over classes is the Fisher."""
+    params, x, y, _, _ = example()
+    squares = lambda z, y: losses.cross_entropy(jnp.log(z**2 + 0.1), y)
+    probabilities = jax.nn.softmax(jnp.log(network(params, x) ** 2 + 0.1))
+    ours = as_matrix(lambda p: fisher(network, squares, p, (x, y)), params)
+    close(ours, expected_scores(squares, params, x, np.full(N, 1 / N), probabilities))
+    assert np.max(np.abs(ours - explicit_ggn(squares, params, x, y, np.ones(N)))) > 0.01 * np.max(ours)
+
+
+@pytest.mark.parametrize("loss", [losses.squared_error, poisson])
+def test_fisher_is_the_ggn_where_the_curvature_of_the_loss_reads_no_target(loss):
+    params, x, _, t, weights = example()
+    ours = as_matrix(lambda p: fisher(network, loss, p, (x, t), weights=weights), params)
+    close(ours, explicit_ggn(loss, params, x, t, weights))
+
+
+def test_fisher_from_draws_is_the_exact_one_within_its_spread():
+    """Of Gaussian outputs: the mean of S draws of g gᵀ, Wishart entries of variance (FᵢᵢFⱼⱼ + Fᵢⱼ²) a rank-one term."""
+    params, x, _, t, _ = example(num_outputs=1)
+    draw = lambda key, z: z + jax.random.normal(key, z.shape, z.dtype)
+    count = 4000
+    make = lambda p: fisher(
+        network, losses.squared_error, p, (x, t), sample=draw, key=jax.random.key(0), num_samples=count
+    )
+    jac = jacobian(lambda p: network(p, x)[:, 0], params)
+    exact = jac.T @ jac / N
+    spread = np.sqrt(2 * np.einsum("np,nq->pq", jac**2, jac**2) / count) / N
+    assert np.max(np.abs(as_matrix(make, params) - exact) / (spread + 1e-15)) < 5
+
+
+def test_fisher_from_draws_holds_the_draws_fixed_though_they_move_with_params():
+    """A draw z + ε differentiated through z would give a score of zero."""
+    params, x, _, t, _ = example()
+    draw = lambda key, z: z + 2.0
+    ours = as_matrix(
+        lambda p: fisher(network, losses.squared_error, p, (x, t), sample=draw, key=jax.random.key(0)), params
+    )
+    scores = 2 * jacobian(lambda p: jnp.sum(network(p, x), axis=1), params)
+    close(ours, scores.T @ scores / N)
+
+
+OPERATORS = {
+    "hessian_of_mean": lambda p, x, y, **options: hessian_of_mean(classify, p, (x, y), **options),
+    "ggn": lambda p, x, y, **options: ggn(network, losses.cross_entropy, p, (x, y), **options),
+    "fisher": lambda p, x, y, **options: fisher(network, losses.cross_entropy, p, (x, y), **options),
+    "fisher from draws": lambda p, x, y, **options: fisher(
+        network,
+        losses.cross_entropy,
+        p,
+        (x, y),
+        sample=jax.random.categorical,
+        key=jax.random.key(7),
+        num_samples=2,
+        **options,
+    ),
+    "empirical_fisher": lambda p, x, y, **options: empirical_fisher(
+        network, losses.cross_entropy, p, (x, y), **options
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_the_mean_does_not_depend_on_the_partition(name):
+    params, x, y, _, weights = example()
+
+    @jax.jit
+    def products(p, w):
+        sizes = (None, 1, 3, 7, N, N + 5)
+        return [tree.ravel(OPERATORS[name](p, x, y, weights=w, chunk_size=size)(p))[0] for size in sizes]
+
+    for w in (None, weights):
+        whole, *others = products(params, w)
+        for product in others:
+            close(product, whole, rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATORS if name != "fisher from draws"])
+def test_an_example_of_weight_two_counts_as_two_and_of_weight_zero_as_none(name):
+    params, x, y, _, _ = example()
+    vector = tree.random_like(jax.random.key(1), params)
+    product = jax.jit(lambda x, y, w: tree.ravel(OPERATORS[name](params, x, y, weights=w, chunk_size=2)(vector))[0])
+    repeated = jnp.array([0, 1, 1, 4])
+    weighted = product(x[:5], y[:5], jnp.array([1, 2, 0, 0, 1]))
+    close(weighted, product(x[repeated], y[repeated], jnp.ones(4, dtype=bool)))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_products_are_linear_and_symmetric_and_definite_where_they_must_be(name):
+    params, x, y, _, weights = example()
+    matrix = as_matrix(lambda p: OPERATORS[name](p, x, y, weights=weights, chunk_size=4), params)
+    scale = np.max(np.abs(matrix))
+    np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-14 * scale)
+    if name != "hessian_of_mean":
+        assert np.min(np.linalg.eigvalsh((matrix + matrix.T) / 2)) > -1e-14 * scale
+    u, v = (np.asarray(a) for a in np.random.default_rng(2).standard_normal((2, len(matrix))))
+    unravel = tree.ravel(params)[1]
+    product = jax.jit(lambda a: tree.ravel(OPERATORS[name](params, x, y, weights=weights)(unravel(a)))[0])
+    close(product(2 * u - 3 * v), 2 * product(u) - 3 * product(v), rtol=1e-13)
+    close(product(u), matrix @ u, rtol=1e-13)
+
+
+@pytest.mark.parametrize(("name", "chunk_size"), [*((name, 4) for name in OPERATORS), ("hessian_of_mean", None)])
+def test_products_work_under_jit_and_vmap_of_points_and_vectors(name, chunk_size):
+    points = [example(seed=seed)[0] for seed in (0, 1)]
+    _, x, y, _, _ = example()
+    vectors = [tree.random_like(jax.random.key(i), points[0]) for i in (1, 2)]
+    product = lambda p, v: tree.ravel(OPERATORS[name](p, x, y, chunk_size=chunk_size)(v))[0]
+    stack = lambda trees: jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
+    together = jax.jit(jax.vmap(product))(stack(points), stack(vectors))
+    alone = jax.jit(product)
+    apart = jnp.stack([alone(p, v) for p, v in zip(points, vectors, strict=True)])
+    close(together, apart, rtol=1e-13)
+
+
+@pytest.mark.parametrize("chunk_size", [None, 4])
+def test_products_can_be_differentiated(chunk_size):
+    """The gradient of vᵀHv in the point is the third derivative along v, v."""
+    params, x, y, _, _ = example()
+    vector = tree.random_like(jax.random.key(1), params)
+    ours = lambda p: tree.dot(vector, hessian_of_mean(classify, p, (x, y), chunk_size=chunk_size)(vector))
+    flat, unravel = tree.ravel(params)
+    along = lambda p, t: jnp.mean(classify(unravel(p + t * tree.ravel(vector)[0]), x, y))
+    theirs = jax.grad(lambda p: jax.grad(jax.grad(along, 1), 1)(p, 0.0))
+    close(tree.ravel(jax.jit(jax.grad(ours))(params))[0], jax.jit(theirs)(flat))
+
+
+@pytest.mark.parametrize("name", OPERATORS)
+def test_a_second_call_with_the_same_functions_and_shapes_traces_nothing(name):
+    params, x, y, _, weights = example()
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def product(p, v, x, y, w):
+        return OPERATORS[name](p, x, y, weights=w, chunk_size=3)(v)
+
+    for shift in (0.0, 1.0, 2.0):
+        product(params, params, x + shift, y, weights)
+
+
+def test_memory_of_a_streaming_product_does_not_grow_with_the_examples():
+    params = (mlp.Layer(jnp.ones((4, 300)), jnp.ones(300)), mlp.Layer(jnp.ones((300, 3)), jnp.ones(3)))
+
+    def temporary_bytes(name, num, chunk_size):
+        args = (params, jax.ShapeDtypeStruct((num, 4), float), jax.ShapeDtypeStruct((num,), int))
+        product = lambda p, x, y: OPERATORS[name](p, x, y, chunk_size=chunk_size)(p)
+        return jax.jit(product).lower(*args).compile().memory_analysis().temp_size_in_bytes
+
+    for name in ("hessian_of_mean", "ggn"):
+        small, large = (temporary_bytes(name, num, 100) for num in (1_000, 40_000))
+        # What may grow is an example's weight, and a share of its data; not its 300 hidden units.
+        assert large - small < 40_000 * 8 * 12
+        assert temporary_bytes(name, 40_000, None) > 40_000 * 8 * 300
+
+
+# Any pytree, and models of other libraries, each as a closure.
+
+
+class Pair(NamedTuple):
+    weight: jax.Array
+    bias: jax.Array
+
+
+def pytrees():
+    rng = np.random.default_rng(5)
+    weight, bias = jnp.asarray(rng.standard_normal((4, CLASSES))), jnp.asarray(rng.standard_normal(CLASSES))
+    return {
+        "dict": ({"w": weight, "b": bias}, lambda p: (p["w"], p["b"])),
+        "list": ([weight, bias], lambda p: p),
+        "NamedTuple": (Pair(weight, bias), lambda p: p),
+        "nested": ({"layer": [Pair(weight, bias)]}, lambda p: p["layer"][0]),
+        "numpy": ({"w": np.asarray(weight), "b": np.asarray(bias)}, lambda p: (p["w"], p["b"])),
+    }
+
+
+def check_model(model, params, rtol=1e-12):
+    """All operators of a foreign model against the Hessian and the Jacobian of its flat function."""
+    _, x, y, _, _ = example()
+    flat, unravel = tree.ravel(params)
+    values = lambda p: losses.cross_entropy(model(p, x), y)
+    parts = {
+        "hessian": lambda p: hessian(lambda q, x, y: jnp.mean(losses.cross_entropy(model(q, x), y)), p, (x, y)),
+        "mean": lambda p: hessian_of_mean(
+            lambda q, x, y: losses.cross_entropy(model(q, x), y), p, (x, y), chunk_size=4
+        ),
+        "ggn": lambda p: ggn(model, losses.cross_entropy, p, (x, y), chunk_size=4),
+        "fisher": lambda p: fisher(model, losses.cross_entropy, p, (x, y), chunk_size=4),
+        "empirical": lambda p: empirical_fisher(model, losses.cross_entropy, p, (x, y), chunk_size=4),
+    }
+
+    @jax.jit
+    def matrices(p):
+        columns = lambda matvec: jax.vmap(lambda v: tree.ravel(matvec(unravel(v)))[0], out_axes=1)(jnp.eye(flat.size))
+        return {name: columns(make(p)) for name, make in parts.items()}
+
+    @jax.jit
+    def oracles(v):
+        outputs = model(unravel(v), x)
+        jac = jax.jacrev(lambda v: model(unravel(v), x))(v)
+        inner = jax.vmap(jax.hessian(jax.nn.logsumexp))(outputs)
+        scores = jax.jacrev(lambda v: values(unravel(v)))(v)
+        full = jax.hessian(lambda v: jnp.mean(values(unravel(v))))(v)
+        sandwich = jnp.einsum("nip,nij,njq->pq", jac, inner, jac) / N
+        return {"hessian": full, "mean": full, "ggn": sandwich, "fisher": sandwich, "empirical": scores.T @ scores / N}
+
+    ours, theirs = matrices(params), oracles(flat)
+    for name in parts:
+        close(ours[name], theirs[name], rtol)
+
+
+@pytest.mark.parametrize("kind", ["dict", "list", "NamedTuple", "nested", "numpy"])
+def test_any_pytree_of_params(kind):
+    params, parts = pytrees()[kind]
+
+    def model(p, inputs):
+        weight, bias = parts(p)
+        return jnp.tanh(inputs @ weight + bias)
+
+    check_model(model, params)
+    product = hessian(lambda p: jnp.sum(parts(p)[0] ** 2), params)(params)
+    assert jax.tree.structure(product) == jax.tree.structure(params)
+
+
+@pytest.mark.implicit_promotion
+def test_params_of_flax_linen():
+    linen = pytest.importorskip("flax.linen")
+    module = linen.Sequential([linen.Dense(4, param_dtype=float), jnp.tanh, linen.Dense(CLASSES, param_dtype=float)])
+    params = module.init(jax.random.key(0), jnp.ones((1, 4)))
+    check_model(module.apply, params)
+
+
+@pytest.mark.implicit_promotion
+def test_state_of_flax_nnx():
+    nnx = pytest.importorskip("flax.nnx")
+
+    class Net(nnx.Module):
+        def __init__(self, rngs):
+            self.hidden = nnx.Linear(4, 4, param_dtype=float, rngs=rngs)
+            self.out = nnx.Linear(4, CLASSES, param_dtype=float, rngs=rngs)
+
+        def __call__(self, inputs):
+            return self.out(jnp.tanh(self.hidden(inputs)))
+
+    graph, state = nnx.split(Net(nnx.Rngs(0)))
+    check_model(lambda s, inputs: nnx.merge(graph, s)(inputs), state)
+
+
+@pytest.mark.implicit_promotion
+def test_arrays_of_equinox():
+    equinox = pytest.importorskip("equinox")
+    module = equinox.nn.MLP(4, CLASSES, 4, 1, activation=jnp.tanh, key=jax.random.key(0), dtype=float)
+    arrays, rest = equinox.partition(module, equinox.is_inexact_array)
+    check_model(lambda a, inputs: jax.vmap(equinox.combine(a, rest))(inputs), arrays)
+
+
+def test_float32_stays_float32():
+    params, x, y, _, weights = example()
+    params, x = jax.tree.map(lambda a: a.astype(jnp.float32), (params, x))
+    for name, make in OPERATORS.items():
+        for size in (None, 4):
+            product = jax.eval_shape(lambda p: make(p, x, y, weights=weights, chunk_size=size)(p), params)
+            assert {leaf.dtype for leaf in jax.tree.leaves(product)} == {jnp.dtype("float32")}, name
+
+
+# Errors: what, got, expected, before anything is compiled.
+
+
+def given(**change):
+    params, x, y, _, _ = example()
+    return {"model": network, "loss": losses.cross_entropy, "params": params, "args": (x, y)} | change
+
+
+@pytest.mark.parametrize("make", [ggn, fisher, empirical_fisher])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"model": 3}, TypeError, r"model: got int, expected a function \(params, inputs\) -> outputs"),
+        ({"loss": "mse"}, TypeError, r"loss: got str, expected a function \(outputs, targets\) -> \(n,\)"),
+        ({"args": [1, 2]}, TypeError, r"args: got list, expected a pair \(inputs, targets\)"),
+        ({"args": (np.ones((2, 4)),)}, TypeError, r"args: got 1 items, expected a pair"),
+        (
+            {"args": (np.ones((2, 4)), np.zeros(3, int))},
+            ValueError,
+            r"args: got args\[0\]: 2, args\[1\]: 3, expected one",
+        ),
+        ({"args": (np.ones((2, 4)), np.zeros((), int))}, ValueError, r"args\[1\]: a scalar, expected one number"),
+        (
+            {"args": (np.ones((0, 4)), np.zeros(0, int))},
+            ValueError,
+            r"args\[0\]: 0, args\[1\]: 0, expected .* 1 or more",
+        ),
+        ({"args": (np.full((2, 4), np.nan), np.zeros(2, int))}, ValueError, r"args\[0\]: got 8 numbers that are NaN"),
+        ({"params": (mlp.Layer(np.ones((4, 3), int), np.ones(3)),)}, TypeError, r"params.*got dtype int64, expected"),
+        ({"loss": lambda z, y: jnp.mean(z)}, ValueError, r"loss: got a result of shape \(\), expected shape \(10,\)"),
+        ({"loss": lambda z, y: z**2}, ValueError, r"loss: got a result of shape \(10, 3\), expected shape \(10,\)"),
+        ({"loss": lambda z, y: y}, TypeError, "loss: got values of dtype int64, expected real floating"),
+        ({"loss": lambda z, y: [z]}, ValueError, "loss: got a result of list, expected shape"),
+        ({"chunk_size": 0}, ValueError, "chunk_size: got 0, expected 1 or more"),
+        ({"chunk_size": 2.0}, TypeError, "chunk_size: got 2.0, expected a whole number"),
+        ({"weights": np.ones(9)}, ValueError, r"weights: got shape \(9,\), expected \(10,\)"),
+        ({"weights": np.zeros(10)}, ValueError, "weights: got numbers from 0.0 to 0.0, expected"),
+        ({"weights": -np.ones(10)}, ValueError, "weights: got numbers from -1.0 to -1.0, expected"),
+        ({"weights": np.full(10, np.inf)}, ValueError, "weights: got numbers from inf to inf, expected"),
+    ],
+)
+def test_wrong_arguments_are_named(make, change, error, message):
+    with pytest.raises(error, match=message):
+        make(**given(**change))
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"per_example": None}, TypeError, r"per_example: got NoneType, expected a function \(params, \*args\)"),
+        ({"args": np.ones((2, 4))}, TypeError, "args: got ndarray, expected a tuple"),
+        ({"args": ()}, ValueError, "args: got no arrays, expected one number of examples"),
+        (
+            {"per_example": lambda p, x: jnp.sum(x)},
+            ValueError,
+            r"per_example: got a result of shape \(\), expected shape",
+        ),
+        ({"chunk_size": True}, TypeError, "chunk_size: got True, expected a whole number"),
+    ],
+)
+def test_wrong_arguments_of_the_mean_are_named(change, error, message):
+    with pytest.raises(error, match=message):
+        hessian_of_mean(
+            **({"per_example": lambda p, x: x @ p, "params": jnp.ones(4), "args": (jnp.ones((2, 4)),)} | change)
+        )
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        (
+            {"fun": lambda p: p},
+            TypeError,
+            r"fun: got a result of shape \(2,\).*, expected one real floating-point scalar",
+        ),
+        ({"params": np.ones(2, int)}, TypeError, "params: got dtype int64, expected real floating point"),
+        ({"args": 3}, TypeError, "args: got int, expected a tuple"),
+    ],
+)
+def test_wrong_arguments_of_the_hessian_are_named(change, error, message):
+    with pytest.raises(error, match=message):
+        hessian(**({"fun": lambda p: p @ p, "params": jnp.ones(2)} | change))
+
+
+def test_fisher_refuses_an_expectation_that_it_does_not_know():
+    params, x, _, t, _ = example()
+    with pytest.raises(TypeError, match=r"sample: got none, and the Fisher .* float64.*expected sample="):
+        fisher(network, student, params, (x, t))
+    with pytest.raises(TypeError, match="sample: got none, but a key"):
+        fisher(network, losses.squared_error, params, (x, t), key=jax.random.key(0))
+    with pytest.raises(TypeError, match="key: got NoneType, expected a JAX random key"):
+        fisher(network, student, params, (x, t), sample=lambda key, z: z)
+    with pytest.raises(TypeError, match="sample: got float, expected a function"):
+        fisher(network, student, params, (x, t), sample=1.0, key=jax.random.key(0))
+    with pytest.raises(ValueError, match="num_samples: got 0, expected 1 or more"):
+        fisher(network, student, params, (x, t), sample=lambda key, z: z, key=jax.random.key(0), num_samples=0)
+    with pytest.raises(ValueError, match=r"sample: got targets of shapes \[\(10,\)\], expected .* \[\(10, 3\)\]"):
+        fisher(network, student, params, (x, t), sample=lambda key, z: z[0], key=jax.random.key(0))
+
+
+def test_values_that_do_not_follow_their_chunk_are_refused():
+    matvec = hessian_of_mean(lambda p, x: p * jnp.ones(10), jnp.ones(()), (jnp.ones(10),), chunk_size=3)
+    with pytest.raises(ValueError, match=r"loss: got values of shape \(10,\) for 3 examples, expected one value"):
+        matvec(jnp.ones(()))
+
+
+def test_a_zero_weight_keeps_its_place_whatever_the_number_of_chunks():
+    """One example of weight 1 among zeros: the mean is that example's Hessian, wherever the chunks fall."""
+    values = lambda p, x: x * p**2 / 2
+    inputs = jnp.arange(1.0, 8.0)
+    for size in (2, 3, 5):
+        product = lambda w: hessian_of_mean(values, jnp.array(1.0), (inputs,), weights=w, chunk_size=size)(
+            jnp.array(1.0)
+        )
+        np.testing.assert_array_equal(jax.jit(jax.vmap(product))(jnp.eye(7)), inputs)

@@ -1,0 +1,391 @@
+"""Spectral density, trace and diagonal against closed forms for the very probes that were used, and over seeds."""
+
+import functools
+from typing import NamedTuple
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import losses, mlp, tree
+from mlp_jax.curvature.operators import hessian
+from mlp_jax.curvature.stochastic import Density, diagonal, rademacher_like, spectral_density, trace
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+SEEDS = 20
+
+
+def symmetric(eigenvalues, seed=0):
+    """A dense symmetric matrix with these eigenvalues, in a random basis."""
+    basis, _ = np.linalg.qr(np.random.default_rng(seed).standard_normal((len(eigenvalues),) * 2))
+    matrix = basis * np.asarray(eigenvalues, float) @ basis.T
+    return (matrix + matrix.T) / 2
+
+
+@functools.partial(jax.jit, static_argnames=("num_probes", "num_steps"))
+def densities_of(matrix, keys, num_probes, num_steps):
+    matvec = (lambda v: matrix * v) if matrix.ndim == 1 else (lambda v: matrix @ v)
+    of = functools.partial(spectral_density, matvec, jnp.zeros(len(matrix), matrix.dtype))
+    return jax.vmap(lambda key: of(key, num_probes=num_probes, num_steps=num_steps))(keys)
+
+
+def densities(matrix, seeds=SEEDS, num_probes=10, num_steps=90):
+    """One density per seed, computed together under jit and vmap; a vector stands for a diagonal matrix."""
+    keys = jax.random.split(jax.random.key(3), seeds)
+    return densities_of(jnp.asarray(matrix), keys, num_probes, num_steps)
+
+
+def probes(params, key, num_probes):
+    """The probes that an estimate with this key uses, as rows."""
+    rows = [tree.ravel(rademacher_like(k, params))[0] for k in jax.random.split(key, num_probes)]
+    return np.asarray(jnp.stack(rows))
+
+
+def check_nodes_within(density, eigenvalues):
+    """No node outside the spectrum, by rounding more; weights a probability for each seed and probe."""
+    nodes, weights = np.asarray(density.nodes), np.asarray(density.weights)
+    slack = 100 * np.finfo(nodes.dtype).eps * max(np.max(np.abs(eigenvalues)), 1e-300)
+    assert np.min(nodes) >= np.min(eigenvalues) - slack
+    assert np.max(nodes) <= np.max(eigenvalues) + slack
+    assert np.all(weights >= 0)
+    np.testing.assert_allclose(np.sum(weights, axis=-1), 1 / weights.shape[-2], rtol=1e-12)
+
+
+# The density: the traps of other tools, over seeds.
+
+
+def test_density_of_a_minimum_has_no_negative_node_though_steps_exceed_the_dimension():
+    eigenvalues = np.linspace(1, 10, 50)
+    density = densities(symmetric(eigenvalues))
+    assert density.nodes.shape == density.weights.shape == (SEEDS, 10, 50)
+    check_nodes_within(density, eigenvalues)
+
+
+def test_density_of_an_indefinite_diagonal_is_exact_from_each_probe():
+    eigenvalues = np.array([-7.0, -2.0, -0.5, 0.0, 1.0, 3.0, 4.0, 20.0])
+    density = densities(eigenvalues, num_probes=2)
+    np.testing.assert_allclose(density.nodes, np.tile(eigenvalues, (SEEDS, 2, 1)), atol=1e-13)
+    np.testing.assert_allclose(density.weights, 1 / 16, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "eigenvalues",
+    [[3.0], [0.0], [-1.0, 2.0], [1.0, 1.0], [-3.0, 0.0, 3.0], [2.0, 2.0, 5.0]],
+    ids=lambda values: " ".join(map(str, values)),
+)
+@pytest.mark.parametrize("num_steps", [1, 90])
+def test_density_in_one_two_and_three_dimensions(eigenvalues, num_steps):
+    density = densities(symmetric(eigenvalues, seed=4), num_steps=num_steps)
+    assert density.nodes.shape == (SEEDS, 10, min(num_steps, len(eigenvalues)))
+    check_nodes_within(density, eigenvalues)
+
+
+MULTIPLE = {
+    "identity": np.ones(50),
+    "zero": np.zeros(50),
+    "two values": np.repeat([1.0, 3.0], 25),
+    "multiplicity 5": np.repeat(np.arange(-4.0, 6.0), 5),
+    "hundred ten times": np.concatenate([np.full(10, 100.0), np.linspace(1, 40, 40)]),
+    "zeros and one below": np.concatenate([np.zeros(40), [-1e-4], np.linspace(1, 2, 9)]),
+    "graded": np.geomspace(1e-12, 1, 50),
+    "extremes": np.concatenate([[-3.0, 3.0], np.linspace(-1, 1, 48)]),
+}
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("basis", ["diagonal", "random"])
+@pytest.mark.parametrize("name", MULTIPLE)
+def test_breakdown_leaves_no_node_outside_the_spectrum(name, basis, dtype):
+    eigenvalues = MULTIPLE[name]
+    matrix = (np.diag(eigenvalues) if basis == "diagonal" else symmetric(eigenvalues)).astype(dtype)
+    density = densities(matrix, num_probes=2)
+    assert density.nodes.dtype == dtype
+    true = np.linalg.eigvalsh(matrix.astype(float))
+    nodes, weights = np.asarray(density.nodes, float), np.asarray(density.weights, float)
+    slack = 50 * np.finfo(dtype).eps * np.max(np.abs(eigenvalues))
+    assert np.min(nodes) >= np.min(true) - slack
+    assert np.max(nodes) <= np.max(true) + slack
+    # Mass sits on eigenvalues: with few distinct ones, every node of weight is one of them.
+    if name in ("identity", "zero", "two values", "multiplicity 5"):
+        distances = np.min(np.abs(nodes[..., None] - np.unique(eigenvalues)), axis=-1)
+        assert np.max(distances[weights > 1e-12]) < max(1e3 * slack, 1e-300)
+
+
+def test_absent_nodes_have_weight_zero():
+    density = densities(np.diag(np.repeat([1.0, 3.0], 25)), num_probes=2)
+    assert np.all(np.sum(np.asarray(density.weights) > 0, axis=-1) == 2)
+
+
+def test_negative_eigenvalue_beside_many_zeros_is_found():
+    """400 zero modes and one −1e-4: 101 distinct values, so that 101 steps end the space, with every one of them."""
+    eigenvalues = np.concatenate([np.zeros(400), [-1e-4], np.linspace(1, 2, 99)])
+    density = densities(eigenvalues, num_probes=1, num_steps=110)
+    check_nodes_within(density, eigenvalues)
+    assert np.max(np.abs(np.min(np.asarray(density.nodes), axis=-1) + 1e-4)) < 1e-10
+
+
+def test_spikes_of_a_large_spectrum_are_found():
+    spikes = np.array([-20.0, 40.0, 60.0, 100.0])
+    eigenvalues = np.concatenate([np.linspace(-1, 1, 1996), spikes])
+    density = densities(eigenvalues, num_probes=1, num_steps=60)
+    check_nodes_within(density, eigenvalues)
+    nodes, weights = np.asarray(density.nodes)[:, 0], np.asarray(density.weights)[:, 0]
+    found = np.abs(nodes) > 2
+    assert np.all(np.sum(found, axis=1) == 4)
+    np.testing.assert_allclose(nodes[found].reshape(SEEDS, 4), np.tile(spikes, (SEEDS, 1)), rtol=1e-12)
+    np.testing.assert_allclose(weights[found], 1 / 2000, rtol=1e-9)
+
+
+# The density: closed forms for the probes that were used.
+
+
+@pytest.mark.parametrize("num_steps", [3, 90])
+def test_moments_are_those_of_the_probes(num_steps):
+    """Gauss quadrature: exact for degrees below twice the number of steps."""
+    matrix, key = symmetric(np.linspace(-2, 5, 12)), jax.random.key(8)
+    density = jax.jit(
+        lambda k: spectral_density(
+            lambda v: jnp.asarray(matrix) @ v, jnp.zeros(12), k, num_probes=7, num_steps=num_steps
+        )
+    )(key)
+    z = probes(jnp.zeros(12), key, 7)
+    for degree in range(2 * num_steps if num_steps < 12 else 6):
+        by_probe = np.einsum("ni,ij,nj->n", z, np.linalg.matrix_power(matrix, degree), z) / 12
+        moment = density.expectation(lambda nodes: nodes**degree)
+        np.testing.assert_allclose(moment.value, np.mean(by_probe), rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(moment.stderr, np.std(by_probe, ddof=1) / np.sqrt(7), rtol=1e-9, atol=1e-12)
+
+
+def test_smoothed_density_is_the_exact_one_of_the_probes():
+    eigenvalues, key = np.linspace(-2, 5, 12), jax.random.key(8)
+    matrix, grid, width = symmetric(eigenvalues), np.linspace(-4, 7, 31), 0.4
+    values, vectors = np.linalg.eigh(matrix)
+    density = spectral_density(lambda v: jnp.asarray(matrix) @ v, jnp.zeros(12), key, num_probes=6)
+    gaussians = np.exp(-((grid[:, None] - values) ** 2) / (2 * width**2)) / (width * np.sqrt(2 * np.pi))
+    by_probe = (probes(jnp.zeros(12), key, 6) @ vectors) ** 2 / 12 @ gaussians.T
+    smooth = jax.jit(lambda d: d.smooth(jnp.asarray(grid), width))(density)
+    np.testing.assert_allclose(smooth.value, np.mean(by_probe, axis=0), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(smooth.stderr, np.std(by_probe, axis=0, ddof=1) / np.sqrt(6), rtol=1e-8, atol=1e-12)
+    np.testing.assert_array_equal(jax.jit(lambda d: d(jnp.asarray(grid), width))(density), smooth.value)
+
+
+def test_smoothed_density_is_positive_and_integrates_to_one():
+    density = densities(symmetric(np.linspace(-2, 5, 12)), seeds=1, num_steps=5)
+    grid = jnp.linspace(-10, 13, 2001)
+    curve = jax.vmap(lambda d: d(grid, 0.3))(density)[0]
+    assert np.min(curve) >= 0
+    np.testing.assert_allclose(np.trapezoid(curve, grid), 1, rtol=1e-12)
+
+
+def test_density_agrees_with_the_true_one_within_its_standard_error():
+    eigenvalues = np.concatenate([np.linspace(0, 1, 90), np.linspace(5, 8, 10)])
+    density = densities(symmetric(eigenvalues), seeds=40, num_steps=30)
+    grid = np.linspace(-1, 9, 21)
+    smooth = jax.jit(jax.vmap(lambda d: d.smooth(jnp.asarray(grid), 0.5)))(density)
+    true = np.mean(np.exp(-((grid[:, None] - eigenvalues) ** 2) / 0.5) / (0.5 * np.sqrt(2 * np.pi)), axis=1)
+    score = (np.asarray(smooth.value) - true) / np.asarray(smooth.stderr)
+    assert np.mean(np.abs(score) < 4) > 0.95
+
+
+def test_share_of_negative_eigenvalues():
+    density = jax.tree.map(
+        lambda x: x[0], densities(np.array([-7.0, -2.0, -0.5, 0.5, 1.0, 3.0, 4.0, 20.0]), num_probes=2)
+    )
+    estimate = density.expectation(lambda nodes: nodes < 0)
+    np.testing.assert_allclose(estimate.value, 3 / 8, rtol=1e-12)
+    np.testing.assert_allclose(estimate.stderr, 0, atol=1e-13)
+
+
+# Trace and diagonal.
+
+
+def test_trace_is_the_mean_over_its_probes():
+    matrix, key = symmetric(np.linspace(-2, 5, 12)), jax.random.key(1)
+    value, stderr = trace(lambda v: jnp.asarray(matrix) @ v, jnp.zeros(12), key, num_probes=9)
+    z = probes(jnp.zeros(12), key, 9)
+    samples = np.einsum("ni,ij,nj->n", z, matrix, z)
+    np.testing.assert_allclose(value, np.mean(samples), rtol=1e-13)
+    np.testing.assert_allclose(stderr, np.std(samples, ddof=1) / 3, rtol=1e-12)
+
+
+def test_trace_is_within_its_standard_error_and_that_follows_the_closed_form():
+    matrix = jnp.asarray(symmetric(np.linspace(-2, 5, 40)))
+    keys = jax.random.split(jax.random.key(0), 40)
+    values, errors = jax.jit(jax.vmap(lambda k: trace(lambda v: matrix @ v, jnp.zeros(40), k)))(keys)
+    assert np.mean(np.abs(np.asarray(values) - np.trace(matrix)) <= 4 * np.asarray(errors)) >= 0.95
+    variance = 2 * (np.sum(matrix**2) - np.sum(np.diag(matrix) ** 2)) / 100
+    np.testing.assert_allclose(np.mean(np.asarray(errors) ** 2), variance, rtol=0.1)
+    # The spread of 40 values: a chi-square of 39 degrees of freedom, of relative deviation 0.23.
+    np.testing.assert_allclose(np.var(values, ddof=1), variance, rtol=4 * np.sqrt(2 / 39))
+
+
+def test_diagonal_is_the_mean_over_its_probes():
+    matrix, key = symmetric(np.linspace(-2, 5, 12)), jax.random.key(1)
+    value, stderr = diagonal(lambda v: jnp.asarray(matrix) @ v, jnp.zeros(12), key, num_probes=9)
+    z = probes(jnp.zeros(12), key, 9)
+    samples = z * (z @ matrix)
+    np.testing.assert_allclose(value, np.mean(samples, axis=0), rtol=1e-12)
+    np.testing.assert_allclose(stderr, np.std(samples, axis=0, ddof=1) / 3, rtol=1e-11)
+
+
+def test_diagonal_is_within_its_standard_errors_and_those_follow_the_closed_form():
+    matrix = jnp.asarray(symmetric(np.linspace(-2, 5, 40)))
+    keys = jax.random.split(jax.random.key(0), 40)
+    values, errors = jax.jit(jax.vmap(lambda k: diagonal(lambda v: matrix @ v, jnp.zeros(40), k)))(keys)
+    assert np.mean(np.abs(np.asarray(values) - np.diag(matrix)) <= 4 * np.asarray(errors)) >= 0.99
+    variance = (np.sum(np.asarray(matrix) ** 2, axis=1) - np.diag(matrix) ** 2) / 100
+    np.testing.assert_allclose(np.mean(np.asarray(errors) ** 2, axis=0), variance, rtol=0.15)
+
+
+@pytest.mark.parametrize("estimate", [trace, diagonal])
+def test_a_diagonal_map_has_no_standard_error(estimate):
+    entries = jnp.asarray(np.random.default_rng(0).standard_normal(30))
+    keys = jax.random.split(jax.random.key(0), SEEDS)
+    value, stderr = jax.jit(jax.vmap(lambda k: estimate(lambda v: entries * v, jnp.zeros(30), k, num_probes=7)))(keys)
+    exact = np.sum(entries) if estimate is trace else np.asarray(entries)
+    np.testing.assert_allclose(value, np.broadcast_to(exact, value.shape), rtol=1e-14)
+    np.testing.assert_array_equal(stderr, 0)
+
+
+@pytest.mark.parametrize("estimate", [trace, diagonal])
+def test_one_probe_has_no_standard_error_to_give(estimate):
+    assert np.all(np.isnan(estimate(lambda v: v, jnp.zeros(3), jax.random.key(0), num_probes=1).stderr))
+    density = Density(jnp.zeros((1, 2)), jnp.full((1, 2), 0.5))
+    assert np.isnan(density.smooth(jnp.zeros(1), 1.0).stderr[0])
+
+
+# Contracts: pytrees, keys, transformations, memory.
+
+
+class Pair(NamedTuple):
+    weight: jax.Array
+    bias: jax.Array
+
+
+TREES = {
+    "dict": {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)},
+    "list of NamedTuples": [Pair(np.zeros((2, 2)), np.zeros(())), Pair(np.zeros(1), np.zeros((1, 2)))],
+}
+
+
+@pytest.mark.parametrize("kind", TREES)
+def test_any_pytree_gives_what_its_flat_vector_gives(kind):
+    params = jax.tree.map(lambda x: np.asarray(x, float), TREES[kind])
+    matrix = jnp.asarray(symmetric(np.linspace(-2, 5, 8)))
+    _, unravel = tree.ravel(params)
+    matvec = lambda v: unravel(matrix @ tree.ravel(v)[0])
+
+    @jax.jit
+    def estimates(p, key):
+        return spectral_density(matvec, p, key), trace(matvec, p, key), diagonal(matvec, p, key)
+
+    density, total, entries = estimates(params, jax.random.key(0))
+    z = probes(params, jax.random.key(0), 10)
+    np.testing.assert_allclose(density.nodes, np.tile(np.linspace(-2, 5, 8), (10, 1)), atol=1e-12)
+    np.testing.assert_allclose(
+        density.expectation(lambda x: x**2).value, np.mean(np.sum((z @ matrix) ** 2, axis=1)) / 8, rtol=1e-11
+    )
+    assert jax.tree.structure(entries.value) == jax.tree.structure(entries.stderr) == jax.tree.structure(params)
+    np.testing.assert_allclose(np.sum(tree.ravel(entries.value)[0]), total.value, rtol=1e-12)
+    np.testing.assert_allclose(total.value, np.trace(matrix), atol=4 * total.stderr)
+
+
+def network_loss(params, x, y):
+    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y))
+
+
+@pytest.mark.parametrize("of", [spectral_density, trace, diagonal])
+def test_a_second_call_with_the_same_functions_and_shapes_traces_nothing(of):
+    params = mlp.init(jax.random.key(0), (4, 5, 3))
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=1)
+    def estimate(p, key, x, y):
+        return of(hessian(network_loss, p, (x, y)), p, key, num_probes=2)
+
+    for seed in range(3):
+        x = jax.random.normal(jax.random.key(seed), (6, 4))
+        estimate(params, jax.random.key(seed), x, jnp.array([0, 1, 2, 0, 1, 2]))
+
+
+def test_density_of_a_network_is_that_of_its_matrix_at_many_points_at_once():
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.standard_normal((6, 3))), jnp.array([0, 1, 1, 0, 1, 0])
+    _, unravel = tree.ravel(mlp.init(jax.random.key(0), (3, 2)))
+
+    @jax.jit
+    @jax.vmap
+    def compare(vector):
+        density = spectral_density(hessian(network_loss, unravel(vector), (x, y)), unravel(vector), jax.random.key(2))
+        return density, jax.hessian(lambda v: network_loss(unravel(v), x, y))(vector)
+
+    density, matrices = compare(jnp.asarray(rng.standard_normal((3, 8))))
+    z = probes(unravel(jnp.zeros(8)), jax.random.key(2), 10)
+    for i, matrix in enumerate(np.asarray(matrices)):
+        of_point = jax.tree.map(lambda leaf: leaf[i], density)
+        check_nodes_within(of_point, np.linalg.eigvalsh(matrix))
+        cubes = np.einsum("ni,ij,nj->n", z, np.linalg.matrix_power(matrix, 3), z) / 8
+        np.testing.assert_allclose(np.sum(of_point.weights * of_point.nodes**3), np.mean(cubes), rtol=1e-11)
+
+
+def test_the_same_key_gives_the_same_numbers_and_another_gives_others():
+    matrix = jnp.asarray(symmetric(np.linspace(-2, 5, 12)))
+    of = jax.jit(lambda k: spectral_density(lambda v: matrix @ v, jnp.zeros(12), k))
+    chex.assert_trees_all_equal(of(jax.random.key(0)), of(jax.random.key(0)))
+    assert np.any(np.asarray(of(jax.random.key(0)).weights) != np.asarray(of(jax.random.key(1)).weights))
+
+
+@pytest.mark.parametrize("of", [spectral_density, trace, diagonal])
+def test_memory_does_not_grow_with_the_probes(of):
+    def temporary_bytes(num_probes):
+        make = lambda v, k: of(lambda u: 2 * u, v, k, num_probes=num_probes)
+        compiled = jax.jit(make).lower(jnp.zeros(1000), jax.random.key(0)).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    # A few numbers a probe may stay (its key, its nodes and weights), not a vector of 1000.
+    assert temporary_bytes(1050) - temporary_bytes(50) < 1000 * 8 * 400
+
+
+def test_trace_can_be_differentiated():
+    """d/ds tr(diag(s²)) = 2s."""
+    gradient = jax.grad(lambda s: trace(lambda v: s**2 * v, jnp.zeros(3), jax.random.key(0)).value)
+    np.testing.assert_allclose(jax.jit(gradient)(jnp.array([1.0, 2.0, 3.0])), [2.0, 4.0, 6.0], rtol=1e-13)
+
+
+# Errors: what, got, expected, before anything is compiled.
+
+
+@pytest.mark.parametrize("of", [spectral_density, trace, diagonal])
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"matvec": 3}, TypeError, "matvec: got int, expected a function vector -> vector"),
+        ({"matvec": lambda v: v[:1]}, TypeError, r"matvec: got a result of float64\[1\] .*, expected .* float64\[2\]"),
+        ({"matvec": lambda v: [v]}, TypeError, r"matvec: got a result of .*PyTreeDef\(\[\*\]\), expected"),
+        ({"matvec": lambda v: v.astype(int)}, TypeError, r"matvec: got a result of int64\[2\]"),
+        ({"params": np.ones(2, int)}, TypeError, "params: got dtype int64, expected real floating point"),
+        ({"params": {}}, ValueError, "params: got an empty pytree"),
+        ({"key": 0}, TypeError, "key: got int, expected a JAX random key"),
+        ({"num_probes": 0}, ValueError, "num_probes: got 0, expected 1 or more"),
+        ({"num_probes": 2.5}, TypeError, "num_probes: got 2.5, expected a whole number"),
+    ],
+)
+def test_wrong_arguments_are_named(of, change, error, message):
+    given = {"matvec": lambda v: v, "params": np.ones(2), "key": jax.random.key(0)} | change
+    with pytest.raises(error, match=message):
+        of(given.pop("matvec"), given.pop("params"), given.pop("key"), **given)
+
+
+def test_wrong_arguments_of_the_density_are_named():
+    with pytest.raises(ValueError, match="num_steps: got 0, expected 1 or more"):
+        spectral_density(lambda v: v, jnp.ones(2), jax.random.key(0), num_steps=0)
+    density = Density(jnp.zeros((1, 2)), jnp.full((1, 2), 0.5))
+    for width in (0.0, -1.0, np.nan, np.inf):
+        with pytest.raises(ValueError, match=r"width: got .*, expected a finite number above 0"):
+            density(jnp.zeros(3), width)
+    with pytest.raises(TypeError, match="grid: got dtype int64, expected real floating"):
+        density(np.arange(3), 1.0)
