@@ -77,9 +77,9 @@ def hessian_of_mean(
 
     H = Σ wᵢ ∇²ℓᵢ / Σ wᵢ with ℓ = per_example(params, *args). With a `chunk_size`, products visit the examples so
     many at a time and keep nothing in between: beyond the data, memory is that of one chunk, whatever the number
-    of examples, and a product costs about one and a half gradients. Without one the gradient is linearised once, here, as in
-    `hessian`: faster products, memory that grows with the data. The result does not depend on the chunk size
-    beyond rounding: a last chunk that is not full is filled with examples of weight 0.
+    of examples, and a product costs about one and a half gradients. Without one the gradient is linearised once,
+    here, as in `hessian`: faster products, memory that grows with the data. The result does not depend on the chunk
+    size beyond rounding: a last chunk that is not full is filled with examples of weight 0.
 
     A penalty is not a mean over examples: add the product of its own `hessian`.
 
