@@ -1,0 +1,499 @@
+"""Eigenpairs: what other tools miss, repeat or invent comes out right; a pair that has not converged says so."""
+
+from typing import NamedTuple
+
+import chex
+import equinox
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlp_jax import tree
+from mlp_jax.curvature import hessian
+from mlp_jax.curvature.krylov import eigenpairs
+
+SEEDS = 20
+TOLERANCE = 1e-8
+
+
+def rotated(spectrum, seed=0):
+    """A symmetric matrix with the given spectrum in a random basis."""
+    size = len(spectrum)
+    basis = np.linalg.qr(np.random.default_rng(seed).normal(size=(size, size)))[0]
+    matrix = basis * np.asarray(spectrum, dtype=float) @ basis.T
+    return jnp.asarray((matrix + matrix.T) / 2)
+
+
+def product(matrix):
+    return lambda v: matrix @ v
+
+
+def ends(spectrum, smallest, largest):
+    spectrum = np.sort(spectrum)
+    return np.concatenate([spectrum[:smallest], spectrum[len(spectrum) - largest :]])
+
+
+def as_matrix(vectors):
+    """Rows (k, P) of a pytree with a leading axis."""
+    return np.asarray(jax.vmap(lambda v: tree.ravel(v)[0])(vectors))
+
+
+def require_true(pairs, matrix, spectrum, smallest, largest, tolerance=TOLERANCE):
+    """All flags set, and values, vectors and residuals are what numpy says."""
+    matrix, norm = np.asarray(matrix), np.max(np.abs(spectrum))
+    rows = as_matrix(pairs.vectors)
+    assert pairs.complete
+    assert np.all(pairs.converged)
+    np.testing.assert_allclose(pairs.values, ends(spectrum, smallest, largest), atol=max(tolerance * norm, 1e-300))
+    np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-12)
+    recomputed = np.linalg.norm(rows @ matrix - np.asarray(pairs.values)[:, None] * rows, axis=1)
+    np.testing.assert_allclose(pairs.residuals, recomputed, atol=1e-13 * max(norm, 1e-300))
+    assert np.all(recomputed <= tolerance * norm + 1e-13 * norm)
+
+
+# --- Where other tools go wrong ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1000], ids=["lanczos", "dense"])
+def test_extreme_eigenvalues_of_opposite_sign_are_both_found_for_every_seed(x64, dense_limit):
+    spectrum = np.concatenate([[-3, 3], np.linspace(-0.5, 0.5, 98)])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for seed in range(SEEDS):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=1, largest=1, dense_limit=dense_limit)
+        require_true(pairs, matrix, spectrum, 1, 1)
+        assert pairs.method == ("dense" if dense_limit else "lanczos")
+
+
+def test_one_small_negative_eigenvalue_among_400_zeros_is_found_for_every_seed(x64):
+    spectrum = np.concatenate([[-1e-4], np.zeros(400), np.random.default_rng(0).uniform(0.5, 2, 99)])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for seed in range(SEEDS):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=1, dense_limit=0)
+        require_true(pairs, matrix, spectrum, 1, 0)
+        assert abs(pairs.values[0] + 1e-4) < 1e-10
+
+
+def test_a_dominant_eigenvalue_is_returned_once(x64):
+    spectrum = np.concatenate([np.arange(100, 0, -10)[[0]], [40.0, 30.0, 25.0, 20.0], np.linspace(0, 10, 195)])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for seed in range(SEEDS):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), largest=10, dense_limit=0)
+        require_true(pairs, matrix, spectrum, 0, 10)
+        assert np.sum(np.asarray(pairs.values) > 99) == 1
+
+
+def test_no_value_lies_outside_the_spectrum_of_a_minimum_with_a_basis_beyond_the_dimension(x64):
+    spectrum = np.linspace(1, 10, 50)
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for seed in range(SEEDS):
+        pairs = eigenpairs(
+            matvec,
+            matrix[0],
+            jax.random.key(seed),
+            smallest=5,
+            largest=5,
+            basis_size=90,
+            tolerance=1e-12,
+            dense_limit=0,
+        )
+        require_true(pairs, matrix, spectrum, 5, 5)
+        assert np.min(pairs.values) >= 1 - 1e-12
+        assert np.max(pairs.values) <= 10 + 1e-12
+
+
+@pytest.mark.parametrize("basis_size", [None, 60])
+def test_eigenvalues_of_multiplicity_five_are_returned_five_times(x64, basis_size):
+    spectrum = np.concatenate([[-2.0] * 5, [7.0] * 5, np.linspace(0, 5, 190)])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for seed in range(SEEDS):
+        pairs = eigenpairs(
+            matvec, matrix[0], jax.random.key(seed), smallest=7, largest=6, basis_size=basis_size, dense_limit=0
+        )
+        require_true(pairs, matrix, spectrum, 7, 6)
+
+
+def test_fewer_copies_than_the_multiplicity_can_be_asked_for(x64):
+    spectrum = np.concatenate([[1e-3] * 48, np.linspace(0.01, 3, 200)])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for seed in range(3):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=10, largest=2, dense_limit=0)
+        require_true(pairs, matrix, spectrum, 10, 2)
+
+
+def test_a_vector_that_the_first_start_lacks_is_found(x64):
+    """The first vector has no part at all in the lowest eigenvector: only the search of the complement sees it."""
+    size, key = 120, jax.random.key(3)
+    start = jax.random.normal(jax.random.fold_in(key, 0), (size,), jnp.float64)
+    lowest = np.random.default_rng(0).normal(size=size)
+    lowest -= start * (start @ lowest) / (start @ start)
+    lowest /= np.linalg.norm(lowest)
+    basis = np.linalg.qr(np.column_stack([lowest, np.random.default_rng(1).normal(size=(size, size - 1))]))[0]
+    spectrum = np.concatenate([[-5.0], np.linspace(1, 10, size - 1)])
+    matrix = jnp.asarray(basis * spectrum @ basis.T)
+    matvec = product(matrix)
+    pairs = eigenpairs(matvec, matrix[0], key, smallest=2, largest=1, dense_limit=0)
+    require_true(pairs, matrix, spectrum, 2, 1)
+
+
+def test_spikes_above_a_two_thousand_dimensional_bulk_are_found(x64):
+    generator = np.random.default_rng(0)
+    spectrum = np.concatenate([generator.normal(size=1990) * 1e-2, [-1, -0.6, -0.3, 0.5, 1, 2, 4, 8, 16, 32]])
+    diagonal = jnp.asarray(generator.permutation(spectrum))
+    matvec = lambda v: diagonal * v
+    for seed in range(SEEDS):
+        pairs = eigenpairs(matvec, diagonal, jax.random.key(seed), smallest=3, largest=7)
+        assert pairs.method == "lanczos"
+        assert pairs.num_matvecs < 200
+        require_true(pairs, jnp.diag(diagonal), spectrum, 3, 7)
+
+
+# --- Breakdown and small dimensions ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1000])
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_dimensions_one_two_three_give_any_split_of_the_spectrum(x64, size, dense_limit):
+    spectrum = np.array([-1.0, 0.5, 2.0])[:size]
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for smallest in range(size + 1):
+        for largest in range(size + 1 - smallest):
+            if smallest + largest:
+                pairs = eigenpairs(
+                    matvec,
+                    matrix[0],
+                    jax.random.key(0),
+                    smallest=smallest,
+                    largest=largest,
+                    dense_limit=dense_limit,
+                )
+                require_true(pairs, matrix, spectrum, smallest, largest)
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1000])
+@pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
+def test_multiples_of_the_identity_have_one_eigenvalue_many_times(x64, value, dense_limit):
+    matrix = value * jnp.eye(40)
+    matvec = product(matrix)
+    for seed in range(3):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=6, largest=5, dense_limit=dense_limit)
+        require_true(pairs, matrix, np.full(40, value), 6, 5)
+
+
+def test_the_whole_spectrum_can_be_asked_for(x64):
+    spectrum = np.random.default_rng(0).normal(size=30)
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for dense_limit in (0, 1):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(0), smallest=20, largest=10, dense_limit=dense_limit)
+        assert pairs.method == ("dense" if dense_limit else "lanczos")
+        require_true(pairs, matrix, spectrum, 20, 10)
+
+
+def test_an_invariant_subspace_found_early_is_not_the_end(x64):
+    """Three distinct eigenvalues: every starting vector is exhausted after three products."""
+    spectrum = np.repeat([-1.0, 0.0, 2.0], [10, 80, 10])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for seed in range(SEEDS):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=12, largest=3, dense_limit=0)
+        require_true(pairs, matrix, spectrum, 12, 3)
+
+
+# --- Agreement ---------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6), st.integers(1, 24), st.data())
+@settings(max_examples=6, deadline=None)
+def test_values_agree_with_numpy_on_random_symmetric_operators_of_pytrees(seed, size, data):
+    with jax.enable_x64(True):
+        generator = np.random.default_rng(seed)
+        matrix = generator.integers(-3, 4, (size, size)).astype(float)
+        matrix = jnp.asarray(matrix + matrix.T)
+        cut = data.draw(st.integers(0, size - 1))
+        params = {"b": jnp.zeros(size - cut), "a": [jnp.zeros((1, cut))]}
+        smallest = data.draw(st.integers(0, size))
+        largest = data.draw(st.integers(0 if smallest else 1, size - smallest) if smallest < size else st.just(0))
+
+        def matvec(v):
+            vector, unravel = tree.ravel(v)
+            return unravel(matrix @ vector)
+
+        pairs = eigenpairs(matvec, params, jax.random.key(seed), smallest=smallest, largest=largest, dense_limit=0)
+        require_true(pairs, matrix, np.linalg.eigvalsh(matrix), smallest, largest)
+
+
+@pytest.mark.parametrize("basis_size", [34, 150])
+def test_restarts_change_the_cost_and_not_the_answer(x64, basis_size):
+    spectrum = np.geomspace(1e-3, 1, 300)
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    pairs = eigenpairs(
+        matvec, matrix[0], jax.random.key(0), smallest=3, largest=4, basis_size=basis_size, dense_limit=0
+    )
+    require_true(pairs, matrix, spectrum, 3, 4)
+
+
+def test_products_are_counted_as_they_are_made(x64):
+    calls = []
+
+    def matvec(v):
+        jax.debug.callback(lambda _: calls.append(1), v[0])
+        return jnp.arange(60.0) * v
+
+    for dense_limit in (0, 60):
+        calls.clear()
+        pairs = eigenpairs(matvec, jnp.zeros(60), jax.random.key(0), smallest=2, largest=1, dense_limit=dense_limit)
+        jax.block_until_ready(pairs)
+        jax.effects_barrier()
+        assert len(calls) == pairs.num_matvecs
+
+
+# --- Any pytree of params ----------------------------------------------------------------------------------------
+
+
+class Pair(NamedTuple):
+    first: jax.Array
+    second: jax.Array
+
+
+class Net(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return nn.Dense(1)(nn.tanh(nn.Dense(3)(x)))
+
+
+def flax_case():
+    net, x = Net(), jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
+    return lambda p: jnp.mean((net.apply(p, x)[:, 0] - 0.3) ** 2), net.init(jax.random.key(0), x.astype(jnp.float32))
+
+
+def equinox_case():
+    params, rest = equinox.partition(equinox.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), equinox.is_array)
+    x = jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
+    return lambda p: jnp.mean((jax.vmap(equinox.combine(p, rest))(x)[:, 0] - 0.3) ** 2), params
+
+
+CASES = {
+    "dict": lambda: (lambda p: jnp.sum(p["a"] ** 2) * jnp.sum(jnp.sin(p["b"])), {"a": jnp.ones(2), "b": jnp.ones(3)}),
+    "list": lambda: (lambda p: p[0] ** 3 * jnp.sum(p[1] ** 2), [jnp.array(2.0), jnp.ones((2, 2))]),
+    "NamedTuple": lambda: (lambda p: jnp.sum(jnp.exp(p.first)) * p.second**2, Pair(jnp.ones(3), jnp.array(0.5))),
+    "flax": flax_case,
+    "equinox": equinox_case,
+}
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1000])
+@pytest.mark.parametrize("case", CASES)
+def test_pairs_of_any_pytree_are_those_of_its_matrix(x64, case, dense_limit):
+    fun, params = CASES[case]()
+    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
+    vector, unravel = tree.ravel(params)
+    matrix = jax.jit(jax.hessian(lambda v: fun(unravel(v))))(vector)
+    matvec = jax.jit(lambda p: hessian(fun, p))(params)
+    pairs = eigenpairs(matvec, params, jax.random.key(0), smallest=2, largest=2, dense_limit=dense_limit)
+    assert jax.tree.structure(pairs.vectors) == jax.tree.structure(params)
+    chex.assert_trees_all_equal_shapes(jax.tree.map(lambda v: v[0], pairs.vectors), params)
+    require_true(pairs, matrix, np.linalg.eigvalsh(matrix), 2, 2)
+
+
+def test_same_key_same_bits(x64):
+    matrix = rotated(np.geomspace(1e-2, 1, 80))
+    matvec = product(matrix)
+    first, second = (
+        eigenpairs(matvec, matrix[0], jax.random.key(7), smallest=2, largest=2, dense_limit=0) for _ in range(2)
+    )
+    chex.assert_trees_all_equal(first, second)
+
+
+# --- Precision and budget ----------------------------------------------------------------------------------------
+
+
+def test_what_has_not_converged_is_flagged(x64):
+    spectrum = np.linspace(0, 1, 400)
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for budget in (4, 5, 20, 60):
+        pairs = eigenpairs(
+            matvec, matrix[0], jax.random.key(0), smallest=1, largest=1, max_matvecs=budget, dense_limit=0
+        )
+        rows = as_matrix(pairs.vectors)
+        true = np.linalg.norm(rows @ np.asarray(matrix) - np.asarray(pairs.values)[:, None] * rows, axis=1)
+        np.testing.assert_allclose(pairs.residuals, true, atol=1e-13)
+        assert pairs.num_matvecs <= budget
+        assert not pairs.complete
+        assert not np.any(pairs.converged)
+
+
+def test_a_budget_below_the_dimension_is_kept_where_the_matrix_would_be_built(x64):
+    matrix = rotated(np.linspace(0, 1, 100))
+    matvec = product(matrix)
+    pairs = eigenpairs(matvec, matrix[0], jax.random.key(0), largest=1, max_matvecs=50)
+    assert pairs.method == "lanczos"
+    assert pairs.num_matvecs <= 50
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1000])
+def test_float32_stays_float32_and_does_not_claim_what_it_cannot_have(dense_limit):
+    matrix = rotated(np.concatenate([[-3.0, 3.0], np.linspace(-1, 1, 98)])).astype(jnp.float32)
+    matvec = product(matrix)
+    for tolerance, reachable in ((1e-5, True), (1e-12, False)):
+        pairs = eigenpairs(
+            matvec,
+            matrix[0],
+            jax.random.key(0),
+            smallest=1,
+            largest=1,
+            tolerance=tolerance,
+            dense_limit=dense_limit,
+        )
+        assert pairs.values.dtype == pairs.residuals.dtype == pairs.vectors.dtype == jnp.float32
+        np.testing.assert_allclose(pairs.values, [-3, 3], atol=1e-5)
+        assert bool(np.all(pairs.converged)) == reachable
+        assert pairs.num_matvecs < 200
+
+
+def test_a_float64_matvec_of_float32_params_computes_in_float64(x64):
+    matrix = rotated(np.linspace(0, 1, 50))
+    pairs = eigenpairs(
+        lambda v: matrix @ v.astype(jnp.float64), jnp.zeros(50, jnp.float32), jax.random.key(0), largest=2
+    )
+    require_true(pairs, matrix, np.linspace(0, 1, 50), 0, 2)
+
+
+def test_leaves_of_several_dtypes_keep_them(x64):
+    params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(3, jnp.float64), "c": jnp.ones(1, jnp.bfloat16)}
+    fun = lambda p: sum(jnp.sum(leaf.astype(jnp.float64) ** 2) for leaf in jax.tree.leaves(p))
+    pairs = eigenpairs(hessian(fun, params), params, jax.random.key(0), largest=1, dense_limit=0)
+    assert jax.tree.map(lambda x: x.dtype, pairs.vectors) == jax.tree.map(lambda x: x.dtype, params)
+    np.testing.assert_allclose(pairs.values, [2.0], atol=1e-2)
+
+
+def test_near_the_rounding_of_float64_the_flags_are_still_true(x64):
+    spectrum = np.geomspace(1e-6, 1e6, 200)
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    for tolerance in (1e-13, 1e-14, 1e-15, 1e-17):
+        pairs = eigenpairs(matvec, matrix[0], jax.random.key(0), largest=3, tolerance=tolerance, dense_limit=0)
+        flags = np.asarray(pairs.residuals) <= tolerance * np.max(np.abs(pairs.values)) * (1 + 1e-12)
+        np.testing.assert_array_equal(pairs.converged, flags)
+        assert pairs.num_matvecs < 500
+
+
+# --- Compilation -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1000])
+def test_a_second_call_with_the_same_matvec_traces_and_compiles_nothing(x64, dense_limit):
+    matrix = rotated(np.linspace(0, 1, 70))
+    traced = []
+
+    def matvec(v):
+        traced.append(1)
+        return matrix @ v
+
+    def call(seed):
+        return eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=2, largest=1, dense_limit=dense_limit)
+
+    call(0)
+    assert len(traced) == 1
+    with jax.log_compiles(False), count_compilations() as compilations:
+        call(0)
+    assert len(traced) == 1
+    assert compilations == []
+
+
+class count_compilations:
+    """List the names of what is compiled meanwhile."""
+
+    def __enter__(self):
+        self.active, names = True, []
+
+        def listener(event, duration, **kwargs):
+            if self.active and "backend_compile" in event:
+                names.append(event)
+
+        jax.monitoring.register_event_duration_secs_listener(listener)
+        return names
+
+    def __exit__(self, *_):
+        self.active = False
+
+
+def test_data_of_the_matvec_are_arguments_of_the_program_and_not_constants(x64):
+    from mlp_jax.curvature import krylov_space
+
+    matrix = rotated(np.linspace(0, 1, 70))
+    operator = krylov_space.trace(product(matrix), matrix[0])
+    assert [c.shape for c in operator.constants] == [(70, 70)]
+    linear = hessian(lambda x, m: x @ m @ x / 2, matrix[0], args=(matrix,))
+    operator = krylov_space.trace(linear, matrix[0])
+    assert (70, 70) in [c.shape for c in operator.constants]
+    assert krylov_space.trace(linear, matrix[0]).program == operator.program
+
+
+def test_pairs_are_a_pytree():
+    pairs = eigenpairs(lambda v: 2 * v, jnp.ones(3), jax.random.key(0), largest=1)
+    doubled = jax.tree.map(lambda x: x * 2 if x.dtype != bool else x, pairs)
+    assert doubled.method == "dense"
+    np.testing.assert_allclose(doubled.values, [4.0], rtol=1e-6)
+
+
+# --- Errors ------------------------------------------------------------------------------------------------------
+
+DOUBLE = lambda v: 2 * v
+ERRORS = {
+    "matvec": ((3, jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got int, expected a function"),
+    "params": ((DOUBLE, jnp.arange(3)), {"largest": 1}, TypeError, "params: got dtype int"),
+    "empty": ((DOUBLE, {}), {"largest": 1}, ValueError, "params: got an empty pytree"),
+    "none": ((DOUBLE, jnp.ones(3)), {}, ValueError, r"smallest \+ largest: got 0 \+ 0, expected between 1 and .* 3"),
+    "many": ((DOUBLE, jnp.ones(3)), {"smallest": 2, "largest": 2}, ValueError, r"got 2 \+ 2, expected between 1 and"),
+    "negative": ((DOUBLE, jnp.ones(3)), {"smallest": -1, "largest": 2}, ValueError, "smallest: got -1, expected an"),
+    "fraction": ((DOUBLE, jnp.ones(3)), {"largest": 1.5}, TypeError, "largest: got float, expected an integer"),
+    "tolerance": ((DOUBLE, jnp.ones(3)), {"largest": 1, "tolerance": 0.0}, ValueError, "tolerance: got 0.0, expected"),
+    "budget": ((DOUBLE, jnp.ones(3)), {"largest": 2, "max_matvecs": 3}, ValueError, "max_matvecs: got 3, expected at"),
+    "basis": (
+        (DOUBLE, jnp.ones(99)),
+        {"largest": 9, "basis_size": 9},
+        ValueError,
+        "basis_size: got 9, expected at .*38",
+    ),
+    "structure": ((lambda v: (v,), jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got a result of structure"),
+    "shape": ((lambda v: v[:2], jnp.ones(3)), {"largest": 1}, TypeError, r"matvec: got a result of shape \(2,\)"),
+    "nan dense": ((lambda v: v * jnp.nan, jnp.ones(3)), {"largest": 1}, ValueError, "matvec: got NaN or infinity"),
+    "nan lanczos": (
+        (lambda v: v * jnp.nan, jnp.ones(3)),
+        {"largest": 1, "dense_limit": 0},
+        ValueError,
+        "matvec: got NaN or infinity",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", ERRORS)
+def test_errors_say_what_was_got_and_expected(case):
+    (matvec, params), options, error, message = ERRORS[case]
+    with pytest.raises(error, match=message):
+        eigenpairs(matvec, params, jax.random.key(0), **options)
+
+
+def test_a_key_is_required():
+    with pytest.raises(TypeError, match="key: got int, expected a JAX random key"):
+        eigenpairs(DOUBLE, jnp.ones(3), 0, largest=1)
+
+
+def test_calls_under_jit_are_refused():
+    with pytest.raises(TypeError, match="expected concrete ones; call eigenpairs outside jit"):
+        jax.jit(lambda p: eigenpairs(DOUBLE, p, jax.random.key(0), largest=1))(jnp.ones(3))
+    with pytest.raises(TypeError, match="expected concrete ones; call eigenpairs outside jit"):
+        jax.jit(lambda a: eigenpairs(lambda v: a * v, jnp.ones(3), jax.random.key(0), largest=1))(jnp.ones(3))
