@@ -49,8 +49,8 @@ class Eigenpairs:
     converged
         (k,) residual ≤ tolerance · ‖H‖, with ‖H‖ the largest |Ritz value|.
     complete
-        Whether a random vector in the orthogonal complement found no eigenvalue beyond those returned (always
-        when the method is "dense"); that could be a copy of a multiple eigenvalue, or one that the first vector barely contained.
+        Whether a random vector in the orthogonal complement found no eigenvalue beyond those returned, such as a
+        copy of a multiple eigenvalue, or one that the first vector barely contained. Always when `method` is "dense".
     num_matvecs
         Products used, the k for `residuals` among them.
     method
@@ -99,15 +99,16 @@ def eigenpairs(
     value is returned twice unless it has that multiplicity. One starting vector sees one vector of every eigenspace,
     so that after convergence a fresh random vector, orthogonal to the whole basis, is followed until nothing beyond
     the wanted values can be left in the complement (residual of its extreme Ritz values, and the failure probability
-    of Kuczyński and Woźniakowski, 1e-3, where no restart was needed); what it finds joins the basis, and the search is repeated. It costs a few
-    products where the ends are separated from the rest. Then one product for each vector returned gives the true
-    residual. A pair counts as converged only by that.
+    of Kuczyński and Woźniakowski, 1e-3, where no restart was needed); what it finds joins the basis, and the search is
+    repeated. It costs a few products where the ends are separated from the rest. Then one product for each vector
+    returned gives the true residual. A pair counts as converged only by that.
 
     Where P is at most `dense_limit`, or at most six times the number of wanted pairs, and P products are allowed, the
     matrix is built and LAPACK used instead.
 
     A host loop around compiled steps: they are traced once for each matvec object, shapes and dtype, and data that the
-    matvec closes over are passed as arguments, not compiled in. It computes in the dtype of params (float64 is
+    matvec closes over are passed as arguments, not compiled in. A `jax.tree_util.Partial(function, *data)` is traced
+    once for each function: new data of the same shapes, such as the next point of a trajectory, compile nothing. It computes in the dtype of params (float64 is
     recommended), or that of the products where it is wider; a tolerance below what the dtype permits ends with
     `converged` False. Memory: two bases of `basis_size` · P numbers (8 bytes each in float64); dense, 6 · 8 P² bytes.
 
