@@ -412,7 +412,6 @@ def test_state_of_flax_nnx():
 
 @pytest.mark.implicit_promotion
 def test_arrays_of_equinox():
-    equinox = pytest.importorskip("equinox")
     module = equinox.nn.MLP(4, CLASSES, 4, 1, activation=jnp.tanh, key=jax.random.key(0), dtype=float)
     arrays, rest = equinox.partition(module, equinox.is_inexact_array)
     check_model(lambda a, inputs: jax.vmap(equinox.combine(a, rest))(inputs), arrays)

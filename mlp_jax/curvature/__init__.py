@@ -1,26 +1,51 @@
 """Curvature of any function of any pytree: knows no network and no optimiser.
 
-- `hessian`: the Hessian as a linear map on pytrees
+As linear maps on pytrees:
+
+- `hessian`, `hessian_of_mean`: the Hessian; of a mean over examples, streaming over them
+- `ggn`, `fisher`, `empirical_fisher`: the Gauss–Newton and Fisher matrices
+
+Of the whole matrix:
+
 - `dense_hessian`: the Hessian as a matrix
 - `inertia`: signs of the eigenvalues of a symmetric matrix, with an error bound
-- `quadratic_model`, `taylor_remainder`: the second-order Taylor model, and what it leaves out
-- `rounding_unit`: the precision that a function really computes in
+
+From products alone:
+
+- `eigenpairs`: eigenpairs at both ends of a spectrum, each with its residual
+- `spectral_density`, `trace`, `diagonal`: estimates with their standard errors
+
+And `quadratic_model`, `taylor_remainder`, `log_log_slope`: the second-order Taylor model, and what it leaves out;
+`rounding_unit`: the precision that a function really computes in.
 """
 
+from mlp_jax.curvature.krylov import Eigenpairs, eigenpairs
 from mlp_jax.curvature.matrices import dense_hessian
-from mlp_jax.curvature.operators import hessian
+from mlp_jax.curvature.operators import empirical_fisher, fisher, ggn, hessian, hessian_of_mean
 from mlp_jax.curvature.precision import rounding_unit
 from mlp_jax.curvature.signs import Inertia, inertia
+from mlp_jax.curvature.stochastic import Density, Estimate, diagonal, spectral_density, trace
 from mlp_jax.curvature.taylor import TaylorRemainder, log_log_slope, quadratic_model, taylor_remainder
 
 __all__ = [
+    "Density",
+    "Eigenpairs",
+    "Estimate",
     "Inertia",
     "TaylorRemainder",
     "dense_hessian",
+    "diagonal",
+    "eigenpairs",
+    "empirical_fisher",
+    "fisher",
+    "ggn",
     "hessian",
+    "hessian_of_mean",
     "inertia",
     "log_log_slope",
     "quadratic_model",
     "rounding_unit",
+    "spectral_density",
     "taylor_remainder",
+    "trace",
 ]

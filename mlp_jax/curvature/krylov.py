@@ -108,7 +108,8 @@ def eigenpairs(
 
     A host loop around compiled steps: they are traced once for each matvec object, shapes and dtype, and data that the
     matvec closes over are passed as arguments, not compiled in. A `jax.tree_util.Partial(function, *data)` is traced
-    once for each function: new data of the same shapes, such as the next point of a trajectory, compile nothing. It computes in the dtype of params (float64 is
+    once for each function: new data of the same shapes, such as the next point of a trajectory, compile nothing. It
+    computes in the dtype of params (float64 is
     recommended), or that of the products where it is wider; a tolerance below what the dtype permits ends with
     `converged` False. Memory: two bases of `basis_size` · P numbers (8 bytes each in float64); dense, 6 · 8 P² bytes.
 

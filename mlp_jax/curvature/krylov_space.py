@@ -32,6 +32,7 @@ class Program(NamedTuple):
     """What is compiled for: the traced product, the leaves that it takes, and the dtype to compute in."""
 
     jaxpr: Any
+    num_closed_over: int
     shapes: tuple[tuple[int, ...], ...]
     dtypes: tuple[Any, ...]
     dtype: Any
@@ -56,7 +57,8 @@ class Operator(NamedTuple):
 def trace(matvec: Callable[[PyTree], PyTree], params: PyTree) -> Operator:
     """Trace a matvec once for each function object, shapes and dtype, data that it closes over kept outside.
 
-    `jax.jit` holds the trace for as long as the function lives, so that a second call finds the same jaxpr.
+    `jax.jit` holds the trace for as long as the function lives, so that a second call finds the same jaxpr; a Partial
+    of the same function with other data of the same shapes finds it too.
 
     Raises
     ------
@@ -77,17 +79,30 @@ def trace(matvec: Callable[[PyTree], PyTree], params: PyTree) -> Operator:
         given = [dtype] * len(given)
         traced = _traced(matvec, params, given)
     closed = traced.jaxpr
-    if tree.is_traced(closed.consts):
+    if tree.is_traced((closed.consts, _data(matvec))):
         raise TypeError("matvec: got a function of traced values, expected concrete ones; call eigenpairs outside jit.")
     shapes = tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(params))
-    program = Program(closed.jaxpr, shapes, tuple(given), dtype)
-    return Operator(program, tuple(closed.consts), jax.tree.structure(params))
+    program = Program(closed.jaxpr, len(closed.consts), shapes, tuple(given), dtype)
+    return Operator(program, (*closed.consts, *_data(matvec)), jax.tree.structure(params))
+
+
+def _data(matvec: Callable[[PyTree], PyTree]) -> list[Any]:
+    return jax.tree.leaves(matvec) if isinstance(matvec, jax.tree_util.Partial) else []
+
+
+@jax.jit
+def _apply(matvec: Callable[[PyTree], PyTree], vector: PyTree) -> PyTree:
+    return matvec(vector)
 
 
 def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any]) -> Any:
     leaves, expected = jax.tree.flatten(params)
     like = [jax.ShapeDtypeStruct(jnp.shape(leaf), dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
-    traced = jax.jit(matvec).trace(jax.tree.unflatten(expected, like))
+    vector = jax.tree.unflatten(expected, like)
+    if isinstance(matvec, jax.tree_util.Partial):
+        traced = _apply.trace(matvec, vector)
+    else:
+        traced = jax.jit(matvec).trace(vector)
     got: Any = jax.tree.structure(traced.out_info)
     if got != expected:
         raise TypeError(f"matvec: got a result of structure {got}, expected that of params, {expected}.")
@@ -113,7 +128,8 @@ def _leaves(program: Program, rows: jax.Array) -> list[jax.Array]:
 
 
 def _product(program: Program, constants: tuple[Any, ...], vector: jax.Array) -> jax.Array:
-    results = core.jaxpr_as_fun(core.ClosedJaxpr(program.jaxpr, constants))(*_leaves(program, vector))
+    closed_over, data = constants[: program.num_closed_over], constants[program.num_closed_over :]
+    results = core.jaxpr_as_fun(core.ClosedJaxpr(program.jaxpr, closed_over))(*data, *_leaves(program, vector))
     return jnp.concatenate([result.astype(program.dtype).ravel() for result in results])
 
 

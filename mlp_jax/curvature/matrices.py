@@ -64,18 +64,24 @@ def dense_hessian(
         return _compiled_columns(fun, params, args)
 
 
-def require_memory(num_params: int, max_bytes: int | None = None, matrices: int = 3) -> None:
+def require_memory(
+    num_params: int, max_bytes: int | None = None, matrices: int = 3, *, num_columns: int | None = None
+) -> None:
     """Raise MemoryError unless `matrices` float64 matrices of side `num_params` fit in `max_bytes`.
+
+    `num_columns` is for a block of a Hessian: as many columns, and `num_params` rows.
 
     Examples
     --------
     >>> require_memory(1000, max_bytes=2**30)
     """
     available = _machine_bytes() // 2 if max_bytes is None else max_bytes
-    needed = matrices * 8 * num_params**2
+    needed = matrices * 8 * num_params * (num_params if num_columns is None else num_columns)
     if needed > available:
+        what = "Hessian" if num_columns is None else f"Hessian block with {num_columns} columns"
+        size = "8 P² bytes" if num_columns is None else "its size"
         raise MemoryError(
-            f"A Hessian of {num_params} parameters needs {needed / 2**30:.3g} GiB ({matrices} matrices of 8 P² bytes),"
+            f"A {what} of {num_params} parameters needs {needed / 2**30:.3g} GiB ({matrices} matrices of {size}),"
             f" more than the {available / 2**30:.3g} GiB allowed; use Hessian-vector products (curvature.hessian)."
         )
 

@@ -1,0 +1,322 @@
+"""The public functions: checks, chunks of examples, and blocks put in their places."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import losses, mlp, tree
+from mlp_jax.curvature import matrices, precision
+from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp_hessian import sums
+from mlp_jax.mlp_hessian.recursion import Pair, PerExample, differentiate
+from mlp_jax.mlp_hessian.sums import Shape, Sums
+
+Penalty = Callable[[Params], jax.Array]
+Examples = tuple[jax.Array, jax.Array, jax.Array]  # inputs, targets, weights
+
+# Examples a chunk: enough that adding its sums to the total costs little beside the products, few enough that its
+# products stay in the cache, and fewer for wide layers, where the derivatives of all take no more than _CHUNK_BYTES.
+_CHUNK = 512
+_CHUNK_BYTES = 2**27
+
+
+def dense(
+    params: Params,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    loss: PerExample,
+    activation: Activation = jnp.tanh,
+    weights: jax.Array | None = None,
+    penalty: Penalty | None = None,
+    gauss_newton: bool = True,
+    residual: bool = True,
+    max_bytes: int | None = None,
+) -> jax.Array:
+    """Return the Hessian of the mean loss of an MLP, plus that of a penalty, as a (P, P) float64 matrix.
+
+    The same matrix as `curvature.dense_hessian` of `losses.mean(loss(mlp.forward(params, inputs), targets), weights)
+    + penalty(params)`, in the order of `tree.ravel`, several times faster. Transformable; outside jit it computes
+    in float64 whatever the caller's default, and a second call with the same functions and shapes compiles nothing.
+
+    With f the outputs and ℓ the loss of an example, H = G + R: the Gauss–Newton part G = mean of Jᵀ (∂²ℓ/∂f²) J
+    (Schraudolph 2002, "Fast curvature matrix-vector products"), positive semidefinite where ℓ is convex in f, and
+    the residual part R = mean of Σₖ (∂ℓ/∂fₖ) ∂²fₖ/∂θ². A penalty counts with G.
+
+    Parameters
+    ----------
+    params
+        Tuple of Layer(weight (in, out), bias (out,)).
+    inputs
+        (N, in).
+    targets
+        (N,) or (N, out), as `loss` wants them.
+    loss
+        `(outputs (n, out), targets) -> (n,)`, each entry a function of its own row.
+    activation
+        Twice differentiable; row by row, so maxout is one. Elementwise ones are the fast ones; where it has kinks
+        (ReLU, maxout), the matrix is that of the smooth piece on which the point lies.
+    weights
+        (N,) non-negative; None counts all examples alike.
+    penalty
+        `params -> scalar`, or None.
+    gauss_newton, residual
+        The parts to return; their sum by default.
+    max_bytes
+        Memory it may take; half of the machine's when None. It takes 3 · 8 P² bytes and a bounded chunk.
+
+    Returns
+    -------
+    (P, P) array, exactly symmetric.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Parameters that are not finite floating layers, numbers that are not finite, shapes that do not fit, weights
+        as `losses.mean` refuses them, no part asked for, and what `loss` raises.
+    MemoryError
+        The result would not fit; nothing has been computed then.
+
+    Examples
+    --------
+    >>> from mlp_jax import losses
+    >>> params = mlp.init(jax.random.key(0), (3, 4, 2))
+    >>> x, y = jnp.ones((5, 3)), jnp.zeros(5, int)
+    >>> matrix = dense(params, x, y, loss=losses.cross_entropy)
+    >>> matrix.shape
+    (26, 26)
+    >>> gauss_newton = dense(params, x, y, loss=losses.cross_entropy, residual=False)
+    >>> residual = dense(params, x, y, loss=losses.cross_entropy, gauss_newton=False)
+    >>> np.allclose(gauss_newton + residual, matrix)
+    True
+    """
+    terms = Terms(loss, activation, penalty, gauss_newton, residual)
+    _require_layers(params)
+    matrices.require_memory(tree.size(params), max_bytes)
+    return _compute(_dense, _compiled_dense, (params, inputs, targets, weights), terms)
+
+
+def blocks(
+    params: Params,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    layers: tuple[int, int],
+    loss: PerExample,
+    activation: Activation = jnp.tanh,
+    weights: jax.Array | None = None,
+    penalty: Penalty | None = None,
+    gauss_newton: bool = True,
+    residual: bool = True,
+    max_bytes: int | None = None,
+) -> jax.Array:
+    """Return the block of one pair of layers of the matrix that `dense` returns, without building the rest.
+
+    H[i, j] = ∂²/∂θᵢ∂θⱼ, where θᵢ are the weight, then the bias, of layer i. The block of a layer with itself is
+    `layers=(i, i)`. Transformable; outside jit as `dense`.
+
+    Parameters
+    ----------
+    layers
+        (i, j), each from 0 to the number of layers − 1.
+    params, inputs, targets, loss, activation, weights, penalty, gauss_newton, residual
+        As in `dense`.
+    max_bytes
+        Memory it may take; half of the machine's when None. It takes 3 · 8 PᵢPⱼ bytes and a bounded chunk.
+
+    Returns
+    -------
+    (Pᵢ, Pⱼ) array, where Pᵢ = (in + 1) · out is the number of parameters of layer i.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `dense`; ValueError for a layer that is not there.
+
+    Examples
+    --------
+    >>> from mlp_jax import losses
+    >>> params = mlp.init(jax.random.key(0), (3, 4, 2))
+    >>> x, y = jnp.ones((5, 3)), jnp.zeros(5, int)
+    >>> blocks(params, x, y, layers=(0, 1), loss=losses.cross_entropy).shape
+    (16, 10)
+    """
+    terms = Terms(loss, activation, penalty, gauss_newton, residual)
+    _require_layers(params)
+    if len(layers) != 2 or not all(i in range(len(params)) for i in layers):
+        raise ValueError(f"layers: got {layers}, expected two numbers from 0 to {len(params) - 1}.")
+    rows, columns = (tree.size(params[i]) for i in layers)
+    matrices.require_memory(rows, max_bytes, num_columns=columns)
+    first, second = sorted(layers)
+    pair = (int(first), int(second))
+    result = _compute(_block, _compiled_block, (params, inputs, targets, weights), terms, pair)
+    return result if layers[0] <= layers[1] else result.T
+
+
+class Terms(NamedTuple):
+    """What is differentiated, and which parts of its Hessian are wanted."""
+
+    loss: PerExample
+    activation: Activation
+    penalty: Penalty | None
+    gauss_newton: bool
+    residual: bool
+
+
+def _compute(
+    function: Callable[..., jax.Array], compiled: Callable[..., jax.Array], arrays: tuple, terms: Terms, *pair: Pair
+) -> jax.Array:
+    """Check the arguments and call `function` as it is inside a transformation, `compiled` in float64 outside."""
+    if not terms.gauss_newton and not terms.residual:
+        raise ValueError("gauss_newton, residual: got False for both, expected at least one part of the Hessian.")
+    params, inputs, targets, weights = arrays
+    if tree.is_traced(arrays):
+        return function(*_prepare(params, inputs, targets, weights, terms), terms, *pair)
+    with jax.enable_x64(True):
+        return compiled(*_prepare(precision.promote(params), inputs, targets, weights, terms), terms, *pair)
+
+
+def _require_layers(params: Params) -> None:
+    tree.require_floating(params)
+    if not isinstance(params, tuple) or not all(isinstance(layer, mlp.Layer) for layer in params):
+        raise TypeError(f"params: got {type(params).__name__}, expected a tuple of Layer(weight, bias).")
+    for depth, layer in enumerate(params):
+        shapes = jnp.shape(layer.weight), jnp.shape(layer.bias)
+        if len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
+            raise ValueError(f"params[{depth}]: got weight {shapes[0]}, bias {shapes[1]}, expected (in, out), (out,).")
+
+
+def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Terms) -> tuple[Params, Any, Any, Any]:
+    """Return the arrays in the dtype of params, and raise unless they fit together; nothing is compiled."""
+    _require_examples(jnp.shape(inputs), jnp.shape(targets), None if weights is None else jnp.shape(weights))
+    dtype = params[0].weight.dtype
+    inputs, targets = jnp.asarray(inputs).astype(dtype), jnp.asarray(targets)
+    tree.require_floating(inputs, "inputs")
+    if jnp.issubdtype(targets.dtype, jnp.floating):
+        targets = targets.astype(dtype)
+        tree.require_floating(targets, "targets")
+    if weights is not None:
+        weights = jnp.asarray(weights).astype(dtype)
+        losses.mean(weights, weights)
+    _require_losses(params, inputs, targets, terms)
+    return params, inputs, targets, weights
+
+
+def _require_examples(inputs: tuple[int, ...], targets: tuple[int, ...], weights: tuple[int, ...] | None) -> None:
+    if len(inputs) != 2 or inputs[:1] != targets[:1] or inputs[0] == 0:
+        raise ValueError(f"inputs, targets: got shapes {inputs} and {targets}, expected (N, in) and (N, ...).")
+    if weights is not None and weights != inputs[:1]:
+        raise ValueError(f"weights: got shape {weights}, expected ({inputs[0]},).")
+
+
+def _require_losses(params: Params, inputs: jax.Array, targets: jax.Array, terms: Terms) -> None:
+    outputs = jax.eval_shape(lambda p, x: mlp.forward(p, x, activation=terms.activation), params, inputs)
+    # The targets are not abstract, so that a loss can check their range.
+    values = jax.eval_shape(lambda z: terms.loss(z, targets), outputs)
+    if values.shape != (len(inputs),):
+        raise ValueError(f"loss: got values of shape {values.shape}, expected ({len(inputs)},), one an example.")
+    if terms.penalty is not None:
+        precision.require_scalar_function(terms.penalty, params, ())
+
+
+def _dense(params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None, terms: Terms) -> jax.Array:
+    pairs = tuple(itertools.combinations_with_replacement(range(len(params)), 2))
+    totals = _totals(params, (inputs, targets, _shares(inputs, weights)), pairs, terms)
+    starts = np.cumsum([0, *(tree.size(layer) for layer in params)])
+    spans = [slice(first, last) for first, last in itertools.pairwise(starts)]
+    matrix = jnp.zeros((starts[-1], starts[-1]), inputs.dtype)
+    for i, j in pairs:
+        block = _finish(params, totals[i, j], (i, j), terms)
+        matrix = matrix.at[spans[i], spans[j]].set(block)
+        if i != j:
+            matrix = matrix.at[spans[j], spans[i]].set(block.T)
+    return matrix
+
+
+def _block(
+    params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None, terms: Terms, pair: Pair
+) -> jax.Array:
+    totals = _totals(params, (inputs, targets, _shares(inputs, weights)), (pair,), terms)
+    return _finish(params, totals[pair], pair, terms)
+
+
+_compiled_dense = functools.partial(jax.jit, static_argnames="terms")(_dense)
+_compiled_block = functools.partial(jax.jit, static_argnames=("terms", "pair"))(_block)
+
+
+def _shares(inputs: jax.Array, weights: jax.Array | None) -> jax.Array:
+    weights = jnp.ones(len(inputs), inputs.dtype) if weights is None else weights
+    return weights / jnp.sum(weights)
+
+
+def _totals(params: Params, examples: Examples, pairs: tuple[Pair, ...], terms: Terms) -> dict[Pair, Sums]:
+    """Return the sums over all examples, chunk by chunk."""
+    chunks = _cut(examples, _chunk_size(params))
+
+    def chunk_sums(chunk: Examples) -> dict[Pair, Sums]:
+        derivatives = differentiate(
+            params, *chunk,
+            loss=terms.loss, activation=terms.activation, gauss_newton=terms.gauss_newton, residual=terms.residual,
+        )  # fmt: skip
+        return {pair: sums.pair_sums(derivatives, pair) for pair in pairs}
+
+    def add(total: dict[Pair, Sums], chunk: Examples) -> tuple[dict[Pair, Sums], None]:
+        return jax.tree.map(jnp.add, total, chunk_sums(chunk)), None
+
+    shapes = jax.eval_shape(chunk_sums, jax.tree.map(lambda a: a[0], chunks))
+    total, _ = jax.lax.scan(add, jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes), chunks)
+    return total
+
+
+def _chunk_size(params: Params) -> int:
+    """Return how many examples to take at a time: the sums to add take P² bytes and more, the products grow with n."""
+    per_example = params[0].weight.dtype.itemsize * sum(layer.bias.size for layer in params) ** 2
+    return max(32, min(max(_CHUNK, tree.size(params) // 8), _CHUNK_BYTES // per_example))
+
+
+def _cut(examples: Examples, size: int) -> Examples:
+    """Cut examples into chunks of equal size; the last is padded with examples of weight 0."""
+    inputs, targets, weights = examples
+    count = -(-len(inputs) // size)
+    rows = -(-len(inputs) // count)
+    missing = count * rows - len(inputs)
+    inputs, targets = (jnp.concatenate([a, jnp.repeat(a[:1], missing, axis=0)]) for a in (inputs, targets))
+    weights = jnp.pad(weights, (0, missing))
+    return (
+        inputs.reshape(count, rows, -1),
+        targets.reshape(count, rows, *targets.shape[1:]),
+        weights.reshape(count, rows),
+    )
+
+
+def _finish(params: Params, total: Sums, pair: Pair, terms: Terms) -> jax.Array:
+    """Return a block as a matrix, with the penalty's part."""
+    i, j = pair
+    shapes: list[Shape] = [(layer.weight.shape[0] + 1, layer.weight.shape[1]) for layer in params]
+    block = sums.block(total, shapes[i], None if i == j else shapes[j])
+    if terms.penalty is None or not terms.gauss_newton:
+        return block
+    return block + _penalty_block(terms.penalty, params, pair)
+
+
+def _penalty_block(penalty: Penalty, params: Params, pair: Pair) -> jax.Array:
+    """Return the penalty's Hessian in the parameters of two layers, some columns at a time."""
+    i, j = pair
+    vector, unravel = tree.ravel(params[j])
+
+    def gradient(v: jax.Array) -> jax.Array:
+        return tree.ravel(jax.grad(penalty)((*params[:j], unravel(v), *params[j + 1 :]))[i])[0]
+
+    _, product = jax.linearize(gradient, vector)
+    size = max(1, _CHUNK_BYTES // (8 * tree.size(params)))
+    columns = jax.lax.map(
+        lambda p: product(jnp.zeros_like(vector).at[p].set(1)), jnp.arange(vector.size), batch_size=size
+    )
+    return (columns + columns.T) / 2 if i == j else columns.T

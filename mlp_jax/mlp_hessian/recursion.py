@@ -1,0 +1,125 @@
+"""Second derivatives of each example's loss in the pre-activations of every pair of layers, from the last layer back.
+
+With z = the pre-activations, a = the input of the next layer, and J = ∂a/∂z of the activation between them,
+
+    Sᵢⱼ = Jᵢᵀ Wᵢ₊₁ Sᵢ₊₁ⱼ  +  [i = j] Σ_l (Wᵢ₊₁ δᵢ₊₁)[l] ∂²a[l]/∂z²,    ∂aⱼ/∂εᵢ = Jᵢᵀ Wᵢ₊₁ ∂aⱼ/∂εᵢ₊₁
+
+(the Hessian in the pre-activations of Botev, Ritter, Barber 2017, "Practical Gauss–Newton optimisation for deep
+learning", eq. 10, for pairs of layers). Arrays hold examples in the last axis, so that products by W are one matrix
+product each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mlp_jax import mlp
+from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp_hessian import activations
+from mlp_jax.mlp_hessian.activations import Elementwise, Mixing
+
+Pair = tuple[int, int]
+PerExample = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Derivatives(NamedTuple):
+    """What the sums over examples need of each layer i and each pair i ≤ j; n examples.
+
+    inputs
+        aᵢ with a 1 appended, (in + 1, n).
+    deltas
+        w ∂ℓ/∂zᵢ, (out, n), with the weight w of each example.
+    inner
+        w Sᵢⱼ, (outᵢ, outⱼ, n).
+    reach
+        ∂aⱼ/∂εᵢ for i < j, (outᵢ, inⱼ, n); where it is a diagonal, (outᵢ, n). Empty without the residual part.
+    """
+
+    inputs: list[jax.Array]
+    deltas: list[jax.Array]
+    inner: dict[Pair, jax.Array]
+    reach: dict[Pair, jax.Array]
+
+
+def differentiate(
+    params: Params,
+    inputs: jax.Array,
+    targets: jax.Array,
+    weights: jax.Array,
+    *,
+    loss: PerExample,
+    activation: Activation,
+    gauss_newton: bool = True,
+    residual: bool = True,
+) -> Derivatives:
+    """Return the derivatives of weighted losses in the pre-activations, for the parts of the Hessian asked for.
+
+    The Gauss–Newton part is what remains for a network that is linear in its parameters; the residual part is what
+    remains for a loss that is linear in the outputs.
+
+    Examples
+    --------
+    >>> from mlp_jax import losses
+    >>> params = mlp.init(jax.random.key(0), (3, 4, 2))
+    >>> x, y, w = jnp.ones((5, 3)), jnp.ones((5, 2)), jnp.ones(5)
+    >>> result = differentiate(params, x, y, w, loss=losses.squared_error, activation=jnp.tanh)
+    >>> result.inner[0, 1].shape
+    (4, 2, 5)
+    """
+    ins, steps, outputs = _forward(params, inputs, activation)
+    last = len(params) - 1
+    delta, outer = _at_outputs(loss, outputs, targets, weights)
+    deltas = {last: delta}
+    inner: dict[Pair, jax.Array] = {(last, last): outer if gauss_newton else jnp.zeros_like(outer)}
+    reach: dict[Pair, jax.Array] = {}
+    for i in reversed(range(last)):
+        step, weight = steps[i], params[i + 1].weight
+        back = weight @ deltas[i + 1]
+        deltas[i] = step.pull(back)
+        for j in range(i + 1, len(params)):
+            inner[i, j] = step.pull(jnp.tensordot(weight, inner[i + 1, j], 1))
+        inner[i, i] = step.pull(jnp.tensordot(weight, inner[i, i + 1].swapaxes(0, 1), 1))
+        if residual:
+            inner[i, i] += step.second(back)
+            reach[i, i + 1] = step.reach()
+            for j in range(i + 2, len(params)):
+                reach[i, j] = step.pull(jnp.tensordot(weight, _full(reach[i + 1, j]), 1))
+    return Derivatives(ins, [deltas[i] for i in range(len(params))], inner, reach)
+
+
+def _forward(
+    params: Params, inputs: jax.Array, activation: Activation
+) -> tuple[list[jax.Array], list[Elementwise | Mixing], jax.Array]:
+    """Return the inputs of each layer with a 1 appended, the activations' derivatives, and the outputs (n, out)."""
+    ins, steps = [_with_one(inputs)], []
+    z = mlp.forward(params[:1], inputs)
+    for layer in params[1:]:
+        steps.append(activations.derivatives(activation, z))
+        hidden = activation(z)
+        ins.append(_with_one(hidden))
+        z = mlp.forward((layer,), hidden)
+    return ins, steps, z
+
+
+def _with_one(values: jax.Array) -> jax.Array:
+    return jnp.concatenate([values, jnp.ones((len(values), 1), values.dtype)], axis=1).T
+
+
+def _at_outputs(
+    loss: PerExample, outputs: jax.Array, targets: jax.Array, weights: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return w ∂ℓ/∂f (out, n) and w ∂²ℓ/∂f² (out, out, n)."""
+
+    def single(output: jax.Array, target: jax.Array) -> jax.Array:
+        return loss(output[None], target[None])[0]
+
+    first, second = (jax.vmap(of(single), out_axes=-1)(outputs, targets) for of in (jax.grad, jax.hessian))
+    return weights * first, weights * second
+
+
+def _full(reach: jax.Array) -> jax.Array:
+    return reach if reach.ndim == 3 else jnp.eye(len(reach), dtype=reach.dtype)[:, :, None] * reach

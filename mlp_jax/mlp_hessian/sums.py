@@ -1,0 +1,94 @@
+"""Sums over examples that make the block of a pair of layers, as matrix products, and that block put in order."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax.mlp_hessian.recursion import Derivatives, Pair
+
+Shape = tuple[int, int]  # of a layer's parameters with its bias as the last row: (in + 1, out)
+
+# The left factors of one matrix product take no more than this; it matters for layers with many inputs.
+_LEFT_BYTES = 2**25
+
+
+class Sums(NamedTuple):
+    """Sums over examples for one pair of layers i ≤ j, in the order in which the products leave them.
+
+    inner
+        Σ a[k] a[l] S[o, p]: (k ≤ l pairs, o ≤ p pairs) for i = j, else (k l, o p).
+    reach
+        Σ a[k] δ[p] ∂a[l]/∂ε[o]: (k, p, o, l), or (o, p, k) where only l = o is not 0; None where it is not needed.
+    """
+
+    inner: jax.Array
+    reach: jax.Array | None
+
+
+def pair_sums(derivatives: Derivatives, pair: Pair) -> Sums:
+    """Return the sums of one pair of layers over the examples of a chunk."""
+    i, j = pair
+    left, right, inner = derivatives.inputs[i], derivatives.inputs[j], derivatives.inner[pair]
+    flat = inner.reshape(-1, inner.shape[-1])
+    if i == j:
+        first, second = np.triu_indices(len(inner))
+        return Sums(_products(left, right, np.triu_indices(len(left)), flat[first * len(inner) + second]), None)
+    sums = _products(left, right, _all_pairs(left, right), flat)
+    if pair not in derivatives.reach:
+        return Sums(sums, None)
+    reach, delta = derivatives.reach[pair], derivatives.deltas[j]
+    if reach.ndim == 2:
+        through = _products(reach, delta, _all_pairs(reach, delta), left)
+        return Sums(sums, through.reshape(len(reach), len(delta), len(left)))
+    through = _products(left, delta, _all_pairs(left, delta), reach.reshape(-1, reach.shape[-1]))
+    return Sums(sums, through.reshape(len(left), len(delta), *reach.shape[:2]))
+
+
+def block(sums: Sums, here: Shape, there: Shape | None) -> jax.Array:
+    """Return a block as a matrix; `there` is None for the block of a layer with itself.
+
+    Row after row of the first layer's inputs, so that what is in between stays in the cache.
+    """
+    if there is None:
+        pairs, units = _pair_numbers(here[0]), _pair_numbers(here[1])
+        rows = jax.lax.map(lambda row: sums.inner[row][:, units].swapaxes(0, 1), jnp.asarray(pairs))
+        return rows.reshape(here[0] * here[1], -1)
+    table = sums.inner.reshape(here[0], there[0], here[1], there[1]).transpose(0, 2, 1, 3)
+    if sums.reach is not None:
+        table = table.at[:, :, :-1].add(_in_place(sums.reach))
+    return table.reshape(here[0] * here[1], there[0] * there[1])
+
+
+def _in_place(reach: jax.Array) -> jax.Array:
+    """Return the sums with ∂a/∂ε as (k, o, l, p)."""
+    if reach.ndim == 4:
+        return reach.transpose(0, 2, 3, 1)
+    return jnp.eye(len(reach), dtype=reach.dtype)[:, :, None] * reach.transpose(2, 0, 1)[:, :, None]
+
+
+def _products(a: jax.Array, b: jax.Array, pairs: tuple[np.ndarray, np.ndarray], right: jax.Array) -> jax.Array:
+    """Return Σₙ a[k, n] b[l, n] right[m, n] for all pairs (k, l) and all m, some pairs at a time."""
+    tile = max(1, _LEFT_BYTES // (a.itemsize * a.shape[1]))
+    if tile >= len(pairs[0]):
+        return (a[pairs[0]] * b[pairs[1]]) @ right.T
+
+    def product(pair: tuple[jax.Array, jax.Array]) -> jax.Array:
+        return right @ (a[pair[0]] * b[pair[1]])
+
+    return jax.lax.map(product, (jnp.asarray(pairs[0]), jnp.asarray(pairs[1])), batch_size=tile)
+
+
+def _all_pairs(a: jax.Array, b: jax.Array) -> tuple[np.ndarray, np.ndarray]:
+    return np.repeat(np.arange(len(a)), len(b)), np.tile(np.arange(len(b)), len(a))
+
+
+def _pair_numbers(size: int) -> np.ndarray:
+    """Return where the pair {k, l} stands among the pairs k ≤ l, as a symmetric (size, size) table."""
+    table = np.zeros((size, size), dtype=np.int32)
+    first, second = np.triu_indices(size)
+    table[first, second] = table[second, first] = np.arange(len(first))
+    return table

@@ -1,0 +1,370 @@
+"""The layer-block Hessian of an MLP loss: against 60-digit arithmetic, jax.hessian and the chain rule written out."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ground_truth import exact, series_hessian, series_network
+
+from mlp_jax import losses, mlp, mlp_hessian, penalties, tree
+from mlp_jax.mlp_hessian import activations, matrix, sums
+
+SMOOTH = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
+
+
+def network(sizes, seed=0, num=7, pieces=1, scale=0.7):
+    """Parameters, biases drawn too, and data for a network; float64 numpy arrays."""
+    rng = np.random.default_rng(seed)
+    layers = []
+    for depth, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
+        width = n_out * (pieces if depth < len(sizes) - 2 else 1)
+        layers.append(mlp.Layer(scale * rng.standard_normal((n_in, width)), scale * rng.standard_normal(width)))
+    return tuple(layers), rng.standard_normal((num, sizes[0])), rng
+
+
+def classification(sizes, **kwargs):
+    params, inputs, rng = network(sizes, **kwargs)
+    return params, inputs, rng.integers(sizes[-1], size=len(inputs))
+
+
+def regression(sizes, **kwargs):
+    params, inputs, rng = network(sizes, **kwargs)
+    return params, inputs, rng.standard_normal((len(inputs), sizes[-1]))
+
+
+def objective(loss, activation, weights=None, penalty=lambda params: 0.0):
+    return lambda p, x, y: losses.mean(loss(mlp.forward(p, x, activation=activation), y), weights) + penalty(p)
+
+
+def autodiff(fun, params, *args):
+    """The matrix by jax.hessian."""
+    vector, unravel = tree.ravel(jax.tree.map(jnp.asarray, params))
+    args = [jnp.asarray(a) for a in args]
+    return jax.jit(jax.hessian(lambda v: fun(unravel(v), *args)))(vector)
+
+
+def coupled(params):
+    """A penalty that mixes all layers, with a Hessian that is nowhere zero."""
+    return jnp.sin(sum(jnp.sum(leaf**2 + leaf) for leaf in jax.tree.leaves(params)) / 3)
+
+
+def assert_close(actual, expected, relative=1e-12):
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=relative * max(np.max(np.abs(expected)), 1e-300))
+
+
+@pytest.fixture
+def compilations():
+    """A list that grows by one with every program that XLA compiles."""
+    names = []
+
+    def listen(event, duration, **kwargs):
+        if event.endswith("backend_compile_duration"):
+            names.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+# --- The matrix ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("activation", SMOOTH)
+@pytest.mark.parametrize("sizes", [(2, 3, 2), (2, 2, 2, 1), (1, 2, 2, 2, 1)])
+def test_hessian_has_the_value_of_sixty_digit_arithmetic(sizes, activation):
+    params, inputs, targets = regression(sizes, num=3)
+
+    def fun(theta):
+        errors = series_network(theta, sizes, inputs, activation) - exact(targets)
+        return np.sum(errors * errors) / (2 * len(inputs))
+
+    with jax.enable_x64(True):
+        theta = np.asarray(tree.ravel(params)[0])
+    expected = np.array(series_hessian(fun, theta).tolist(), dtype=float)
+    actual = mlp_hessian.dense(params, inputs, targets, loss=losses.squared_error, activation=SMOOTH[activation])
+    assert_close(actual, expected)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "activation"),
+    [
+        ((3, 4), jnp.tanh),
+        ((3, 5, 4), jnp.tanh),
+        ((3, 4, 5, 2), jax.nn.gelu),
+        ((2, 3, 3, 4, 3), jnp.sin),
+        ((3, 4, 5, 2), jax.nn.relu),
+    ],
+)
+def test_hessian_of_cross_entropy_is_that_of_automatic_differentiation(x64, sizes, activation):
+    params, inputs, targets = classification(sizes)
+    actual = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, activation=activation)
+    assert_close(actual, autodiff(objective(losses.cross_entropy, activation), params, inputs, targets))
+
+
+@pytest.mark.parametrize("penalty", [lambda p: penalties.l2(p, 0.3), coupled])
+def test_weights_and_penalty_count(x64, penalty):
+    params, inputs, targets = classification((3, 4, 3, 2))
+    weights = jnp.array([0.0, 1.0, 2.0, 0.5, 0.0, 3.0, 1.0])
+    actual = mlp_hessian.dense(
+        params, inputs, targets, loss=losses.cross_entropy, weights=np.asarray(weights), penalty=penalty
+    )
+    assert_close(actual, autodiff(objective(losses.cross_entropy, jnp.tanh, weights, penalty), params, inputs, targets))
+    assert (actual == actual.T).all()
+
+
+def test_example_of_weight_two_is_the_example_twice(x64):
+    params, inputs, targets = classification((3, 4, 2))
+    twice = mlp_hessian.dense(
+        params, np.concatenate([inputs, inputs[:1]]), np.append(targets, targets[0]), loss=losses.cross_entropy
+    )
+    weights = np.array([2.0] + [1.0] * 6)
+    assert_close(mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, weights=weights), twice, 1e-14)
+
+
+def test_softmax_regression_has_its_closed_form(x64):
+    params, inputs, targets = classification((3, 4))
+    p = np.asarray(jax.nn.softmax(mlp.forward(jax.tree.map(jnp.asarray, params), jnp.asarray(inputs))))
+    extended = np.concatenate([inputs, np.ones((len(inputs), 1))], axis=1)
+    fisher = [np.diag(row) - np.outer(row, row) for row in p]
+    expected = sum(np.kron(np.outer(a, a), f) for a, f in zip(extended, fisher, strict=True)) / len(inputs)
+    assert_close(mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy), expected)
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7])
+@pytest.mark.parametrize("left_bytes", [1, 2**25])
+def test_hessian_does_not_depend_on_the_cut_into_chunks(x64, monkeypatch, chunk, left_bytes):
+    params, inputs, targets = classification((3, 4, 3, 2))
+    expected = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy)
+    monkeypatch.setattr(matrix, "_chunk_size", lambda params: chunk)
+    monkeypatch.setattr(sums, "_LEFT_BYTES", left_bytes)
+    again = jax.jit(lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy))(params)
+    assert_close(again, expected, 1e-14)
+
+
+def test_hessian_is_exactly_symmetric():
+    params, inputs, targets = classification((5, 8, 6, 4), num=40)
+    actual = np.asarray(mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy))
+    assert (actual == actual.T).all()
+
+
+# --- Activations that mix units -----------------------------------------------------------------------------------
+
+
+def gate(z):
+    """Products of neighbours: shrinks the last axis, and its second derivative is not zero."""
+    return z[..., ::2] * z[..., 1::2]
+
+
+@pytest.mark.parametrize(
+    ("activation", "pieces", "sizes"),
+    [
+        (mlp.maxout(2), 2, (3, 4, 2)),
+        (mlp.maxout(3), 3, (2, 3, 2, 3, 2)),
+        (gate, 2, (2, 3, 2, 3, 2)),
+        (jax.nn.softmax, 1, (3, 4, 3, 2)),
+    ],
+)
+def test_hessian_with_activations_that_mix_units(x64, activation, pieces, sizes):
+    params, inputs, targets = classification(sizes, pieces=pieces)
+    actual = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, activation=activation)
+    assert_close(actual, autodiff(objective(losses.cross_entropy, activation), params, inputs, targets))
+
+
+ELEMENTWISE = [
+    jnp.tanh, jnp.sin, jnp.abs, jnp.square, jax.nn.relu, jax.nn.relu6, jax.nn.sigmoid, jax.nn.softplus, jax.nn.silu,
+    jax.nn.gelu, lambda z: jax.nn.gelu(z, approximate=False), jax.nn.elu, jax.nn.selu, jax.nn.celu, jax.nn.mish,
+    jax.nn.leaky_relu, jax.nn.hard_swish, jax.nn.hard_tanh, jax.nn.log_sigmoid, jax.nn.soft_sign, jax.nn.squareplus,
+    lambda z: z, lambda z: jnp.where(z > 0, z, 0.1 * z),
+]  # fmt: skip
+MIXING = [
+    jax.nn.softmax, mlp.maxout(2), gate, lambda z: z - z.mean(-1, keepdims=True), lambda z: z[..., ::-1],
+    lambda z: jnp.sort(z, -1), lambda z: jnp.cumsum(z, -1), lambda z: jnp.roll(z, 1, -1),
+    lambda z: z @ jnp.eye(z.shape[-1], dtype=z.dtype), lambda z: z * z[..., :1], lambda z: z / jnp.linalg.norm(z),
+    lambda z: jax.lax.scan(lambda c, _: (c[..., ::-1], None), z, None, 2)[0], lambda z: z[..., jnp.array([1, 0, 2, 3])],
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("activation", ELEMENTWISE)
+def test_elementwise_activations_take_the_fast_path(activation):
+    values = jnp.arange(4.0)[None]
+    assert activations.is_elementwise(activation, values)
+    jacobian = jax.jacobian(lambda z: activation(z[None])[0])(values[0])
+    np.testing.assert_array_equal(jacobian, np.diag(np.diag(jacobian)))
+
+
+@pytest.mark.parametrize("activation", MIXING)
+def test_activations_that_mix_units_are_never_taken_for_elementwise(activation):
+    assert not activations.is_elementwise(activation, jnp.ones((1, 4)))
+
+
+# --- Blocks and parts ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("activation", "pieces", "parts"),
+    [(jnp.tanh, 1, {}), (mlp.maxout(2), 2, {"residual": False}), (jnp.tanh, 1, {"gauss_newton": False})],
+)
+def test_blocks_are_those_of_the_matrix(activation, pieces, parts):
+    params, inputs, targets = classification((3, 4, 3, 2), pieces=pieces)
+    options = {"loss": losses.cross_entropy, "activation": activation, "penalty": coupled, **parts}
+    whole = mlp_hessian.dense(params, inputs, targets, **options)
+    ends = np.cumsum([0] + [tree.size(layer) for layer in params])
+    for i, j in [(0, 0), (2, 2), (0, 1), (1, 0), (0, 2)]:
+        block = mlp_hessian.blocks(params, inputs, targets, layers=(i, j), **options)
+        assert_close(block, whole[ends[i] : ends[i + 1], ends[j] : ends[j + 1]], 1e-13)
+
+
+@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.softmax])
+def test_gauss_newton_part_is_the_loss_hessian_seen_through_the_jacobian(x64, activation):
+    params, inputs, targets = classification((3, 4, 3, 2))
+    vector, unravel = tree.ravel(jax.tree.map(jnp.asarray, params))
+    outputs = jax.jit(lambda v: mlp.forward(unravel(v), jnp.asarray(inputs), activation=activation))
+    jacobian, p = jax.jacobian(outputs)(vector), jax.nn.softmax(outputs(vector))
+    slope = p - jax.nn.one_hot(targets, 2)
+    fisher = jnp.eye(2) * p[:, None] - p[:, :, None] * p[:, None]
+    bent = jax.hessian(lambda v: jnp.sum(slope * outputs(v)))(vector)
+    options = {"loss": losses.cross_entropy, "activation": activation}
+    gauss_newton = mlp_hessian.dense(params, inputs, targets, residual=False, **options)
+    residual = mlp_hessian.dense(params, inputs, targets, gauss_newton=False, **options)
+    assert_close(gauss_newton, jnp.einsum("nap,nab,nbq->pq", jacobian, fisher, jacobian) / len(inputs))
+    assert_close(residual, bent / len(inputs))
+    assert np.linalg.eigvalsh(gauss_newton)[0] > -1e-14
+
+
+@pytest.mark.parametrize("penalty", [None, coupled])
+def test_parts_add_up_to_the_hessian(penalty):
+    params, inputs, targets = regression((3, 4, 3, 2))
+    options = {"loss": losses.squared_error, "penalty": penalty}
+    whole, gauss_newton, residual = (
+        np.asarray(mlp_hessian.dense(params, inputs, targets, **options, **part))
+        for part in ({}, {"residual": False}, {"gauss_newton": False})
+    )
+    assert_close(gauss_newton + residual, whole, 1e-14)
+
+
+def test_residual_part_vanishes_where_the_network_interpolates(x64):
+    params, inputs, _ = regression((3, 4, 2))
+    targets = mlp.forward(jax.tree.map(jnp.asarray, params), jnp.asarray(inputs))
+    residual = mlp_hessian.dense(params, inputs, targets, loss=losses.squared_error, gauss_newton=False)
+    np.testing.assert_allclose(residual, 0, atol=1e-14)
+
+
+def test_block_of_a_network_too_large_for_its_matrix():
+    params, inputs, targets = classification((784, 128, 10), num=3, scale=0.05)
+    with pytest.raises(MemoryError, match="A Hessian of 101770 parameters needs"):
+        mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, max_bytes=2**34)
+    block = mlp_hessian.blocks(params, inputs, targets, layers=(1, 1), loss=losses.cross_entropy, max_bytes=2**27)
+    assert block.shape == (1290, 1290)
+
+
+# --- Precision, transformations, compilation ----------------------------------------------------------------------
+
+
+def test_float32_session_computes_in_float64():
+    params, inputs, targets = classification((3, 4, 2))
+    single = jax.tree.map(lambda a: jnp.asarray(a, jnp.float32), params)
+    rounded = jax.tree.map(lambda a: np.asarray(a, np.float64), single)
+    actual = mlp_hessian.dense(single, inputs, targets, loss=losses.cross_entropy)
+    assert actual.dtype == np.float64
+    assert jnp.ones(1).dtype == jnp.float32
+    with jax.enable_x64(True):
+        assert_close(actual, autodiff(objective(losses.cross_entropy, jnp.tanh), rounded, inputs, targets), 1e-13)
+
+
+def test_works_under_jit_and_vmap(x64):
+    starts = [classification((3, 4, 2), seed=seed)[0] for seed in range(3)]
+    _, inputs, targets = classification((3, 4, 2))
+    stacked = jax.tree.map(lambda *a: jnp.stack(a), *starts)
+    one = lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy, penalty=coupled)
+    block = lambda p: mlp_hessian.blocks(p, inputs, targets, layers=(1, 0), loss=losses.cross_entropy)
+    for fun in (one, block):
+        many = jax.jit(jax.vmap(fun))(stacked)
+        for params, matrix_of_one in zip(starts, many, strict=True):
+            assert_close(matrix_of_one, fun(params), 1e-13)
+
+
+def test_trace_of_the_hessian_is_differentiable(x64):
+    params, inputs, targets = regression((2, 3, 2))
+    trace = lambda p: jnp.trace(mlp_hessian.dense(p, inputs, targets, loss=losses.squared_error))
+    vector, unravel = tree.ravel(jax.tree.map(jnp.asarray, params))
+    slope = jax.jit(jax.grad(lambda v: trace(unravel(v))))(vector)
+    direction = jnp.linspace(-1, 1, vector.size)
+    steps = [trace(unravel(vector + sign * 1e-5 * direction)) for sign in (1, -1)]
+    np.testing.assert_allclose(slope @ direction, (steps[0] - steps[1]) / 2e-5, rtol=1e-7)
+
+
+def test_second_call_compiles_nothing(compilations):
+    traced = []
+
+    def loss(outputs, targets):
+        traced.append(outputs.shape)
+        return losses.cross_entropy(outputs, targets)
+
+    params, inputs, targets = classification((3, 4, 2), num=11)
+    calls = [lambda p: mlp_hessian.dense(p, inputs, targets, loss=loss),
+             lambda p: mlp_hessian.blocks(p, inputs, targets, layers=(0, 1), loss=loss)]  # fmt: skip
+    for call in calls:
+        call(params)
+        compilations.clear()
+        traced.clear()
+        call(jax.tree.map(lambda a: 2 * a, params))
+        assert compilations == []
+        assert traced == [(11, 2)]  # the check of shapes, on abstract outputs; not again in the program
+
+
+# --- Refusals -----------------------------------------------------------------------------------------------------
+
+
+def bad(change, **options):
+    """Arguments of dense with one thing wrong."""
+    params, inputs, targets = classification((3, 4, 2))
+    arguments = {"params": params, "inputs": inputs, "targets": targets, "loss": losses.cross_entropy}
+    return {**arguments, **change(arguments), **options}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "sentence"),
+    [
+        (bad(lambda a: {"params": list(a["params"])}), TypeError, r"params: got list, expected a tuple of Layer"),
+        (bad(lambda a: {"params": ()}), ValueError, r"params: got an empty pytree"),
+        (bad(lambda a: {"params": (mlp.Layer(np.ones((3, 2)), np.ones(3)),)}), ValueError,
+         r"params\[0\]: got weight \(3, 2\), bias \(3,\), expected \(in, out\), \(out,\)\."),
+        (bad(lambda a: {"params": (mlp.Layer(np.ones((3, 2)), np.array([1.0, np.nan])),)}), ValueError, r"params\[0\]"),
+        (bad(lambda a: {"params": (mlp.Layer(np.ones((3, 2), int), np.ones(2)),)}), TypeError, r"params\[0\]"),
+        (bad(lambda a: {"inputs": a["inputs"][:5]}), ValueError, r"inputs, targets: got shapes \(5, 3\) and \(7,\)"),
+        (bad(lambda a: {"inputs": a["inputs"][:0], "targets": a["targets"][:0]}), ValueError, r"got shapes \(0, 3\)"),
+        (bad(lambda a: {"inputs": a["inputs"][:, :2]}), ValueError, r"inputs: got shape \(7, 2\), expected a last"),
+        (bad(lambda a: {"inputs": np.where(a["inputs"] > 1, np.nan, 0.0)}), ValueError, r"inputs: got \d+ numbers"),
+        (bad(lambda a: {"targets": a["targets"] + 1}), ValueError, r"targets: got class numbers from 1 to 2"),
+        (bad(lambda a: {"targets": a["targets"] * 1.0}), TypeError, r"targets: got dtype float64"),
+        (bad(lambda a: {"weights": np.ones(3)}), ValueError, r"weights: got shape \(3,\), expected \(7,\)\."),
+        (bad(lambda a: {"weights": -np.ones(7)}), ValueError, r"weights: got 7 negative"),
+        (bad(lambda a: {"weights": np.zeros(7)}), ValueError, r"weights: got 7 that are all 0"),
+        (bad(lambda a: {"loss": lambda z, y: losses.cross_entropy(z, y).mean()}), ValueError,
+         r"loss: got values of shape \(\), expected \(7,\), one an example\."),
+        (bad(lambda a: {"activation": mlp.maxout(2)}), ValueError, r"activations of layer 1: got shape \(7, 2\)"),
+        (bad(lambda a: {"penalty": lambda p: p[0].bias}), TypeError, r"expected one real floating-point scalar"),
+        (bad(lambda a: {"gauss_newton": False, "residual": False}), ValueError, r"got False for both"),
+        (bad(lambda a: {"max_bytes": 1000}), MemoryError, r"A Hessian of 26 parameters needs"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused_in_one_sentence_before_compilation(arguments, error, sentence, compilations):
+    compilations.clear()
+    with pytest.raises(error, match=sentence) as caught:
+        mlp_hessian.dense(**arguments)
+    assert str(caught.value).count("\n") == 0
+    assert compilations == []
+
+
+@pytest.mark.parametrize("layers", [(0, 2), (-1, 0), (0,), (0, 1, 1)])
+def test_layers_that_are_not_there_are_refused(layers):
+    with pytest.raises(ValueError, match=r"layers: got \(.*\), expected two numbers from 0 to 1"):
+        mlp_hessian.blocks(**bad(lambda a: {}), layers=layers)
+
+
+def test_block_that_does_not_fit_is_refused():
+    with pytest.raises(MemoryError, match="A Hessian block with 10 columns of 16 parameters needs"):
+        mlp_hessian.blocks(**bad(lambda a: {}), layers=(0, 1), max_bytes=1000)
