@@ -3,6 +3,7 @@
 from typing import NamedTuple
 
 import chex
+import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
