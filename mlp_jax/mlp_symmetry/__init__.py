@@ -11,9 +11,9 @@ a symmetry is checked on the loss itself before it is used, because a penalty, f
 
 from mlp_jax.mlp_symmetry.activations import Traits, corners, traits
 from mlp_jax.mlp_symmetry.continuous import Tangents, tangents
-from mlp_jax.mlp_symmetry.nonsmooth import kinks
 from mlp_jax.mlp_symmetry.discrete import DiscreteMaps, LayerMaps, maps
 from mlp_jax.mlp_symmetry.lines import split_lines
+from mlp_jax.mlp_symmetry.nonsmooth import kinks
 
 __all__ = [
     "DiscreteMaps",

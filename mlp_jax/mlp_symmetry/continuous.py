@@ -13,7 +13,7 @@ from mlp_jax import tree
 from mlp_jax.curvature import precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.fields import Field, candidates
-from mlp_jax.mlp_symmetry.network import require_layers
+from mlp_jax.mlp_symmetry.network import gradient, require_layers
 from mlp_jax.tree import PyTree
 
 _POINTS = 3
@@ -108,14 +108,13 @@ def _valid(
 ) -> np.ndarray:
     """Return which tangents leave `fun` as it is at random points near params; a zero tangent there counts as not."""
     vector, unravel = tree.ravel(params)
-    gradient = jax.jit(lambda v, a: tree.ravel(jax.grad(fun)(unravel(v), *a))[0])
     size, generator = np.abs(vector), np.random.default_rng(0)
     typical = float(np.mean(size)) or 1.0
     valid = np.array(True)
     for _ in range(_POINTS):
         there = vector + _SPREAD * (size + typical) * generator.standard_normal(vector.shape)
         nudge = 2 * unit * (np.abs(there) + typical) * generator.choice([-1.0, 1.0], vector.shape)
-        here, above, below = (np.asarray(gradient(v, args)) for v in (there, there + nudge, there - nudge))
+        here, above, below = (gradient(fun, v, params, args) for v in (there, there + nudge, there - nudge))
         change = np.maximum(np.abs(above - here), np.abs(below - here))
         error = _SAFETY * (np.maximum(change, np.median(change)) + unit * np.abs(here))
         rows = _rows(_stacked(fields, unravel(there)))

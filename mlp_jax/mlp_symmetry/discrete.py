@@ -79,7 +79,7 @@ class DiscreteMaps:
         >>> bool(np.array_equal(allowed.canonical(swap(params))[0].weight, allowed.canonical(params)[0].weight))
         True
         """
-        layers = [Layer(*(np.asarray(leaf, np.float64) for leaf in layer)) for layer in params]
+        layers = _as_numpy(params)
         for depth, allowed in enumerate(self.layers):
             layers[depth], layers[depth + 1] = _canonical_layer(
                 layers[depth], layers[depth + 1], allowed, last=depth == len(self.layers) - 1
@@ -110,7 +110,7 @@ class DiscreteMaps:
         order = 1
         for depth, allowed in enumerate(self.layers):
             order *= allowed.order(np.shape(params[depth + 1].weight)[0])
-        layers = [Layer(*(np.asarray(leaf, np.float64) for leaf in layer)) for layer in params]
+        layers = _as_numpy(params)
         size = max(float(np.max(np.abs(leaf))) for layer in layers for leaf in layer)
         kinds = [(a.pieces, a.permutations, a.flips, a.exchanges) for a in self.layers]
         return order // count_fixing(layers, kinds, tolerance * size)
@@ -232,6 +232,10 @@ def _flip(depth: int, unit: int) -> Map:
     return flip
 
 
+def _as_numpy(params: Params) -> list[Layer]:
+    return [jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), layer) for layer in params]
+
+
 def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool) -> tuple[Layer, Layer]:
     units, pieces = second.weight.shape[0], allowed.pieces
     generator = np.random.default_rng(0)
@@ -252,9 +256,9 @@ def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool
         # What leaves the unit may still be permuted and flipped in the next layer: only this does not notice.
         key = key + np.sort(np.abs(second.weight), axis=1) @ leaving
     order = np.argsort(key, kind="stable") if allowed.permutations else np.arange(units)
-    columns, rows = columns[order].ravel(), sign[order]
+    entering_order, rows = columns[order].ravel(), sign[order]
     wide = np.repeat(rows, pieces)
     return (
-        Layer(first.weight[:, columns] * wide, first.bias[columns] * wide),
+        Layer(first.weight[:, entering_order] * wide, first.bias[entering_order] * wide),
         Layer(second.weight[order] * rows[:, None], second.bias),
     )

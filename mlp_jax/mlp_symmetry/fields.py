@@ -1,13 +1,13 @@
 """Vector fields along which an MLP's loss may be constant: each a function from params to tangents.
 
-Tangents are Layers of numpy arrays with a leading axis k. Only the structure (layers, units, ranks) is fixed beforehand, so that a
-field can be followed to other params.
+Tangents are Layers of numpy arrays with a leading axis k. Only the structure (layers, units, ranks) is fixed
+beforehand, so that a field can be followed to other params.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -159,9 +159,7 @@ def cancelling_translations(params: Params, depth: int, spare: np.ndarray) -> Pa
     return _place(params, {depth: (weight, None)})
 
 
-def dependent_inputs(
-    params: Params, inputs: jax.Array, activation: Activation, depth: int, null: np.ndarray
-) -> Params:
+def dependent_inputs(params: Params, inputs: jax.Array, activation: Activation, depth: int, null: np.ndarray) -> Params:
     """Add n to the weights and bias of one pre-activation, where [a, 1] n = 0 on all examples.
 
     `null` (in + 1, k) are such n at some params; at others they are projected to as many singular vectors.
@@ -203,11 +201,11 @@ def _to_pieces(rows: np.ndarray, layer: Layer) -> np.ndarray:
     return np.repeat(rows, layer.bias.size // rows.shape[-1], axis=-1)
 
 
-def _place(params: Params, changes: Mapping[int, tuple[np.ndarray | None, np.ndarray | None]]) -> Params:
+def _place(params: Params, changes: Mapping[int, tuple[Any, Any]]) -> Params:
     """Return tangents that are zero but for the given (weight, bias) of some layers."""
     count = next(len(leaf) for pair in changes.values() for leaf in pair if leaf is not None)
 
-    def filled(leaf: np.ndarray | None, like: np.ndarray) -> np.ndarray:
+    def filled(leaf: Any, like: Any) -> Any:
         return np.zeros((count, *like.shape), like.dtype) if leaf is None else leaf
 
     return tuple(

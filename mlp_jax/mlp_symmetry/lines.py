@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +14,7 @@ from mlp_jax import tree
 from mlp_jax.curvature import precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.activations import traits
-from mlp_jax.mlp_symmetry.network import require_layers
+from mlp_jax.mlp_symmetry.network import gradient, require_layers
 
 _PLACES = (-1.0, -0.3, 0.4, 1.0)
 
@@ -50,12 +51,14 @@ def split_lines(
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)
-        vector, unravel = tree.ravel(params)
-        gradient = jax.jit(lambda v, a: tree.ravel(jax.grad(fun)(unravel(v), *a))[0])
+        vector, unravel = np.asarray(tree.ravel(params)[0]), tree.ravel(params)[1]
         unit = precision.rounding_unit(fun, params, args)
-        rows = _directions(params, activation, tolerance * float(jnp.max(jnp.abs(vector))))
-        here = gradient(vector, args)
-        kept = [row for row in rows if _is_constant(lambda v: gradient(v, args), vector, here, row, unit, tolerance)]
+        rows = _directions(params, activation, tolerance * float(np.max(np.abs(vector))))
+
+        def at(v: np.ndarray) -> np.ndarray:
+            return gradient(fun, v, params, args)
+
+        kept = [row for row in rows if _is_constant(at, vector, row, unit, tolerance)]
         basis = _independent(np.asarray(kept).reshape(-1, vector.size))
         return jax.vmap(unravel)(jnp.asarray(basis))
 
@@ -73,7 +76,7 @@ def _directions(params: Params, activation: Activation, distance: float) -> list
                 if np.max(np.abs(entering[:, i] - sign * entering[:, j])) > distance:
                     continue
                 for d in (leaving[i], sign * leaving[j]):
-                    weights = [np.zeros(np.shape(p.weight)) for p in params]
+                    weights: list[Any] = [np.zeros(np.shape(p.weight)) for p in params]
                     weights[depth + 1][i], weights[depth + 1][j] = d, -sign * d
                     moved = tuple(p._replace(weight=w, bias=0 * p.bias) for p, w in zip(params, weights, strict=True))
                     rows.append(np.asarray(tree.ravel(moved)[0]))
@@ -81,18 +84,12 @@ def _directions(params: Params, activation: Activation, distance: float) -> list
 
 
 def _is_constant(
-    gradient: Callable[[jax.Array], jax.Array],
-    vector: jax.Array,
-    here: jax.Array,
-    row: np.ndarray,
-    unit: float,
-    tolerance: float,
+    gradient: Callable[[np.ndarray], np.ndarray], vector: np.ndarray, row: np.ndarray, unit: float, tolerance: float
 ) -> bool:
-    nudge = 2 * unit * jnp.abs(vector)
-    rounding = max(float(jnp.max(jnp.abs(gradient(vector + side * nudge) - here))) for side in (-1, 1))
-    scale = float(jnp.max(jnp.abs(vector)))
-    allowed = 64 * rounding + (tolerance + 64 * unit) * scale
-    return all(float(jnp.max(jnp.abs(gradient(vector + t * row) - here))) <= allowed for t in _PLACES)
+    here, nudge = gradient(vector), 2 * unit * np.abs(vector)
+    rounding = max(np.max(np.abs(gradient(vector + side * nudge) - here)) for side in (-1, 1))
+    allowed = 64 * rounding + (tolerance + 64 * unit) * np.max(np.abs(vector))
+    return all(np.max(np.abs(gradient(vector + t * row) - here)) <= allowed for t in _PLACES)
 
 
 def _independent(rows: np.ndarray) -> np.ndarray:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpy.typing import ArrayLike
 
 from mlp_jax import mlp, tree
-from mlp_jax.mlp import Activation, Layer, Params
+from mlp_jax.mlp import Activation, Params
 
 
 def require_layers(params: Params) -> None:
@@ -15,7 +19,7 @@ def require_layers(params: Params) -> None:
 
     Examples
     --------
-    >>> require_layers((Layer(np.ones((2, 3)), np.ones(3)),))
+    >>> require_layers((mlp.Layer(np.ones((2, 3)), np.ones(3)),))
     """
     tree.require_floating(params)
     for depth, layer in enumerate(params):
@@ -36,7 +40,8 @@ def pre_activations(params: Params, inputs: jax.Array, activation: Activation) -
     >>> [z.shape for z in pre_activations(params, jnp.ones((5, 2)), jnp.tanh)]
     [(5, 3), (5, 1)]
     """
-    hidden, values = jnp.asarray(inputs), []
+    hidden = jnp.asarray(inputs)
+    values: list[jax.Array] = []
     for depth, layer in enumerate(params):
         hidden = activation(values[-1]) if depth else hidden
         mlp.require_fit(hidden, layer, depth)
@@ -56,3 +61,19 @@ def features(params: Params, inputs: jax.Array, activation: Activation, depth: i
     if depth:
         hidden = activation(pre_activations(params[:depth], inputs, activation)[-1])
     return jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=1)
+
+
+def gradient(fun: Callable[..., jax.Array], vector: ArrayLike, params: Params, args: tuple) -> np.ndarray:
+    """Return the gradient of `fun` at a vector, in the order of `tree.ravel` of params. Compiled once for each `fun`.
+
+    Examples
+    --------
+    >>> gradient(lambda p: jnp.sum(p[0].bias ** 2), np.ones(2), (mlp.Layer(jnp.ones((1, 1)), jnp.ones(1)),), ()).tolist()
+    [0.0, 2.0]
+    """
+    return np.asarray(_gradient(fun, jnp.asarray(vector), params, args))
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _gradient(fun: Callable[..., jax.Array], vector: jax.Array, params: Params, args: tuple) -> jax.Array:
+    return tree.ravel(jax.grad(fun)(tree.ravel(params)[1](vector), *args))[0]

@@ -44,16 +44,19 @@ def _ways(
         within = math.prod(_repeats(target[:, i].T, tolerance) for i in range(units))
         target, moved = _sorted_pieces(target), _sorted_pieces(moved)
     if depth == len(kinds) - 1:
-        target = np.concatenate([target.transpose(1, 0, 2).reshape(units, -1), after.weight], axis=1)
-        moved = np.concatenate([moved.transpose(1, 0, 2).reshape(units, -1), after.weight], axis=1)
-        yield within * _matchings(moved, target, kind, tolerance)
+        both = [np.concatenate([_by_unit(a), after.weight], axis=1) for a in (moved, target)]
+        yield within * _matchings(*both, kind, tolerance)
         return
-    target, moved = (a.transpose(1, 0, 2).reshape(units, -1) for a in (target, moved))
-    for count, (rows, flips) in enumerate(_assignments(moved, target, kind, tolerance)):
+    for count, (rows, flips) in enumerate(_assignments(_by_unit(moved), _by_unit(target), kind, tolerance)):
         if count >= _MOST:
             raise ValueError(f"params: got more than {_MOST} maps of layer {depth + 1} that fix it; cannot list them.")
         for ways in _ways(layers, kinds, depth + 1, rows, flips, tolerance):
             yield within * ways
+
+
+def _by_unit(values: np.ndarray) -> np.ndarray:
+    """Return (in, units, pieces) as one row a unit."""
+    return values.transpose(1, 0, 2).reshape(values.shape[1], -1)
 
 
 def _sorted_pieces(values: np.ndarray) -> np.ndarray:
