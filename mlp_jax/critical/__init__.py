@@ -1,11 +1,14 @@
 """Critical points of any function of any pytree: find them, and classify them.
 
-- `find`: descend the gradient norm to a critical point of any index
+- `find`, `find_many`: go to a critical point of any index, or of a chosen one; from many starts at once
+- `levenberg_marquardt`, `newton_mr`: the methods of `find`, with matrices and without
 - `classify`: name it, with the numbers that justify the name, or say why it has none
 """
 
-from mlp_jax.critical.finders import Point, find
+from mlp_jax.critical.finders import Point, find, find_many
+from mlp_jax.critical.gradient_norm import levenberg_marquardt
+from mlp_jax.critical.newton_mr import newton_mr
 from mlp_jax.critical.searches import Reason
 from mlp_jax.critical.verdicts import Verdict, classify
 
-__all__ = ["Point", "Reason", "Verdict", "classify", "find"]
+__all__ = ["Point", "Reason", "Verdict", "classify", "find", "find_many", "levenberg_marquardt", "newton_mr"]

@@ -68,7 +68,8 @@ def gradient(fun: Callable[..., jax.Array], vector: ArrayLike, params: Params, a
 
     Examples
     --------
-    >>> gradient(lambda p: jnp.sum(p[0].bias ** 2), np.ones(2), (mlp.Layer(jnp.ones((1, 1)), jnp.ones(1)),), ()).tolist()
+    >>> params = (mlp.Layer(jnp.ones((1, 1)), jnp.ones(1)),)
+    >>> gradient(lambda p: jnp.sum(p[0].bias ** 2), np.ones(2), params, ()).tolist()
     [0.0, 2.0]
     """
     return np.asarray(_gradient(fun, jnp.asarray(vector), params, args))

@@ -45,7 +45,7 @@ def _ways(
         target, moved = _sorted_pieces(target), _sorted_pieces(moved)
     if depth == len(kinds) - 1:
         both = [np.concatenate([_by_unit(a), after.weight], axis=1) for a in (moved, target)]
-        yield within * _matchings(*both, kind, tolerance)
+        yield within * _matchings(both[0], both[1], kind, tolerance)
         return
     for count, (rows, flips) in enumerate(_assignments(_by_unit(moved), _by_unit(target), kind, tolerance)):
         if count >= _MOST:
