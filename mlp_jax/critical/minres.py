@@ -42,11 +42,12 @@ def minres(
     stationarity: float | jax.Array,
     max_steps: int,
     size: float | jax.Array = 0.0,
+    radius: float | jax.Array = jnp.inf,
 ) -> Solution:
     """Minimise ‖b − A x‖ over growing Krylov spaces (Paige & Saunders 1975), until it is small or stationary.
 
     It ends when ‖r‖ ≤ tolerance · ‖b‖, when ‖A r‖ ≤ stationarity · ‖A‖ ‖r‖ (b has a part outside the range of A), or
-    after `max_steps` products. In the second case A is singular and x has grown along its null space: taking out
+    when ‖x‖ ≥ radius, or after `max_steps` products. In the second case A is singular and x has grown along its null space: taking out
     the part along r, x − (r·x / r·r) r, leaves the solution of least length (Liu, Milzarek & Roosta 2023), the one that
     MINRES-QLP computes (Choi, Paige & Saunders 2011).
 
@@ -87,7 +88,7 @@ def minres(
     )
 
     def advance(s: _State) -> _State:
-        return _advance(matvec, s, norm, tolerance, stationarity, max_steps)
+        return _advance(matvec, s, norm, tolerance, stationarity, max_steps, radius)
 
     state = jax.lax.while_loop(lambda s: ~s.over, advance, state)
     return Solution(_shortest(state), state.residual, state.size, state.steps)
@@ -100,6 +101,7 @@ def _advance(
     tolerance: float | jax.Array,
     stationarity: float | jax.Array,
     max_steps: int,
+    radius: float | jax.Array,
 ) -> _State:
     v, before = s.basis
     cosine, sine = s.rotation
@@ -133,7 +135,7 @@ def _advance(
         phi=phi,
     )
     state = jax.tree.map(lambda new, old: jnp.where(stop, old, new), moved, s)
-    exhausted = (phi <= tolerance * norm) | (steps >= max_steps) | (beta <= jnp.finfo(beta.dtype).eps * size)
+    exhausted = (jnp.linalg.norm(state.vector) >= radius) | (phi <= tolerance * norm) | (steps >= max_steps) | (beta <= jnp.finfo(beta.dtype).eps * size)
     return state._replace(size=size, steps=steps, unreachable=stationary | singular, over=stop | exhausted)
 
 

@@ -25,6 +25,7 @@ class _State(NamedTuple):
     slope: jax.Array  # of ½‖g‖² along it: pᵀ H g
     flat: jax.Array  # whether ‖H g‖ is negligible beside ‖H‖ ‖g‖
     size: jax.Array  # of H, from below
+    radius: jax.Array  # length of p at which the inner solve ends
     first: jax.Array  # ‖g‖ at the start
     level: jax.Array  # what a rounding of the parameters changes ‖g‖ by
     typical: jax.Array
@@ -61,6 +62,7 @@ def newton_mr(function: Function, max_steps: int) -> Search:
             slope=zero,
             flat=jnp.zeros((), bool),
             size=zero,
+            radius=typical_size(start) * jnp.sqrt(zero + start.size),
             first=zero + jnp.inf,
             level=zero,
             typical=typical_size(start),
@@ -72,7 +74,7 @@ def newton_mr(function: Function, max_steps: int) -> Search:
         )
 
     def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = _solve(function, vector, gradient, 1e-8, 1e-8, jnp.zeros((), vector.dtype))
+        found = _solve(function, vector, gradient, 1e-8, 1e-8, jnp.zeros_like(vector[0]), jnp.inf)
         return jnp.linalg.norm(found.residual), jnp.linalg.norm(found.vector)
 
     return Search(begin, lambda state: _advance(function, state, max_steps), newton)
@@ -85,10 +87,11 @@ def _solve(
     tolerance: float | jax.Array,
     stationarity: float | jax.Array,
     size: jax.Array,
+    radius: float | jax.Array,
 ) -> Solution:
     _, matvec = jax.linearize(function.gradient, vector)
     limit = min(4 * vector.size, _MAX_PRODUCTS)
-    return minres(matvec, -gradient, tolerance=tolerance, stationarity=stationarity, max_steps=limit, size=size)
+    return minres(matvec, -gradient, tolerance=tolerance, stationarity=stationarity, max_steps=limit, size=size, radius=radius)
 
 
 def _advance(function: Function, state: _State, max_steps: int) -> _State:
@@ -101,10 +104,18 @@ def _advance(function: Function, state: _State, max_steps: int) -> _State:
     tried, failed = state.step, state.forced & ~taken
 
     def move(s: _State) -> _State:
+        # Where steps had to be halved, the next inner solve ends early, which leaves out the modes of small curvature
+        # that make steps long: what damping does where there are matrices.
+        length = jnp.linalg.norm(tried)
+        radius = jnp.where(s.failures == 0, jnp.maximum(s.radius, 3 * length), 1.5 * length)
         moved = s._replace(
-            vector=trial, gradient=gradient, failures=jnp.zeros((), jnp.int32), steps=s.steps + 1,
-            first=jnp.where(state.forced, jnp.sqrt(after), s.first),
-        )  # fmt: skip
+            vector=trial,
+            gradient=gradient,
+            radius=jnp.where(s.forced, s.radius, radius),
+            first=jnp.where(s.forced, jnp.sqrt(after), s.first),
+            failures=jnp.zeros((), jnp.int32),
+            steps=s.steps + 1,
+        )
         return _next_step(function, moved)
 
     def shorten(s: _State) -> _State:
@@ -136,7 +147,7 @@ def _next_step(function: Function, state: _State) -> _State:
     # Loose far away, where the model is poor; fast convergence near the end.
     forcing = jnp.clip(0.3 * jnp.sqrt(progress), 1e-4, 0.3)
     stationarity = jnp.clip(1e-3 * progress, 1e-10, 1e-3)
-    found = _solve(function, state.vector, state.gradient, forcing, stationarity, state.size)
+    found = _solve(function, state.vector, state.gradient, forcing, stationarity, state.size, state.radius)
     image, change = _products(function, state, found.vector)
     nudge = 2 * function.unit * jnp.maximum(jnp.abs(state.vector), state.typical)
     signs = jnp.where(jnp.arange(state.vector.size) % 2 == 0, 1, -1).astype(state.vector.dtype)
