@@ -135,7 +135,12 @@ def _advance(
         phi=phi,
     )
     state = jax.tree.map(lambda new, old: jnp.where(stop, old, new), moved, s)
-    exhausted = (jnp.linalg.norm(state.vector) >= radius) | (phi <= tolerance * norm) | (steps >= max_steps) | (beta <= jnp.finfo(beta.dtype).eps * size)
+    exhausted = (
+        (jnp.linalg.norm(state.vector) >= radius)
+        | (phi <= tolerance * norm)
+        | (steps >= max_steps)
+        | (beta <= jnp.finfo(beta.dtype).eps * size)
+    )
     return state._replace(size=size, steps=steps, unreachable=stationary | singular, over=stop | exhausted)
 
 

@@ -91,7 +91,9 @@ def _solve(
 ) -> Solution:
     _, matvec = jax.linearize(function.gradient, vector)
     limit = min(4 * vector.size, _MAX_PRODUCTS)
-    return minres(matvec, -gradient, tolerance=tolerance, stationarity=stationarity, max_steps=limit, size=size, radius=radius)
+    return minres(
+        matvec, -gradient, tolerance=tolerance, stationarity=stationarity, max_steps=limit, size=size, radius=radius
+    )
 
 
 def _advance(function: Function, state: _State, max_steps: int) -> _State:
