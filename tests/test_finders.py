@@ -51,7 +51,7 @@ METHODS = {
 
 
 def planted(x, slope):
-    """No critical point: g = (slope + 3 x², 2 y), and ‖g‖ has its minimum, slope, at the origin: H is singular along g."""
+    """No critical point: g = (slope + 3 x², 2 y), smallest at the origin, where H is singular along g."""
     return slope * x[0] + x[0] ** 3 + x[1] ** 2
 
 
@@ -296,7 +296,7 @@ def test_starts_along_a_run_are_its_points_with_noise_of_the_chosen_size():
     generator = np.random.default_rng(0)
     run = {"w": jnp.asarray(generator.standard_normal((50, 40, 40)), jnp.float32), "b": jnp.zeros((50, 3))}
     exact = critical.along_run(jax.random.key(0), run, 11, 0.0)
-    np.testing.assert_array_equal(exact["w"][[0, 10]], run["w"][np.array([0, 49])])
+    np.testing.assert_array_equal(exact["w"][np.array([0, 10])], run["w"][np.array([0, 49])])
     noisy = critical.along_run(jax.random.key(0), run, 11, 0.1)
     ratio = np.std(noisy["w"] - exact["w"], axis=(1, 2)) / np.sqrt(np.mean(exact["w"] ** 2, axis=(1, 2)))
     np.testing.assert_allclose(ratio, 0.1, rtol=0.08)

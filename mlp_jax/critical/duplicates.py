@@ -46,7 +46,7 @@ def distinct(
     points
         From `find_many`, with a leading axis n on every field.
     canonical
-        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`; compared instead of params.
+        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: compared in their place.
     tolerance
         What each may be off by, in place of the estimate above.
 
@@ -72,7 +72,7 @@ def distinct(
     labels = np.full(len(points.converged), -1)
     if converged.size == 0:
         return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[converged], points), np.zeros(0, int), labels)
-    forms = np.stack([_vector(points.params, i, canonical) for i in converged])
+    forms = np.stack([_vector(points.params, i, canonical) for i in converged.tolist()])
     if tolerance is None:
         error = 8 * np.asarray(points.distance)[converged] + 64 * _UNIT * np.linalg.norm(forms, axis=1)
     else:

@@ -15,7 +15,7 @@ from mlp_jax import curvature, tree
 from mlp_jax.critical.eigenvector_following import eigenvector_following
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
 from mlp_jax.critical.newton_mr import newton_mr
-from mlp_jax.critical.searches import Function, Reason, Search, run, run_many
+from mlp_jax.critical.searches import End, Function, Reason, Search, run, run_many
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.tree import PyTree
 
@@ -39,12 +39,12 @@ class Point:
     gradient_norm
         ‖g‖₂ there.
     flatness
-        ‖H p + g‖ / ‖g‖ with p the minimum-residual Newton step: near 0 where Newton's method would go on to a zero
-        of the gradient, near 1 where the gradient lies in the null space of H (Frye et al. 2021). Meaningless once
-        the gradient is at its rounding level.
+        ‖H p + g‖ / ‖g‖ with p the minimum-residual Newton step over the modes above 1e-6 of the largest: near 0 where
+        Newton's method would go on to a zero of the gradient, near 1 where the gradient lies in the null space of H
+        (Frye et al. 2021). Meaningless once the gradient is at its rounding level.
     distance
-        ‖p‖, an estimate of how far the critical point is; infinite where the search did not converge and the
-        Newton step leaves half of the gradient or more.
+        Length of the Newton step over all modes: an estimate of how far the critical point is. Infinite where the
+        search did not converge, and that step or p leaves half of the gradient or more.
     converged
         True only when the gradient is at the level of its own rounding.
     steps
@@ -279,16 +279,20 @@ def _search(
     return eigenvector_following(function, settings.max_steps, index, settings.radius), gradient
 
 
-def _point(search: Search, end: PyTree, unravel: Callable[[jax.Array], PyTree]) -> Point:
+def _point(
+    search: Search, gradient: Callable[[jax.Array], jax.Array], end: End, unravel: Callable[[jax.Array], PyTree]
+) -> Point:
     size = jnp.linalg.norm(end.gradient)
     residual, step = search.newton(end.vector, end.gradient)
     flatness = residual / jnp.where(size == 0, 1, size)
     converged = end.reason == int(Reason.ROUNDING)
+    # Near a gradient-flat point a long step solves H p = −g, and leads nowhere: H does not stay what it is.
+    near = (flatness < 0.5) & (jnp.linalg.norm(gradient(end.vector + step)) < size / 2)
     return Point(
         params=unravel(end.vector),
         gradient_norm=size,
         flatness=flatness,
-        distance=jnp.where(converged | (flatness < 0.5), step, jnp.inf),
+        distance=jnp.where(converged | near, jnp.linalg.norm(step), jnp.inf),
         converged=converged,
         steps=end.steps,
         reason=end.reason,
@@ -303,9 +307,9 @@ def _find(
     params: PyTree,
     args: tuple,
 ) -> Point:
-    search, _ = _search(fun, settings, unit, index, params, args)
+    search, gradient = _search(fun, settings, unit, index, params, args)
     start, unravel = tree.ravel(params)
-    return _point(search, run(search, start), unravel)
+    return _point(search, gradient, run(search, start), unravel)
 
 
 def _find_many(
@@ -317,10 +321,10 @@ def _find_many(
     args: tuple,
 ) -> Point:
     one = jax.tree.map(lambda leaf: leaf[0], starts)
-    search, _ = _search(fun, settings, unit, index, one, args)
+    search, gradient = _search(fun, settings, unit, index, one, args)
     unravel = tree.ravel(one)[1]
     ends = run_many(search, jax.vmap(lambda start: tree.ravel(start)[0])(starts), settings.lanes)
-    return jax.lax.map(lambda end: _point(search, end, unravel), ends, batch_size=settings.lanes)
+    return jax.lax.map(lambda end: _point(search, gradient, end, unravel), ends, batch_size=settings.lanes)
 
 
 _compiled_find = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_find)

@@ -46,10 +46,10 @@ def minres(
 ) -> Solution:
     """Minimise ‖b − A x‖ over growing Krylov spaces (Paige & Saunders 1975), until it is small or stationary.
 
-    It ends when ‖r‖ ≤ tolerance · ‖b‖, when ‖A r‖ ≤ stationarity · ‖A‖ ‖r‖ (b has a part outside the range of A), or
-    when ‖x‖ ≥ radius, or after `max_steps` products. In the second case A is singular and x has grown along its null space: taking out
-    the part along r, x − (r·x / r·r) r, leaves the solution of least length (Liu, Milzarek & Roosta 2023), the one that
-    MINRES-QLP computes (Choi, Paige & Saunders 2011).
+    It ends when ‖r‖ ≤ tolerance · ‖b‖, when ‖A r‖ ≤ stationarity · ‖A‖ ‖r‖ (b has a part outside the range of A), when
+    ‖x‖ ≥ radius, or after `max_steps` products. In the second case A is singular and x has grown along its null space:
+    taking out the part along r, x − (r·x / r·r) r, leaves the solution of least length (Liu, Milzarek & Roosta 2023),
+    the one that MINRES-QLP computes (Choi, Paige & Saunders 2011).
 
     Parameters
     ----------

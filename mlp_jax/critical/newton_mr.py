@@ -74,8 +74,10 @@ def newton_mr(function: Function, max_steps: int) -> Search:
         )
 
     def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        found = _solve(function, vector, gradient, 1e-8, 1e-8, jnp.zeros_like(vector[0]), jnp.inf)
-        return jnp.linalg.norm(found.residual), jnp.linalg.norm(found.vector)
+        size = jnp.zeros_like(vector[0])
+        coarse = _solve(function, vector, gradient, 1e-6, 1e-6, size, jnp.inf)
+        fine = _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size, jnp.inf)
+        return jnp.linalg.norm(coarse.residual), fine.vector
 
     return Search(begin, lambda state: _advance(function, state, max_steps), newton)
 

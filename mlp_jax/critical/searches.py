@@ -60,7 +60,8 @@ class Search(NamedTuple):
         state -> state. Evaluates the function at one point. A state has the fields of `End`; `reason` is `RUNNING`
         until the search is over.
     newton
-        (vector, gradient) -> (residual, step): the norms of H p + g and of the minimum-residual Newton step p.
+        (vector, gradient) -> (residual, step): ‖H p + g‖ with p the minimum-residual Newton step over the modes above
+        1e-6 of the largest, and the Newton step over nearly all modes, (P,).
     """
 
     begin: Callable[[jax.Array], Any]
@@ -164,7 +165,7 @@ def escape(gradient: jax.Array, typical: jax.Array, count: jax.Array) -> jax.Arr
     [-0.0, -1.0, -0.0, -0.0]
     """
     size = jnp.linalg.norm(gradient)
-    length = 2.0**count * typical * jnp.sqrt(jnp.asarray(gradient.size, gradient.dtype)) / 4
+    length = jnp.exp2(count.astype(gradient.dtype)) * typical * jnp.sqrt(jnp.asarray(gradient.size, gradient.dtype)) / 4
     return (-length / jnp.where(size > 0, size, 1) * gradient).astype(gradient.dtype)
 
 
@@ -175,15 +176,15 @@ def newton_dense(function: Function) -> Callable[[jax.Array, jax.Array], tuple[j
     --------
     >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
     >>> residual, step = newton_dense(function)(jnp.array([3.0]), jnp.array([6.0]))
-    >>> print(f"{residual:.3f} {step:.3f}")
-    0.000 3.000
+    >>> print(f"{residual:.3f} {step[0]:.3f}")
+    0.000 -3.000
     """
 
     def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         matrix = function.matrix(vector)
-        # Damping far below any mode that matters: the minimum-residual step but for modes at rounding level.
-        step = damped_newton(matrix, gradient, 1e-10 * matrix_size(matrix))
-        return jnp.linalg.norm(matrix @ step + gradient), jnp.linalg.norm(step)
+        # A search calls a point gradient-flat when g sees curvature below 1e-8 of the largest: far below this damping.
+        coarse = damped_newton(matrix, gradient, 1e-6 * matrix_size(matrix))
+        return jnp.linalg.norm(matrix @ coarse + gradient), damped_newton(matrix, gradient, 1e-10 * matrix_size(matrix))
 
     return newton
 
