@@ -19,6 +19,7 @@ from mlp_jax.critical.searches import (
     matrix_size,
     newton_dense,
     rounding_level,
+    times,
     typical_size,
 )
 
@@ -122,7 +123,7 @@ def _escaping(state: _State) -> _State:
 
 
 def _damping(state: _State, before: jax.Array, after: jax.Array, taken: jax.Array) -> jax.Array:
-    model = jnp.sum((state.gradient + state.matrix @ state.step) ** 2)
+    model = jnp.sum((state.gradient + times(state.matrix, state.step)) ** 2)
     ratio = (before - after) / jnp.maximum(before - model, jnp.finfo(before.dtype).tiny)
     shrink = jnp.clip(1 - (2 * ratio - 1) ** 3, 0.03, 4.0)
     return state.damping * jnp.where(taken, shrink, state.growth / 2)
@@ -132,7 +133,7 @@ def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Arra
     size = jnp.linalg.norm(state.gradient)
     level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
     scale = jnp.linalg.norm(state.matrix) * size
-    stationary = jnp.linalg.norm(state.matrix @ state.gradient) <= 1e-8 * scale
+    stationary = jnp.linalg.norm(times(state.matrix, state.gradient)) <= 1e-8 * scale
     negligible = jnp.linalg.norm(tried) <= 4 * function.unit * jnp.linalg.norm(state.vector)
     stuck = (state.failures >= _MAX_FAILURES) | (~taken & negligible)
     return first_of(
