@@ -9,7 +9,7 @@
 from mlp_jax.critical.duplicates import Distinct, distinct
 from mlp_jax.critical.finders import Point, find, find_many
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
-from mlp_jax.critical.newton_mr import newton_mr
+from mlp_jax.critical.minimum_residual import newton_mr
 from mlp_jax.critical.searches import Reason
 from mlp_jax.critical.starts import along_run
 from mlp_jax.critical.verdicts import Verdict, classify

@@ -14,7 +14,7 @@ import numpy as np
 from mlp_jax import curvature, tree
 from mlp_jax.critical.eigenvector_following import eigenvector_following
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
-from mlp_jax.critical.newton_mr import newton_mr
+from mlp_jax.critical.minimum_residual import newton_mr
 from mlp_jax.critical.searches import End, Function, Reason, Search, run, run_many
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.tree import PyTree
