@@ -98,6 +98,8 @@ def run_many(search: Search, starts: jax.Array, lanes: int) -> End:
     """
     num = len(starts)
     lanes = min(lanes, num)
+    if lanes == 1:
+        return jax.lax.map(lambda start: run(search, start), starts)
     begin, advance = jax.vmap(search.begin), jax.vmap(search.advance)
     state = begin(starts[:lanes])
     ends = jax.tree.map(lambda leaf: jnp.zeros((num, *leaf.shape[1:]), leaf.dtype), _end(state))
