@@ -10,5 +10,6 @@ Modules are the namespaces:
 - `training`: one run as one compiled scan
 - `curvature`: Hessians of any function of any pytree, and their inertia
 - `mlp_hessian`: the exact Hessian of an MLP loss, fast
+- `mlp_symmetry`: the symmetries of an MLP and its loss, and its kinks
 - `critical`: critical points: find them, and classify them
 """

@@ -1,11 +1,29 @@
 """Critical points of any function of any pytree: find them, and classify them.
 
-- `find`: descend the gradient norm to a critical point of any index
+- `find`, `find_many`: go to a critical point of any index, or of a chosen one; from many starts at once
+- `levenberg_marquardt`, `newton_mr`: the methods of `find`, with matrices and without
+- `along_run`: starts along a training run, with noise; `distinct`: the points found, each once
 - `classify`: name it, with the numbers that justify the name, or say why it has none
 """
 
-from mlp_jax.critical.finders import Point, find
+from mlp_jax.critical.duplicates import Distinct, distinct
+from mlp_jax.critical.finders import Point, find, find_many
+from mlp_jax.critical.gradient_norm import levenberg_marquardt
+from mlp_jax.critical.minimum_residual import newton_mr
 from mlp_jax.critical.searches import Reason
+from mlp_jax.critical.starts import along_run
 from mlp_jax.critical.verdicts import Verdict, classify
 
-__all__ = ["Point", "Reason", "Verdict", "classify", "find"]
+__all__ = [
+    "Distinct",
+    "Point",
+    "Reason",
+    "Verdict",
+    "along_run",
+    "classify",
+    "distinct",
+    "find",
+    "find_many",
+    "levenberg_marquardt",
+    "newton_mr",
+]

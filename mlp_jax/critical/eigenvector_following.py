@@ -7,7 +7,17 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.searches import RUNNING, End, Function, Reason, all_finite, rounding_level
+from mlp_jax.critical.searches import (
+    RUNNING,
+    Function,
+    Reason,
+    Search,
+    all_finite,
+    first_of,
+    newton_dense,
+    rounding_level,
+    typical_size,
+)
 
 _BISECTIONS = 50
 
@@ -16,73 +26,92 @@ class _State(NamedTuple):
     vector: jax.Array
     gradient: jax.Array
     matrix: jax.Array
-    step: jax.Array
+    step: jax.Array  # to be tried
+    taken: jax.Array  # the step before
     radius: jax.Array
+    longest: jax.Array
+    typical: jax.Array
     steps: jax.Array
     reason: jax.Array
 
 
-def follow(function: Function, start: jax.Array, index: jax.Array, max_steps: int, radius: jax.Array) -> End:
-    """Return where steps that climb along the `index` lowest eigenvectors and descend along the others end.
+def eigenvector_following(function: Function, max_steps: int, index: int | jax.Array, radius: float | None) -> Search:
+    """Return the search by steps that climb along the `index` lowest eigenvectors and descend along the others.
 
     In the eigenbasis of H, with c = Qᵀ g, the step is σᵢ cᵢ / (|λᵢ| + μ), σ = +1 for the `index` lowest modes and −1
     for the others (Cerjan & Miller 1981; for index 0 saddle-free Newton, Dauphin et al. 2014); μ ≥ 0 holds it to a
     trust radius, which shrinks when consecutive steps turn back and grows when they agree. Near a critical point of
-    that index it is Newton's step; points of another index repel it.
+    that index it is Newton's step; points of another index repel it. The radius never exceeds `radius`, a sixth of
+    ‖start‖ (or of 1 if that is larger) when None.
 
     Examples
     --------
+    >>> from mlp_jax.critical.searches import run
     >>> diagonal = jnp.array([2.0, -2.0])
     >>> function = Function(lambda x: diagonal * x, lambda x: jnp.diag(diagonal), 2.0**-24)
-    >>> end = follow(function, jnp.array([0.3, 0.2]), jnp.array(1), 50, jnp.array(1.0))
+    >>> end = run(eigenvector_following(function, 50, 1, 1.0), jnp.array([0.3, 0.2]))
     >>> bool(jnp.all(abs(end.vector) < 1e-12))
     True
     """
-    gradient, matrix = function.gradient(start), function.matrix(start)
-    state = _State(
-        vector=start,
-        gradient=gradient,
-        matrix=matrix,
-        step=jnp.zeros_like(start),
-        radius=radius,
-        steps=jnp.ones((), jnp.int32),
-        reason=jnp.where(all_finite(gradient, matrix), RUNNING, int(Reason.NOT_FINITE)).astype(jnp.int32),
-    )
 
-    def advance(s: _State) -> _State:
-        return _advance(function, s, index, max_steps, radius)
+    def begin(start: jax.Array) -> _State:
+        longest = jnp.maximum(1, jnp.linalg.norm(start)) / 6 if radius is None else jnp.asarray(radius)
+        return _State(
+            vector=start,
+            gradient=jnp.full_like(start, jnp.inf),
+            matrix=jnp.zeros((start.size, start.size), start.dtype),
+            step=jnp.zeros_like(start),
+            taken=jnp.zeros_like(start),
+            radius=longest.astype(start.dtype),
+            longest=longest.astype(start.dtype),
+            typical=typical_size(start),
+            steps=jnp.zeros((), jnp.int32),
+            reason=jnp.full((), RUNNING, jnp.int32),
+        )
 
-    state = jax.lax.while_loop(lambda s: s.reason == RUNNING, advance, state)
-    return End(state.vector, state.gradient, state.matrix, state.steps, state.reason)
+    climbing = jnp.asarray(index)
+    return Search(begin, lambda state: _advance(function, state, climbing, max_steps), newton_dense(function))
 
 
-def _advance(function: Function, state: _State, index: jax.Array, max_steps: int, largest: jax.Array) -> _State:
-    step = _step(state.matrix, state.gradient, index, state.radius)
-    vector = state.vector + step
+def _advance(function: Function, state: _State, index: jax.Array, max_steps: int) -> _State:
+    fresh = state.steps == 0
+    vector = state.vector + state.step
     gradient, matrix = function.gradient(vector), function.matrix(vector)
-    agreement = jnp.vdot(step, state.step) / (jnp.linalg.norm(step) * jnp.linalg.norm(state.step) + 1e-300)
-    radius = state.radius * jnp.where(agreement < -0.3, 0.6, jnp.where(agreement > 0.3, 1.3, 1.0))
     finite = all_finite(gradient, matrix)
     before, after = jnp.linalg.norm(state.gradient), jnp.linalg.norm(gradient)
-    # At rounding level the last step may make things worse: keep the better point.
-    at_level = finite & (before <= rounding_level(function, state.vector, state.matrix)) & (after >= before)
+    level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
+    # At rounding level the last step may make things worse: keep the better point. Newton's steps converge
+    # quadratically: a gradient near that level which no longer halves is at its own.
+    at_level = (
+        ~fresh & finite & (((before <= level) & (after >= before)) | ((before <= 16 * level) & (after > before / 2)))
+    )
     steps = state.steps + 1
-    choices = [
-        (at_level | (before == 0), Reason.ROUNDING),
+    reason = first_of(
+        (at_level | (finite & (after == 0)), Reason.ROUNDING),
         (~finite, Reason.NOT_FINITE),
         (steps >= max_steps, Reason.MAX_STEPS),
-    ]
-    reason = jnp.select([condition for condition, _ in choices], [int(r) for _, r in choices], RUNNING)
-    moved = finite & ~at_level
-    return _State(
-        vector=jnp.where(moved, vector, state.vector),
-        gradient=jnp.where(moved, gradient, state.gradient),
-        matrix=jnp.where(moved, matrix, state.matrix),
-        step=step,
-        radius=jnp.clip(radius, 1e-3 * largest, largest).astype(radius.dtype),
-        steps=steps,
-        reason=reason.astype(jnp.int32),
     )
+    moved = finite & ~(at_level & (after >= before))
+    radius = jnp.where(fresh, state.radius, _radius(state))
+    matrix = jnp.where(moved, matrix, state.matrix)
+    gradient = jnp.where(moved, gradient, state.gradient)
+    return state._replace(
+        vector=jnp.where(moved, vector, state.vector),
+        gradient=gradient,
+        matrix=matrix,
+        step=_step(matrix, gradient, index, radius),
+        taken=state.step,
+        radius=radius,
+        steps=steps,
+        reason=reason,
+    )
+
+
+def _radius(state: _State) -> jax.Array:
+    lengths = jnp.linalg.norm(state.step) * jnp.linalg.norm(state.taken)
+    agreement = jnp.vdot(state.step, state.taken) / (lengths + jnp.finfo(lengths.dtype).tiny)
+    radius = state.radius * jnp.where(agreement < -0.3, 0.6, jnp.where(agreement > 0.3, 1.3, 1.0))
+    return jnp.clip(radius, 1e-3 * state.longest, state.longest).astype(state.radius.dtype)
 
 
 def _step(matrix: jax.Array, gradient: jax.Array, index: jax.Array, radius: jax.Array) -> jax.Array:

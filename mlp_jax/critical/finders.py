@@ -5,47 +5,72 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import curvature, tree
-from mlp_jax.critical import eigenvector_following, gradient_norm
-from mlp_jax.critical.searches import Function, Reason
+from mlp_jax.critical.eigenvector_following import eigenvector_following
+from mlp_jax.critical.gradient_norm import levenberg_marquardt
+from mlp_jax.critical.minimum_residual import newton_mr
+from mlp_jax.critical.searches import End, Function, Reason, Search, run, run_many
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.tree import PyTree
 
 HessianMatrix = Callable[..., jax.Array]
+Method = Callable[[Function, int], Search]
+
+# Above this many parameters the default method uses no matrices: a step of Levenberg–Marquardt is 11 P³ flops.
+_DENSE = 1500
+# Searches of `find_many` under way at a time, times parameters: enough to fill vector instructions, and no more,
+# because lanes that have no start left run on until the last search is over. With more parameters than `_WIDE` one
+# search fills them by itself.
+_WIDTH, _WIDE = 1152, 48
 
 
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """Where a search ended.
+    """Where a search ended; from `find_many` every field has a leading axis.
 
     params
         The point, float64; like the numbers below, numpy arrays when `find` was called outside jit.
     gradient_norm
         ‖g‖₂ there.
     flatness
-        ‖H p + g‖ / ‖g‖ with p the minimum-residual Newton step: near 0 where Newton's method would go on to a zero
-        of the gradient, near 1 where the gradient lies in the null space of H (Frye et al. 2021). Meaningless once
-        the gradient is at its rounding level.
+        ‖H p + g‖ / ‖g‖ with p the minimum-residual Newton step over the modes above 1e-6 of the largest: near 0 where
+        Newton's method would go on to a zero of the gradient, near 1 where the gradient lies in the null space of H
+        (Frye et al. 2021). Meaningless once the gradient is at its rounding level.
+    distance
+        Length of the Newton step over all modes: an estimate of how far the critical point is. Infinite where the
+        search did not converge, and that step or p leaves half of the gradient or more.
     converged
         True only when the gradient is at the level of its own rounding.
     steps
-        Number of Hessians evaluated.
+        Number of points at which the Hessian was used.
     reason
-        A `Reason` (its number, when vmapped or traced); `str(point.reason)` says it in words.
+        A `Reason` (its number, when vmapped, traced or from `find_many`); `str(point.reason)` says it in words.
     """
 
     params: PyTree
     gradient_norm: jax.Array
     flatness: jax.Array
+    distance: jax.Array
     converged: jax.Array
     steps: jax.Array
     reason: jax.Array | Reason
+
+
+class _Settings(NamedTuple):
+    """What is fixed when a search is compiled."""
+
+    method: Method
+    hessian: HessianMatrix | None
+    max_steps: int
+    radius: float | None
+    lanes: int
 
 
 def find(
@@ -54,20 +79,21 @@ def find(
     args: tuple = (),
     *,
     index: int | None = None,
+    method: Method | None = None,
     hessian: HessianMatrix | None = None,
     max_steps: int = 200,
     radius: float | None = None,
 ) -> Point:
     """Go from params to a critical point, of any index or of a chosen one. Transformable.
 
-    Without `index` it descends the gradient norm (`gradient_norm.descend`: Levenberg–Marquardt), which reaches
-    critical points of any index, and can end at gradient-flat points, which are not critical: it says which. With
-    `index` it climbs along that many eigenvectors and descends along the others (`eigenvector_following.follow`);
-    index 0 looks for minima. Both end with Newton's steps, and report convergence only where the gradient is within
-    what a rounding of params changes it by.
+    Without `index` it descends the gradient norm, which reaches critical points of any index, and can end at
+    gradient-flat points, which are not critical: it says which. `levenberg_marquardt` is the method up to 1500
+    parameters, `newton_mr`, which needs no matrices, above. With `index` it climbs along that many eigenvectors and
+    descends along the others (`eigenvector_following`); index 0 looks for minima, by saddle-free Newton steps. All
+    report convergence only where the gradient is within what a rounding of params changes it by.
 
     Outside jit it computes in float64 whatever the caller's default; a second call with the same functions, settings
-    and shapes compiles nothing. Memory: 8 matrices of 8 P² bytes; O(P³) work a step.
+    and shapes compiles nothing. Memory with matrices: 8 of 8 P² bytes, and O(P³) work a step.
 
     Parameters
     ----------
@@ -79,22 +105,25 @@ def find(
         Further arguments of `fun`: data goes here.
     index
         None, or the number of negative eigenvalues wanted, from 0 to P.
+    method
+        `critical.levenberg_marquardt`, `critical.newton_mr`, or any function `(Function, max_steps) -> Search` of
+        `critical.searches`; chosen by P when None. Not together with `index`.
     hessian
         `(params, *args) -> (P, P)` in the order of `tree.ravel`, such as a partial of `mlp_hessian.dense`;
         `curvature.dense_hessian` of `fun` when None.
     max_steps
-        Most Hessians to evaluate.
+        Most points at which to use the Hessian.
     radius
         Longest step towards a chosen index; a sixth of ‖params‖, or of 1 if that is larger, when None.
 
     Returns
     -------
-    Point(params, gradient_norm, flatness, converged, steps, reason)
+    Point(params, gradient_norm, flatness, distance, converged, steps, reason)
 
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As `curvature.dense_hessian`; an index, a number of steps or a radius out of range.
+        As `curvature.dense_hessian`; an index, a number of steps or a radius out of range; index and method both.
 
     Examples
     --------
@@ -107,69 +136,198 @@ def find(
     >>> str(point.reason)
     'the gradient is at the level of its own rounding'
     """
-    settings = (fun, hessian, max_steps, radius)
+    _require_settings(index, method, max_steps, radius)
     if tree.is_traced((params, args)):
         precision.require_scalar_function(fun, params, args)
-        _require_settings(index, max_steps, radius, tree.size(params))
-        return _find(*settings, None, index, params, args)
+        settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
+        return _find(fun, settings, None, index, params, args)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
-        _require_settings(index, max_steps, radius, tree.size(params))
+        settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         unit = precision.rounding_unit(fun, params, args)
-        point = _compiled_find(*settings, unit, index, params, args)
+        point = _compiled_find(fun, settings, unit, index, params, args)
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
         return dataclasses.replace(jax.tree.map(np.asarray, point), reason=Reason(int(point.reason)))
 
 
-def _require_settings(index: int | None, max_steps: int, radius: float | None, size: int) -> None:
-    matrices.require_memory(size, matrices=8)
-    if index is not None and not (int(index) == index and 0 <= index <= size):
-        raise ValueError(f"index: got {index}, expected None or a whole number from 0 to {size}.")
+def find_many(
+    fun: Callable[..., jax.Array],
+    starts: PyTree,
+    args: tuple = (),
+    *,
+    index: int | None = None,
+    method: Method | None = None,
+    hessian: HessianMatrix | None = None,
+    max_steps: int = 200,
+    radius: float | None = None,
+    lanes: int | None = None,
+) -> Point:
+    """Run `find` from many starts in one compiled call. Transformable.
+
+    `lanes` searches run side by side; one that is over makes room for the next start at once, so that none waits for
+    the slowest. A start that is not finite gives a point with reason `NOT_FINITE`, and does not disturb the others.
+    Critical points reached from several starts appear as often: see `distinct`.
+
+    Parameters
+    ----------
+    fun, args, index, method, hessian, max_steps, radius
+        As for `find`.
+    starts
+        params with a leading axis of the same length n on every leaf.
+    lanes
+        Searches under way at a time; 128 for up to 9 parameters, fewer for more, and one above 48, when None. Memory
+        with matrices: 10 of 8 P² bytes for each.
+
+    Returns
+    -------
+    Point, every field with a leading axis n, in the order of `starts`
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `find`; leaves of `starts` without a common leading axis.
+
+    Examples
+    --------
+    >>> fun = lambda x: x[0] ** 3 - 3 * x[0] + x[1] ** 2
+    >>> points = find_many(fun, jnp.array([[2.0, 1.0], [-2.0, 1.0], [jnp.nan, 0.0]]))
+    >>> points.converged.tolist(), (points.params[:2].round(9) + 0.0).tolist()
+    ([True, True, False], [[1.0, 0.0], [-1.0, 0.0]])
+    >>> print(Reason(points.reason[2]))
+    the gradient or the Hessian is not finite
+    """
+    _require_settings(index, method, max_steps, radius)
+    num = _require_starts(starts, lanes)
+    one = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
+    size = max(1, tree.size(one))
+    lanes = min(num, (min(128, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else lanes)
+    if tree.is_traced((starts, args)):
+        precision.require_scalar_function(fun, one, args)
+        settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
+        return _find_many(fun, settings, None, index, starts, args)
+    with jax.enable_x64(True):
+        one, args = precision.promote_problem(fun, one, args)
+        settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
+        unit = precision.rounding_unit(fun, one, args)
+        points = _compiled_find_many(fun, settings, unit, index, precision.promote(starts), args)
+        return jax.tree.map(np.asarray, points)
+
+
+def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:
+    if index is not None and method is not None:
+        raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
+    if method is not None and not callable(method):
+        raise TypeError(f"method: got {type(method).__name__}, expected a function such as critical.newton_mr.")
     if max_steps < 1:
         raise ValueError(f"max_steps: got {max_steps}, expected 1 or more.")
     if radius is not None and not radius > 0:
         raise ValueError(f"radius: got {radius}, expected a number above 0.")
 
 
-def _find(
-    fun: Callable[..., jax.Array],
+def _require_starts(starts: PyTree, lanes: int | None) -> int:
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(starts)]
+    lengths = sorted({shape[0] if shape else None for shape in shapes}, key=str)
+    if len(lengths) != 1 or not lengths[0]:
+        raise ValueError(
+            f"starts: got leaves of shapes {shapes}, expected params with a leading axis of the same length, 1 or more,"
+            " on every leaf."
+        )
+    if lanes is not None and lanes < 1:
+        raise ValueError(f"lanes: got {lanes}, expected 1 or more.")
+    return lengths[0]
+
+
+def _settings(
+    index: int | None,
+    method: Method | None,
     hessian: HessianMatrix | None,
     max_steps: int,
     radius: float | None,
+    size: int,
+    lanes: int,
+) -> _Settings:
+    if index is not None and not (int(index) == index and 0 <= index <= size):
+        raise ValueError(f"index: got {index}, expected None or a whole number from 0 to {size}.")
+    if method is None:
+        method = levenberg_marquardt if size <= _DENSE else newton_mr
+    if index is not None or method is levenberg_marquardt:
+        matrices.require_memory(size, matrices=8 if lanes == 1 else 10 * lanes)
+    return _Settings(method, hessian, max_steps, radius, lanes)
+
+
+def _search(
+    fun: Callable[..., jax.Array],
+    settings: _Settings,
     unit: float | None,
     index: int | jax.Array | None,
     params: PyTree,
     args: tuple,
-) -> Point:
-    start, unravel = tree.ravel(params)
+) -> tuple[Search, Callable[[jax.Array], jax.Array]]:
+    """Return the search in vectors, and the gradient."""
+    vector, unravel = tree.ravel(params)
 
-    def matrix(vector: jax.Array) -> jax.Array:
-        if hessian is None:
-            return curvature.dense_hessian(fun, unravel(vector), args)
-        return hessian(unravel(vector), *args)
+    def gradient(at: jax.Array) -> jax.Array:
+        return tree.ravel(jax.grad(fun)(unravel(at), *args))[0]
 
-    function = Function(
-        gradient=lambda vector: tree.ravel(jax.grad(fun)(unravel(vector), *args))[0],
-        matrix=matrix,
-        unit=float(jnp.finfo(start.dtype).eps) / 2 if unit is None else unit,
-    )
+    def matrix(at: jax.Array) -> jax.Array:
+        if settings.hessian is None:
+            return curvature.dense_hessian(fun, unravel(at), args)
+        return settings.hessian(unravel(at), *args)
+
+    unit = float(jnp.finfo(vector.dtype).eps) / 2 if unit is None else unit
+    function = Function(gradient, matrix, unit)
     if index is None:
-        end = gradient_norm.descend(function, start, max_steps)
-    else:
-        longest = jnp.maximum(1, jnp.linalg.norm(start)) / 6 if radius is None else jnp.asarray(radius, start.dtype)
-        end = eigenvector_following.follow(function, start, jnp.asarray(index), max_steps, longest)
+        return settings.method(function, settings.max_steps), gradient
+    return eigenvector_following(function, settings.max_steps, index, settings.radius), gradient
+
+
+def _point(
+    search: Search, gradient: Callable[[jax.Array], jax.Array], end: End, unravel: Callable[[jax.Array], PyTree]
+) -> Point:
     size = jnp.linalg.norm(end.gradient)
-    # Damping far below any mode that matters: the minimum-residual step but for modes at rounding level.
-    step = gradient_norm.damped_newton(end.matrix, end.gradient, 1e-10 * jnp.linalg.norm(end.matrix, axis=1).max())
-    residual = jnp.linalg.norm(end.matrix @ step + end.gradient)
+    residual, step = search.newton(end.vector, end.gradient)
+    flatness = residual / jnp.where(size == 0, 1, size)
+    converged = end.reason == int(Reason.ROUNDING)
+    # Near a gradient-flat point a long step solves H p = −g, and leads nowhere: H does not stay what it is.
+    near = (flatness < 0.5) & (jnp.linalg.norm(gradient(end.vector + step)) < size / 2)
     return Point(
         params=unravel(end.vector),
         gradient_norm=size,
-        flatness=residual / jnp.where(size == 0, 1, size),
-        converged=end.reason == int(Reason.ROUNDING),
+        flatness=flatness,
+        distance=jnp.where(converged | near, jnp.linalg.norm(step), jnp.inf),
+        converged=converged,
         steps=end.steps,
         reason=end.reason,
     )
 
 
-_compiled_find = functools.partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))(_find)
+def _find(
+    fun: Callable[..., jax.Array],
+    settings: _Settings,
+    unit: float | None,
+    index: int | jax.Array | None,
+    params: PyTree,
+    args: tuple,
+) -> Point:
+    search, gradient = _search(fun, settings, unit, index, params, args)
+    start, unravel = tree.ravel(params)
+    return _point(search, gradient, run(search, start), unravel)
+
+
+def _find_many(
+    fun: Callable[..., jax.Array],
+    settings: _Settings,
+    unit: float | None,
+    index: int | jax.Array | None,
+    starts: PyTree,
+    args: tuple,
+) -> Point:
+    one = jax.tree.map(lambda leaf: leaf[0], starts)
+    search, gradient = _search(fun, settings, unit, index, one, args)
+    unravel = tree.ravel(one)[1]
+    ends = run_many(search, jax.vmap(lambda start: tree.ravel(start)[0])(starts), settings.lanes)
+    return jax.lax.map(lambda end: _point(search, gradient, end, unravel), ends, batch_size=settings.lanes)
+
+
+_compiled_find = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_find)
+_compiled_find_many = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_find_many)

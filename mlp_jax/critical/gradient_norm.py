@@ -7,104 +7,139 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.searches import RUNNING, End, Function, Reason, all_finite, rounding_level
+from mlp_jax.critical.searches import (
+    RUNNING,
+    Function,
+    Reason,
+    Search,
+    all_finite,
+    damped_newton,
+    escape,
+    first_of,
+    matrix_size,
+    newton_dense,
+    rounding_level,
+    times,
+    typical_size,
+)
 
 # Each failure multiplies the damping by twice what the last did: after 12 it has grown by 2⁷⁸.
 _MAX_FAILURES = 12
+_MAX_ESCAPES = 4
 
 
 class _State(NamedTuple):
     vector: jax.Array
     gradient: jax.Array
     matrix: jax.Array
+    step: jax.Array  # to be tried
     damping: jax.Array  # ν
     growth: jax.Array  # factor by which a failed step raises ν
+    typical: jax.Array
     steps: jax.Array
     failures: jax.Array  # failed trial steps in a row
+    escapes: jax.Array
+    forced: jax.Array  # the step is taken whatever the gradient there: the start, or an escape
     reason: jax.Array
 
 
-def descend(function: Function, start: jax.Array, max_steps: int) -> End:
-    """Return where steps of −(H² + ν²)⁻¹ H g = −Re (H + iν)⁻¹ g end, ν being adapted as in Nielsen (1999).
+def levenberg_marquardt(function: Function, max_steps: int) -> Search:
+    """Return the search by steps of −(H² + ν²)⁻¹ H g = −Re (H + iν)⁻¹ g, ν being adapted as in Nielsen (1999).
 
-    The complex solve keeps the condition number of H, where the normal equations would square it. The search ends
-    when the gradient is at rounding level, where ‖g‖ is stationary but not zero, or when no damping gives descent.
-
-    Examples
-    --------
-    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
-    >>> float(descend(function, jnp.array([3.0]), 50).vector[0])
-    0.0
-    """
-    gradient, matrix = function.gradient(start), function.matrix(start)
-    size = _size(matrix)
-    state = _State(
-        vector=start,
-        gradient=gradient,
-        matrix=matrix,
-        damping=1e-2 * size,
-        growth=jnp.full_like(size, 2),
-        steps=jnp.ones((), jnp.int32),
-        failures=jnp.zeros((), jnp.int32),
-        reason=jnp.where(all_finite(gradient, matrix), RUNNING, int(Reason.NOT_FINITE)).astype(jnp.int32),
-    )
-    state = jax.lax.while_loop(lambda s: s.reason == RUNNING, lambda s: _advance(function, s, max_steps), state)
-    return End(state.vector, state.gradient, state.matrix, state.steps, state.reason)
-
-
-def damped_newton(matrix: jax.Array, gradient: jax.Array, damping: jax.Array) -> jax.Array:
-    """Return −(H² + ν²)⁻¹ H g as −Re (H + iν)⁻¹ g: 1/(λ + iν) has the real part λ / (λ² + ν²).
+    Where ‖g‖ is stationary but not zero, or no damping gives descent, it goes down the gradient for one step and
+    starts again, four times at most, each step twice as long. It ends when the gradient is at rounding level, or with
+    what kept it from getting there.
 
     Examples
     --------
-    >>> print(f"{damped_newton(jnp.array([[3.0]]), jnp.array([10.0]), jnp.array(1.0))[0]:.4f}")
-    -3.0000
+    >>> from mlp_jax.critical.searches import run
+    >>> function = Function(lambda x: x**2 - 1, lambda x: jnp.diag(2 * x), 2.0**-24)
+    >>> print(f"{run(levenberg_marquardt(function, 50), jnp.array([3.0])).vector[0]:.5f}")
+    1.00000
     """
-    shifted = jax.lax.complex(matrix, damping * jnp.eye(len(matrix), dtype=matrix.dtype))
-    return -jnp.linalg.solve(shifted, jax.lax.complex(gradient, jnp.zeros_like(gradient))).real
 
+    def begin(start: jax.Array) -> _State:
+        size = jnp.zeros((), start.dtype)
+        return _State(
+            vector=start,
+            gradient=jnp.full_like(start, jnp.inf),
+            matrix=jnp.zeros((start.size, start.size), start.dtype),
+            step=jnp.zeros_like(start),
+            damping=size,
+            growth=size + 2,
+            typical=typical_size(start),
+            steps=jnp.zeros((), jnp.int32),
+            failures=jnp.zeros((), jnp.int32),
+            escapes=jnp.zeros((), jnp.int32),
+            forced=jnp.ones((), bool),
+            reason=jnp.full((), RUNNING, jnp.int32),
+        )
 
-def _size(matrix: jax.Array) -> jax.Array:
-    return jnp.linalg.norm(matrix, axis=1).max()
+    return Search(begin, lambda state: _advance(function, state, max_steps), newton_dense(function))
 
 
 def _advance(function: Function, state: _State, max_steps: int) -> _State:
-    """Try one step; take it if it makes the gradient norm smaller, else raise the damping."""
-    step = damped_newton(state.matrix, state.gradient, state.damping)
-    trial = state.vector + step
+    """Try the step; take it if it makes the gradient norm smaller, else raise the damping; make the next step."""
+    trial = state.vector + state.step
     gradient = function.gradient(trial)
     before, after = jnp.sum(state.gradient**2), jnp.sum(gradient**2)
-    model = jnp.sum((state.gradient + state.matrix @ step) ** 2)
-    ratio = (before - after) / jnp.maximum(before - model, jnp.finfo(before.dtype).tiny)
-    smaller = jnp.isfinite(after) & (after < before)
+    smaller = jnp.isfinite(after) & ((after < before) | state.forced)
     matrix = jax.lax.cond(smaller, function.matrix, lambda _: state.matrix, trial)
     taken = smaller & all_finite(matrix)
+    damping = jnp.where(state.forced, 1e-2 * matrix_size(matrix), _damping(state, before, after, taken))
+    vector = jnp.where(taken, trial, state.vector)
+    matrix = jnp.where(taken, matrix, state.matrix)
+    gradient = jnp.where(taken, gradient, state.gradient)
+    damping = jnp.maximum(damping, 1e-13 * matrix_size(matrix)).astype(state.damping.dtype)
+    tried, failed = state.step, state.forced & ~taken
     state = state._replace(
-        vector=jnp.where(taken, trial, state.vector),
-        gradient=jnp.where(taken, gradient, state.gradient),
-        matrix=jnp.where(taken, matrix, state.matrix),
-        steps=state.steps + taken.astype(jnp.int32),
-        failures=jnp.where(taken, 0, state.failures + 1).astype(jnp.int32),
+        vector=vector,
+        gradient=gradient,
+        matrix=matrix,
+        step=damped_newton(matrix, gradient, damping),
+        damping=damping,
         growth=jnp.where(taken, 2.0, 2 * state.growth).astype(state.growth.dtype),
+        steps=state.steps + (taken | state.forced).astype(jnp.int32),
+        failures=jnp.where(taken, 0, state.failures + 1).astype(jnp.int32),
+        forced=jnp.zeros((), bool),
     )
+    reason = _reason(function, state, tried, taken, max_steps)
+    lost = jnp.where(state.escapes > 0, int(Reason.NO_DESCENT), int(Reason.NOT_FINITE))
+    reason = jnp.where(failed, lost, reason).astype(jnp.int32)
+    return _escaping(state._replace(reason=reason))
+
+
+def _escaping(state: _State) -> _State:
+    """Replace the next step by an escape, where the search would end for want of descent."""
+    no_way = (state.reason == int(Reason.GRADIENT_FLAT)) | (state.reason == int(Reason.NO_DESCENT))
+    out = no_way & (state.escapes < _MAX_ESCAPES)
+    return state._replace(
+        step=jnp.where(out, escape(state.gradient, state.typical, state.escapes), state.step),
+        forced=out,
+        escapes=state.escapes + out.astype(jnp.int32),
+        failures=jnp.where(out, 0, state.failures).astype(jnp.int32),
+        reason=jnp.where(out, RUNNING, state.reason).astype(jnp.int32),
+    )
+
+
+def _damping(state: _State, before: jax.Array, after: jax.Array, taken: jax.Array) -> jax.Array:
+    model = jnp.sum((state.gradient + times(state.matrix, state.step)) ** 2)
+    ratio = (before - after) / jnp.maximum(before - model, jnp.finfo(before.dtype).tiny)
     shrink = jnp.clip(1 - (2 * ratio - 1) ** 3, 0.03, 4.0)
-    damping = jnp.maximum(state.damping * jnp.where(taken, shrink, state.growth / 2), 1e-13 * _size(state.matrix))
-    return state._replace(damping=damping, reason=_reason(function, state, step, taken, max_steps))
+    return state.damping * jnp.where(taken, shrink, state.growth / 2)
 
 
-def _reason(function: Function, state: _State, step: jax.Array, taken: jax.Array, max_steps: int) -> jax.Array:
+def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Array, max_steps: int) -> jax.Array:
     size = jnp.linalg.norm(state.gradient)
-    level = rounding_level(function, state.vector, state.matrix)
+    level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
     scale = jnp.linalg.norm(state.matrix) * size
-    stationary = jnp.linalg.norm(state.matrix @ state.gradient) <= 1e-8 * scale
-    negligible = jnp.linalg.norm(step) <= 4 * function.unit * jnp.linalg.norm(state.vector)
+    stationary = jnp.linalg.norm(times(state.matrix, state.gradient)) <= 1e-8 * scale
+    negligible = jnp.linalg.norm(tried) <= 4 * function.unit * jnp.linalg.norm(state.vector)
     stuck = (state.failures >= _MAX_FAILURES) | (~taken & negligible)
-    choices = [
+    return first_of(
         ((size == 0) | ((size <= level) & ~taken), Reason.ROUNDING),
         ((size > 16 * level) & stationary, Reason.GRADIENT_FLAT),
         (stuck & (size <= 16 * level), Reason.ROUNDING),
         (stuck, Reason.NO_DESCENT),
         (state.steps >= max_steps, Reason.MAX_STEPS),
-    ]
-    chosen = jnp.select([condition for condition, _ in choices], [int(reason) for _, reason in choices], RUNNING)
-    return chosen.astype(jnp.int32)
+    )

@@ -1,10 +1,10 @@
-"""What the searches share: where they look, why they stop, and when a gradient is zero to rounding."""
+"""What the searches share: how they advance, one start or many, why they stop, when a gradient is zero to rounding."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -47,21 +47,184 @@ class End(NamedTuple):
 
     vector: jax.Array
     gradient: jax.Array
-    matrix: jax.Array
     steps: jax.Array
     reason: jax.Array
 
 
-def rounding_level(function: Function, vector: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Return what a rounding of the parameters changes the gradient norm by: 4 u ‖|H| |θ|‖.
+class Search(NamedTuple):
+    """A search as a state machine, so that many can run side by side.
+
+    begin
+        start -> state. Evaluates nothing: the first `advance` looks at the start.
+    advance
+        state -> state. Evaluates the function at one point. A state has the fields of `End`; `reason` is `RUNNING`
+        until the search is over.
+    newton
+        (vector, gradient) -> (residual, step): ‖H p + g‖ with p the minimum-residual Newton step over the modes above
+        1e-6 of the largest, and the Newton step over nearly all modes, (P,).
+    """
+
+    begin: Callable[[jax.Array], Any]
+    advance: Callable[[Any], Any]
+    newton: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+
+
+def run(search: Search, start: jax.Array) -> End:
+    """Return where the search from one start ends. Transformable.
 
     Examples
     --------
-    >>> function = Function(None, None, 0.5)
-    >>> float(rounding_level(function, jnp.array([3.0]), jnp.array([[-2.0]])))
+    >>> from mlp_jax.critical import levenberg_marquardt
+    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
+    >>> float(run(levenberg_marquardt(function, 50), jnp.array([3.0])).vector[0])
+    0.0
+    """
+    state = jax.lax.while_loop(lambda s: s.reason == RUNNING, search.advance, search.begin(start))
+    return _end(state)
+
+
+def run_many(search: Search, starts: jax.Array, lanes: int) -> End:
+    """Return where the searches from (n, P) starts end, `lanes` of them running at a time. Transformable.
+
+    A lane whose search is over takes the next start at once, so that no search waits for another until the last
+    starts are under way. One compiled loop, whatever n.
+
+    Examples
+    --------
+    >>> from mlp_jax.critical import levenberg_marquardt
+    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
+    >>> run_many(levenberg_marquardt(function, 50), jnp.array([[3.0], [0.0], [-1.0]]), 2).vector.ravel().tolist()
+    [0.0, 0.0, 0.0]
+    """
+    num = len(starts)
+    lanes = min(lanes, num)
+    if lanes == 1:
+        return jax.lax.map(lambda start: run(search, start), starts)
+    begin, advance = jax.vmap(search.begin), jax.vmap(search.advance)
+    state = begin(starts[:lanes])
+    ends = jax.tree.map(lambda leaf: jnp.zeros((num, *leaf.shape[1:]), leaf.dtype), _end(state))
+
+    def turn(carry: tuple[Any, jax.Array, jax.Array, End]) -> tuple[Any, jax.Array, jax.Array, End]:
+        state, owner, following, ends = carry
+        state = advance(state)
+        over = (state.reason != RUNNING) & (owner < num)
+        # Rows past the last are dropped: lanes that run on, or have no start left.
+        row = jnp.where(over, owner, num)
+        ends = jax.tree.map(lambda all_, leaf: all_.at[row].set(leaf, mode="drop"), ends, _end(state))
+        owner = jnp.where(over, following + jnp.cumsum(over, dtype=jnp.int32) - 1, owner)
+        fresh = begin(starts[jnp.minimum(owner, num - 1)])
+        state = jax.tree.map(lambda new, old: jnp.where(_like(over, new), new, old), fresh, state)
+        return state, owner, following + jnp.sum(over, dtype=jnp.int32), ends
+
+    owner = jnp.arange(lanes, dtype=jnp.int32)
+    carry = state, owner, jnp.asarray(lanes, jnp.int32), ends
+    return jax.lax.while_loop(lambda c: jnp.any(c[1] < num), turn, carry)[3]
+
+
+def _like(mask: jax.Array, leaf: jax.Array) -> jax.Array:
+    return mask.reshape(mask.shape + (1,) * (leaf.ndim - 1))
+
+
+def _end(state: Any) -> End:
+    return End(state.vector, state.gradient, state.steps, state.reason)
+
+
+def rounding_level(unit: float, vector: jax.Array, matrix: jax.Array, typical: jax.Array) -> jax.Array:
+    """Return what a rounding of the parameters changes the gradient norm by: 4 u ‖|H| max(|θ|, typical)‖.
+
+    `typical` is the mean size of the parameters where the search began: at a zero of all parameters, or of some, the
+    roundings are those of what they are added to.
+
+    Examples
+    --------
+    >>> float(rounding_level(0.5, jnp.array([3.0]), jnp.array([[-2.0]]), jnp.array(1.0)))
     12.0
     """
-    return 4 * function.unit * jnp.linalg.norm(jnp.abs(matrix) @ jnp.abs(vector))
+    return 4 * unit * jnp.linalg.norm(times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical)))
+
+
+def typical_size(start: jax.Array) -> jax.Array:
+    """Return the mean size of the parameters, or 1 where all are zero.
+
+    Examples
+    --------
+    >>> float(typical_size(jnp.array([1.0, -3.0]))), float(typical_size(jnp.zeros(2)))
+    (2.0, 1.0)
+    """
+    mean = jnp.mean(jnp.abs(start))
+    return jnp.where(mean > 0, mean, 1).astype(start.dtype)
+
+
+def escape(gradient: jax.Array, typical: jax.Array, count: jax.Array) -> jax.Array:
+    """Return the step away from a gradient-flat point: down the gradient, of length 2^count · typical · √P / 4.
+
+    There g lies in the null space of H: along it the function changes at first order and the gradient does not, so
+    that no method which looks at ‖g‖ sees a way on.
+
+    Examples
+    --------
+    >>> escape(jnp.array([0.0, 2.0, 0.0, 0.0]), jnp.array(1.0), jnp.array(1)).tolist()
+    [-0.0, -1.0, -0.0, -0.0]
+    """
+    size = jnp.linalg.norm(gradient)
+    length = jnp.exp2(count.astype(gradient.dtype)) * typical * jnp.sqrt(jnp.asarray(gradient.size, gradient.dtype)) / 4
+    return (-length / jnp.where(size > 0, size, 1) * gradient).astype(gradient.dtype)
+
+
+def newton_dense(function: Function) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """Return the `newton` of a `Search` that has Hessian matrices.
+
+    Examples
+    --------
+    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
+    >>> residual, step = newton_dense(function)(jnp.array([3.0]), jnp.array([6.0]))
+    >>> print(f"{residual:.3f} {step[0]:.3f}")
+    0.000 -3.000
+    """
+
+    def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        matrix = function.matrix(vector)
+        # A search calls a point gradient-flat when g sees curvature below 1e-8 of the largest: far below this damping.
+        coarse = damped_newton(matrix, gradient, 1e-6 * matrix_size(matrix))
+        return jnp.linalg.norm(matrix @ coarse + gradient), damped_newton(matrix, gradient, 1e-10 * matrix_size(matrix))
+
+    return newton
+
+
+def damped_newton(matrix: jax.Array, gradient: jax.Array, damping: jax.Array) -> jax.Array:
+    """Return −(H² + ν²)⁻¹ H g as −Re (H + iν)⁻¹ g: 1/(λ + iν) has the real part λ / (λ² + ν²).
+
+    The complex solve keeps the condition number of H, where the normal equations would square it.
+
+    Examples
+    --------
+    >>> print(f"{damped_newton(jnp.array([[3.0]]), jnp.array([10.0]), jnp.array(1.0))[0]:.4f}")
+    -3.0000
+    """
+    shifted = jax.lax.complex(matrix, damping * jnp.eye(len(matrix), dtype=matrix.dtype))
+    return -jnp.linalg.solve(shifted, jax.lax.complex(gradient, jnp.zeros_like(gradient))).real
+
+
+def times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
+    """Return the product as a sum: for many small matrices XLA fuses it, where a product would be a call for each.
+
+    Examples
+    --------
+    >>> times(jnp.array([[1.0, 2.0], [0.0, 1.0]]), jnp.array([3.0, 4.0])).tolist()
+    [11.0, 4.0]
+    """
+    return jnp.sum(matrix * vector, axis=1)
+
+
+def matrix_size(matrix: jax.Array) -> jax.Array:
+    """Return the largest norm of a row.
+
+    Examples
+    --------
+    >>> float(matrix_size(jnp.array([[3.0, 4.0], [0.0, 1.0]])))
+    5.0
+    """
+    return jnp.linalg.norm(matrix, axis=1).max()
 
 
 def all_finite(*arrays: jax.Array) -> jax.Array:
@@ -73,3 +236,15 @@ def all_finite(*arrays: jax.Array) -> jax.Array:
     False
     """
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in arrays]))
+
+
+def first_of(*choices: tuple[jax.Array, Reason]) -> jax.Array:
+    """Return the number of the first reason whose condition holds, `RUNNING` when none does.
+
+    Examples
+    --------
+    >>> int(first_of((jnp.array(False), Reason.ROUNDING), (jnp.array(True), Reason.MAX_STEPS)))
+    3
+    """
+    conditions, reasons = zip(*choices, strict=True)
+    return jnp.select(list(conditions), [int(reason) for reason in reasons], RUNNING).astype(jnp.int32)

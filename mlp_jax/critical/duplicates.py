@@ -1,0 +1,101 @@
+"""distinct: the points that many searches found, each once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import scipy.sparse
+import scipy.spatial
+
+from mlp_jax.critical.finders import Point
+from mlp_jax.tree import PyTree
+
+_UNIT = 2.0**-53
+
+
+class Distinct(NamedTuple):
+    """What `distinct` returns.
+
+    points
+        One point of each cluster, the one with the smallest gradient; clusters by falling number of hits.
+    hits
+        (m,) searches that ended in each.
+    labels
+        (n,) the cluster of each search, −1 for those that did not converge.
+    """
+
+    points: Point
+    hits: np.ndarray
+    labels: np.ndarray
+
+
+def distinct(
+    points: Point, *, canonical: Callable[[PyTree], PyTree] | None = None, tolerance: float | None = None
+) -> Distinct:
+    """Return the converged points of `find_many`, each once. Host-level.
+
+    Two are the same when they are nearer than the sum of what each may be off by: 8 times `distance`, the Newton step
+    that is left, and 64 roundings of ‖θ‖; chains of such pairs are one point. On a curve of critical points each
+    search ends somewhere else, and nothing is the same.
+
+    Parameters
+    ----------
+    points
+        From `find_many`, with a leading axis n on every field.
+    canonical
+        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: compared in their place.
+    tolerance
+        What each may be off by, in place of the estimate above.
+
+    Raises
+    ------
+    ValueError
+        The fields of `points` have no leading axis, or a negative tolerance.
+
+    Examples
+    --------
+    >>> from mlp_jax.critical import find_many
+    >>> found = distinct(find_many(lambda x: (x**2 - 1) ** 2, np.array([0.9, -1.2, 1.1, 0.1])))
+    >>> (found.points.params.round(9) + 0.0).tolist(), found.hits.tolist(), found.labels.tolist()
+    ([1.0, -1.0, 0.0], [2, 1, 1], [0, 1, 0, 2])
+    """
+    if np.ndim(points.converged) != 1:
+        raise ValueError(
+            f"points: got fields of shape {np.shape(points.converged)}, expected a leading axis (find_many)."
+        )
+    if tolerance is not None and not tolerance >= 0:
+        raise ValueError(f"tolerance: got {tolerance}, expected 0 or more.")
+    converged = np.flatnonzero(points.converged)
+    labels = np.full(len(points.converged), -1)
+    if converged.size == 0:
+        return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[converged], points), np.zeros(0, int), labels)
+    forms = np.stack([_vector(points.params, i, canonical) for i in converged.tolist()])
+    if tolerance is None:
+        error = 8 * np.asarray(points.distance)[converged] + 64 * _UNIT * np.linalg.norm(forms, axis=1)
+    else:
+        error = np.full(len(forms), tolerance)
+    cluster = _clusters(forms, error)
+    order = np.argsort(-np.bincount(cluster), kind="stable")
+    rank = np.argsort(order, kind="stable")
+    labels[converged] = rank[cluster]
+    sizes = np.asarray(points.gradient_norm)
+    best = [min(np.flatnonzero(labels == k), key=lambda i: sizes[i]) for k in range(len(order))]
+    return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[best], points), np.bincount(cluster)[order], labels)
+
+
+def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None) -> np.ndarray:
+    one = jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
+    leaves = jax.tree.leaves(one if canonical is None else canonical(one))
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
+
+
+def _clusters(forms: np.ndarray, error: np.ndarray) -> np.ndarray:
+    """Return the cluster of each row: connected components of the pairs that are the same."""
+    pairs = scipy.spatial.cKDTree(forms).query_pairs(2 * float(np.max(error)), output_type="ndarray")
+    apart = np.linalg.norm(forms[pairs[:, 0]] - forms[pairs[:, 1]], axis=1)
+    same = pairs[apart <= error[pairs[:, 0]] + error[pairs[:, 1]]]
+    graph = scipy.sparse.coo_array((np.ones(len(same)), (same[:, 0], same[:, 1])), shape=(len(forms), len(forms)))
+    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]

@@ -1,0 +1,63 @@
+"""Starts for `find_many`: points along a training run, moved by noise of a chosen size. Transformable."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import tree
+from mlp_jax.tree import PyTree
+
+
+def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.Array) -> PyTree:
+    """Return `num_starts` starts, spread evenly over the points of a run, each with Gaussian noise added.
+
+    θ + noise · rms(leaf) · ε with ε ~ N(0, 1): the noise is relative to the root mean square of each leaf at that
+    point (to 1 where a leaf is all zero). Searches that start along a run end at the critical points that training
+    passes by; the noise says how far beside it they may look (Dauphin et al. 2014; Pennington & Bahri 2017).
+
+    Parameters
+    ----------
+    key
+        JAX random key.
+    run
+        params with a leading axis: what a run recorded, in its order.
+    num_starts
+        How many; points are repeated, with other noise, when there are fewer.
+    noise
+        Relative size of the noise; 0 gives the points themselves.
+
+    Returns
+    -------
+    params with a leading axis of `num_starts`
+
+    Raises
+    ------
+    TypeError, ValueError
+        key is not a JAX random key; leaves of `run` without a common leading axis; num_starts below 1.
+
+    Examples
+    --------
+    >>> run = {"w": jnp.arange(5.0)[:, None] * jnp.ones(2)}
+    >>> along_run(jax.random.key(0), run, 3, 0.0)["w"].tolist()
+    [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
+    """
+    tree.require_key(key)
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(run)}
+    if len(lengths) != 1 or not next(iter(lengths)) or next(iter(lengths)) == (0,):
+        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(run)]
+        raise ValueError(f"run: got leaves of shapes {shapes}, expected params with a leading axis of the same length.")
+    if num_starts < 1:
+        raise ValueError(f"num_starts: got {num_starts}, expected 1 or more.")
+    length = next(iter(lengths))[0]
+    places = np.round(np.linspace(0, length - 1, num_starts)).astype(int)
+    points = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], run)
+    draws = tree.random_like(key, points)
+
+    def moved(leaf: jax.Array, draw: jax.Array) -> jax.Array:
+        axes = tuple(range(1, leaf.ndim))
+        size = jnp.sqrt(jnp.mean(leaf**2, axis=axes, keepdims=True))
+        return leaf + jnp.asarray(noise, leaf.dtype) * jnp.where(size > 0, size, 1) * draw
+
+    return jax.tree.map(moved, points, draws)

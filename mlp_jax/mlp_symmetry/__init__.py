@@ -1,0 +1,29 @@
+"""Symmetries of an MLP and its loss: what makes null modes, and copies of a critical point. Host-level.
+
+- `tangents`: directions along continuous symmetries, for `critical.classify`
+- `maps`: permutations of hidden units and sign flips, and one form for all copies, for `critical.census`
+- `kinks`: distance of pre-activations to the corners of an activation, for `critical.classify`
+- `split_lines`: lines of critical points through one that has duplicate units
+
+What an activation allows (odd, homogeneous, linear, where its corners are) is measured, not looked up by name; and
+a symmetry is checked on the loss itself before it is used, because a penalty, for example, breaks rescaling.
+"""
+
+from mlp_jax.mlp_symmetry.activations import Traits, corners, traits
+from mlp_jax.mlp_symmetry.continuous import Tangents, tangents
+from mlp_jax.mlp_symmetry.discrete import DiscreteMaps, LayerMaps, maps
+from mlp_jax.mlp_symmetry.lines import split_lines
+from mlp_jax.mlp_symmetry.nonsmooth import kinks
+
+__all__ = [
+    "DiscreteMaps",
+    "LayerMaps",
+    "Tangents",
+    "Traits",
+    "corners",
+    "kinks",
+    "maps",
+    "split_lines",
+    "tangents",
+    "traits",
+]

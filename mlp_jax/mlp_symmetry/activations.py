@@ -1,0 +1,151 @@
+"""What an activation allows: measured on a sample of points, so that any function can be passed."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax.mlp import Activation
+
+_POINTS = 64
+# Where corners are looked for; the grid is irregular so that no corner lies on it.
+_REACH, _CELLS = 20.0, 4001
+
+
+class Traits(NamedTuple):
+    """Properties of an activation φ that makes units out of groups of `pieces` adjacent pre-activations.
+
+    pieces
+        Pre-activations a unit: 1, or the pieces of maxout.
+    separate
+        Units do not see one another: φ commutes with permutations of whole units.
+    exchangeable
+        φ does not change when the pieces of a unit are permuted.
+    odd
+        φ(−z) = −φ(z).
+    homogeneous
+        φ(c z) = c φ(z) for c > 0.
+    linear
+        φ(z) = c z for a number c.
+    translation
+        φ(z + t) = φ(z) + t, t being one number a unit, added to all its pieces.
+    """
+
+    pieces: int
+    separate: bool
+    exchangeable: bool
+    odd: bool
+    homogeneous: bool
+    linear: bool
+    translation: bool
+
+
+def traits(activation: Activation, width: int) -> Traits:
+    """Measure an activation on `width` pre-activations, in float64, at 64 points of sizes from 0.01 to 10. Host-level.
+
+    Raises
+    ------
+    ValueError
+        The number of units that it makes does not divide `width`.
+
+    Examples
+    --------
+    >>> traits(jax.nn.relu, 3).homogeneous, traits(jnp.tanh, 3).odd, traits(jax.nn.softmax, 3).separate
+    (True, True, False)
+    >>> from mlp_jax import mlp
+    >>> found = traits(mlp.maxout(2), 6)
+    >>> found.pieces, found.homogeneous, found.translation, found.odd
+    (2, True, True, False)
+    """
+    generator = np.random.default_rng(0)
+    sizes = 10.0 ** generator.uniform(-2, 1, (_POINTS, 1))
+    z = sizes * generator.standard_normal((_POINTS, width))
+    with jax.enable_x64(True):
+
+        def phi(values: np.ndarray) -> np.ndarray:
+            return np.asarray(activation(jnp.asarray(values)))
+
+        a = phi(z)
+        units = a.shape[-1]
+        if a.ndim != 2 or units == 0 or width % units:
+            raise ValueError(f"activation: got shape {a.shape} from {z.shape}, expected units that divide {width}.")
+        pieces = width // units
+        grouped = z.reshape(_POINTS, units, pieces)
+        order = generator.permutation(units) if units > 2 else np.arange(units)[::-1]
+        shift = sizes * generator.standard_normal((_POINTS, units))
+        turned = np.roll(grouped, 1, axis=2) if pieces < 3 else grouped[:, :, generator.permutation(pieces)]
+        slope = float(np.vdot(a, z) / np.vdot(z, z)) if pieces == 1 else 0.0
+        return Traits(
+            pieces=pieces,
+            separate=_equal(phi(grouped[:, order].reshape(z.shape)), a[:, order]) and _is_separate(phi, z, pieces),
+            exchangeable=_equal(phi(turned.reshape(z.shape)), a),
+            odd=_equal(phi(-z), -a),
+            homogeneous=all(_equal(phi(c * z), c * a) for c in (0.3, 7.0)),
+            linear=pieces == 1 and _equal(a, slope * z),
+            translation=_equal(phi(z + np.repeat(shift, pieces, axis=1)), a + shift),
+        )
+
+
+def _is_separate(phi: Callable[[np.ndarray], np.ndarray], z: np.ndarray, pieces: int) -> bool:
+    """Return whether the first unit stays as it is when all other units change."""
+    other = np.where(np.arange(z.shape[1]) < pieces, z, -1.7 * z + 0.3)
+    return _equal(phi(other)[:, 0], phi(z)[:, 0])
+
+
+def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+    # Elementary functions are good to a few roundings; 1e3 of them tell a property from its absence on 64 points.
+    scale = np.max(np.abs(a)) + np.max(np.abs(b))
+    return bool(np.max(np.abs(a - b)) <= 1e3 * np.finfo(np.float64).eps * scale)
+
+
+def corners(activation: Activation) -> tuple[float, ...]:
+    """Return where φ' or φ'' of an elementwise activation jumps, between −20 and 20. Host-level.
+
+    Every cell of a grid is halved towards the larger change of the derivative, down to a rounding: a change that
+    does not shrink is a jump.
+
+    Examples
+    --------
+    >>> corners(jax.nn.relu), corners(jnp.tanh), corners(jax.nn.relu6)
+    ((0.0,), (), (0.0, 6.0))
+    """
+    with jax.enable_x64(True):
+        derivatives = list(itertools.islice(_derivatives(activation), 2))
+        found = np.concatenate([_jumps(derivative) for derivative in derivatives])
+    places: list[float] = []
+    for place in np.sort(found):
+        # A corner is found to a rounding, and by both derivatives: report it once, as a short number if it is one.
+        rounded = float(np.round(place, 12)) + 0.0
+        if not places or rounded - places[-1] > 1e-9:
+            places.append(rounded)
+    return tuple(places)
+
+
+def _derivatives(activation: Activation) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
+    def slope(z: jax.Array) -> jax.Array:
+        return jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]
+
+    def bend(z: jax.Array) -> jax.Array:
+        return jax.jvp(slope, (z,), (jnp.ones_like(z),))[1]
+
+    for derivative in (slope, bend):
+        compiled = jax.jit(derivative)
+        yield lambda z, compiled=compiled: np.asarray(compiled(jnp.asarray(z)))  # type: ignore[misc]
+
+
+def _jumps(derivative: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    low = np.linspace(-_REACH, _REACH * 1.0007, _CELLS)
+    low, high = low[:-1], low[1:]
+    below, above = derivative(low), derivative(high)
+    for _ in range(60):
+        middle = (low + high) / 2
+        inside = derivative(middle)
+        left = np.abs(inside - below) >= np.abs(above - inside)
+        low, below = np.where(left, low, middle), np.where(left, below, inside)
+        high, above = np.where(left, middle, high), np.where(left, inside, above)
+    return high[np.abs(above - below) > 1e-6 * (1 + np.abs(above) + np.abs(below))]

@@ -1,0 +1,128 @@
+"""tangents: the directions at params along which continuous symmetries leave the loss as it is."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from mlp_jax import tree
+from mlp_jax.curvature import precision
+from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp_symmetry.fields import Field, candidates
+from mlp_jax.mlp_symmetry.network import gradient, require_layers
+from mlp_jax.tree import PyTree
+
+_POINTS = 3
+# Relative to the parameters: near enough that units which are dead stay so, far enough to be off any special point.
+_SPREAD = 1e-3
+# Times the largest change seen when params move by a rounding, which is a sample of the roundings only.
+_SAFETY = 16.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Tangents:
+    """Called with params, returns Layers with a leading axis: one tangent for each entry of `names`.
+
+    names
+        What each tangent belongs to, such as `rescaling of layer 1`.
+    dropped
+        Families of symmetries that the network has and the loss does not, wholly or in part.
+    """
+
+    names: tuple[str, ...]
+    dropped: tuple[str, ...]
+    _fields: tuple[Field, ...]
+    _kept: np.ndarray
+
+    def __call__(self, params: Params) -> Params:
+        """Return the tangents at params, numpy (k, ...) for each leaf; k may be 0. Host-level."""
+        with jax.enable_x64(True):
+            return jax.tree.map(lambda leaf: leaf[self._kept], _stacked(self._fields, params))
+
+
+def tangents(
+    fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, inputs: jax.Array, activation: Activation
+) -> Tangents:
+    """Return the continuous symmetries of `fun` around params, for the argument `symmetries` of `critical.classify`.
+
+    Candidates, by what the activation allows (`traits`) and by the structure of the network at params:
+
+    - softmax shift: the same change to all logits (h_last + 1)
+    - rescaling: φ(c z) = c φ(z), by unit (ReLU, leaky ReLU, maxout)
+    - linear gauge: GL(h) for a layer with φ(z) = c z (h²)
+    - translation: φ(z + t) = φ(z) + t, taken up by the next bias (h), or cancelling in the next layer (maxout, linear)
+    - dependent inputs: [a, 1] n = 0 on all inputs, n added to what enters the next layer: constant pixels, dead units
+    - dead pre-activations: what enters where the slope is zero on all inputs
+
+    Each is tried at three random points near params, and dropped unless ⟨∇fun, tangent⟩ is within its rounding there:
+    weight decay breaks rescaling, for example. Tangents need not be independent. Host-level, float64.
+
+    Parameters
+    ----------
+    fun, params, args
+        As for `critical.classify`; params are a tuple of Layer(weight, bias).
+    inputs
+        (n, in), what the network in `fun` sees.
+    activation
+        What `fun` gives to `mlp.forward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `curvature.dense_hessian`; params that are not layers, inputs that do not fit them.
+
+    Examples
+    --------
+    >>> from mlp_jax import losses, mlp
+    >>> def fun(p, x, y):
+    ...     return losses.mean(losses.cross_entropy(mlp.forward(p, x, activation=jax.nn.relu), y))
+    >>> params = mlp.init(jax.random.key(0), (2, 3, 2))
+    >>> x, y = jax.random.normal(jax.random.key(1), (8, 2)), jnp.arange(8) % 2
+    >>> found = tangents(fun, params, (x, y), inputs=x, activation=jax.nn.relu)
+    >>> sorted(set(found.names)), len(found.names)
+    (['rescaling of layer 1', 'softmax shift'], 7)
+    """
+    with jax.enable_x64(True):
+        params, args = precision.promote_problem(fun, params, args)
+        require_layers(params)
+        inputs = precision.promote(inputs)
+        fields = tuple(candidates(params, inputs, activation))
+        unit = precision.rounding_unit(fun, params, args)
+        names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]
+        kept = _valid(fun, params, args, fields, unit)
+    dropped = dict.fromkeys(name for name, keep in zip(names, kept, strict=True) if not keep)
+    return Tangents(tuple(np.asarray(names)[kept].tolist()), tuple(dropped), fields, np.flatnonzero(kept))
+
+
+def _stacked(fields: Sequence[Field], params: Params) -> Params:
+    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(field.tangents(params) for field in fields))
+
+
+def _valid(
+    fun: Callable[..., jax.Array], params: Params, args: tuple, fields: Sequence[Field], unit: float
+) -> np.ndarray:
+    """Return which tangents leave `fun` as it is at random points near params; a zero tangent there counts as not."""
+    vector, unravel = tree.ravel(params)
+    size, generator = np.abs(vector), np.random.default_rng(0)
+    typical = float(np.mean(size)) or 1.0
+    valid = np.array(True)
+    for _ in range(_POINTS):
+        there = vector + _SPREAD * (size + typical) * generator.standard_normal(vector.shape)
+        nudge = 2 * unit * (np.abs(there) + typical) * generator.choice([-1.0, 1.0], vector.shape)
+        here, above, below = (gradient(fun, v, params, args) for v in (there, there + nudge, there - nudge))
+        change = np.maximum(np.abs(above - here), np.abs(below - here))
+        error = _SAFETY * (np.maximum(change, np.median(change)) + unit * np.abs(here))
+        rows = _rows(_stacked(fields, unravel(there)))
+        valid = valid & (np.abs(rows @ here) <= np.abs(rows) @ error) & np.any(rows != 0, axis=1)
+    return valid
+
+
+def _rows(stacked: PyTree) -> np.ndarray:
+    """Return (k, P) tangents as rows in the order of `tree.ravel`."""
+    leaves = jax.tree.leaves(stacked)
+    return np.concatenate([leaf.reshape(len(leaf), math.prod(leaf.shape[1:])) for leaf in leaves], axis=1)

@@ -1,0 +1,264 @@
+"""Discrete symmetries: permutations of hidden units and of their pieces, sign flips; one form for all copies."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+
+from mlp_jax import tree
+from mlp_jax.curvature import precision
+from mlp_jax.mlp import Activation, Layer, Params
+from mlp_jax.mlp_symmetry.activations import Traits, traits
+from mlp_jax.mlp_symmetry.network import require_layers
+from mlp_jax.mlp_symmetry.stabilisers import count_fixing
+
+Map = Callable[[Params], Params]
+
+
+@dataclasses.dataclass(frozen=True)
+class LayerMaps:
+    """What may be done to one hidden layer: permute units, flip their signs, permute the pieces of a unit."""
+
+    pieces: int
+    permutations: bool
+    flips: bool
+    exchanges: bool
+
+    def order(self, units: int) -> int:
+        """Return the order of the group: h!, 2^h and (pieces!)^h multiplied, each where it is allowed.
+
+        Examples
+        --------
+        >>> LayerMaps(1, permutations=True, flips=True, exchanges=False).order(3)
+        48
+        """
+        permutations = math.factorial(units) if self.permutations else 1
+        exchanges = math.factorial(self.pieces) ** units if self.exchanges else 1
+        return permutations * exchanges * (2**units if self.flips else 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class DiscreteMaps:
+    """The discrete maps that leave a loss as it is, with one form for all copies of a point. See `maps`.
+
+    layers
+        One `LayerMaps` for each hidden layer.
+    """
+
+    layers: tuple[LayerMaps, ...]
+
+    def generators(self, params: Params) -> dict[str, Map]:
+        """Return maps params -> params, by name, that generate the group: swaps of neighbours, flips.
+
+        Examples
+        --------
+        >>> from mlp_jax import mlp
+        >>> allowed = DiscreteMaps((LayerMaps(1, permutations=True, flips=True, exchanges=False),))
+        >>> list(allowed.generators(mlp.init(jax.random.key(0), (2, 2, 1))))
+        ['swap units 1 and 2 of layer 1', 'flip unit 1 of layer 1', 'flip unit 2 of layer 1']
+        """
+        return dict(_generators(params, self.layers))
+
+    def canonical(self, params: Params) -> Params:
+        """Return the copy of params that all its copies share, up to rounding. Host-level, numpy, float64.
+
+        In each layer the sign of a unit and the order of units are those of one fixed random linear function of the
+        weights that enter (and, in the last hidden layer, leave) it, so that points which differ by a rounding have
+        forms that differ by a rounding, but for coincidences.
+
+        Examples
+        --------
+        >>> from mlp_jax import mlp
+        >>> allowed = DiscreteMaps((LayerMaps(1, permutations=True, flips=True, exchanges=False),))
+        >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
+        >>> swap = allowed.generators(params)["swap units 1 and 2 of layer 1"]
+        >>> bool(np.array_equal(allowed.canonical(swap(params))[0].weight, allowed.canonical(params)[0].weight))
+        True
+        """
+        layers = _as_numpy(params)
+        for depth, allowed in enumerate(self.layers):
+            layers[depth], layers[depth + 1] = _canonical_layer(
+                layers[depth], layers[depth + 1], allowed, last=depth == len(self.layers) - 1
+            )
+        return tuple(layers)
+
+    def orbit_size(self, params: Params, tolerance: float = 1e-9) -> int:
+        """Return the number of distinct copies of params: the order of the group over that of the stabiliser.
+
+        Parameters
+        ----------
+        tolerance
+            Two numbers are the same when they differ by less than this times the largest parameter.
+
+        Raises
+        ------
+        ValueError
+            So many units of a layer before the last are alike that the maps which fix params cannot be listed.
+
+        Examples
+        --------
+        >>> from mlp_jax import mlp
+        >>> allowed = DiscreteMaps((LayerMaps(1, permutations=True, flips=True, exchanges=False),))
+        >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
+        >>> allowed.orbit_size(params), allowed.orbit_size(jax.tree.map(jnp.zeros_like, params))
+        (48, 1)
+        """
+        order = 1
+        for depth, allowed in enumerate(self.layers):
+            order *= allowed.order(np.shape(params[depth + 1].weight)[0])
+        layers = _as_numpy(params)
+        size = max(float(np.max(np.abs(leaf))) for layer in layers for leaf in layer)
+        kinds = [(a.pieces, a.permutations, a.flips, a.exchanges) for a in self.layers]
+        return order // count_fixing(layers, kinds, tolerance * size)
+
+
+def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activation) -> DiscreteMaps:
+    """Return the discrete symmetries of `fun`: for the argument `symmetries` of `critical.census`. Host-level, float64.
+
+    Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993), and
+    permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and left out where
+    `fun` changes by more than its rounding.
+
+    Parameters
+    ----------
+    fun, params, args
+        As for `critical.classify`; params are a tuple of Layer(weight, bias), of which only the shapes matter.
+    activation
+        What `fun` gives to `mlp.forward`.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `curvature.dense_hessian`; params that are not layers.
+
+    Examples
+    --------
+    >>> from mlp_jax import mlp
+    >>> fun = lambda p, x: jnp.sum(mlp.forward(p, x, activation=jnp.tanh) ** 2)
+    >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
+    >>> maps(fun, params, (jnp.ones((4, 2)),), activation=jnp.tanh).layers
+    (LayerMaps(pieces=1, permutations=True, flips=True, exchanges=False),)
+    """
+    with jax.enable_x64(True):
+        params, args = precision.promote_problem(fun, params, args)
+        require_layers(params)
+        found = [traits(activation, layer.bias.size) for layer in params[:-1]]
+        offered = tuple(map(_offered, found))
+        unit = precision.rounding_unit(fun, params, args)
+        good = _valid(fun, params, args, offered, unit)
+    kept = []
+    for depth, layer in enumerate(offered, start=1):
+        ok = {kind for kind in ("swap units", "flip unit", "exchange pieces") if good.get((kind, depth), True)}
+        kept.append(
+            LayerMaps(
+                layer.pieces,
+                layer.permutations and "swap units" in ok,
+                layer.flips and "flip unit" in ok,
+                layer.exchanges and "exchange pieces" in ok,
+            )
+        )
+    return DiscreteMaps(tuple(kept))
+
+
+def _offered(found: Traits) -> LayerMaps:
+    return LayerMaps(
+        found.pieces,
+        permutations=found.separate,
+        flips=found.separate and found.odd and found.pieces == 1,
+        exchanges=found.pieces > 1 and found.separate and found.exchangeable,
+    )
+
+
+def _valid(
+    fun: Callable[..., jax.Array], params: Params, args: tuple, offered: tuple[LayerMaps, ...], unit: float
+) -> dict[tuple[str, int], bool]:
+    """Return, for each kind and layer, whether all its generators leave `fun` as it is at random params."""
+    value = jax.jit(fun)
+    draw = jax.tree.map(lambda a, b: a + b, params, tree.random_like(jax.random.key(0), params))
+    nudged = [jax.tree.map(lambda a, s=side: a * (1 + s * 2 * unit), draw) for side in (-1.0, 1.0)]
+    here = float(value(draw, *args))
+    # What a rounding of the parameters changes, and the order of sums over units, which permutations change.
+    rounding = max(abs(float(value(p, *args)) - here) for p in nudged)
+    allowed = 16 * rounding + 64 * unit * abs(here) * max(layer.bias.size for layer in params)
+    good: dict[tuple[str, int], bool] = {}
+    for name, move in _generators(params, offered):
+        kind = next(k for k in ("swap units", "flip unit", "exchange pieces") if name.startswith(k))
+        key = kind, int(name.rsplit(" ", 1)[1])
+        good[key] = good.get(key, True) and abs(float(value(move(draw), *args)) - here) <= allowed
+    return good
+
+
+def _generators(params: Params, layers: tuple[LayerMaps, ...]) -> Iterator[tuple[str, Map]]:
+    for depth, allowed in enumerate(layers):
+        units = np.shape(params[depth + 1].weight)[0]
+        where, plain = f"of layer {depth + 1}", np.arange(units * allowed.pieces).reshape(units, allowed.pieces)
+        for i in range(units - 1 if allowed.permutations else 0):
+            order = np.arange(units)
+            order[[i, i + 1]] = i + 1, i
+            yield f"swap units {i + 1} and {i + 2} {where}", _move(depth, plain[order].ravel(), order)
+        for i in range(units if allowed.flips else 0):
+            yield f"flip unit {i + 1} {where}", _flip(depth, i)
+        for i in range(units if allowed.exchanges else 0):
+            for j in range(allowed.pieces - 1):
+                columns = plain.copy()
+                columns[i, [j, j + 1]] = columns[i, [j + 1, j]]
+                name = f"exchange pieces {j + 1} and {j + 2} of unit {i + 1} {where}"
+                yield name, _move(depth, columns.ravel(), np.arange(units))
+
+
+def _move(depth: int, columns: np.ndarray, rows: np.ndarray) -> Map:
+    """Return the map that reorders what enters layer `depth` and what leaves it."""
+
+    def move(params: Params) -> Params:
+        first, second = params[depth], params[depth + 1]
+        pair = Layer(first.weight[:, columns], first.bias[columns]), Layer(second.weight[rows], second.bias)
+        return (*params[:depth], *pair, *params[depth + 2 :])
+
+    return move
+
+
+def _flip(depth: int, unit: int) -> Map:
+    def flip(params: Params) -> Params:
+        first, second = params[depth], params[depth + 1]
+        # numpy, so that params may be either: float64 JAX arrays exist only where x64 is on.
+        sign = np.where(np.arange(first.bias.size) == unit, -1, 1).astype(first.bias.dtype)
+        pair = Layer(first.weight * sign, first.bias * sign), Layer(second.weight * sign[:, None], second.bias)
+        return (*params[:depth], *pair, *params[depth + 2 :])
+
+    return flip
+
+
+def _as_numpy(params: Params) -> list[Layer]:
+    return [jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), layer) for layer in params]
+
+
+def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool) -> tuple[Layer, Layer]:
+    units, pieces = second.weight.shape[0], allowed.pieces
+    generator = np.random.default_rng(0)
+    entering, bias_weight = generator.standard_normal(first.weight.shape[0]), generator.standard_normal()
+    leaving = generator.standard_normal(second.weight.shape[1])
+    across = generator.standard_normal(pieces)
+    value = (entering @ first.weight + bias_weight * first.bias).reshape(units, pieces)
+    columns = np.arange(units * pieces).reshape(units, pieces)
+    if allowed.exchanges:
+        inner = np.argsort(value, axis=1)
+        value, columns = np.take_along_axis(value, inner, 1), np.take_along_axis(columns, inner, 1)
+    key = value @ across
+    if last:
+        key = key + second.weight @ leaving
+    sign = np.where(key < 0, -1.0, 1.0) if allowed.flips else np.ones(units)
+    key = sign * key
+    if not last:
+        # What leaves the unit may still be permuted and flipped in the next layer: only this does not notice.
+        key = key + np.sort(np.abs(second.weight), axis=1) @ leaving
+    order = np.argsort(key, kind="stable") if allowed.permutations else np.arange(units)
+    entering_order, rows = columns[order].ravel(), sign[order]
+    wide = np.repeat(rows, pieces)
+    return (
+        Layer(first.weight[:, entering_order] * wide, first.bias[entering_order] * wide),
+        Layer(second.weight[order] * rows[:, None], second.bias),
+    )

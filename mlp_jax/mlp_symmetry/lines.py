@@ -1,0 +1,100 @@
+"""Straight lines of critical points through one that has duplicate units (Fukumizu & Amari 2000)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import tree
+from mlp_jax.curvature import precision
+from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp_symmetry.activations import traits
+from mlp_jax.mlp_symmetry.network import gradient, require_layers
+
+_PLACES = (-1.0, -0.3, 0.4, 1.0)
+
+
+def split_lines(
+    fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activation, tolerance: float = 1e-9
+) -> Params:
+    """Return directions of straight lines on which the gradient of `fun` stays what it is at params, (k, ...) a leaf.
+
+    Two units that see the same (or, with an odd activation, the opposite) share what leaves them in any proportion:
+    v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of critical points, though no
+    symmetry: beside the line the loss changes along d, so they are for points, not for neighbourhoods. Each is kept
+    if the gradient at t = −1, …, 1 is that at params to within rounding and the distance between the two units.
+    Host-level, float64.
+
+    Parameters
+    ----------
+    fun, params, args
+        As for `critical.classify`; params are a tuple of Layer(weight, bias).
+    activation
+        What `fun` gives to `mlp.forward`.
+    tolerance
+        Units are duplicates when what enters them differs by less than this times the largest parameter.
+
+    Examples
+    --------
+    >>> from mlp_jax import mlp
+    >>> from mlp_jax.mlp import Layer
+    >>> fun = lambda p, x: jnp.sum(mlp.forward(p, x) ** 2)
+    >>> twice = Layer(jnp.ones((1, 2)), jnp.ones(2)), Layer(jnp.array([[0.5], [-0.5]]), jnp.zeros(1))
+    >>> abs(split_lines(fun, twice, (jnp.ones((3, 1)),), activation=jnp.tanh)[1].weight.ravel()).round(3).tolist()
+    [0.707, 0.707]
+    """
+    with jax.enable_x64(True):
+        params, args = precision.promote_problem(fun, params, args)
+        require_layers(params)
+        vector, unravel = np.asarray(tree.ravel(params)[0]), tree.ravel(params)[1]
+        unit = precision.rounding_unit(fun, params, args)
+        rows = _directions(params, activation, tolerance * float(np.max(np.abs(vector))))
+
+        def at(v: np.ndarray) -> np.ndarray:
+            return gradient(fun, v, params, args)
+
+        kept = [row for row in rows if _is_constant(at, vector, row, unit, tolerance)]
+        basis = _independent(np.asarray(kept).reshape(-1, vector.size))
+        return jax.vmap(unravel)(jnp.asarray(basis))
+
+
+def _directions(params: Params, activation: Activation, distance: float) -> list[np.ndarray]:
+    rows = []
+    for depth, (layer, following) in enumerate(itertools.pairwise(params)):
+        found = traits(activation, layer.bias.size)
+        if found.pieces > 1 or not found.separate:
+            continue
+        entering = np.concatenate([layer.weight, layer.bias[None]])
+        leaving = np.asarray(following.weight)
+        for i, j in itertools.combinations(range(entering.shape[1]), 2):
+            for sign in (1.0, -1.0) if found.odd else (1.0,):
+                if np.max(np.abs(entering[:, i] - sign * entering[:, j])) > distance:
+                    continue
+                for d in (leaving[i], sign * leaving[j]):
+                    weights: list[Any] = [np.zeros(np.shape(p.weight)) for p in params]
+                    weights[depth + 1][i], weights[depth + 1][j] = d, -sign * d
+                    moved = tuple(p._replace(weight=w, bias=0 * p.bias) for p, w in zip(params, weights, strict=True))
+                    rows.append(np.asarray(tree.ravel(moved)[0]))
+    return [row for row in rows if np.any(row != 0)]
+
+
+def _is_constant(
+    gradient: Callable[[np.ndarray], np.ndarray], vector: np.ndarray, row: np.ndarray, unit: float, tolerance: float
+) -> bool:
+    here, nudge = gradient(vector), 2 * unit * np.abs(vector)
+    rounding = max(np.max(np.abs(gradient(vector + side * nudge) - here)) for side in (-1, 1))
+    allowed = 64 * rounding + (tolerance + 64 * unit) * np.max(np.abs(vector))
+    return all(np.max(np.abs(gradient(vector + t * row) - here)) <= allowed for t in _PLACES)
+
+
+def _independent(rows: np.ndarray) -> np.ndarray:
+    """Return rows that span the same space, an orthonormal basis when there are more rows than its dimension."""
+    if len(rows) == 0 or np.linalg.matrix_rank(rows, tol=1e-8 * np.max(np.abs(rows))) == len(rows):
+        return rows
+    _, sizes, right = np.linalg.svd(rows, full_matrices=False)
+    return right[sizes > 1e-8 * sizes[0]]

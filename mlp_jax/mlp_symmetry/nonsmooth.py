@@ -1,0 +1,62 @@
+"""Kinks: the distance of pre-activations to the corners of an activation, for `critical.classify`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp_symmetry.activations import corners
+from mlp_jax.mlp_symmetry.network import pre_activations
+
+
+def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: args[0]) -> Callable[..., jax.Array]:
+    """Return `(params, *args) -> values`, whose zeros are the corners of the network. The result is transformable.
+
+    For an elementwise activation with corners c (found by `corners`): all z − c of the hidden layers. For one that
+    makes a unit of several pre-activations, maxout: the difference of the two largest of each unit. A smooth
+    activation gives no values.
+
+    Parameters
+    ----------
+    activation
+        Any function of arrays; what was given to `mlp.forward`.
+    inputs
+        Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
+
+    Examples
+    --------
+    >>> from mlp_jax import mlp
+    >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
+    >>> kinks(jax.nn.relu)(params, jnp.ones((5, 2))).shape, kinks(jnp.tanh)(params, jnp.ones((5, 2))).shape
+    ((15,), (0,))
+    """
+    places = corners(activation) if _is_elementwise(activation) else None
+
+    def values(params: Params, *args: Any) -> jax.Array:
+        hidden = pre_activations(params, inputs(*args), activation)[:-1]
+        if places is None:
+            gaps = [_gap(z, activation) for z in hidden]
+        else:
+            gaps = [z - jnp.asarray(place, z.dtype) for z in hidden for place in places]
+        return jnp.concatenate([jnp.zeros((0,), params[0].weight.dtype), *[gap.ravel() for gap in gaps]])
+
+    return values
+
+
+def _is_elementwise(activation: Activation) -> bool:
+    # Four of them, which two, three or four pieces also make: maxout refuses another number.
+    shape = jax.ShapeDtypeStruct((1, 12), jnp.float32)
+    try:
+        return jax.eval_shape(activation, shape).shape == (1, 12)
+    except ValueError:
+        return False
+
+
+def _gap(z: jax.Array, activation: Activation) -> jax.Array:
+    units = jax.eval_shape(activation, z).shape[-1]
+    ordered = jnp.sort(z.reshape(len(z), units, -1), axis=-1)
+    return ordered[..., -1] - ordered[..., -2]

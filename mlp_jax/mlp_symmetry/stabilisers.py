@@ -1,0 +1,116 @@
+"""How many discrete maps leave a point where it is: what the size of an orbit is divided by."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from mlp_jax.mlp import Layer
+
+_MOST = 100_000
+# pieces, permutations, flips, exchanges
+Kind = tuple[int, bool, bool, bool]
+
+
+def count_fixing(layers: Sequence[Layer], kinds: Sequence[Kind], tolerance: float) -> int:
+    """Return the number of permutations and flips of hidden units (and pieces) that fix all layers.
+
+    Layer by layer: a map of the units of one layer must fix what enters them, given the map of the layer before.
+
+    Examples
+    --------
+    >>> same = Layer(np.ones((1, 2)), np.ones(2)), Layer(np.ones((2, 1)), np.ones(1))
+    >>> count_fixing(same, [(1, True, True, False)], 1e-9)
+    2
+    """
+    if not kinds:
+        return 1
+    return sum(_ways(layers, kinds, 0, np.arange(layers[0].weight.shape[0]), np.ones(len(layers[0].weight)), tolerance))
+
+
+def _ways(
+    layers: Sequence[Layer], kinds: Sequence[Kind], depth: int, order: np.ndarray, signs: np.ndarray, tolerance: float
+) -> Iterator[int]:
+    """Yield the number of ways to complete the map, its part before layer `depth` being given."""
+    layer, after, kind = layers[depth], layers[depth + 1], kinds[depth]
+    units, pieces = after.weight.shape[0], kind[0]
+    target = np.concatenate([layer.weight, layer.bias[None]]).reshape(-1, units, pieces)
+    moved = np.concatenate([layer.weight[order] * signs[:, None], layer.bias[None]]).reshape(-1, units, pieces)
+    within = 1
+    if kind[3]:
+        within = math.prod(_repeats(target[:, i].T, tolerance) for i in range(units))
+        target, moved = _sorted_pieces(target), _sorted_pieces(moved)
+    if depth == len(kinds) - 1:
+        both = [np.concatenate([_by_unit(a), after.weight], axis=1) for a in (moved, target)]
+        yield within * _matchings(both[0], both[1], kind, tolerance)
+        return
+    for count, (rows, flips) in enumerate(_assignments(_by_unit(moved), _by_unit(target), kind, tolerance)):
+        if count >= _MOST:
+            raise ValueError(f"params: got more than {_MOST} maps of layer {depth + 1} that fix it; cannot list them.")
+        for ways in _ways(layers, kinds, depth + 1, rows, flips, tolerance):
+            yield within * ways
+
+
+def _by_unit(values: np.ndarray) -> np.ndarray:
+    """Return (in, units, pieces) as one row a unit."""
+    return values.transpose(1, 0, 2).reshape(values.shape[1], -1)
+
+
+def _sorted_pieces(values: np.ndarray) -> np.ndarray:
+    """Return (in, units, pieces) with the pieces of each unit in the order of a fixed random function of them."""
+    weights = np.random.default_rng(1).standard_normal(len(values))
+    order = np.argsort(np.einsum("k,kup->up", weights, values), axis=1)
+    return np.take_along_axis(values, order[None], axis=2)
+
+
+def _repeats(rows: np.ndarray, tolerance: float) -> int:
+    """Return the number of permutations that fix a list of rows: the product of m! over groups of m equal ones."""
+    same = np.max(np.abs(rows[:, None] - rows[None]), axis=2) <= tolerance
+    return math.prod(int(np.sum(same[i, : i + 1])) for i in range(len(rows)))
+
+
+def _matchings(moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: float) -> int:
+    """Count the signed permutations that take the rows of `moved` to those of `target`."""
+    if not kind[1]:
+        options = [_signs(moved[i], target[i], kind, tolerance) for i in range(len(target))]
+        return math.prod(len(o) for o in options)
+    ways, free = 1, list(range(len(moved)))
+    # Being alike up to sign is an equivalence, so that any choice for one row leaves as many for the next.
+    for row in target:
+        fitting = [(j, len(_signs(moved[j], row, kind, tolerance))) for j in free]
+        fitting = [(j, number) for j, number in fitting if number]
+        if not fitting:
+            return 0
+        ways *= len(fitting) * fitting[0][1]
+        free.remove(fitting[0][0])
+    return ways
+
+
+def _assignments(
+    moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield (order, signs) with signs · moved[order] = target."""
+    units = len(target)
+    options = [
+        [(j, s) for j in (range(units) if kind[1] else [i]) for s in _signs(moved[j], target[i], kind, tolerance)]
+        for i in range(units)
+    ]
+
+    def extend(chosen: list[tuple[int, float]]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        if len(chosen) == units:
+            order, signs = zip(*chosen, strict=True)
+            yield np.asarray(order), np.asarray(signs)
+            return
+        used = {j for j, _ in chosen}
+        for option in itertools.filterfalse(lambda o: o[0] in used, options[len(chosen)]):
+            yield from extend([*chosen, option])
+
+    return extend([])
+
+
+def _signs(moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: float) -> list[float]:
+    sides = (1.0, -1.0) if kind[2] else (1.0,)
+    return [s for s in sides if np.max(np.abs(s * moved - target)) <= tolerance]

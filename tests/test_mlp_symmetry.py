@@ -1,0 +1,387 @@
+"""mlp_symmetry: tangents against closed forms and the null spaces of Hessians, maps against the loss itself."""
+
+import functools
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ground_truth import linear_classes, linear_network
+from test_verdicts import xor_loss
+
+from mlp_jax import critical, curvature, losses, mlp, mlp_symmetry, penalties, tree
+from mlp_jax.mlp import Layer
+
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "leaky": jax.nn.leaky_relu, "maxout": mlp.maxout(2)}
+
+
+def identity(z):
+    return z
+
+
+ACTIVATIONS["identity"] = identity
+
+
+@functools.cache
+def cross_entropy_loss(name):
+    def fun(params, x, y, decay):
+        logits = mlp.forward(params, x, activation=ACTIVATIONS[name])
+        return losses.mean(losses.cross_entropy(logits, y)) + penalties.l2(params, decay)
+
+    return fun
+
+
+@functools.cache
+def squared_loss(name):
+    def fun(params, x, y):
+        return losses.mean(losses.squared_error(mlp.forward(params, x, activation=ACTIVATIONS[name]), y))
+
+    return fun
+
+
+def draw(sizes, num=30, seed=0, pieces=1):
+    generator = np.random.default_rng(seed)
+    with jax.enable_x64(True):
+        params = mlp.init(jax.random.key(seed), sizes, pieces=pieces)
+        params = jax.tree.map(lambda p: np.asarray(p) + 0.3 * generator.standard_normal(p.shape), params)
+        return params, generator.standard_normal((num, sizes[0]))
+
+
+def rows(stacked):
+    leaves = jax.tree.leaves(stacked)
+    return np.concatenate([np.reshape(leaf, (len(leaf), math.prod(leaf.shape[1:]))) for leaf in leaves], axis=1)
+
+
+def dimension(found, params):
+    with jax.enable_x64(True):
+        matrix = rows(found(params))
+    return 0 if len(matrix) == 0 else np.linalg.matrix_rank(matrix, tol=1e-9 * np.max(np.abs(matrix)))
+
+
+def model_kernel(params, x, name):
+    """The number of directions in which no output moves, at random params: P minus the rank of the Jacobian."""
+    with jax.enable_x64(True):
+        vector, unravel = tree.ravel(params)
+        outputs = lambda v: mlp.forward(unravel(v), jnp.asarray(x), activation=ACTIVATIONS[name]).ravel()
+        sizes = np.linalg.svd(np.asarray(jax.jacobian(outputs)(vector)), compute_uv=False)
+    return len(vector) - int(np.sum(sizes > 1e-10 * sizes[0]))
+
+
+# --- Guaranteed zero modes ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu"])
+def test_softmax_cross_entropy_has_a_shift_for_each_last_hidden_unit_and_one_for_the_bias(name):
+    params, x = draw((3, 4, 5, 3))
+    y = np.arange(len(x)) % 3
+    fun = cross_entropy_loss(name)
+    found = mlp_symmetry.tangents(fun, params, (x, y, 0.0), inputs=x, activation=ACTIVATIONS[name])
+    assert found.names.count("softmax shift") == 5 + 1
+    matrix = np.asarray(curvature.dense_hessian(fun, params, (x, y, 0.0)))
+    shifts = rows(found(params))[: 5 + 1]
+    np.testing.assert_allclose(matrix @ shifts.T, 0, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", ["tanh", "relu", "maxout", "identity"])
+def test_weight_decay_leaves_no_continuous_symmetry_but_that_of_the_loss_itself(name):
+    params, x = draw((3, 4, 3), pieces=2 if name == "maxout" else 1)
+    y = np.arange(len(x)) % 3
+    args = (x, y, 1e-6)
+    found = mlp_symmetry.tangents(cross_entropy_loss(name), params, args, inputs=x, activation=ACTIVATIONS[name])
+    if name == "identity":
+        # Rotations among units remain: A − Aᵀ, which no single unit matrix is.
+        assert set(found.names) <= {"linear gauge of layer 1"}
+    else:
+        assert found.names == ()
+    assert "softmax shift" in found.dropped
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "pieces"),
+    [
+        ("relu", (3, 4, 2), 1),
+        ("relu", (3, 4, 3, 2), 1),
+        ("leaky", (3, 4, 2), 1),
+        ("maxout", (2, 4, 1), 2),
+        ("maxout", (3, 3, 2), 2),
+        ("identity", (5, 2, 4), 1),
+        ("identity", (2, 4, 3), 1),
+        ("identity", (4, 5, 2), 1),
+        ("tanh", (3, 4, 2), 1),
+    ],
+)
+def test_tangents_span_the_kernel_of_the_jacobian_at_random_params(name, sizes, pieces):
+    # Where no unit is dead, and examples outnumber parameters, symmetries are all that leaves the outputs unchanged.
+    params, x = draw(sizes, num=200, pieces=pieces)
+    fun, y = squared_loss(name), np.random.default_rng(1).standard_normal((len(x), sizes[-1]))
+    found = mlp_symmetry.tangents(fun, params, (x, y), inputs=x, activation=ACTIVATIONS[name])
+    assert dimension(found, params) == model_kernel(params, x, name)
+    assert "softmax shift" in found.dropped
+
+
+def test_a_relu_network_has_one_rescaling_a_unit_in_closed_form():
+    params, x = draw((3, 4, 2))
+    y = np.zeros((len(x), 2))
+    found = mlp_symmetry.tangents(squared_loss("relu"), params, (x, y), inputs=x, activation=jax.nn.relu)
+    tangents = found(params)
+    np.testing.assert_array_equal(tangents[0].weight[1][:, 1], params[0].weight[:, 1])
+    np.testing.assert_array_equal(tangents[1].weight[1][1], -params[1].weight[1])
+    assert np.count_nonzero(rows(tangents)[1]) == 3 + 1 + 2
+
+
+@pytest.mark.parametrize("copies", [1, 2])
+def test_constant_and_dependent_inputs_give_a_tangent_for_each_unit(copies):
+    params, x = draw((5, 4, 2))
+    x[:, 1], x[:, 2] = 0.0, 0.7
+    if copies == 2:
+        x[:, 4] = 2 * x[:, 0] - 1
+    y = np.zeros((len(x), 2))
+    found = mlp_symmetry.tangents(squared_loss("tanh"), params, (x, y), inputs=x, activation=jnp.tanh)
+    rank = np.linalg.matrix_rank(np.concatenate([x, np.ones((len(x), 1))], axis=1))
+    assert dimension(found, params) == 4 * (6 - rank) == 4 * (copies + 1)
+    assert set(found.names) == {"dependent inputs of layer 1"}
+
+
+def test_a_dead_relu_unit_frees_all_that_enters_and_leaves_it():
+    params, x = draw((3, 4, 2))
+    params[0].weight[:, 2], params[0].bias[2] = 0.01, -5.0
+    y = np.zeros((len(x), 2))
+    found = mlp_symmetry.tangents(squared_loss("relu"), params, (x, y), inputs=x, activation=jax.nn.relu)
+    assert found.names.count("dead pre-activations of layer 1") == 3 + 1
+    assert found.names.count("dependent inputs of layer 2") == 2
+    assert dimension(found, params) == 3 + (3 + 1) + 2
+
+
+def test_a_tanh_unit_without_output_is_not_a_symmetry():
+    # fun does not change along what enters it, but only while what leaves it is zero: higher orders decide.
+    params, x = draw((3, 4, 2))
+    params[1].weight[2] = 0.0
+    y = np.ones((len(x), 2))
+    found = mlp_symmetry.tangents(squared_loss("tanh"), params, (x, y), inputs=x, activation=jnp.tanh)
+    assert found.names == ()
+
+
+@pytest.mark.parametrize("shape", [(5, 2, 4), (4, 2, 4), (6, 3, 6)])
+def test_the_gauge_orbit_of_a_linear_network_has_dimension_h_squared(shape):
+    # Full rank: zeros = h² + 0 (FACTS: q² + (h − q)(…) with q = h); biases on centred data add h zeros.
+    net = linear_network(*shape)
+    centred = net.inputs - net.inputs.mean(axis=0), net.targets - net.targets.mean(axis=0)
+    hidden = shape[1]
+    point = next(p for p in linear_classes(net) if np.linalg.matrix_rank(p.params[0] @ p.params[1], 1e-9) == hidden)
+    assert point.zeros == hidden**2
+    params = (Layer(point.params[0], np.zeros(hidden)), Layer(point.params[1], np.zeros(shape[2])))
+    fun = squared_loss("identity")
+    found = mlp_symmetry.tangents(fun, params, centred, inputs=centred[0], activation=identity)
+    assert found.names.count("linear gauge of layer 1") == hidden**2
+    assert found.names.count("translation of layer 1") == hidden
+    assert dimension(found, params) == hidden**2 + hidden
+
+
+def test_the_verdict_of_a_linear_minimum_is_modulo_the_symmetries_found():
+    net = linear_network(5, 2, 4)
+    centred = net.inputs - net.inputs.mean(axis=0), net.targets - net.targets.mean(axis=0)
+    fun = squared_loss("identity")
+    start, _ = draw((5, 2, 4))
+    point = critical.find(fun, start, centred, index=0)
+    found = mlp_symmetry.tangents(fun, point.params, centred, inputs=centred[0], activation=identity)
+    verdict = critical.classify(fun, point.params, centred, symmetries=found)
+    assert verdict.kind == "minimum modulo symmetry"
+    assert verdict.symmetries == verdict.inertia.unresolved == 2 * 2 + 2
+
+
+def test_tangents_move_with_params():
+    params, x = draw((3, 4, 2))
+    other, _ = draw((3, 4, 2), seed=5)
+    y = np.zeros((len(x), 2))
+    found = mlp_symmetry.tangents(squared_loss("relu"), params, (x, y), inputs=x, activation=jax.nn.relu)
+    np.testing.assert_array_equal(found(other)[0].bias[3][3], other[0].bias[3])
+
+
+# --- Split units --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sign", [1.0, -1.0])
+def test_a_split_unit_lies_on_a_line_of_critical_points(sign):
+    small = critical.find(xor_loss, *_xor_start(1), index=None)
+    assert small.converged
+    (w, b), (v, c) = small.params
+    split = Layer(np.hstack([w, sign * w]), np.hstack([b, sign * b])), Layer(np.vstack([0.3 * v, sign * 0.7 * v]), c)
+    found = mlp_symmetry.split_lines(xor_loss, split, (0.0,), activation=jnp.tanh)
+    assert found[0].weight.shape[0] == 1
+    line = rows(found)[0] / np.linalg.norm(rows(found)[0])
+    matrix = np.asarray(curvature.dense_hessian(xor_loss, split, (0.0,)))
+    np.testing.assert_allclose(matrix @ line, 0, atol=1e-12)
+    np.testing.assert_allclose(np.abs(found[1].weight[0]), np.abs(found[1].weight[0][0, 0]))
+
+
+def _xor_start(hidden):
+    params, _ = draw((2, hidden, 1), seed=3)
+    return params, (0.0,)
+
+
+def test_units_that_differ_give_no_line():
+    params, x = draw((3, 4, 2))
+    found = mlp_symmetry.split_lines(squared_loss("tanh"), params, (x, np.zeros((len(x), 2))), activation=jnp.tanh)
+    assert len(found[0].weight) == 0
+
+
+# --- What an activation allows ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        (jnp.tanh, {"separate", "odd"}),
+        (jax.nn.sigmoid, {"separate"}),
+        (jax.nn.relu, {"separate", "homogeneous"}),
+        (jax.nn.leaky_relu, {"separate", "homogeneous"}),
+        (jnp.abs, {"separate", "homogeneous"}),
+        (jax.nn.gelu, {"separate"}),
+        (jax.nn.soft_sign, {"separate", "odd"}),
+        (identity, {"separate", "odd", "homogeneous", "linear", "translation"}),
+        (lambda z: -2.0 * z, {"separate", "odd", "homogeneous", "linear"}),
+        (mlp.maxout(3), {"separate", "exchangeable", "homogeneous", "translation"}),
+        (jax.nn.softmax, set()),
+    ],
+)
+def test_traits_are_measured(activation, expected):
+    found = mlp_symmetry.traits(activation, 6)._asdict()
+    found["exchangeable"] &= found["pieces"] > 1
+    assert {name for name, value in found.items() if value is True or value is np.True_} == expected
+
+
+@pytest.mark.parametrize(
+    ("activation", "expected"),
+    [
+        (jax.nn.relu, (0.0,)),
+        (jax.nn.elu, (0.0,)),
+        (jax.nn.relu6, (0.0, 6.0)),
+        (jax.nn.hard_tanh, (-1.0, 1.0)),
+        (jnp.tanh, ()),
+        (jax.nn.gelu, ()),
+        (jnp.sin, ()),
+        (lambda z: jnp.tanh(20 * z), ()),
+    ],
+)
+def test_corners_are_where_a_derivative_jumps(activation, expected):
+    np.testing.assert_allclose(mlp_symmetry.corners(activation), expected, atol=1e-12)
+
+
+def test_kinks_are_pre_activations_and_gaps_of_maxout():
+    params, x = draw((3, 4, 2, 1))
+    with jax.enable_x64(True):
+        first = x @ params[0].weight + params[0].bias
+        second = np.maximum(first, 0) @ params[1].weight + params[1].bias
+        found = mlp_symmetry.kinks(jax.nn.relu)(params, x, None)
+        np.testing.assert_allclose(found, np.concatenate([first.ravel(), second.ravel()]), rtol=1e-12)
+        params, x = draw((3, 4, 1), pieces=2)
+        pairs = (x @ params[0].weight + params[0].bias).reshape(-1, 2)
+        found = mlp_symmetry.kinks(mlp.maxout(2), inputs=lambda a, b: b)(params, None, x)
+        np.testing.assert_allclose(found, np.abs(pairs[:, 0] - pairs[:, 1]), rtol=1e-12)
+
+
+def test_a_corner_under_the_point_is_seen_by_classify():
+    with jax.enable_x64(True):
+        params = Layer(np.eye(2), np.array([-1.0, 0.5])), Layer(np.ones((2, 1)), np.zeros(1))
+        x = np.array([[1.0, 1.0], [2.0, -1.0]])
+        y = np.asarray(mlp.forward(params, jnp.asarray(x), activation=jax.nn.relu))
+    verdict = critical.classify(squared_loss("relu"), params, (x, y), kinks=mlp_symmetry.kinks(jax.nn.relu))
+    assert verdict.kind == "nonsmooth"
+
+
+# --- Discrete maps ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes", "pieces", "order"),
+    [
+        ("tanh", (2, 3, 1), 1, 2**3 * math.factorial(3)),
+        ("tanh", (2, 2, 3, 1), 1, 2**2 * 2 * 2**3 * 6),
+        ("relu", (2, 3, 1), 1, math.factorial(3)),
+        ("maxout", (2, 3, 1), 2, math.factorial(3) * 2**3),
+    ],
+)
+def test_every_copy_has_the_same_loss_and_the_same_canonical_form(name, sizes, pieces, order):
+    params, x = draw(sizes, pieces=pieces)
+    fun, y = squared_loss(name), np.ones((len(x), sizes[-1]))
+    found = mlp_symmetry.maps(fun, params, (x, y), activation=ACTIVATIONS[name])
+    assert found.orbit_size(params) == order
+    form = tree.ravel(found.canonical(params))[0]
+    generator, copy = np.random.default_rng(0), params
+    generators = list(found.generators(params).values())
+    for _ in range(40):
+        copy = generators[generator.integers(len(generators))](copy)
+        np.testing.assert_array_equal(tree.ravel(found.canonical(copy))[0], form)
+    with jax.enable_x64(True):
+        assert np.isclose(fun(copy, x, y), fun(params, x, y), rtol=1e-14)
+        assert np.isclose(fun(found.canonical(params), x, y), fun(params, x, y), rtol=1e-14)
+    other = jax.tree.map(lambda p: 1.01 * p, params)
+    assert not np.allclose(tree.ravel(found.canonical(other))[0], form)
+
+
+def test_canonical_forms_of_points_that_differ_by_a_rounding_differ_by_a_rounding():
+    params, x = draw((2, 4, 1))
+    found = mlp_symmetry.maps(squared_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
+    # Ties on purpose: two equal units, one unit without input, entries of ±1.
+    params[0].weight[:, 1] = params[0].weight[:, 0]
+    params[0].bias[1] = params[0].bias[0]
+    params[0].weight[:, 2], params[0].bias[2] = (1.0, -1.0), 0.0
+    generator = np.random.default_rng(0)
+    form = tree.ravel(found.canonical(params))[0]
+    for _ in range(20):
+        near = jax.tree.map(lambda p: p + 1e-12 * generator.standard_normal(p.shape), params)
+        np.testing.assert_allclose(tree.ravel(found.canonical(near))[0], form, atol=1e-11)
+
+
+def _orbit_by_enumeration(found, params):
+    """All copies, listed by applying generators until nothing new appears."""
+    moves = list(found.generators(params).values())
+    key = lambda p: tuple(np.round(np.asarray(tree.ravel(p)[0], float), 8) + 0.0)
+    seen, waiting = {key(params)}, [params]
+    while waiting:
+        point = waiting.pop()
+        for move in moves:
+            image = move(point)
+            if key(image) not in seen:
+                seen.add(key(image))
+                waiting.append(image)
+    return len(seen)
+
+
+@pytest.mark.parametrize("case", ["equal", "opposite", "padded", "input only", "deep", "deep equal", "deep padded"])
+def test_orbit_sizes_of_points_with_equal_or_empty_units_are_those_of_enumeration(case):
+    sizes = (1, 2, 2, 1) if "deep" in case else (1, 3, 1)
+    params, x = draw(sizes)
+    params = jax.tree.map(np.array, params)
+    found = mlp_symmetry.maps(squared_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
+    first, second = params[0], params[1]
+    if "equal" in case or case == "opposite":
+        sign = -1 if case == "opposite" else 1
+        first.weight[:, 1], first.bias[1] = sign * first.weight[:, 0], sign * first.bias[0]
+        second.weight[1] = sign * second.weight[0]
+    if "padded" in case or case == "input only":
+        first.weight[:, 1], first.bias[1] = 0.0, 0.0
+        second.weight[1] = 0.7 if case == "input only" else 0.0
+    assert found.orbit_size(params) == _orbit_by_enumeration(found, params)
+
+
+def test_a_penalty_that_tells_units_apart_leaves_no_permutation_but_keeps_flips():
+    params, x = draw((2, 3, 1))
+
+    def fun(p, inputs):
+        return jnp.sum(mlp.forward(p, inputs) ** 2) + jnp.sum(jnp.arange(3.0) * p[0].bias ** 2)
+
+    found = mlp_symmetry.maps(fun, params, (x,), activation=jnp.tanh)
+    assert not found.layers[0].permutations
+    assert found.layers[0].flips
+    assert found.orbit_size(params) == 8
+
+
+def test_params_that_are_not_layers_are_one_clear_sentence():
+    with pytest.raises(ValueError, match=r"params: got .* as layer 1, expected Layer"):
+        mlp_symmetry.tangents(lambda p: jnp.sum(p[0]), (np.ones(3),), inputs=np.ones((2, 3)), activation=jnp.tanh)
+    with pytest.raises(ValueError, match="activation: got shape"):
+        mlp_symmetry.traits(lambda z: z[:, :4], 6)
+    assert list(itertools.chain(mlp_symmetry.corners(jnp.tanh))) == []
