@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from mlp_jax import losses, mlp, tree
-from mlp_jax.curvature.operators import empirical_fisher, fisher, ggn, hessian, hessian_of_mean
+from mlp_jax.curvature.information import empirical_fisher, fisher
+from mlp_jax.curvature.operators import ggn, hessian, hessian_of_mean
 
 N, CLASSES = 10, 3
 

@@ -1,5 +1,6 @@
 """Inertia: counted right whatever the scale, and never wrong within the stated error."""
 
+import tracemalloc
 from fractions import Fraction
 
 import numpy as np
@@ -154,3 +155,29 @@ def test_scaling_makes_definite_matrices_unit_diagonal_to_a_power_of_two():
 def test_bad_input_is_one_clear_sentence(matrix, error, kind, words):
     with pytest.raises(kind, match=words):
         inertia(matrix, error)
+
+
+def test_a_diagonal_bound_counts_as_the_entries_that_it_bounds():
+    generator = np.random.default_rng(5)
+    matrix = np.diag([3.0, 1e-3, -1e-3, -2.0]) + 1e-5 * np.ones((4, 4))
+    error = 1e-4 * np.abs(generator.standard_normal((4, 4)))
+    error = (error + error.T) / 2
+    scale = signs.scaling(matrix)
+    by_entries = inertia(matrix, error, scale=scale)
+    assert by_entries == inertia(matrix, signs.diagonal_bound(error, scale), scale=scale)
+
+
+@pytest.mark.parametrize("values", ["positive", "negative", "both"])
+def test_counting_takes_one_matrix_of_memory_beside_its_arguments(values):
+    size, generator = 700, np.random.default_rng(0)
+    factor = generator.standard_normal((size, size))
+    sides = {"positive": 1.0, "negative": -1.0, "both": np.where(np.arange(size) % 3, 1.0, -1.0)}[values]
+    matrix = (factor * (sides * (1 + np.arange(size) / size))) @ factor.T
+    matrix = (matrix + matrix.T) / 2
+    error = np.full((size, size), 1e-13)
+    tracemalloc.start()
+    got = inertia(matrix, error)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert got[:3] == (np.sum(sides * np.ones(size) < 0), 0, np.sum(sides * np.ones(size) > 0))
+    assert peak < 1.9 * 8 * size**2

@@ -19,9 +19,10 @@ And `quadratic_model`, `taylor_remainder`, `log_log_slope`: the second-order Tay
 `rounding_unit`: the precision that a function really computes in.
 """
 
+from mlp_jax.curvature.information import empirical_fisher, fisher
 from mlp_jax.curvature.krylov import Eigenpairs, eigenpairs
 from mlp_jax.curvature.matrices import dense_hessian
-from mlp_jax.curvature.operators import empirical_fisher, fisher, ggn, hessian, hessian_of_mean
+from mlp_jax.curvature.operators import ggn, hessian, hessian_of_mean
 from mlp_jax.curvature.precision import rounding_unit
 from mlp_jax.curvature.signs import Inertia, inertia
 from mlp_jax.curvature.stochastic import Density, Estimate, diagonal, spectral_density, trace

@@ -14,11 +14,12 @@ import numpy as np
 from mlp_jax import losses, mlp, tree
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.mlp import Activation, Params
-from mlp_jax.mlp_hessian import sums
+from mlp_jax.mlp_hessian import penalty_part, sums
+from mlp_jax.mlp_hessian.penalty_part import Penalty
 from mlp_jax.mlp_hessian.recursion import Pair, PerExample, differentiate
 from mlp_jax.mlp_hessian.sums import Shape, Sums
 
-Penalty = Callable[[Params], jax.Array]
+Shapes = tuple[Shape, Shape | None]  # None for the block of a layer with itself
 Examples = tuple[jax.Array, jax.Array, jax.Array]  # inputs, targets, weights
 
 # Examples a chunk: enough that adding its sums to the total costs little beside the products, few enough that its
@@ -230,21 +231,36 @@ def _dense(params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.A
     pairs = tuple(itertools.combinations_with_replacement(range(len(params)), 2))
     totals = _totals(params, (inputs, targets, _shares(inputs, weights)), pairs, terms)
     starts = np.cumsum([0, *(tree.size(layer) for layer in params)])
-    spans = [slice(first, last) for first, last in itertools.pairwise(starts)]
     matrix = jnp.zeros((starts[-1], starts[-1]), inputs.dtype)
-    for i, j in pairs:
-        block = _finish(params, totals[i, j], (i, j), terms)
-        matrix = matrix.at[spans[i], spans[j]].set(block)
-        if i != j:
-            matrix = matrix.at[spans[j], spans[i]].set(block.T)
+    for pair in pairs:
+        matrix = _place(matrix, totals[pair], _shapes(params, pair), (starts[pair[0]], starts[pair[1]]))
+    if terms.penalty is not None and terms.gauss_newton:
+        matrix = penalty_part.add(matrix, terms.penalty, params)
     return matrix
+
+
+def _place(matrix: jax.Array, total: Sums, shapes: Shapes, corner: tuple[int, int]) -> jax.Array:
+    """Write a block and its transpose into the matrix, some rows at a time: a whole block would take as much again."""
+    (num_inputs, num_outputs), there = shapes
+
+    def write(k: jax.Array, result: jax.Array) -> jax.Array:
+        rows, at = sums.rows(total, *shapes, k), corner[0] + k * num_outputs
+        result = jax.lax.dynamic_update_slice(result, rows, (at, corner[1]))
+        return result if there is None else jax.lax.dynamic_update_slice(result, rows.T, (corner[1], at))
+
+    return jax.lax.fori_loop(0, num_inputs, write, matrix)
 
 
 def _block(
     params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None, terms: Terms, pair: Pair
 ) -> jax.Array:
     totals = _totals(params, (inputs, targets, _shares(inputs, weights)), (pair,), terms)
-    return _finish(params, totals[pair], pair, terms)
+    shapes = _shapes(params, pair)
+    rows = jax.lax.map(lambda k: sums.rows(totals[pair], *shapes, k), jnp.arange(shapes[0][0]))
+    block = rows.reshape(tree.size(params[pair[0]]), tree.size(params[pair[1]]))
+    if terms.penalty is not None and terms.gauss_newton:
+        block = penalty_part.add(block, terms.penalty, params, pair)
+    return block
 
 
 _compiled_dense = functools.partial(jax.jit, static_argnames="terms")(_dense)
@@ -296,27 +312,6 @@ def _cut(examples: Examples, size: int) -> Examples:
     )
 
 
-def _finish(params: Params, total: Sums, pair: Pair, terms: Terms) -> jax.Array:
-    """Return a block as a matrix, with the penalty's part."""
-    i, j = pair
-    shapes: list[Shape] = [(layer.weight.shape[0] + 1, layer.weight.shape[1]) for layer in params]
-    block = sums.block(total, shapes[i], None if i == j else shapes[j])
-    if terms.penalty is None or not terms.gauss_newton:
-        return block
-    return block + _penalty_block(terms.penalty, params, pair)
-
-
-def _penalty_block(penalty: Penalty, params: Params, pair: Pair) -> jax.Array:
-    """Return the penalty's Hessian in the parameters of two layers, some columns at a time."""
-    i, j = pair
-    vector, unravel = tree.ravel(params[j])
-
-    def gradient(v: jax.Array) -> jax.Array:
-        return tree.ravel(jax.grad(penalty)((*params[:j], unravel(v), *params[j + 1 :]))[i])[0]
-
-    _, product = jax.linearize(gradient, vector)
-    size = max(1, _CHUNK_BYTES // (8 * tree.size(params)))
-    columns = jax.lax.map(
-        lambda p: product(jnp.zeros_like(vector).at[p].set(1)), jnp.arange(vector.size), batch_size=size
-    )
-    return (columns + columns.T) / 2 if i == j else columns.T
+def _shapes(params: Params, pair: Pair) -> Shapes:
+    here, there = ((params[i].weight.shape[0] + 1, params[i].weight.shape[1]) for i in pair)
+    return here, None if pair[0] == pair[1] else there

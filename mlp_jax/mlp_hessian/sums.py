@@ -48,26 +48,25 @@ def pair_sums(derivatives: Derivatives, pair: Pair) -> Sums:
     return Sums(sums, through.reshape(len(left), len(delta), *reach.shape[:2]))
 
 
-def block(sums: Sums, here: Shape, there: Shape | None) -> jax.Array:
-    """Return a block as a matrix; `there` is None for the block of a layer with itself.
+def rows(sums: Sums, here: Shape, there: Shape | None, k: jax.Array) -> jax.Array:
+    """Return the rows of a block that belong to input k of its first layer, (outᵢ, Pⱼ).
 
-    Row after row of the first layer's inputs, so that what is in between stays in the cache.
+    `there` is None for the block of a layer with itself.
     """
     if there is None:
-        pairs, units = _pair_numbers(here[0]), _pair_numbers(here[1])
-        rows = jax.lax.map(lambda row: sums.inner[row][:, units].swapaxes(0, 1), jnp.asarray(pairs))
-        return rows.reshape(here[0] * here[1], -1)
-    table = sums.inner.reshape(here[0], there[0], here[1], there[1]).transpose(0, 2, 1, 3)
+        pairs, units = jnp.asarray(_pair_numbers(here[0])), _pair_numbers(here[1])
+        return sums.inner[pairs[k]][:, units].swapaxes(0, 1).reshape(here[1], -1)
+    table = sums.inner.reshape(here[0], there[0], here[1], there[1])[k].swapaxes(0, 1)
     if sums.reach is not None:
-        table = table.at[:, :, :-1].add(_in_place(sums.reach))
-    return table.reshape(here[0] * here[1], there[0] * there[1])
+        table = table.at[:, :-1].add(_reach_rows(sums.reach, k))
+    return table.reshape(here[1], -1)
 
 
-def _in_place(reach: jax.Array) -> jax.Array:
-    """Return the sums with ∂a/∂ε as (k, o, l, p)."""
+def _reach_rows(reach: jax.Array, k: jax.Array) -> jax.Array:
+    """Return the sums with ∂a/∂ε for input k as (o, l, p)."""
     if reach.ndim == 4:
-        return reach.transpose(0, 2, 3, 1)
-    return jnp.eye(len(reach), dtype=reach.dtype)[:, :, None] * reach.transpose(2, 0, 1)[:, :, None]
+        return reach[k].transpose(1, 2, 0)
+    return jnp.eye(len(reach), dtype=reach.dtype)[:, :, None] * reach[:, None, :, k]
 
 
 def _products(a: jax.Array, b: jax.Array, pairs: tuple[np.ndarray, np.ndarray], right: jax.Array) -> jax.Array:

@@ -1,0 +1,221 @@
+"""Fisher information matrices as linear maps on pytrees: of the model's own predictions, and empirical. Transformable.
+
+Both are Gauss–Newton matrices of another loss, and stream over examples as those do; see `operators`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.interpreters import partial_eval
+
+from mlp_jax import tree
+from mlp_jax.curvature import operators, streaming
+from mlp_jax.curvature.operators import ggn
+from mlp_jax.curvature.streaming import Matvec
+from mlp_jax.tree import PyTree
+
+
+def fisher(
+    model: Callable[..., PyTree],
+    loss: Callable[..., jax.Array],
+    params: PyTree,
+    args: tuple,
+    *,
+    sample: Callable[[jax.Array, PyTree], PyTree] | None = None,
+    key: jax.Array | None = None,
+    num_samples: int = 1,
+    weights: jax.Array | None = None,
+    chunk_size: int | None = None,
+) -> Matvec:
+    """Return v ↦ F v for the true Fisher information matrix, of the model's own predictions. Transformable.
+
+    F = Σ wᵢ E[∇ log p(t|zᵢ) ∇ log p(t|zᵢ)ᵀ] / Σ wᵢ, gradients in params, t drawn from p(·|zᵢ), with −log p = loss up
+    to a constant: the targets in args do not enter. (With them in the place of t it is `empirical_fisher`, another
+    matrix: Kunstner et al. 2019, "Limitations of the empirical Fisher approximation".) The expectation is
+
+    - exact for class numbers (integer targets (n,), outputs (n, classes)): a sum over all classes;
+    - exact for floating targets when ∂²loss/∂z² can be seen, in the program of the loss, not to use them, as for
+      squared error: then F = G, the matrix of `ggn` (Martens 2020, "New insights and perspectives on the natural
+      gradient method", section 9);
+    - otherwise refused, unless `sample` is given: then an unbiased estimate, the mean over `num_samples` draws an
+      example. The draws are fixed by the key and the number of the example, so that every product and every chunk
+      size has the same matrix, which is symmetric and positive semidefinite (with JAX's default keys: draws from an
+      `rbg` key depend on the batch that they are drawn in, and so on the chunk size).
+
+    Parameters
+    ----------
+    model, loss, params, args
+        As in `ggn`; −loss is a log-likelihood up to a constant.
+    sample
+        `(key, output) -> target` for one example: a draw from p(·|output).
+    key, num_samples
+        JAX random key and number of draws an example; only with `sample`.
+    weights, chunk_size
+        As in `hessian_of_mean`.
+
+    Returns
+    -------
+    A function from a pytree shaped like params to another.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ggn`; also the expectation is not known and there is no `sample`, a key without `sample` or the
+        reverse, draws that are not shaped like the targets, `num_samples` below 1.
+
+    Examples
+    --------
+    A coin of probability ½ has Fisher information ¼ in its log-odds:
+
+    >>> logits = lambda p, x: jnp.stack([p * x, jnp.zeros_like(x)], axis=1)
+    >>> cross_entropy = lambda z, t: -jnp.take_along_axis(jax.nn.log_softmax(z), t[:, None], axis=1)[:, 0]
+    >>> matvec = fisher(logits, cross_entropy, jnp.array(0.0), (jnp.ones(3), jnp.array([0, 0, 1])))
+    >>> round(float(matvec(jnp.array(1.0))), 6)
+    0.25
+
+    The location of a Cauchy distribution has information ½, here estimated; its loss is not convex:
+
+    >>> location, cauchy = lambda p, x: p * x, lambda z, t: jnp.log1p((z - t) ** 2)
+    >>> draw = lambda key, z: z + jax.random.cauchy(key)
+    >>> data = (jnp.ones(1000), jnp.zeros(1000))
+    >>> estimate = lambda p, key: fisher(location, cauchy, p, data, sample=draw, key=key, num_samples=10)
+    >>> product = jax.jit(lambda p, v, key: estimate(p, key)(v))(jnp.array(0.0), jnp.array(1.0), jax.random.key(0))
+    >>> 0.45 < float(product) < 0.55
+    True
+    """
+    operators.require_model_and_loss(model, loss, params, args)
+    if sample is not None:
+        streaming.require_function(sample, "sample", "(key, output) -> target")
+        tree.require_key(key)
+        streaming.require_whole_number(num_samples, "num_samples")
+        _require_draws(sample, key, jax.eval_shape(model, params, args[0]), args[1])
+        inner, outer = _drawn_losses(model, loss, sample, key, num_samples)
+        indexed = (*args, jnp.arange(streaming.count_examples(args), dtype=jnp.uint32))
+        return operators.gauss_newton(inner, outer, params, indexed, weights, chunk_size)
+    if key is not None or num_samples != 1:
+        raise TypeError("sample: got none, but a key or num_samples for it; expected sample=(key, output) -> target.")
+    num_classes = _exact_expectation(loss, jax.eval_shape(model, params, args[0]), args[1])
+    if num_classes is None:
+        return ggn(model, loss, params, args, weights=weights, chunk_size=chunk_size)
+    inner, outer = _class_scores(model, loss, num_classes)
+    return operators.gauss_newton(inner, outer, params, args, weights, chunk_size)
+
+
+def empirical_fisher(
+    model: Callable[..., PyTree],
+    loss: Callable[..., jax.Array],
+    params: PyTree,
+    args: tuple,
+    *,
+    weights: jax.Array | None = None,
+    chunk_size: int | None = None,
+) -> Matvec:
+    """Return v ↦ F̂ v for the empirical Fisher matrix, the second moment of per-example gradients. Transformable.
+
+    F̂ = Σ wᵢ gᵢ gᵢᵀ / Σ wᵢ, with gᵢ the gradient in params of the loss of example i at its own target. Not centred,
+    and not the Fisher information of the model, which is `fisher` (Kunstner et al. 2019). Positive semidefinite.
+
+    Parameters
+    ----------
+    model, loss, params, args, weights, chunk_size
+        As in `ggn`.
+
+    Returns
+    -------
+    A function from a pytree shaped like params to another.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `ggn`.
+
+    Examples
+    --------
+    The gradients are (1, 2) and (0, 3):
+
+    >>> model = lambda p, x: x @ p
+    >>> inputs = jnp.array([[1.0, 2.0], [0.0, 3.0]])
+    >>> matvec = empirical_fisher(model, lambda z, y: z - y, jnp.ones(2), (inputs, jnp.zeros(2)))
+    >>> matvec(jnp.array([0.0, 1.0])).tolist()
+    [1.0, 6.5]
+    """
+    operators.require_model_and_loss(model, loss, params, args)
+
+    def inner(p: PyTree, x: PyTree, y: PyTree) -> jax.Array:
+        return loss(model(p, x), y)
+
+    return operators.gauss_newton(inner, lambda values, x, y: values**2 / 2, params, args, weights, chunk_size)
+
+
+def _drawn_losses(
+    model: Callable[..., PyTree],
+    loss: Callable[..., jax.Array],
+    sample: Callable[[jax.Array, PyTree], PyTree],
+    key: Any,
+    num_samples: int,
+) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+    """Losses (n, num_samples) at drawn targets, and what makes the mean of their g gᵀ a Gauss–Newton matrix."""
+
+    def inner(p: PyTree, x: PyTree, y: PyTree, index: jax.Array) -> jax.Array:
+        outputs = model(p, x)
+        # Draws depend on params, but the score is the derivative of log p at a fixed draw.
+        fixed = jax.lax.stop_gradient(outputs)
+        keys = jax.vmap(lambda i: jax.random.split(jax.random.fold_in(key, i), num_samples))(index)
+
+        def losses_of(draw_keys: jax.Array) -> jax.Array:
+            return loss(outputs, jax.vmap(sample)(draw_keys, fixed))
+
+        return jax.vmap(losses_of, in_axes=1, out_axes=1)(keys)
+
+    return inner, lambda values, x, y, index: jnp.mean(values**2, axis=1) / 2
+
+
+def _class_scores(
+    model: Callable[..., PyTree], loss: Callable[..., jax.Array], num_classes: int
+) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+    """Scores (n, classes) sₖ = −loss at class k, and log Σ exp(sₖ), whose second derivative is their Fisher matrix."""
+
+    def inner(p: PyTree, x: PyTree, y: jax.Array) -> jax.Array:
+        outputs = model(p, x)
+        classes = jnp.arange(num_classes, dtype=y.dtype)
+        return -jax.vmap(lambda k: loss(outputs, jnp.full(y.shape, k)), out_axes=1)(classes)
+
+    return inner, lambda scores, x, y: jax.nn.logsumexp(scores, axis=1)
+
+
+def _exact_expectation(loss: Callable[..., jax.Array], outputs: Any, targets: Any) -> int | None:
+    """Return the number of classes to sum over, None when F is the Gauss–Newton matrix, or raise."""
+    dtype = getattr(targets, "dtype", None)
+    shape: tuple[int, ...] = getattr(outputs, "shape", ())
+    if dtype is not None and jnp.issubdtype(dtype, jnp.integer) and len(shape) == 2 and targets.shape == shape[:1]:
+        return shape[1]
+    if _curvature_uses_targets(loss, outputs, targets):
+        raise TypeError(
+            f"sample: got none, and the Fisher matrix of this loss is not known exactly (targets of dtype {dtype},"
+            " on which its second derivative in the outputs seems to depend); expected sample=(key, output) -> target,"
+            " or class numbers (n,) for outputs (n, classes), or curvature.ggn where that is known to be equal."
+        )
+    return None
+
+
+def _curvature_uses_targets(loss: Callable[..., jax.Array], outputs: PyTree, targets: PyTree) -> bool:
+    """Return whether the program of ∂²loss/∂z², without its dead code, reads the targets."""
+
+    def product(z: PyTree, direction: PyTree, y: PyTree) -> PyTree:
+        return jax.jvp(jax.grad(lambda u: jnp.sum(loss(u, y))), (z,), (direction,))[1]
+
+    jaxpr = jax.make_jaxpr(product)(outputs, outputs, targets).jaxpr
+    _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
+    return any(used[2 * len(jax.tree.leaves(outputs)) :])
+
+
+def _require_draws(sample: Callable[..., PyTree], key: Any, outputs: PyTree, targets: PyTree) -> None:
+    keys = jax.eval_shape(lambda k: jax.random.split(k, streaming.count_examples((targets,))), key)
+    drawn = jax.eval_shape(jax.vmap(sample), keys, outputs)
+    got, expected = ([jnp.shape(leaf) for leaf in jax.tree.leaves(t)] for t in (drawn, targets))
+    if got != expected:
+        raise ValueError(f"sample: got targets of shapes {got}, expected those of the targets in args, {expected}.")

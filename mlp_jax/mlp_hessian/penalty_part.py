@@ -1,0 +1,63 @@
+"""The Hessian of a penalty, added to a matrix in place, some columns at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from mlp_jax import tree
+from mlp_jax.mlp import Params
+
+Penalty = Callable[[Params], jax.Array]
+
+# What the columns made at a time may take: the penalty's own matrix would be as large as the one that it is added to.
+_STRIP_BYTES = 2**24
+
+
+def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, int] | None = None) -> jax.Array:
+    """Return matrix + ∂² penalty / ∂θᵢ∂θⱼ for a pair of layers i ≤ j, or for all parameters when None.
+
+    A symmetric block gets a symmetric sum, bit for bit: the lower half of each strip of columns counts, and again
+    as rows.
+
+    Examples
+    --------
+    >>> from mlp_jax import mlp, penalties
+    >>> params = (mlp.Layer(jnp.ones((1, 1)), jnp.ones(1)),)
+    >>> add(jnp.zeros((2, 2)), lambda p: penalties.l2(p, 0.5), params).tolist()
+    [[0.5, 0.0], [0.0, 0.5]]
+    """
+    variables = params if pair is None else params[pair[1]]
+    vector, unravel = tree.ravel(variables)
+
+    def gradient(v: jax.Array) -> jax.Array:
+        if pair is None:
+            return tree.ravel(jax.grad(penalty)(unravel(v)))[0]
+        i, j = pair
+        return tree.ravel(jax.grad(penalty)((*params[:j], unravel(v), *params[j + 1 :]))[i])[0]
+
+    _, product = jax.linearize(gradient, vector)
+    rows, columns = matrix.shape
+    width = max(1, min(columns, _STRIP_BYTES // (matrix.dtype.itemsize * rows)))
+
+    def add_strip(index: jax.Array, result: jax.Array) -> jax.Array:
+        # The last strip begins early enough to be full; what it repeats is not added again.
+        first = jnp.minimum(index * width, columns - width)
+        numbers = first + jnp.arange(width)
+        units = (numbers[:, None] == jnp.arange(columns)).astype(matrix.dtype)
+        strip = jax.vmap(product, out_axes=1)(units)
+        fresh = numbers >= index * width
+        if pair is not None and pair[0] != pair[1]:
+            return _add_at(result, jnp.where(fresh, strip, 0), (0, first))
+        depth = jnp.arange(rows)[:, None] - numbers
+        result = _add_at(result, jnp.where(fresh & (depth >= 0), strip, 0), (0, first))
+        return _add_at(result, jnp.where(fresh & (depth > 0), strip, 0).T, (first, 0))
+
+    return jax.lax.fori_loop(0, -(-columns // width), add_strip, matrix)
+
+
+def _add_at(matrix: jax.Array, part: jax.Array, corner: tuple) -> jax.Array:
+    there = jax.lax.dynamic_slice(matrix, corner, part.shape)
+    return jax.lax.dynamic_update_slice(matrix, there + part, corner)
