@@ -203,10 +203,13 @@ def xor_constant(value):
     return mlp.Layer(np.zeros((2, 2)), np.zeros(2)), mlp.Layer(np.zeros((2, 1)), np.array([value]))
 
 
-def test_xor_at_zero_is_degenerate_and_never_a_minimum():
+def test_xor_at_zero_is_degenerate_and_falls_at_fourth_order():
     verdict = critical.classify(xor_loss, xor_constant(0.5), (0.0,))
-    assert verdict.kind == "degenerate"
+    assert verdict.kind == "degenerate saddle"
+    assert verdict.index is None
     assert verdict.inertia[:3] == (0, 8, 1)
+    assert verdict.higher_order.order == 4
+    assert verdict.higher_order.falls
     with jax.enable_x64(True):  # the loss does fall, at fourth order
         best = min(
             float(xor_loss(jax.tree.map(lambda a, s: a + s, xor_constant(0.5), step), 0.0))
@@ -234,11 +237,11 @@ CLOSED = {
     "minimum": (lambda x: jnp.sum(x**2) + x[0] * x[1], [0.0, 0.0], "minimum", (0, 0, 2)),
     "maximum": (lambda x: -jnp.sum(jnp.cosh(x)), [0.0, 0.0, 0.0], "maximum", (3, 0, 0)),
     "saddle": (lambda x: x[0] * x[1], [0.0, 0.0], "saddle", (1, 0, 1)),
-    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, [0.0, 0.0], "degenerate", (0, 2, 0)),
+    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, [0.0, 0.0], "degenerate saddle", (0, 2, 0)),
     "quartic": (lambda x: x[0] ** 2 + x[1] ** 4, [0.0, 0.0], "degenerate", (0, 1, 1)),
-    "quartic down": (lambda x: -(x[0] ** 2) + x[1] ** 4, [0.0, 0.0], "degenerate", (1, 1, 0)),
+    "quartic down": (lambda x: -(x[0] ** 2) + x[1] ** 4, [0.0, 0.0], "degenerate saddle", (1, 1, 0)),
     "constant": (lambda x: 0 * jnp.sum(x), [1.0, 2.0], "degenerate", (0, 2, 0)),
-    "deep linear": (lambda x: (jnp.prod(x) - 1) ** 2, [0.0, 0.0, 0.0], "degenerate", (0, 3, 0)),
+    "deep linear": (lambda x: (jnp.prod(x) - 1) ** 2, [0.0, 0.0, 0.0], "degenerate saddle", (0, 3, 0)),
     "tiny scale": (lambda x: 1e-200 * (x[0] ** 2 + x[1] ** 2), [0.0, 0.0], "minimum", (0, 0, 2)),
     "huge spread": (lambda x: 1e12 * x[0] ** 2 + 1e-12 * x[1] ** 2, [0.0, 0.0], "minimum", (0, 0, 2)),
     "slope": (lambda x: 1e-3 * x[0] + x[1] ** 2, [0.0, 0.0], "not critical", None),
@@ -256,7 +259,7 @@ def test_closed_forms_get_their_names(name):
     assert verdict.kind == kind
     assert inertia is None or verdict.inertia[:3] == inertia
     assert verdict.kind in str(verdict)
-    if kind == "degenerate" and verdict.inertia.negative:
+    if kind.startswith("degenerate") and verdict.inertia.negative:
         assert "not a minimum" in str(verdict)
 
 

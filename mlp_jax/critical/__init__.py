@@ -5,7 +5,9 @@
 """
 
 from mlp_jax.critical.finders import Point, find
+from mlp_jax.critical.higher_order import HigherOrder
 from mlp_jax.critical.searches import Reason
-from mlp_jax.critical.verdicts import Verdict, classify
+from mlp_jax.critical.verdict import Verdict
+from mlp_jax.critical.verdicts import classify
 
-__all__ = ["Point", "Reason", "Verdict", "classify", "find"]
+__all__ = ["HigherOrder", "Point", "Reason", "Verdict", "classify", "find"]

@@ -26,7 +26,7 @@ class Inertia(NamedTuple):
     bound: float
 
 
-def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None) -> Inertia:
+def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scale: np.ndarray | None = None) -> Inertia:
     """Count the eigenvalues of a symmetric matrix by sign, given how wrong the matrix may be. Host-level.
 
     Signs are invariant under congruence (Sylvester), eigenvalue thresholds are not, so the matrix is first
@@ -41,8 +41,11 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None) -> Iner
     matrix
         (P, P) real symmetric, finite.
     error
-        What the entries may be wrong by: a number, a bound on the 2-norm of the error; or (P, P), a bound on each
-        entry; or None, four rounding errors of each entry.
+        What the matrix may be wrong by: a number, a bound on the 2-norm of the error E; or (P,), a diagonal b with
+        −b ≤ E ≤ b in the order of symmetric matrices; or (P, P), a bound on each entry of E; or None, four rounding
+        errors of each entry.
+    scale
+        (P,) what to scale by, powers of two; `scaling(matrix, error)` when None.
 
     Returns
     -------
@@ -62,7 +65,7 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None) -> Iner
     """
     matrix = require_symmetric(matrix)
     size = len(matrix)
-    scale = scaling(matrix, error)
+    scale = scaling(matrix, error) if scale is None else scale
     shift = scale**2 * _diagonal_bound(matrix, error, scale)
     scaled = matrix * scale[:, None] * scale
     tau_positive, positive = _count_above(scaled, shift)
@@ -135,13 +138,23 @@ def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale:
     if error is None:
         error = 4 * _UNIT * np.abs(matrix)
     error = np.asarray(error, dtype=np.float64)
-    if error.shape not in ((), matrix.shape):
-        raise ValueError(f"error: got shape {error.shape}, expected a number or {matrix.shape}.")
+    if error.shape not in ((), matrix.shape[:1], matrix.shape):
+        raise ValueError(f"error: got shape {error.shape}, expected a number, {matrix.shape[:1]} or {matrix.shape}.")
     if not np.all(error >= 0) or not np.all(np.isfinite(error)):
         raise ValueError("error: got a negative or non-finite number, expected bounds of 0 or more.")
-    if error.ndim == 0:
-        return np.full(len(matrix), float(error))
-    # |xᵢ xⱼ| ≤ (xᵢ² sⱼ/sᵢ + xⱼ² sᵢ/sⱼ) / 2 for any s > 0: row sums in the scaled coordinates.
+    return diagonal_bound(error, scale) if error.ndim == 2 else np.broadcast_to(error, len(matrix))
+
+
+def diagonal_bound(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return the diagonal b, bᵢ = Σⱼ |E|ᵢⱼ sⱼ / sᵢ, with −b ≤ E ≤ b for any s > 0, given bounds on the entries of E.
+
+    |xᵢ xⱼ| ≤ (xᵢ² sⱼ/sᵢ + xⱼ² sᵢ/sⱼ) / 2: row sums in the scaled coordinates.
+
+    Examples
+    --------
+    >>> diagonal_bound(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1.0, 2.0])).tolist()
+    [2.0, 0.5]
+    """
     return (error @ scale) / scale
 
 
