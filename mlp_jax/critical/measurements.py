@@ -22,10 +22,12 @@ from mlp_jax.curvature import signs
 from mlp_jax.tree import PyTree
 
 # Times the largest change seen: the probes are a sample of the roundings, not their maximum.
-_SAFETY = 4.0
+SAFETY = 4.0
 _PROBES = 8
 # Above this many parameters the eigenvectors of the Hessian are not computed (9 P³ flops).
 EIGENVECTOR_LIMIT = 3000
+# Newton steps tried over fewer and fewer modes.
+_REPEATS = 3
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Measurements:
 
 
 def measure(problem: Problem) -> Measurements:
-    """Measure gradient, Hessian and Newton step with their errors: three Hessians and 33 gradients. Host-level.
+    """Measure gradient, Hessian and Newton step with their errors: three to five Hessians, 33 gradients. Host-level.
 
     Errors of the Hessian are reduced to diagonals, so that no more than two (P, P) matrices are held beside what a
     Hessian takes to compute.
@@ -148,22 +150,33 @@ def measure(problem: Problem) -> Measurements:
     gradient, gradient_error, gradient_jump = measure_gradient(problem, moves)
     matrix = problem.matrix(problem.vector)
     scale, rounding, jump = _measure_rounding(problem, matrix, moves[0], gradient_jump)
-    step, num_solved, eigenvalues, eigenvectors = _newton_step(matrix, rounding, scale, gradient)
-    moved = _difference(problem.matrix(problem.vector + step + moves[0]), matrix)
+    values, vectors = _modes(matrix, scale)
+    change = np.zeros_like(rounding)
+    for _ in range(_REPEATS):
+        step, num_solved = _newton_step(matrix, rounding + change, scale, gradient, values, vectors)
+        moved = _difference(problem.matrix(problem.vector + step + moves[0]), matrix)
+        change = SAFETY * signs.diagonal_bound(moved, scale)
+        # Modes that change sign on the way are no part of a Newton step: leave them out, and look again.
+        if (
+            values is None
+            or vectors is None
+            or num_solved == int(np.sum(_resolved(rounding + change, scale, values, vectors)))
+        ):
+            break
     return Measurements(
         gradient=gradient,
         gradient_error=gradient_error,
         matrix=matrix,
         rounding=rounding,
-        change=_SAFETY * signs.diagonal_bound(moved, scale),
+        change=change,
         scale=scale,
         step=step,
         num_solved=num_solved,
         residual=matrix @ step + gradient,
         residual_error=gradient_error + _solve_rounding(problem.unit, matrix, scale, step, gradient),
         curvature_change=moved @ np.abs(step),
-        eigenvalues=eigenvalues,
-        eigenvectors=eigenvectors,
+        eigenvalues=values,
+        eigenvectors=vectors,
         jump=jump,
     )
 
@@ -175,7 +188,7 @@ def _measure_rounding(
     below = _difference(problem.matrix(problem.vector - move), matrix)
     _require_agreement(problem, matrix, below)
     jump = _jump(problem, move, gradient_jump, below, matrix)
-    error = np.multiply(_SAFETY, below, out=below)
+    error = np.multiply(SAFETY, below, out=below)
     for rows in _blocks(len(matrix)):
         error[rows] += 8 * problem.unit * np.abs(matrix[rows])
     scale = signs.scaling(matrix, error)
@@ -237,7 +250,7 @@ def measure_gradient(problem: Problem, moves: np.ndarray) -> tuple[np.ndarray, n
     change = np.max(np.abs(near), axis=0)
     same = np.abs(far - near) <= np.abs(near) / 4
     jump = np.max(np.where(same, np.abs(near), 0), axis=0)
-    return rows[0], _SAFETY * (change + problem.unit * np.abs(rows[0])), jump
+    return rows[0], SAFETY * (change + problem.unit * np.abs(rows[0])), jump
 
 
 def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray) -> None:
@@ -247,7 +260,7 @@ def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray)
     size = len(matrix)
     direction = np.random.default_rng(1).standard_normal(size)
     theirs, ours = matrix @ direction, problem.product(direction)
-    allowed = _SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * (np.abs(matrix) @ np.abs(direction))
+    allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * (np.abs(matrix) @ np.abs(direction))
     worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
     if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
         raise ValueError(
@@ -256,25 +269,44 @@ def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray)
         )
 
 
-def _newton_step(
-    matrix: np.ndarray, rounding: np.ndarray, scale: np.ndarray, gradient: np.ndarray
-) -> tuple[np.ndarray, int, np.ndarray | None, np.ndarray | None]:
-    """Return p = −H⁺ g over the modes larger than their error, how many these are, eigenvalues and eigenvectors."""
-    scaled = matrix * scale[:, None]
-    scaled *= scale
+def _modes(matrix: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Return eigenvalues and eigenvectors of the scaled Hessian, where P is not too large for them."""
     if len(matrix) > EIGENVECTOR_LIMIT:
-        resolved = signs.inertia(matrix, rounding, scale=scale)
-        if resolved.unresolved == 0:
-            step = scipy.linalg.solve(scaled, -scale * gradient, assume_a="sym", overwrite_a=True, check_finite=False)
-        else:
-            step, _ = scipy.sparse.linalg.minres(scaled, -scale * gradient, rtol=1e-12)
-        return scale * step, resolved.negative + resolved.positive, None, None
-    values, vectors = scipy.linalg.eigh(scaled, driver="evd", overwrite_a=True, check_finite=False)
+        return None, None
+    return scipy.linalg.eigh(_scaled(matrix, scale), driver="evd", overwrite_a=True, check_finite=False)
+
+
+def _scaled(matrix: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    scaled = matrix * scale[:, None]
+    return np.multiply(scaled, scale, out=scaled)
+
+
+def _resolved(error: np.ndarray, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return which modes are larger than the error of the Hessian and of the eigenvalue solver."""
     solver = 2.0**-53 * len(values) * max(abs(values[0]), abs(values[-1]))
-    solved = np.abs(values) > ((scale**2 * rounding) @ vectors**2) + solver
-    inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
-    step = -scale * (vectors @ (inverse * (vectors.T @ (scale * gradient))))
-    return step, int(np.sum(solved)), values, vectors
+    return np.abs(values) > (scale**2 * error) @ vectors**2 + solver
+
+
+def _newton_step(
+    matrix: np.ndarray,
+    error: np.ndarray,
+    scale: np.ndarray,
+    gradient: np.ndarray,
+    values: np.ndarray | None,
+    vectors: np.ndarray | None,
+) -> tuple[np.ndarray, int]:
+    """Return p = −H⁺ g over the modes larger than their error, and how many these are."""
+    if values is not None and vectors is not None:
+        solved = _resolved(error, scale, values, vectors)
+        inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
+        return -scale * (vectors @ (inverse * (vectors.T @ (scale * gradient)))), int(np.sum(solved))
+    resolved = signs.inertia(matrix, error, scale=scale)
+    scaled = _scaled(matrix, scale)
+    if resolved.unresolved == 0:
+        step = scipy.linalg.solve(scaled, -scale * gradient, assume_a="sym", overwrite_a=True, check_finite=False)
+    else:
+        step, _ = scipy.sparse.linalg.minres(scaled, -scale * gradient, rtol=1e-12)
+    return scale * step, resolved.negative + resolved.positive
 
 
 def _jump(

@@ -42,7 +42,8 @@ class Verdict:
     unit
         Unit roundoff of the coarsest type that the function computes in.
     evidence
-        `dense`: from the whole Hessian matrix.
+        `dense`: from the whole Hessian matrix; `lanczos`: from products, with their number and the probability that a
+        `minimum` is wrong.
     reason
         What decided, in words.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from mlp_jax import tree
 from mlp_jax.critical.corners import corner_within
 from mlp_jax.critical.finders import HessianMatrix
 from mlp_jax.critical.higher_order import HigherOrder, higher_order
+from mlp_jax.critical.matrix_free import classify_by_products
 from mlp_jax.critical.measurements import Measurements, Problem, measure
 from mlp_jax.critical.tangents import Tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
@@ -34,6 +36,8 @@ def classify(
     hessian: HessianMatrix | None = None,
     symmetries: Tangents | None = None,
     kinks: Callable[..., jax.Array] | None = None,
+    evidence: str | None = None,
+    key: jax.Array | None = None,
 ) -> Verdict:
     """Name the critical point at params, or say why it has no name. Host-level.
 
@@ -43,7 +47,10 @@ def classify(
     backward error of the factorisation. Everything is float64 whatever the caller's default; a function that
     computes in float32 inside is noticed, and the errors are those of float32.
 
-    Memory: 4 matrices of 8 P² bytes. Three Hessians, 33 gradients and O(P³) work.
+    Dense evidence takes 4 matrices of 8 P² bytes, three to five Hessians, 33 gradients and O(P³) work. Where that would
+    not fit in half of the memory, the verdict rests on Hessian-vector products (see `matrix_free`): a saddle is shown
+    by two directions, a minimum claimed with a failure probability of 1e-6; symmetries are not used then, and a null
+    mode ends as `undetermined`.
 
     Parameters
     ----------
@@ -61,6 +68,10 @@ def classify(
         tested at random points around params, and dropped where `fun` changes along it.
     kinks
         `(params, *args) -> values`: numbers whose zeros are the corners of `fun`, such as ReLU pre-activations.
+    evidence
+        "dense" or "lanczos"; None chooses by memory.
+    key
+        JAX random key of the Lanczos start; `jax.random.key(0)` when None.
 
     Returns
     -------
@@ -71,7 +82,7 @@ def classify(
     TypeError, ValueError
         As `curvature.dense_hessian`; a gradient or Hessian that is not finite; a hessian that is not that of `fun`.
     MemoryError
-        P is too large for dense matrices; nothing has been computed then.
+        "dense" was asked for and P is too large for it; nothing has been computed then.
 
     Examples
     --------
@@ -81,11 +92,19 @@ def classify(
     >>> classify(lambda x: x[0] ** 2 + x[1] ** 4, jnp.zeros(2)).kind
     'degenerate'
     """
+    if evidence not in (None, "dense", "lanczos"):
+        raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos' or None.")
+    key = jax.random.key(0) if key is None else key
+    tree.require_key(key)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
-        matrices.require_memory(tree.size(params), matrices=_MATRICES)
-        unit = precision.rounding_unit(fun, params, args)
-        problem = Problem(fun, params, args, hessian, unit)
+        if evidence is None:
+            evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
+        if evidence == "dense":
+            matrices.require_memory(tree.size(params), matrices=_MATRICES)
+        problem = Problem(fun, params, args, hessian, precision.rounding_unit(fun, params, args))
+        if evidence == "lanczos":
+            return classify_by_products(problem, key, functools.partial(corner_within, problem, kinks))
         measured = measure(problem)
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)

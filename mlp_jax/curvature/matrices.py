@@ -75,7 +75,7 @@ def require_memory(
     --------
     >>> require_memory(1000, max_bytes=2**30)
     """
-    available = _machine_bytes() // 2 if max_bytes is None else max_bytes
+    available = machine_bytes() // 2 if max_bytes is None else max_bytes
     needed = matrices * 8 * num_params * (num_params if num_columns is None else num_columns)
     if needed > available:
         what = "Hessian" if num_columns is None else f"Hessian block with {num_columns} columns"
@@ -86,7 +86,25 @@ def require_memory(
         )
 
 
-def _machine_bytes() -> int:
+def fits(num_params: int, matrices: int) -> bool:
+    """Return whether so many float64 matrices of side `num_params` fit in half of the machine's memory.
+
+    Examples
+    --------
+    >>> fits(10, 3)
+    True
+    """
+    return matrices * 8 * num_params**2 <= machine_bytes() // 2
+
+
+def machine_bytes() -> int:
+    """Return the memory of this machine.
+
+    Examples
+    --------
+    >>> machine_bytes() > 2**20
+    True
+    """
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
