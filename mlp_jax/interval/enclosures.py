@@ -7,7 +7,9 @@ the column is evaluated once; memory beyond the matrix is bounded by what one bl
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import flint
@@ -16,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 from jax.flatten_util import ravel_pytree
+from threadpoolctl import ThreadpoolController
 
 from mlp_jax.interval import ball, multiprecision, spectra
 from mlp_jax.interval.ball import Ball, Refusal
@@ -148,13 +151,8 @@ def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
     [[6.0, 2.0], [2.0, 0.0]]
     """
     size = box.shape[0]
-    mid, rad = np.empty((size, size)), np.empty((size, size))
-    links = evaluate(traced.fixed, [box, *data], ball)
-    for first in range(0, size, traced.block):
-        rows = np.arange(first, min(first + traced.block, size))
-        part = _rows(traced, links, rows, size)
-        mid[rows], rad[rows] = part.mid, part.radius
-    return _symmetric(mid, rad)
+    matrix = hessian_rows(traced, box, data, np.arange(size))
+    return _symmetric(matrix.mid, matrix.radius)
 
 
 def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.ndarray) -> Ball:
@@ -168,8 +166,27 @@ def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.nda
     [[2.0, 0.0]]
     """
     links = evaluate(traced.fixed, [box, *data], ball)
-    parts = [_rows(traced, links, rows[i : i + traced.block], box.shape[0]) for i in range(0, len(rows), traced.block)]
-    return Ball(np.concatenate([p.mid for p in parts]), np.concatenate([p.radius for p in parts]))
+    mid, rad = np.empty((len(rows), box.shape[0])), np.empty((len(rows), box.shape[0]))
+
+    def fill(first: int) -> None:
+        window = slice(first, min(first + traced.block, len(rows)))
+        part = _rows(traced, links, rows[window], box.shape[0])
+        mid[window], rad[window] = part.mid, part.radius
+
+    starts = range(0, len(rows), traced.block)
+    if len(starts) == 1:
+        fill(0)
+        return Ball(mid, rad)
+    # Numpy computes outside Python's lock: a thread a core, each with BLAS to itself.
+    with _blas().limit(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, starts):
+            pass
+    return Ball(mid, rad)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
 
 
 def _rows(traced: Traced, links: list[Any], rows: np.ndarray, size: int) -> Ball:

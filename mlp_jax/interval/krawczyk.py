@@ -32,6 +32,17 @@ class Problem(NamedTuple):
         return enclosures.hessian(self.traced, box, self.data)
 
 
+class Center(NamedTuple):
+    """The point that boxes are about, and the gradient there."""
+
+    point: Array
+    gradient: Ball
+
+    def cube(self, radius: float) -> Ball:
+        """Return the cube of a radius about the point."""
+        return Ball(self.point, np.full(self.point.shape, radius))
+
+
 class Existence(NamedTuple):
     """What the tiny box proves.
 
@@ -47,6 +58,7 @@ class Existence(NamedTuple):
         Of the box, by coordinate.
     """
 
+    center: Center
     plain: Ball
     augmented: Ball
     spectrum: Spectrum
@@ -56,23 +68,23 @@ class Existence(NamedTuple):
     slice_: symmetry.Slice | None
 
 
-def tiny_box(problem: Problem, center: Array, guess: float) -> Existence:
+def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
     """Prove that a tiny box holds exactly one critical point, or raise Refusal.
 
-    The Hessian is enclosed on a cube of about `guess`, and the box in it is 2 |A g| and a hundredth of its largest side.
+    The Hessian is enclosed on a cube of about `side`; the box in it is 2 |A g| and a hundredth of its largest side.
     """
-    gradient = problem.gradient(center)
-    floor = 2.0**-60 * max(1.0, float(np.max(np.abs(center))))
-    side = max(guess, 4 * floor)
+    point = center.point
+    floor = 2.0**-60 * max(1.0, float(np.max(np.abs(point))))
+    side = max(side, 4 * floor)
     for _ in range(_TRIES):
-        cube = Ball(center, np.full(center.shape, side))
+        cube = center.cube(side)
         plain = problem.hessian(cube)
-        slice_ = None if problem.tangents is None else symmetry.slice_at(problem.tangents, center, plain.mid)
+        slice_ = None if problem.tangents is None else symmetry.slice_at(problem.tangents, point, plain.mid)
         augmented = plain if slice_ is None else slice_.augment(plain)
         spectrum = spectra.spectrum(augmented)
         require_decided(spectrum)
         inverse = (spectrum.vectors / spectrum.values) @ spectrum.vectors.T
-        step = spectra.upper(spectra.newton_step(inverse, gradient))
+        step = spectra.upper(spectra.newton_step(inverse, center.gradient))
         radii = 2 * step + 0.01 * float(np.max(step)) + floor
         if float(np.max(radii)) <= side:
             break
@@ -84,7 +96,7 @@ def tiny_box(problem: Problem, center: Array, guess: float) -> Existence:
         raise Refusal(f"Krawczyk's test maps the box to {np.max(moved / radii):.3g} times itself, and not into itself")
     if slice_ is not None:
         slice_.require_transversal(cube)
-    return Existence(plain, augmented, spectrum, inverse, step, radii, slice_)
+    return Existence(center, plain, augmented, spectrum, inverse, step, radii, slice_)
 
 
 def require_decided(spectrum: Spectrum) -> None:
@@ -98,7 +110,7 @@ def require_decided(spectrum: Spectrum) -> None:
         )
 
 
-def wide_radius(problem: Problem, found: Existence, center: Array, wanted: float | None) -> float:
+def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> float:
     """Return the radius of a cube that holds no second critical point; raise Refusal if `wanted` is not such a radius.
 
     What the tiny box proves is returned where no wider cube is found.
@@ -106,16 +118,16 @@ def wide_radius(problem: Problem, found: Existence, center: Array, wanted: float
     tiny = float(np.max(found.radii))
     if wanted is not None:
         if wanted > tiny:
-            ratio = _mapped(problem, found, center, wanted)
+            ratio = _mapped(problem, found, wanted)
             if not ratio < 1:
                 raise Refusal(f"Krawczyk's test maps the cube of radius {wanted:.3g} to {ratio:.3g} times itself")
         return max(wanted, tiny)
-    radius = _estimate(problem, found, center)
+    radius = _estimate(problem, found)
     for _ in range(2):
         if not radius > 2 * tiny:
             break
         try:
-            ratio = _mapped(problem, found, center, radius)
+            ratio = _mapped(problem, found, radius)
         except Refusal:
             radius /= 16
             continue
@@ -125,25 +137,25 @@ def wide_radius(problem: Problem, found: Existence, center: Array, wanted: float
     return tiny
 
 
-def _mapped(problem: Problem, found: Existence, center: Array, radius: float) -> float:
+def _mapped(problem: Problem, found: Existence, radius: float) -> float:
     """Return how much of itself Krawczyk's operator maps a cube to: below 1, the cube holds exactly one point."""
-    cube = Ball(center, np.full(center.shape, radius))
+    cube = found.center.cube(radius)
     if found.slice_ is not None:
         found.slice_.require_transversal(cube)
     matrix = problem.hessian(cube)
     matrix = matrix if found.slice_ is None else found.slice_.augment(matrix)
-    moved = found.step + Contraction(found.inverse, matrix)(np.full(center.shape, radius))
+    moved = found.step + Contraction(found.inverse, matrix)(np.full(found.step.shape, radius))
     return float(np.max(moved)) / radius * (1 + 8 * ball.UNIT)
 
 
-def _estimate(problem: Problem, found: Existence, center: Array) -> float:
+def _estimate(problem: Problem, found: Existence) -> float:
     """Return a radius at which Krawczyk's test should pass, from a few rows of the Hessian on cubes."""
-    size = center.size
+    size = found.step.size
     rows = np.random.default_rng(0).permutation(size)[: 2 * problem.traced.block]
-    radius = 1e-4 * max(1.0, float(np.max(np.abs(center))))
+    radius = 1e-4 * max(1.0, float(np.max(np.abs(found.center.point))))
     for _ in range(6):
         try:
-            part = enclosures.hessian_rows(problem.traced, Ball(center, np.full(size, radius)), problem.data, rows)
+            part = enclosures.hessian_rows(problem.traced, found.center.cube(radius), problem.data, rows)
         except Refusal:
             radius /= 64
             continue

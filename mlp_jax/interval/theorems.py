@@ -32,7 +32,7 @@ from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.interpreter import evaluate
-from mlp_jax.interval.krawczyk import Existence, Problem, tiny_box, wide_radius
+from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide_radius
 from mlp_jax.tree import PyTree
 
 Tangents = Callable[[PyTree], PyTree]
@@ -186,7 +186,7 @@ class _Settings(NamedTuple):
 
 
 def _attempt(
-    fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings, guess: float | None
+    fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings, side: float | None
 ) -> Certificate:
     """Polish unless a box is given to start from, prove, and turn a refusal into a certificate."""
     curvature.matrices.require_memory(start.size, matrices=10)
@@ -194,9 +194,12 @@ def _attempt(
     try:
         ball.require_ieee()
         problem = _problem(fun, params, args, start, settings)
-        if guess is None:
-            center, guess = _polish(problem, start, _float_hessian(fun, params, args, settings.hessian), settings.reach)
-        certificate = _prove(problem, center, guess, settings.unique_radius)
+        if side is None:
+            matrix = _float_hessian(fun, params, args, settings.hessian)
+            center, side, gradient = _polish(problem, start, matrix, settings.reach)
+        else:
+            gradient = problem.gradient(start)
+        certificate = _prove(problem, Center(center, gradient), side, settings.unique_radius)
     except Refusal as refusal:
         return Certificate(False, str(refusal), start.size, center, float(np.max(np.abs(center - start))))
     moved = float(np.max(np.abs(center - start)))
@@ -224,8 +227,8 @@ def _float_hessian(
     return matrix
 
 
-def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, float]:
-    """Return where Newton's steps with one Hessian end, and a box for the step that is left there."""
+def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, float, Ball]:
+    """Return where Newton's steps with one Hessian end, a box for the step that is left, and the gradient there."""
     if problem.tangents is not None:
         matrix = symmetry.slice_at(problem.tangents, start, matrix).augment(ball.exact(matrix)).mid
     allowed = reach * max(1.0, float(np.max(np.abs(start))))
@@ -234,22 +237,24 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
         raise Refusal("the Hessian is singular to rounding: a critical point here is degenerate")
     center, last, size = start, np.inf, np.inf
     for _ in range(_POLISHING_STEPS):
-        step = lapack.dgetrs(factors, pivots, problem.gradient(center).mid)[0]
+        gradient = problem.gradient(center)
+        step = lapack.dgetrs(factors, pivots, gradient.mid)[0]
         size = float(np.max(np.abs(step)))
         moved = float(np.max(np.abs(center - step - start)))
         if not (size <= allowed and moved <= allowed):
             raise Refusal(f"Newton's step, {max(size, moved):.5g}, leaves the reach of {allowed:g}: params are not at a"
                           " critical point")  # fmt: skip
-        if size >= last / 2:
-            break
+        # Below a rounding of the centre another step gains nothing.
+        if size >= last / 2 or size <= 4 * ball.UNIT * max(1.0, float(np.max(np.abs(center)))):
+            return center, 4 * size, gradient
         center, last = center - step, size
-    return center, 4 * size
+    return center, 4 * size, problem.gradient(center)
 
 
-def _prove(problem: Problem, center: np.ndarray, guess: float, unique_radius: float | None) -> Certificate:
+def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:
     """Prove it at a centre, or raise Refusal."""
-    found = tiny_box(problem, center, guess)
-    size, index = center.size, found.spectrum.negative
+    found = tiny_box(problem, center, side)
+    size, index = center.point.size, found.spectrum.negative
     null = 0 if problem.tangents is None else len(problem.tangents.rows)
     # The zeros of the symmetries stand between the negative and the positive eigenvalues of fun's own Hessian.
     spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
@@ -263,26 +268,27 @@ def _prove(problem: Problem, center: np.ndarray, guess: float, unique_radius: fl
             f" eigenvalue enclosed to within {spectrum.error:.2g}"
         ),
         size=size,
-        location=center,
+        location=center.point,
         displacement=0.0,
         index=index,
         null=null,
         radius=radius,
-        unique_radius=wide_radius(problem, found, center, unique_radius),
+        unique_radius=wide_radius(problem, found, unique_radius),
         smallest=spectrum.enclosure(0),
         nearest=spectrum.enclosure(nearest),
         largest=spectrum.enclosure(size - 1),
-        loss=_loss(problem, center, found),
+        loss=_loss(problem, found),
         precision=problem.bits,
         assumptions=_assumptions(problem),
     )
 
 
-def _loss(problem: Problem, center: np.ndarray, found: Existence) -> Interval:
+def _loss(problem: Problem, found: Existence) -> Interval:
     """Enclose fun at the critical point: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
-    at_center = enclosures.value(problem.traced, center, problem.data, problem.bits)
-    slope = spectra.upper(problem.gradient(center)) + spectra.upper(found.plain) @ found.radii
-    change = float(slope @ found.radii) * (1 + 8 * center.size * ball.UNIT) + center.size * ball.TINY
+    at_center = enclosures.value(problem.traced, found.center.point, problem.data, problem.bits)
+    slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain) @ found.radii
+    size = found.radii.size
+    change = float(slope @ found.radii) * (1 + 8 * size * ball.UNIT) + size * ball.TINY
     low, high = ball.bounds(Ball(at_center.mid, at_center.radius + change * (1 + 4 * ball.UNIT)))
     return float(low), float(high)
 
