@@ -78,3 +78,24 @@ def test_the_explanation_names_the_deciding_numbers():
     assert "places the critical point within 2.8e-06" in words
     assert "2 positive; 0 are not resolved" in words
     assert jax.config.jax_enable_x64 is False
+
+
+# --- A second look with 256 bits ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tiny", [1e-20, -1e-20, 1e-30, -1e-30])
+def test_modes_that_are_null_only_to_float64_are_not_called_degenerate(tiny):
+    # y² (1 + tiny) − y²: cancels in float64, and is tiny y² with more digits
+    verdict = critical.classify(lambda x, t: x[0] ** 2 + t * x[1] ** 2 * 1e-3, jnp.zeros(2), (np.float64(tiny),))
+    assert verdict.kind in ("undetermined", "minimum", "saddle")
+    assert verdict.kind != ("saddle" if tiny > 0 else "minimum")
+    hidden = critical.classify(lambda x, t: x[0] ** 2 + x[0] * x[1] + x[1] ** 2 / 4 + t * x[1] ** 2, jnp.zeros(2),
+                               (np.float64(tiny),))  # fmt: skip
+    assert hidden.kind == "undetermined"
+    assert "with 256 bits" in hidden.reason
+
+
+def test_null_modes_of_an_orbit_are_confirmed_with_more_digits():
+    verdict = critical.classify(lambda x: (x @ x - 1) ** 2, np.array([0.6, 0.8]))
+    assert verdict.kind == "degenerate"
+    assert "with 256 bits as well" in verdict.reason

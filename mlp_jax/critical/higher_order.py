@@ -88,7 +88,7 @@ def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> 
     >>> found.order, found.falls, found.rises, round(found.lowest, 6)
     (4, True, False, -6.0)
     """
-    basis, pseudo_inverse = _spaces(measured, null)
+    basis, pseudo_inverse = spaces(measured, null)
     directions = _sphere(basis.shape[1])
     evaluate = functools.partial(_forms, problem.fun, pseudo_inverse=pseudo_inverse, args=problem.args)
     for order in (3, 4):
@@ -110,8 +110,17 @@ def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> 
     return HigherOrder(None, False, False, lowest, highest, bound)
 
 
-def _spaces(m: Measurements, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return an orthonormal basis (P, k) of the null space, and the inverse of H on the other modes."""
+def spaces(m: Measurements, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an orthonormal basis (P, k) of the null space, and the inverse of H on the other modes.
+
+    Examples
+    --------
+    >>> from mlp_jax.critical.measurements import measure
+    >>> with jax.enable_x64(True):
+    ...     measured = measure(Problem(lambda x: x[0] ** 2, jnp.zeros(2), (), None, 2.0**-53))
+    >>> [np.abs(a).tolist() for a in spaces(measured, measured.eigenvalues == 0)]
+    [[[0.0], [1.0]], [[0.5, 0.0], [0.0, 0.0]]]
+    """
     if m.eigenvalues is None or m.eigenvectors is None:
         raise ValueError(f"measured: got no eigenvectors for {len(m.matrix)} parameters, expected them.")
     basis, _ = np.linalg.qr(m.scale[:, None] * m.eigenvectors[:, null])

@@ -14,6 +14,7 @@ from mlp_jax import tree
 from mlp_jax.critical.corners import corner_within
 from mlp_jax.critical.finders import HessianMatrix
 from mlp_jax.critical.higher_order import HigherOrder, higher_order
+from mlp_jax.critical.higher_precision import second_look
 from mlp_jax.critical.matrix_free import classify_by_products
 from mlp_jax.critical.measurements import Measurements, Problem, measure
 from mlp_jax.critical.tangents import Tangents, explained, valid_tangents
@@ -192,6 +193,10 @@ def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) 
         return "degenerate", f"{gap}: higher orders decide (P is too large to look at them){never}", None
     null = np.zeros(len(m.matrix), dtype=bool)
     null[np.argsort(np.abs(m.eigenvalues))[: counts.unresolved]] = True
+    look = second_look(problem, m, null)
+    if look.confirmed is False:
+        return "undetermined", f"{gap}, {look.words}; a proof (interval.certify) may decide{never}", None
+    gap = f"{gap}, {look.words}"
     found = higher_order(problem, m, null)
     falls, rises = found.falls or counts.negative > 0, found.rises or counts.positive > 0
     if falls and rises and found.order is not None:

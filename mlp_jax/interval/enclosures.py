@@ -155,6 +155,24 @@ def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
     return _symmetric(matrix.mid, matrix.radius)
 
 
+def precise_hessian(traced: Traced, point: np.ndarray, data: list[np.ndarray]) -> np.ndarray:
+    """Return the Hessian at a point of arbs, (P, P) arbs, at the precision of `flint.ctx.prec`.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
+    >>> precise_hessian(traced, multiprecision.exact([1.0, 3.0]), data).astype(float).tolist()
+    [[6.0, 2.0], [2.0, 0.0]]
+    """
+    links = evaluate(traced.fixed, [point, *data], multiprecision)
+    parts = []
+    for first in range(0, len(point), traced.block):
+        tangents = np.eye(traced.block, len(point), first)
+        parts.append(evaluate(traced.rows, [*links, tangents], multiprecision)[0][: len(point) - first])
+    return np.concatenate(parts)
+
+
 def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.ndarray) -> Ball:
     """Return some rows of the Hessian on a box, (rows, P), as balls.
 
