@@ -322,6 +322,17 @@ def test_a_kink_under_the_point_is_noticed_without_being_told(slope):
     assert critical.classify(lambda x: jnp.sum(jnp.abs(x)), jnp.zeros(2)).kind == "nonsmooth"
 
 
+@pytest.mark.parametrize("slope", [1e-12, 1e-10, 1e-6, 1e-2])
+@pytest.mark.parametrize("curvature", [1.0, -1.0])
+def test_a_kink_of_a_tiny_slope_is_noticed(slope, curvature):
+    def fun(x, slope, curvature):
+        return curvature * x[0] ** 2 / 2 + slope * jnp.abs(x[0]) + x[1] ** 2
+
+    args = (np.float64(slope), np.float64(curvature))
+    assert critical.classify(fun, np.zeros(2), args).kind == "nonsmooth"
+    assert critical.classify(fun, np.zeros(2), args, evidence="lanczos").kind == "nonsmooth"
+
+
 def test_relu_away_from_its_kinks_is_classified():
     params = mlp.Layer(np.array([[1.0]]), np.array([3.0])), mlp.Layer(np.array([[1.0]]), np.array([0.0]))
     x = np.array([[0.5], [1.0], [2.0], [-0.4], [0.1]])

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from mlp_jax.critical.measurements import SAFETY, Problem, measure_gradient, nudges
+from mlp_jax.critical.measurements import JUMP, SAFETY, Problem, gradient_jumps, measure_gradient, nudges
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, krylov_space, matrices
 from mlp_jax.tree import PyTree
@@ -58,13 +58,14 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     >>> verdict.kind, verdict.index_range
     ('saddle', (1, 49))
     """
-    gradient, gradient_error, gradient_jump = measure_gradient(problem, nudges(problem))
+    moves = nudges(problem)
+    gradient, gradient_error, gradient_jump = measure_gradient(problem, moves)
     newton = _newton(problem, gradient, gradient_error)
-    jump = float(np.max(gradient_jump))
     bound = _hessian_error(problem, newton.step, key)
     spectrum, bound = _spectrum(problem, key, bound)
-    reach = np.sqrt(problem.unit) * max(1.0, float(np.max(np.abs(problem.vector))))
-    where = f"the gradient jumps by {jump:.2g} when params move by a rounding" if jump > reach else corner(newton.step)
+    level = JUMP * float(np.max(np.abs(spectrum.ritz)) * np.max(np.abs(moves)))
+    jumps = gradient_jumps(gradient_jump) if np.max(gradient_jump) > level else None
+    where = jumps or corner(newton.step)
     kind, counts, reason = _name(spectrum, bound, len(problem.vector))
     if where is not None:
         kind, reason = "nonsmooth", where

@@ -24,6 +24,8 @@ from mlp_jax.tree import PyTree
 # Times the largest change seen: the probes are a sample of the roundings, not their maximum.
 SAFETY = 4.0
 _PROBES = 8
+# A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.
+JUMP = 512.0
 # Above this many parameters the eigenvectors of the Hessian are not computed (9 P³ flops).
 EIGENVECTOR_LIMIT = 3000
 # Newton steps tried over fewer and fewer modes.
@@ -187,12 +189,16 @@ def _measure_rounding(
     """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps over a rounding."""
     below = _difference(problem.matrix(problem.vector - move), matrix)
     _require_agreement(problem, matrix, below)
-    jump = _jump(problem, move, gradient_jump, below, matrix)
-    error = np.multiply(SAFETY, below, out=below)
+    error = SAFETY * below
     for rows in _blocks(len(matrix)):
         error[rows] += 8 * problem.unit * np.abs(matrix[rows])
     scale = signs.scaling(matrix, error)
-    return scale, signs.diagonal_bound(error, scale), jump
+    rounding = signs.diagonal_bound(error, scale)
+    del error
+    level = JUMP * np.abs(matrix) @ np.abs(move)
+    if np.any(gradient_jump > level):
+        return scale, rounding, gradient_jumps(gradient_jump)
+    return scale, rounding, _hessian_jumps(problem, move, below, matrix)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -309,22 +315,26 @@ def _newton_step(
     return scale * step, resolved.negative + resolved.positive
 
 
-def _jump(
-    problem: Problem,
-    nudge: np.ndarray,
-    gradient_jump: np.ndarray,
-    below: np.ndarray,
-    matrix: np.ndarray,
-) -> str | None:
-    """Say what jumps, if a move of a rounding changes gradient or Hessian by much more than a rounding."""
+def gradient_jumps(jump: np.ndarray) -> str:
+    """Say by how much the gradient jumps.
+
+    Examples
+    --------
+    >>> gradient_jumps(np.array([0.5]))
+    'the gradient jumps by 0.5 when params move by a rounding'
+    """
+    return f"the gradient jumps by {np.max(jump):.2g} when params move by a rounding"
+
+
+def _hessian_jumps(problem: Problem, move: np.ndarray, below: np.ndarray, matrix: np.ndarray) -> str | None:
+    """Say by how much the Hessian jumps, if a move of a rounding changes it by much more than a rounding."""
     much, scale = np.sqrt(problem.unit), signs.scaling(matrix)
-    reach = much * max(1.0, float(np.max(np.abs(problem.vector))))
-    if np.max(scale**2 * gradient_jump) > reach:
-        return f"the gradient jumps by {np.max(gradient_jump):.2g} when params move by a rounding"
-    if np.max(scale * (below @ scale)) > much:
-        farther = problem.matrix(problem.vector - 8 * nudge)
-        same = np.abs(np.abs(farther - matrix) - below) <= below / 4
-        jump = np.where(same, below, 0)
-        if np.max(scale * (jump @ scale)) > much:
-            return f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding"
-    return None
+    if np.max(scale * (below @ scale)) <= much:
+        return None
+    farther = _difference(problem.matrix(problem.vector - 8 * move), matrix)
+    # Rows that hold only rounding are scaled up, so that what is rounding beside the largest entry does not count.
+    is_jump = (np.abs(farther - below) <= below / 4) & (below > JUMP * problem.unit * np.max(np.abs(matrix)))
+    jump = np.where(is_jump, below, 0)
+    if np.max(scale * (jump @ scale)) <= much:
+        return None
+    return f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding"
