@@ -9,13 +9,16 @@
 from mlp_jax.critical.duplicates import Distinct, distinct
 from mlp_jax.critical.finders import Point, find, find_many
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
+from mlp_jax.critical.higher_order import HigherOrder
 from mlp_jax.critical.minimum_residual import newton_mr
 from mlp_jax.critical.searches import Reason
 from mlp_jax.critical.starts import along_run
-from mlp_jax.critical.verdicts import Verdict, classify
+from mlp_jax.critical.verdict import Verdict
+from mlp_jax.critical.verdicts import classify
 
 __all__ = [
     "Distinct",
+    "HigherOrder",
     "Point",
     "Reason",
     "Verdict",

@@ -1,0 +1,275 @@
+"""Is any critical point named wrongly? The confusion table over ten thousand points of known inertia.
+
+    python -m benchmarks.verdicts [--quick] [--output FOLDER]
+
+Prints a table of what is known against what `critical.classify` said, the rate of abstentions on points that are
+nondegenerate modulo symmetry, and adversarial cases apart; writes points.csv, tables and a figure.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import pathlib
+import time
+from collections.abc import Iterator
+from typing import Annotated
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import tqdm
+import tyro
+
+from benchmarks import known_points
+from benchmarks.known_points import Case
+from experiments.run_folder import RunFolder
+from mlp_jax import critical
+
+NON_ANSWERS = ("undetermined", "degenerate", "nonsmooth", "not critical")
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the benchmark."""
+
+    quick: bool = False
+    """A tenth of the points."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/verdicts-DATE-TIME when not given."""
+
+
+def families(share: float) -> dict[str, list[Case]]:
+    """Return the points of known inertia, by family."""
+
+    def number(count: int) -> int:
+        return max(1, round(share * count))
+
+    conds = (1.0, 10.0, 100.0, 1e3)
+    every = max(1, round(1 / share))
+    return {
+        "linear network": list(itertools.islice(known_points.linear(conds, 3), 0, None, every)),
+        "linear network with biases": list(itertools.islice(known_points.biased(conds, 3), 0, None, every)),
+        "tilted network": list(known_points.tilted(number(2500))),
+        "manufactured": list(known_points.manufactured(number(1500))),
+        "split unit": list(known_points.split(number(500))),
+        "padded network": list(known_points.padded(number(1200))),
+        "polynomial": list(known_points.polynomials(number(1500))),
+        "spurious minimum of XOR": list(known_points.xor_spurious(number(200))),
+    }
+
+
+# --- Adversarial cases --------------------------------------------------------------------------------------------
+
+
+def _one_small(generator: np.random.Generator, size: int, smallest: float) -> np.ndarray:
+    values = np.exp(generator.uniform(np.log(1e-2), 0, size))
+    values[0] = smallest * generator.choice([-1.0, 1.0])
+    return values
+
+
+def single_precision(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """½ xᵀ A x, computed in float32."""
+    low = x.astype(jnp.float32)
+    return (low @ matrix.astype(jnp.float32) @ low / 2).astype(x.dtype)
+
+
+def quadratic(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """½ xᵀ A x."""
+    return x @ matrix @ x / 2
+
+
+def flat_slope(x: jax.Array, slope: jax.Array) -> jax.Array:
+    """x³ + slope · x + y²: the gradient at 0 lies in the null space of the Hessian, and is not zero."""
+    return x[0] ** 3 + slope * x[0] + x[1] ** 2
+
+
+def corner(x: jax.Array, slope: jax.Array, curvature: jax.Array) -> jax.Array:
+    """Curvature · x² / 2 + slope · |x| + y²."""
+    return curvature * x[0] ** 2 / 2 + slope * jnp.abs(x[0]) + x[1] ** 2
+
+
+def null_and_small(x: jax.Array, matrix: jax.Array) -> jax.Array:
+    """Σ (M x)⁴ / 4 over a null block, beside the quadratic form of `matrix`."""
+    return x @ matrix @ x / 2 + jnp.sum(x[:3] ** 4) / 4
+
+
+def _symmetric(generator: np.random.Generator, values: np.ndarray) -> np.ndarray:
+    rotation = np.linalg.qr(generator.standard_normal((len(values), len(values))))[0]
+    matrix = (rotation * values) @ rotation.T
+    return (matrix + matrix.T) / 2
+
+
+def _small(count: int, fun: object, dtype: type, smallest: float) -> Iterator[Case]:
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        values = _one_small(generator, 6, smallest)
+        matrix = _symmetric(generator, values)
+        negative = int(np.sum(values < 0))
+        yield Case(fun, np.zeros(6, dtype), (matrix,), (negative, 0, 6 - negative), True, {})  # type: ignore[arg-type]
+
+
+def _off(cases: Iterator[Case], distance: float) -> Iterator[Case]:
+    for number, case in enumerate(cases):
+        draw = np.random.default_rng(number).standard_normal(np.shape(case.params))
+        yield case._replace(params=case.params + distance * draw / np.linalg.norm(draw))
+
+
+def adversarial(share: float) -> dict[str, list[Case]]:
+    """Return hard cases, by name; they are listed apart, and may end without a name, never with a wrong one."""
+    count = max(1, round(200 * share))
+
+    def null_cluster() -> Iterator[Case]:
+        for number in range(count):
+            generator = np.random.default_rng(number)
+            matrix = np.zeros((7, 7))
+            values = np.r_[-(10 ** generator.uniform(-9, -3)), generator.uniform(0.1, 1, 3)]
+            matrix[3:, 3:] = _symmetric(generator, values)
+            yield Case(null_and_small, np.zeros(7), (matrix,), (1, 3, 3), False, {})
+
+    slopes = np.geomspace(1e-12, 1e-2, count)
+    return {
+        "an eigenvalue of ±1e-9 relative": list(
+            known_points.tilted(count, spectrum=lambda g, n, _: _one_small(g, n, 1e-9))
+        ),
+        "float32 inputs, eigenvalue ±1e-9": list(_small(count, quadratic, np.float32, 1e-9)),
+        "a float32 cast inside, eigenvalue ±1e-3": list(_small(count, single_precision, np.float64, 1e-3)),
+        "a float32 cast inside, eigenvalue ±1e-9": list(_small(count, single_precision, np.float64, 1e-9)),
+        "off by 1e-6": list(_off(known_points.tilted(count, smallest=1e-2), 1e-6)),
+        "off by 1e-2": list(_off(known_points.tilted(count, smallest=1e-2), 1e-2)),
+        "gradient-flat": [Case(flat_slope, np.zeros(2), (slope,), None, False, {}) for slope in slopes],
+        "a kink under the point": [
+            Case(corner, np.zeros(2), (slope, np.float64((-1) ** n)), None, False, {}) for n, slope in enumerate(slopes)
+        ],
+        "null cluster beside a small negative eigenvalue": list(null_cluster()),
+        "gauge of condition 1e4 to 1e8": list(
+            itertools.islice(known_points.linear((1e4, 1e6, 1e8), 1, known_points.SHAPES[:3]), count)
+        ),
+    }
+
+
+# --- Right, wrong, or no answer -----------------------------------------------------------------------------------
+
+
+def known(case: Case) -> str:
+    """Return the name that the truth deserves."""
+    if case.truth is None:
+        return "not a smooth critical point"
+    negative, zero, positive = case.truth
+    if negative and positive:
+        return "saddle"
+    name = "minimum" if positive else "maximum"
+    return name if not zero else f"{name} modulo symmetry" if case.answerable else "degenerate"
+
+
+def is_wrong(case: Case, verdict: critical.Verdict) -> bool:
+    """Return whether anything that the verdict claims is false."""
+    if case.truth is None:
+        return verdict.kind not in NON_ANSWERS
+    negative, zero, positive = case.truth
+    if verdict.kind in ("not critical", "nonsmooth"):
+        return False  # counted as an abstention
+    if verdict.inertia.negative > negative or verdict.inertia.positive > positive:
+        return True
+    if verdict.index is not None and verdict.index != negative:
+        return True
+    if not verdict.index_range[0] <= negative <= verdict.index_range[1]:
+        return True
+    if verdict.kind.startswith("minimum"):
+        return negative > 0 or (zero > 0 and not (case.answerable and "modulo" in verdict.kind))
+    if verdict.kind.startswith("maximum"):
+        return positive > 0 or (zero > 0 and not (case.answerable and "modulo" in verdict.kind))
+    if verdict.kind == "saddle":
+        return negative == 0 or positive == 0
+    if verdict.kind == "degenerate saddle":
+        return zero == 0 and (negative == 0 or positive == 0)
+    return verdict.kind == "degenerate" and zero == 0
+
+
+def judge(cases: dict[str, list[Case]]) -> pd.DataFrame:
+    """Classify every point; return one row each."""
+    rows = []
+    with tqdm.tqdm(total=sum(map(len, cases.values())), unit="point") as bar:
+        for family, members in cases.items():
+            bar.set_postfix_str(family)
+            for case in members:
+                began = time.perf_counter()
+                verdict = critical.classify(case.fun, case.params, case.args, **case.options)
+                rows.append(
+                    {
+                        "family": family,
+                        "known": known(case),
+                        "said": verdict.kind,
+                        "wrong": is_wrong(case, verdict),
+                        "abstained": case.answerable and verdict.kind in NON_ANSWERS,
+                        "answerable": case.answerable,
+                        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(case.params)),
+                        "true_negative": None if case.truth is None else case.truth[0],
+                        "index": verdict.index,
+                        "smallest": verdict.smallest,
+                        "bound": verdict.bound,
+                        "seconds": time.perf_counter() - began,
+                        "reason": verdict.reason,
+                    }
+                )
+                bar.update()
+    return pd.DataFrame(rows)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a family: points, wrong, abstentions, time."""
+    grouped = rows.groupby("family", sort=False)
+    return pd.DataFrame(
+        {
+            "points": grouped.size(),
+            "wrong": grouped.wrong.sum(),
+            "answerable": grouped.answerable.sum(),
+            "abstained": grouped.abstained.sum(),
+            "median_ms": 1e3 * grouped.seconds.median(),
+            "said": grouped.said.agg(lambda s: ", ".join(f"{k} {v}" for k, v in collections.Counter(s).most_common())),
+        }
+    ).reset_index()
+
+
+def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Return the confusion table as a picture."""
+    table = pd.crosstab(rows.known, rows.said)
+    figure = matplotlib.figure.Figure(figsize=(9, 4), layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(np.log1p(table.to_numpy()), cmap="Greys", aspect="auto")
+    for (i, j), count in np.ndenumerate(table.to_numpy()):
+        shade = "white" if np.log1p(count) > np.log1p(table.to_numpy().max()) / 2 else "black"
+        axes.text(j, i, str(count), ha="center", va="center", color=shade)
+    axes.set_xticks(range(table.shape[1]), table.columns, rotation=20, ha="right")
+    axes.set_yticks(range(table.shape[0]), table.index)
+    axes.set(xlabel="what classify said", ylabel="what is known", title=f"{len(rows)} critical points")
+    return figure
+
+
+def run(settings: Settings) -> pd.DataFrame:
+    """Judge, print and save."""
+    folder = RunFolder("verdicts", settings, settings.output)
+    share = 0.1 if settings.quick else 1.0
+    with jax.enable_x64(True):
+        cases, hard = families(share), adversarial(share)
+    rows, apart = judge(cases), judge(hard)
+    for name, frame in (("points", rows), ("adversarial", apart)):
+        folder.table(name, frame)
+        folder.table(f"{name}_summary", summary(frame))
+    folder.figure("confusion", draw(rows))
+    print("Known (rows) against said (columns):\n", pd.crosstab(rows.known, rows.said).to_string(), sep="")
+    print(f"\n{summary(rows).to_string(index=False)}\n\nAdversarial, apart:\n{summary(apart).to_string(index=False)}")
+    answerable = int(rows.answerable.sum())
+    print(
+        f"\n{len(rows)} points, {int(rows.wrong.sum())} named wrongly; abstained on {int(rows.abstained.sum())} of"
+        f" {answerable} that are nondegenerate modulo symmetry ({rows.abstained.sum() / answerable:.2%})."
+        f" {len(apart)} adversarial points, {int(apart.wrong.sum())} named wrongly. Results in {folder.path}"
+    )
+    return rows
+
+
+if __name__ == "__main__":
+    run(tyro.cli(Settings, description=__doc__))

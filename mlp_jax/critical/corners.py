@@ -1,0 +1,40 @@
+"""Corners of a function (ReLU, maxout) near a point, going by numbers whose zeros are the corners."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from mlp_jax.critical.measurements import Problem, nudges
+
+
+def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step: np.ndarray) -> str | None:
+    """Say how many corners of `fun` lie within twice the Newton step, or a rounding, of params; None if none.
+
+    A corner is within reach when its number is smaller than twice what it changes by over moves of that length.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     problem = Problem(lambda x: jnp.abs(x[0]), jnp.array([1e-9]), (), None, 2.0**-53)
+    ...     corner_within(problem, lambda x: x, np.array([1e-8]))
+    '1 corners of fun lie within 2.0e-08 of params or its rounding'
+    """
+    if kinks is None:
+        return None
+    moves = nudges(problem)
+    moves = moves * max(1.0, 2 * float(np.linalg.norm(step) / np.linalg.norm(moves[0])))
+    moves = np.concatenate([moves, 2 * step[None]])
+
+    def values(vector: np.ndarray) -> np.ndarray:
+        leaves = jax.tree.leaves(kinks(problem.unravel(vector), *problem.args))
+        return np.concatenate([np.asarray(leaf, dtype=np.float64).ravel() for leaf in leaves])
+
+    here = values(problem.vector)
+    change = np.max([np.abs(values(problem.vector + move) - here) for move in (*moves, *-moves)], axis=0)
+    near = int(np.sum(np.abs(here) <= 2 * change))
+    return (
+        f"{near} corners of fun lie within {2 * np.linalg.norm(step):.1e} of params or its rounding" if near else None
+    )

@@ -1,0 +1,102 @@
+"""Directions of continuous symmetries: which of those given are valid, and whether they explain the null modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import numpy as np
+
+from mlp_jax.critical.measurements import Measurements, Problem
+from mlp_jax.tree import PyTree
+
+Tangents = Callable[[PyTree], PyTree]
+
+# Beyond this angle the null modes are not called symmetry directions.
+_LARGEST_ANGLE = 5.0
+
+
+def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
+    """Return (P, k) an orthonormal basis of the tangents along which `fun` is constant, by test. Host-level.
+
+    A tangent is dropped where ∇f · t exceeds its rounding at any of three random points around params.
+
+    Raises
+    ------
+    ValueError
+        Tangents that are not finite, or not of P numbers each.
+
+    Examples
+    --------
+    >>> rotation = lambda x: jnp.stack([jnp.array([-x[1], x[0]]), jnp.array([1.0, 0.0])])
+    >>> with jax.enable_x64(True):
+    ...     problem = Problem(lambda x: (x @ x - 1) ** 2, jnp.array([0.6, 0.8]), (), None, 2.0**-53)
+    ...     np.abs(valid_tangents(problem, rotation)).round(6).tolist()
+    [[0.8], [0.6]]
+    """
+    size = len(problem.vector)
+    if symmetries is None:
+        return np.zeros((size, 0))
+    here = _tangents(problem, symmetries, problem.vector)
+    valid = np.ones(here.shape[1], dtype=bool)
+    generator = np.random.default_rng(2)
+    spread = 0.1 * (np.abs(problem.vector) + np.mean(np.abs(problem.vector)))
+    for _ in range(3):
+        there = problem.vector + spread * generator.standard_normal(size)
+        nudge = 2 * problem.unit * np.abs(there)
+        gradients = problem.gradients(np.stack([there, there + nudge, there - nudge]))
+        tangents = _tangents(problem, symmetries, there)
+        change = np.max(np.abs(gradients[1:] - gradients[0]), axis=0)
+        error = 16 * np.maximum(change, np.median(change)) + 64 * problem.unit * np.abs(gradients[0])
+        valid &= np.abs(gradients[0] @ tangents) <= error @ np.abs(tangents)
+    return _independent(here[:, valid])
+
+
+def _tangents(problem: Problem, symmetries: Tangents, vector: np.ndarray) -> np.ndarray:
+    leaves = jax.tree.leaves(symmetries(problem.unravel(vector)))
+    rows = [np.asarray(leaf, dtype=np.float64).reshape(len(leaf), -1) for leaf in leaves]
+    tangents = np.concatenate(rows, axis=1).T
+    if tangents.shape[0] != len(vector) or not np.all(np.isfinite(tangents)):
+        raise ValueError(
+            f"symmetries: got tangents of {tangents.shape[0]} numbers, expected finite ones of {len(vector)}, with a"
+            " leading axis on every leaf."
+        )
+    return tangents
+
+
+def _independent(tangents: np.ndarray) -> np.ndarray:
+    """Return an orthonormal basis of the span of the columns."""
+    lengths = np.linalg.norm(tangents, axis=0)
+    tangents = tangents[:, lengths > 0] / lengths[lengths > 0]
+    if tangents.shape[1] == 0:
+        return tangents
+    left, values, _ = np.linalg.svd(tangents, full_matrices=False)
+    return left[:, values > 1e-10 * values[0]]
+
+
+def explained(m: Measurements, unresolved: int, tangents: np.ndarray) -> float | None:
+    """Return the largest angle, in degrees, between null modes and tangents that are as many; None if they differ.
+
+    At a critical point the Hessian is exactly zero along a symmetry, so equal counts leave no other null mode. Where
+    eigenvectors were not computed, H times the tangents must be within its error, and the angle is not a number.
+
+    Examples
+    --------
+    >>> from mlp_jax.critical.measurements import measure
+    >>> with jax.enable_x64(True):
+    ...     problem = Problem(lambda x: x[0] ** 2, jnp.zeros(2), (), None, 2.0**-53)
+    ...     measured = measure(problem)
+    >>> explained(measured, 1, np.array([[0.0], [1.0]]))
+    0.0
+    """
+    if unresolved == 0 or tangents.shape[1] != unresolved:
+        return None
+    basis, _ = np.linalg.qr(tangents / m.scale[:, None])
+    if m.eigenvectors is None or m.eigenvalues is None:
+        turned = m.scale[:, None] * (m.matrix @ (m.scale[:, None] * basis))
+        error = float(np.max(m.scale**2 * m.error)) + len(basis) * 2.0**-53
+        return float("nan") if np.linalg.norm(turned, ord=2) <= error else None
+    null = m.eigenvectors[:, np.argsort(np.abs(m.eigenvalues))[:unresolved]]
+    sine = float(np.linalg.norm(null - basis @ (basis.T @ null), ord=2))
+    angle = float(np.degrees(np.arcsin(min(sine, 1.0))))
+    return angle if angle <= _LARGEST_ANGLE else None

@@ -1,0 +1,116 @@
+"""The verdict on a point: its name, and the numbers that decided."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from mlp_jax.critical.higher_order import HigherOrder
+from mlp_jax.curvature import Inertia
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What a point is, and the numbers that decided. `print(verdict)` is a sentence; `explain()` says why.
+
+    kind
+        `minimum`, `maximum`, `saddle`, `minimum modulo symmetry`, `maximum modulo symmetry`, `degenerate saddle`,
+        `degenerate`, `not critical`, `nonsmooth` or `undetermined`.
+    index
+        Number of negative eigenvalues, where every other mode is resolved or explained by symmetry; else None.
+    index_range
+        Smallest and largest index that the resolved modes leave possible.
+    inertia
+        (negative, unresolved, positive, bound) of the Hessian; see `curvature.inertia`. It holds for every Hessian
+        within `distance`; for a point that is not critical, at the point itself.
+    gradient_norm, gradient_error
+        ‖g‖₂, and the norm of what rounding may have changed g by.
+    flatness
+        ‖H p + g‖ / ‖g‖ with p the minimum-residual Newton step (meaningless at rounding level).
+    distance
+        Radius around params that holds, by estimate, exactly one critical point (or one symmetry orbit);
+        infinite for a point that is not critical.
+    bound
+        Relative size below which an eigenvalue of the scaled Hessian is unresolved.
+    rounding, change
+        The parts of the bound that come from rounding, and from the change of the Hessian over `distance`.
+    smallest, largest
+        Extreme eigenvalues of the Hessian itself, unscaled.
+    symmetries
+        Number of independent symmetry tangents that were given and found valid.
+    higher_order
+        What the function does along null modes, where these decide; see `HigherOrder`. Else None.
+    unit
+        Unit roundoff of the coarsest type that the function computes in.
+    evidence
+        `dense`: from the whole Hessian matrix; `lanczos`: from products, with their number and the probability that a
+        `minimum` is wrong.
+    reason
+        What decided, in words.
+    """
+
+    kind: str
+    index: int | None
+    index_range: tuple[int, int]
+    inertia: Inertia
+    gradient_norm: float
+    gradient_error: float
+    flatness: float
+    distance: float
+    bound: float
+    rounding: float
+    change: float
+    smallest: float
+    largest: float
+    symmetries: int
+    higher_order: HigherOrder | None
+    unit: float
+    evidence: str
+    reason: str
+
+    def __str__(self) -> str:
+        index = "" if self.kind != "saddle" else f" of index {_range(self.index_range)}"
+        negative, unresolved, positive, _ = self.inertia
+        return (
+            f"{self.kind}{index}: {self.reason}."
+            f" Eigenvalues: {negative} negative, {unresolved} unresolved, {positive} positive,"
+            f" from {self.smallest:.6g} to {self.largest:.6g}, relative bound {self.bound:.1e};"
+            f" gradient norm {self.gradient_norm:.1e}, flatness {self.flatness:.1e},"
+            f" distance {self.distance:.1e}; evidence: {self.evidence}."
+        )
+
+    def explain(self) -> str:
+        """Say step by step which numbers decided.
+
+        Examples
+        --------
+        >>> from mlp_jax import critical
+        >>> print(critical.classify(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2)).explain().splitlines()[0])
+        1. Is it critical? The gradient norm 0.0e+00 is within its rounding, 2.5e-15: yes.
+        """
+        return "\n".join((f"1. {self._why_critical()}", f"2. {self._why_signs()}", f"3. {self._why_name()}"))
+
+    def _why_critical(self) -> str:
+        question = f"Is it critical? The gradient norm {self.gradient_norm:.1e} is"
+        if self.gradient_norm <= self.gradient_error:
+            return f"{question} within its rounding, {self.gradient_error:.1e}: yes."
+        above = f"{question} above its rounding, {self.gradient_error:.1e}"
+        newton = f"the Newton step leaves {self.flatness:.1e} of it"
+        if self.distance < float("inf"):
+            return f"{above}, but {newton} and places the critical point within {self.distance:.1e}: yes."
+        return f"{above}, and {newton}: {self.kind}."
+
+    def _why_signs(self) -> str:
+        negative, unresolved, positive, bound = self.inertia
+        return (
+            f"Which signs are sure? The scaled Hessian (largest entries 1) may be wrong by {bound:.1e}:"
+            f" {self.rounding:.1e} from rounding at unit {self.unit:.1e}, {self.change:.1e} from its change over the"
+            f" distance, the rest from the factorisation. Beyond that {negative} eigenvalues are negative and"
+            f" {positive} positive; {unresolved} are not resolved."
+        )
+
+    def _why_name(self) -> str:
+        return f"What is it? {self.kind}: {self.reason}."
+
+
+def _range(ends: tuple[int, int]) -> str:
+    return str(ends[0]) if ends[0] == ends[1] else f"{ends[0]} to {ends[1]}"

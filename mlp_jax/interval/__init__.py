@@ -1,0 +1,15 @@
+"""Proofs: a critical point and its index as a theorem, by ball arithmetic over a function's jaxpr.
+
+- `certify`: prove that exactly one critical point lies near params, and its index, or say why not
+- `check`: prove a saved certificate again; `load`: read one; `Certificate`: the theorem as a value
+
+Inside, from numbers to theorems: `ball` and `multiprecision` (two scalars), `program` (a jaxpr as a flat list),
+`movement` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a box), `spectra`
+(eigenvalues, verified), `symmetry` (slices across orbits), `krawczyk` (boxes), `theorems`.
+"""
+
+from mlp_jax.interval.ball import Ball, Refusal
+from mlp_jax.interval.certificate import Certificate, load
+from mlp_jax.interval.theorems import certify, check
+
+__all__ = ["Ball", "Certificate", "Refusal", "certify", "check", "load"]

@@ -1,0 +1,424 @@
+"""Midpoint–radius arrays in float64: every operation returns balls that contain all exact results.
+
+A ball (m, r) holds the real numbers x with |x − m| ≤ r. Midpoints are computed to nearest, and radii are grown by what
+that may have lost: with u = 2⁻⁵³ and no smaller than the smallest normal number τ = 2⁻¹⁰²², for which subnormal numbers
+may even be flushed, |fl(a ∘ b) − a ∘ b| ≤ u |fl(a ∘ b)| + τ. Radii are sums and products of non-negative numbers in fewer
+than 60 operations, which lose less than the factor 1 + 2⁻⁴⁷ and 64 τ, and these are added at the end of each operation
+(Rump 1999, "Fast and parallel interval arithmetic"). Sums of n terms use γ = n u / (1 − n u), whatever their order
+(Higham 2002, section 3.1), so the matrix product may be any classical one (not Strassen's), with or without FMA.
+
+Balls are finite: what would overflow, divide by zero or leave a function's domain raises `Refusal`. One kind of number
+is excepted: exact infinities among constants, which `max` and comparisons understand.
+
+`ball` and `multiprecision` have the same functions, on `Ball` and on arrays of arb: the two scalars of `interpreter`.
+Host-level: numpy, because XLA flushes subnormal numbers and promises no rounding.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+UNIT = 2.0**-53
+TINY = 2.0**-1022
+_GROW = 1 + 2.0**-47
+# Multiply-adds above which the radius of a product comes from norms.
+_SMALL_PRODUCT = 2**14
+_quiet = np.errstate(all="ignore")
+
+Array = np.ndarray
+
+
+class Refusal(Exception):
+    """Why a proof is refused, in one sentence."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ball:
+    """An array of balls.
+
+    mid
+        Midpoints, float64.
+    rad
+        Radii ≥ 0 that broadcast to the shape of mid; None where all are exactly 0.
+    zero
+        True only where every number is exactly 0, so that products with it need no work.
+    """
+
+    mid: Array
+    rad: Array | None = None
+    zero: bool = False
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array."""
+        return self.mid.shape
+
+    @property
+    def radius(self) -> Array:
+        """Radii as an array of the shape of mid."""
+        return np.zeros(self.shape) if self.rad is None else np.broadcast_to(self.rad, self.shape)
+
+
+def require_ieee() -> None:
+    """Raise Refusal unless numpy's arithmetic rounds to nearest and keeps subnormal numbers.
+
+    Examples
+    --------
+    >>> require_ieee()
+    """
+    one, small = np.ones(4), np.full(4, TINY)
+    nearest = np.all(one + UNIT == 1) and np.all(one + 3 * UNIT == 1 + 4 * UNIT) and np.all(-one - UNIT == -1)
+    gradual = np.all(small * 0.5 > 0) and np.all((small * 0.5) * 2 == small) and np.all(np.eye(4) @ (small / 4) > 0)
+    if not (nearest and gradual):
+        raise Refusal("this machine's arithmetic does not round to nearest, or flushes subnormal numbers")
+
+
+def exact(values: Any) -> Ball:
+    """Return float64 numbers as balls of radius 0.
+
+    Examples
+    --------
+    >>> exact([1.0, 2.0]).radius.tolist()
+    [0.0, 0.0]
+    """
+    return Ball(np.asarray(values, dtype=np.float64))
+
+
+def zeros(shape: tuple[int, ...]) -> Ball:
+    """Return exact zeros, which take no memory.
+
+    Examples
+    --------
+    >>> zeros((2, 3)).mid.strides
+    (0, 0)
+    """
+    return Ball(np.broadcast_to(np.float64(0), shape), None, True)
+
+
+def is_zero(a: Ball) -> bool:
+    """Return whether every number is known to be exactly 0.
+
+    Examples
+    --------
+    >>> is_zero(zeros((2,))), is_zero(exact([1.0]))
+    (True, False)
+    """
+    return a.zero
+
+
+@_quiet
+def outward(mid: Array, rad: Array, terms: int = 1, what: str = "arithmetic") -> Ball:
+    """Return the ball, its radius grown by what computing it lost; `rad` is overwritten.
+
+    `rad` came from non-negative numbers in fewer than 60 operations, or from sums of `terms` such products.
+
+    Raises
+    ------
+    Refusal
+        Something overflowed, or was not a number.
+
+    Examples
+    --------
+    >>> bool(outward(np.ones(1), np.full(1, 0.25)).rad[0] > 0.25)
+    True
+    """
+    rad = np.asarray(rad)
+    rad *= _GROW + 4 * terms * UNIT
+    rad += 64 * terms * TINY
+    # A midpoint that is not finite has made its radius so: u |mid| is part of it, or u times what |mid| is less than.
+    if rad.size and not np.isfinite(np.max(rad)):
+        raise Refusal(f"{what}: a number overflows, is undefined, or divides by something that may be 0")
+    return Ball(mid, rad)
+
+
+@_quiet
+def add(a: Ball, b: Ball) -> Ball:
+    """Return a + b.
+
+    Examples
+    --------
+    >>> total = add(exact([1.0]), exact([2.0**-60]))
+    >>> float(total.mid[0]), bool(total.rad[0] >= 2.0**-60)
+    (1.0, True)
+    """
+    return _sum(a.mid + b.mid, a, b)
+
+
+@_quiet
+def sub(a: Ball, b: Ball) -> Ball:
+    """Return a − b.
+
+    Examples
+    --------
+    >>> float(sub(exact([1.0]), exact([3.0])).mid[0])
+    -2.0
+    """
+    return _sum(a.mid - b.mid, a, b)
+
+
+def _sum(mid: Array, a: Ball, b: Ball) -> Ball:
+    rad = np.abs(mid)
+    rad *= UNIT
+    for term in (a, b):
+        if term.rad is not None:
+            rad += term.rad
+    return outward(mid, rad)
+
+
+def neg(a: Ball) -> Ball:
+    """Return −a, exactly.
+
+    Examples
+    --------
+    >>> neg(exact([1.0])).mid.tolist()
+    [-1.0]
+    """
+    return Ball(-a.mid, a.rad)
+
+
+@_quiet
+def mul(a: Ball, b: Ball) -> Ball:
+    """Return a · b: |a'b' − ab| ≤ rₐ|b| + |a| r_b + rₐ r_b.
+
+    Examples
+    --------
+    >>> product = mul(Ball(np.array([2.0]), np.array([0.5])), exact([3.0]))
+    >>> float(product.mid[0]), bool(product.rad[0] >= 1.5)
+    (6.0, True)
+    """
+    mid = a.mid * b.mid
+    rad = np.abs(mid)
+    rad *= UNIT
+    if a.rad is not None:
+        size = np.abs(b.mid)
+        rad += a.rad * (size if b.rad is None else size + b.rad)
+    if b.rad is not None:
+        rad += np.abs(a.mid) * b.rad
+    return outward(mid, rad)
+
+
+@_quiet
+def div(a: Ball, b: Ball) -> Ball:
+    """Return a / b, where no b is 0: |a'/b' − a/b| ≤ (rₐ + |a/b| r_b) / (|b| − r_b).
+
+    Examples
+    --------
+    >>> quotient = div(exact([1.0]), exact([3.0]))
+    >>> bool(0 < quotient.rad[0] < 1e-15)
+    True
+    """
+    mid = a.mid / b.mid
+    size = np.abs(mid)
+    rad = size * UNIT
+    if a.rad is not None or b.rad is not None:
+        least = np.abs(b.mid) if b.rad is None else (np.abs(b.mid) - b.rad) * (1 - 8 * UNIT)
+        # Far above the subnormal numbers, so that the factor above did round down.
+        least = np.where(least > 2.0**-960, least, np.nan)
+        spread = TINY if a.rad is None else a.rad + TINY
+        if b.rad is not None:
+            spread = spread + (size * (1 + 8 * UNIT) + TINY) * b.rad
+        rad = rad + spread / least
+    return outward(mid, np.broadcast_to(rad, mid.shape).copy(), what="division")
+
+
+@_quiet
+def matmul(a: Ball, b: Ball) -> Ball:
+    """Return the matrix products a (…, m, k) @ b (…, k, n).
+
+    |fl(AB) − AB| ≤ γ_k |A||B| + k τ, so the radius is |A| (R_B + γ_k |B|) + R_A (|B| + R_B). Small products compute that;
+    for large ones, Cauchy and Schwarz bound each of its entries by the norms of a row and a column, which costs nothing
+    beside the product AB and is about twice too large.
+
+    Examples
+    --------
+    >>> matmul(exact(np.eye(2)), exact(np.eye(2))).mid.tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    terms = a.shape[-1]
+    a, b = Ball(_dense(a.mid), a.rad), Ball(_dense(b.mid), b.rad)
+    mid = a.mid @ b.mid
+    large = mid.size * terms > _SMALL_PRODUCT
+    rad = _radius_from_norms(a, b) if large else None
+    if rad is None:
+        rad = _radius_from_products(a, b)
+    rad += UNIT * np.abs(mid)
+    return outward(mid, rad, 2 * terms + 2, "matrix product")
+
+
+def _radius_from_products(a: Ball, b: Ball) -> Array:
+    size_b = np.abs(b.mid)
+    right = size_b * gamma(a.shape[-1])
+    if b.rad is not None:
+        right += b.rad
+    rad = np.abs(a.mid) @ right
+    if a.rad is not None:
+        rad += _dense(a.radius) @ (size_b if b.rad is None else size_b + b.rad)
+    return rad
+
+
+def _radius_from_norms(a: Ball, b: Ball) -> Array | None:
+    """Return the radius by Cauchy–Schwarz; None where the squares overflow."""
+    row, column = _norms(a.mid, "...ik,...ik->...i"), _norms(b.mid, "...kj,...kj->...j")
+    spread = gamma(a.shape[-1]) * column
+    if b.rad is not None:
+        beyond = _norms(b.radius, "...kj,...kj->...j")
+        spread, column = spread + beyond, column + beyond
+    rad = row[..., :, None] * spread[..., None, :]
+    if a.rad is not None:
+        rad += _norms(a.radius, "...ik,...ik->...i")[..., :, None] * column[..., None, :]
+    return rad if np.isfinite(np.max(rad, initial=0.0)) else None
+
+
+def _norms(values: Array, pattern: str) -> Array:
+    """Return upper bounds on norms but for the relative error of a sum: squares that underflow lose less than τ."""
+    return np.sqrt(np.einsum(pattern, values, values) + values.size * TINY)
+
+
+def _dense(values: Array) -> Array:
+    # BLAS does not take views that repeat numbers, and numpy's own product is slow.
+    return np.ascontiguousarray(values) if 0 in values.strides else values
+
+
+def gamma(terms: int) -> float:
+    """Return a bound on the relative error of a sum or dot product of `terms` terms: a little more than n u/(1 − n u).
+
+    Examples
+    --------
+    >>> gamma(100) > 100 * UNIT
+    True
+    """
+    if terms > 2**40:
+        raise Refusal(f"a sum of {terms} terms is too long for the error bounds, which need fewer than 2^40")
+    return (terms + 4) * UNIT * (1 + 2.0**-10)
+
+
+@_quiet
+def total(a: Ball, axes: tuple[int, ...]) -> Ball:
+    """Return the sum over some axes.
+
+    Examples
+    --------
+    >>> total(exact(np.ones((2, 3))), (0, 1)).mid.tolist()
+    6.0
+    """
+    terms = int(np.prod([a.shape[axis] for axis in axes]))
+    mid = np.sum(a.mid, axis=axes)
+    rad = np.sum(np.abs(a.mid), axis=axes) * gamma(terms)
+    if a.rad is not None:
+        rad = rad + np.sum(np.broadcast_to(a.rad, a.shape), axis=axes)
+    return outward(mid, np.asarray(rad), terms + 1, "sum")
+
+
+def move(function: Callable[..., Array], *balls: Ball) -> Ball:
+    """Apply a function that only moves numbers about to midpoints and to radii.
+
+    Examples
+    --------
+    >>> move(np.transpose, exact(np.ones((2, 3)))).shape
+    (3, 2)
+    """
+    mid = _contiguous(function(*(a.mid for a in balls)))
+    if all(a.rad is None for a in balls):
+        return Ball(mid)
+    return Ball(mid, _contiguous(function(*(a.radius for a in balls))))
+
+
+def _contiguous(values: Array) -> Array:
+    # Broadcast views stay views; transposed ones are copied once, because numpy is slow on them every time.
+    return values if 0 in values.strides else np.asarray(values, order="C")
+
+
+@_quiet
+def scatter_add(a: Ball, positions: Array, updates: Ball) -> Ball:
+    """Return a with updates added at flat positions; negative positions are dropped.
+
+    Examples
+    --------
+    >>> scatter_add(exact(np.zeros(3)), np.array([1, 1, -1]), exact([1.0, 2.0, 9.0])).mid.tolist()
+    [0.0, 3.0, 0.0]
+    """
+    kept = positions.ravel() >= 0
+    where = positions.ravel()[kept]
+    most = int(np.max(np.bincount(where), initial=1))
+    mid, size, rad = a.mid.ravel().copy(), np.abs(a.mid).ravel(), a.radius.ravel().copy()
+    values = updates.mid.ravel()[kept]
+    np.add.at(mid, where, values)
+    np.add.at(size, where, np.abs(values))
+    np.add.at(rad, where, updates.radius.ravel()[kept])
+    rad += gamma(most + 1) * size
+    return outward(mid.reshape(a.shape), rad.reshape(a.shape), most + 2, "scatter")
+
+
+@_quiet
+def bounds(a: Ball) -> tuple[Array, Array]:
+    """Return float64 arrays lo and hi with lo ≤ x ≤ hi for all x in the balls.
+
+    Examples
+    --------
+    >>> [float(v[0]) for v in bounds(exact([0.1]))]
+    [0.1, 0.1]
+    """
+    if a.rad is None:
+        return a.mid, a.mid
+    lo, hi = a.mid - a.rad, a.mid + a.rad
+    return lo - (4 * UNIT * np.abs(lo) + TINY), hi + (4 * UNIT * np.abs(hi) + TINY)
+
+
+@_quiet
+def between(lo: Array, hi: Array) -> Ball:
+    """Return balls that contain the intervals [lo, hi].
+
+    Examples
+    --------
+    >>> ball = between(np.array([1.0]), np.array([2.0]))
+    >>> float(ball.mid[0]), bool(ball.rad[0] >= 0.5)
+    (1.5, True)
+    """
+    mid = np.asarray(lo + (hi - lo) / 2)
+    rad = np.maximum(hi - mid, mid - lo) + UNIT * np.abs(mid)
+    return outward(mid, np.asarray(rad), what="hull")
+
+
+def compare(a: Ball, b: Ball) -> Array:
+    """Return 1 where a > b surely, −1 where a < b surely, 0 where both are exact and equal, 2 where undecided.
+
+    Examples
+    --------
+    >>> compare(exact([1.0, 2.0]), exact([2.0, 2.0])).tolist()
+    [-1, 0]
+    """
+    (lo_a, hi_a), (lo_b, hi_b) = bounds(a), bounds(b)
+    order = np.where(lo_a > hi_b, 1, np.where(hi_a < lo_b, -1, 2)).astype(np.int8)
+    same = (lo_a == hi_a) & (lo_b == hi_b) & (lo_a == lo_b)
+    return np.where(same, np.int8(0), order)
+
+
+def select(choice: Array, *cases: Ball) -> Ball:
+    """Return cases[choice], elementwise.
+
+    Examples
+    --------
+    >>> select(np.array([1, 0]), exact([1.0, 2.0]), exact([3.0, 4.0])).mid.tolist()
+    [3.0, 2.0]
+    """
+    shape = np.broadcast_shapes(choice.shape, *(c.shape for c in cases))
+    mid = np.choose(choice, [np.broadcast_to(c.mid, shape) for c in cases])
+    if all(c.rad is None for c in cases):
+        return Ball(mid)
+    return Ball(mid, np.choose(choice, [np.broadcast_to(c.radius, shape) for c in cases]))
+
+
+def hull_of_maximum(a: Ball, b: Ball) -> Ball:
+    """Return balls that contain the larger of a and b, as values.
+
+    Examples
+    --------
+    >>> hull_of_maximum(Ball(np.array([0.0]), np.array([1.0])), exact([0.5])).mid.round(6).tolist()
+    [0.75]
+    """
+    (lo_a, hi_a), (lo_b, hi_b) = bounds(a), bounds(b)
+    return between(np.maximum(lo_a, lo_b), np.maximum(hi_a, hi_b))

@@ -1,0 +1,134 @@
+"""What was proved, as a value: it prints as a theorem, and is saved as plain JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import pathlib
+
+import numpy as np
+
+Interval = tuple[float, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Certificate:
+    """A theorem about one critical point, or a refusal. `print(certificate)` is its statement.
+
+    proved
+        Whether the theorem holds; all else but `reason`, `size`, `location` and `displacement` is None when not.
+    reason
+        What decided, in words: why it was refused, or by what it was proved.
+    size
+        Number of parameters, P.
+    location
+        (P,) float64, in the order of `tree.ravel`: the centre that the radii are about.
+    displacement
+        Largest |params − location|: how far polishing moved the centre.
+    index
+        Number of negative eigenvalues of the Hessian at the critical point.
+    null
+        Number of symmetry directions, along which the Hessian is exactly 0; 0 for a nondegenerate point.
+    radius
+        The critical point is within this of location, in every coordinate.
+    unique_radius
+        It is the only one within this of location, in every coordinate; with symmetries, the only one on the slice
+        through location.
+    smallest, nearest, largest
+        Enclosures of eigenvalues of the Hessian at the critical point: the least, the one nearest to 0 (symmetry
+        directions aside), and the greatest.
+    loss
+        Enclosure of fun at the critical point.
+    precision
+        Bits in which the gradient was enclosed; the Hessian is enclosed in float64.
+    assumptions
+        What the theorem rests on besides what was computed.
+    data
+        SHA-256 of args and of their shapes and dtypes.
+    """
+
+    proved: bool
+    reason: str
+    size: int
+    location: np.ndarray
+    displacement: float
+    index: int | None = None
+    null: int | None = None
+    radius: float | None = None
+    unique_radius: float | None = None
+    smallest: Interval | None = None
+    nearest: Interval | None = None
+    largest: Interval | None = None
+    loss: Interval | None = None
+    precision: int | None = None
+    assumptions: tuple[str, ...] = ()
+    data: str = ""
+
+    @property
+    def kind(self) -> str:
+        """Name of the point: `minimum`, `maximum`, `saddle`, with ` modulo symmetry`; `not proved` after a refusal."""
+        if self.index is None or self.null is None:
+            return "not proved"
+        positive = self.size - self.index - self.null
+        name = "minimum" if self.index == 0 else "maximum" if positive == 0 else "saddle"
+        return name + (" modulo symmetry" if self.null else "")
+
+    def __str__(self) -> str:
+        if not self.proved:
+            return f"Not proved ({self.size} parameters): {self.reason}."
+        assert self.index is not None
+        assert self.null is not None
+        slice_ = " on the slice across the symmetry orbit" if self.null else ""
+        zeros = f", {self.null} zero (the symmetries)" if self.null else ""
+        name = {"minimum": "strict local minimum", "maximum": "strict local maximum"}.get(self.kind, self.kind)
+        lines = [
+            f"Theorem. Within {self.unique_radius:.3g} of the location, in each of its {self.size} coordinates, fun has"
+            f" exactly one critical point{slice_}.",
+            f"It lies within {self.radius:.3g} of the location. Its Hessian has exactly {self.index} negative{zeros} and"
+            f" {self.size - self.index - self.null} positive eigenvalues: a {name} of index {self.index}.",
+            f"Eigenvalues: smallest in {_show(self.smallest)}, nearest to 0 in {_show(self.nearest)}, largest in"
+            f" {_show(self.largest)}; loss in {_show(self.loss)}.",
+            f"Proof: {self.reason}.",
+            *(f"Assuming that {assumption}." for assumption in self.assumptions),
+        ]
+        return "\n".join(lines)
+
+    def save(self, path: str | pathlib.Path) -> None:
+        """Write the certificate as JSON; every number is read back bit for bit."""
+        fields = {**dataclasses.asdict(self), "location": self.location.tolist()}
+        target = pathlib.Path(path)
+        partial = target.with_name(f".{target.name}.partial")
+        partial.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n")
+        partial.replace(target)
+
+
+def load(path: str | pathlib.Path) -> Certificate:
+    """Read a certificate that `Certificate.save` wrote. It is a claim: `check` proves it again.
+
+    Raises
+    ------
+    ValueError
+        The file is not a certificate.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "point.json"
+    >>> Certificate(False, "an example", 1, np.zeros(1), 0.0).save(path)
+    >>> print(load(path))
+    Not proved (1 parameters): an example.
+    """
+    fields = json.loads(pathlib.Path(path).read_text())
+    names = {field.name for field in dataclasses.fields(Certificate)}
+    if not isinstance(fields, dict) or set(fields) != names:
+        raise ValueError(
+            f"{path}: got a file that is not a certificate, expected the fields {', '.join(sorted(names))}."
+        )
+    for name in ("smallest", "nearest", "largest", "loss"):
+        fields[name] = None if fields[name] is None else tuple(fields[name])
+    location = np.asarray(fields.pop("location"), dtype=np.float64)
+    return Certificate(**{**fields, "location": location, "assumptions": tuple(fields["assumptions"])})
+
+
+def _show(interval: Interval | None) -> str:
+    return "unknown" if interval is None else f"[{interval[0]:.12g}, {interval[1]:.12g}]"

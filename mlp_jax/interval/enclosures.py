@@ -1,0 +1,221 @@
+"""Enclosures of a function's value, gradient and Hessian on a box, from what JAX traces of it.
+
+The Hessian comes from forward differentiation of the traced gradient, some columns at a time. What does not depend on
+the column is evaluated once; memory beyond the matrix is bounded by what one block of columns needs.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, NamedTuple
+
+import flint
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+from jax.flatten_util import ravel_pytree
+from threadpoolctl import ThreadpoolController
+
+from mlp_jax.interval import ball, multiprecision, spectra
+from mlp_jax.interval.ball import Ball, Refusal
+from mlp_jax.interval.interpreter import evaluate
+from mlp_jax.interval.program import Program, cut, flatten
+
+# Numbers in the largest array of a block of columns: few enough to stay in the cache.
+_BLOCK_NUMBERS = 2**18
+
+
+class Traced(NamedTuple):
+    """A function of a vector as programs: value, gradient, and a block of Hessian rows cut at the tangents.
+
+    trusted
+        Names of the derivative rules that JAX took on trust.
+    """
+
+    value: Program
+    gradient: Program
+    fixed: Program
+    rows: Program
+    block: int
+    trusted: tuple[str, ...]
+
+
+def trace(fun: Callable[..., Any], params: Any, args: tuple) -> tuple[Traced, list[np.ndarray]]:
+    """Return the programs of fun, and its data as numpy arrays. Call it inside `jax.enable_x64(True)`.
+
+    Programs are kept for the last few functions, so that a second call with the same shapes traces nothing.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x, y: x * y, jnp.ones(()), (jnp.ones(()),))
+    >>> len(data), traced.trusted
+    (1, ())
+    """
+    leaves, structure = jax.tree.flatten(args)
+    data = [np.asarray(leaf) for leaf in leaves]
+    shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data)
+    parameters, parameter_structure = jax.tree.flatten(params)
+    sizes = tuple(np.shape(leaf) for leaf in parameters)
+    return _trace(fun, parameter_structure, sizes, structure, shapes), data
+
+
+@functools.lru_cache(maxsize=16)
+def _trace(fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: Any, shapes: tuple) -> Traced:
+    template = jax.tree.unflatten(parameters, [np.zeros(size) for size in sizes])
+    vector, unravel = ravel_pytree(template)
+
+    def value(v: jax.Array, *leaves: jax.Array) -> jax.Array:
+        return fun(unravel(v), *jax.tree.unflatten(structure, leaves))
+
+    def gradient(v: jax.Array, *leaves: jax.Array) -> jax.Array:
+        return jax.grad(value)(v, *leaves)
+
+    def rows(v: jax.Array, *leaves: jax.Array, tangents: jax.Array) -> jax.Array:
+        return jax.vmap(lambda t: jax.jvp(lambda w: gradient(w, *leaves), (v,), (t,))[1])(tangents)
+
+    point = jax.ShapeDtypeStruct(vector.shape, jnp.float64)
+    first = jax.make_jaxpr(gradient)(point, *shapes)
+    gradient_program = flatten(first)
+    largest = max((int(np.prod(a.shape)) for e in gradient_program.equations for a in e.avals), default=1)
+    block = int(np.clip(_BLOCK_NUMBERS // max(1, largest), 1, vector.size))
+    tangents = jax.ShapeDtypeStruct((block, vector.size), jnp.float64)
+    second = flatten(jax.make_jaxpr(lambda t, v, *leaves: rows(v, *leaves, tangents=t))(tangents, point, *shapes))
+    fixed, rest = cut(second, second.inputs[:1])
+    value_jaxpr = jax.make_jaxpr(value)(point, *shapes)
+    return Traced(
+        flatten(value_jaxpr), gradient_program, fixed, rest, block, tuple(sorted(_trusted(value_jaxpr.jaxpr)))
+    )
+
+
+def _trusted(jaxpr: Any) -> set[str]:
+    names = set()
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name.startswith(("custom_jvp", "custom_vjp", "stop_gradient")):
+            names.add(eqn.primitive.name)
+        for parameter in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            inner = getattr(parameter, "jaxpr", parameter)
+            if isinstance(inner, core.Jaxpr):
+                names |= _trusted(inner)
+    return names
+
+
+def value(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: int) -> Ball:
+    """Return the value of the function at a point, computed with `bits` bits, as a float64 ball.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x: x * x, jnp.ones(()), ())
+    >>> float(value(traced, np.array([3.0]), data, 128).mid)
+    9.0
+    """
+    with flint.ctx.workprec(bits):
+        return multiprecision.to_ball(evaluate(traced.value, [point, *data], multiprecision)[0])
+
+
+def gradient(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: int) -> Ball:
+    """Return the gradient at a point, (P,), computed with `bits` bits, as float64 balls.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x: x * x, jnp.ones(()), ())
+    >>> gradient(traced, np.array([3.0]), data, 128).mid.tolist()
+    [6.0]
+    """
+    with flint.ctx.workprec(bits):
+        return multiprecision.to_ball(evaluate(traced.gradient, [point, *data], multiprecision)[0])
+
+
+def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
+    """Return a matrix of balls, (P, P), that contains the Hessian at every point of a box.
+
+    Exactly symmetric: the Hessian is, so either of two mirrored entries encloses both.
+
+    Raises
+    ------
+    Refusal
+        As `interpreter.evaluate`; or mirrored entries without a common number, so that the derivative rules of the
+        function contradict each other.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
+    >>> hessian(traced, ball.exact([1.0, 3.0]), data).mid.tolist()
+    [[6.0, 2.0], [2.0, 0.0]]
+    """
+    size = box.shape[0]
+    matrix = hessian_rows(traced, box, data, np.arange(size))
+    return _symmetric(matrix.mid, matrix.radius)
+
+
+def precise_hessian(traced: Traced, point: np.ndarray, data: list[np.ndarray]) -> np.ndarray:
+    """Return the Hessian at a point of arbs, (P, P) arbs, at the precision of `flint.ctx.prec`.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
+    >>> precise_hessian(traced, multiprecision.exact([1.0, 3.0]), data).astype(float).tolist()
+    [[6.0, 2.0], [2.0, 0.0]]
+    """
+    links = evaluate(traced.fixed, [point, *data], multiprecision)
+    parts = []
+    for first in range(0, len(point), traced.block):
+        tangents = np.eye(traced.block, len(point), first)
+        parts.append(evaluate(traced.rows, [*links, tangents], multiprecision)[0][: len(point) - first])
+    return np.concatenate(parts)
+
+
+def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.ndarray) -> Ball:
+    """Return some rows of the Hessian on a box, (rows, P), as balls.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
+    >>> hessian_rows(traced, ball.exact([1.0, 3.0]), data, np.array([1])).mid.tolist()
+    [[2.0, 0.0]]
+    """
+    links = evaluate(traced.fixed, [box, *data], ball)
+    mid, rad = np.empty((len(rows), box.shape[0])), np.empty((len(rows), box.shape[0]))
+
+    def fill(first: int) -> None:
+        window = slice(first, min(first + traced.block, len(rows)))
+        part = _rows(traced, links, rows[window], box.shape[0])
+        mid[window], rad[window] = part.mid, part.radius
+
+    starts = range(0, len(rows), traced.block)
+    if len(starts) == 1:
+        fill(0)
+        return Ball(mid, rad)
+    # Numpy computes outside Python's lock: a thread a core, each with BLAS to itself.
+    with _blas().limit(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
+        for _ in pool.map(fill, starts):
+            pass
+    return Ball(mid, rad)
+
+
+@functools.cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController().select(user_api="blas")
+
+
+def _rows(traced: Traced, links: list[Any], rows: np.ndarray, size: int) -> Ball:
+    tangents = np.zeros((traced.block, size))
+    tangents[np.arange(len(rows)), rows] = 1
+    part = evaluate(traced.rows, [*links, tangents], ball)[0]
+    return Ball(part.mid[: len(rows)], part.radius[: len(rows)])
+
+
+def _symmetric(mid: np.ndarray, rad: np.ndarray) -> Ball:
+    if np.any(np.abs(mid - mid.T) > (rad + rad.T) * (1 + 8 * ball.UNIT) + 4 * ball.UNIT * np.abs(mid)):
+        raise Refusal("the traced Hessian is not symmetric: a custom derivative rule or stop_gradient is wrong here")
+    narrower = rad <= rad.T
+    return spectra.mirrored(Ball(np.where(narrower, mid, mid.T), np.minimum(rad, rad.T)))

@@ -1,0 +1,371 @@
+"""Evaluate a program on balls: each primitive by a rule that encloses it, or a refusal that names it.
+
+The scalars are a module: `ball` (float64) or `multiprecision` (arb). Comparisons must be decided on the whole box: an
+undecided one is refused, never widened, so the function is smooth there. Two numbers that are one and the same, such
+as x and max(x, y) where x > y surely, are known to be equal by identities, which are moved about with the numbers.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from mlp_jax.interval import ball, movement, multiprecision
+from mlp_jax.interval.ball import Ball, Refusal
+from mlp_jax.interval.program import Equation, Program, with_releases
+
+Field = Any  # the module `ball` or the module `multiprecision`
+
+_COMPARISONS: dict[str, tuple[int, ...]] = {  # the orders (1: a > b) in which the answer is yes
+    "lt": (-1,), "le": (-1, 0), "gt": (1,), "ge": (1, 0), "eq": (0,), "ne": (1, -1),
+}  # fmt: skip
+
+
+def evaluate(program: Program, inputs: Sequence[Any], field: Field) -> list[Any]:
+    """Return enclosures of the outputs of a program for all points of its inputs.
+
+    Parameters
+    ----------
+    program
+        From `program.flatten` or `program.cut`.
+    inputs
+        Balls of the field, or numpy arrays, which are exact.
+    field
+        `ball` or `multiprecision`.
+
+    Raises
+    ------
+    Refusal
+        A primitive that is not supported, a comparison that the box does not decide, a function outside its domain,
+        an overflow, or arithmetic in a precision other than float64.
+
+    Examples
+    --------
+    >>> from mlp_jax.interval.program import flatten
+    >>> with jax.enable_x64(True):
+    ...     program = flatten(jax.make_jaxpr(lambda x: x * (1 - x))(1.0))
+    >>> result = evaluate(program, [Ball(np.array(0.5), np.array(0.1))], ball)[0]
+    >>> bool(abs(result.mid - 0.25) + 0.1 * 0.1 <= result.rad)
+    True
+    """
+    return _Run(field, program).run(inputs)
+
+
+class _Run:
+    """The values of one evaluation."""
+
+    def __init__(self, field: Field, program: Program) -> None:
+        self.field = field
+        self.program = program
+        self.values: dict[int, Any] = {}
+        # Identities are followed only where something compares for equality.
+        self.identities: dict[int, np.ndarray] | None = None
+        if any(equation.name in ("eq", "ne") for equation in program.equations):
+            self.identities = {}
+        self.counter = itertools.count()
+
+    def run(self, inputs: Sequence[Any]) -> list[Any]:
+        for number, value in self.program.constants.items():
+            self.values[number] = self.read(value)
+        for number, value in zip(self.program.inputs, inputs, strict=True):
+            self.values[number] = self.read(value)
+        for equation, released in with_releases(self.program):
+            operands = [self.values[number] for number in equation.inputs]
+            for number, value in zip(equation.outputs, self.apply(equation, operands), strict=True):
+                self.values[number] = value
+            for number in released:
+                del self.values[number]
+                if self.identities is not None:
+                    self.identities.pop(number, None)
+        return [self.values[number] for number in self.program.outputs]
+
+    def read(self, value: Any) -> Any:
+        """Return a constant or an input as a value: floats as exact balls, integers as they are."""
+        if is_real(value):
+            return value
+        value = np.asarray(value)
+        if value.dtype.kind in "biu":
+            return value
+        # bfloat16 and its kin are of kind V.
+        if value.dtype.kind in "fV" and value.dtype.itemsize <= 8:
+            return self.field.exact(value)
+        raise Refusal(f"constants: numbers of dtype {value.dtype} cannot be enclosed")
+
+    def apply(self, equation: Equation, operands: list[Any]) -> list[Any]:
+        name = equation.name
+        real = [x for x in operands if is_real(x)]
+        produces_real = any(aval.dtype.kind in "fcV" for aval in equation.avals)
+        functions = movement.moves(equation, operands)
+        if functions is not None:
+            return self.move(equation, operands, functions)
+        if not real and not produces_real:
+            return movement.bind(equation.primitive, equation.params, operands)
+        for aval in equation.avals:
+            if aval.dtype.kind in "fcV" and aval.dtype != np.float64:
+                raise Refusal(f"{name}: computes in {aval.dtype}, expected float64 throughout")
+        shortcut = self.zero(equation, operands)
+        if shortcut is not None:
+            return [shortcut]
+        if name in multiprecision.FUNCTIONS:
+            elementary = multiprecision.ball_elementary if self.field is ball else multiprecision.elementary
+            return [elementary(name, *(x if is_real(x) else self.whole(x) for x in operands))]
+        if name not in RULES:
+            raise Refusal(f"{name}: this primitive is not supported")
+        return [RULES[name](self, equation, *operands)]
+
+    def move(self, equation: Equation, operands: list[Any], functions: list[movement.Move]) -> list[Any]:
+        moved = [x for x in operands if is_real(x)]
+        if not moved:
+            return [function(*operands) for function in functions]
+        if all(self.field.is_zero(x) for x in moved):
+            return [ball.zeros(aval.shape) for aval in equation.avals]
+        if self.identities is not None:
+            names = [self.identity(n, x) for n, x in zip(equation.inputs, operands, strict=True) if is_real(x)]
+            for number, function in zip(equation.outputs, functions, strict=True):
+                self.identities[number] = function(*names)
+        return [self.field.move(function, *moved) for function in functions]
+
+    def zero(self, equation: Equation, operands: list[Any]) -> Any | None:
+        """Return the result where exact zeros make it free; all numbers are finite, so 0 · x = 0."""
+        name, shape = equation.name, equation.avals[0].shape
+        flags = [is_real(x) and self.field.is_zero(x) for x in operands]
+        if not any(flags):
+            return None
+        if name in ("mul", "dot_general") or (name in ("neg", "reduce_sum", "add", "add_any", "sub") and all(flags)):
+            # An infinite constant times 0 is left to the rule, which refuses it.
+            finite = all(not isinstance(x, Ball) or x.rad is not None or np.all(np.isfinite(x.mid)) for x in operands)
+            return ball.zeros(shape) if finite else None
+        if name in ("add", "add_any") or (name == "sub" and flags[1]):
+            other = operands[0] if flags[1] else operands[1]
+            return other if other.shape == shape else ball.move(lambda x: np.broadcast_to(x, shape), other)
+        return None
+
+    def identity(self, number: int, value: Any) -> np.ndarray:
+        """Return the identities of a value's numbers, new ones if it has none."""
+        assert self.identities is not None
+        if number not in self.identities:
+            size = int(np.prod(value.shape))
+            start = next(self.counter) << 40
+            self.identities[number] = np.arange(start, start + size).reshape(value.shape)
+        return self.identities[number]
+
+    def order(self, equation: Equation, a: Any, b: Any) -> np.ndarray:
+        order = self.field.compare(a, b)
+        if self.identities is None:
+            return order
+        same = self.identity(equation.inputs[0], a) == self.identity(equation.inputs[1], b)
+        return np.where(same, np.int8(0), order)
+
+    def whole(self, values: np.ndarray) -> Any:
+        """Return integers as exact balls."""
+        if values.dtype.kind != "b" and values.size and np.abs(values.astype(object)).max() > 2**53:
+            raise Refusal("convert_element_type: an integer above 2^53 is not a float64 number")
+        return self.field.exact(values.astype(np.float64))
+
+
+def is_real(value: Any) -> bool:
+    """Return whether a value stands for real numbers, not integers or truth values.
+
+    Examples
+    --------
+    >>> is_real(ball.exact([1.0])), is_real(np.array([1]))
+    (True, False)
+    """
+    return isinstance(value, Ball) or (isinstance(value, np.ndarray) and value.dtype == object)
+
+
+# --- Rules: (run, equation, *operands) -> value --------------------------------------------------------------------
+
+
+def _binary(name: str) -> Callable[..., Any]:
+    def rule(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
+        return getattr(run.field, name)(a, b)
+
+    return rule
+
+
+def _neg(run: _Run, equation: Equation, a: Any) -> Any:
+    return run.field.neg(a)
+
+
+def _square(run: _Run, equation: Equation, a: Any) -> Any:
+    return run.field.mul(a, a)
+
+
+def _integer_pow(run: _Run, equation: Equation, a: Any) -> Any:
+    exponent = equation.params["y"]
+    power = functools.reduce(run.field.mul, [a] * abs(exponent)) if exponent else run.field.exact(np.ones(a.shape))
+    return power if exponent >= 0 else run.field.div(run.field.exact(np.ones(a.shape)), power)
+
+
+def _reduce_sum(run: _Run, equation: Equation, a: Any) -> Any:
+    return run.field.total(a, tuple(int(axis) for axis in equation.params["axes"]))
+
+
+def _dot_general(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
+    (inner_a, inner_b), (batch_a, batch_b) = equation.params["dimension_numbers"]
+    outer_a = [d for d in range(len(a.shape)) if d not in (*inner_a, *batch_a)]
+    outer_b = [d for d in range(len(b.shape)) if d not in (*inner_b, *batch_b)]
+    batch = [a.shape[d] for d in batch_a]
+    inner = int(np.prod([a.shape[d] for d in inner_a]))
+
+    def rows(x: np.ndarray) -> np.ndarray:
+        return x.transpose(*batch_a, *outer_a, *inner_a).reshape(*batch, -1, inner)
+
+    def columns(x: np.ndarray) -> np.ndarray:
+        return x.transpose(*batch_b, *inner_b, *outer_b).reshape(*batch, inner, -1)
+
+    if 0 in (*a.shape, *b.shape):
+        return run.field.exact(np.zeros(equation.avals[0].shape))
+    product = run.field.matmul(run.field.move(rows, a), run.field.move(columns, b))
+    return run.field.move(lambda x: x.reshape(equation.avals[0].shape), product)
+
+
+def _compare(run: _Run, equation: Equation, a: Any, b: Any) -> np.ndarray:
+    order = run.order(equation, a, b)
+    undecided = int(np.sum(order == 2))
+    if undecided:
+        raise Refusal(
+            f"{equation.name}: the box does not decide {undecided} of {order.size} comparisons (a kink, a tie or a"
+            " branch lies inside)"
+        )
+    return np.isin(order, _COMPARISONS[equation.name])
+
+
+def _select_n(run: _Run, equation: Equation, which: np.ndarray, *cases: Any) -> Any:
+    choice = np.asarray(which).astype(np.int64)
+    if run.identities is not None:
+        names = [run.identity(n, x) for n, x in zip(equation.inputs[1:], cases, strict=True)]
+        shape = np.broadcast_shapes(choice.shape, *(n.shape for n in names))
+        run.identities[equation.outputs[0]] = np.choose(choice, [np.broadcast_to(n, shape) for n in names])
+    return run.field.select(choice, *cases)
+
+
+def _maximum(run: _Run, a: Any, b: Any, names: tuple[np.ndarray, np.ndarray] | None) -> tuple[Any, np.ndarray | None]:
+    """Return max(a, b) and its identities: those of the larger where that is sure, else a hull and none (−1)."""
+    order = run.field.compare(a, b)
+    if names is not None:
+        order = np.where((names[0] == names[1]) & (names[0] >= 0), np.int8(0), order)
+    choice = np.select([order >= 2, order < 0], [2, 1], 0)
+    cases = (a, b, run.field.hull_of_maximum(a, b)) if np.any(choice == 2) else (a, b)
+    if names is None:
+        return run.field.select(choice, *cases), None
+    return run.field.select(choice, *cases), np.choose(choice, [*np.broadcast_arrays(*names), np.int64(-1)])
+
+
+def _named(run: _Run, equation: Equation, identities: np.ndarray | None) -> None:
+    """Keep identities of a result; a number without one gets a new one."""
+    if run.identities is None or identities is None:
+        return
+    fresh = (next(run.counter) << 40) + np.arange(identities.size).reshape(identities.shape)
+    run.identities[equation.outputs[0]] = np.where(identities < 0, fresh, identities)
+
+
+def _max(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
+    names = None
+    if run.identities is not None:
+        names = run.identity(equation.inputs[0], a), run.identity(equation.inputs[1], b)
+    value, identities = _maximum(run, a, b, names)
+    _named(run, equation, identities)
+    return value
+
+
+def _reduce_max(run: _Run, equation: Equation, a: Any) -> Any:
+    axes = tuple(int(axis) for axis in equation.params["axes"])
+
+    def first(x: np.ndarray) -> np.ndarray:
+        return np.moveaxis(x, axes, range(len(axes))).reshape(-1, *equation.avals[0].shape)
+
+    def step(i: int) -> Callable[[np.ndarray], np.ndarray]:
+        return lambda x: x[i]
+
+    steps = run.field.move(first, a)
+    names = first(run.identity(equation.inputs[0], a)) if run.identities is not None else None
+    value, identities = run.field.move(step(0), steps), None if names is None else names[0]
+    for i in range(1, steps.shape[0]):
+        pair = None if identities is None or names is None else (identities, names[i])
+        value, identities = _maximum(run, value, run.field.move(step(i), steps), pair)
+    _named(run, equation, identities)
+    return value
+
+
+def _negated(rule: Callable[..., Any]) -> Callable[..., Any]:
+    """Return min from max; the identities of −x are not those of x, so equalities with a minimum stay undecided."""
+
+    def negated(run: _Run, equation: Equation, *operands: Any) -> Any:
+        plain = _Run(run.field, run.program._replace(equations=()))
+        return run.field.neg(rule(plain, equation, *(run.field.neg(x) for x in operands)))
+
+    return negated
+
+
+def _clamp(run: _Run, equation: Equation, low: Any, a: Any, high: Any) -> Any:
+    plain = _Run(run.field, run.program._replace(equations=()))
+    return RULES["min"](plain, equation, _maximum(run, a, low, None)[0], high)
+
+
+def _abs(run: _Run, equation: Equation, a: Any) -> Any:
+    return _maximum(run, a, run.field.neg(a), None)[0]
+
+
+def _sign(run: _Run, equation: Equation, a: Any) -> Any:
+    order = run.field.compare(a, run.field.exact(np.zeros(a.shape)))
+    if np.any(order == 2):
+        raise Refusal(f"sign: the box does not decide {int(np.sum(order == 2))} of {order.size} signs (a kink inside)")
+    return run.field.exact(order)
+
+
+def _is_finite(run: _Run, equation: Equation, a: Any) -> np.ndarray:
+    if isinstance(a, Ball):
+        return np.isfinite(a.mid)
+    return np.array([x.is_finite() for x in a.ravel()], dtype=bool).reshape(a.shape)
+
+
+def _convert(run: _Run, equation: Equation, a: Any) -> Any:
+    target = equation.avals[0].dtype
+    if is_real(a) and target == np.float64:
+        return a
+    if not is_real(a) and target == np.float64:
+        return run.whole(a)
+    raise Refusal(f"convert_element_type: a conversion to {target} rounds or cuts, expected float64 throughout")
+
+
+def _iota(run: _Run, equation: Equation) -> Any:
+    shape, axis = equation.avals[0].shape, equation.params["dimension"]
+    return run.field.exact(np.moveaxis(np.broadcast_to(np.arange(shape[axis]), (*shape[:axis], *shape[axis + 1 :],
+                                                                               shape[axis])), -1, axis))  # fmt: skip
+
+
+def _scatter_add(run: _Run, equation: Equation, a: Any, indices: np.ndarray, updates: Any) -> Any:
+    if is_real(indices):
+        raise Refusal("scatter-add: indices that are not integers")
+    positions = movement.scatter_positions(equation, a.shape, indices, updates)
+    return run.field.scatter_add(a, positions, updates)
+
+
+RULES: dict[str, Callable[..., Any]] = {
+    **{name: _binary(name) for name in ("add", "sub", "mul", "div")},
+    "add_any": _binary("add"),
+    **{name: _compare for name in _COMPARISONS},
+    "abs": _abs,
+    "clamp": _clamp,
+    "convert_element_type": _convert,
+    "dot_general": _dot_general,
+    "integer_pow": _integer_pow,
+    "iota": _iota,
+    "is_finite": _is_finite,
+    "max": _max,
+    "min": _negated(_max),
+    "neg": _neg,
+    "reduce_max": _reduce_max,
+    "reduce_min": _negated(_reduce_max),
+    "reduce_sum": _reduce_sum,
+    "scatter-add": _scatter_add,
+    "select_n": _select_n,
+    "sign": _sign,
+    "square": _square,
+}

@@ -1,0 +1,168 @@
+"""Boxes around a point that hold exactly one critical point: a tiny one, and a wide one (see `theorems`)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp_jax.interval import ball, enclosures, spectra, symmetry
+from mlp_jax.interval.ball import Array, Ball, Refusal
+from mlp_jax.interval.spectra import Contraction, Spectrum
+
+_TRIES = 3
+# What |I − A·H(B)| 1 should be on the wide box: below 1, with room for what the estimate left out.
+_AIM = 0.4
+
+
+class Problem(NamedTuple):
+    """fun as programs, its data, its symmetries and the bits of its gradient."""
+
+    traced: enclosures.Traced
+    data: list[Array]
+    tangents: symmetry.Tangents | None
+    bits: int
+
+    def gradient(self, point: Array) -> Ball:
+        """Return the gradient at a point."""
+        return enclosures.gradient(self.traced, point, self.data, self.bits)
+
+    def hessian(self, box: Ball) -> Ball:
+        """Return the Hessian on a box."""
+        return enclosures.hessian(self.traced, box, self.data)
+
+
+class Center(NamedTuple):
+    """The point that boxes are about, and the gradient there."""
+
+    point: Array
+    gradient: Ball
+
+    def cube(self, radius: float) -> Ball:
+        """Return the cube of a radius about the point."""
+        return Ball(self.point, np.full(self.point.shape, radius))
+
+
+class Existence(NamedTuple):
+    """What the tiny box proves.
+
+    plain, augmented
+        The Hessian of fun on the box, and that of the function that holds to the slice (the same without symmetries).
+    spectrum
+        Of the augmented Hessian, which is nonsingular.
+    inverse
+        A, an approximate inverse of the augmented Hessian.
+    step
+        Upper bounds on |A g|.
+    radii
+        Of the box, by coordinate.
+    """
+
+    center: Center
+    plain: Ball
+    augmented: Ball
+    spectrum: Spectrum
+    inverse: Array
+    step: Array
+    radii: Array
+    slice_: symmetry.Slice | None
+
+
+def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
+    """Prove that a tiny box holds exactly one critical point, or raise Refusal.
+
+    The Hessian is enclosed on a cube of about `side`; the box in it is 2 |A g| and a hundredth of its largest side.
+    """
+    point = center.point
+    floor = 2.0**-60 * max(1.0, float(np.max(np.abs(point))))
+    side = max(side, 4 * floor)
+    for _ in range(_TRIES):
+        cube = center.cube(side)
+        plain = problem.hessian(cube)
+        slice_ = None if problem.tangents is None else symmetry.slice_at(problem.tangents, point, plain.mid)
+        augmented = plain if slice_ is None else slice_.augment(plain)
+        spectrum = spectra.spectrum(augmented)
+        require_decided(spectrum)
+        inverse = (spectrum.vectors / spectrum.values) @ spectrum.vectors.T
+        step = spectra.upper(spectra.newton_step(inverse, center.gradient))
+        radii = 2 * step + 0.01 * float(np.max(step)) + floor
+        if float(np.max(radii)) <= side:
+            break
+        side = 4 * float(np.max(step)) + 4 * floor
+    else:
+        raise Refusal(f"Newton's step, {np.max(step):.3g}, leaves every box that was tried")
+    moved = step + Contraction(inverse, augmented)(radii)
+    if not np.all(moved * (1 + 4 * ball.UNIT) < radii):
+        raise Refusal(f"Krawczyk's test maps the box to {np.max(moved / radii):.3g} times itself, and not into itself")
+    if slice_ is not None:
+        slice_.require_transversal(cube)
+    return Existence(center, plain, augmented, spectrum, inverse, step, radii, slice_)
+
+
+def require_decided(spectrum: Spectrum) -> None:
+    """Raise Refusal unless the sign of every eigenvalue is sure."""
+    undecided = len(spectrum.values) - spectrum.negative - spectrum.positive
+    if undecided:
+        near = spectrum.values[np.argmin(np.abs(spectrum.values))]
+        raise Refusal(
+            f"{undecided} of {len(spectrum.values)} eigenvalues are 0 within the bounds (the nearest {near:.3g} ±"
+            f" {spectrum.error:.3g}): degenerate, or too close to it for float64"
+        )
+
+
+def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> float:
+    """Return the radius of a cube that holds no second critical point; raise Refusal if `wanted` is not such a radius.
+
+    What the tiny box proves is returned where no wider cube is found.
+    """
+    tiny = float(np.max(found.radii))
+    if wanted is not None:
+        if wanted > tiny:
+            ratio = _mapped(problem, found, wanted)
+            if not ratio < 1:
+                raise Refusal(f"Krawczyk's test maps the cube of radius {wanted:.3g} to {ratio:.3g} times itself")
+        return max(wanted, tiny)
+    radius = _estimate(problem, found)
+    for _ in range(2):
+        if not radius > 2 * tiny:
+            break
+        try:
+            ratio = _mapped(problem, found, radius)
+        except Refusal:
+            radius /= 16
+            continue
+        if ratio < 1:
+            return radius
+        radius *= _AIM / ratio
+    return tiny
+
+
+def _mapped(problem: Problem, found: Existence, radius: float) -> float:
+    """Return how much of itself Krawczyk's operator maps a cube to: below 1, the cube holds exactly one point."""
+    cube = found.center.cube(radius)
+    if found.slice_ is not None:
+        found.slice_.require_transversal(cube)
+    matrix = problem.hessian(cube)
+    matrix = matrix if found.slice_ is None else found.slice_.augment(matrix)
+    moved = found.step + Contraction(found.inverse, matrix)(np.full(found.step.shape, radius))
+    return float(np.max(moved)) / radius * (1 + 8 * ball.UNIT)
+
+
+def _estimate(problem: Problem, found: Existence) -> float:
+    """Return a radius at which Krawczyk's test should pass, from a few rows of the Hessian on cubes."""
+    size = found.step.size
+    rows = np.random.default_rng(0).permutation(size)[: 2 * problem.traced.block]
+    radius = 1e-4 * max(1.0, float(np.max(np.abs(found.center.point))))
+    for _ in range(6):
+        try:
+            part = enclosures.hessian_rows(problem.traced, found.center.cube(radius), problem.data, rows)
+        except Refusal:
+            radius /= 64
+            continue
+        sums = np.full(size, part.radius.sum(axis=1).mean())
+        sums[rows] = part.radius.sum(axis=1)
+        ratio = float(np.max(np.abs(found.inverse) @ sums))
+        if 0.25 * _AIM < ratio < 1.2 * _AIM:
+            return radius
+        radius *= float(np.clip(_AIM / max(ratio, 1e-300), 1 / 256, 256))
+    return radius

@@ -1,0 +1,158 @@
+"""Primitives that only move numbers about: as functions of arrays of anything, midpoints, radii, arbs or identities.
+
+The simple ones are numpy views. The others are applied by JAX itself to an array of positions, which says where each
+number of the result comes from: JAX's own meaning of a gather, whatever its many parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from jax.lax import GatherDimensionNumbers, GatherScatterMode
+
+from mlp_jax.interval.ball import Refusal
+from mlp_jax.interval.program import Equation
+
+Move = Callable[..., np.ndarray]
+
+
+def moves(equation: Equation, inputs: list[Any]) -> list[Move] | None:
+    """Return one function of the operands for each output, or None if the primitive does more than move numbers.
+
+    `inputs` are the operands: integer arrays as they are, and anything with a shape for the others.
+
+    Examples
+    --------
+    >>> from mlp_jax.interval.program import flatten
+    >>> program = flatten(jax.make_jaxpr(lambda x: x.T)(np.ones((2, 3), np.float32)))
+    >>> moves(program.equations[0], [np.ones((2, 3))])[0](np.ones((2, 3))).shape
+    (3, 2)
+    """
+    name, params, shape = equation.name, equation.params, equation.avals[0].shape
+    if name in ("copy", "copy_p", "stop_gradient"):
+        return [lambda x: x]
+    if name in ("squeeze", "expand_dims") or (name == "reshape" and params["dimensions"] is None):
+        return [lambda x: x.reshape(shape)]
+    if name == "transpose":
+        return [lambda x: np.transpose(x, params["permutation"])]
+    if name == "broadcast_in_dim":
+        return [_broadcast(inputs[0].shape, shape, params["broadcast_dimensions"])]
+    if name == "concatenate":
+        return [lambda *parts: np.concatenate(parts, axis=params["dimension"])]
+    if name == "stack":
+        return [lambda *parts: np.stack(parts, axis=params["axis"])]
+    if name == "unstack":
+        return _unstack(params["axis"], len(equation.avals))
+    if name == "tile":
+        return [lambda x: np.tile(x, params["reps"])]
+    if name == "split":
+        return _split(params["axis"], params["sizes"])
+    if name == "slice":
+        strides = params["strides"] or (1,) * len(shape)
+        window = tuple(map(slice, params["start_indices"], params["limit_indices"], strides))
+        return [lambda x: x[window]]
+    if name == "rev":
+        return [lambda x: np.flip(x, params["dimensions"])]
+    if name == "take_step":
+        return [lambda x: x[params["step"]]]
+    if name == "stack_steps":
+        return [lambda *steps: np.stack(steps)]
+    if name in ("gather", "dynamic_slice", "dynamic_update_slice", "pad"):
+        return [_by_position(equation, inputs)]
+    return None
+
+
+def _broadcast(before: tuple[int, ...], after: tuple[int, ...], dimensions: tuple[int, ...]) -> Move:
+    padded = [1] * len(after)
+    for size, dimension in zip(before, dimensions, strict=True):
+        padded[int(dimension)] = size
+    return lambda x: np.broadcast_to(x.reshape(padded), after)
+
+
+def _split(axis: int, sizes: tuple[int, ...]) -> list[Move]:
+    ends = np.cumsum(sizes).tolist()
+
+    def part(first: int, last: int) -> Move:
+        window = (slice(None),) * axis + (slice(first, last),)
+        return lambda x: x[window]
+
+    return [part(last - size, last) for size, last in zip(sizes, ends, strict=True)]
+
+
+def _unstack(axis: int, count: int) -> list[Move]:
+    def part(number: int) -> Move:
+        window = (slice(None),) * axis + (number,)
+        return lambda x: x[window]
+
+    return [part(number) for number in range(count)]
+
+
+def _by_position(equation: Equation, inputs: list[Any]) -> Move:
+    """Move numbers as JAX moves the numbers of their positions in all operands laid end to end."""
+    name, params = equation.name, dict(equation.params)
+    count = 2 if name in ("dynamic_update_slice", "pad") else 1
+    sizes = [int(np.prod(x.shape)) for x in inputs[:count]]
+    starts = np.cumsum([0, *sizes]).tolist()
+    places = [
+        np.arange(start, start + size).reshape(x.shape)
+        for start, size, x in zip(starts, sizes, inputs[:count], strict=False)
+    ]
+    if name == "gather":
+        params = _checked(params)
+    where = bind(equation.primitive, params, [*places, *inputs[count:]])[0]
+    if where.size and where.min() < 0:
+        raise Refusal(f"{name}: an index is out of bounds")
+    return lambda *operands: np.concatenate([x.ravel() for x in operands[:count]])[where]
+
+
+def _checked(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters of a gather that puts −1 wherever an index is out of bounds, unless it clips."""
+    if params["mode"] == GatherScatterMode.CLIP:
+        return params
+    return {**params, "mode": GatherScatterMode.FILL_OR_DROP, "fill_value": -1}
+
+
+def scatter_positions(equation: Equation, shape: tuple[int, ...], indices: np.ndarray, updates: Any) -> np.ndarray:
+    """Return the flat position in the operand at which each update of a scatter lands; −1 for those dropped.
+
+    A gather with the same dimension numbers reads what the scatter would write.
+    """
+    params, numbers = equation.params, equation.params["dimension_numbers"]
+    window = iter(numbers.update_window_dims)
+    alone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
+    sizes = tuple(1 if d in alone else updates.shape[next(window)] for d in range(len(shape)))
+    gathered = GatherDimensionNumbers(
+        offset_dims=numbers.update_window_dims,
+        collapsed_slice_dims=numbers.inserted_window_dims,
+        start_index_map=numbers.scatter_dims_to_operand_dims,
+        operand_batching_dims=numbers.operand_batching_dims,
+        start_indices_batching_dims=numbers.scatter_indices_batching_dims,
+    )
+    clip = params["mode"] == GatherScatterMode.CLIP
+    with jax.enable_x64(True):
+        return np.asarray(
+            jax.lax.gather(
+                np.arange(int(np.prod(shape))).reshape(shape),
+                indices,
+                gathered,
+                sizes,
+                mode=GatherScatterMode.CLIP if clip else GatherScatterMode.FILL_OR_DROP,
+                fill_value=-1,
+            )
+        )
+
+
+def bind(primitive: Any, params: dict[str, Any], operands: list[np.ndarray]) -> list[np.ndarray]:
+    """Apply a primitive to integer arrays, on which JAX is exact.
+
+    Examples
+    --------
+    >>> bind(jax.lax.add_p, {}, [np.array([1]), np.array([2])])[0].tolist()
+    [3]
+    """
+    with jax.enable_x64(True):
+        results = primitive.bind(*operands, **params)
+    return [np.asarray(r) for r in (results if primitive.multiple_results else [results])]

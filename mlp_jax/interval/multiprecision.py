@@ -1,0 +1,328 @@
+"""The functions of `ball` on object arrays of arb, at the precision of `flint.ctx.prec`; and elementary functions.
+
+arb is the ball arithmetic of FLINT (Johansson 2017, "Arb: efficient arbitrary-precision midpoint-radius interval
+arithmetic"): every result encloses the exact one. Host-level; needs python-flint (the extra `proofs`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from mlp_jax.interval import ball
+from mlp_jax.interval.ball import Array, Ball, Refusal
+
+try:
+    import flint
+except ImportError as error:  # pragma: no cover - which extra to install
+    raise ImportError("mlp_jax.interval needs python-flint: install mlp_jax[proofs].") from error
+
+# Beyond float64, so that rounding back to float64 is what a result loses.
+_ELEMENTARY_BITS = 80
+
+FUNCTIONS: dict[str, Callable[..., Any]] = {
+    **{
+        name: getattr(flint.arb, name)
+        for name in ("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "digamma", "erf", "erfc", "exp",
+                     "expm1", "lgamma", "log", "log1p", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh")
+    },
+    "logistic": lambda x: 1 / (1 + (-x).exp()),
+    "pow": lambda x, y: x**y,
+}  # fmt: skip
+
+
+def elementary(name: str, *arguments: Array) -> Array:
+    """Return a function of arrays of arb, elementwise.
+
+    Raises
+    ------
+    Refusal
+        A ball is not inside the domain of the function.
+
+    Examples
+    --------
+    >>> float(elementary("exp", exact([0.0]))[0])
+    1.0
+    """
+    function = FUNCTIONS[name]
+    result = _array(np.broadcast_shapes(*(a.shape for a in arguments)))
+    flat = zip(*(np.broadcast_to(a, result.shape).ravel().tolist() for a in arguments), strict=True)
+    result.ravel()[:] = [_finite(function(*values), name) for values in flat]
+    return result
+
+
+def ball_elementary(name: str, *arguments: Ball) -> Ball:
+    """Return a function of float64 balls, elementwise, through arb.
+
+    The value is rounded to float64, and the radius is the distance from there to the far end of arb's ball.
+
+    Raises
+    ------
+    Refusal
+        A ball is not inside the domain of the function, or the result overflows.
+
+    Examples
+    --------
+    >>> value = ball_elementary("tanh", ball.exact([0.5]))
+    >>> bool(0 < value.rad[0] < 1e-16), bool(value.mid[0] == np.tanh(0.5))
+    (True, True)
+    """
+    function = FUNCTIONS[name]
+    shape = np.broadcast_shapes(*(a.shape for a in arguments))
+    columns = [_arbs(a, shape) for a in arguments]
+    mids, rads = [], []
+    with flint.ctx.workprec(_ELEMENTARY_BITS):
+        for values in zip(*columns, strict=True):
+            result = _finite(function(*values), name)
+            mid = float(result)
+            if not abs(mid) < np.inf:
+                raise Refusal(f"{name}: a value overflows float64")
+            mids.append(mid)
+            rads.append(float((result - mid).abs_upper()))
+    # float() rounds to nearest, a relative error that growing the radius outward covers.
+    return ball.outward(np.array(mids).reshape(shape), np.array(rads).reshape(shape), what=name)
+
+
+def _arbs(a: Ball, shape: tuple[int, ...]) -> list[Any]:
+    mids = np.broadcast_to(a.mid, shape).ravel().tolist()
+    if a.rad is None:
+        return [flint.arb(m) for m in mids]
+    rads = np.broadcast_to(a.rad, shape).ravel().tolist()
+    return [flint.arb(m, r) for m, r in zip(mids, rads, strict=True)]
+
+
+def _finite(value: Any, what: str) -> Any:
+    if not value.is_finite():
+        raise Refusal(f"{what}: the box holds points where it is undefined or infinite")
+    return value
+
+
+def _array(shape: tuple[int, ...]) -> Array:
+    return np.empty(shape, dtype=object)
+
+
+# --- The functions of `ball` ---------------------------------------------------------------------------------------
+
+
+def exact(values: Any) -> Array:
+    """Return float64 numbers as exact arbs.
+
+    Examples
+    --------
+    >>> exact([0.5]).shape
+    (1,)
+    """
+    values = np.asarray(values, dtype=np.float64)
+    result = _array(values.shape)
+    result.ravel()[:] = [flint.arb(v) for v in values.ravel().tolist()]
+    return result
+
+
+def from_ball(a: Ball) -> Array:
+    """Return float64 balls as arbs.
+
+    Examples
+    --------
+    >>> from_ball(ball.exact([0.5])).shape
+    (1,)
+    """
+    result = _array(a.shape)
+    result.ravel()[:] = _arbs(a, a.shape)
+    return result
+
+
+def to_ball(values: Array) -> Ball:
+    """Return float64 balls that contain the arbs.
+
+    Examples
+    --------
+    >>> bool(to_ball(exact([1.0]) / 3).rad[0] < 1e-16)
+    True
+    """
+    mids, rads = [], []
+    for value in np.asarray(values, dtype=object).ravel().tolist():
+        mids.append(float(_finite(value, "result")))
+        rads.append(float((value - mids[-1]).abs_upper()))
+    shape = np.shape(values)
+    return ball.outward(np.array(mids).reshape(shape), np.array(rads).reshape(shape), what="rounding to float64")
+
+
+def is_zero(a: Array) -> bool:
+    """Return False: zeros are not followed here.
+
+    Examples
+    --------
+    >>> is_zero(exact([0.0]))
+    False
+    """
+    return False
+
+
+def add(a: Array, b: Array) -> Array:
+    """Return a + b.
+
+    Examples
+    --------
+    >>> float(add(exact([1.0]), exact([2.0]))[0])
+    3.0
+    """
+    return np.asarray(a + b, dtype=object)
+
+
+def sub(a: Array, b: Array) -> Array:
+    """Return a − b.
+
+    Examples
+    --------
+    >>> float(sub(exact([1.0]), exact([2.0]))[0])
+    -1.0
+    """
+    return np.asarray(a - b, dtype=object)
+
+
+def neg(a: Array) -> Array:
+    """Return −a.
+
+    Examples
+    --------
+    >>> float(neg(exact([1.0]))[0])
+    -1.0
+    """
+    return np.asarray(-a, dtype=object)
+
+
+def mul(a: Array, b: Array) -> Array:
+    """Return a · b.
+
+    Examples
+    --------
+    >>> float(mul(exact([3.0]), exact([2.0]))[0])
+    6.0
+    """
+    return np.asarray(a * b, dtype=object)
+
+
+def div(a: Array, b: Array) -> Array:
+    """Return a / b, where no b is 0.
+
+    Examples
+    --------
+    >>> float(div(exact([3.0]), exact([2.0]))[0])
+    1.5
+    """
+    result = np.asarray(a / b, dtype=object)
+    for value in result.ravel().tolist():
+        _finite(value, "division")
+    return result
+
+
+def matmul(a: Array, b: Array) -> Array:
+    """Return the matrix products a (…, m, k) @ b (…, k, n), by FLINT.
+
+    Examples
+    --------
+    >>> matmul(exact([[3.0]]), exact([[2.0]])).shape
+    (1, 1)
+    """
+    rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
+    stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+    result = _array((*stack, rows, columns))
+    if result.size == 0 or inner == 0:
+        result.ravel()[:] = [flint.arb(0)] * result.size
+        return result
+    a, b = np.broadcast_to(a, (*stack, rows, inner)), np.broadcast_to(b, (*stack, inner, columns))
+    for at in np.ndindex(stack):
+        left = flint.arb_mat(rows, inner, a[at].ravel().tolist())
+        right = flint.arb_mat(inner, columns, b[at].ravel().tolist())
+        result[at].ravel()[:] = (left * right).entries()
+    return result
+
+
+def total(a: Array, axes: tuple[int, ...]) -> Array:
+    """Return the sum over some axes.
+
+    Examples
+    --------
+    >>> float(total(exact([1.0, 2.0]), (0,))[()])
+    3.0
+    """
+    return np.asarray(np.sum(a, axis=axes, initial=flint.arb(0)), dtype=object)
+
+
+def move(function: Callable[..., Array], *values: Array) -> Array:
+    """Apply a function that only moves numbers about.
+
+    Examples
+    --------
+    >>> move(np.transpose, exact(np.ones((2, 3)))).shape
+    (3, 2)
+    """
+    return function(*values)
+
+
+def scatter_add(a: Array, positions: Array, updates: Array) -> Array:
+    """Return a with updates added at flat positions; negative positions are dropped.
+
+    Examples
+    --------
+    >>> float(scatter_add(exact(np.zeros(2)), np.array([1, 1]), exact([1.0, 2.0]))[1])
+    3.0
+    """
+    result = a.ravel().copy()
+    for position, value in zip(positions.ravel().tolist(), updates.ravel().tolist(), strict=True):
+        if position >= 0:
+            result[position] = result[position] + value
+    return result.reshape(a.shape)
+
+
+def compare(a: Array, b: Array) -> Array:
+    """Return 1 where a > b surely, −1 where a < b surely, 0 where both are exact and equal, 2 where undecided.
+
+    Examples
+    --------
+    >>> compare(exact([1.0, 2.0]), exact([2.0, 2.0])).tolist()
+    [-1, 0]
+    """
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    pairs = zip(np.broadcast_to(a, shape).ravel().tolist(), np.broadcast_to(b, shape).ravel().tolist(), strict=True)
+    return np.array([_order(x, y) for x, y in pairs], dtype=np.int8).reshape(shape)
+
+
+def _order(x: Any, y: Any) -> int:
+    if x > y:
+        return 1
+    if x < y:
+        return -1
+    return 0 if x == y else 2
+
+
+def select(choice: Array, *cases: Array) -> Array:
+    """Return cases[choice], elementwise.
+
+    Examples
+    --------
+    >>> float(select(np.array([1]), exact([1.0]), exact([3.0]))[0])
+    3.0
+    """
+    shape = np.broadcast_shapes(choice.shape, *(c.shape for c in cases))
+    result = np.broadcast_to(cases[0], shape).copy()
+    for number, case in enumerate(cases):
+        result = np.where(np.broadcast_to(choice, shape) == number, np.broadcast_to(case, shape), result)
+    return result
+
+
+def hull_of_maximum(a: Array, b: Array) -> Array:
+    """Return arbs that contain the larger of a and b, as values.
+
+    Examples
+    --------
+    >>> float(hull_of_maximum(exact([1.0]), exact([3.0]))[0])
+    3.0
+    """
+    shape = np.broadcast_shapes(a.shape, b.shape)
+    result = _array(shape)
+    pairs = zip(np.broadcast_to(a, shape).ravel().tolist(), np.broadcast_to(b, shape).ravel().tolist(), strict=True)
+    result.ravel()[:] = [x.max(y) for x, y in pairs]
+    return result

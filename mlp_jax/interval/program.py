@@ -1,0 +1,205 @@
+"""A traced function as a flat list of equations: calls inlined, loops unrolled, dead code removed, cut at its inputs.
+
+Dead code goes first, because differentiating a gradient leaves comparisons that nothing uses and that no box decides.
+The list is cut into what depends on chosen inputs and what does not, so that the second part is evaluated once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.extend import core
+
+from mlp_jax.interval.ball import Refusal
+
+_CALLS = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+    "custom_jvp_call": "call_jaxpr",
+    "custom_vjp_call": "call_jaxpr",
+    "custom_vjp_call_jaxpr": "fun_jaxpr",
+}
+_MOST_EQUATIONS = 200_000
+
+
+class Equation(NamedTuple):
+    """One primitive applied to variables, which are numbered.
+
+    avals
+        What JAX says of the outputs: shape and dtype.
+    """
+
+    name: str
+    primitive: Any
+    params: dict[str, Any]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    avals: tuple[Any, ...]
+
+
+class Program(NamedTuple):
+    """Equations in order, with the numbers of the inputs and outputs and the values of the constants."""
+
+    equations: tuple[Equation, ...]
+    inputs: tuple[int, ...]
+    outputs: tuple[int, ...]
+    constants: dict[int, np.ndarray]
+
+
+def flatten(closed: Any) -> Program:
+    """Return a closed jaxpr as a program without dead code.
+
+    Raises
+    ------
+    Refusal
+        The loops unroll to too many equations, or a loop has no fixed length.
+
+    Examples
+    --------
+    >>> program = flatten(jax.make_jaxpr(jax.jit(lambda x: 2 * x + 0 * jnp.sin(x)))(1.0))
+    >>> [equation.name for equation in program.equations]
+    ['mul', 'sin', 'mul', 'add']
+    """
+    builder = _Builder()
+    inputs = tuple(builder.new() for _ in closed.jaxpr.invars)
+    outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
+    return _without_dead_code(Program(tuple(builder.equations), inputs, tuple(outputs), builder.constants))
+
+
+class _Builder:
+    """Collects equations under new numbers."""
+
+    def __init__(self) -> None:
+        self.equations: list[Equation] = []
+        self.constants: dict[int, np.ndarray] = {}
+        self.count = 0
+
+    def new(self) -> int:
+        self.count += 1
+        return self.count
+
+    def constant(self, value: Any) -> int:
+        number = self.new()
+        if jax.dtypes.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.prng_key):
+            raise Refusal("constants: random keys cannot be enclosed; draw the numbers first and pass them in args")
+        self.constants[number] = np.asarray(value)
+        return number
+
+    def inline(self, jaxpr: Any, consts: Iterable[Any], inputs: Sequence[int]) -> list[int]:
+        env = dict(zip(jaxpr.invars, inputs, strict=True))
+        env.update({v: self.constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)})
+
+        def read(v: Any) -> int:
+            return self.constant(v.val) if isinstance(v, core.Literal) else env[v]
+
+        for eqn in jaxpr.eqns:
+            outputs = self._apply(eqn, [read(v) for v in eqn.invars])
+            env.update(zip(eqn.outvars, outputs, strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def _apply(self, eqn: Any, inputs: list[int]) -> list[int]:
+        name = eqn.primitive.name
+        if name in _CALLS:
+            inner = eqn.params[_CALLS[name]]
+            closed = hasattr(inner, "consts")
+            return self.inline(inner.jaxpr if closed else inner, inner.consts if closed else (), inputs)
+        if name == "scan":
+            return self._unroll(eqn, inputs)
+        return self._append(name, eqn.primitive, eqn.params, inputs, [v.aval for v in eqn.outvars])
+
+    def _append(self, name: str, primitive: Any, params: dict, inputs: list[int], avals: list[Any]) -> list[int]:
+        if len(self.equations) >= _MOST_EQUATIONS:
+            raise Refusal(f"the loops unroll to more than {_MOST_EQUATIONS} operations")
+        outputs = [self.new() for _ in avals]
+        self.equations.append(Equation(name, primitive, params, tuple(inputs), tuple(outputs), tuple(avals)))
+        return outputs
+
+    def _unroll(self, eqn: Any, inputs: list[int]) -> list[int]:
+        p = eqn.params
+        num_consts, num_carry, length = p["num_consts"], p["num_carry"], p["length"]
+        consts, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
+        stacked = inputs[num_consts + num_carry :]
+        inner = p["jaxpr"]
+        slices = [v.aval for v in inner.jaxpr.invars[num_consts + num_carry :]]
+        results: list[list[int]] = [[] for _ in eqn.outvars[num_carry:]]
+        for step in reversed(range(length)) if p["reverse"] else range(length):
+            here = [
+                self._append("take_step", None, {"step": step}, [number], [aval])[0]
+                for number, aval in zip(stacked, slices, strict=True)
+            ]
+            outputs = self.inline(inner.jaxpr, inner.consts, [*consts, *carry, *here])
+            carry = outputs[:num_carry]
+            for result, number in zip(results, outputs[num_carry:], strict=True):
+                result.append(number)
+        avals = [v.aval for v in eqn.outvars[num_carry:]]
+        if not length and avals:
+            raise Refusal("scan: a loop of no steps that returns arrays is not supported")
+        stacks = [
+            self._append("stack_steps", None, {}, result[::-1] if p["reverse"] else result, [aval])[0]
+            for result, aval in zip(results, avals, strict=True)
+        ]
+        return [*carry, *stacks]
+
+
+def _without_dead_code(program: Program) -> Program:
+    live, kept = set(program.outputs), []
+    for equation in reversed(program.equations):
+        if live.intersection(equation.outputs):
+            kept.append(equation)
+            live.update(equation.inputs)
+    constants = {number: value for number, value in program.constants.items() if number in live}
+    return program._replace(equations=tuple(reversed(kept)), constants=constants)
+
+
+def cut(program: Program, varying: Iterable[int]) -> tuple[Program, Program]:
+    """Return the part that does not depend on the varying inputs, and the rest, which starts from its results.
+
+    The outputs of the first part are the first inputs of the second, followed by the varying inputs.
+
+    Examples
+    --------
+    >>> program = flatten(jax.make_jaxpr(lambda x, t: t * jnp.sin(x))(1.0, 1.0))
+    >>> fixed, rest = cut(program, program.inputs[1:])
+    >>> [e.name for e in fixed.equations], [e.name for e in rest.equations]
+    (['sin'], ['mul'])
+    """
+    varying = tuple(varying)
+    reached, first, second = set(varying), [], []
+    for equation in program.equations:
+        if reached.intersection(equation.inputs):
+            reached.update(equation.outputs)
+            second.append(equation)
+        else:
+            first.append(equation)
+    needed = {number for equation in second for number in equation.inputs} | set(program.outputs)
+    links = tuple(sorted(needed - reached))
+    inputs = tuple(number for number in program.inputs if number not in varying)
+    return (
+        Program(tuple(first), inputs, links, program.constants),
+        Program(tuple(second), links + varying, program.outputs, {}),
+    )
+
+
+def with_releases(program: Program) -> list[tuple[Equation, list[int]]]:
+    """Return each equation with the numbers that nothing after it uses.
+
+    Examples
+    --------
+    >>> program = flatten(jax.make_jaxpr(lambda x: jnp.sin(jnp.cos(x)))(1.0))
+    >>> [len(released) for _, released in with_releases(program)]
+    [1, 1]
+    """
+    seen, pairs = set(program.outputs), []
+    for equation in reversed(program.equations):
+        last = {number for number in (*equation.inputs, *equation.outputs) if number not in seen}
+        seen |= last
+        pairs.append((equation, sorted(last)))
+    return pairs[::-1]

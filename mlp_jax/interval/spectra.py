@@ -1,0 +1,161 @@
+"""Verified linear algebra: eigenvalues of a symmetric matrix of balls, and how far A·H is from the identity."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from mlp_jax.interval import ball
+from mlp_jax.interval.ball import UNIT, Ball, Refusal
+
+# Scalars are computed in a handful of operations, each to nearest: growing them this much bounds them.
+_UP = 1 + 2.0**-40
+
+
+class Spectrum(NamedTuple):
+    """Approximate eigenvalues in ascending order, how wrong each may be, and approximate eigenvectors (columns).
+
+    For every symmetric matrix in the matrix of balls, the k-th eigenvalue is within `error` of `values[k]`.
+    """
+
+    values: np.ndarray
+    error: float
+    vectors: np.ndarray
+
+    @property
+    def negative(self) -> int:
+        """Number of eigenvalues that are surely negative."""
+        return int(np.sum(self.values < -self.error))
+
+    @property
+    def positive(self) -> int:
+        """Number of eigenvalues that are surely positive."""
+        return int(np.sum(self.values > self.error))
+
+    def enclosure(self, number: int) -> tuple[float, float]:
+        """Return an interval that contains the eigenvalue of this number."""
+        value = float(self.values[number])
+        error = self.error * _UP + abs(value) * 4 * UNIT
+        return value - error, value + error
+
+
+def spectrum(matrix: Ball) -> Spectrum:
+    """Enclose all eigenvalues of the symmetric matrices in a matrix of balls.
+
+    With Q and Λ from a floating-point eigendecomposition of the midpoint M, QᵀQ = I + F and MQ − QΛ = R,
+    QᵀMQ − Λ = FΛ + QᵀR is symmetric, so that Weyl's inequality bounds the difference of the eigenvalues of QᵀMQ and
+    Λ by ‖F‖ max|Λ| + (1 + ‖F‖)^½ ‖R‖; those of M are the ones of QᵀMQ within factors 1 ± ‖F‖ (Ostrowski 1959). The
+    radii add their norm. Nothing is assumed of Q and Λ but ‖F‖ < 1.
+
+    Raises
+    ------
+    Refusal
+        The eigendecomposition fails, or its vectors are far from orthogonal.
+
+    Examples
+    --------
+    >>> result = spectrum(Ball(np.diag([-1.0, 2.0]), np.full((2, 2), 1e-3)))
+    >>> result.negative, result.positive, bool(2e-3 <= result.error < 2.1e-3)
+    (1, 1, True)
+    """
+    try:
+        values, vectors = np.linalg.eigh(matrix.mid)
+    except np.linalg.LinAlgError as error:
+        raise Refusal("the eigenvalue iteration does not converge") from error
+    if not np.all(np.isfinite(vectors)):
+        raise Refusal("the eigenvectors are not finite")
+    basis = ball.exact(vectors)
+    overlap = ball.sub(ball.matmul(ball.exact(vectors.T), basis), ball.exact(np.eye(len(values))))
+    defect = norm(overlap)
+    if not defect < 0.5:
+        raise Refusal("the computed eigenvectors are far from orthogonal")
+    product = ball.matmul(ball.exact(matrix.mid), basis)
+    residual = norm(ball.sub(product, ball.mul(basis, ball.exact(values))))
+    size = float(np.max(np.abs(values)))
+    middle = (2 * defect * size + (1 + defect) * residual) / (1 - defect)
+    spread = norm(Ball(np.zeros_like(matrix.mid), matrix.radius))
+    return Spectrum(values, (middle + spread) * _UP + ball.TINY, vectors)
+
+
+def norm(matrix: Ball) -> float:
+    """Return an upper bound on the 2-norm of all matrices in a matrix of balls: (‖·‖₁ ‖·‖∞)^½, or Frobenius.
+
+    Examples
+    --------
+    >>> 2 <= norm(ball.exact(np.diag([1.0, -2.0]))) < 2.0001
+    True
+    """
+    size = np.abs(matrix.mid) + matrix.radius
+    grow = _UP + 4 * size.shape[0] * UNIT
+    sums = float(np.max(size.sum(axis=0))) * float(np.max(size.sum(axis=1)))
+    # Squares of tiny numbers vanish; the second term covers them.
+    squares = float(np.sum(size * size)) * (grow + 4 * size.size * UNIT) + size.size * ball.TINY
+    least = min(np.sqrt(sums) * grow, np.sqrt(squares)) * grow + size.shape[0] * ball.TINY
+    if not np.isfinite(least):
+        raise Refusal("a norm overflows")
+    return float(least)
+
+
+def mirrored(matrix: Ball) -> Ball:
+    """Return the balls of the lower triangle in both: enclosures of a matrix known to be symmetric.
+
+    Examples
+    --------
+    >>> mirrored(ball.exact([[1.0, 9.0], [2.0, 3.0]])).mid.tolist()
+    [[1.0, 2.0], [2.0, 3.0]]
+    """
+    lower = np.tri(len(matrix.mid), dtype=bool)
+    mid, rad = matrix.mid, matrix.radius
+    return Ball(np.where(lower, mid, mid.T), np.where(lower, rad, rad.T))
+
+
+class Contraction:
+    """|I − A·H| for one approximate inverse A and all matrices in a matrix of balls H, applied to radii.
+
+    Examples
+    --------
+    >>> H = Ball(np.diag([2.0, 4.0]), np.full((2, 2), 0.125))
+    >>> bool(np.allclose(Contraction(np.diag([0.5, 0.25]), H)(np.ones(2)), [0.125, 0.0625]))
+    True
+    """
+
+    def __init__(self, inverse: np.ndarray, matrix: Ball) -> None:
+        self._inverse = np.abs(inverse)
+        self._defect = np.abs(inverse @ matrix.mid - np.eye(len(inverse)))
+        self._matrix = matrix
+
+    @np.errstate(all="ignore")
+    def __call__(self, radii: np.ndarray) -> np.ndarray:
+        """Return an upper bound on |I − A·H| radii."""
+        terms = len(radii)
+        gamma = ball.gamma(terms)
+        # The product A·M as computed is off by γ |A||M| + n τ, the subtraction of I by u |·|.
+        spread = (self._matrix.radius @ radii) + gamma * (np.abs(self._matrix.mid) @ radii)
+        result = (self._defect @ radii) * (1 + 2 * UNIT) + self._inverse @ spread
+        result += terms * ball.TINY * float(np.sum(radii))
+        return ball.outward(result, result.copy(), 2 * terms + 2, "contraction").radius
+
+
+def newton_step(inverse: np.ndarray, gradient: Ball) -> Ball:
+    """Return A·g for all g in the balls.
+
+    Examples
+    --------
+    >>> newton_step(np.eye(2), ball.exact([1.0, 2.0])).mid.tolist()
+    [1.0, 2.0]
+    """
+    column = Ball(gradient.mid[:, None], gradient.radius[:, None])
+    product = ball.matmul(ball.exact(inverse), column)
+    return Ball(product.mid[:, 0], product.radius[:, 0])
+
+
+def upper(values: Ball) -> np.ndarray:
+    """Return an upper bound on |x| for all x in the balls.
+
+    Examples
+    --------
+    >>> bool(upper(Ball(np.array([-1.0]), np.array([0.5])))[0] >= 1.5)
+    True
+    """
+    return (np.abs(values.mid) + values.radius) * (1 + 4 * UNIT)

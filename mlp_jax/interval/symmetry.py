@@ -1,0 +1,144 @@
+"""Critical points modulo a continuous symmetry: a slice across the orbit, and the function that holds to it.
+
+Let ∇fun(θ)ᵀΞ(θ) = 0 for all θ, Ξ the tangents (P, s), and F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ − c)‖² with V (P, s), σ > 0. Where
+Ξ(θ)ᵀV is nonsingular, ∇F = 0 implies 0 = Ξᵀ∇F = σ (ΞᵀV) Vᵀ(θ − c), hence Vᵀ(θ − c) = 0 and ∇fun = 0: in a box where that
+holds throughout, the critical points of F are those of fun on the slice Vᵀ(θ − c) = 0. There H_fun Ξ = 0, and R^P is the
+sum of the ranges of Ξ and V⊥, in which H_F = H_fun + σVVᵀ is block diagonal: σ(ΞᵀV)(VᵀΞ), which is positive, and H_fun
+on V⊥. So H_fun has the inertia of H_F but for s positive eigenvalues that are 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flint
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.linalg
+from jax.flatten_util import ravel_pytree
+
+from mlp_jax.interval import ball, multiprecision, spectra
+from mlp_jax.interval.ball import Array, Ball, Refusal
+from mlp_jax.interval.interpreter import evaluate
+from mlp_jax.interval.program import Program, flatten
+from mlp_jax.tree import PyTree
+
+_TEST_POINTS = 3
+
+
+class Tangents(NamedTuple):
+    """Tangents as a program from a point to rows (s, P), of which some are used."""
+
+    program: Program
+    rows: tuple[int, ...]
+
+    def on(self, box: Ball) -> Ball:
+        """Return the tangents at every point of a box, (s, P)."""
+        found = evaluate(self.program, [box], ball)[0]
+        return Ball(found.mid[list(self.rows)], found.radius[list(self.rows)])
+
+
+class Slice(NamedTuple):
+    """Normals V of a slice, (P, s), and the weight σ of ‖Vᵀ(θ − c)‖² / 2."""
+
+    tangents: Tangents
+    normals: Array
+    weight: float
+
+    def augment(self, matrix: Ball) -> Ball:
+        """Return the Hessian of F from that of fun."""
+        normals = ball.exact(self.normals)
+        outer = ball.matmul(normals, ball.exact(self.normals.T))
+        return spectra.mirrored(ball.add(matrix, ball.mul(ball.exact(self.weight), outer)))
+
+    def require_transversal(self, box: Ball) -> None:
+        """Raise Refusal unless Ξ(θ)ᵀV is nonsingular at every point of a box."""
+        product = ball.matmul(self.tangents.on(box), ball.exact(self.normals))
+        try:
+            inverse = np.linalg.inv(product.mid)
+        except np.linalg.LinAlgError as error:
+            raise Refusal("symmetries: the tangents are dependent here") from error
+        defect = ball.sub(ball.exact(np.eye(len(inverse))), ball.matmul(ball.exact(inverse), product))
+        if not spectra.norm(defect) < 1:
+            raise Refusal("symmetries: the tangents do not cross the slice everywhere in the box")
+
+
+def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
+    """Return the tangents as a program. Call it inside `jax.enable_x64(True)`.
+
+    Raises
+    ------
+    ValueError
+        The tangents do not have the shape of params with a leading axis.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     rotation = trace(lambda x: jnp.stack([-x[1], x[0]])[None], jnp.ones(2))
+    >>> rotation.on(ball.exact([3.0, 4.0])).mid.tolist()
+    [[-4.0, 3.0]]
+    """
+    vector, unravel = ravel_pytree(params)
+
+    def rows(v: jax.Array) -> jax.Array:
+        return jnp.concatenate([x.reshape(x.shape[0], -1) for x in jax.tree.leaves(symmetries(unravel(v)))], axis=1)
+
+    closed = jax.make_jaxpr(rows)(jax.ShapeDtypeStruct(vector.shape, jnp.float64))
+    shape = closed.out_avals[0].shape
+    if shape[1] != vector.size:
+        raise ValueError(f"symmetries: got tangents of {shape[1]} numbers, expected the {vector.size} of params.")
+    return Tangents(flatten(closed), tuple(range(shape[0])))
+
+
+def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], bits: int) -> Tangents | None:
+    """Return those along which fun is constant at random points near one, and which are independent at the point.
+
+    Constant means that ⟨∇fun, ξ⟩, computed with `bits` bits, is 0 to half of them, relative to ‖∇fun‖ ‖ξ‖.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     rotation = trace(lambda x: jnp.stack([jnp.stack([-x[1], x[0]]), x]), jnp.ones(2))
+    >>> valid(rotation, np.array([1.0, 2.0]), lambda v: multiprecision.exact(v), 128).rows
+    (0,)
+    """
+    generator = np.random.default_rng(0)
+    kept = list(tangents.rows)
+    with flint.ctx.workprec(bits):
+        for _ in range(_TEST_POINTS):
+            there = point + 0.1 * (0.1 + np.abs(point)) * generator.standard_normal(point.shape)
+            slope = gradient(there)
+            rows = evaluate(tangents.program, [there], multiprecision)[0]
+            kept = [k for k in kept if _orthogonal(rows[k], slope, 2.0 ** (-bits / 2))]
+    if not kept:
+        return None
+    here = Tangents(tangents.program, tuple(kept)).on(ball.exact(point)).mid
+    _, triangle, order = scipy.linalg.qr(here.T, mode="economic", pivoting=True)
+    sizes = np.abs(np.diag(triangle))
+    rank = int(np.sum(sizes > 1e-9 * max(sizes[0], 1e-300)))
+    return Tangents(tangents.program, tuple(kept[k] for k in sorted(order[:rank]))) if rank else None
+
+
+def _orthogonal(row: Array, slope: Array, tolerance: float) -> bool:
+    product = sum((a * b for a, b in zip(row.tolist(), slope.tolist(), strict=True)), flint.arb(0))
+    squares = [sum((a * a for a in values.tolist()), flint.arb(0)) for values in (row, slope)]
+    size = (squares[0] * squares[1]).sqrt()
+    return bool(abs(product) <= size * tolerance) or bool(size == 0)
+
+
+def slice_at(tangents: Tangents, center: Array, matrix: Array) -> Slice:
+    """Return the slice through a point, across the tangents there, weighted like the Hessian.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     rotation = trace(lambda x: jnp.stack([-x[1], x[0]])[None], jnp.ones(2))
+    >>> np.abs(slice_at(rotation, np.array([1.0, 0.0]), np.eye(2)).normals).tolist()
+    [[0.0], [1.0]]
+    """
+    here = tangents.on(ball.exact(center)).mid
+    normals = np.linalg.qr(here.T)[0]
+    size = float(np.mean(np.abs(np.diag(matrix))))
+    return Slice(tangents, normals, 2.0 ** round(np.log2(size)) if size > 0 else 1.0)

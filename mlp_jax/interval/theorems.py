@@ -1,0 +1,315 @@
+"""certify: prove that there is exactly one critical point near params, and its index; or refuse, and say why.
+
+Krawczyk's test (1969): for a centre c, A ≈ H(c)⁻¹, the box B = c ± r, and an enclosure H(B) of the Hessian on B, if
+
+    |A g(c)| + |I − A·H(B)| r  <  r       in every coordinate,
+
+then θ ↦ θ − A g(θ) maps B into itself and contracts it, so B holds exactly one critical point, and every matrix in H(B)
+is nonsingular. The inertia of the Hessian at the critical point is read from enclosures of all its eigenvalues.
+
+The gradient at c is enclosed with many bits, because it nearly cancels there; the Hessian in float64. The first box is
+tiny, and gives existence, index and eigenvalues. A second, wide one enlarges the neighbourhood of uniqueness.
+
+Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0: in the place of fun stands F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ − c)‖².
+Where ΞᵀV is nonsingular, the critical points of F in B are those of fun on the slice Vᵀ(θ − c) = 0; the inertia of F is
+that of fun with the zeros, one for each tangent, made positive (see `symmetry`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from scipy.linalg import lapack
+
+from mlp_jax import curvature, tree
+from mlp_jax.curvature import precision
+from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry
+from mlp_jax.interval.ball import Ball, Refusal
+from mlp_jax.interval.certificate import Certificate, Interval
+from mlp_jax.interval.interpreter import evaluate
+from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide_radius
+from mlp_jax.tree import PyTree
+
+Tangents = Callable[[PyTree], PyTree]
+
+_POLISHING_STEPS = 8
+_ASSUMPTIONS = (
+    "fun is what JAX traces it to in float64, with every constant and all of args taken as the exact numbers they are",
+    "the gradient is the one that JAX derives from it",
+    "FLINT encloses, and numpy's arithmetic and matrix products round to nearest in the classical way",
+)
+
+
+def certify(
+    fun: Callable[..., jax.Array],
+    params: PyTree,
+    args: tuple = (),
+    *,
+    symmetries: Tangents | None = None,
+    hessian: Callable[..., jax.Array] | None = None,
+    reach: float = 1e-6,
+    bits: int = 128,
+    wide: bool = True,
+) -> Certificate:
+    """Prove that exactly one critical point of fun lies near params, and its index; or refuse. Host-level.
+
+    Newton's steps first move the centre to where the gradient vanishes to rounding, but no further than `reach`: a
+    certificate is about params. Then Krawczyk's test proves existence and uniqueness, and enclosures of all eigenvalues
+    give the index (see the module). A second call with the same `fun` object and shapes traces nothing.
+
+    Memory: about 10 · 8 P² bytes, and a block of Hessian columns. Work: P Hessian-vector products in ball arithmetic for
+    each of two boxes, and O(P³).
+
+    Parameters
+    ----------
+    fun
+        `(params, *args) -> scalar`; float64 throughout, of the primitives that `interpreter` knows.
+    params
+        Near a critical point, such as the params of `critical.find`.
+    args
+        Further arguments: data goes here, and counts as exact.
+    symmetries
+        `params -> tangents` with a leading axis: directions in which fun does not change, as functions of params. Each
+        is tested at random points with many bits; those that fail are dropped, the others assumed and named.
+    hessian
+        `(params, *args) -> (P, P)`, a fast floating-point Hessian for polishing, such as a partial of
+        `mlp_hessian.dense`; it has no part in the proof.
+    reach
+        How far polishing may move any coordinate, in units of max(1, largest |params|).
+    bits
+        Precision of the gradient.
+    wide
+        Whether to look for a wide box of uniqueness: twice the work.
+
+    Returns
+    -------
+    Certificate; a refusal has proved=False and a reason.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `curvature.dense_hessian`.
+
+    Examples
+    --------
+    >>> fun = lambda x: x[0] ** 3 - 3 * x[0] + x[1] ** 2
+    >>> proof = certify(fun, jnp.array([-1.0, 0.0]))
+    >>> proof.proved, proof.index, proof.radius < 1e-15, proof.unique_radius > 0.01
+    (True, 1, True, True)
+    >>> print(certify(fun, jnp.array([-0.99, 0.0])))
+    Not proved (2 parameters): Newton's step, 0.01005, leaves the reach of 1e-06: params are not at a critical point.
+    """
+    settings = _Settings(symmetries, hessian, reach, bits, None if wide else 0.0)
+    with jax.enable_x64(True):
+        params, args = precision.promote_problem(fun, params, args)
+        start = np.asarray(tree.ravel(params)[0])
+        return _attempt(fun, params, args, start, settings, None)
+
+
+def check(
+    certificate: Certificate,
+    fun: Callable[..., jax.Array],
+    params: PyTree,
+    args: tuple = (),
+    *,
+    symmetries: Tangents | None = None,
+) -> Certificate:
+    """Prove a certificate's theorem again, at its location and with its radii, trusting nothing that it says.
+
+    Parameters
+    ----------
+    certificate
+        From `certify` or `load`.
+    fun, args, symmetries
+        As `certify` was given.
+    params
+        Any pytree of the right structure; its numbers are not used.
+
+    Returns
+    -------
+    Certificate: the theorem as proved now; a refusal where it is not what the given one says.
+
+    Raises
+    ------
+    ValueError
+        The certificate proves nothing, or params are of another size.
+
+    Examples
+    --------
+    >>> fun = lambda x: x[0] ** 2 - x[1] ** 2
+    >>> check(certify(fun, jnp.zeros(2)), fun, jnp.ones(2)).proved
+    True
+    """
+    if not certificate.proved:
+        raise ValueError("certificate: got a refusal, expected one that proves something.")
+    with jax.enable_x64(True):
+        params, args = precision.promote_problem(fun, params, args)
+        if tree.size(params) != certificate.size or certificate.location.shape != (certificate.size,):
+            raise ValueError(f"params: got {tree.size(params)} numbers, expected the certificate's {certificate.size}.")
+        settings = _Settings(symmetries, None, 0.0, certificate.precision or 128, certificate.unique_radius)
+        new = _attempt(fun, params, args, certificate.location, settings, certificate.radius)
+    return _agree(certificate, new) if new.proved else new
+
+
+def _agree(old: Certificate, new: Certificate) -> Certificate:
+    """Return the new certificate if it implies the old one, else a refusal."""
+    reason = None
+    if old.data != new.data:
+        reason = "args are not the numbers that the certificate is about"
+    elif (old.index, old.null) != (new.index, new.null):
+        reason = f"the index is {new.index} with {new.null} zeros, not {old.index} with {old.null}"
+    elif not _at_most(new.radius, old.radius) or not _at_most(old.unique_radius, new.unique_radius):
+        reason = f"the radii proved now are {new.radius:.3g} and {new.unique_radius:.3g}, not those of the certificate"
+    else:
+        for name in ("smallest", "nearest", "largest", "loss"):
+            first, second = getattr(old, name), getattr(new, name)
+            if first[1] < second[0] or second[1] < first[0]:
+                reason = f"the {name} is in {second}, not in {first}"
+    return new if reason is None else Certificate(False, reason, new.size, new.location, 0.0)
+
+
+def _at_most(a: float | None, b: float | None) -> bool:
+    return a is not None and b is not None and a <= b
+
+
+class _Settings(NamedTuple):
+    symmetries: Tangents | None
+    hessian: Callable[..., jax.Array] | None
+    reach: float
+    bits: int
+    unique_radius: float | None  # None: as wide as possible; 0: do not look
+
+
+def _attempt(
+    fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings, side: float | None
+) -> Certificate:
+    """Polish unless a box is given to start from, prove, and turn a refusal into a certificate."""
+    curvature.matrices.require_memory(start.size, matrices=10)
+    center = start
+    try:
+        ball.require_ieee()
+        problem = _problem(fun, params, args, start, settings)
+        if side is None:
+            matrix = _float_hessian(fun, params, args, settings.hessian)
+            center, side, gradient = _polish(problem, start, matrix, settings.reach)
+        else:
+            gradient = problem.gradient(start)
+        certificate = _prove(problem, Center(center, gradient), side, settings.unique_radius)
+    except Refusal as refusal:
+        return Certificate(False, str(refusal), start.size, center, float(np.max(np.abs(center - start))))
+    moved = float(np.max(np.abs(center - start)))
+    return dataclasses.replace(certificate, displacement=moved, data=_digest(problem.data))
+
+
+def _problem(fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings) -> Problem:
+    traced, data = enclosures.trace(fun, params, args)
+    if settings.symmetries is None:
+        return Problem(traced, data, None, settings.bits)
+    tangents = symmetry.trace(settings.symmetries, params)
+
+    def gradient(point: np.ndarray) -> np.ndarray:
+        return evaluate(traced.gradient, [point, *data], multiprecision)[0]
+
+    return Problem(traced, data, symmetry.valid(tangents, start, gradient, settings.bits), settings.bits)
+
+
+def _float_hessian(
+    fun: Callable[..., Any], params: PyTree, args: tuple, hessian: Callable[..., jax.Array] | None
+) -> np.ndarray:
+    matrix = np.asarray(curvature.dense_hessian(fun, params, args) if hessian is None else hessian(params, *args))
+    if not np.all(np.isfinite(matrix)):
+        raise Refusal("the floating-point Hessian is not finite")
+    return matrix
+
+
+def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, float, Ball]:
+    """Return where Newton's steps with one Hessian end, a box for the step that is left, and the gradient there."""
+    if problem.tangents is not None:
+        matrix = symmetry.slice_at(problem.tangents, start, matrix).augment(ball.exact(matrix)).mid
+    allowed = reach * max(1.0, float(np.max(np.abs(start))))
+    factors, pivots, failed = lapack.dgetrf(matrix)
+    if failed:
+        raise Refusal("the Hessian is singular to rounding: a critical point here is degenerate")
+    center, last, size = start, np.inf, np.inf
+    for _ in range(_POLISHING_STEPS):
+        gradient = problem.gradient(center)
+        step = lapack.dgetrs(factors, pivots, gradient.mid)[0]
+        size = float(np.max(np.abs(step)))
+        moved = float(np.max(np.abs(center - step - start)))
+        if not (size <= allowed and moved <= allowed):
+            raise Refusal(f"Newton's step, {max(size, moved):.5g}, leaves the reach of {allowed:g}: params are not at a"
+                          " critical point")  # fmt: skip
+        # Below a rounding of the centre another step gains nothing.
+        if size >= last / 2 or size <= 4 * ball.UNIT * max(1.0, float(np.max(np.abs(center)))):
+            return center, 4 * size, gradient
+        center, last = center - step, size
+    return center, 4 * size, problem.gradient(center)
+
+
+def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:
+    """Prove it at a centre, or raise Refusal."""
+    found = tiny_box(problem, center, side)
+    size, index = center.point.size, found.spectrum.negative
+    null = 0 if problem.tangents is None else len(problem.tangents.rows)
+    # The zeros of the symmetries stand between the negative and the positive eigenvalues of fun's own Hessian.
+    spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
+    others = [k for k in range(size) if not index <= k < index + null]
+    nearest = min(others, key=lambda k: abs(spectrum.values[k]))
+    radius = float(np.max(found.radii))
+    return Certificate(
+        proved=True,
+        reason=(
+            f"Krawczyk's test on both boxes, the gradient at the centre enclosed with {problem.bits} bits; every"
+            f" eigenvalue enclosed to within {spectrum.error:.2g}"
+        ),
+        size=size,
+        location=center.point,
+        displacement=0.0,
+        index=index,
+        null=null,
+        radius=radius,
+        unique_radius=wide_radius(problem, found, unique_radius),
+        smallest=spectrum.enclosure(0),
+        nearest=spectrum.enclosure(nearest),
+        largest=spectrum.enclosure(size - 1),
+        loss=_loss(problem, found),
+        precision=problem.bits,
+        assumptions=_assumptions(problem),
+    )
+
+
+def _loss(problem: Problem, found: Existence) -> Interval:
+    """Enclose fun at the critical point: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
+    at_center = enclosures.value(problem.traced, found.center.point, problem.data, problem.bits)
+    slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain) @ found.radii
+    size = found.radii.size
+    change = float(slope @ found.radii) * (1 + 8 * size * ball.UNIT) + size * ball.TINY
+    low, high = ball.bounds(Ball(at_center.mid, at_center.radius + change * (1 + 4 * ball.UNIT)))
+    return float(low), float(high)
+
+
+def _assumptions(problem: Problem) -> tuple[str, ...]:
+    trusted = problem.traced.trusted
+    rules = (f"the derivative rules in it are right: {', '.join(trusted)}",) if trusted else ()
+    tangents = problem.tangents
+    if tangents is None:
+        return (*_ASSUMPTIONS, *rules)
+    return (
+        *_ASSUMPTIONS,
+        *rules,
+        f"fun is constant along the {len(tangents.rows)} given symmetry directions used (tested at random points with"
+        f" {problem.bits} bits)",
+    )
+
+
+def _digest(data: list[np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for array in data:
+        digest.update(f"{array.dtype} {array.shape};".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()

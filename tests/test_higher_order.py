@@ -1,0 +1,101 @@
+"""What a function does along null modes, against forms known in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import critical
+from mlp_jax.critical.higher_order import higher_order
+from mlp_jax.critical.measurements import Problem, measure
+
+# fun, order, lowest and highest value of the reduced form on the unit sphere of the null space.
+FORMS = {
+    "quartic": (lambda x: x[0] ** 2 + x[1] ** 4, 4, 24.0, 24.0),
+    "cubic": (lambda x: x[0] ** 2 + x[1] ** 3, 3, -6.0, 6.0),
+    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, 3, -6.0, 6.0),
+    "product of three": (lambda x: (jnp.prod(x) - 1) ** 2, 3, -4 / np.sqrt(3), 4 / np.sqrt(3)),
+    # x² + x y²: the range follows, x = −y²/2, and the value is −y⁴/4.
+    "falls by the bend of the range": (lambda x: x[0] ** 2 + x[0] * x[1] ** 2, 4, -6.0, -6.0),
+    # x² + x y² + y⁴/2 = (x + y²/2)² + y⁴/4
+    "rises in spite of the bend": (lambda x: x[0] ** 2 + x[0] * x[1] ** 2 + x[1] ** 4 / 2, 4, 6.0, 6.0),
+    # y⁴ + z⁴ − 4 y² z² is 1 on the axes and −1/2 on the diagonals.
+    "saddle of order 4": (
+        lambda x: x[0] ** 2 + x[1] ** 4 + x[2] ** 4 - 4 * x[1] ** 2 * x[2] ** 2, 4, -12.0, 24.0,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_extremes_of_the_reduced_form_are_those_of_the_closed_form(name, x64):
+    fun, order, lowest, highest = FORMS[name]
+    size = 3 if name in ("product of three", "saddle of order 4") else 2
+    problem = Problem(fun, jnp.zeros(size), (), None, 2.0**-53)
+    measured = measure(problem)
+    found = higher_order(problem, measured, np.abs(measured.eigenvalues) < 1e-9)
+    assert found.order == order
+    assert (found.falls, found.rises) == (lowest < 0, highest > 0)
+    np.testing.assert_allclose([found.lowest, found.highest], [lowest, highest], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("fun", "kind"),
+    [
+        (lambda x: x[0] ** 2 - x[1] ** 4, "degenerate saddle"),
+        (lambda x: x[0] ** 2 + x[1] ** 4, "degenerate"),
+        (lambda x: (x[0] - x[1] ** 2) * (x[0] - 2 * x[1] ** 2), "degenerate saddle"),  # Peano's: rises on every line
+        (lambda x: x[0] ** 2 + x[1] ** 6, "degenerate"),
+        (lambda x: x[0] ** 2 - x[1] ** 6, "degenerate"),  # order 6 is beyond what is looked at: no claim
+        (lambda x: -(x[0] ** 2) - x[1] ** 4, "degenerate"),
+    ],
+)
+def test_only_a_resolved_descent_and_rise_make_a_degenerate_saddle(fun, kind):
+    assert critical.classify(fun, jnp.zeros(2)).kind == kind
+
+
+@pytest.mark.parametrize("radius", [1.0, 1 + 1e-8])
+def test_a_circle_of_minima_stays_degenerate_without_its_symmetry(radius):
+    circle, point = lambda x: (x @ x - 1) ** 2, radius * np.array([0.6, 0.8])
+    verdict = critical.classify(circle, point)
+    assert verdict.kind == "degenerate"
+    assert not verdict.higher_order.falls
+    tangent = lambda x: jnp.stack([jnp.array([-x[1], x[0]])])
+    named = critical.classify(circle, point, symmetries=tangent)
+    assert named.kind == "minimum modulo symmetry"
+    assert named.index == 0
+
+
+def test_missing_eigenvectors_are_refused(x64):
+    problem = Problem(lambda x: x[0] ** 2, jnp.zeros(2), (), None, 2.0**-53)
+    measured = measure(problem)
+    with pytest.raises(ValueError, match="no eigenvectors for 2 parameters"):
+        higher_order(problem, measured.__class__(**{**vars(measured), "eigenvectors": None}), np.array([False, True]))
+
+
+def test_the_explanation_names_the_deciding_numbers():
+    words = critical.classify(lambda x: jnp.sum(jnp.cosh(x)), jnp.array([1e-6, -1e-6])).explain()
+    assert "above its rounding" in words
+    assert "places the critical point within 2.8e-06" in words
+    assert "2 positive; 0 are not resolved" in words
+    assert jax.config.jax_enable_x64 is False
+
+
+# --- A second look with 256 bits ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("tiny", [1e-20, -1e-20, 1e-30, -1e-30])
+def test_modes_that_are_null_only_to_float64_are_not_called_degenerate(tiny):
+    # y² (1 + tiny) − y²: cancels in float64, and is tiny y² with more digits
+    verdict = critical.classify(lambda x, t: x[0] ** 2 + t * x[1] ** 2 * 1e-3, jnp.zeros(2), (np.float64(tiny),))
+    assert verdict.kind in ("undetermined", "minimum", "saddle")
+    assert verdict.kind != ("saddle" if tiny > 0 else "minimum")
+    hidden = critical.classify(lambda x, t: x[0] ** 2 + x[0] * x[1] + x[1] ** 2 / 4 + t * x[1] ** 2, jnp.zeros(2),
+                               (np.float64(tiny),))  # fmt: skip
+    assert hidden.kind == "undetermined"
+    assert "with 256 bits" in hidden.reason
+
+
+def test_null_modes_of_an_orbit_are_confirmed_with_more_digits():
+    verdict = critical.classify(lambda x: (x @ x - 1) ** 2, np.array([0.6, 0.8]))
+    assert verdict.kind == "degenerate"
+    assert "with 256 bits as well" in verdict.reason

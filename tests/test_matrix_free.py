@@ -1,0 +1,86 @@
+"""Verdicts from products alone, on spectra that are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import critical
+
+
+def quadratic(x, diagonal):
+    return jnp.sum(diagonal * x**2) / 2
+
+
+def anharmonic(x, diagonal):
+    return jnp.sum(diagonal * (jnp.cosh(x) - 1))
+
+
+SPECTRA = {
+    "minimum": np.linspace(0.1, 3, 400),
+    "maximum": -np.linspace(0.1, 3, 400),
+    "saddle": np.r_[-0.5, np.linspace(0.1, 3, 399)],
+    "saddle among zeros": np.r_[-1e-1, np.zeros(300), np.ones(99)],
+    "null modes": np.r_[np.zeros(5), np.linspace(0.1, 3, 395)],
+}
+KINDS = {"saddle among zeros": "saddle", "null modes": "undetermined"}
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+@pytest.mark.parametrize("seed", range(5))
+def test_known_spectra_get_their_names_from_products(name, seed):
+    spectrum = SPECTRA[name]
+    verdict = critical.classify(quadratic, np.zeros(400), (spectrum,), evidence="lanczos", key=jax.random.key(seed))
+    assert verdict.kind == KINDS.get(name, name)
+    assert verdict.index_range[0] <= np.sum(spectrum < 0) <= verdict.index_range[1]
+    assert "failure probability 1e-06" in verdict.evidence
+
+
+def test_a_weak_negative_mode_is_never_hidden_by_a_minimum():
+    # FACTS: power and plain Lanczos miss it with few steps. It may stay undetermined; a minimum would be wrong.
+    for seed in range(10):
+        spectrum = np.r_[-1e-4, np.zeros(400), np.linspace(0.5, 1, 99)]
+        key = jax.random.key(seed)
+        verdict = critical.classify(quadratic, np.zeros(500), (spectrum,), evidence="lanczos", key=key)
+        assert verdict.kind in ("saddle", "undetermined")
+
+
+def test_a_point_away_from_every_critical_point_is_not_critical():
+    verdict = critical.classify(
+        lambda x, d: anharmonic(x, d) + jnp.sum(jnp.exp(-x)), np.full(50, -9.0), (np.ones(50),), evidence="lanczos"
+    )
+    assert verdict.kind == "not critical"
+    assert verdict.distance == np.inf
+
+
+def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
+    verdict = critical.classify(anharmonic, np.full(60, 1e-6), (np.linspace(1, 2, 60),), evidence="lanczos")
+    assert verdict.kind == "minimum"
+    assert np.sqrt(60) * 1e-6 < verdict.distance < 1e-4
+
+
+def test_a_minimum_of_many_parameters_is_claimed_by_probability():
+    spectrum = np.linspace(0.5, 3, 40_000)
+    verdict = critical.classify(quadratic, np.zeros(40_000), (spectrum,))
+    assert verdict.kind == "minimum"
+    assert verdict.evidence.startswith("lanczos")
+
+
+def test_a_corner_is_noticed():
+    assert critical.classify(lambda x: jnp.sum(jnp.abs(x)), np.zeros(40), evidence="lanczos").kind == "nonsmooth"
+
+
+@pytest.mark.slow
+def test_a_saddle_of_a_million_parameters_is_shown_by_products():
+    spectrum = np.linspace(0.5, 3, 10**6)
+    spectrum[1234] = -0.5
+    verdict = critical.classify(quadratic, np.zeros(10**6), (spectrum,))
+    assert verdict.kind == "saddle"
+    assert verdict.evidence.startswith("lanczos")
+
+
+def test_unknown_evidence_is_refused():
+    with pytest.raises(ValueError, match="evidence: got 'guess'"):
+        critical.classify(quadratic, np.zeros(2), (np.ones(2),), evidence="guess")
+    with pytest.raises(MemoryError, match=r"needs .* GiB"):
+        critical.classify(quadratic, np.zeros(10**6), (np.ones(10**6),), evidence="dense")
