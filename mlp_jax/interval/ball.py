@@ -25,7 +25,7 @@ import numpy as np
 UNIT = 2.0**-53
 TINY = 2.0**-1022
 _GROW = 1 + 2.0**-47
-# Multiply-adds above which the radius of a product comes from norms.
+# Multiply-adds above which the rounding of a product is bounded by norms.
 _SMALL_PRODUCT = 2**14
 _quiet = np.errstate(all="ignore")
 
@@ -229,9 +229,8 @@ def div(a: Ball, b: Ball) -> Ball:
 def matmul(a: Ball, b: Ball) -> Ball:
     """Return the matrix products a (…, m, k) @ b (…, k, n).
 
-    |fl(AB) − AB| ≤ γ_k |A||B| + k τ, so the radius is |A| (R_B + γ_k |B|) + R_A (|B| + R_B). Small products compute that;
-    for large ones, Cauchy and Schwarz bound each of its entries by the norms of a row and a column, which costs nothing
-    beside the product AB and is about twice too large.
+    The radius is |A| R_B + R_A (|B| + R_B), and for rounding |fl(AB) − AB| ≤ γ_k |A||B| + k τ. The last is bounded by
+    the norms of a row and a column, |A||B| ≤ ‖Aᵢ‖ ‖Bⱼ‖ (Cauchy and Schwarz), where that saves a large product.
 
     Examples
     --------
@@ -241,41 +240,27 @@ def matmul(a: Ball, b: Ball) -> Ball:
     terms = a.shape[-1]
     a, b = Ball(_dense(a.mid), a.rad), Ball(_dense(b.mid), b.rad)
     mid = a.mid @ b.mid
-    large = mid.size * terms > _SMALL_PRODUCT
-    rad = _radius_from_norms(a, b) if large else None
-    if rad is None:
-        rad = _radius_from_products(a, b)
+    rad = _rounding(a.mid, b.mid, mid.size)
+    if b.rad is not None:
+        rad += np.abs(a.mid) @ _dense(b.radius)
+    if a.rad is not None:
+        size = np.abs(b.mid)
+        rad += _dense(a.radius) @ (size if b.rad is None else size + b.rad)
     rad += UNIT * np.abs(mid)
     return outward(mid, rad, 2 * terms + 2, "matrix product")
 
 
-def _radius_from_products(a: Ball, b: Ball) -> Array:
-    size_b = np.abs(b.mid)
-    right = size_b * gamma(a.shape[-1])
-    if b.rad is not None:
-        right += b.rad
-    rad = np.abs(a.mid) @ right
-    if a.rad is not None:
-        rad += _dense(a.radius) @ (size_b if b.rad is None else size_b + b.rad)
-    return rad
-
-
-def _radius_from_norms(a: Ball, b: Ball) -> Array | None:
-    """Return the radius by Cauchy–Schwarz; None where the squares overflow."""
-    row, column = _norms(a.mid, "...ik,...ik->...i"), _norms(b.mid, "...kj,...kj->...j")
-    spread = gamma(a.shape[-1]) * column
-    if b.rad is not None:
-        beyond = _norms(b.radius, "...kj,...kj->...j")
-        spread, column = spread + beyond, column + beyond
-    rad = row[..., :, None] * spread[..., None, :]
-    if a.rad is not None:
-        rad += _norms(a.radius, "...ik,...ik->...i")[..., :, None] * column[..., None, :]
-    return rad if np.isfinite(np.max(rad, initial=0.0)) else None
-
-
-def _norms(values: Array, pattern: str) -> Array:
-    """Return upper bounds on norms but for the relative error of a sum: squares that underflow lose less than τ."""
-    return np.sqrt(np.einsum(pattern, values, values) + values.size * TINY)
+def _rounding(a: Array, b: Array, size: int) -> Array:
+    """Return a bound on the rounding of a @ b but for the relative error of a sum of non-negative numbers."""
+    unit = gamma(a.shape[-1])
+    if size * a.shape[-1] > _SMALL_PRODUCT:
+        # Squares that underflow lose less than τ each.
+        rows = np.sqrt(np.einsum("...ik,...ik->...i", a, a) + a.size * TINY)
+        columns = np.sqrt(np.einsum("...kj,...kj->...j", b, b) + b.size * TINY)
+        rad = (unit * rows)[..., :, None] * columns[..., None, :]
+        if np.isfinite(np.max(rad, initial=0.0)):
+            return rad
+    return np.abs(a) @ (unit * np.abs(b))
 
 
 def _dense(values: Array) -> Array:

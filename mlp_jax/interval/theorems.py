@@ -28,7 +28,7 @@ from scipy.linalg import lapack
 
 from mlp_jax import curvature, tree
 from mlp_jax.curvature import precision
-from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry
+from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry, trust
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.interpreter import evaluate
@@ -208,6 +208,8 @@ def _attempt(
 
 def _problem(fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings) -> Problem:
     traced, data = enclosures.trace(fun, params, args)
+    if traced.trusted:
+        trust.require_consistent(traced, start, data, settings.bits)
     if settings.symmetries is None:
         return Problem(traced, data, None, settings.bits)
     tangents = symmetry.trace(settings.symmetries, params)
@@ -295,7 +297,7 @@ def _loss(problem: Problem, found: Existence) -> Interval:
 
 def _assumptions(problem: Problem) -> tuple[str, ...]:
     trusted = problem.traced.trusted
-    rules = (f"the derivative rules in it are right: {', '.join(trusted)}",) if trusted else ()
+    rules = (f"the rules of {', '.join(trusted)} in it are right (they agree with differences at a random point)",) if trusted else ()
     tangents = problem.tangents
     if tangents is None:
         return (*_ASSUMPTIONS, *rules)
