@@ -45,6 +45,7 @@ class Jet:
         self.slope = [mpmath.mpf(0)] * WIDTH if slope is None else slope
 
     def chain(self, value: Any, derivative: Any) -> Jet:
+        """Return a function of this number, given its value and its derivative here."""
         return Jet(value, [derivative * s for s in self.slope])
 
     def __add__(self, other: Jet) -> Jet:
@@ -61,6 +62,7 @@ class Jet:
         return Jet(self.value * other.value, [a * other.value + self.value * b for a, b in slopes])
 
     def inverse(self) -> Jet:
+        """Return 1 / this number."""
         return self.chain(1 / self.value, -1 / self.value**2)
 
 
@@ -76,7 +78,9 @@ SMOOTH: dict[str, tuple[Callable[[Any], Any], Callable[[Jet], Jet]]] = {
     ),
     "exp of tanh": (
         lambda x: jnp.exp(jnp.tanh(x)),
-        lambda a: a.chain(mpmath.exp(mpmath.tanh(a.value)), mpmath.exp(mpmath.tanh(a.value)) / mpmath.cosh(a.value) ** 2),
+        lambda a: a.chain(
+            mpmath.exp(mpmath.tanh(a.value)), mpmath.exp(mpmath.tanh(a.value)) / mpmath.cosh(a.value) ** 2
+        ),
     ),
     "expm1 of sin": (
         lambda x: jnp.expm1(jnp.sin(x)),
@@ -88,7 +92,8 @@ SMOOTH: dict[str, tuple[Callable[[Any], Any], Callable[[Jet], Jet]]] = {
     "rsqrt": (lambda x: jax.lax.rsqrt(x * x + 0.5), lambda a: _sqrt(_square_plus(0.5)(a)).inverse()),
     "erfc": (
         jax.lax.erfc,
-        lambda a: a.chain(mpmath.erfc(a.value), -2 / mpmath.sqrt(mpmath.pi) * mpmath.exp(-a.value**2)),
+        # JAX's rule has the constant as a float64 number, and the gradient as traced is what is enclosed.
+        lambda a: a.chain(mpmath.erfc(a.value), mpmath.mpf(-2 / np.sqrt(np.pi)) * mpmath.exp(-(a.value**2))),
     ),
     "cube": (lambda x: x**3, lambda a: a * a * a),
     "power -2": (lambda x: (x * x + 1.0) ** -2, lambda a: (_square_plus(1)(a) * _square_plus(1)(a)).inverse()),
@@ -291,20 +296,23 @@ def _one(
 
 
 def _contains(
-    generator: np.random.Generator, box: Ball, found: Ball, composition: Composition, gradient: bool, row: int, point: int
+    generator: np.random.Generator,
+    box: Ball,
+    found: Ball,
+    composition: Composition,
+    gradient: bool,
+    row: int,
+    point: int,
 ) -> bool:
     """Return whether the enclosure holds the 50-digit value at a random point, or a random corner, of a box."""
     share = generator.choice([-1.0, 1.0], WIDTH) if point == 0 else generator.uniform(-1, 1, WIDTH)
-    unit = np.eye(WIDTH)
     place = [
-        Jet(mpmath.mpf(box.mid[row, k]) + mpmath.mpf(box.radius[row, k]) * mpmath.mpf(share[k]), list(map(mpmath.mpf, unit[k])))
-        for k in range(WIDTH)
-    ]  # fmt: skip
+        Jet(mpmath.mpf(mid) + mpmath.mpf(rad) * mpmath.mpf(part), [mpmath.mpf(v) for v in unit])
+        for mid, rad, part, unit in zip(box.mid[row], box.radius[row], share, np.eye(WIDTH), strict=True)
+    ]
     values = composition.oracle(place)
     exact = _total(values).slope if gradient else [v.value for v in values]
-    return all(
-        abs(exact[k] - mpmath.mpf(found.mid[row, k])) <= mpmath.mpf(found.radius[row, k]) for k in range(WIDTH)
-    )
+    return all(abs(exact[k] - mpmath.mpf(found.mid[row, k])) <= mpmath.mpf(found.radius[row, k]) for k in range(WIDTH))
 
 
 def main() -> None:
@@ -315,6 +323,7 @@ def main() -> None:
     began = time.perf_counter()
     count = run(options.cases, options.seed, progress=True)
     print(f"{platform.machine()}, Python {platform.python_version()}, jax {jax.__version__}, numpy {np.__version__}")
+    print(f"seed {options.seed}")
     print(
         f"{count.cases} cases, {count.points} points with 50 digits: {count.missed} outside their enclosure;"
         f" {count.refused} cases refused (comparisons that a box does not decide); {time.perf_counter() - began:.0f} s"

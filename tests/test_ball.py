@@ -28,9 +28,7 @@ def fractions(values):
 
 def holds(found, values):
     """Whether balls hold exact rational numbers, in order."""
-    return all(
-        abs(v - m) <= r for v, m, r in zip(values, fractions(found.mid), fractions(found.radius), strict=True)
-    )
+    return all(abs(v - m) <= r for v, m, r in zip(values, fractions(found.mid), fractions(found.radius), strict=True))
 
 
 def one(mid, rad):
@@ -95,7 +93,13 @@ def test_elementary_functions_hold_the_50_digit_value(name):
         "logistic": lambda x: 1 / (1 + mpmath.exp(-x)),
         "lgamma": mpmath.loggamma,
     }.get(name) or getattr(mpmath, name)
-    low, high = {"tan": (-1.4, 1.4), "acosh": (1.2, 9), "acos": (-0.9, 0.9), "asin": (-0.9, 0.9), "atanh": (-0.9, 0.9)}.get(name, (-4, 4))
+    low, high = {
+        "tan": (-1.4, 1.4),
+        "acosh": (1.2, 9),
+        "acos": (-0.9, 0.9),
+        "asin": (-0.9, 0.9),
+        "atanh": (-0.9, 0.9),
+    }.get(name, (-4, 4))
     if name in ("log", "sqrt", "rsqrt", "lgamma", "digamma", "log1p"):
         low, high = 0.1, 30
     generator = np.random.default_rng(0)

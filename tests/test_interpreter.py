@@ -21,7 +21,7 @@ def test_random_compositions_hold_the_50_digit_values_and_gradients():
     count = soundness.run(1000, seed=1)
     assert count.missed == 0
     assert count.points == 3 * count.cases >= 3000
-    assert 0 < count.widest
+    assert count.widest > 0
 
 
 def test_the_comparison_with_50_digits_would_notice_radii_a_tenth_too_small(monkeypatch):

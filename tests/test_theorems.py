@@ -281,7 +281,10 @@ def _half_square_jvp(primals, tangents):
     ("fun", "words"),
     [
         (wrong_first, "the gradient is not that of fun: a rule of stop_gradient is wrong"),
-        (lambda x: jnp.sum(half_square(x)) + x[0] ** 2 - x[1] ** 2, "the Hessian is not that of fun: a rule of custom_"),
+        (
+            lambda x: jnp.sum(half_square(x)) + x[0] ** 2 - x[1] ** 2,
+            "the Hessian is not that of fun: a rule of custom_",
+        ),
     ],
 )
 def test_a_wrong_derivative_rule_is_found(fun, words):

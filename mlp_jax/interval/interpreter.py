@@ -350,7 +350,7 @@ def _scatter_add(run: _Run, equation: Equation, a: Any, indices: np.ndarray, upd
 RULES: dict[str, Callable[..., Any]] = {
     **{name: _binary(name) for name in ("add", "sub", "mul", "div")},
     "add_any": _binary("add"),
-    **{name: _compare for name in _COMPARISONS},
+    **dict.fromkeys(_COMPARISONS, _compare),
     "abs": _abs,
     "clamp": _clamp,
     "convert_element_type": _convert,

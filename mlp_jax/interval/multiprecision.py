@@ -33,7 +33,21 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
-_MONOTONE = {"asinh", "atan", "erf", "erfc", "exp", "expm1", "log", "log1p", "logistic", "rsqrt", "sinh", "sqrt", "tanh"}
+_MONOTONE = {
+    "asinh",
+    "atan",
+    "erf",
+    "erfc",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "logistic",
+    "rsqrt",
+    "sinh",
+    "sqrt",
+    "tanh",
+}
 _WIDE = 2.0**-10
 
 
@@ -258,7 +272,8 @@ def total(a: Array, axes: tuple[int, ...]) -> Array:
     >>> float(total(exact([1.0, 2.0]), (0,))[()])
     3.0
     """
-    return np.asarray(np.sum(a, axis=axes, initial=flint.arb(0)), dtype=object)
+    result: Any = np.add.reduce(a, axis=axes, initial=flint.arb(0))
+    return np.asarray(result, dtype=object)
 
 
 def move(function: Callable[..., Array], *values: Array) -> Array:

@@ -10,9 +10,9 @@ is nonsingular. The inertia of the Hessian at the critical point is read from en
 The gradient at c is enclosed with many bits, because it nearly cancels there; the Hessian in float64. The first box is
 tiny, and gives existence, index and eigenvalues. A second, wide one enlarges the neighbourhood of uniqueness.
 
-Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0: in the place of fun stands F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ − c)‖².
-Where ΞᵀV is nonsingular, the critical points of F in B are those of fun on the slice Vᵀ(θ − c) = 0; the inertia of F is
-that of fun with the zeros, one for each tangent, made positive (see `symmetry`).
+Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0: in the place of fun stands F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ −
+c)‖². Where ΞᵀV is nonsingular, the critical points of F in B are those of fun on the slice Vᵀ(θ − c) = 0; the inertia
+of F is that of fun with the zeros, one for each tangent, made positive (see `symmetry`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ Tangents = Callable[[PyTree], PyTree]
 _POLISHING_STEPS = 8
 _ASSUMPTIONS = (
     "fun is what JAX traces it to in float64, with every constant and all of args taken as the exact numbers they are",
-    "the gradient is the one that JAX derives from it",
+    "the gradient is the one that JAX derives from it, with the constants of its rules as float64 numbers",
     "FLINT encloses, and numpy's arithmetic and matrix products round to nearest in the classical way",
 )
 
@@ -62,8 +62,8 @@ def certify(
     certificate is about params. Then Krawczyk's test proves existence and uniqueness, and enclosures of all eigenvalues
     give the index (see the module). A second call with the same `fun` object and shapes traces nothing.
 
-    Memory: about 10 · 8 P² bytes, and a block of Hessian columns. Work: P Hessian-vector products in ball arithmetic for
-    each of two boxes, and O(P³).
+    Memory: about 10 · 8 P² bytes, and a block of Hessian columns for each core. Work: P Hessian-vector products in
+    ball arithmetic for each of two boxes, and O(P³).
 
     Parameters
     ----------
@@ -297,7 +297,11 @@ def _loss(problem: Problem, found: Existence) -> Interval:
 
 def _assumptions(problem: Problem) -> tuple[str, ...]:
     trusted = problem.traced.trusted
-    rules = (f"the rules of {', '.join(trusted)} in it are right (they agree with differences at a random point)",) if trusted else ()
+    rules = (
+        (f"the rules of {', '.join(trusted)} in it are right (they agree with differences at a random point)",)
+        if trusted
+        else ()
+    )
     tangents = problem.tangents
     if tangents is None:
         return (*_ASSUMPTIONS, *rules)

@@ -31,7 +31,7 @@ def require_consistent(traced: enclosures.Traced, point: Array, data: list[Array
     ...     require_consistent(traced, np.array([1.0]), data, 128)
     Traceback (most recent call last):
     ...
-    mlp_jax.interval.ball.Refusal: the gradient is not that of fun: a rule of stop_gradient is wrong here
+    mlp_jax.interval.rounding.Refusal: the gradient is not that of fun: a rule of stop_gradient is wrong here
     """
     generator = np.random.default_rng(0)
     there = point + _NEARBY * np.maximum(1, np.abs(point)) * generator.standard_normal(point.shape)
