@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import critical, interval, losses, mlp, penalties, tree
+from mlp_jax import critical, interval, losses, mlp, tree
 
 INPUTS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 TARGETS = np.array([[0.0], [1.0], [1.0], [0.0]])
@@ -329,23 +329,3 @@ def test_float32_inside_is_refused_and_bad_input_is_one_clear_sentence():
         interval.certify(lambda x: jnp.sum(x), np.array([np.nan]))
     with pytest.raises(ValueError, match="symmetries: got tangents of 3 numbers"):
         interval.certify(lambda x: jnp.sum(x**2), np.zeros(2), symmetries=lambda x: jnp.zeros((1, 3)))
-
-
-@pytest.mark.slow
-def test_a_digits_network_with_softmax_is_proved_minimum_and_saddle():
-    from mlp_jax import datasets
-
-    data = datasets.load("digits")
-    x, y = (np.concatenate(pair) for pair in zip(data.train, data.test, strict=True))
-
-    def fun(params, x, y):
-        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalties.l2(params, 1e-2)
-
-    start = mlp.init(jax.random.key(0), (64, 1, 10))
-    for index in (0, None):
-        point = critical.find(fun, start, (x, y), index=index)
-        proof = interval.certify(fun, point.params, (x, y))
-        assert point.converged
-        assert proof.proved, proof.reason
-        assert proof.index == (0 if index == 0 else proof.index)
-        assert proof.size == 85
