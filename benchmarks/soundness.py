@@ -10,6 +10,7 @@ is differentiated: JAX's gradient, as `interval` encloses it, against forward di
 from __future__ import annotations
 
 import argparse
+import collections
 import dataclasses
 import platform
 import time
@@ -252,7 +253,7 @@ class Count:
     cases: int = 0
     points: int = 0
     missed: int = 0
-    refused: int = 0
+    refused: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
     widest: float = 0.0
     examples: list[str] = dataclasses.field(default_factory=list)
 
@@ -282,8 +283,8 @@ def _one(
                 found = multiprecision.to_ball(evaluate(program, [multiprecision.from_ball(box)], multiprecision)[0])
         else:
             found = evaluate(program, [box], ball)[0]
-    except Refusal:
-        count.refused += ROWS
+    except Refusal as refusal:
+        count.refused[str(refusal).partition(":")[0]] += ROWS
         return
     count.widest = max(count.widest, float(np.max(found.radius)))
     for row in range(ROWS):
@@ -326,7 +327,8 @@ def main() -> None:
     print(f"seed {options.seed}")
     print(
         f"{count.cases} cases, {count.points} points with 50 digits: {count.missed} outside their enclosure;"
-        f" {count.refused} cases refused (comparisons that a box does not decide); {time.perf_counter() - began:.0f} s"
+        f" {sum(count.refused.values())} more cases refused, by {dict(count.refused)};"
+        f" {time.perf_counter() - began:.0f} s"
     )
     for name in count.examples[:10]:
         print("outside:", name)

@@ -118,6 +118,14 @@ def test_degenerate_points_are_never_proved(fun, point):
     assert proof.reason
 
 
+def test_points_of_zero_residual_with_more_parameters_than_outputs_are_never_proved():
+    for seed in range(12):
+        with jax.enable_x64(True):
+            params = mlp.init(jax.random.key(seed), (2, 2, 1), dtype=jnp.float64)
+            fitted = np.asarray(mlp.forward(params, INPUTS))
+        assert not interval.certify(xor, params, (INPUTS, fitted, np.float64(0.0))).proved
+
+
 def test_gradient_flat_points_and_points_next_to_a_critical_point_are_refused():
     assert not interval.certify(lambda x: x[0] ** 3 + 1e-9 * x[0] + x[1] ** 2, np.zeros(2)).proved
     refused = interval.certify(lambda x: jnp.sum(x**2), np.array([0.5, 0.5]))
@@ -153,6 +161,19 @@ def test_index_is_that_of_a_tilted_function_of_chosen_spectrum():
         assert proof.nearest[0] - 1e-12 < nearest < proof.nearest[1] + 1e-12
 
 
+def test_signs_are_decided_whatever_the_scale_of_the_coordinates():
+    scale = np.array([1e-6, 1.0, 1e4, 1e-2])
+    core = np.array([[2.0, 1.0, 0.5, 0.1], [1.0, -3.0, 0.2, 0.3], [0.5, 0.2, 1.5, 0.0], [0.1, 0.3, 0.0, -1.0]])
+    matrix = core * scale[:, None] * scale
+
+    def fun(x, a):
+        return 0.5 * x @ a @ x + jnp.sum((x * scale) ** 4)
+
+    proof = interval.certify(fun, np.zeros(4), (matrix,))
+    assert proof.proved, proof.reason
+    assert proof.index == np.sum(np.linalg.eigvalsh(core) < 0) == 2
+
+
 def gauge(params):
     """Tangents of the action of GL(h) on a two-layer linear network: (W₁ G, −G W₂) for each unit matrix G."""
     first, second = params
@@ -165,7 +186,7 @@ def linear(params, x, y):
     return jnp.sum((x @ params[0] @ params[1] - y) ** 2) / (2 * x.shape[0])
 
 
-@pytest.mark.parametrize("cond", [1.0, 30.0])
+@pytest.mark.parametrize("cond", [1.0, 30.0, 1000.0])
 def test_linear_networks_are_proved_modulo_gl_h_with_the_index_in_closed_form(cond):
     net = ground_truth.linear_network(5, 2, 4, seed=1)
     classes = [c for c in ground_truth.linear_classes(net, cond) if np.linalg.matrix_rank(c.params[0]) == 2]

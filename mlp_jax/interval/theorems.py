@@ -256,13 +256,12 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
 def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:
     """Prove it at a centre, or raise Refusal."""
     found = tiny_box(problem, center, side)
-    size, index = center.point.size, found.spectrum.negative
+    size, index = center.point.size, found.negative
     null = 0 if problem.tangents is None else len(problem.tangents.rows)
     # The zeros of the symmetries stand between the negative and the positive eigenvalues of fun's own Hessian.
     spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
     others = [k for k in range(size) if not index <= k < index + null]
     nearest = min(others, key=lambda k: abs(spectrum.values[k]))
-    radius = float(np.max(found.radii))
     return Certificate(
         proved=True,
         reason=(
@@ -274,7 +273,7 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
         displacement=0.0,
         index=index,
         null=null,
-        radius=radius,
+        radius=found.radius,
         unique_radius=wide_radius(problem, found, unique_radius),
         smallest=spectrum.enclosure(0),
         nearest=spectrum.enclosure(nearest),
@@ -288,9 +287,9 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
 def _loss(problem: Problem, found: Existence) -> Interval:
     """Enclose fun at the critical point: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
     at_center = enclosures.value(problem.traced, found.center.point, problem.data, problem.bits)
-    slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain) @ found.radii
-    size = found.radii.size
-    change = float(slope @ found.radii) * (1 + 8 * size * ball.UNIT) + size * ball.TINY
+    size = found.step.size
+    slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain).sum(axis=1) * found.radius
+    change = float(slope.sum() * found.radius) * (1 + 8 * size * ball.UNIT) + size * ball.TINY
     low, high = ball.bounds(Ball(at_center.mid, at_center.radius + change * (1 + 4 * ball.UNIT)))
     return float(low), float(high)
 
