@@ -1,14 +1,4 @@
-"""Midpoint–radius arrays in float64: every operation returns balls that contain all exact results.
-
-A ball (m, r) holds the real numbers x with |x − m| ≤ r. Midpoints are computed to nearest, and radii are grown by what
-that may have lost: with u = 2⁻⁵³ and no smaller than the smallest normal number τ = 2⁻¹⁰²², for which subnormal numbers
-may even be flushed, |fl(a ∘ b) − a ∘ b| ≤ u |fl(a ∘ b)| + τ. Radii are sums and products of non-negative numbers in fewer
-than 60 operations, which lose less than the factor 1 + 2⁻⁴⁷ and 64 τ, and these are added at the end of each operation
-(Rump 1999, "Fast and parallel interval arithmetic"). Sums of n terms use γ = n u / (1 − n u), whatever their order
-(Higham 2002, section 3.1), so the matrix product may be any classical one (not Strassen's), with or without FMA.
-
-Balls are finite: what would overflow, divide by zero or leave a function's domain raises `Refusal`. One kind of number
-is excepted: exact infinities among constants, which `max` and comparisons understand.
+"""Midpoint–radius arrays in float64: every operation returns balls that contain all exact results (see `rounding`).
 
 `ball` and `multiprecision` have the same functions, on `Ball` and on arrays of arb: the two scalars of `interpreter`.
 Host-level: numpy, because XLA flushes subnormal numbers and promises no rounding.
@@ -16,65 +6,27 @@ Host-level: numpy, because XLA flushes subnormal numbers and promises no roundin
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-UNIT = 2.0**-53
-TINY = 2.0**-1022
-_GROW = 1 + 2.0**-47
-# Multiply-adds above which the radius of a product comes from norms.
+from mlp_jax.interval.rounding import (
+    TINY,
+    UNIT,
+    Array,
+    Ball,
+    Refusal,
+    gamma,
+    outward,
+    quiet,
+    require_ieee,
+)
+
+__all__ = ["TINY", "UNIT", "Array", "Ball", "Refusal", "gamma", "outward", "require_ieee"]
+
+# Multiply-adds above which the rounding of a product is bounded by norms.
 _SMALL_PRODUCT = 2**14
-_quiet = np.errstate(all="ignore")
-
-Array = np.ndarray
-
-
-class Refusal(Exception):
-    """Why a proof is refused, in one sentence."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Ball:
-    """An array of balls.
-
-    mid
-        Midpoints, float64.
-    rad
-        Radii ≥ 0 that broadcast to the shape of mid; None where all are exactly 0.
-    zero
-        True only where every number is exactly 0, so that products with it need no work.
-    """
-
-    mid: Array
-    rad: Array | None = None
-    zero: bool = False
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-        return self.mid.shape
-
-    @property
-    def radius(self) -> Array:
-        """Radii as an array of the shape of mid."""
-        return np.zeros(self.shape) if self.rad is None else np.broadcast_to(self.rad, self.shape)
-
-
-def require_ieee() -> None:
-    """Raise Refusal unless numpy's arithmetic rounds to nearest and keeps subnormal numbers.
-
-    Examples
-    --------
-    >>> require_ieee()
-    """
-    one, small = np.ones(4), np.full(4, TINY)
-    nearest = np.all(one + UNIT == 1) and np.all(one + 3 * UNIT == 1 + 4 * UNIT) and np.all(-one - UNIT == -1)
-    gradual = np.all(small * 0.5 > 0) and np.all((small * 0.5) * 2 == small) and np.all(np.eye(4) @ (small / 4) > 0)
-    if not (nearest and gradual):
-        raise Refusal("this machine's arithmetic does not round to nearest, or flushes subnormal numbers")
 
 
 def exact(values: Any) -> Ball:
@@ -110,32 +62,7 @@ def is_zero(a: Ball) -> bool:
     return a.zero
 
 
-@_quiet
-def outward(mid: Array, rad: Array, terms: int = 1, what: str = "arithmetic") -> Ball:
-    """Return the ball, its radius grown by what computing it lost; `rad` is overwritten.
-
-    `rad` came from non-negative numbers in fewer than 60 operations, or from sums of `terms` such products.
-
-    Raises
-    ------
-    Refusal
-        Something overflowed, or was not a number.
-
-    Examples
-    --------
-    >>> bool(outward(np.ones(1), np.full(1, 0.25)).rad[0] > 0.25)
-    True
-    """
-    rad = np.asarray(rad)
-    rad *= _GROW + 4 * terms * UNIT
-    rad += 64 * terms * TINY
-    # A midpoint that is not finite has made its radius so: u |mid| is part of it, or u times what |mid| is less than.
-    if rad.size and not np.isfinite(np.max(rad)):
-        raise Refusal(f"{what}: a number overflows, is undefined, or divides by something that may be 0")
-    return Ball(mid, rad)
-
-
-@_quiet
+@quiet
 def add(a: Ball, b: Ball) -> Ball:
     """Return a + b.
 
@@ -148,7 +75,7 @@ def add(a: Ball, b: Ball) -> Ball:
     return _sum(a.mid + b.mid, a, b)
 
 
-@_quiet
+@quiet
 def sub(a: Ball, b: Ball) -> Ball:
     """Return a − b.
 
@@ -180,7 +107,7 @@ def neg(a: Ball) -> Ball:
     return Ball(-a.mid, a.rad)
 
 
-@_quiet
+@quiet
 def mul(a: Ball, b: Ball) -> Ball:
     """Return a · b: |a'b' − ab| ≤ rₐ|b| + |a| r_b + rₐ r_b.
 
@@ -201,7 +128,7 @@ def mul(a: Ball, b: Ball) -> Ball:
     return outward(mid, rad)
 
 
-@_quiet
+@quiet
 def div(a: Ball, b: Ball) -> Ball:
     """Return a / b, where no b is 0: |a'/b' − a/b| ≤ (rₐ + |a/b| r_b) / (|b| − r_b).
 
@@ -225,13 +152,12 @@ def div(a: Ball, b: Ball) -> Ball:
     return outward(mid, np.broadcast_to(rad, mid.shape).copy(), what="division")
 
 
-@_quiet
+@quiet
 def matmul(a: Ball, b: Ball) -> Ball:
     """Return the matrix products a (…, m, k) @ b (…, k, n).
 
-    |fl(AB) − AB| ≤ γ_k |A||B| + k τ, so the radius is |A| (R_B + γ_k |B|) + R_A (|B| + R_B). Small products compute that;
-    for large ones, Cauchy and Schwarz bound each of its entries by the norms of a row and a column, which costs nothing
-    beside the product AB and is about twice too large.
+    The radius is |A| R_B + R_A (|B| + R_B), and for rounding |fl(AB) − AB| ≤ γ_k |A||B| + k τ. The last is bounded by
+    the norms of a row and a column, |A||B| ≤ ‖Aᵢ‖ ‖Bⱼ‖ (Cauchy and Schwarz), where that saves a large product.
 
     Examples
     --------
@@ -241,41 +167,27 @@ def matmul(a: Ball, b: Ball) -> Ball:
     terms = a.shape[-1]
     a, b = Ball(_dense(a.mid), a.rad), Ball(_dense(b.mid), b.rad)
     mid = a.mid @ b.mid
-    large = mid.size * terms > _SMALL_PRODUCT
-    rad = _radius_from_norms(a, b) if large else None
-    if rad is None:
-        rad = _radius_from_products(a, b)
+    rad = _rounding(a.mid, b.mid, mid.size)
+    if b.rad is not None:
+        rad += np.abs(a.mid) @ _dense(b.radius)
+    if a.rad is not None:
+        size = np.abs(b.mid)
+        rad += _dense(a.radius) @ (size if b.rad is None else size + b.rad)
     rad += UNIT * np.abs(mid)
     return outward(mid, rad, 2 * terms + 2, "matrix product")
 
 
-def _radius_from_products(a: Ball, b: Ball) -> Array:
-    size_b = np.abs(b.mid)
-    right = size_b * gamma(a.shape[-1])
-    if b.rad is not None:
-        right += b.rad
-    rad = np.abs(a.mid) @ right
-    if a.rad is not None:
-        rad += _dense(a.radius) @ (size_b if b.rad is None else size_b + b.rad)
-    return rad
-
-
-def _radius_from_norms(a: Ball, b: Ball) -> Array | None:
-    """Return the radius by Cauchy–Schwarz; None where the squares overflow."""
-    row, column = _norms(a.mid, "...ik,...ik->...i"), _norms(b.mid, "...kj,...kj->...j")
-    spread = gamma(a.shape[-1]) * column
-    if b.rad is not None:
-        beyond = _norms(b.radius, "...kj,...kj->...j")
-        spread, column = spread + beyond, column + beyond
-    rad = row[..., :, None] * spread[..., None, :]
-    if a.rad is not None:
-        rad += _norms(a.radius, "...ik,...ik->...i")[..., :, None] * column[..., None, :]
-    return rad if np.isfinite(np.max(rad, initial=0.0)) else None
-
-
-def _norms(values: Array, pattern: str) -> Array:
-    """Return upper bounds on norms but for the relative error of a sum: squares that underflow lose less than τ."""
-    return np.sqrt(np.einsum(pattern, values, values) + values.size * TINY)
+def _rounding(a: Array, b: Array, size: int) -> Array:
+    """Return a bound on the rounding of a @ b but for the relative error of a sum of non-negative numbers."""
+    unit = gamma(a.shape[-1])
+    if size * a.shape[-1] > _SMALL_PRODUCT:
+        # Squares that underflow lose less than τ each.
+        rows = np.sqrt(np.einsum("...ik,...ik->...i", a, a) + a.size * TINY)
+        columns = np.sqrt(np.einsum("...kj,...kj->...j", b, b) + b.size * TINY)
+        rad = (unit * rows)[..., :, None] * columns[..., None, :]
+        if np.isfinite(np.max(rad, initial=0.0)):
+            return rad
+    return np.abs(a) @ (unit * np.abs(b))
 
 
 def _dense(values: Array) -> Array:
@@ -283,20 +195,7 @@ def _dense(values: Array) -> Array:
     return np.ascontiguousarray(values) if 0 in values.strides else values
 
 
-def gamma(terms: int) -> float:
-    """Return a bound on the relative error of a sum or dot product of `terms` terms: a little more than n u/(1 − n u).
-
-    Examples
-    --------
-    >>> gamma(100) > 100 * UNIT
-    True
-    """
-    if terms > 2**40:
-        raise Refusal(f"a sum of {terms} terms is too long for the error bounds, which need fewer than 2^40")
-    return (terms + 4) * UNIT * (1 + 2.0**-10)
-
-
-@_quiet
+@quiet
 def total(a: Ball, axes: tuple[int, ...]) -> Ball:
     """Return the sum over some axes.
 
@@ -332,7 +231,7 @@ def _contiguous(values: Array) -> Array:
     return values if 0 in values.strides else np.asarray(values, order="C")
 
 
-@_quiet
+@quiet
 def scatter_add(a: Ball, positions: Array, updates: Ball) -> Ball:
     """Return a with updates added at flat positions; negative positions are dropped.
 
@@ -353,7 +252,7 @@ def scatter_add(a: Ball, positions: Array, updates: Ball) -> Ball:
     return outward(mid.reshape(a.shape), rad.reshape(a.shape), most + 2, "scatter")
 
 
-@_quiet
+@quiet
 def bounds(a: Ball) -> tuple[Array, Array]:
     """Return float64 arrays lo and hi with lo ≤ x ≤ hi for all x in the balls.
 
@@ -368,7 +267,7 @@ def bounds(a: Ball) -> tuple[Array, Array]:
     return lo - (4 * UNIT * np.abs(lo) + TINY), hi + (4 * UNIT * np.abs(hi) + TINY)
 
 
-@_quiet
+@quiet
 def between(lo: Array, hi: Array) -> Ball:
     """Return balls that contain the intervals [lo, hi].
 

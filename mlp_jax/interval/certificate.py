@@ -84,8 +84,8 @@ class Certificate:
         lines = [
             f"Theorem. Within {self.unique_radius:.3g} of the location, in each of its {self.size} coordinates, fun has"
             f" exactly one critical point{slice_}.",
-            f"It lies within {self.radius:.3g} of the location. Its Hessian has exactly {self.index} negative{zeros} and"
-            f" {self.size - self.index - self.null} positive eigenvalues: a {name} of index {self.index}.",
+            f"It lies within {self.radius:.3g} of the location. Its Hessian has exactly {self.index} negative{zeros}"
+            f" and {self.size - self.index - self.null} positive eigenvalues: a {name} of index {self.index}.",
             f"Eigenvalues: smallest in {_show(self.smallest)}, nearest to 0 in {_show(self.nearest)}, largest in"
             f" {_show(self.largest)}; loss in {_show(self.loss)}.",
             f"Proof: {self.reason}.",

@@ -207,6 +207,23 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController().select(user_api="blas")
 
 
+def hessian_product(traced: Traced, box: Ball, data: list[np.ndarray], direction: np.ndarray) -> Ball:
+    """Return the Hessian on a box times a vector, (P,), as balls.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
+    >>> hessian_product(traced, ball.exact([1.0, 3.0]), data, np.array([1.0, 1.0])).mid.tolist()
+    [8.0, 2.0]
+    """
+    links = evaluate(traced.fixed, [box, *data], ball)
+    tangents = np.zeros((traced.block, box.shape[0]))
+    tangents[0] = direction
+    part = evaluate(traced.rows, [*links, tangents], ball)[0]
+    return Ball(part.mid[0], part.radius[0])
+
+
 def _rows(traced: Traced, links: list[Any], rows: np.ndarray, size: int) -> Ball:
     tangents = np.zeros((traced.block, size))
     tangents[np.arange(len(rows)), rows] = 1

@@ -162,7 +162,7 @@ class _Run:
 
     def whole(self, values: np.ndarray) -> Any:
         """Return integers as exact balls."""
-        if values.dtype.kind != "b" and values.size and np.abs(values.astype(object)).max() > 2**53:
+        if values.dtype.kind != "b" and values.size and max(abs(int(values.min())), abs(int(values.max()))) > 2**53:
             raise Refusal("convert_element_type: an integer above 2^53 is not a float64 number")
         return self.field.exact(values.astype(np.float64))
 
@@ -350,7 +350,7 @@ def _scatter_add(run: _Run, equation: Equation, a: Any, indices: np.ndarray, upd
 RULES: dict[str, Callable[..., Any]] = {
     **{name: _binary(name) for name in ("add", "sub", "mul", "div")},
     "add_any": _binary("add"),
-    **{name: _compare for name in _COMPARISONS},
+    **dict.fromkeys(_COMPARISONS, _compare),
     "abs": _abs,
     "clamp": _clamp,
     "convert_element_type": _convert,

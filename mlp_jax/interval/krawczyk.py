@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from mlp_jax.curvature import signs
 from mlp_jax.interval import ball, enclosures, spectra, symmetry
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.spectra import Contraction, Spectrum
@@ -50,28 +51,31 @@ class Existence(NamedTuple):
         The Hessian of fun on the box, and that of the function that holds to the slice (the same without symmetries).
     spectrum
         Of the augmented Hessian, which is nonsingular.
+    negative
+        Number of its negative eigenvalues.
     inverse
-        A, an approximate inverse of the augmented Hessian.
+        A, an approximate inverse of it.
     step
         Upper bounds on |A g|.
-    radii
-        Of the box, by coordinate.
+    radius
+        Of the box, which is a cube.
     """
 
     center: Center
     plain: Ball
     augmented: Ball
     spectrum: Spectrum
+    negative: int
     inverse: Array
     step: Array
-    radii: Array
+    radius: float
     slice_: symmetry.Slice | None
 
 
 def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
     """Prove that a tiny box holds exactly one critical point, or raise Refusal.
 
-    The Hessian is enclosed on a cube of about `side`; the box in it is 2 |A g| and a hundredth of its largest side.
+    The Hessian is enclosed on a cube of about `side`; the radius of the cube in it is twice the largest of |A g|.
     """
     point = center.point
     floor = 2.0**-60 * max(1.0, float(np.max(np.abs(point))))
@@ -81,25 +85,41 @@ def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
         plain = problem.hessian(cube)
         slice_ = None if problem.tangents is None else symmetry.slice_at(problem.tangents, point, plain.mid)
         augmented = plain if slice_ is None else slice_.augment(plain)
-        spectrum = spectra.spectrum(augmented)
-        require_decided(spectrum)
-        inverse = (spectrum.vectors / spectrum.values) @ spectrum.vectors.T
+        spectrum, negative, inverse = _decide(augmented)
         step = spectra.upper(spectra.newton_step(inverse, center.gradient))
-        radii = 2 * step + 0.01 * float(np.max(step)) + floor
-        if float(np.max(radii)) <= side:
+        radius = 2.02 * float(np.max(step)) + floor
+        if radius <= side:
             break
         side = 4 * float(np.max(step)) + 4 * floor
     else:
         raise Refusal(f"Newton's step, {np.max(step):.3g}, leaves every box that was tried")
-    moved = step + Contraction(inverse, augmented)(radii)
-    if not np.all(moved * (1 + 4 * ball.UNIT) < radii):
-        raise Refusal(f"Krawczyk's test maps the box to {np.max(moved / radii):.3g} times itself, and not into itself")
+    ratio = _ratio(step, Contraction(inverse, augmented), radius)
+    if not ratio < 1:
+        raise Refusal(f"Krawczyk's test maps the tiny box to {ratio:.3g} times itself, and not into itself")
     if slice_ is not None:
         slice_.require_transversal(cube)
-    return Existence(center, plain, augmented, spectrum, inverse, step, radii, slice_)
+    return Existence(center, plain, augmented, spectrum, negative, inverse, step, radius, slice_)
 
 
-def require_decided(spectrum: Spectrum) -> None:
+def _decide(matrix: Ball) -> tuple[Spectrum, int, Array]:
+    """Return the spectrum, the sure number of negative eigenvalues, and an approximate inverse.
+
+    Where float64 does not decide, the signs are those of the matrix scaled by congruence (Sylvester), S H S.
+    """
+    spectrum = decided = spectra.spectrum(matrix)
+    scale = np.ones(len(matrix.mid))
+    if spectrum.negative + spectrum.positive < len(scale):
+        scale = signs.scaling(matrix.mid)
+        both = scale[:, None] * scale
+        if not np.min(both) > ball.TINY:
+            raise Refusal("the coordinates are scaled too differently for float64")
+        decided = spectra.spectrum(spectra.mirrored(ball.mul(matrix, ball.exact(both))))
+        _require_decided(decided)
+    inverse = scale[:, None] * ((decided.vectors / decided.values) @ decided.vectors.T) * scale
+    return spectrum, decided.negative, inverse
+
+
+def _require_decided(spectrum: Spectrum) -> None:
     """Raise Refusal unless the sign of every eigenvalue is sure."""
     undecided = len(spectrum.values) - spectrum.negative - spectrum.positive
     if undecided:
@@ -115,7 +135,7 @@ def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> flo
 
     What the tiny box proves is returned where no wider cube is found.
     """
-    tiny = float(np.max(found.radii))
+    tiny = found.radius
     if wanted is not None:
         if wanted > tiny:
             ratio = _mapped(problem, found, wanted)
@@ -144,7 +164,12 @@ def _mapped(problem: Problem, found: Existence, radius: float) -> float:
         found.slice_.require_transversal(cube)
     matrix = problem.hessian(cube)
     matrix = matrix if found.slice_ is None else found.slice_.augment(matrix)
-    moved = found.step + Contraction(found.inverse, matrix)(np.full(found.step.shape, radius))
+    return _ratio(found.step, Contraction(found.inverse, matrix), radius)
+
+
+def _ratio(step: Array, contraction: Contraction, radius: float) -> float:
+    """Return an upper bound on how much of itself Krawczyk's operator maps a cube to: (|A g| + |I − A·H| r) / r."""
+    moved = step + contraction(np.full(step.shape, radius))
     return float(np.max(moved)) / radius * (1 + 8 * ball.UNIT)
 
 

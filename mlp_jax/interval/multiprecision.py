@@ -33,6 +33,32 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }  # fmt: skip
 
 
+_MONOTONE = {
+    "asinh",
+    "atan",
+    "erf",
+    "erfc",
+    "exp",
+    "expm1",
+    "log",
+    "log1p",
+    "logistic",
+    "rsqrt",
+    "sinh",
+    "sqrt",
+    "tanh",
+}
+_WIDE = 2.0**-10
+
+
+def _apply(name: str, values: tuple[Any, ...]) -> Any:
+    """Return a function of arbs; of wide ones, where it is monotone, from both ends."""
+    if name in _MONOTONE and values[0].rad() > _WIDE:
+        ends = values[0].lower(), values[0].upper()
+        return _finite(FUNCTIONS[name](ends[0]), name).union(_finite(FUNCTIONS[name](ends[1]), name))
+    return _finite(FUNCTIONS[name](*values), name)
+
+
 def elementary(name: str, *arguments: Array) -> Array:
     """Return a function of arrays of arb, elementwise.
 
@@ -46,10 +72,9 @@ def elementary(name: str, *arguments: Array) -> Array:
     >>> float(elementary("exp", exact([0.0]))[0])
     1.0
     """
-    function = FUNCTIONS[name]
     result = _array(np.broadcast_shapes(*(a.shape for a in arguments)))
     flat = zip(*(np.broadcast_to(a, result.shape).ravel().tolist() for a in arguments), strict=True)
-    result.ravel()[:] = [_finite(function(*values), name) for values in flat]
+    result.ravel()[:] = [_apply(name, values) for values in flat]
     return result
 
 
@@ -69,13 +94,12 @@ def ball_elementary(name: str, *arguments: Ball) -> Ball:
     >>> bool(0 < value.rad[0] < 1e-16), bool(value.mid[0] == np.tanh(0.5))
     (True, True)
     """
-    function = FUNCTIONS[name]
     shape = np.broadcast_shapes(*(a.shape for a in arguments))
     columns = [_arbs(a, shape) for a in arguments]
     mids, rads = [], []
     with flint.ctx.workprec(_ELEMENTARY_BITS):
         for values in zip(*columns, strict=True):
-            result = _finite(function(*values), name)
+            result = _apply(name, values)
             mid = float(result)
             if not abs(mid) < np.inf:
                 raise Refusal(f"{name}: a value overflows float64")
@@ -248,7 +272,8 @@ def total(a: Array, axes: tuple[int, ...]) -> Array:
     >>> float(total(exact([1.0, 2.0]), (0,))[()])
     3.0
     """
-    return np.asarray(np.sum(a, axis=axes, initial=flint.arb(0)), dtype=object)
+    result: Any = np.add.reduce(a, axis=axes, initial=flint.arb(0))
+    return np.asarray(result, dtype=object)
 
 
 def move(function: Callable[..., Array], *values: Array) -> Array:
@@ -259,7 +284,7 @@ def move(function: Callable[..., Array], *values: Array) -> Array:
     >>> move(np.transpose, exact(np.ones((2, 3)))).shape
     (3, 2)
     """
-    return function(*values)
+    return np.asarray(function(*values), dtype=object)
 
 
 def scatter_add(a: Array, positions: Array, updates: Array) -> Array:

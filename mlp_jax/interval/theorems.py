@@ -10,9 +10,9 @@ is nonsingular. The inertia of the Hessian at the critical point is read from en
 The gradient at c is enclosed with many bits, because it nearly cancels there; the Hessian in float64. The first box is
 tiny, and gives existence, index and eigenvalues. A second, wide one enlarges the neighbourhood of uniqueness.
 
-Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0: in the place of fun stands F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ − c)‖².
-Where ΞᵀV is nonsingular, the critical points of F in B are those of fun on the slice Vᵀ(θ − c) = 0; the inertia of F is
-that of fun with the zeros, one for each tangent, made positive (see `symmetry`).
+Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0: in the place of fun stands F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ −
+c)‖². Where ΞᵀV is nonsingular, the critical points of F in B are those of fun on the slice Vᵀ(θ − c) = 0; the inertia
+of F is that of fun with the zeros, one for each tangent, made positive (see `symmetry`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from scipy.linalg import lapack
 
 from mlp_jax import curvature, tree
 from mlp_jax.curvature import precision
-from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry
+from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry, trust
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.interpreter import evaluate
@@ -40,7 +40,7 @@ Tangents = Callable[[PyTree], PyTree]
 _POLISHING_STEPS = 8
 _ASSUMPTIONS = (
     "fun is what JAX traces it to in float64, with every constant and all of args taken as the exact numbers they are",
-    "the gradient is the one that JAX derives from it",
+    "the gradient is the one that JAX derives from it, with the constants of its rules as float64 numbers",
     "FLINT encloses, and numpy's arithmetic and matrix products round to nearest in the classical way",
 )
 
@@ -62,8 +62,8 @@ def certify(
     certificate is about params. Then Krawczyk's test proves existence and uniqueness, and enclosures of all eigenvalues
     give the index (see the module). A second call with the same `fun` object and shapes traces nothing.
 
-    Memory: about 10 · 8 P² bytes, and a block of Hessian columns. Work: P Hessian-vector products in ball arithmetic for
-    each of two boxes, and O(P³).
+    Memory: about 10 · 8 P² bytes, and a block of Hessian columns for each core. Work: P Hessian-vector products in
+    ball arithmetic for each of two boxes, and O(P³).
 
     Parameters
     ----------
@@ -208,6 +208,8 @@ def _attempt(
 
 def _problem(fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings) -> Problem:
     traced, data = enclosures.trace(fun, params, args)
+    if traced.trusted:
+        trust.require_consistent(traced, start, data, settings.bits)
     if settings.symmetries is None:
         return Problem(traced, data, None, settings.bits)
     tangents = symmetry.trace(settings.symmetries, params)
@@ -254,13 +256,12 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
 def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:
     """Prove it at a centre, or raise Refusal."""
     found = tiny_box(problem, center, side)
-    size, index = center.point.size, found.spectrum.negative
+    size, index = center.point.size, found.negative
     null = 0 if problem.tangents is None else len(problem.tangents.rows)
     # The zeros of the symmetries stand between the negative and the positive eigenvalues of fun's own Hessian.
     spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
     others = [k for k in range(size) if not index <= k < index + null]
     nearest = min(others, key=lambda k: abs(spectrum.values[k]))
-    radius = float(np.max(found.radii))
     return Certificate(
         proved=True,
         reason=(
@@ -272,7 +273,7 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
         displacement=0.0,
         index=index,
         null=null,
-        radius=radius,
+        radius=found.radius,
         unique_radius=wide_radius(problem, found, unique_radius),
         smallest=spectrum.enclosure(0),
         nearest=spectrum.enclosure(nearest),
@@ -286,16 +287,20 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
 def _loss(problem: Problem, found: Existence) -> Interval:
     """Enclose fun at the critical point: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
     at_center = enclosures.value(problem.traced, found.center.point, problem.data, problem.bits)
-    slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain) @ found.radii
-    size = found.radii.size
-    change = float(slope @ found.radii) * (1 + 8 * size * ball.UNIT) + size * ball.TINY
+    size = found.step.size
+    slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain).sum(axis=1) * found.radius
+    change = float(slope.sum() * found.radius) * (1 + 8 * size * ball.UNIT) + size * ball.TINY
     low, high = ball.bounds(Ball(at_center.mid, at_center.radius + change * (1 + 4 * ball.UNIT)))
     return float(low), float(high)
 
 
 def _assumptions(problem: Problem) -> tuple[str, ...]:
     trusted = problem.traced.trusted
-    rules = (f"the derivative rules in it are right: {', '.join(trusted)}",) if trusted else ()
+    rules = (
+        (f"the rules of {', '.join(trusted)} in it are right (they agree with differences at a random point)",)
+        if trusted
+        else ()
+    )
     tangents = problem.tangents
     if tangents is None:
         return (*_ASSUMPTIONS, *rules)

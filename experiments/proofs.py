@@ -1,0 +1,282 @@
+"""Can the minima and saddles of networks on real data be proved, and up to how many parameters?
+
+Finds critical points of tanh networks on XOR (squared error) and on all 1,797 digits (softmax cross-entropy), both
+with weight decay, and asks `interval.certify` for a theorem about each: exactly one critical point in a box of stated
+radius, of exactly this index. Minima come from L-BFGS and a proof's own Newton steps, saddles of a chosen index from
+following eigenvectors. Every certificate is saved, and can be proved again with `interval.check`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+import pandas as pd
+import scipy.optimize
+import tqdm
+import tyro
+
+from experiments.run_folder import RunFolder
+from mlp_jax import critical, datasets, interval, losses, mlp, mlp_hessian, penalties, training, tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    quick: bool = False
+    """Two small networks and a dozen XOR starts."""
+    seed: int = 0
+    """Of initial weights and shuffles."""
+    weight_decay: float = 1e-2
+    """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
+    xor_starts: int = 200
+    """Random starts on XOR; 12 when quick."""
+    largest: int = 27
+    """Hidden units of the largest network on digits: 27 are 2,035 parameters, 67 are 5,035."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/proofs-DATE-TIME when not given."""
+
+
+class Case(NamedTuple):
+    """A network on digits, the index wanted, and the epochs of training from where it is searched."""
+
+    hidden: tuple[int, ...]
+    wanted: int
+    epochs: int = 0
+
+    @property
+    def network(self) -> str:
+        """Return the sizes of the layers, such as 64-7-10."""
+        return "-".join(map(str, (64, *self.hidden, 10)))
+
+
+class Problem(NamedTuple):
+    """Mean softmax cross-entropy over all digits plus weight decay."""
+
+    data: tuple[np.ndarray, np.ndarray]
+    fun: Callable[..., jax.Array]
+    batch_loss: training.Loss
+    hessian: Callable[..., jax.Array]
+
+
+def cases(settings: Settings) -> list[Case]:
+    """Return the searches on digits, by number of parameters."""
+    if settings.quick:
+        return [Case((2,), 0), Case((2,), 1, 60)]
+    minima = [Case((h,), 0) for h in (7, 13, 27, 67) if h <= settings.largest]
+    saddles = [Case((7,), 1, 60), Case((7,), 2, 60), Case((7,), 24, 5)]
+    return [Case((5, 5, 5), 0), minima[0], *saddles, *minima[1:]]
+
+
+def make_problem(settings: Settings) -> Problem:
+    """Return the loss on digits and its fast Hessian."""
+    digits = datasets.load("digits")
+    inputs, targets = (np.concatenate(pair) for pair in zip(digits.train, digits.test, strict=True))
+
+    def penalty(params: mlp.Params) -> jax.Array:
+        return penalties.l2(params, settings.weight_decay)
+
+    def fun(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalty(params)
+
+    def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> jax.Array:
+        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights) + penalty(params)
+
+    hessian = functools.partial(mlp_hessian.dense, loss=losses.cross_entropy, activation=jnp.tanh, penalty=penalty)
+    return Problem((inputs.astype(np.float64), targets), fun, batch_loss, hessian)
+
+
+def search(settings: Settings, problem: Problem, case: Case) -> mlp.Params:
+    """Return params at, or for minima close to, a critical point of the index wanted."""
+    init_key, train_key = jax.random.split(jax.random.key(settings.seed))
+    params = mlp.init(init_key, (64, *case.hidden, 10), dtype=jnp.float64)
+    if case.wanted == 0:
+        return descend(problem, params)
+    data = datasets.Examples(*map(jnp.asarray, problem.data))
+    params, _ = training.train(
+        train_key, problem.batch_loss, params, data, optimizer=optax.sgd(0.1), batch_size=64, epochs=case.epochs
+    )
+    point = critical.find(problem.fun, params, problem.data, index=case.wanted, hessian=problem.hessian, max_steps=100)
+    return point.params
+
+
+def descend(problem: Problem, params: mlp.Params) -> mlp.Params:
+    """Return where L-BFGS ends: near a minimum, where the proof's own Newton steps take over."""
+    vector, unravel = tree.ravel(params)
+
+    @jax.jit
+    def objective(v: jax.Array) -> tuple[jax.Array, jax.Array]:
+        return jax.value_and_grad(lambda w: problem.fun(unravel(w), *problem.data))(v)
+
+    result = scipy.optimize.minimize(
+        lambda v: tuple(np.asarray(part, dtype=np.float64) for part in objective(v)),
+        np.asarray(vector),
+        jac=True,
+        method="L-BFGS-B",
+        options={"maxiter": 5000, "maxfun": 10_000, "gtol": 1e-9, "ftol": 0, "maxcor": 50},
+    )
+    return unravel(jnp.asarray(result.x))
+
+
+def prove(settings: Settings, problem: Problem, case: Case) -> dict[str, Any]:
+    """Search and prove, and return a row of the table with its certificate."""
+    began = time.perf_counter()
+    params = jax.block_until_ready(search(settings, problem, case))
+    found = time.perf_counter()
+    proof = interval.certify(problem.fun, params, problem.data, hessian=problem.hessian, reach=1e-3)
+    ended = time.perf_counter()
+    row = {"network": case.network, "parameters": proof.size, "wanted": case.wanted, **summary(proof)}
+    return {
+        **row,
+        "search_seconds": found - began,
+        "proof_seconds": ended - found,
+        "peak_mb": peak_mb(),
+        "proof": proof,
+    }
+
+
+def summary(proof: interval.Certificate) -> dict[str, Any]:
+    """Return what the table says of a certificate."""
+    nothing = (np.nan, np.nan)
+    row: dict[str, Any] = {"kind": proof.kind, "index": proof.index}
+    row["radius"] = np.nan if proof.radius is None else proof.radius
+    row["unique_radius"] = np.nan if proof.unique_radius is None else proof.unique_radius
+    for name in ("smallest", "nearest", "loss"):
+        row[f"{name}_low"], row[f"{name}_high"] = getattr(proof, name) or nothing
+    return row
+
+
+def peak_mb() -> float:
+    """Return the most memory this process has held so far, in MB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def xor_loss(params: mlp.Params, x: jax.Array, y: jax.Array, decay: jax.Array) -> jax.Array:
+    """Return mean squared error plus weight decay."""
+    return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + 0.5 * decay * tree.dot(params, params)
+
+
+def xor_rows(settings: Settings) -> list[dict[str, Any]]:
+    """Find critical points of a 2-2-1 network on XOR from random starts, each once, and prove them all."""
+    inputs = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+    args = (inputs, np.array([[0.0], [1.0], [1.0], [0.0]]), np.float64(settings.weight_decay))
+    starts = 12 if settings.quick else settings.xor_starts
+    rows: list[dict[str, Any]] = []
+    seen: list[np.ndarray] = []
+    for number in tqdm.tqdm(range(starts), unit="start", desc="XOR"):
+        key = jax.random.fold_in(jax.random.key(settings.seed), number)
+        start = jax.tree.map(lambda leaf, scale=0.5 + number % 4: scale * leaf, mlp.init(key, (2, 2, 1)))
+        point = critical.find(xor_loss, start, args)
+        vector = np.asarray(tree.ravel(point.params)[0])
+        if not point.converged or any(np.max(np.abs(vector - other)) < 1e-8 for other in seen):
+            continue
+        seen.append(vector)
+        began = time.perf_counter()
+        proof = interval.certify(xor_loss, point.params, args)
+        rows.append({"parameters": 9, **summary(proof), "proof_seconds": time.perf_counter() - began, "proof": proof})
+    return rows
+
+
+def xor_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row an index: how many points, how many proved, and the widest and narrowest of what was proved."""
+    warm = rows.iloc[1:] if len(rows) > 1 else rows
+    table = rows.groupby("index", dropna=False).agg(
+        points=("kind", "size"),
+        proved=("radius", "count"),
+        largest_radius=("radius", "max"),
+        least_unique_radius=("unique_radius", "min"),
+        lowest_loss=("loss_low", "min"),
+        highest_loss=("loss_high", "max"),
+    )
+    table["warm_ms"] = 1e3 * warm.groupby("index", dropna=False).proof_seconds.median()
+    return table.reset_index()
+
+
+def show(rows: pd.DataFrame) -> str:
+    """Return the table of the digits as text."""
+
+    def enclosure(name: str) -> list[str]:
+        bounds = zip(rows[f"{name}_low"], rows[f"{name}_high"], strict=True)
+        return [f"{(low + high) / 2:.6e} ± {(high - low) / 2:.0e}" for low, high in bounds]
+
+    brief = rows.assign(smallest=enclosure("smallest"), nearest_to_0=enclosure("nearest"))
+    columns = ["network", "parameters", "wanted", "kind", "index", "radius", "unique_radius", "smallest",
+               "nearest_to_0", "search_seconds", "proof_seconds", "peak_mb"]  # fmt: skip
+    formats = {"radius": "{:.1e}", "unique_radius": "{:.1e}", "search_seconds": "{:.1f}", "proof_seconds": "{:.1f}",
+               "peak_mb": "{:.0f}"}  # fmt: skip
+    return brief[columns].to_string(
+        index=False, na_rep="-", formatters={name: form.format for name, form in formats.items()}
+    )
+
+
+def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Return the figure: seconds of a proof, and the two radii, against the number of parameters."""
+    figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    for kind, group in rows.groupby("kind"):
+        left.loglog(group.parameters, group.proof_seconds, "o", label=kind)
+    left.set(xlabel="parameters", ylabel="seconds of a proof")
+    left.legend()
+    right.loglog(rows.parameters, rows.unique_radius, "o", label="only critical point within")
+    right.loglog(rows.parameters, rows.radius, "s", label="critical point within")
+    right.set(xlabel="parameters", ylabel="radius, largest coordinate")
+    right.legend()
+    return figure
+
+
+def conclusion(rows: pd.DataFrame, xor: pd.DataFrame) -> str:
+    """Return one sentence made from the numbers."""
+    proved = rows[rows["index"].notna()]
+    indices = ", ".join(str(i) for i in sorted(proved["index"].unique()))
+    largest = proved.parameters.max() if len(proved) else 0
+    return (
+        f"Proved: {xor.radius.notna().sum()} of {len(xor)} critical points on XOR, {len(proved)} of {len(rows)} on"
+        f" digits (index {indices or 'none'}), the largest with {largest} parameters."
+    )
+
+
+def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Search, prove, print and save; return the tables of digits and of XOR."""
+    began = time.perf_counter()
+    folder = RunFolder("proofs", settings, settings.output)
+    xor_found = xor_rows(settings)
+    with jax.enable_x64(True):
+        problem = make_problem(settings)
+        found = [prove(settings, problem, case) for case in tqdm.tqdm(cases(settings), unit="point", desc="digits")]
+    for number, row in enumerate(found):
+        row["proof"].save(folder.path / f"digits_{number}_{row['network']}.json")
+    for number, row in enumerate(xor_found):
+        row["proof"].save(folder.path / f"xor_{number}.json")
+    digits, xor = (pd.DataFrame(part).drop(columns="proof").astype({"index": "Int64"}) for part in (found, xor_found))
+    folder.table("digits", digits)
+    folder.table("xor", xor)
+    folder.figure("proofs", draw(digits))
+    print(f"XOR, 2-2-1, tanh, squared error, weight decay {settings.weight_decay:g}:")
+    print(xor_table(xor).to_string(index=False))
+    print(f"\nDigits, 1,797 examples, tanh, softmax cross-entropy, weight decay {settings.weight_decay:g}:")
+    print(show(digits))
+    print(f"\n{found[-1]['network']}: {found[-1]['proof']}")
+    print(f"\n{conclusion(digits, xor)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    return digits, xor
+
+
+def main() -> None:
+    """Read the command line and run."""
+    run(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

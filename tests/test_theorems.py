@@ -1,0 +1,352 @@
+"""certify proves what is true, refuses what is not, and never the other way round."""
+
+import dataclasses
+
+import flint
+import ground_truth
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import critical, interval, losses, mlp, tree
+
+INPUTS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
+TARGETS = np.array([[0.0], [1.0], [1.0], [0.0]])
+
+
+def xor(params, x, y, decay):
+    return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + 0.5 * decay * tree.dot(params, params)
+
+
+def xor_args(decay):
+    return INPUTS, TARGETS, np.float64(decay)
+
+
+def output_bias_only(value):
+    hidden = mlp.Layer(np.zeros((2, 2)), np.zeros(2))
+    return hidden, mlp.Layer(np.zeros((2, 1)), np.array([value]))
+
+
+@pytest.fixture(scope="module")
+def xor_points():
+    """Converged ends of searches from random starts, the same point once."""
+    points = []
+    for seed in range(40):
+        start = jax.tree.map(lambda leaf: (0.5 + seed % 4) * leaf, mlp.init(jax.random.key(seed), (2, 2, 1)))
+        point = critical.find(xor, start, xor_args(0.01))
+        vector = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(point.params)])
+        if point.converged and not any(np.max(np.abs(vector - other)) < 1e-9 for other, _ in points):
+            points.append((vector, point.params))
+    return [params for _, params in points]
+
+
+@pytest.mark.parametrize("decay", [0.01, 0.1])
+def test_the_spurious_minimum_in_closed_form_is_proved_with_its_loss_and_eigenvalue(decay):
+    bias = 0.5 / (1 + decay)
+    proof = interval.certify(xor, output_bias_only(bias), xor_args(decay))
+    assert (proof.proved, proof.kind, proof.index, proof.null) == (True, "minimum", 0, 0)
+    with flint.ctx.workprec(200):
+        wd = flint.arb(decay)  # the float64 number, exactly
+        c = flint.arb("0.5") / (1 + wd)
+        loss = flint.arb("0.25") - flint.arb("0.125") / (1 + wd)
+        least = wd - abs(c - flint.arb("0.5")) * flint.arb("1.5").sqrt()
+        for value, (low, high) in ((loss, proof.loss), (least, proof.smallest), (least, proof.nearest)):
+            assert value > low
+            assert value < high
+            assert high - low < 1e-12
+        assert abs(c - float(proof.location[-1])) < proof.radius
+    assert np.max(np.abs(proof.location[:-1])) <= proof.radius
+    assert proof.radius < 1e-14
+    assert proof.unique_radius > 1e-6
+
+
+def test_every_xor_point_found_from_random_starts_is_proved(xor_points):
+    assert len(xor_points) >= 10
+    proofs = [interval.certify(xor, params, xor_args(0.01)) for params in xor_points]
+    assert [proof.reason for proof in proofs if not proof.proved] == []
+    assert {0, 1} <= {proof.index for proof in proofs}
+    for params, proof in zip(xor_points, proofs, strict=True):
+        verdict = critical.classify(xor, params, xor_args(0.01))
+        assert verdict.index in (None, proof.index)
+
+
+def test_no_point_that_is_not_critical_is_proved():
+    proved = 0
+    for seed in range(25):
+        start = mlp.init(jax.random.key(seed), (2, 2, 1))
+        proved += interval.certify(xor, start, xor_args(0.01)).proved
+    assert proved == 0
+
+
+def test_a_centre_displaced_by_1e_3_is_refused_and_by_1e_9_proved_with_the_true_point_inside():
+    truth = np.zeros(9)
+    truth[-1] = 0.5 / (1 + 0.01)
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        direction = generator.choice([-1.0, 1.0], 9)
+        _, unravel = tree.ravel(output_bias_only(0.0))
+        for size, expected in ((1e-3, False), (1e-9, True)):
+            with jax.enable_x64(True):
+                _, unravel = tree.ravel(jax.tree.map(jnp.asarray, output_bias_only(0.0)))
+                displaced = unravel(jnp.asarray(truth + size * direction))
+            proof = interval.certify(xor, displaced, xor_args(0.01))
+            assert proof.proved == expected
+            if expected:
+                assert np.max(np.abs(proof.location - truth)) <= proof.radius + 1e-16
+                assert 0.5 * size < proof.displacement < 2 * size
+            else:
+                assert "reach" in proof.reason
+
+
+@pytest.mark.parametrize(
+    ("fun", "point"),
+    [
+        (lambda p: xor(p, *xor_args(0.0)), output_bias_only(0.5)),
+        (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, np.zeros(2)),
+        (lambda x: x[0] ** 4 + x[1] ** 2, np.zeros(2)),
+        (lambda x: (x[0] * x[1] - 1) ** 2, np.array([2.0, 0.5])),
+        (lambda x: jnp.sum(x) * 0.0, np.zeros(3)),
+    ],
+    ids=["xor without weight decay", "monkey saddle", "quartic", "orbit of minima", "constant"],
+)
+def test_degenerate_points_are_never_proved(fun, point):
+    proof = interval.certify(fun, point)
+    assert not proof.proved
+    assert proof.kind == "not proved"
+    assert proof.index is None
+    assert proof.reason
+
+
+def test_points_of_zero_residual_with_more_parameters_than_outputs_are_never_proved():
+    for seed in range(12):
+        with jax.enable_x64(True):
+            params = mlp.init(jax.random.key(seed), (2, 2, 1), dtype=jnp.float64)
+            fitted = np.asarray(mlp.forward(params, INPUTS))
+        assert not interval.certify(xor, params, (INPUTS, fitted, np.float64(0.0))).proved
+
+
+def test_gradient_flat_points_and_points_next_to_a_critical_point_are_refused():
+    assert not interval.certify(lambda x: x[0] ** 3 + 1e-9 * x[0] + x[1] ** 2, np.zeros(2)).proved
+    refused = interval.certify(lambda x: jnp.sum(x**2), np.array([0.5, 0.5]))
+    assert "not at a critical point" in refused.reason
+
+
+def test_index_is_that_of_a_tilted_function_of_chosen_spectrum():
+    generator = np.random.default_rng(0)
+    x, y = generator.standard_normal((8, 2)), generator.standard_normal((8, 1))
+    with jax.enable_x64(True):
+        params = mlp.init(jax.random.key(3), (2, 3, 1), dtype=jnp.float64)
+        center, unravel = tree.ravel(params)
+
+        def plain(v):
+            return losses.mean(losses.squared_error(mlp.forward(unravel(v), x), y))
+
+        slope, bend = jax.grad(plain)(center), jax.hessian(plain)(center)
+    spectra = generator.choice([-1.0, 1.0], (4, center.size)) * 10.0 ** generator.uniform(-4, 1, (4, center.size))
+
+    def tilted(v, c, slope, change):
+        return plain(v) - v @ slope + 0.5 * (v - c) @ change @ (v - c)
+
+    for values in spectra:
+        rotation = np.linalg.qr(generator.standard_normal((center.size, center.size)))[0]
+        change = (rotation * values) @ rotation.T - np.asarray(bend)
+        change = (change + change.T) / 2
+        args = (np.asarray(center), np.asarray(slope), change)
+        proof = interval.certify(tilted, np.asarray(center), args)
+        assert proof.proved, proof.reason
+        assert proof.index == np.sum(values < 0)
+        assert abs(proof.smallest[0] - values.min()) < 1e-9
+        nearest = values[np.argmin(np.abs(values))]
+        assert proof.nearest[0] - 1e-12 < nearest < proof.nearest[1] + 1e-12
+
+
+def test_signs_are_decided_whatever_the_scale_of_the_coordinates():
+    scale = np.array([1e-6, 1.0, 1e4, 1e-2])
+    core = np.array([[2.0, 1.0, 0.5, 0.1], [1.0, -3.0, 0.2, 0.3], [0.5, 0.2, 1.5, 0.0], [0.1, 0.3, 0.0, -1.0]])
+    matrix = core * scale[:, None] * scale
+
+    def fun(x, a):
+        return 0.5 * x @ a @ x + jnp.sum((x * scale) ** 4)
+
+    proof = interval.certify(fun, np.zeros(4), (matrix,))
+    assert proof.proved, proof.reason
+    assert proof.index == np.sum(np.linalg.eigvalsh(core) < 0) == 2
+
+
+def gauge(params):
+    """Tangents of the action of GL(h) on a two-layer linear network: (W₁ G, −G W₂) for each unit matrix G."""
+    first, second = params
+    hidden = first.shape[1]
+    units = jnp.eye(hidden * hidden, dtype=first.dtype).reshape(-1, hidden, hidden)
+    return first @ units, -units @ second
+
+
+def linear(params, x, y):
+    return jnp.sum((x @ params[0] @ params[1] - y) ** 2) / (2 * x.shape[0])
+
+
+@pytest.mark.parametrize("cond", [1.0, 30.0, 1000.0])
+def test_linear_networks_are_proved_modulo_gl_h_with_the_index_in_closed_form(cond):
+    net = ground_truth.linear_network(5, 2, 4, seed=1)
+    classes = [c for c in ground_truth.linear_classes(net, cond) if np.linalg.matrix_rank(c.params[0]) == 2]
+    assert len(classes) == 6
+    assert {c.zeros for c in classes} == {4}
+    for known in classes:
+        proof = interval.certify(linear, known.params, (net.inputs, net.targets), symmetries=gauge)
+        assert proof.proved, proof.reason
+        assert (proof.index, proof.null) == (known.index, known.zeros)
+        assert proof.loss[0] - 1e-12 < known.loss < proof.loss[1] + 1e-12
+        assert "4 given symmetry directions" in str(proof)
+        assert not interval.certify(linear, known.params, (net.inputs, net.targets)).proved
+
+
+def test_directions_that_are_no_symmetries_are_dropped_and_prove_nothing():
+    net = ground_truth.linear_network(5, 2, 4, seed=1)
+    known = next(c for c in ground_truth.linear_classes(net) if np.linalg.matrix_rank(c.params[0]) == 2)
+
+    def wrong(params):
+        return params[0][None], params[1][None]
+
+    assert not interval.certify(linear, known.params, (net.inputs, net.targets), symmetries=wrong).proved
+    # A positive definite quadratic has none: what is claimed to be one is dropped, and the proof is the plain one.
+    proof = interval.certify(lambda x: jnp.sum(x**2), np.zeros(3), symmetries=lambda x: x[None] + 1.0)
+    assert (proof.proved, proof.null) == (True, 0)
+
+
+def shift(params):
+    """Tangents of the softmax shift: one added to all logits through each last weight row, and the bias."""
+    first, second = params
+    rows, classes = second.weight.shape
+    ones = jnp.ones((1, classes), second.weight.dtype)
+    weights = jnp.concatenate([jnp.eye(rows, dtype=ones.dtype), jnp.zeros((1, rows), ones.dtype)])
+    biases = jnp.concatenate([jnp.zeros((rows, 1), ones.dtype), jnp.ones((1, 1), ones.dtype)])
+    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows + 1, *leaf.shape), leaf.dtype), first)
+    return zeros, mlp.Layer(weights[:, :, None] * ones[:, None, :], biases * ones)
+
+
+def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
+    generator = np.random.default_rng(3)
+    x, y = generator.standard_normal((24, 4)), generator.integers(0, 3, 24)
+
+    def fun(params, x, y):
+        # The penalty of the last layer sees only what the shift leaves alone.
+        last = params[1].weight - jnp.mean(params[1].weight, axis=1, keepdims=True)
+        bias = params[1].bias - jnp.mean(params[1].bias)
+        penalty = 0.05 * (tree.dot(params[0], params[0]) + jnp.sum(last**2) + jnp.sum(bias**2))
+        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalty
+
+    point = critical.find(fun, mlp.init(jax.random.key(1), (4, 2, 3)), (x, y))
+    proof = interval.certify(fun, point.params, (x, y), symmetries=shift)
+    assert proof.proved, proof.reason
+    assert proof.null == 3
+    assert proof.kind.endswith("modulo symmetry")
+
+
+def test_a_saved_certificate_is_read_back_bit_for_bit_and_proved_again(tmp_path):
+    args = xor_args(0.01)
+    proof = interval.certify(xor, output_bias_only(0.5 / 1.01), args)
+    proof.save(tmp_path / "point.json")
+    read = interval.load(tmp_path / "point.json")
+    for field in dataclasses.fields(proof):
+        assert np.array_equal(getattr(read, field.name), getattr(proof, field.name)), field.name
+    again = interval.check(read, xor, output_bias_only(0.0), args)
+    assert again.proved
+    assert again.index == proof.index
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"index": 1}, "the index is 0"),
+        ({"radius": 1e-30}, "radii proved now"),
+        ({"unique_radius": 10.0}, "Krawczyk's test maps the cube"),
+        ({"loss": (0.0, 0.1)}, "the loss is in"),
+        ({"smallest": (0.005, 0.006)}, "the smallest is in"),
+        ({"location": np.full(9, 0.1)}, "."),
+        ({"data": "0"}, "args are not the numbers"),
+    ],
+)
+def test_a_certificate_that_says_something_else_does_not_pass_the_check(change, words):
+    args = xor_args(0.01)
+    proof = interval.certify(xor, output_bias_only(0.5 / 1.01), args)
+    with pytest.raises(AssertionError):
+        assert interval.check(dataclasses.replace(proof, **change), xor, output_bias_only(0.0), args).proved
+    assert words in interval.check(dataclasses.replace(proof, **change), xor, output_bias_only(0.0), args).reason
+
+
+def test_other_data_does_not_pass_the_check_and_a_refusal_has_nothing_to_check():
+    proof = interval.certify(xor, output_bias_only(0.5 / 1.01), xor_args(0.01))
+    assert not interval.check(proof, xor, output_bias_only(0.0), xor_args(0.02)).proved
+    refusal = interval.certify(xor, output_bias_only(0.5), xor_args(0.0))
+    with pytest.raises(ValueError, match="got a refusal"):
+        interval.check(refusal, xor, output_bias_only(0.0), xor_args(0.0))
+
+
+def wrong_first(x):
+    return x[0] ** 2 + x[1] ** 2 + jax.lax.stop_gradient(x[0]) * x[1]
+
+
+@jax.custom_jvp
+def half_square(x):
+    return 0.5 * x**2
+
+
+@half_square.defjvp
+def _half_square_jvp(primals, tangents):
+    # The gradient is right, its derivative is 0.
+    return half_square(primals[0]), jax.lax.stop_gradient(primals[0]) * tangents[0]
+
+
+@pytest.mark.parametrize(
+    ("fun", "words"),
+    [
+        (wrong_first, "the gradient is not that of fun: a rule of stop_gradient is wrong"),
+        (
+            lambda x: jnp.sum(half_square(x)) + x[0] ** 2 - x[1] ** 2,
+            "the Hessian is not that of fun: a rule of custom_",
+        ),
+    ],
+)
+def test_a_wrong_derivative_rule_is_found(fun, words):
+    proof = interval.certify(fun, np.zeros(2))
+    assert not proof.proved
+    assert words in proof.reason
+
+
+def test_rules_taken_on_trust_are_named_and_the_theorem_is_printed():
+    def fun(x):
+        return jax.nn.softplus(x[0]) + x[0] ** 2 + x[1] ** 2
+
+    point = critical.find(fun, np.zeros(2))
+    text = str(interval.certify(fun, point.params))
+    assert text.startswith("Theorem. Within ")
+    assert "exactly 0 negative and 2 positive eigenvalues: a strict local minimum of index 0" in text
+    assert "custom_jvp_call" in text
+
+
+def test_a_second_proof_traces_nothing_and_the_default_precision_is_left_alone():
+    traced = []
+
+    def fun(x, a):
+        traced.append(1)
+        return jnp.sum((x - a) ** 2)
+
+    first = interval.certify(fun, np.ones(2), (np.ones(2),))
+    before = len(traced)
+    second = interval.certify(fun, 2 * np.ones(2), (2 * np.ones(2),))
+    assert first.proved
+    assert second.proved
+    assert len(traced) == before
+    assert jnp.ones(1).dtype == jnp.float32
+
+
+def test_float32_inside_is_refused_and_bad_input_is_one_clear_sentence():
+    proof = interval.certify(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), np.zeros(2))
+    assert "float32" in proof.reason
+    with pytest.raises(TypeError, match="expected one real floating-point scalar"):
+        interval.certify(lambda x: x, np.zeros(2))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        interval.certify(lambda x: jnp.sum(x), np.array([np.nan]))
+    with pytest.raises(ValueError, match="symmetries: got tangents of 3 numbers"):
+        interval.certify(lambda x: jnp.sum(x**2), np.zeros(2), symmetries=lambda x: jnp.zeros((1, 3)))
