@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +19,7 @@ Loss = Callable[[PyTree, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 class State(NamedTuple):
-    """What a run carries from one update to the next; a `record` function sees it after each epoch."""
+    """What a run carries from one update to the next; a `record` function sees it."""
 
     params: PyTree
     optimizer_state: PyTree
@@ -27,17 +28,61 @@ class State(NamedTuple):
 
 
 class History(NamedTuple):
-    """What a run keeps, one entry an epoch.
+    """What a run keeps.
 
     loss
         (epochs,) mean over the examples of the epoch: the loss of each update's batch before that update, weighted
-        by the number of examples that the batch holds.
+        by the number of examples that the batch holds. Infinite for an epoch in which the run diverged and for those
+        after it; NaN for epochs after an early stop, which were not run.
     record
-        The pytree that `record` returned, each leaf with a leading axis of epochs; None without `record`.
+        The pytree that `record` returned, each leaf with a leading axis of epochs, or of ⌊updates / record_every⌋;
+        None without `record`. After an early stop, the last one again.
+    diverged_at
+        Number of the first update, from 1, whose batch had a loss that is not finite; where parameters were not finite
+        at the end of an epoch though every loss was, the last update of that epoch. 0: the run did not diverge.
+    criterion
+        (epochs,) what `early_stopping` watched after each epoch, NaN for those not run; None without it.
+    epochs_run, best_epoch
+        How many epochs were run, and the one, from 1, whose parameters are returned: 0 if the criterion was never a
+        number, and the start is returned. Without early stopping, both are all epochs.
     """
 
     loss: jax.Array
     record: PyTree
+    diverged_at: jax.Array
+    criterion: jax.Array | None
+    epochs_run: jax.Array
+    best_epoch: jax.Array
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["data", "min_improvement"],
+    meta_fields=["criterion", "patience"],
+)
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a criterion has not improved for `patience` epochs, and return the best parameters seen.
+
+    After each epoch c = criterion(params, *data); it improves when c < best − min_improvement. (Prechelt 1998, "Early
+    stopping — but when?", with a generalisation loss of 0 allowed and patience in its place.)
+
+    Parameters
+    ----------
+    criterion
+        `(params, *data) -> scalar`, lower is better: a loss or an error rate on validation examples.
+    data
+        Its further arguments, such as `(inputs, targets)`: new data of the same shapes compile nothing.
+    patience
+        Epochs without an improvement after which to stop, 1 or more.
+    min_improvement
+        What an improvement must exceed, 0 or more; may be traced.
+    """
+
+    criterion: Callable[..., jax.Array]
+    data: tuple
+    patience: int
+    min_improvement: float = 0.0
 
 
 def train(
@@ -50,20 +95,35 @@ def train(
     batch_size: int,
     epochs: int,
     record: Callable[[State], PyTree] | None = None,
+    record_every: int | None = None,
+    early_stopping: EarlyStopping | None = None,
 ) -> tuple[PyTree, History]:
     """Train by minibatches: shuffle, cut, update per batch, repeat per epoch. Transformable.
 
     The whole run is one compiled program. Every example is seen once an epoch; the last batch is padded with
     examples of weight 0, so that its loss and gradient are the mean over what it really holds. A second call
-    with the same `loss`, `optimizer` and `record` objects and the same shapes compiles nothing.
+    with the same `loss`, `optimizer` and `record` objects and the same shapes compiles nothing. An epoch of a run
+    does not depend on how many follow it, so that a short run is the beginning of a long one.
+
+    Under vmap the optimizer may be made from a traced number (then jit the whole: each new optimizer object is traced
+    again):
+
+    >>> data = (jnp.arange(4.0), 3.0 * jnp.arange(4.0))
+    >>> def loss(w, x, y, weights, key):
+    ...     return jnp.sum(weights * (w * x - y) ** 2) / jnp.sum(weights)
+    >>> def final(rate):
+    ...     return train(jax.random.key(0), loss, jnp.zeros(()), data, optimizer=optax.sgd(rate),
+    ...                  batch_size=3, epochs=100)[0]
+    >>> [round(float(w), 2) for w in jax.jit(jax.vmap(final))(jnp.array([0.0, 0.05]))]
+    [0.0, 3.0]
 
     Parameters
     ----------
     key
-        JAX random key for the shuffles and, folded with the step, for the loss (dropout).
+        JAX random key for the shuffles (`order`) and, folded with the step, for the loss (dropout).
     loss
         `(params, inputs, targets, weights, key) -> scalar`; weights (batch_size,) are 1 or 0, of the widest dtype
-        among the parameters.
+        among the parameters. Penalties are added here.
     params
         Any pytree of floating arrays.
     data
@@ -74,7 +134,13 @@ def train(
     batch_size, epochs
         Whole numbers; batch_size from 1 to n.
     record
-        Called on the State after each epoch; what it returns is stacked in `History.record`.
+        Called on the State after each epoch, or after every `record_every` updates; what it returns is stacked in
+        `History.record`. A `jax.tree_util.Partial(function, *arrays)` passes data as arguments, so that new data of
+        the same shapes compile nothing.
+    record_every
+        Updates between two records, from 1 to the number of updates; an epoch when None.
+    early_stopping
+        When to stop before the last epoch, and what to return.
 
     Returns
     -------
@@ -83,86 +149,262 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        Wrong key type; parameters that are not finite floating arrays; inputs and targets of different length;
-        batch_size or epochs out of range; a loss that is not a scalar.
+        Wrong key type; parameters that are not finite floating arrays; inputs and targets of different length; a
+        whole number out of range; a loss or a criterion that is not a scalar; `record_every` without a `record`.
 
     Examples
     --------
-    >>> data = (jnp.arange(4.0), 3.0 * jnp.arange(4.0))
-    >>> def loss(w, x, y, weights, key):
-    ...     return jnp.sum(weights * (w * x - y) ** 2) / jnp.sum(weights)
     >>> w, history = train(jax.random.key(0), loss, jnp.zeros(()), data, optimizer=optax.sgd(0.05),
     ...                    batch_size=3, epochs=100)
-    >>> print(f"{w:.4f}", history.loss.shape)
-    3.0000 (100,)
+    >>> print(f"{w:.4f}", history.loss.shape, int(history.diverged_at))
+    3.0000 (100,) 0
     """
     tree.require_key(key)
     tree.require_floating(params)
+    inputs, targets = require_data(data)
+    _require_count(batch_size, "batch_size", len(inputs), "the number of examples")
+    _require_count(epochs, "epochs")
+    batch_size, epochs = int(batch_size), int(epochs)
+    if record_every is not None:
+        if record is None:
+            raise ValueError(f"record_every: got {record_every} without a record, expected both or neither.")
+        _require_count(record_every, "record_every", epochs * -(-len(inputs) // batch_size), "the number of updates")
+    params = jax.tree.map(jnp.asarray, params)
+    require_loss(loss, params, inputs, targets, key, batch_size)
+    if early_stopping is not None:
+        _require_early_stopping(early_stopping, params)
+    if record is not None and not isinstance(record, jax.tree_util.Partial):
+        record = jax.tree_util.Partial(record)
+    return _train(
+        key, params, inputs, targets, record, early_stopping, loss, optimizer, batch_size, epochs, record_every
+    )
+
+
+def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
+    """Return the order in which a run with this key visits the examples in an epoch, counted from 0. Transformable.
+
+    It depends neither on the batch size nor on the number of epochs. The loss of update t, from 0, is given
+    `jax.random.fold_in(jax.random.split(key)[1], t)`.
+
+    Examples
+    --------
+    >>> sorted(order(jax.random.key(0), 0, 5).tolist())
+    [0, 1, 2, 3, 4]
+    """
+    return jax.random.permutation(jax.random.fold_in(jax.random.split(key)[0], epoch), num_examples)
+
+
+def require_data(data: Any) -> tuple[jax.Array, jax.Array]:
+    """Return inputs and targets as arrays; ValueError unless they have the same length, and not 0.
+
+    Examples
+    --------
+    >>> [a.shape for a in require_data(([1.0, 2.0], [3.0, 4.0]))]
+    [(2,), (2,)]
+    """
     inputs, targets = jnp.asarray(data[0]), jnp.asarray(data[1])
     if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets) or len(inputs) == 0:
         raise ValueError(
             f"data: got inputs {inputs.shape} and targets {targets.shape}, expected the same length, not 0."
         )
-    if int(batch_size) != batch_size or not 1 <= batch_size <= len(inputs):
-        raise ValueError(
-            f"batch_size: got {batch_size}, expected a whole number from 1 to {len(inputs)}, the number of examples."
-        )
-    if int(epochs) != epochs or epochs < 1:
-        raise ValueError(f"epochs: got {epochs}, expected a whole number of 1 or more.")
-    batch_size, epochs = int(batch_size), int(epochs)
-    params = jax.tree.map(jnp.asarray, params)
-    weights = jax.ShapeDtypeStruct((batch_size,), _widest_dtype(params))
+    return inputs, targets
+
+
+def require_loss(
+    loss: Callable[..., jax.Array], params: PyTree, inputs: Any, targets: Any, key: Any, batch_size: int
+) -> None:
+    """Raise ValueError unless the loss of a batch is one floating-point number.
+
+    Examples
+    --------
+    >>> require_loss(lambda w, x, y, weights, key: w, 0.0, jnp.ones(4), jnp.ones(4), jax.random.key(0), 2)
+    """
+    weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
     batch = [jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype) for a in (inputs, targets)]
-    result = jax.eval_shape(loss, params, *batch, weights, key)
-    if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
-        raise ValueError(f"loss: got a result of {result}, expected one floating-point number.")
-    return _train(key, params, inputs, targets, loss, optimizer, batch_size, epochs, record)
+    _require_scalar(jax.eval_shape(loss, params, *batch, weights, key), "loss")
 
 
-def _widest_dtype(params: PyTree) -> jnp.dtype:
-    return max((leaf.dtype for leaf in jax.tree.leaves(params)), key=lambda dtype: jnp.finfo(dtype).bits)
+def widest_dtype(params: PyTree) -> jnp.dtype:
+    """Return the widest dtype among the leaves: that of the weights which a loss is given.
+
+    Examples
+    --------
+    >>> print(widest_dtype((jnp.ones(2, jnp.float16), jnp.ones(2, jnp.float32))))
+    float32
+    """
+    return max((jnp.result_type(leaf) for leaf in jax.tree.leaves(params)), key=lambda dtype: jnp.finfo(dtype).bits)
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "optimizer", "batch_size", "epochs", "record"))
+def apply(
+    optimizer: optax.GradientTransformationExtraArgs,
+    state: State,
+    value: jax.Array,
+    gradient: PyTree,
+    value_fn: Callable[[PyTree], jax.Array],
+) -> State:
+    """Return the state after one update from the value and gradient of the batch's loss. Transformable.
+
+    Examples
+    --------
+    >>> optimizer = optax.with_extra_args_support(optax.sgd(0.5))
+    >>> state = State(jnp.array(1.0), optimizer.init(jnp.array(1.0)), jnp.array(0), jax.random.key(0))
+    >>> float(apply(optimizer, state, jnp.array(1.0), jnp.array(2.0), lambda w: w**2).params)
+    0.0
+    """
+    updates, optimizer_state = optimizer.update(
+        gradient, state.optimizer_state, state.params, value=value, grad=gradient, value_fn=value_fn
+    )
+    return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key)
+
+
+class _Watch(NamedTuple):
+    """What early stopping carries: the best criterion, its parameters and epoch; epochs since then, and in all."""
+
+    best: jax.Array
+    params: PyTree
+    best_epoch: jax.Array
+    waited: jax.Array
+    epochs_run: jax.Array
+
+
+class _Progress(NamedTuple):
+    """What a run carries from one epoch to the next."""
+
+    state: State
+    records: PyTree
+    diverged_at: jax.Array
+    watch: _Watch | None
+
+
+@functools.partial(jax.jit, static_argnames=("loss", "optimizer", "batch_size", "epochs", "record_every"))
 def _train(
     key: jax.Array,
     params: PyTree,
     inputs: jax.Array,
     targets: jax.Array,
+    record: Callable[[State], PyTree] | None,
+    early_stopping: EarlyStopping | None,
     loss: Loss,
     optimizer: optax.GradientTransformation,
     batch_size: int,
     epochs: int,
-    record: Callable[[State], PyTree] | None,
+    record_every: int | None,
 ) -> tuple[PyTree, History]:
     num_examples = len(inputs)
     num_batches = -(-num_examples // batch_size)
     padding = num_batches * batch_size - num_examples
-    held = jnp.ones(num_examples, _widest_dtype(params))
+    held = jnp.ones(num_examples, widest_dtype(params))
     weights = jnp.pad(held, (0, padding)).reshape(num_batches, batch_size)
     shares = np.diff(np.minimum(batch_size * np.arange(num_batches + 1), num_examples)) / num_examples
     optimizer = optax.with_extra_args_support(optimizer)
 
-    def update(state: State, batch: tuple[jax.Array, jax.Array, jax.Array]) -> tuple[State, jax.Array]:
+    def update(carry: tuple[State, PyTree], batch: tuple) -> tuple[tuple[State, PyTree], jax.Array]:
+        state, records = carry
+        number, inputs, targets, weights = batch
         loss_key = jax.random.fold_in(state.key, state.step)
 
         def batch_loss(params: PyTree) -> jax.Array:
-            return loss(params, *batch, loss_key)
+            return loss(params, inputs, targets, weights, loss_key)
 
         value, gradient = jax.value_and_grad(batch_loss)(state.params)
-        updates, optimizer_state = optimizer.update(
-            gradient, state.optimizer_state, state.params, value=value, grad=gradient, value_fn=batch_loss
-        )
-        return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key), value
+        state = apply(optimizer, state, value, gradient, batch_loss)
+        if record_every is not None:
+            # `number` is the same in every lane of a vmap, so that this stays a branch.
+            due = number % record_every == 0
+            records = jax.lax.cond(due, _write, lambda *operands: operands[1], record, records, state, number)
+        return (state, records), value
 
-    def epoch(state: State, shuffle_key: jax.Array) -> tuple[State, tuple[jax.Array, PyTree]]:
-        order = jnp.pad(jax.random.permutation(shuffle_key, num_examples), (0, padding))
+    def _write(record: Callable[[State], PyTree], records: PyTree, state: State, number: jax.Array) -> PyTree:
+        row = number // (record_every or 1) - 1
+        return jax.tree.map(lambda kept, new: kept.at[row].set(new), records, record(state))
+
+    def run_epoch(progress: _Progress, epoch: jax.Array) -> tuple[_Progress, tuple[jax.Array, jax.Array | None]]:
+        visited = jnp.pad(order(key, epoch, num_examples), (0, padding))
         # Gathered once an epoch: one large gather is cheaper than one in every update.
-        cut = [a[order].reshape(num_batches, batch_size, *a.shape[1:]) for a in (inputs, targets)]
-        state, values = jax.lax.scan(update, state, (cut[0], cut[1], weights))
-        return state, (jnp.sum(jnp.asarray(shares, values.dtype) * values), None if record is None else record(state))
+        cut = [a[visited].reshape(num_batches, batch_size, *a.shape[1:]) for a in (inputs, targets)]
+        numbers = epoch * num_batches + jnp.arange(1, num_batches + 1)
+        (state, records), values = jax.lax.scan(update, progress[:2], (numbers, *cut, weights))
+        diverged_at = jnp.where(
+            progress.diverged_at > 0, progress.diverged_at, first_not_finite(numbers, values, state.params)
+        )
+        mean = jnp.sum(jnp.asarray(shares, values.dtype) * values)
+        mean = jnp.where(diverged_at > 0, jnp.inf, mean)
+        watch, criterion = progress.watch, None
+        if early_stopping is not None and watch is not None:
+            watch, criterion = _look(early_stopping, watch, state.params)
+        return _Progress(state, records, diverged_at, watch), (mean, criterion)
 
-    shuffle_key, loss_key = jax.random.split(key)
-    state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32), loss_key)
-    state, (losses, records) = jax.lax.scan(epoch, state, jax.random.split(shuffle_key, epochs))
-    return state.params, History(losses, records)
+    def skip_epoch(progress: _Progress, epoch: jax.Array) -> tuple[_Progress, tuple[jax.Array, jax.Array | None]]:
+        _, outputs = jax.eval_shape(run_epoch, progress, epoch)
+        return progress, jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), outputs)
+
+    def scanned(progress: _Progress, epoch: jax.Array) -> tuple[_Progress, tuple]:
+        if early_stopping is None or progress.watch is None:
+            progress, outputs = run_epoch(progress, epoch)
+        else:
+            going_on = progress.watch.waited < early_stopping.patience
+            progress, outputs = jax.lax.cond(going_on, run_epoch, skip_epoch, progress, epoch)
+        return progress, (*outputs, record(progress.state) if record is not None and record_every is None else None)
+
+    state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.split(key)[1])
+    records = None
+    if record_every is not None and record is not None:
+        rows = epochs * num_batches // record_every
+        records = jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), jax.eval_shape(record, state))
+    nothing = jnp.zeros((), jnp.int32)
+    watch = None
+    if early_stopping is not None:
+        value = jax.eval_shape(early_stopping.criterion, params, *early_stopping.data)
+        watch = _Watch(jnp.asarray(jnp.inf, value.dtype), params, nothing, nothing, nothing)
+    progress = _Progress(state, records, nothing, watch)
+    progress, (means, criteria, by_epoch) = jax.lax.scan(scanned, progress, jnp.arange(epochs))
+    everything = jnp.asarray(epochs, jnp.int32)
+    records = by_epoch if record_every is None else progress.records
+    if progress.watch is None:
+        return progress.state.params, History(means, records, progress.diverged_at, None, everything, everything)
+    watch = progress.watch
+    history = History(means, records, progress.diverged_at, criteria, watch.epochs_run, watch.best_epoch)
+    return watch.params, history
+
+
+def _look(early_stopping: EarlyStopping, watch: _Watch, params: PyTree) -> tuple[_Watch, jax.Array]:
+    """Return what is carried on after an epoch, and the criterion."""
+    value = early_stopping.criterion(params, *early_stopping.data)
+    better = value < watch.best - jnp.asarray(early_stopping.min_improvement, value.dtype)
+    epochs_run = watch.epochs_run + 1
+    kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, watch.params)
+    best, best_epoch = jnp.where(better, value, watch.best), jnp.where(better, epochs_run, watch.best_epoch)
+    return _Watch(best, kept, best_epoch, jnp.where(better, 0, watch.waited + 1), epochs_run), value
+
+
+def first_not_finite(numbers: jax.Array, values: jax.Array, params: PyTree) -> jax.Array:
+    """Return the number of the first value that is not finite; else, where params are not finite, the last; else 0.
+
+    Examples
+    --------
+    >>> int(first_not_finite(jnp.array([5, 6, 7]), jnp.array([0.1, jnp.inf, jnp.nan]), jnp.zeros(2)))
+    6
+    """
+    bad = ~jnp.isfinite(values)
+    lost = ~jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
+    first = jnp.where(jnp.any(bad), numbers[jnp.argmax(bad)], jnp.where(lost, numbers[-1], 0))
+    return first.astype(jnp.int32)
+
+
+def _require_early_stopping(early_stopping: EarlyStopping, params: PyTree) -> None:
+    _require_count(early_stopping.patience, "patience")
+    smallest = early_stopping.min_improvement
+    if not tree.is_traced(smallest) and not smallest >= 0:
+        raise ValueError(f"min_improvement: got {smallest}, expected a number of 0 or more.")
+    _require_scalar(jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), "criterion")
+
+
+def _require_scalar(result: Any, name: str) -> None:
+    if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
+        raise ValueError(f"{name}: got a result of {result}, expected one floating-point number.")
+
+
+def _require_count(value: Any, name: str, largest: int | None = None, of_what: str = "") -> None:
+    if int(value) != value or value < 1 or (largest is not None and value > largest):
+        expected = "of 1 or more" if largest is None else f"from 1 to {largest}, {of_what}"
+        raise ValueError(f"{name}: got {value}, expected a whole number {expected}.")
