@@ -211,7 +211,13 @@ def require_data(data: Any) -> tuple[jax.Array, jax.Array]:
 
 
 def require_loss(
-    loss: Callable[..., jax.Array], params: PyTree, inputs: Any, targets: Any, key: Any, batch_size: int
+    loss: Callable[..., jax.Array],
+    params: PyTree,
+    inputs: Any,
+    targets: Any,
+    key: Any,
+    batch_size: int,
+    **settings: Any,
 ) -> None:
     """Raise ValueError unless the loss of a batch is one floating-point number.
 
@@ -221,7 +227,7 @@ def require_loss(
     """
     weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
     batch = [jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype) for a in (inputs, targets)]
-    _require_scalar(jax.eval_shape(loss, params, *batch, weights, key), "loss")
+    _require_scalar(jax.eval_shape(loss, params, *batch, weights, key, **settings), "loss")
 
 
 def widest_dtype(params: PyTree) -> jnp.dtype:
