@@ -275,6 +275,31 @@ def test_a_loss_with_dropout_has_its_own_mask_in_every_micro_batch():
     assert abs(np.var(coarse) / np.var(fine) / 5 - 1) < 5 * np.sqrt(2 * 2 / 199)
 
 
+def test_each_batch_size_can_have_its_own_rates_and_number_of_updates():
+    data = problem()
+    result = sweep.run(
+        KEY, loss, init, data, batch_sizes=(4, 25), learning_rates={4: (0.1, 0.2), 25: (0.3, 0.4)}, seeds=1,
+        updates={4: 6, 25: 3}, records=3, record=lambda state: state.step,
+    )  # fmt: skip
+    for i, (batch_size, rate, updates) in enumerate([(4, 0.2, 6), (25, 0.4, 3)]):
+        alone = sweep.run(
+            KEY,
+            loss,
+            init,
+            data,
+            batch_sizes=(batch_size,),
+            learning_rates=(rate,),
+            seeds=1,
+            updates=updates,
+            records=3,
+        )
+        np.testing.assert_allclose(result.loss[i, 1], alone.loss[0, 0], rtol=1e-5)
+    np.testing.assert_array_equal(result.record[:, 0, 0], [[2, 4, 6], [1, 2, 3]])
+    table = result.table()
+    assert table.learning_rate.tolist() == [0.1, 0.2, 0.3, 0.4]
+    assert table.updates.tolist() == [6, 6, 3, 3]
+
+
 def test_progress_counts_calls():
     seen = []
     sweep.run(
@@ -292,8 +317,12 @@ VALID = {"batch_sizes": (5,), "learning_rates": (0.1,), "seeds": 1, "epochs": 1}
     [
         ({"batch_sizes": ()}, "batch_sizes: got (), expected whole numbers from 1 to 25, the number of examples."),
         ({"batch_sizes": (26,)}, "batch_sizes: got (26,), expected whole numbers from 1 to 25"),
-        ({"learning_rates": ()}, "learning_rate: got [], expected a list of finite numbers."),
-        ({"learning_rates": (np.inf,)}, "learning_rate: got [inf], expected a list of finite numbers."),
+        ({"learning_rates": ()}, "learning_rates: got [], expected a list of finite numbers."),
+        ({"learning_rates": (np.inf,)}, "learning_rates: got [inf], expected a list of finite numbers."),
+        (
+            {"learning_rates": {4: (0.1,)}},
+            "learning_rates: got none for the batch sizes [5], expected an entry for each.",
+        ),
         ({"seeds": 0}, "seeds: got 0, expected one or more whole numbers from 0."),
         ({"seeds": (-1,)}, "seeds: got (-1,), expected one or more whole numbers from 0."),
         ({"updates": 5}, "epochs, updates: got 1 and 5, expected one of the two."),

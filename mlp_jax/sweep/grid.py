@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,33 +16,35 @@ _ROWS_OF_OVERHEAD = 10
 
 
 class Grid(NamedTuple):
-    """The axes: batch sizes; settings by name, some of them for the loss; seeds."""
+    """The axes: batch sizes; learning rates, for each of them; other settings by name, some for the loss; seeds."""
 
     batch_sizes: tuple[int, ...]
-    names: tuple[str, ...]
-    values: tuple[np.ndarray, ...]
+    rates: np.ndarray
+    settings: dict[str, np.ndarray]
     for_loss: frozenset[str]
     seeds: tuple[int, ...]
 
     @property
     def axes(self) -> tuple[str, ...]:
         """The names of the axes, in order."""
-        return ("batch_size", *self.names, "seed")
+        return ("batch_size", "learning_rate", *self.settings, "seed")
 
     @property
     def shape(self) -> tuple[int, ...]:
         """The lengths of the axes."""
-        return (len(self.batch_sizes), *map(len, self.values), len(self.seeds))
+        return (*self.rates.shape, *map(len, self.settings.values()), len(self.seeds))
 
     def coordinates(self) -> dict[str, np.ndarray]:
-        """Return the values along each axis, by name."""
-        arrays = (np.array(self.batch_sizes), *self.values, np.array(self.seeds))
+        """Return the values along each axis, by name; learning rates by batch size where they differ."""
+        rates = self.rates[0] if np.all(self.rates == self.rates[0]) else self.rates
+        arrays = (np.array(self.batch_sizes), rates, *self.settings.values(), np.array(self.seeds))
         return dict(zip(self.axes, arrays, strict=True))
 
-    def vectors(self, dtype: jnp.dtype) -> dict[str, dict[str, jax.Array]]:
+    def vectors(self, batch: int, dtype: jnp.dtype) -> dict[str, dict[str, jax.Array]]:
         """Return every setting as a vector over the product of their values, for the optimizer and for the loss."""
-        product = np.meshgrid(*self.values, indexing="ij")
-        vectors = {name: jnp.asarray(a.ravel(), dtype) for name, a in zip(self.names, product, strict=True)}
+        product = np.meshgrid(self.rates[batch], *self.settings.values(), indexing="ij")
+        names = ("learning_rate", *self.settings)
+        vectors = {name: jnp.asarray(a.ravel(), dtype) for name, a in zip(names, product, strict=True)}
         return {
             "optimizer": {name: a for name, a in vectors.items() if name not in self.for_loss},
             "loss": {name: a for name, a in vectors.items() if name in self.for_loss},
@@ -79,7 +81,7 @@ class Block(NamedTuple):
 def as_grid(
     num_examples: int,
     batch_sizes: Sequence[int],
-    learning_rates: Sequence[float],
+    learning_rates: Sequence[float] | Mapping[int, Sequence[float]],
     settings: Mapping[str, Sequence[float]],
     loss_settings: Mapping[str, Sequence[float]],
     seeds: int | Sequence[int],
@@ -97,22 +99,45 @@ def as_grid(
     reserved = {"batch_size", "seed", "updates", "diverged", "diverged_at", "loss"}
     if len(set(names)) < len(names) or reserved & set(names):
         raise ValueError(f"settings: got the names {names}, expected each once, and none of {sorted(reserved)}.")
-    values = tuple(np.asarray(v, float) for v in (learning_rates, *settings.values(), *loss_settings.values()))
-    for name, array in zip(names, values, strict=True):
-        if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
-            raise ValueError(f"{name}: got {array.tolist()}, expected a list of finite numbers.")
-    return Grid(tuple(map(int, sizes)), names, values, frozenset(loss_settings), tuple(map(int, numbers)))
+    by_size = _by_batch_size(learning_rates, sizes, "learning_rates")
+    rates = [_as_values(rates, "learning_rates") for rates in by_size]
+    if len({len(values) for values in rates}) > 1:
+        raise ValueError(
+            f"learning_rates: got {[len(values) for values in rates]} of them, expected as many for every batch size."
+        )
+    others = {name: _as_values(values, name) for name, values in (*settings.items(), *loss_settings.items())}
+    return Grid(tuple(map(int, sizes)), np.stack(rates), others, frozenset(loss_settings), tuple(map(int, numbers)))
 
 
-def as_budget(grid: Grid, num_examples: int, epochs: int | None, updates: int | None, records: int | None) -> Budget:
+def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
+    """Return one entry a batch size: from a mapping with each of them, or the same for all."""
+    if not isinstance(values, Mapping):
+        return [values] * len(sizes)
+    missing = [size for size in sizes if size not in values]
+    if missing:
+        raise ValueError(f"{name}: got none for the batch sizes {missing}, expected an entry for each.")
+    return [values[size] for size in sizes]
+
+
+def _as_values(values: Sequence[float], name: str) -> np.ndarray:
+    array = np.asarray(values, float)
+    if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
+        raise ValueError(f"{name}: got {array.tolist()}, expected a list of finite numbers.")
+    return array
+
+
+def as_budget(
+    grid: Grid, num_examples: int, epochs: int | None, updates: int | Mapping[int, int] | None, records: int | None
+) -> Budget:
     """Return the length of each run; ValueError unless one of epochs and updates is given, and records fit."""
     if (epochs is None) == (updates is None):
         raise ValueError(f"epochs, updates: got {epochs} and {updates}, expected one of the two.")
     name, length = ("epochs", epochs) if updates is None else ("updates", updates)
-    if int(length) != length or length < 1:  # type: ignore[arg-type]
+    lengths = _by_batch_size(length, grid.batch_sizes, name)
+    if any(int(number) != number or number < 1 for number in lengths):
         raise ValueError(f"{name}: got {length}, expected a whole number of 1 or more.")
     per_epoch = np.array([-(-num_examples // size) for size in grid.batch_sizes])
-    totals = per_epoch * int(epochs) if epochs is not None else np.full_like(per_epoch, int(updates or 0))
+    totals = np.array(lengths, int) * (1 if epochs is None else per_epoch)
     records = int(epochs or min(20, totals.min())) if records is None else records
     if int(records) != records or not 1 <= records <= totals.min():
         raise ValueError(f"records: got {records}, expected a whole number from 1 to {totals.min()}, the updates.")

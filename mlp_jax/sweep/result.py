@@ -18,7 +18,8 @@ class Result:
     axes
         ("batch_size", "learning_rate", names of settings ..., "seed").
     coordinates
-        The values along each axis, by name.
+        The values along each axis, by name; "learning_rate" is (batch_size, learning_rate) where each batch size has
+        its own.
     updates, examples
         (batch_size, record) updates made and examples visited at each record.
     loss
@@ -58,8 +59,12 @@ class Result:
         except ImportError as error:
             raise ImportError('Result.table needs the package pandas: pip install "mlp_jax[experiments]".') from error
         lanes = self.diverged_at.shape
-        grid = np.meshgrid(*(self.coordinates[name] for name in self.axes), indexing="ij")
-        columns: dict[str, Any] = {name: values.ravel() for name, values in zip(self.axes, grid, strict=True)}
+        columns: dict[str, Any] = {}
+        for axis, name in enumerate(self.axes):
+            values = self.coordinates[name]
+            # One dimension along its own axis; rates of each batch size along the first two.
+            shape = values.shape if values.ndim == 2 else (*[1] * axis, len(values))
+            columns[name] = np.broadcast_to(values.reshape(*shape, *[1] * (len(lanes) - len(shape))), lanes).ravel()
         last = self.updates[:, -1].reshape(-1, *[1] * (len(lanes) - 1))
         columns["updates"] = np.broadcast_to(last, lanes).ravel()
         diverged = self.diverged_at.ravel() > 0

@@ -31,10 +31,10 @@ def run(
     data: Any,
     *,
     batch_sizes: Sequence[int],
-    learning_rates: Sequence[float],
+    learning_rates: Sequence[float] | Mapping[int, Sequence[float]],
     seeds: int | Sequence[int],
     epochs: int | None = None,
-    updates: int | None = None,
+    updates: int | Mapping[int, int] | None = None,
     optimizer: Callable[..., optax.GradientTransformation] = optax.sgd,
     settings: Mapping[str, Sequence[float]] | None = None,
     loss_settings: Mapping[str, Sequence[float]] | None = None,
@@ -70,12 +70,15 @@ def run(
         key -> params.
     data
         A `Dataset`, whose `train` is used, or a pair (inputs (n, …), targets (n, …)).
-    batch_sizes, learning_rates
-        Each from 1 to n; finite numbers.
+    batch_sizes
+        Each from 1 to n.
+    learning_rates
+        Finite numbers: the same for every batch size, or a mapping from each batch size to as many.
     seeds
         How many, for 0, 1, ...; or the whole numbers themselves, such as `range(8, 16)` for fresh ones.
     epochs, updates
-        How long, one of the two: each batch size for as many epochs, or for as many updates.
+        How long, one of the two: each batch size for as many epochs, or for as many updates, which may be a mapping
+        from each batch size to its own (such as those of an equal time).
     optimizer
         (learning_rate, **settings) -> optax transformation; both may be traced.
     settings, loss_settings
@@ -128,8 +131,8 @@ def run(
     seed_numbers = jnp.asarray(grid.seeds, jnp.uint32)
     keys, starts, orders = lanes.prepare(key, seed_numbers, init, budget.epochs, len(inputs))
     tree.require_floating(starts, "init(key)")
-    vectors = grid.vectors(training.widest_dtype(starts))
-    _require_mean(loss, starts, vectors["loss"], inputs, targets, keys)
+    vectors = [grid.vectors(batch, training.widest_dtype(starts)) for batch in range(len(grid.batch_sizes))]
+    _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
 
     def call(block: Block) -> lanes.Lanes:
         size = grid.batch_sizes[block.batch]
@@ -137,7 +140,7 @@ def run(
         return lanes.run_lanes(
             *(_part(a, block.seeds) for a in (keys, starts)),
             _part(orders, block.seeds, axis=1),
-            _part(vectors, block.settings),
+            _part(vectors[block.batch], block.settings),
             jnp.asarray(size, jnp.int32),
             jnp.asarray(budget.updates[block.batch], jnp.int32),
             inputs,
@@ -147,7 +150,7 @@ def run(
         )
 
     if lanes_at_once is None:
-        one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors["optimizer"])))
+        one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors[0]["optimizer"])))
         state = jax.eval_shape(
             lambda p, s: training.State(p, optimizer(**s).init(p), jnp.int32(0), keys[0]), one, setting
         )
