@@ -261,18 +261,30 @@ def keskar_sharpness(params: Any, data: tuple, radius: float) -> float:
     """
     start, unravel = tree.ravel(params)
     x = np.asarray(start)
-
-    def negative(z: np.ndarray) -> tuple[float, np.ndarray]:
-        value, gradient = _value_and_grad(unravel(jnp.asarray(x + z)), *data)
-        return -float(value), -np.asarray(tree.ravel(gradient)[0])
-
     width = radius * (np.abs(x) + 1)
-    bounds = scipy.optimize.Bounds(-width, width)
+
+    def ascent(u: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = _value_and_grad(unravel(jnp.asarray(x + width * u)), *data)
+        return float(value), width * np.asarray(tree.ravel(gradient)[0])
+
+    # In units of the box, and of a gradient that reaches its sides in one step: as it is, L-BFGS-B would not leave the
+    # centre of a box narrower than its own tolerance.
+    here, slope = ascent(np.zeros_like(x))
+    unit = np.linalg.norm(slope) / np.sqrt(slope.size) / 10 or 1.0
+
+    def negative(u: np.ndarray) -> tuple[float, np.ndarray]:
+        value, gradient = ascent(u)
+        return (here - value) / unit, -gradient / unit
+
     found = scipy.optimize.minimize(
-        negative, np.zeros_like(x), jac=True, bounds=bounds, method="L-BFGS-B", options={"maxiter": 10}
+        negative,
+        np.zeros_like(x),
+        jac=True,
+        bounds=scipy.optimize.Bounds(-np.ones_like(x), np.ones_like(x)),
+        method="L-BFGS-B",
+        options={"maxiter": 10, "gtol": 0.0, "ftol": 0.0},
     )
-    here = -negative(np.zeros_like(x))[0]
-    return 100 * (-found.fun - here) / (1 + here)
+    return float(-100 * unit * found.fun / (1 + here))
 
 
 def correct(problem: Problem, params: Any) -> np.ndarray:

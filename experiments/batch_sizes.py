@@ -160,9 +160,10 @@ def conclusion(measured: report.Measured, table: Any) -> str:
         critical = f"critical batch size for it {fit.critical_batch_size:.3g} (95 % from {low:.3g} to {high:.3g})"
     noise = np.median(measured.noise.scale[..., -1])
     at_edge = sum(tuned.at_edge.sum() for tuned in measured.tuned.values())
+    hit = measured.reached
     return (
-        f"Found: of the twelve claims {whole} hold here, {part} under some of the three budgets only; validation accuracy"
-        f" {100 * measured.target:.1f} % was reached by {measured.reached.sum()} of {measured.reached.size} runs,"
+        f"Found: of the twelve claims {whole} hold here, {part} under some of the three budgets only; validation"
+        f" accuracy {100 * measured.target:.1f} % was reached by {hit.sum()} of {hit.size} runs,"
         f" {critical}; gradient noise scale at the end {noise:.3g} examples (median);"
         f" {at_edge} of {3 * len(measured.batch_sizes)} tuned rates are at the edge of the search."
     )
