@@ -93,7 +93,8 @@ def run(
         Rows of a micro-batch; the batch size that makes the least work of the whole sweep when None.
     lanes_at_once
         Lanes of one call, two calls at a time; as many as fit in 1 GiB when None. Memory is that of 2 × these
-        lanes: for each seed a shuffled copy of the data, for each lane parameters, optimizer state and records.
+        lanes: for each seed a shuffled copy of the data, for each lane parameters, optimizer state and records. The
+        orders of all epochs, epochs × seeds × n whole numbers, are beside that.
     progress
         Called with the number of calls that are done, and of all, after each.
 
@@ -171,16 +172,15 @@ def _in_turn(
 ) -> Iterator[tuple[Block, lanes.Lanes]]:
     """Yield each block with what its call returned, while the next calls are computed."""
     waiting: collections.deque[tuple[Block, lanes.Lanes]] = collections.deque()
-    for number in range(len(blocks) + _IN_FLIGHT - 1):
-        if number < len(blocks):
-            waiting.append((blocks[number], call(blocks[number])))
-        if len(waiting) == _IN_FLIGHT or number >= len(blocks):
-            if not waiting:
-                return
-            block, ends = waiting.popleft()
-            yield block, jax.tree.map(np.asarray, ends)
-            if progress is not None:
-                progress(len(blocks) - len(waiting) - max(0, len(blocks) - number - 1), len(blocks))
+    to_start, finished = iter(blocks), 0
+    while finished < len(blocks):
+        while len(waiting) < _IN_FLIGHT and (block := next(to_start, None)) is not None:
+            waiting.append((block, call(block)))
+        block, ends = waiting.popleft()
+        yield block, jax.tree.map(np.asarray, ends)
+        finished += 1
+        if progress is not None:
+            progress(finished, len(blocks))
 
 
 def _collect(grid: Grid, ends: Iterator[tuple[Block, lanes.Lanes]]) -> Any:
