@@ -42,6 +42,8 @@ class Settings:
     """Epochs of each run."""
     rounds: int = 1
     """Processes of each way, in turn; the fastest counts."""
+    limit: int = 100
+    """Seconds after which a way is given up and reported as slower than that."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/sweep-DATE-TIME when not given."""
 
@@ -54,9 +56,15 @@ def measure(settings: Settings) -> pd.DataFrame:
     todo = [(number, name) for number in range(rounds) for name in settings.ways]
     for number, name in (bar := tqdm.tqdm(todo, unit="way", leave=False, disable=None)):
         command = [sys.executable, "-m", "benchmarks.sweep_ways", name, str(seeds), str(epochs)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        try:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, env=environment, timeout=settings.limit
+            )
+        except subprocess.TimeoutExpired:
+            bar.write(f"{name}: not done after {settings.limit} s")
+            continue
         if done.returncode:
-            bar.write(f"{name}: does not work here: {done.stderr.strip().splitlines()[-1]}")
+            bar.write(f"{name}: does not work here: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
             continue
         result = json.loads(done.stdout.splitlines()[-1])
         accuracies = {f"accuracy {i}": value for i, value in enumerate(result["accuracy"])}

@@ -17,10 +17,15 @@ from mlp_jax.plots import BLUE, GREY, ORANGE
 SAME = 2.0
 """Two times count as the same when they are within this factor."""
 COLOURS = {"epochs": BLUE, "updates": ORANGE, "time": "#009E73"}
+MARKERS = {"epochs": "o", "updates": "s", "time": "^"}
 
 
 class Measured(NamedTuple):
-    """Everything that the experiment measured. `tuned`, `correct`: by budget. `noise`: (batch, seed, record)."""
+    """Everything that the experiment measured.
+
+    `tuned`, `correct` (batch sizes, seeds, test examples) and `sharpness` by budget; `noise` (batch sizes, seeds,
+    records), `noise_examples` (batch sizes, records); `updates_to_target`, `reached` (batch sizes, seeds).
+    """
 
     batch_sizes: tuple[int, ...]
     num_examples: int
@@ -30,7 +35,7 @@ class Measured(NamedTuple):
     correct: dict[str, np.ndarray]
     noise: gradient_noise.Noise
     noise_examples: np.ndarray
-    sharpness: Sharpness
+    sharpness: dict[str, Sharpness]
     target: float
     at_target: Tuned
     updates_to_target: np.ndarray
@@ -124,9 +129,10 @@ def by_batch_size(measured: Measured) -> pd.DataFrame:
         frame[f"test %, {budget}"] = 100 * final(tuned, "test_accuracy").mean(1)
     tuned = measured.tuned["epochs"]
     frame["gap (points), epochs"] = 100 * (final(tuned, "train_accuracy") - final(tuned, "test_accuracy")).mean(1)
-    frame["top eigenvalue"] = measured.sharpness.eigenvalue.mean(1)
-    for radius, values in zip(RADII, measured.sharpness.keskar, strict=True):
-        frame[f"Keskar {radius:g}"] = values.mean(1)
+    for budget, sharpness in measured.sharpness.items():
+        frame[f"top eigenvalue, {budget}"] = sharpness.eigenvalue.mean(1)
+        for radius, values in zip(RADII, sharpness.keskar, strict=True):
+            frame[f"Keskar {radius:g}, {budget}"] = values.mean(1)
     runs = np.where(measured.reached, measured.updates_to_target, np.inf)
     frame["median updates to target"] = np.median(runs, axis=1)
     frame["reached it"] = [f"{row.sum()}/{len(row)}" for row in measured.reached]
@@ -245,7 +251,8 @@ def _draw_search(measured: Measured) -> matplotlib.figure.Figure:
             axes, measured.batch_sizes, tuned.search.coordinates["learning_rate"], values, "log10 validation loss"
         )
         axes.set(xlabel="learning rate", ylabel="batch size")
-        axes.set_title(f"equal {budget}; ringed: chosen; ×: diverged", fontsize="medium")
+        lost = "" if np.all(np.isfinite(loss)) else "; ×: diverged"
+        axes.set_title(f"equal {budget}; ringed: chosen{lost}", fontsize="medium")
     return figure
 
 
@@ -253,11 +260,7 @@ def _draw_budgets(measured: Measured) -> matplotlib.figure.Figure:
     figure = _figure(10, 4)
     left, right = figure.subplots(1, 2)
     for budget, tuned in measured.tuned.items():
-        look = {
-            "color": COLOURS[budget],
-            "label": f"equal {budget}",
-            "marker": {"epochs": "o", "updates": "s", "time": "^"}[budget],
-        }
+        look = {"color": COLOURS[budget], "marker": MARKERS[budget], "label": f"equal {budget}"}
         figures.against_batch_size(left, measured.batch_sizes, 100 * final(tuned, "test_accuracy"), **look)
         figures.against_batch_size(right, measured.batch_sizes, final(tuned, "train_loss"), **look)
     left.set(ylabel="test accuracy (%)")
@@ -283,14 +286,13 @@ def _draw_noise(axes: Any, measured: Measured) -> None:
 def _draw_sharpness(measured: Measured) -> matplotlib.figure.Figure:
     figure = _figure(10, 4)
     left, right = figure.subplots(1, 2)
-    figures.against_batch_size(left, measured.batch_sizes, measured.sharpness.eigenvalue)
-    left.set(ylabel="largest Hessian eigenvalue")
-    for radius, values, colour, marker in zip(RADII, measured.sharpness.keskar, (BLUE, ORANGE), "os", strict=True):
-        look = {"color": colour, "marker": marker, "label": f"ε = {radius:g}"}
-        figures.against_batch_size(right, measured.batch_sizes, values, **look)
-    right.set(ylabel="Keskar sharpness")
-    right.legend(frameon=False)
-    left.set_title("at the end of equal epochs, training loss", fontsize="medium")
+    for budget, sharpness in measured.sharpness.items():
+        look = {"color": COLOURS[budget], "marker": MARKERS[budget], "label": f"after equal {budget}"}
+        figures.against_batch_size(left, measured.batch_sizes, sharpness.eigenvalue, **look)
+        figures.against_batch_size(right, measured.batch_sizes, sharpness.keskar[0], **look)
+    left.set(ylabel="largest Hessian eigenvalue of the training loss")
+    right.set(ylabel=f"Keskar sharpness, ε = {RADII[0]:g}")
+    left.legend(frameon=False)
     return figure
 
 

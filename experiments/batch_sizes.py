@@ -52,8 +52,8 @@ class Settings:
     """Validation accuracy to reach; when not given, the lowest mean of a tuned batch size after equal epochs."""
     noise_seeds: int = 3
     """Runs in which the gradient noise is measured."""
-    sharpness_seeds: int = 4
-    """Solutions of each batch size at which sharpness is measured."""
+    sharpness_seeds: int = 5
+    """Solutions of each batch size, after equal epochs and after equal updates, at which sharpness is measured."""
     rounds: int = 5
     """Timed runs; the fastest counts."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
@@ -108,8 +108,10 @@ def measure(settings: Settings, bar: tqdm.tqdm) -> report.Measured:
     )  # fmt: skip
     bar.update()
     bar.set_description("sharpness")
-    runs = tuned["epochs"].runs
-    sharpness = protocol.measure_sharpness(noise_key, problem, runs.params, settings.sharpness_seeds, bar)
+    sharpness = {
+        name: protocol.measure_sharpness(noise_key, problem, tuned[name].runs.params, settings.sharpness_seeds, bar)
+        for name in ("epochs", "updates")
+    }
     bar.update()
     return report.Measured(
         batch_sizes=sizes,

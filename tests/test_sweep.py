@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from mlp_jax import datasets, losses, mlp, penalties, sweep, training
+from mlp_jax.sweep import grid
 
 KEY = jax.random.key(3)
 SIZES = (6, 5, 3)
@@ -84,9 +85,7 @@ def test_micro_batches_of_any_size_are_the_large_batch():
     run = lambda rows: sweep.run(
         KEY, loss, init, data, batch_sizes=(25, 10), learning_rates=(0.1,), seeds=1, epochs=3, micro_batch=rows
     )
-    whole = run(25)
-    for rows in (1, 4, 10):
-        assert_same(run(rows).params, jax.tree.map(lambda a: a[...], whole.params), ..., 1e-12)
+    assert_same(run(4).params, run(25).params, ..., 1e-12)
 
 
 @pytest.mark.usefixtures("x64")
@@ -129,11 +128,33 @@ def test_lanes_in_blocks_are_the_lanes_together():
         KEY, loss, init, data, batch_sizes=(5, 25), learning_rates=(0.05, 0.1, 0.2), seeds=3, epochs=2,
         lanes_at_once=at_once,
     )  # fmt: skip
-    whole = run(None)
-    for at_once in (1, 2, 4):
-        blocks = run(at_once)
-        np.testing.assert_allclose(blocks.loss, whole.loss, rtol=1e-12)
-        assert_same(blocks.params, whole.params, ..., 1e-12)
+    whole, blocks = run(None), run(2)
+    np.testing.assert_allclose(blocks.loss, whole.loss, rtol=1e-12)
+    assert_same(blocks.params, whole.params, ..., 1e-12)
+
+
+def test_lanes_are_cut_into_blocks_of_one_size_that_cover_them():
+    numbers = grid.as_grid(9, (3,), np.arange(1.0, 6.0), {}, {}, 3)
+    for at_once, size in ((1, 1), (2, 2), (3, 3), (7, 6), (15, 15), (99, 15)):
+        blocks = list(grid.cut_into_blocks(numbers, at_once))
+        covered = np.zeros((5, 3), bool)
+        for block in blocks:
+            part = covered[block.settings, block.seeds]
+            assert part.size == size
+            covered[block.settings, block.seeds] = True
+        assert covered.all()
+
+
+@pytest.mark.usefixtures("x64")
+def test_an_optimizer_that_asks_for_the_loss_is_given_that_of_the_whole_batch():
+    """Polyak's step divides the loss of the batch by its squared gradient."""
+    data = problem(dtype=np.float64)
+    result = sweep.run(
+        KEY, loss, init, data, batch_sizes=(10,), learning_rates=(0.5,), seeds=1, epochs=2, micro_batch=4,
+        optimizer=optax.polyak_sgd,
+    )  # fmt: skip
+    params, _ = single(KEY, 0, data, optimizer=optax.polyak_sgd(0.5), batch_size=10, epochs=2)
+    assert_same(result.params, params, (0, 0, 0), 1e-10)
 
 
 # --- what batch sizes have in common ---

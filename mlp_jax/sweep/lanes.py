@@ -32,6 +32,14 @@ class Program(NamedTuple):
     batch_size: int | None = None
 
 
+def make_optimizer(
+    optimizer: Callable[..., optax.GradientTransformation], settings: dict[str, jax.Array]
+) -> optax.GradientTransformation:
+    """Return the optimizer: the learning rate is its first argument, whatever its name; the others go by name."""
+    others = dict(settings)
+    return optimizer(others.pop("learning_rate"), **others)
+
+
 class Lanes(NamedTuple):
     """What every lane ends with, each with leading axes (settings, seeds)."""
 
@@ -84,6 +92,43 @@ def loss_of_halves(
     return of(jnp.ones_like(half)), (of(half) + of(1 - half)) / 2
 
 
+class _Batch(NamedTuple):
+    """Rows first to first + held − 1 of the data in the order of an epoch, and the key of their update."""
+
+    shuffled: list[jax.Array]
+    first: jax.Array
+    held: jax.Array
+    key: jax.Array
+
+
+def _micro_batch(
+    program: Program, batch: _Batch, number: jax.Array, loss: Callable[..., Any], params: PyTree
+) -> tuple[Any, jax.Array]:
+    """Return what `loss` returns for a micro-batch, and the share that it has in its batch."""
+    dtype = training.widest_dtype(params)
+    here = jnp.minimum(program.rows, batch.held - number * program.rows)
+    start = batch.first + number * program.rows
+    rows = [jax.lax.dynamic_slice_in_dim(a, start, program.rows) for a in batch.shuffled]
+    weights = (jnp.arange(program.rows, dtype=jnp.int32) < here).astype(dtype)
+    key = batch.key if program.batch_size is not None else jax.random.fold_in(batch.key, number)
+    return loss(params, *rows, weights, key), here.astype(dtype) / batch.held.astype(dtype)
+
+
+def _over_batch(program: Program, batch: _Batch, loss: Callable[..., Any], params: PyTree) -> Any:
+    """Return the mean over a batch of what `loss` returns, from its micro-batches."""
+    zero = jnp.zeros((), jnp.int32)
+    if program.batch_size is not None:
+        return _micro_batch(program, batch, zero, loss, params)[0]
+
+    def add(number: jax.Array, sums: Any) -> Any:
+        values, share = _micro_batch(program, batch, number, loss, params)
+        return jax.tree.map(lambda a, b: a + share.astype(a.dtype) * b, sums, values)
+
+    shapes = jax.eval_shape(lambda: _micro_batch(program, batch, zero, loss, params)[0])
+    start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+    return jax.lax.fori_loop(0, -(-batch.held // program.rows), add, start)
+
+
 @functools.partial(jax.jit, static_argnames="program")
 def run_lanes(
     keys: jax.Array,
@@ -116,39 +161,17 @@ def run_lanes(
     dtype = training.widest_dtype(params)
 
     def lane(settings: dict[str, dict[str, jax.Array]], key: jax.Array, params: PyTree, orders: Any) -> Lanes:
-        optimizer = optax.with_extra_args_support(program.optimizer(**settings["optimizer"]))
+        optimizer = optax.with_extra_args_support(make_optimizer(program.optimizer, settings["optimizer"]))
         loss = functools.partial(program.loss, **settings["loss"])
 
-        def update(epoch: jax.Array, shuffled: Any, number: jax.Array, carry: tuple) -> tuple:
+        def update(epoch: jax.Array, shuffled: list[jax.Array], number: jax.Array, carry: tuple) -> tuple:
             state, kept = carry
             first = number * size
             held = jnp.minimum(size, n - first)
-            loss_key = jax.random.fold_in(state.key, state.step)
-
-            def micro_batch(j: jax.Array, function: Callable, params: PyTree) -> tuple[Any, jax.Array]:
-                here = jnp.minimum(program.rows, held - j * program.rows)
-                start = first + j * program.rows
-                rows = [jax.lax.dynamic_slice_in_dim(a, start, program.rows) for a in shuffled]
-                weights = (jnp.arange(program.rows, dtype=jnp.int32) < here).astype(dtype)
-                key = loss_key if program.batch_size is not None else jax.random.fold_in(loss_key, j)
-                return function(loss)(params, *rows, weights, key), here.astype(dtype) / held.astype(dtype)
-
-            def over_batch(function: Callable, params: PyTree) -> Any:
-                """Mean over the batch, from its micro-batches."""
-                if program.batch_size is not None:
-                    return micro_batch(jnp.zeros((), jnp.int32), function, params)[0]
-
-                def add(j: jax.Array, sums: Any) -> Any:
-                    values, share = micro_batch(j, function, params)
-                    return jax.tree.map(lambda a, b: a + share.astype(a.dtype) * b, sums, values)
-
-                shapes = jax.eval_shape(lambda p: micro_batch(jnp.zeros((), jnp.int32), function, p)[0], params)
-                zeros = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-                return jax.lax.fori_loop(0, -(-held // program.rows), add, zeros)
-
-            value, gradient = over_batch(jax.value_and_grad, state.params)
+            batch = _Batch(shuffled, first, held, jax.random.fold_in(state.key, state.step))
+            value, gradient = _over_batch(program, batch, jax.value_and_grad(loss), state.params)
             state = training.apply(
-                optimizer, state, value, gradient, lambda p: over_batch(lambda function: function, p)
+                optimizer, state, value, gradient, functools.partial(_over_batch, program, batch, loss)
             )
             done = epoch * num_batches + number + 1
             bad = (kept.diverged_at == 0) & ~jnp.isfinite(value)

@@ -153,7 +153,9 @@ def run(
     if lanes_at_once is None:
         one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors[0]["optimizer"])))
         state = jax.eval_shape(
-            lambda p, s: training.State(p, optimizer(**s).init(p), jnp.int32(0), keys[0]), one, setting
+            lambda p, s: training.State(p, lanes.make_optimizer(optimizer, s).init(p), jnp.int32(0), keys[0]),
+            one,
+            setting,
         )
         lanes_at_once = _lanes_that_fit(one, state, record, budget.records, inputs, targets)
     ends = _collect(grid, _in_turn(call, list(grids.cut_into_blocks(grid, lanes_at_once)), progress))
