@@ -53,6 +53,16 @@ class Result:
         ------
         ImportError
             pandas is not installed.
+
+        Examples
+        --------
+        >>> one = np.ones((1, 2, 1, 1))
+        >>> result = Result(("batch_size", "learning_rate", "seed"),
+        ...                 {"batch_size": np.array([8]), "learning_rate": np.array([0.1, 9.0]), "seed": np.array([0])},
+        ...                 updates=np.array([[5]]), examples=np.array([[40]]), loss=one,
+        ...                 record={"accuracy": 0.5 * one}, diverged_at=np.array([[[0], [3]]]), params=())
+        >>> result.table()[["learning_rate", "updates", "diverged", "accuracy"]].values.tolist()
+        [[0.1, 5, False, 0.5], [9.0, 5, True, <NA>]]
         """
         try:
             import pandas as pd

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,6 +12,9 @@ import numpy as np
 import optax
 
 from mlp_jax import tree
+from mlp_jax.training import checks
+from mlp_jax.training import early_stopping as stopping
+from mlp_jax.training.early_stopping import EarlyStopping, Watch
 from mlp_jax.tree import PyTree
 
 Loss = Callable[[PyTree, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -53,36 +55,6 @@ class History(NamedTuple):
     criterion: jax.Array | None
     epochs_run: jax.Array
     best_epoch: jax.Array
-
-
-@functools.partial(
-    jax.tree_util.register_dataclass,
-    data_fields=["data", "min_improvement"],
-    meta_fields=["criterion", "patience"],
-)
-@dataclasses.dataclass(frozen=True)
-class EarlyStopping:
-    """Stop when a criterion has not improved for `patience` epochs, and return the best parameters seen.
-
-    After each epoch c = criterion(params, *data); it improves when c < best − min_improvement. (Prechelt 1998, "Early
-    stopping — but when?", with a generalisation loss of 0 allowed and patience in its place.)
-
-    Parameters
-    ----------
-    criterion
-        `(params, *data) -> scalar`, lower is better: a loss or an error rate on validation examples.
-    data
-        Its further arguments, such as `(inputs, targets)`: new data of the same shapes compile nothing.
-    patience
-        Epochs without an improvement after which to stop, 1 or more.
-    min_improvement
-        What an improvement must exceed, 0 or more; may be traced.
-    """
-
-    criterion: Callable[..., jax.Array]
-    data: tuple
-    patience: int
-    min_improvement: float = 0.0
 
 
 def train(
@@ -161,18 +133,20 @@ def train(
     """
     tree.require_key(key)
     tree.require_floating(params)
-    inputs, targets = require_data(data)
-    _require_count(batch_size, "batch_size", len(inputs), "the number of examples")
-    _require_count(epochs, "epochs")
+    inputs, targets = checks.require_data(data)
+    checks.require_count(batch_size, "batch_size", len(inputs), "the number of examples")
+    checks.require_count(epochs, "epochs")
     batch_size, epochs = int(batch_size), int(epochs)
     if record_every is not None:
         if record is None:
             raise ValueError(f"record_every: got {record_every} without a record, expected both or neither.")
-        _require_count(record_every, "record_every", epochs * -(-len(inputs) // batch_size), "the number of updates")
+        checks.require_count(
+            record_every, "record_every", epochs * -(-len(inputs) // batch_size), "the number of updates"
+        )
     params = jax.tree.map(jnp.asarray, params)
-    require_loss(loss, params, inputs, targets, key, batch_size)
+    checks.require_loss(loss, params, inputs, targets, key, batch_size)
     if early_stopping is not None:
-        _require_early_stopping(early_stopping, params)
+        stopping.require_early_stopping(early_stopping, params)
     if record is not None and not isinstance(record, jax.tree_util.Partial):
         record = jax.tree_util.Partial(record)
     return _train(
@@ -192,53 +166,6 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     [0, 1, 2, 3, 4]
     """
     return jax.random.permutation(jax.random.fold_in(jax.random.split(key)[0], epoch), num_examples)
-
-
-def require_data(data: Any) -> tuple[jax.Array, jax.Array]:
-    """Return inputs and targets as arrays; ValueError unless they have the same length, and not 0.
-
-    Examples
-    --------
-    >>> [a.shape for a in require_data(([1.0, 2.0], [3.0, 4.0]))]
-    [(2,), (2,)]
-    """
-    inputs, targets = jnp.asarray(data[0]), jnp.asarray(data[1])
-    if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets) or len(inputs) == 0:
-        raise ValueError(
-            f"data: got inputs {inputs.shape} and targets {targets.shape}, expected the same length, not 0."
-        )
-    return inputs, targets
-
-
-def require_loss(
-    loss: Callable[..., jax.Array],
-    params: PyTree,
-    inputs: Any,
-    targets: Any,
-    key: Any,
-    batch_size: int,
-    **settings: Any,
-) -> None:
-    """Raise ValueError unless the loss of a batch is one floating-point number.
-
-    Examples
-    --------
-    >>> require_loss(lambda w, x, y, weights, key: w, 0.0, jnp.ones(4), jnp.ones(4), jax.random.key(0), 2)
-    """
-    weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
-    batch = [jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype) for a in (inputs, targets)]
-    _require_scalar(jax.eval_shape(loss, params, *batch, weights, key, **settings), "loss")
-
-
-def widest_dtype(params: PyTree) -> jnp.dtype:
-    """Return the widest dtype among the leaves: that of the weights which a loss is given.
-
-    Examples
-    --------
-    >>> print(widest_dtype((jnp.ones(2, jnp.float16), jnp.ones(2, jnp.float32))))
-    float32
-    """
-    return max((jnp.result_type(leaf) for leaf in jax.tree.leaves(params)), key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 def apply(
@@ -263,23 +190,13 @@ def apply(
     return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key)
 
 
-class _Watch(NamedTuple):
-    """What early stopping carries: the best criterion, its parameters and epoch; epochs since then, and in all."""
-
-    best: jax.Array
-    params: PyTree
-    best_epoch: jax.Array
-    waited: jax.Array
-    epochs_run: jax.Array
-
-
 class _Progress(NamedTuple):
     """What a run carries from one epoch to the next."""
 
     state: State
     records: PyTree
     diverged_at: jax.Array
-    watch: _Watch | None
+    watch: Watch | None
 
 
 @functools.partial(jax.jit, static_argnames=("loss", "optimizer", "batch_size", "epochs", "record_every"))
@@ -299,7 +216,7 @@ def _train(
     num_examples = len(inputs)
     num_batches = -(-num_examples // batch_size)
     padding = num_batches * batch_size - num_examples
-    held = jnp.ones(num_examples, widest_dtype(params))
+    held = jnp.ones(num_examples, checks.widest_dtype(params))
     weights = jnp.pad(held, (0, padding)).reshape(num_batches, batch_size)
     shares = np.diff(np.minimum(batch_size * np.arange(num_batches + 1), num_examples)) / num_examples
     optimizer = optax.with_extra_args_support(optimizer)
@@ -337,7 +254,7 @@ def _train(
         mean = jnp.where(diverged_at > 0, jnp.inf, mean)
         watch, criterion = progress.watch, None
         if early_stopping is not None and watch is not None:
-            watch, criterion = _look(early_stopping, watch, state.params)
+            watch, criterion = stopping.look(early_stopping, watch, state.params)
         return _Progress(state, records, diverged_at, watch), (mean, criterion)
 
     def skip_epoch(progress: _Progress, epoch: jax.Array) -> tuple[_Progress, tuple[jax.Array, jax.Array | None]]:
@@ -361,7 +278,7 @@ def _train(
     watch = None
     if early_stopping is not None:
         value = jax.eval_shape(early_stopping.criterion, params, *early_stopping.data)
-        watch = _Watch(jnp.asarray(jnp.inf, value.dtype), params, nothing, nothing, nothing)
+        watch = Watch(jnp.asarray(jnp.inf, value.dtype), params, nothing, nothing, nothing)
     progress = _Progress(state, records, nothing, watch)
     progress, (means, criteria, by_epoch) = jax.lax.scan(scanned, progress, jnp.arange(epochs))
     everything = jnp.asarray(epochs, jnp.int32)
@@ -371,16 +288,6 @@ def _train(
     watch = progress.watch
     history = History(means, records, progress.diverged_at, criteria, watch.epochs_run, watch.best_epoch)
     return watch.params, history
-
-
-def _look(early_stopping: EarlyStopping, watch: _Watch, params: PyTree) -> tuple[_Watch, jax.Array]:
-    """Return what is carried on after an epoch, and the criterion."""
-    value = early_stopping.criterion(params, *early_stopping.data)
-    better = value < watch.best - jnp.asarray(early_stopping.min_improvement, value.dtype)
-    epochs_run = watch.epochs_run + 1
-    kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, watch.params)
-    best, best_epoch = jnp.where(better, value, watch.best), jnp.where(better, epochs_run, watch.best_epoch)
-    return _Watch(best, kept, best_epoch, jnp.where(better, 0, watch.waited + 1), epochs_run), value
 
 
 def first_not_finite(numbers: jax.Array, values: jax.Array, params: PyTree) -> jax.Array:
@@ -395,22 +302,3 @@ def first_not_finite(numbers: jax.Array, values: jax.Array, params: PyTree) -> j
     lost = ~jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
     first = jnp.where(jnp.any(bad), numbers[jnp.argmax(bad)], jnp.where(lost, numbers[-1], 0))
     return first.astype(jnp.int32)
-
-
-def _require_early_stopping(early_stopping: EarlyStopping, params: PyTree) -> None:
-    _require_count(early_stopping.patience, "patience")
-    smallest = early_stopping.min_improvement
-    if not tree.is_traced(smallest) and not smallest >= 0:
-        raise ValueError(f"min_improvement: got {smallest}, expected a number of 0 or more.")
-    _require_scalar(jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), "criterion")
-
-
-def _require_scalar(result: Any, name: str) -> None:
-    if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
-        raise ValueError(f"{name}: got a result of {result}, expected one floating-point number.")
-
-
-def _require_count(value: Any, name: str, largest: int | None = None, of_what: str = "") -> None:
-    if int(value) != value or value < 1 or (largest is not None and value > largest):
-        expected = "of 1 or more" if largest is None else f"from 1 to {largest}, {of_what}"
-        raise ValueError(f"{name}: got {value}, expected a whole number {expected}.")
