@@ -190,6 +190,11 @@ def apply(
     return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key)
 
 
+# Bytes of a batch from which on, and of all data up to which, gathering the rows of each update is faster than all of
+# them once an epoch and slices of that: measured on a CPU, 10 to 20 % of the time of an update either way.
+_LARGE_BATCH, _SMALL_DATA = 2**18, 2**20
+
+
 class _Progress(NamedTuple):
     """What a run carries from one epoch to the next."""
 
@@ -220,14 +225,17 @@ def _train(
     weights = jnp.pad(held, (0, padding)).reshape(num_batches, batch_size)
     shares = np.diff(np.minimum(batch_size * np.arange(num_batches + 1), num_examples)) / num_examples
     optimizer = optax.with_extra_args_support(optimizer)
+    size = inputs.nbytes + targets.nbytes
+    gather_each = size <= _SMALL_DATA or size * batch_size >= _LARGE_BATCH * num_examples
 
     def update(carry: tuple[State, PyTree], batch: tuple) -> tuple[tuple[State, PyTree], jax.Array]:
         state, records = carry
-        number, inputs, targets, weights = batch
+        number, rows, weights = batch
+        inputs_, targets_ = (a[rows] for a in (inputs, targets)) if gather_each else rows
         loss_key = jax.random.fold_in(state.key, state.step)
 
         def batch_loss(params: PyTree) -> jax.Array:
-            return loss(params, inputs, targets, weights, loss_key)
+            return loss(params, inputs_, targets_, weights, loss_key)
 
         value, gradient = jax.value_and_grad(batch_loss)(state.params)
         state = apply(optimizer, state, value, gradient, batch_loss)
@@ -242,11 +250,11 @@ def _train(
         return jax.tree.map(lambda kept, new: kept.at[row].set(new), records, record(state))
 
     def run_epoch(progress: _Progress, epoch: jax.Array) -> tuple[_Progress, tuple[jax.Array, jax.Array | None]]:
-        visited = jnp.pad(order(key, epoch, num_examples), (0, padding))
-        # Gathered once an epoch: one large gather is cheaper than one in every update.
-        cut = [a[visited].reshape(num_batches, batch_size, *a.shape[1:]) for a in (inputs, targets)]
+        visited = jnp.pad(order(key, epoch, num_examples), (0, padding)).reshape(num_batches, batch_size)
         numbers = epoch * num_batches + jnp.arange(1, num_batches + 1)
-        (state, records), values = jax.lax.scan(update, progress[:2], (numbers, *cut, weights))
+        # Behind a barrier, or XLA would gather once more for each use.
+        batches = visited if gather_each else jax.lax.optimization_barrier([a[visited] for a in (inputs, targets)])
+        (state, records), values = jax.lax.scan(update, progress[:2], (numbers, batches, weights))
         diverged_at = jnp.where(
             progress.diverged_at > 0, progress.diverged_at, first_not_finite(numbers, values, state.params)
         )
