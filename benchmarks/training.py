@@ -84,9 +84,9 @@ def ways(settings: Settings, sizes: Sequence[int], work: tuple) -> dict[str, Cal
         ALONE: lambda: peers.products_alone(sizes, work[0], *work[2:]),
     }
     for threads in settings.threads:
-        made[f"torch, {threads} threads"] = functools.partial(peers.torch_loop, sizes, *work, threads=threads)
+        made[f"torch, threads: {threads}"] = functools.partial(peers.torch_loop, sizes, *work, threads=threads)
         if settings.compile:
-            made[f"torch.compile, {threads} threads"] = functools.partial(
+            made[f"torch.compile, threads: {threads}"] = functools.partial(
                 peers.torch_loop, sizes, *work, threads=threads, compiled=True
             )
     made["flax and optax, jit a step"] = lambda: peers.flax_loop(sizes, *work)
