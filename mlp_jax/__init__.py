@@ -8,6 +8,8 @@ Modules are the namespaces:
 - `penalties`: terms added to a loss
 - `datasets`: data, with shapes checked
 - `training`: one run as one compiled scan
+- `sweep`: many runs at once: batch sizes, learning rates, seeds
+- `gradient_noise`: noise scale, and updates against examples
 - `curvature`: Hessians of any function of any pytree, and their inertia
 - `mlp_hessian`: the exact Hessian of an MLP loss, fast
 - `mlp_symmetry`: the symmetries of an MLP and its loss, and its kinks

@@ -7,7 +7,7 @@ import numpy as np
 import optax
 import pytest
 
-from mlp_jax import losses, mlp, training
+from mlp_jax import curvature, losses, mlp, training, tree
 
 KEY = jax.random.key(7)
 SGD = optax.sgd(0.1)
@@ -378,4 +378,232 @@ VALID = {
 def test_what_does_not_fit_is_refused_in_one_sentence(wrong, error, message):
     training.train(**VALID)
     with pytest.raises(error, match=re.escape(message)):
+        training.train(**VALID | wrong)
+
+
+# --- traced learning rates ---
+
+
+def test_runs_at_traced_learning_rates_are_the_runs_at_each_rate():
+    params, data = regression()
+    rates = jnp.array([0.01, 0.1, 0.3])
+    settings = {"batch_size": 4, "epochs": 2}
+    run = lambda rate: training.train(KEY, network_loss, params, data, optimizer=optax.sgd(rate, 0.9), **settings)[0]
+    together = jax.jit(jax.vmap(run))(rates)
+    for lane, rate in enumerate(rates.tolist()):
+        single = training.train(KEY, network_loss, params, data, optimizer=optax.sgd(rate, 0.9), **settings)[0]
+        jax.tree.map(
+            lambda many, one, lane=lane: np.testing.assert_allclose(many[lane], one, rtol=1e-4, atol=1e-6),
+            together,
+            single,
+        )
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_derivative_by_the_learning_rate_of_one_step_is_minus_the_gradient():
+    data, hessian, minimum = line(np.float64)
+    run = lambda rate: training.train(
+        KEY, line_loss, jnp.zeros(2), data, optimizer=optax.sgd(rate), batch_size=8, epochs=1
+    )[0]
+    np.testing.assert_allclose(jax.jacobian(run)(0.1), hessian @ minimum, rtol=1e-12)
+
+
+def test_a_short_run_is_the_beginning_of_a_long_one():
+    params, data = regression()
+    run = lambda epochs: training.train(
+        KEY, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=epochs, record=lambda state: state.params
+    )[1]
+    short, long = run(2), run(5)
+    np.testing.assert_allclose(short.loss, long.loss[:2], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b[:2], rtol=1e-5), short.record, long.record)
+
+
+def test_order_is_the_order_in_which_a_run_visits_the_examples():
+    seen = shares(KEY, 7, 1, epochs=3).argmax(-1)
+    np.testing.assert_array_equal(seen, [training.order(KEY, epoch, 7) for epoch in range(3)])
+
+
+# --- early stopping ---
+
+
+def criterion(params, inputs, targets):
+    return losses.mean(losses.squared_error(mlp.forward(params, inputs), targets))
+
+
+def stopped_by_hand(values, patience, min_improvement):
+    """(epochs run, best epoch) of a list of criteria, as one would write it in Python."""
+    best, best_epoch, waited = np.inf, 0, 0
+    for epoch, value in enumerate(values, 1):
+        if value < best - min_improvement:
+            best, best_epoch, waited = value, epoch, 0
+        else:
+            waited += 1
+        if waited == patience:
+            return epoch, best_epoch
+    return len(values), best_epoch
+
+
+@pytest.mark.parametrize(("patience", "min_improvement"), [(1, 0.0), (3, 0.0), (2, 0.02), (50, 0.0)])
+def test_early_stopping_is_the_python_loop(patience, min_improvement):
+    """Validation on other targets, so that it gets worse while training goes on."""
+    params, data = regression()
+    validation = (data[0], data[1] + 0.5 * jnp.sin(7 * data[0][:, :2]))
+    common = {"optimizer": optax.sgd(0.4), "batch_size": 3, "epochs": 40}
+    record = lambda state: state.params
+    _, whole = training.train(KEY, network_loss, params, data, record=record, **common)
+    values = [float(criterion(jax.tree.map(lambda leaf, e=e: leaf[e], whole.record), *validation)) for e in range(40)]
+    expected_run, expected_best = stopped_by_hand(values, patience, min_improvement)
+
+    stopping = training.EarlyStopping(criterion, validation, patience, min_improvement)
+    trained, history = training.train(KEY, network_loss, params, data, early_stopping=stopping, **common)
+    assert (int(history.epochs_run), int(history.best_epoch)) == (expected_run, expected_best)
+    best = jax.tree.map(lambda leaf: leaf[expected_best - 1], whole.record)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), trained, best)
+    np.testing.assert_allclose(history.criterion[:expected_run], values[:expected_run], rtol=1e-4)
+    np.testing.assert_allclose(history.loss[:expected_run], whole.loss[:expected_run], rtol=1e-4)
+    assert np.all(np.isnan(history.loss[expected_run:]))
+    assert np.all(np.isnan(history.criterion[expected_run:]))
+    assert expected_run < 40 or patience == 50
+
+
+def test_early_stopping_with_other_validation_data_traces_nothing_new():
+    traces = []
+
+    def counted(params, inputs, targets):
+        traces.append(inputs)
+        return criterion(params, inputs, targets)
+
+    params, data = regression()
+    seen = []
+    for shift in (0.0, 1.0):
+        stopping = training.EarlyStopping(counted, (data[0], data[1] + shift), 2)
+        training.train(KEY, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=3, early_stopping=stopping)
+        seen.append(len(traces))
+    assert seen[0] == seen[1] > 0
+
+
+def test_early_stopping_in_lanes_is_early_stopping_in_each():
+    params, data = regression()
+    stopping = training.EarlyStopping(criterion, data, 2, 0.01)
+    run = lambda rate: (
+        training.train(
+            KEY, network_loss, params, data, optimizer=optax.sgd(rate), batch_size=4, epochs=12, early_stopping=stopping
+        )[1].epochs_run
+    )
+    rates = jnp.array([1e-4, 0.1])
+    together = jax.jit(jax.vmap(run))(rates)
+    np.testing.assert_array_equal(together, [run(rate) for rate in rates])
+    assert together[0] == 3
+
+
+# --- records every so many updates ---
+
+
+def test_records_every_so_many_updates_are_rows_of_the_records_of_every_update():
+    params, data = regression()
+    record = lambda state: {"step": state.step, "bias": state.params[1].bias}
+    run = lambda every: (
+        training.train(
+            KEY, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=5, record=record, record_every=every
+        )[1].record
+    )
+    every_update, fourth = run(1), run(4)
+    np.testing.assert_array_equal(every_update["step"], np.arange(1, 16))
+    np.testing.assert_array_equal(fourth["step"], [4, 8, 12])
+    np.testing.assert_allclose(fourth["bias"], np.asarray(every_update["bias"])[[3, 7, 11]], rtol=1e-5)
+
+
+def test_a_record_can_hold_gradient_norm_and_sharpness_and_takes_data_as_arguments():
+    """For least squares the sharpness is the largest eigenvalue of A throughout, and the gradient A (θ − θ*)."""
+    data, hessian, minimum = line()
+    fun = lambda theta, inputs, targets: jnp.mean(0.5 * (inputs @ theta - targets) ** 2)
+    traces = []
+
+    def measured(inputs, targets, state):
+        traces.append(inputs)
+        args = (inputs, targets)
+        density = curvature.spectral_density(
+            curvature.hessian(fun, state.params, args), state.params, KEY, num_probes=1, num_steps=2
+        )
+        gradient = jax.grad(fun)(state.params, *args)
+        return {"theta": state.params, "gradient": tree.norm(gradient), "sharpness": jnp.max(density.nodes)}
+
+    for _ in range(2):
+        record = jax.tree_util.Partial(measured, *(jnp.array(a) for a in data))
+        _, history = training.train(
+            KEY, line_loss, jnp.zeros(2), data, optimizer=SGD, batch_size=8, epochs=4, record=record, record_every=2
+        )
+    assert len(traces) <= 2  # its shape, and the run
+    np.testing.assert_allclose(history.record["sharpness"], np.linalg.eigvalsh(hessian)[-1], rtol=1e-5)
+    expected = np.linalg.norm((history.record["theta"] - minimum) @ hessian, axis=1)
+    np.testing.assert_allclose(history.record["gradient"], expected, rtol=1e-3)
+
+
+# --- divergence ---
+
+
+def test_a_planted_divergence_is_reported_at_its_update_and_not_as_nan():
+    """θ ← (1 − η) θ on ½θ² overflows float32 at the first t with (η − 1)ᵗ above √(2 · 3.4e38)."""
+    data = (jnp.zeros(4), jnp.zeros(4))
+    square = lambda theta, inputs, targets, weights, key: 0.5 * theta**2
+    rate = 1001.0
+    first = next(t for t in range(100) if 0.5 * 1000.0 ** (2 * t) > float(np.finfo(np.float32).max)) + 1
+    _, history = training.train(KEY, square, jnp.array(1.0), data, optimizer=optax.sgd(rate), batch_size=2, epochs=6)
+    assert int(history.diverged_at) == first
+    epoch = (first - 1) // 2
+    assert np.all(np.isinf(history.loss[epoch:]))
+    assert np.all(np.isfinite(history.loss[:epoch]))
+    assert not np.any(np.isnan(history.loss))
+
+
+def test_parameters_that_are_lost_while_the_loss_is_finite_are_a_divergence():
+    data = (jnp.zeros(4), jnp.zeros(4))
+    bounded = lambda theta, inputs, targets, weights, key: jnp.tanh(theta)
+    to_infinity = optax.stateless(lambda updates, params: jnp.full_like(updates, jnp.inf))
+    _, history = training.train(KEY, bounded, jnp.array(1.0), data, optimizer=to_infinity, batch_size=2, epochs=1)
+    assert int(history.diverged_at) == 2
+
+
+def test_a_run_that_converges_has_not_diverged():
+    params, data = regression()
+    _, history = training.train(KEY, network_loss, params, data, optimizer=SGD, batch_size=4, epochs=2)
+    assert int(history.diverged_at) == 0
+    assert (int(history.epochs_run), int(history.best_epoch)) == (2, 2)
+
+
+def test_early_stopping_of_a_run_that_diverges_returns_finite_parameters():
+    data, _, _ = line()
+    stopping = training.EarlyStopping(lambda theta, x, y: jnp.mean((x @ theta - y) ** 2), data, 3)
+    trained, history = training.train(
+        KEY, line_loss, jnp.zeros(2), data, optimizer=optax.sgd(1e9), batch_size=8, epochs=30, early_stopping=stopping
+    )
+    assert np.all(np.isfinite(trained))
+    assert 0 < int(history.epochs_run) < 30
+    assert int(history.best_epoch) <= 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"record_every": 1}, "record_every: got 1 without a record, expected both or neither."),
+        (
+            {"record_every": 3, "record": lambda state: state.step},
+            "record_every: got 3, expected a whole number from 1 to 2, the number of updates.",
+        ),
+        (
+            {"early_stopping": training.EarlyStopping(lambda w: w, (), 0)},
+            "patience: got 0, expected a whole number of 1 or more.",
+        ),
+        (
+            {"early_stopping": training.EarlyStopping(lambda w: w, (), 1, -1.0)},
+            "min_improvement: got -1.0, expected a number of 0 or more.",
+        ),
+        (
+            {"early_stopping": training.EarlyStopping(lambda w: w[None], (), 1)},
+            "criterion: got a result of ShapeDtypeStruct(shape=(1,), dtype=float32), expected one",
+        ),
+    ],
+)
+def test_stopping_and_records_that_do_not_fit_are_refused_in_one_sentence(wrong, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
         training.train(**VALID | wrong)

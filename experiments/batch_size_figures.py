@@ -1,0 +1,161 @@
+"""Figures of the comparison of batch sizes: each function draws on an Axes that it is given, and returns it."""
+
+from __future__ import annotations
+
+import matplotlib.axes
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+from mlp_jax.plots import BLUE, GREY, ORANGE
+
+
+def against_batch_size(
+    axes: matplotlib.axes.Axes,
+    batch_sizes: ArrayLike,
+    samples: ArrayLike,
+    label: str = "",
+    *,
+    color: str = BLUE,
+    marker: str = "o",
+) -> matplotlib.axes.Axes:
+    """Draw the mean over seeds with its 95 % interval (Student's t) against the batch size, on a log2 axis.
+
+    Parameters
+    ----------
+    batch_sizes
+        (b,).
+    samples
+        (b, seeds); those that are not finite are left out.
+
+    Raises
+    ------
+    ValueError
+        There is not one row of samples for each batch size.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = against_batch_size(matplotlib.figure.Figure().subplots(), [8, 16], [[1.0, 2.0], [2.0, 3.0]])
+    >>> axes.get_xlabel()
+    'batch size'
+    """
+    sizes, values = np.asarray(batch_sizes), np.asarray(samples, float)
+    if values.ndim != 2 or len(sizes) != len(values):
+        raise ValueError(f"samples: got shape {values.shape}, expected ({len(sizes)}, seeds).")
+    kept = [row[np.isfinite(row)] for row in values]
+    means = np.array([row.mean() if row.size else np.nan for row in kept])
+    widths = np.array([_half_width(row) for row in kept])
+    axes.errorbar(sizes, means, widths, fmt=marker + "-", color=color, label=label or None, capsize=3, lw=1.2, ms=5)
+    _batch_size_axis(axes, sizes)
+    return axes
+
+
+def updates_to_target(
+    axes: matplotlib.axes.Axes,
+    batch_sizes: ArrayLike,
+    updates: ArrayLike,
+    reached: ArrayLike,
+    min_updates: float,
+    min_examples: float,
+) -> matplotlib.axes.Axes:
+    """Draw the updates that runs took to a target, log–log, with the fit S_min + E_min / B and the ideal slope −1.
+
+    Parameters
+    ----------
+    batch_sizes
+        (b,).
+    updates, reached
+        (b, seeds) updates to the target, and whether it was reached: a run that was not is drawn as an arrow upwards
+        at the updates that it made.
+
+    Raises
+    ------
+    ValueError
+        The shapes differ.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = updates_to_target(
+    ...     matplotlib.figure.Figure().subplots(), [8, 16], [[50], [30]], [[True], [False]], 10.0, 320.0
+    ... )
+    >>> axes.get_yscale()
+    'log'
+    """
+    sizes, counts, hit = np.asarray(batch_sizes), np.asarray(updates, float), np.asarray(reached, bool)
+    if counts.shape != hit.shape or counts.ndim != 2 or len(sizes) != len(counts):
+        raise ValueError(
+            f"updates, reached: got shapes {counts.shape}, {hit.shape}, expected ({len(sizes)}, seeds) each."
+        )
+    grid = np.broadcast_to(sizes[:, None], counts.shape)
+    axes.plot(grid[hit], counts[hit], "o", color=BLUE, ms=4, alpha=0.6, label="runs that reached it")
+    if not np.all(hit):
+        axes.plot(grid[~hit], counts[~hit], "^", color=ORANGE, ms=6, label="not reached within these")
+    fine = np.geomspace(sizes.min(), sizes.max(), 100)
+    axes.plot(fine, min_updates + min_examples / fine, color=BLUE, lw=1.2, label="fit $S_{min} + E_{min} / B$")
+    start = min_updates + min_examples / fine[0]
+    axes.plot(fine, start * fine[0] / fine, "--", color=GREY, lw=1, label="slope −1")
+    axes.set_yscale("log", base=2)
+    axes.set_ylabel("updates to the target")
+    _batch_size_axis(axes, sizes)
+    axes.legend(frameon=False, fontsize="small")
+    return axes
+
+
+def heat_map(
+    axes: matplotlib.axes.Axes, rows: ArrayLike, columns: ArrayLike, values: ArrayLike, label: str = ""
+) -> matplotlib.axes.Axes:
+    """Draw values by row and column in colour, the lowest of each row ringed, those not finite hatched as diverged.
+
+    Parameters
+    ----------
+    rows, columns
+        (r,) and (c,) what the axes are labelled with.
+    values
+        (r, c).
+
+    Raises
+    ------
+    ValueError
+        The shapes do not fit.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = heat_map(matplotlib.figure.Figure().subplots(), [8], [0.1, 1.0], [[2.0, np.inf]])
+    >>> len(axes.get_xticks())
+    2
+    """
+    grid = np.asarray(values, float)
+    if grid.shape != (len(np.asarray(rows)), len(np.asarray(columns))):
+        raise ValueError(
+            f"values: got shape {grid.shape}, expected ({len(np.asarray(rows))}, {len(np.asarray(columns))})."
+        )
+    finite = np.isfinite(grid)
+    image = axes.imshow(np.where(finite, grid, np.nan), aspect="auto", origin="lower", cmap="viridis_r")
+    for row, column in zip(*np.nonzero(~finite), strict=True):
+        axes.text(column, row, "×", ha="center", va="center", color=ORANGE)
+    for row in np.flatnonzero(finite.any(axis=1)):
+        axes.plot(
+            np.nanargmin(np.where(finite[row], grid[row], np.nan)), row, "o", mfc="none", mec="white", ms=12, mew=2
+        )
+    axes.set_xticks(range(grid.shape[1]), [f"{value:.3g}" for value in np.asarray(columns)], rotation=45)
+    axes.set_yticks(range(grid.shape[0]), [f"{value:.3g}" for value in np.asarray(rows)])
+    axes.figure.colorbar(image, ax=axes, label=label)
+    return axes
+
+
+def _half_width(sample: np.ndarray) -> float:
+    """Return half the 95 % interval of a mean; 0 for a single number."""
+    if len(sample) < 2:
+        return 0.0
+    return float(scipy.stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
+
+
+def _batch_size_axis(axes: matplotlib.axes.Axes, sizes: np.ndarray) -> None:
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_xlabel("batch size")
+    axes.grid(alpha=0.3)

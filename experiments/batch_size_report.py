@@ -1,0 +1,311 @@
+"""What the comparison of batch sizes reports: paired differences, tables and figures."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import scipy.stats
+
+from experiments import batch_size_figures as figures
+from experiments.batch_size_protocol import RADII, Sharpness, Times, Tuned
+from mlp_jax import gradient_noise
+from mlp_jax.plots import BLUE, GREY, ORANGE
+
+SAME = 2.0
+"""Two times count as the same when they are within this factor."""
+COLOURS = {"epochs": BLUE, "updates": ORANGE, "time": "#009E73"}
+MARKERS = {"epochs": "o", "updates": "s", "time": "^"}
+
+
+class Measured(NamedTuple):
+    """Everything that the experiment measured.
+
+    `tuned`, `correct` (batch sizes, seeds, test examples) and `sharpness` by budget; `noise` (batch sizes, seeds,
+    records), `noise_examples` (batch sizes, records); `updates_to_target`, `reached` (batch sizes, seeds).
+    """
+
+    batch_sizes: tuple[int, ...]
+    num_examples: int
+    num_classes: int
+    times: Times
+    tuned: dict[str, Tuned]
+    correct: dict[str, np.ndarray]
+    noise: gradient_noise.Noise
+    noise_examples: np.ndarray
+    sharpness: dict[str, Sharpness]
+    target: float
+    at_target: Tuned
+    updates_to_target: np.ndarray
+    reached: np.ndarray
+    tradeoff: gradient_noise.Tradeoff | None
+
+
+class Difference(NamedTuple):
+    """A mean difference with its 95 % interval."""
+
+    mean: float
+    low: float
+    high: float
+
+    def verdict(self) -> str:
+        """Return whether it is above 0: "yes", "no" (below), or "undecided"."""
+        return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
+
+
+def paired(first: np.ndarray, second: np.ndarray, of_examples: np.ndarray | None = None) -> Difference:
+    """Return first − second, paired by seed; NaN where a pair is not finite in both.
+
+    of_examples
+        (examples,) the difference of each test example, its mean over seeds: then the interval also holds what another
+        test set would change.
+
+    Examples
+    --------
+    >>> paired(np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0])).verdict()
+    'yes'
+    """
+    difference = first - second
+    difference = difference[np.isfinite(difference)]
+    if len(difference) < 2:
+        return Difference(float("nan"), -float("inf"), float("inf"))
+    width = scipy.stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
+    if of_examples is not None:
+        width = np.hypot(width, 1.96 * of_examples.std(ddof=1) / np.sqrt(len(of_examples)))
+    mean = float(difference.mean())
+    return Difference(mean, mean - float(width), mean + float(width))
+
+
+def final(tuned: Tuned, name: str) -> np.ndarray:
+    """Return a score of the winners at the end, (batch sizes, seeds); infinite where a run diverged."""
+    return np.where(tuned.runs.diverged_at > 0, np.inf, tuned.runs.record[name][..., -1])[:, 0]
+
+
+def differences(measured: Measured, budget: str, first: int, second: int) -> dict[str, Difference]:
+    """Return how much better `first` (a number of a batch size) is than `second`: training loss, test accuracy."""
+    tuned, correct = measured.tuned[budget], measured.correct[budget].mean(1)
+    loss, accuracy = final(tuned, "train_loss"), final(tuned, "test_accuracy")
+    return {
+        "optimisation": paired(loss[second], loss[first]),
+        "generalisation": paired(accuracy[first], accuracy[second], correct[first] - correct[second]),
+    }
+
+
+def relative_noise(measured: Measured) -> np.ndarray:
+    """Return √(c(B) tr Σ / ‖G‖²) in the second half of training, (batch sizes, seeds): 1 where noise equals signal."""
+    half = measured.noise.scale.shape[-1] // 2
+    sizes = np.array(measured.batch_sizes)[:, None]
+    share = (measured.num_examples - sizes) / (measured.num_examples - 1)
+    return np.sqrt(share / sizes * np.median(measured.noise.scale[..., half:], axis=-1))
+
+
+def pairs_table(measured: Measured) -> pd.DataFrame:
+    """Return one row a budget, quantity and pair of batch sizes (the smallest against each other)."""
+    rows = [
+        (budget, quantity, measured.batch_sizes[0], size, *difference, difference.verdict())
+        for budget in measured.tuned
+        for number, size in enumerate(measured.batch_sizes)
+        if number
+        for quantity, difference in differences(measured, budget, 0, number).items()
+    ]
+    columns = ["budget", "quantity", "smaller", "larger", "smaller is better by", "95 % from", "to", "smaller better"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def by_batch_size(measured: Measured) -> pd.DataFrame:
+    """Return one row a batch size: what was measured, means over seeds."""
+    sequential, parallel, per_epoch = measured.times
+    frame = pd.DataFrame({"batch": measured.batch_sizes})
+    frame["µs an update, one by one"] = 1e6 * sequential
+    frame["µs an update"] = 1e6 * parallel
+    frame["ms an epoch"] = 1e3 * parallel * per_epoch
+    frame["noise / signal"] = relative_noise(measured).mean(1)
+    for budget, tuned in measured.tuned.items():
+        edge = np.where(tuned.at_edge, " (edge)", "")
+        frame[f"rate, {budget}"] = [f"{rate:g}{mark}" for rate, mark in zip(tuned.rates, edge, strict=True)]
+        frame[f"train loss, {budget}"] = final(tuned, "train_loss").mean(1)
+        frame[f"test %, {budget}"] = 100 * final(tuned, "test_accuracy").mean(1)
+    tuned = measured.tuned["epochs"]
+    frame["gap (points), epochs"] = 100 * (final(tuned, "train_accuracy") - final(tuned, "test_accuracy")).mean(1)
+    for budget, sharpness in measured.sharpness.items():
+        frame[f"top eigenvalue, {budget}"] = sharpness.eigenvalue.mean(1)
+        for radius, values in zip(RADII, sharpness.keskar, strict=True):
+            frame[f"Keskar {radius:g}, {budget}"] = values.mean(1)
+    runs = np.where(measured.reached, measured.updates_to_target, np.inf)
+    frame["median updates to target"] = np.median(runs, axis=1)
+    frame["reached it"] = [f"{row.sum()}/{len(row)}" for row in measured.reached]
+    loss = np.where(tuned.search.diverged_at > 0, np.inf, tuned.search.record["train_loss"][..., -1])
+    frame["failed in search"] = (loss > np.log(measured.num_classes)).mean((1, 2))
+    return frame
+
+
+def cells(measured: Measured) -> pd.DataFrame:
+    """Return the table small against large: one row a row and side, with claim, measurement and whether it holds."""
+    last = len(measured.batch_sizes) - 1
+    sides = {"small": (0, last), "large": (last, 0)}
+    sequential, parallel, per_epoch = measured.times
+    middle = last // 2
+    noise = relative_noise(measured)
+    rows: list[dict[str, Any]] = []
+
+    def add(row: str, side: str, claim: str, measurement: str, holds: str) -> None:
+        rows.append({"row": row, "side": side, "claim": claim, "measured": measurement, "holds": holds})
+
+    for side, (one, other) in sides.items():
+        faster = sequential[one] < sequential[other]
+        claim = "faster" if side == "small" else "slower"
+        add(
+            "time of an update, sequential",
+            side,
+            claim,
+            f"{1e6 * sequential[one]:.0f} µs",
+            _yes(faster == (side == "small")),
+        )
+    for side, (one, _) in sides.items():
+        ratio = parallel[one] / parallel[middle]
+        text = f"{1e6 * parallel[one]:.0f} µs, {ratio:.2g} × that of {measured.batch_sizes[middle]}"
+        add("time of an update, parallel", side, "same", text, _yes(1 / SAME <= ratio <= SAME))
+    for side, (one, other) in sides.items():
+        epoch, its = parallel[one] * per_epoch[one], parallel[other] * per_epoch[other]
+        claim = "slower" if side == "small" else "faster"
+        add(
+            "time of an epoch, parallel", side, claim, f"{1e3 * epoch:.2f} ms", _yes((epoch > its) == (side == "small"))
+        )
+    for side, (one, _) in sides.items():
+        claim, text = ("noisy" if side == "small" else "stable"), f"noise / signal {noise[one].mean():.2g}"
+        add("gradient", side, claim, text, _yes((noise[one].mean() > 1) == (side == "small")))
+    for row in ("optimisation", "generalisation"):
+        unit, scale = ("train loss", 1.0) if row == "optimisation" else ("test %", 100.0)
+        for side, (one, other) in sides.items():
+            texts, verdicts = [], []
+            for budget, tuned in measured.tuned.items():
+                name = "train_loss" if row == "optimisation" else "test_accuracy"
+                texts.append(f"{budget} {scale * final(tuned, name)[one].mean():.3g}")
+                difference = differences(measured, budget, one, other)[row]
+                difference = (
+                    difference if side == "small" else Difference(*(-x for x in (difference[0], *difference[:0:-1])))
+                )
+                verdicts.append(f"{budget} {difference.verdict()}")
+            claim = "better" if side == "small" else "worse"
+            add(row, side, claim, f"{unit}: {', '.join(texts)}", ", ".join(verdicts))
+    return pd.DataFrame(rows)
+
+
+def _yes(holds: bool | np.bool_) -> str:
+    return "yes" if holds else "no"
+
+
+def six_rows(table: pd.DataFrame, small: int, large: int) -> str:
+    """Return the cells as six rows of text, small beside large."""
+    names = {"small": f"small ({small})", "large": f"large ({large})"}
+    lines = []
+    for row, part in table.groupby("row", sort=False):
+        lines.append(f"{row}")
+        for cell in part.itertuples():
+            lines.append(
+                f"    {names[str(cell.side)]:<13} claim {cell.claim:<7} holds: {cell.holds}\n{'':22}{cell.measured}"
+            )
+    return "\n".join(lines)
+
+
+def draw(measured: Measured) -> dict[str, matplotlib.figure.Figure]:
+    """Return the six figures by name."""
+    return {
+        "updates_to_target": _one(lambda axes: _draw_target(axes, measured)),
+        "loss_by_batch_size_and_rate": _draw_search(measured),
+        "accuracy_by_budget": _draw_budgets(measured),
+        "noise_scale": _one(lambda axes: _draw_noise(axes, measured)),
+        "sharpness": _draw_sharpness(measured),
+        "time": _draw_times(measured),
+    }
+
+
+def _figure(width: float = 6, height: float = 4) -> matplotlib.figure.Figure:
+    return matplotlib.figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def _one(draw_on: Any) -> matplotlib.figure.Figure:
+    figure = _figure()
+    draw_on(figure.subplots())
+    return figure
+
+
+def _draw_target(axes: Any, measured: Measured) -> None:
+    fit = measured.tradeoff
+    floor, examples = (fit.min_updates, fit.min_examples) if fit else (float("nan"), float("nan"))
+    sizes = measured.batch_sizes
+    figures.updates_to_target(axes, sizes, measured.updates_to_target, measured.reached, floor, examples)
+    critical = f"; critical batch size {fit.critical_batch_size:.3g}" if fit else ""
+    axes.set_title(f"to validation accuracy {100 * measured.target:.1f} %{critical}", fontsize="medium")
+
+
+def _draw_search(measured: Measured) -> matplotlib.figure.Figure:
+    figure = _figure(5.2 * len(measured.tuned), 4)
+    for axes, (budget, tuned) in zip(figure.subplots(1, len(measured.tuned)), measured.tuned.items(), strict=True):
+        loss = np.where(tuned.search.diverged_at > 0, np.inf, tuned.search.record["validation_loss"][..., -1]).mean(-1)
+        with np.errstate(divide="ignore"):
+            values = np.log10(loss)
+        figures.heat_map(
+            axes, measured.batch_sizes, tuned.search.coordinates["learning_rate"], values, "log10 validation loss"
+        )
+        axes.set(xlabel="learning rate", ylabel="batch size")
+        lost = "" if np.all(np.isfinite(loss)) else "; ×: diverged"
+        axes.set_title(f"equal {budget}; ringed: chosen{lost}", fontsize="medium")
+    return figure
+
+
+def _draw_budgets(measured: Measured) -> matplotlib.figure.Figure:
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    for budget, tuned in measured.tuned.items():
+        look = {"color": COLOURS[budget], "marker": MARKERS[budget], "label": f"equal {budget}"}
+        figures.against_batch_size(left, measured.batch_sizes, 100 * final(tuned, "test_accuracy"), **look)
+        figures.against_batch_size(right, measured.batch_sizes, final(tuned, "train_loss"), **look)
+    left.set(ylabel="test accuracy (%)")
+    right.set(ylabel="training loss (nats)", yscale="log")
+    left.legend(frameon=False)
+    left.set_title("tuned rates, fresh seeds, mean and 95 % of the mean", fontsize="medium")
+    return figure
+
+
+def _draw_noise(axes: Any, measured: Measured) -> None:
+    shades = np.linspace(0.15, 0.85, len(measured.batch_sizes))
+    for number, size in enumerate(measured.batch_sizes):
+        epochs = measured.noise_examples[number] / measured.num_examples
+        scale = np.median(measured.noise.scale[number], axis=0)
+        axes.plot(epochs, scale, color=matplotlib.colormaps["viridis"](shades[number]), label=f"{size}")
+        axes.axhline(size, color=matplotlib.colormaps["viridis"](shades[number]), lw=0.6, ls=":")
+    axes.set(xlabel="epoch", ylabel="gradient noise scale (examples)", yscale="log")
+    axes.set_title("exact, on the training examples; dotted: the batch size itself", fontsize="medium")
+    axes.legend(title="trained with", frameon=False, fontsize="small")
+    axes.grid(alpha=0.3)
+
+
+def _draw_sharpness(measured: Measured) -> matplotlib.figure.Figure:
+    figure = _figure(10, 4)
+    left, right = figure.subplots(1, 2)
+    for budget, sharpness in measured.sharpness.items():
+        look = {"color": COLOURS[budget], "marker": MARKERS[budget], "label": f"after equal {budget}"}
+        figures.against_batch_size(left, measured.batch_sizes, sharpness.eigenvalue, **look)
+        figures.against_batch_size(right, measured.batch_sizes, sharpness.keskar[0], **look)
+    left.set(ylabel="largest Hessian eigenvalue of the training loss")
+    right.set(ylabel=f"Keskar sharpness, ε = {RADII[0]:g}")
+    left.legend(frameon=False)
+    return figure
+
+
+def _draw_times(measured: Measured) -> matplotlib.figure.Figure:
+    figure = _figure(10, 4)
+    sequential, parallel, per_epoch = measured.times
+    for axes, factor, title in zip(figure.subplots(1, 2), (1.0, per_epoch), ("an update", "an epoch"), strict=True):
+        for values, colour, marker, label in (
+            (sequential, GREY, "s", "one example after another"), (parallel, BLUE, "o", "the batch at once"),
+        ):  # fmt: skip
+            figures.against_batch_size(
+                axes, measured.batch_sizes, 1e3 * (values * factor)[:, None], color=colour, marker=marker, label=label
+            )
+        axes.set(yscale="log", ylabel=f"milliseconds for {title}")
+        axes.legend(frameon=False)
+    return figure

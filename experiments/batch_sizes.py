@@ -1,0 +1,211 @@
+"""Are small batches noisier, slower an epoch, and better in the end than large ones, when each is tuned?
+
+Every batch size gets the same search of learning rates on validation examples, for equal epochs, equal updates and
+equal time; the winners run again from fresh seeds, paired by seed, and differences have 95 % intervals. Measured beside
+them: time of an update example by example and in the batch, time of an epoch, updates to a target (runs that miss it
+are censored, not dropped), exact gradient noise, the largest Hessian eigenvalue and Keskar's sharpness at the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from typing import Annotated, Any
+
+import jax
+import numpy as np
+import tqdm
+import tyro
+
+from experiments import batch_size_protocol as protocol
+from experiments import batch_size_report as report
+from experiments.run_folder import RunFolder
+from mlp_jax import datasets, gradient_noise
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    data: str = "digits"
+    """digits, mnist (5,000 images), mnist1d, or a folder with the files of MNIST or Fashion-MNIST."""
+    quick: bool = False
+    """Three batch sizes, few rates, seeds and updates: to see that everything works."""
+    seed: int = 0
+    """Of starts and shuffles."""
+    hidden: tuple[int, ...] = (32,)
+    """Widths of the hidden tanh layers."""
+    batch_sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
+    """Increasing; the first is the small one, the last the large one."""
+    rates: tuple[float, ...] = tuple(2.0**power for power in range(-5, 4))
+    """Learning rates searched for each batch size."""
+    tuning_seeds: int = 3
+    """Runs of each rate in the search."""
+    seeds: int = 10
+    """Fresh runs of each winner."""
+    epochs: int = 40
+    """The budget of equal epochs; that of equal time is what the smallest batch needs for these."""
+    updates: int = 1000
+    """The budget of equal updates, and the most that a run to the target makes."""
+    target: float | None = None
+    """Validation accuracy to reach; when not given, the lowest mean of a tuned batch size after equal epochs."""
+    noise_seeds: int = 3
+    """Runs in which the gradient noise is measured."""
+    sharpness_seeds: int = 5
+    """Solutions of each batch size, after equal epochs and after equal updates, at which sharpness is measured."""
+    rounds: int = 5
+    """Timed runs; the fastest counts."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/batch_sizes-DATE-TIME when not given."""
+
+    def shortened(self) -> Settings:
+        """Return the settings of a quick run."""
+        return dataclasses.replace(
+            self, batch_sizes=self.batch_sizes[::2], rates=self.rates[2::2], tuning_seeds=2, seeds=3, epochs=4,
+            updates=60, noise_seeds=1, sharpness_seeds=1, rounds=1,
+        )  # fmt: skip
+
+
+def load(data: str) -> datasets.Dataset:
+    """Return the data set of that name, or from that folder."""
+    if pathlib.Path(data).is_dir():
+        return datasets.load_folder(data)
+    return datasets.load("mnist5000" if data == "mnist" else data)
+
+
+def measure(settings: Settings, bar: tqdm.tqdm) -> report.Measured:
+    """Do the whole protocol."""
+    problem = protocol.make_problem(load(settings.data), settings.hidden)
+    sizes, seeds = settings.batch_sizes, settings.tuning_seeds
+    fresh = range(100, 100 + settings.seeds)
+    key, noise_key = jax.random.split(jax.random.key(settings.seed))
+    run = protocol.runner(key, problem, sizes, bar)
+
+    bar.set_description("timing")
+    times = protocol.measure_times(key, problem, sizes, settings.rounds, bar)
+    bar.update()
+    tuned = {}
+    for name, budget in _budgets(settings, times).items():
+        bar.set_description(f"tuning for equal {name}")
+        shortest = min(np.min(list(b.values()) if isinstance(b, dict) else b) for b in budget.values())
+        tuned[name] = protocol.tune(run, problem, settings.rates, seeds, fresh, budget, int(min(10, shortest)))
+        bar.update()
+    bar.set_description("runs to a target")
+    target = settings.target
+    if target is None:
+        target = float(report.final(tuned["epochs"], "validation_accuracy").mean(1).min())
+    at_target, updates, reached = protocol.tune_updates_to_target(
+        run, problem, settings.rates, seeds, fresh, settings.updates, target, min(200, settings.updates)
+    )
+    bar.update()
+    bar.set_description("gradient noise")
+    rates = {size: (float(rate),) for size, rate in zip(sizes, tuned["epochs"].rates, strict=True)}
+    record = jax.tree_util.Partial(protocol.noise, *problem.train)
+    noisy = run(
+        learning_rates=rates, seeds=range(100, 100 + settings.noise_seeds), epochs=settings.epochs, record=record,
+        records=min(10, settings.epochs),
+    )  # fmt: skip
+    bar.update()
+    bar.set_description("sharpness")
+    sharpness = {
+        name: protocol.measure_sharpness(noise_key, problem, tuned[name].runs.params, settings.sharpness_seeds, bar)
+        for name in ("epochs", "updates")
+    }
+    bar.update()
+    return report.Measured(
+        batch_sizes=sizes,
+        num_examples=len(problem.train.inputs),
+        num_classes=problem.sizes[-1],
+        times=times,
+        tuned=tuned,
+        correct={name: protocol.correct(problem, one.runs.params)[:, 0] for name, one in tuned.items()},
+        noise=jax.tree.map(lambda a: a[:, 0], noisy.record),
+        noise_examples=noisy.examples,
+        sharpness=sharpness,
+        target=target,
+        at_target=at_target,
+        updates_to_target=updates,
+        reached=reached,
+        tradeoff=_fit(sizes, updates, reached),
+    )
+
+
+def _budgets(settings: Settings, times: protocol.Times) -> dict[str, dict[str, Any]]:
+    """Return the three budgets as arguments of `sweep.run`."""
+    seconds = settings.epochs * times.parallel[0] * times.updates_per_epoch[0]
+    in_time = {size: max(1, round(seconds / t)) for size, t in zip(settings.batch_sizes, times.parallel, strict=True)}
+    return {
+        "epochs": {"epochs": settings.epochs},
+        "updates": {"updates": settings.updates},
+        "time": {"updates": in_time},
+    }
+
+
+def _fit(sizes: tuple[int, ...], updates: np.ndarray, reached: np.ndarray) -> gradient_noise.Tradeoff | None:
+    grid = np.broadcast_to(np.array(sizes)[:, None], updates.shape)
+    if reached.sum() < 3 or np.sum(reached.any(axis=1)) < 2:
+        return None
+    return gradient_noise.fit_tradeoff(grid.ravel(), updates.ravel(), reached.ravel())
+
+
+def conclusion(measured: report.Measured, table: Any) -> str:
+    """Return what was found, in one paragraph of measured numbers."""
+    decided = [cell for cell in table.holds if "," not in cell]
+    wide = [cell for cell in table.holds if "," in cell]
+    whole = sum(cell == "yes" for cell in decided) + sum(cell.count("yes") == 3 for cell in wide)
+    part = sum(0 < cell.count("yes") < 3 for cell in wide)
+    fit = measured.tradeoff
+    critical = "too few runs to fit a critical batch size"
+    if fit is not None:
+        low, high = np.exp(np.log(fit.critical_batch_size) + np.array([-1.96, 1.96]) * fit.stderr[2])
+        critical = f"critical batch size for it {fit.critical_batch_size:.3g} (95 % from {low:.3g} to {high:.3g})"
+    noise = np.median(measured.noise.scale[..., -1])
+    at_edge = sum(tuned.at_edge.sum() for tuned in measured.tuned.values())
+    hit = measured.reached
+    return (
+        f"Found: of the twelve claims {whole} hold here, {part} under some of the three budgets only; validation"
+        f" accuracy {100 * measured.target:.1f} % was reached by {hit.sum()} of {hit.size} runs,"
+        f" {critical}; gradient noise scale at the end {noise:.3g} examples (median);"
+        f" {at_edge} of {3 * len(measured.batch_sizes)} tuned rates are at the edge of the search."
+    )
+
+
+def run(settings: Settings) -> report.Measured:
+    """Measure, print and save. Host-level."""
+    began = time.perf_counter()
+    settings = settings.shortened() if settings.quick else settings
+    if list(settings.batch_sizes) != sorted(set(settings.batch_sizes)) or len(settings.batch_sizes) < 2:
+        raise ValueError(f"batch_sizes: got {settings.batch_sizes}, expected two or more, increasing.")
+    folder = RunFolder("batch_sizes", settings, settings.output)
+    with tqdm.tqdm(total=7, leave=False, disable=None) as bar:
+        measured = measure(settings, bar)
+    table = report.cells(measured)
+    by_size, pairs = report.by_batch_size(measured), report.pairs_table(measured)
+    for name, frame in {"cells": table, "by_batch_size": by_size, "pairs": pairs}.items():
+        folder.table(name, frame)
+    for name, tuned in measured.tuned.items():
+        folder.table(f"search_equal_{name}", tuned.search.table())
+        folder.table(f"runs_equal_{name}", tuned.runs.table())
+    for name, figure in report.draw(measured).items():
+        folder.figure(name, figure)
+    device, examples = jax.devices()[0], measured.num_examples
+    print(f"{settings.data}, {examples} examples to train on; device {device.platform}: {device.device_kind}\n")
+    print(by_size.set_index("batch").T.to_string(float_format=lambda value: f"{value:.4g}"))
+    print("\nOf smaller batches against larger: how much better, paired by seed, with 95 % intervals")
+    print("(training loss; test accuracy, whose interval also holds the choice of test examples):")
+    print(pairs.to_string(index=False, float_format=lambda value: f"{value:.2g}"))
+    print("\nClaimed, measured, and whether it holds here:\n")
+    print(report.six_rows(table, settings.batch_sizes[0], settings.batch_sizes[-1]))
+    print(f"\n{conclusion(measured, table)}")
+    print(f"Written to {folder.path} in {time.perf_counter() - began:.0f} s")
+    return measured
+
+
+def main() -> None:
+    """Read the settings from the command line, and run."""
+    run(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,356 @@
+"""How noisy minibatch gradients are, and the batch size beyond which larger batches stop paying.
+
+With G the mean of the per-example gradients gᵢ of N examples and Σ = Σᵢ (gᵢ − G)(gᵢ − G)ᵀ / N, a batch of B has
+
+    E‖G_B‖² = ‖G‖² + c(B) · tr Σ,   c(B) = 1/B drawn with replacement, (N − B) / (B (N − 1)) without.
+
+The gradient noise scale is tr Σ / ‖G‖²: the batch size at which noise and signal are equal (McCandlish et al. 2018, "An
+empirical model of large-batch training").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.optimize
+import scipy.special
+from numpy.typing import ArrayLike
+
+from mlp_jax import tree
+from mlp_jax.tree import PyTree
+
+PerExample = Callable[..., jax.Array]
+
+
+class Noise(NamedTuple):
+    """‖G‖², tr Σ and their ratio, the noise scale: infinite where ‖G‖² is estimated as 0 or less."""
+
+    squared_gradient: jax.Array
+    trace: jax.Array
+    scale: jax.Array
+
+
+class Estimate(NamedTuple):
+    """Estimated values, and their standard errors."""
+
+    value: Noise
+    stderr: Noise
+
+
+def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: int = 256) -> Noise:
+    """Return the noise of the gradients of all examples, from each of them. Transformable.
+
+    Two passes, so that nothing cancels: G, then the mean of ‖gᵢ − G‖². Memory is that of `chunk_size` gradients.
+
+    Parameters
+    ----------
+    per_example
+        `(params, *args) -> (n,)` losses, each of its own example alone.
+    params
+        Any pytree of floating arrays.
+    args
+        Arrays with the n examples on their first axis.
+    chunk_size
+        Examples at a time, 1 or more.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Params not floating; no examples, or arrays of different lengths; losses that are not one an example.
+
+    Examples
+    --------
+    Gradients −1 and −3: mean −2, variance 1.
+
+    >>> noise = exact(lambda p, y: 0.5 * (p - y) ** 2, jnp.array(0.0), (jnp.array([1.0, 3.0]),))
+    >>> float(noise.squared_gradient), float(noise.trace), float(noise.scale)
+    (4.0, 1.0, 0.25)
+    """
+    num_examples = _require_examples(per_example, params, args)
+    if int(chunk_size) != chunk_size or chunk_size < 1:
+        raise ValueError(f"chunk_size: got {chunk_size}, expected a whole number of 1 or more.")
+    mean = _gradient(per_example, params, args)
+
+    def distance(example: tuple) -> jax.Array:
+        gradient = _gradient(per_example, params, jax.tree.map(lambda a: a[None], example))
+        change = jax.tree.map(jnp.subtract, gradient, mean)
+        return tree.dot(change, change)
+
+    distances = jax.lax.map(distance, args, batch_size=min(int(chunk_size), num_examples))
+    return _as_noise(tree.dot(mean, mean), jnp.mean(distances))
+
+
+def two_batches(
+    small: jax.Array, large: jax.Array, small_size: int, large_size: int, *, num_examples: int | None = None
+) -> Noise:
+    """Return the noise from the squared gradient norms of two batch sizes. Transformable.
+
+    Solves E‖G_B‖² = ‖G‖² + c(B) tr Σ for two values of B. Both parts are unbiased and linear in the norms: average
+    norms over batches first; the ratio of single estimates is biased, and ‖G‖² can come out negative.
+
+    Parameters
+    ----------
+    small, large
+        ‖G_B‖² at the two sizes, or their means over batches.
+    small_size, large_size
+        The two batch sizes, 1 ≤ small < large.
+    num_examples
+        N, where batches are drawn without replacement, as in an epoch. Left out there, tr Σ is overestimated by the
+        factor N / (N − 1), and ‖G‖² underestimated by tr Σ / (N − 1).
+
+    Raises
+    ------
+    ValueError
+        The sizes are not 1 ≤ small < large ≤ N.
+
+    Examples
+    --------
+    >>> noise = two_batches(jnp.array(5.0), jnp.array(4.5), 1, 2)
+    >>> float(noise.squared_gradient), float(noise.trace)
+    (4.0, 1.0)
+    """
+    _require_sizes(small_size, large_size, num_examples)
+    first, second = (_coefficient(size, num_examples) for size in (small_size, large_size))
+    trace = (small - large) / (first - second)
+    return _as_noise(small - first * trace, trace)
+
+
+def estimate(
+    key: jax.Array,
+    per_example: PerExample,
+    params: PyTree,
+    args: tuple,
+    *,
+    small: int,
+    large: int,
+    num_pairs: int = 32,
+    replace: bool = False,
+) -> Estimate:
+    """Estimate the noise from random batches of two sizes, with standard errors. Transformable.
+
+    The mean over pairs of independent batches of what `two_batches` returns, numerator and denominator apart; the
+    error of their ratio is of first order (delta method). Costs num_pairs · (small + large) gradients of an example.
+
+    Parameters
+    ----------
+    key
+        A JAX random key.
+    per_example, params, args
+        As in `exact`.
+    small, large
+        Batch sizes, 1 ≤ small < large ≤ n.
+    num_pairs
+        2 or more.
+    replace
+        Whether batches are drawn with replacement; the result estimates the same either way.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `exact`; sizes or `num_pairs` out of range.
+
+    Examples
+    --------
+    >>> targets = jnp.array([1.0, 3.0, 2.0, 2.0])
+    >>> value, stderr = estimate(jax.random.key(0), lambda p, y: 0.5 * (p - y) ** 2, jnp.array(0.0), (targets,),
+    ...                          small=1, large=2, num_pairs=1000)
+    >>> bool(abs(value.trace - 0.5) < 4 * stderr.trace)
+    True
+    """
+    tree.require_key(key)
+    num_examples = _require_examples(per_example, params, args)
+    _require_sizes(small, large, None if replace else num_examples)
+    if int(num_pairs) != num_pairs or num_pairs < 2:
+        raise ValueError(f"num_pairs: got {num_pairs}, expected a whole number of 2 or more.")
+
+    def squared_norm(key: jax.Array, size: int) -> jax.Array:
+        rows = jax.random.choice(key, num_examples, (size,), replace=replace)
+        gradient = _gradient(per_example, params, jax.tree.map(lambda a: a[rows], args))
+        return tree.dot(gradient, gradient)
+
+    def pair(key: jax.Array) -> Noise:
+        norms = [squared_norm(k, size) for k, size in zip(jax.random.split(key), (small, large), strict=True)]
+        return two_batches(norms[0], norms[1], small, large, num_examples=None if replace else num_examples)
+
+    pairs = jax.lax.map(pair, jax.random.split(key, num_pairs))
+    samples = jnp.stack([pairs.squared_gradient, pairs.trace])
+    means = jnp.mean(samples, axis=1)
+    covariance = jnp.cov(samples) / num_pairs
+    value = _as_noise(means[0], means[1])
+    slope = jnp.stack([-value.scale, jnp.ones_like(value.scale)]) / means[0]
+    variance = jnp.where(means[0] > 0, slope @ covariance @ slope, jnp.inf)
+    return Estimate(value, Noise(jnp.sqrt(covariance[0, 0]), jnp.sqrt(covariance[1, 1]), jnp.sqrt(variance)))
+
+
+class Tradeoff(NamedTuple):
+    """Updates against examples: S = min_updates + min_examples / B, and the standard errors of the logarithms.
+
+    critical_batch_size
+        min_examples / min_updates: where twice the fewest updates and twice the fewest examples are needed.
+    spread
+        Standard deviation of log S about the curve.
+    stderr
+        (log min_updates, log min_examples, log critical_batch_size); infinite where the data do not determine one,
+        as when no batch size was large enough for the curve to flatten.
+    """
+
+    min_updates: float
+    min_examples: float
+    critical_batch_size: float
+    spread: float
+    stderr: tuple[float, float, float]
+
+
+def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike | None = None) -> Tradeoff:
+    """Fit (S/S_min − 1)(E/E_min − 1) = 1 to the updates S that runs took to a target, E = B S. Host-level.
+
+    Maximum likelihood with log S normal about log(S_min + E_min / B). A run that did not reach the target counts with
+    the probability of needing more updates than it made (a censored regression, Tobin 1958): to drop such runs would
+    make slow batch sizes look fast.
+
+    Parameters
+    ----------
+    batch_sizes, updates
+        (n,) of each run its batch size, and the updates to the target, or those made where it was not reached.
+    reached
+        (n,) whether the target was reached; all when None.
+
+    Raises
+    ------
+    ValueError
+        Lengths differ; numbers that are not positive and finite; fewer than three runs, or two batch sizes, that
+        reached the target.
+
+    References
+    ----------
+    McCandlish et al. (2018), equation 2.11; Shallue et al. (2019), "Measuring the effects of data parallelism".
+
+    Examples
+    --------
+    >>> sizes = np.array([1.0, 4.0, 16.0, 64.0])
+    >>> fit = fit_tradeoff(sizes, 10 + 80 / sizes)
+    >>> print(f"{fit.min_updates:.2f} {fit.min_examples:.2f} {fit.critical_batch_size:.2f}")
+    10.00 80.00 8.00
+    """
+    sizes, numbers = (np.asarray(a, float) for a in (batch_sizes, updates))
+    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(reached, bool)
+    if not (sizes.shape == numbers.shape == hit.shape and sizes.ndim == 1):
+        raise ValueError(
+            f"batch_sizes, updates, reached: got shapes {sizes.shape}, {numbers.shape}, {hit.shape},"
+            " expected (n,) each."
+        )
+    if not all(np.all((a > 0) & np.isfinite(a)) for a in (sizes, numbers)):
+        raise ValueError("batch_sizes, updates: got numbers that are not positive and finite, expected only such.")
+    if hit.sum() < 3 or len(np.unique(sizes[hit])) < 2:
+        raise ValueError(
+            f"reached: got {hit.sum()} runs of {len(np.unique(sizes[hit]))} batch sizes that reached the target,"
+            " expected at least 3 of 2."
+        )
+    return _fit(sizes, np.log(numbers), hit)
+
+
+# Limits of log spread: away from 0, where exact data would make the likelihood infinite.
+_SPREAD = (-12.0, 3.0)
+# How far below the data log S_min and log E_min are looked for.
+_FAR = 12.0
+# Difference step for the information matrix, in logarithms.
+_STEP = 1e-4
+# A likelihood that curves less than this a run along a direction does not determine it.
+_FLAT = 1e-6
+# The logarithms of S_min, E_min and E_min / S_min.
+_DIRECTIONS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-1.0, 1.0, 0.0))
+
+
+def _negative_log_likelihood(
+    theta: np.ndarray, sizes: np.ndarray, logs: np.ndarray, hit: np.ndarray
+) -> tuple[float, np.ndarray]:
+    """Return that of theta = log (S_min, E_min, spread), and its gradient."""
+    logs_of_parts = np.stack([np.full_like(sizes, theta[0]), theta[1] - np.log(sizes)])
+    centre = np.logaddexp(*logs_of_parts)
+    spread = np.exp(theta[2])
+    z = (logs - centre) / spread
+    log_survival = scipy.special.log_ndtr(-z)
+    value = np.sum(np.where(hit, 0.5 * z**2 + theta[2], -log_survival))
+    by_z = np.where(hit, z, np.exp(-0.5 * z**2 - 0.5 * np.log(2 * np.pi) - np.where(hit, 0, log_survival)))
+    by_parts = -np.exp(logs_of_parts - centre) @ by_z / spread
+    return float(value), np.array([*by_parts, hit.sum() - by_z @ z])
+
+
+def _fit(sizes: np.ndarray, logs: np.ndarray, hit: np.ndarray) -> Tradeoff:
+    low_s, high_s = logs[hit].min(), logs[hit].max()
+    low_e, high_e = np.min((logs + np.log(sizes))[hit]), np.max((logs + np.log(sizes))[hit])
+    bounds = [(low_s - _FAR, high_s + 2), (low_e - _FAR, high_e + 2), _SPREAD]
+    # From the flat end, the steep end, and between: the likelihood has more than one slope to come down.
+    starts = [(low_s, low_e), (low_s - 3, low_e), (low_s, low_e - 3)]
+    ends = [
+        scipy.optimize.minimize(
+            _negative_log_likelihood,
+            np.array([*start, -1.0]),
+            (sizes, logs, hit),
+            jac=True,
+            bounds=bounds,
+            method="L-BFGS-B",
+            options={"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-8},
+        )
+        for start in starts
+    ]
+    best = min(ends, key=lambda end: end.fun).x
+    columns = [
+        _negative_log_likelihood(best + step, sizes, logs, hit)[1]
+        - _negative_log_likelihood(best - step, sizes, logs, hit)[1]
+        for step in _STEP * np.eye(3)
+    ]
+    information = (np.array(columns) + np.array(columns).T) / (4 * _STEP)
+    free = np.array([low < x < high for x, (low, high) in zip(best, bounds, strict=True)])
+    updates, examples, spread = np.exp(best)
+    errors = [_standard_error(information, free, np.array(direction), len(logs)) for direction in _DIRECTIONS]
+    return Tradeoff(
+        float(updates), float(examples), float(examples / updates), float(spread), (errors[0], errors[1], errors[2])
+    )
+
+
+def _standard_error(information: np.ndarray, free: np.ndarray, direction: np.ndarray, num_runs: int) -> float:
+    """Return that of a linear function of the fit; infinite where it moves along a flat direction or a bound."""
+    if np.any(direction[~free]):
+        return float("inf")
+    values, vectors = np.linalg.eigh(information[np.ix_(free, free)])
+    parts = (vectors.T @ direction[free]) ** 2
+    flat = values <= _FLAT * num_runs
+    if np.any(parts[flat] > 1e-6):
+        return float("inf")
+    return float(np.sqrt(np.sum(parts[~flat] / values[~flat])))
+
+
+def _coefficient(size: int, num_examples: int | None) -> float:
+    return 1 / size if num_examples is None else (num_examples - size) / (size * (num_examples - 1))
+
+
+def _as_noise(squared_gradient: jax.Array, trace: jax.Array) -> Noise:
+    positive = squared_gradient > 0
+    scale = jnp.where(positive, trace / jnp.where(positive, squared_gradient, 1), jnp.inf)
+    return Noise(squared_gradient, trace, scale)
+
+
+def _gradient(per_example: PerExample, params: PyTree, args: tuple) -> PyTree:
+    return jax.grad(lambda p: jnp.mean(per_example(p, *args)))(params)
+
+
+def _require_examples(per_example: PerExample, params: PyTree, args: tuple) -> int:
+    tree.require_floating(params)
+    lengths = sorted({jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(args)})
+    if len(lengths) != 1 or lengths[0] == 0:
+        raise ValueError(f"args: got arrays of {lengths} examples, expected the same number, not 0.")
+    values = jax.eval_shape(per_example, params, *args)
+    if getattr(values, "shape", None) != (lengths[0],) or not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(f"per_example: got a result of {values}, expected ({lengths[0]},) floating-point losses.")
+    return lengths[0]
+
+
+def _require_sizes(small: int, large: int, num_examples: int | None) -> None:
+    largest = "" if num_examples is None else f" ≤ {num_examples}"
+    if not (int(small) == small and int(large) == large and 1 <= small < large <= (num_examples or large)):
+        raise ValueError(f"batch sizes: got {small} and {large}, expected whole numbers 1 ≤ small < large{largest}.")

@@ -1,0 +1,176 @@
+"""The grid of a sweep: its axes, how long its runs are, how it is cut into calls; and the checks of all three."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# What a micro-batch costs beyond its rows, in rows: measured for 64-32-10 on a CPU, where it is 10.
+_ROWS_OF_OVERHEAD = 10
+
+
+class Grid(NamedTuple):
+    """The axes: batch sizes; learning rates, for each of them; other settings by name, some for the loss; seeds."""
+
+    batch_sizes: tuple[int, ...]
+    rates: np.ndarray
+    settings: dict[str, np.ndarray]
+    for_loss: frozenset[str]
+    seeds: tuple[int, ...]
+
+    @property
+    def axes(self) -> tuple[str, ...]:
+        """The names of the axes, in order."""
+        return ("batch_size", "learning_rate", *self.settings, "seed")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The lengths of the axes."""
+        return (*self.rates.shape, *map(len, self.settings.values()), len(self.seeds))
+
+    def coordinates(self) -> dict[str, np.ndarray]:
+        """Return the values along each axis, by name; learning rates by batch size where they differ."""
+        rates = self.rates[0] if np.all(self.rates == self.rates[0]) else self.rates
+        arrays = (np.array(self.batch_sizes), rates, *self.settings.values(), np.array(self.seeds))
+        return dict(zip(self.axes, arrays, strict=True))
+
+    def vectors(self, batch: int, dtype: jnp.dtype) -> dict[str, dict[str, jax.Array]]:
+        """Return every setting as a vector over the product of their values, for the optimizer and for the loss."""
+        product = np.meshgrid(self.rates[batch], *self.settings.values(), indexing="ij")
+        names = ("learning_rate", *self.settings)
+        vectors = {name: jnp.asarray(a.ravel(), dtype) for name, a in zip(names, product, strict=True)}
+        return {
+            "optimizer": {name: a for name, a in vectors.items() if name not in self.for_loss},
+            "loss": {name: a for name, a in vectors.items() if name in self.for_loss},
+        }
+
+
+class Budget(NamedTuple):
+    """For each batch size the updates of an epoch, and in all; the number of records."""
+
+    per_epoch: np.ndarray
+    updates: np.ndarray
+    records: int
+
+    @property
+    def epochs(self) -> int:
+        """How many epochs the longest run begins."""
+        return int(np.max(-(-self.updates // self.per_epoch)))
+
+    def at_records(self, grid: Grid, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return updates made and examples visited at each record, (batch sizes, records)."""
+        made = -(-np.arange(1, self.records + 1) * self.updates[:, None] // self.records)
+        whole, rest = np.divmod(made, self.per_epoch[:, None])
+        return made, whole * num_examples + rest * np.array(grid.batch_sizes)[:, None]
+
+
+class Block(NamedTuple):
+    """Lanes of one call: the number of a batch size, and parts of the settings and of the seeds."""
+
+    batch: int
+    settings: slice
+    seeds: slice
+
+
+def as_grid(
+    num_examples: int,
+    batch_sizes: Sequence[int],
+    learning_rates: Sequence[float] | Mapping[int, Sequence[float]],
+    settings: Mapping[str, Sequence[float]],
+    loss_settings: Mapping[str, Sequence[float]],
+    seeds: int | Sequence[int],
+) -> Grid:
+    """Return the grid; ValueError where an axis is empty, or a value out of range."""
+    sizes = tuple(batch_sizes)
+    if not sizes or any(int(size) != size or not 1 <= size <= num_examples for size in sizes):
+        raise ValueError(
+            f"batch_sizes: got {sizes}, expected whole numbers from 1 to {num_examples}, the number of examples."
+        )
+    numbers = tuple(range(seeds)) if isinstance(seeds, int) else tuple(seeds)
+    if not numbers or any(int(number) != number or not 0 <= number < 2**32 for number in numbers):
+        raise ValueError(f"seeds: got {seeds}, expected one or more whole numbers from 0.")
+    names = ("learning_rate", *settings, *loss_settings)
+    reserved = {"batch_size", "seed", "updates", "diverged", "diverged_at", "loss"}
+    if len(set(names)) < len(names) or reserved & set(names):
+        raise ValueError(f"settings: got the names {names}, expected each once, and none of {sorted(reserved)}.")
+    by_size = _by_batch_size(learning_rates, sizes, "learning_rates")
+    rates = [_as_values(rates, "learning_rates") for rates in by_size]
+    if len({len(values) for values in rates}) > 1:
+        raise ValueError(
+            f"learning_rates: got {[len(values) for values in rates]} of them, expected as many for every batch size."
+        )
+    others = {name: _as_values(values, name) for name, values in (*settings.items(), *loss_settings.items())}
+    return Grid(tuple(map(int, sizes)), np.stack(rates), others, frozenset(loss_settings), tuple(map(int, numbers)))
+
+
+def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
+    """Return one entry a batch size: from a mapping with each of them, or the same for all."""
+    if not isinstance(values, Mapping):
+        return [values] * len(sizes)
+    missing = [size for size in sizes if size not in values]
+    if missing:
+        raise ValueError(f"{name}: got none for the batch sizes {missing}, expected an entry for each.")
+    return [values[size] for size in sizes]
+
+
+def _as_values(values: Sequence[float], name: str) -> np.ndarray:
+    array = np.asarray(values, float)
+    if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
+        raise ValueError(f"{name}: got {array.tolist()}, expected a list of finite numbers.")
+    return array
+
+
+def as_budget(
+    grid: Grid, num_examples: int, epochs: int | None, updates: int | Mapping[int, int] | None, records: int | None
+) -> Budget:
+    """Return the length of each run; ValueError unless one of epochs and updates is given, and records fit."""
+    if (epochs is None) == (updates is None):
+        raise ValueError(f"epochs, updates: got {epochs} and {updates}, expected one of the two.")
+    name, length = ("epochs", epochs) if updates is None else ("updates", updates)
+    lengths = _by_batch_size(length, grid.batch_sizes, name)
+    if any(int(number) != number or number < 1 for number in lengths):
+        raise ValueError(f"{name}: got {length}, expected a whole number of 1 or more.")
+    per_epoch = np.array([-(-num_examples // size) for size in grid.batch_sizes])
+    totals = np.array(lengths, int) * (1 if epochs is None else per_epoch)
+    records = int(epochs or min(20, totals.min())) if records is None else records
+    if int(records) != records or not 1 <= records <= totals.min():
+        raise ValueError(f"records: got {records}, expected a whole number from 1 to {totals.min()}, the updates.")
+    if records * int(totals.max()) >= 2**31:
+        raise ValueError(f"records: got {records} of {totals.max()} updates, expected a product below 2^31.")
+    return Budget(per_epoch, totals, int(records))
+
+
+def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
+    """Return the rows of a micro-batch: those given, or the batch size that makes the least work."""
+    largest = max(grid.batch_sizes)
+    if rows is not None:
+        if int(rows) != rows or not 1 <= rows <= largest:
+            raise ValueError(f"micro_batch: got {rows}, expected a whole number from 1 to {largest}.")
+        return int(rows)
+    sizes = np.array(grid.batch_sizes)
+    work = [np.sum(budget.updates * -(-sizes // size) * (size + _ROWS_OF_OVERHEAD)) for size in sizes]
+    return int(sizes[np.argmin(work)])
+
+
+def cut_into_blocks(grid: Grid, lanes_at_once: int) -> Iterator[Block]:
+    """Cut the lanes of each batch size into blocks of one shape; the last may overlap the one before."""
+    if int(lanes_at_once) != lanes_at_once or lanes_at_once < 1:
+        raise ValueError(f"lanes_at_once: got {lanes_at_once}, expected a whole number of 1 or more.")
+    num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
+    over_seeds = _cut(num_seeds, lanes_at_once)
+    over_settings = _cut(num_settings, lanes_at_once // (over_seeds[0].stop - over_seeds[0].start))
+    # Small batches first: they make the longest calls.
+    for batch in sorted(range(grid.shape[0]), key=lambda number: grid.batch_sizes[number]):
+        for settings, seeds in itertools.product(over_settings, over_seeds):
+            yield Block(batch, settings, seeds)
+
+
+def _cut(length: int, at_once: int) -> list[slice]:
+    size = -(-length // -(-length // max(1, min(at_once, length))))
+    return [slice(min(start, length - size), min(start, length - size) + size) for start in range(0, length, size)]

@@ -1,0 +1,89 @@
+"""When to stop a run before its last epoch, and which parameters to return. Transformable."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from mlp_jax import tree
+from mlp_jax.training import checks
+from mlp_jax.tree import PyTree
+
+
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["data", "min_improvement"],
+    meta_fields=["criterion", "patience"],
+)
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+    """Stop when a criterion has not improved for `patience` epochs, and return the best parameters seen.
+
+    After each epoch c = criterion(params, *data); it improves when c < best − min_improvement. (Prechelt 1998, "Early
+    stopping — but when?", with a generalisation loss of 0 allowed and patience in its place.)
+
+    Parameters
+    ----------
+    criterion
+        `(params, *data) -> scalar`, lower is better: a loss or an error rate on validation examples.
+    data
+        Its further arguments, such as `(inputs, targets)`: new data of the same shapes compile nothing.
+    patience
+        Epochs without an improvement after which to stop, 1 or more.
+    min_improvement
+        What an improvement must exceed, 0 or more; may be traced.
+
+    Examples
+    --------
+    Here the criterion gets worse from the second epoch on:
+
+    >>> import optax
+    >>> from mlp_jax.training import train
+    >>> data = (jnp.arange(4.0), 3.0 * jnp.arange(4.0))
+    >>> def loss(w, x, y, weights, key):
+    ...     return jnp.sum(weights * (w * x - y) ** 2) / jnp.sum(weights)
+    >>> stopping = EarlyStopping(lambda w, best: (w - best) ** 2, (jnp.array(1.0),), patience=2)
+    >>> w, history = train(jax.random.key(0), loss, jnp.zeros(()), data, optimizer=optax.sgd(0.05), batch_size=4,
+    ...                    epochs=9, early_stopping=stopping)
+    >>> int(history.best_epoch), int(history.epochs_run), round(float(w), 2)
+    (1, 3, 1.05)
+    """
+
+    criterion: Callable[..., jax.Array]
+    data: tuple
+    patience: int
+    min_improvement: float = 0.0
+
+
+class Watch(NamedTuple):
+    """What early stopping carries: the best criterion, its parameters and epoch; epochs since then, and in all."""
+
+    best: jax.Array
+    params: PyTree
+    best_epoch: jax.Array
+    waited: jax.Array
+    epochs_run: jax.Array
+
+
+def look(early_stopping: EarlyStopping, watch: Watch, params: PyTree) -> tuple[Watch, jax.Array]:
+    """Return what is carried on after an epoch, and the criterion."""
+    value = early_stopping.criterion(params, *early_stopping.data)
+    better = value < watch.best - jnp.asarray(early_stopping.min_improvement, value.dtype)
+    epochs_run = watch.epochs_run + 1
+    kept = jax.tree.map(lambda new, old: jnp.where(better, new, old), params, watch.params)
+    best, best_epoch = jnp.where(better, value, watch.best), jnp.where(better, epochs_run, watch.best_epoch)
+    return Watch(best, kept, best_epoch, jnp.where(better, 0, watch.waited + 1), epochs_run), value
+
+
+def require_early_stopping(early_stopping: EarlyStopping, params: PyTree) -> None:
+    """Raise ValueError unless patience and improvement are in range, and the criterion is one number."""
+    checks.require_count(early_stopping.patience, "patience")
+    smallest = early_stopping.min_improvement
+    if not tree.is_traced(smallest) and not smallest >= 0:
+        raise ValueError(f"min_improvement: got {smallest}, expected a number of 0 or more.")
+    checks.require_scalar(jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), "criterion")

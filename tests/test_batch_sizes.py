@@ -1,0 +1,131 @@
+"""The comparison of batch sizes: its statistics against scipy and closed forms, and a small run end to end."""
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from experiments import batch_size_figures as figures
+from experiments import batch_size_protocol as protocol
+from experiments import batch_size_report as report
+from experiments import batch_sizes
+from mlp_jax import datasets, mlp, sweep, tree
+
+
+def test_a_paired_difference_is_that_of_a_paired_t_test():
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=8), rng.normal(size=8) - 0.5
+    expected = scipy.stats.ttest_rel(first, second).confidence_interval()
+    difference = report.paired(first, second)
+    np.testing.assert_allclose(difference, [np.mean(first - second), expected.low, expected.high], rtol=1e-12)
+    assert report.paired(second, first).verdict() != "yes"
+
+
+def test_a_difference_within_what_another_test_set_would_change_is_undecided():
+    """Two networks that differ by 1 point on 300 examples, with no spread over seeds: the standard error is 1 point."""
+    of_examples = np.zeros(300)
+    of_examples[:6], of_examples[6:9] = 1.0, -1.0
+    seeds = np.full(5, of_examples.mean())
+    assert report.paired(seeds, np.zeros(5)).verdict() == "yes"
+    assert report.paired(seeds, np.zeros(5), of_examples).verdict() == "undecided"
+
+
+def test_diverged_pairs_are_left_out_and_fewer_than_two_decide_nothing():
+    difference = report.paired(np.array([1.0, np.inf, 3.0]), np.array([0.0, 0.0, 1.0]))
+    assert difference.mean == 1.5
+    assert report.paired(np.array([np.inf, 1.0]), np.zeros(2)).verdict() == "undecided"
+
+
+def test_first_updates_at_a_target_are_read_from_the_records_and_misses_are_censored():
+    records = np.array([[0.2, 0.9, 0.5], [0.1, 0.2, 0.3], [0.9, 0.9, 0.9]])[None, None]
+    result = sweep.Result(
+        axes=("batch_size", "learning_rate", "seed"),
+        coordinates={},
+        updates=np.array([[10, 20, 30]]),
+        examples=np.array([[10, 20, 30]]),
+        loss=records,
+        record=records,
+        diverged_at=np.array([[[0, 0, 5]]]),
+        params=None,
+    )
+    updates, reached = protocol._first_at(result, 0.8)
+    assert updates.tolist() == [[[20, 30, 30]]]
+    assert reached.tolist() == [[[True, False, False]]]
+
+
+@pytest.mark.usefixtures("x64")
+def test_sharpness_in_a_small_box_is_the_gradient_times_its_widths():
+    """The maximum of a linear function over a box is at a corner: f + Σ |gᵢ| ε (|xᵢ| + 1)."""
+    params = mlp.init(jax.random.key(0), (4, 3, 2))
+    rng = np.random.default_rng(0)
+    data = (jnp.asarray(rng.normal(size=(9, 4))), jnp.asarray(rng.integers(0, 2, 9), jnp.int32))
+    value, gradient = protocol._value_and_grad(params, *data)
+    x, g = (np.asarray(tree.ravel(a)[0]) for a in (params, gradient))
+    radius = 1e-6
+    expected = 100 * np.sum(np.abs(g) * radius * (np.abs(x) + 1)) / (1 + float(value))
+    np.testing.assert_allclose(protocol.keskar_sharpness(params, data, radius), expected, rtol=1e-4)
+
+
+def test_validation_examples_are_a_fifth_in_equal_proportions_and_none_is_trained_on():
+    data = datasets.load("digits")
+    problem = protocol.make_problem(data, (5,))
+    assert len(problem.train.inputs) == 1200
+    assert len(problem.validation.inputs) == 300
+    assert problem.sizes == (64, 5, 10)
+    counts = np.bincount(np.asarray(problem.validation.targets))
+    assert counts.min() >= 28
+    rows = {np.asarray(row).tobytes() for row in problem.train.inputs}
+    assert not any(np.asarray(row).tobytes() in rows for row in problem.validation.inputs)
+
+
+def test_losses_one_by_one_are_the_losses_of_the_batch():
+    params = mlp.init(jax.random.key(0), (4, 3, 2))
+    data = (jnp.ones((3, 4)) * jnp.arange(3.0)[:, None], jnp.array([0, 1, 1]), jnp.array([1.0, 1.0, 0.0]))
+    one, whole = (f(params, *data, jax.random.key(1)) for f in (protocol.one_by_one, protocol.batch_loss))
+    np.testing.assert_allclose(one, whole, rtol=1e-6)
+
+
+def test_figures_show_what_they_are_given():
+    axes = matplotlib.figure.Figure().subplots()
+    figures.updates_to_target(axes, [8, 32], [[40, 60], [20, 100]], [[True, True], [True, False]], 10.0, 320.0)
+    reached, missed = axes.lines[0], axes.lines[1]
+    assert sorted(reached.get_ydata()) == [20, 40, 60]
+    assert missed.get_ydata().tolist() == [100]
+    assert axes.lines[2].get_ydata()[0] == pytest.approx(10 + 320 / 8)
+    axes = matplotlib.figure.Figure().subplots()
+    figures.heat_map(axes, [8, 16], [0.1, 1.0, 10.0], [[3.0, 1.0, np.inf], [2.0, 5.0, 1.0]])
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(1, 0), (2, 1)]
+    assert len(axes.texts) == 1
+    with pytest.raises(ValueError, match="values: got shape"):
+        figures.heat_map(axes, [8], [0.1], [[1.0, 2.0]])
+    with pytest.raises(ValueError, match="samples: got shape"):
+        figures.against_batch_size(axes, [8, 16], [[1.0]])
+    with pytest.raises(ValueError, match="updates, reached: got shapes"):
+        figures.updates_to_target(axes, [8], [[1.0]], [[True, True]], 1.0, 1.0)
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.slow
+def test_a_small_comparison_fills_every_cell_and_saves_tables_and_six_figures(tmp_path, capsys):
+    settings = batch_sizes.Settings(
+        hidden=(4,), batch_sizes=(100, 400), rates=(0.5, 1.0), tuning_seeds=1, seeds=2, epochs=2, updates=6,
+        noise_seeds=1, sharpness_seeds=1, rounds=1, output=tmp_path / "run",
+    )  # fmt: skip
+    measured = batch_sizes.run(settings)
+    cells = pd.read_csv(tmp_path / "run" / "cells.csv")
+    assert len(cells) == 12
+    assert not cells.isna().any().any()
+    assert set(cells.claim) == {"faster", "slower", "same", "noisy", "stable", "better", "worse"}
+    assert set(measured.tuned) == {"epochs", "updates", "time"}
+    assert np.all(measured.noise.scale > 0)
+    assert len(list((tmp_path / "run").glob("*.png"))) == 6
+    assert len(pd.read_csv(tmp_path / "run" / "search_equal_time.csv")) == 2 * 2 * 1
+    assert "of the twelve claims" in capsys.readouterr().out
+
+
+def test_batch_sizes_that_do_not_increase_are_refused():
+    with pytest.raises(ValueError, match="two or more, increasing"):
+        batch_sizes.run(batch_sizes.Settings(batch_sizes=(64, 16)))

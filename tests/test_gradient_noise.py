@@ -1,0 +1,175 @@
+"""Gradient noise against enumeration of every batch, and the trade-off against planted curves."""
+
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import gradient_noise, losses, mlp
+
+KEY = jax.random.key(11)
+
+
+def per_example(theta, inputs, targets):
+    return 0.5 * (inputs @ theta - targets) ** 2
+
+
+def line(num_examples=5, dtype=np.float64):
+    """Least squares, and its per-example gradients (xᵢ·θ − yᵢ) xᵢ."""
+    rng = np.random.default_rng(2)
+    inputs, targets, theta = rng.normal(size=(num_examples, 3)), rng.normal(size=num_examples), rng.normal(size=3)
+    gradients = (inputs @ theta - targets)[:, None] * inputs
+    return jnp.asarray(theta, dtype), (jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)), gradients
+
+
+def by_hand(gradients):
+    mean = gradients.mean(0)
+    return mean @ mean, np.mean(np.sum((gradients - mean) ** 2, 1))
+
+
+def mean_squared_norm(gradients, size, replace):
+    """E‖G_B‖² over every batch of a size."""
+    rows = range(len(gradients))
+    batches = itertools.product(rows, repeat=size) if replace else itertools.combinations(rows, size)
+    return np.mean([np.sum(gradients[list(batch)].mean(0) ** 2) for batch in batches])
+
+
+@pytest.mark.parametrize("chunk_size", [1, 2, 256])
+@pytest.mark.usefixtures("x64")
+def test_exact_noise_is_the_covariance_of_the_gradients_written_out(chunk_size):
+    theta, data, gradients = line()
+    noise = gradient_noise.exact(per_example, theta, data, chunk_size=chunk_size)
+    squared, trace = by_hand(gradients)
+    np.testing.assert_allclose(noise, [squared, trace, trace / squared], rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_exact_noise_of_a_network_is_that_of_a_loop_over_its_examples():
+    params = mlp.init(KEY, (4, 3, 2))
+    rng = np.random.default_rng(0)
+    data = (jnp.asarray(rng.normal(size=(6, 4))), jnp.asarray(rng.integers(0, 2, 6), jnp.int32))
+    loss = lambda p, x, y: losses.cross_entropy(mlp.forward(p, x), y)
+    one = jax.jit(jax.grad(lambda p, x, y: losses.mean(loss(p, x, y))))
+    gradients = np.array(
+        [jax.flatten_util.ravel_pytree(one(params, *(a[i : i + 1] for a in data)))[0] for i in range(6)]
+    )
+    squared, trace = by_hand(gradients)
+    noise = jax.jit(lambda p: gradient_noise.exact(loss, p, data))(params)
+    np.testing.assert_allclose(noise[:2], [squared, trace], rtol=1e-10)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.usefixtures("x64")
+def test_two_batches_are_unbiased_over_all_batches(replace):
+    _, _, gradients = line()
+    norms = [mean_squared_norm(gradients, size, replace) for size in (2, 3)]
+    noise = gradient_noise.two_batches(*norms, 2, 3, num_examples=None if replace else 5)
+    np.testing.assert_allclose(noise[:2], by_hand(gradients), rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_without_replacement_the_uncorrected_estimate_has_the_known_bias():
+    _, _, gradients = line()
+    squared, trace = by_hand(gradients)
+    norms = [mean_squared_norm(gradients, size, replace=False) for size in (1, 4)]
+    noise = gradient_noise.two_batches(*norms, 1, 4)
+    np.testing.assert_allclose(noise.squared_gradient, squared - trace / 4, rtol=1e-12)
+    np.testing.assert_allclose(noise.trace, trace * 5 / 4, rtol=1e-12)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+def test_estimates_are_within_their_standard_errors_of_the_exact_value_and_the_errors_are_calibrated(replace):
+    theta, data, _ = line(40, np.float32)
+    theta = 3 * theta
+    exact = gradient_noise.exact(per_example, theta, data)
+    one = lambda key: gradient_noise.estimate(
+        key, per_example, theta, data, small=2, large=12, num_pairs=1000, replace=replace
+    )
+    value, stderr = jax.jit(jax.vmap(one))(jax.random.split(KEY, 100))
+    for estimates, errors, truth in zip(value, stderr, exact, strict=True):
+        z = (np.asarray(estimates) - float(truth)) / np.asarray(errors)
+        # 100 z-scores: their mean within 4 / √100, their deviation within 4 / √200.
+        assert abs(z.mean()) < 4 / np.sqrt(100)
+        assert abs(z.std() - 1) < 4 / np.sqrt(200)
+
+
+def test_noise_without_signal_has_an_infinite_scale_and_not_a_negative_one():
+    noise = gradient_noise.two_batches(jnp.array(1.0), jnp.array(0.1), 1, 2)
+    assert float(noise.squared_gradient) < 0
+    assert np.isinf(noise.scale)
+
+
+# --- the trade-off ---
+
+SIZES = np.repeat(2.0 ** np.arange(2, 11), 6)
+
+
+def planted(rng, spread):
+    """S = 40 + 4000 / B with log-normal spread: critical batch size 100."""
+    return (40 + 4000 / SIZES) * np.exp(spread * rng.normal(size=len(SIZES)))
+
+
+def test_the_fit_is_exact_on_the_curve():
+    fit = gradient_noise.fit_tradeoff(SIZES, 40 + 4000 / SIZES)
+    np.testing.assert_allclose(fit[:3], [40, 4000, 100], rtol=1e-4)
+
+
+def test_the_fit_is_within_its_standard_errors_of_what_was_planted_and_they_are_calibrated():
+    rng = np.random.default_rng(0)
+    z = []
+    for _ in range(12):
+        fit = gradient_noise.fit_tradeoff(SIZES, planted(rng, 0.2))
+        z.append((np.log(fit[:3]) - np.log([40, 4000, 100])) / fit.stderr)
+    assert np.all(np.abs(np.mean(z, 0)) < 4 / np.sqrt(12))
+    assert np.all((np.std(z, 0) > 0.6) & (np.std(z, 0) < 1.4))
+
+
+def test_censored_runs_are_counted_and_dropping_them_would_be_wrong():
+    """Runs are stopped after 200 updates, which censors the small batches: S(4) = 1040 and S(32) = 165."""
+    rng = np.random.default_rng(1)
+    counted, dropped = [], []
+    for _ in range(5):
+        true = planted(rng, 0.3)
+        reached = true <= 200
+        seen = np.minimum(true, 200)
+        counted.append(gradient_noise.fit_tradeoff(SIZES, seen, reached).min_examples)
+        dropped.append(gradient_noise.fit_tradeoff(SIZES[reached], seen[reached]).min_examples)
+    assert abs(np.mean(np.log(counted)) - np.log(4000)) < 0.1
+    assert np.mean(np.log(dropped)) < np.log(4000) - 0.1
+
+
+def test_a_curve_that_never_flattens_has_no_critical_batch_size_in_sight():
+    fit = gradient_noise.fit_tradeoff(
+        SIZES, 4000 / SIZES * np.exp(0.05 * np.random.default_rng(3).normal(size=len(SIZES)))
+    )
+    assert fit.critical_batch_size > 10 * SIZES.max()
+    assert fit.stderr[2] > 1
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t, d: gradient_noise.exact(per_example, t, (d[0], d[1][:3])), "args: got arrays of [3, 5] examples"),
+        (lambda t, d: gradient_noise.exact(lambda p, x, y: p[0], t, d), "expected (5,) floating-point losses."),
+        (lambda t, d: gradient_noise.exact(per_example, t, d, chunk_size=0), "chunk_size: got 0, expected"),
+        (
+            lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=2, large=6),
+            "batch sizes: got 2 and 6, expected whole numbers 1 ≤ small < large ≤ 5.",
+        ),
+        (
+            lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=1, large=2, num_pairs=1),
+            "num_pairs: got 1, expected a whole number of 2 or more.",
+        ),
+        (lambda t, d: gradient_noise.two_batches(t[0], t[1], 3, 3), "batch sizes: got 3 and 3, expected whole numbers"),
+        (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3]), "expected (n,) each."),
+        (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3, 0]), "not positive and finite"),
+        (lambda t, d: gradient_noise.fit_tradeoff([1, 1, 1], [3, 4, 5]), "expected at least 3 of 2."),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_sentence(call, message):
+    theta, data, _ = line(dtype=np.float32)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        call(theta, data)
