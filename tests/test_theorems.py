@@ -350,3 +350,14 @@ def test_float32_inside_is_refused_and_bad_input_is_one_clear_sentence():
         interval.certify(lambda x: jnp.sum(x), np.array([np.nan]))
     with pytest.raises(ValueError, match="symmetries: got tangents of 3 numbers"):
         interval.certify(lambda x: jnp.sum(x**2), np.zeros(2), symmetries=lambda x: jnp.zeros((1, 3)))
+
+
+def test_a_proved_verdict_carries_its_certificate_and_a_refusal_its_reason():
+    spurious = (lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2 + x[1] ** 2, np.zeros(2))
+    verdict = critical.classify(*spurious, evidence="proved")
+    assert (verdict.kind, verdict.index, verdict.evidence) == ("saddle", 1, "proved")
+    assert verdict.certificate.proved
+    assert critical.classify(*spurious).certificate is None
+    refused = critical.classify(lambda x: x[0] ** 2 + x[1] ** 4, np.zeros(2), evidence="proved")
+    assert (refused.kind, refused.evidence) == ("degenerate", "dense")
+    assert "singular" in refused.certificate.reason

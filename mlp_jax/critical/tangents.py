@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -14,12 +15,15 @@ Tangents = Callable[[PyTree], PyTree]
 
 # Beyond this angle the null modes are not called symmetry directions.
 _LARGEST_ANGLE = 5.0
+# How far the points are at which tangents are tested, relative to the parameters.
+_SPREAD = 1e-3
 
 
 def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     """Return (P, k) an orthonormal basis of the tangents along which `fun` is constant, by test. Host-level.
 
-    A tangent is dropped where ∇f · t exceeds its rounding at any of three random points around params.
+    A tangent is dropped where ∇f · t exceeds its rounding at any of three random points around params, or where it
+    vanishes there, since a zero vector is orthogonal to anything. The points are near, so that dead units stay dead.
 
     Raises
     ------
@@ -40,7 +44,7 @@ def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     here = _tangents(problem, symmetries, problem.vector)
     valid = np.ones(here.shape[1], dtype=bool)
     generator = np.random.default_rng(2)
-    spread = 0.1 * (np.abs(problem.vector) + np.mean(np.abs(problem.vector)))
+    spread = _SPREAD * (np.abs(problem.vector) + np.mean(np.abs(problem.vector)))
     for _ in range(3):
         there = problem.vector + spread * generator.standard_normal(size)
         nudge = 2 * problem.unit * np.abs(there)
@@ -49,12 +53,13 @@ def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
         change = np.max(np.abs(gradients[1:] - gradients[0]), axis=0)
         error = 16 * np.maximum(change, np.median(change)) + 64 * problem.unit * np.abs(gradients[0])
         valid &= np.abs(gradients[0] @ tangents) <= error @ np.abs(tangents)
+        valid &= np.any(tangents != 0, axis=0)
     return _independent(here[:, valid])
 
 
 def _tangents(problem: Problem, symmetries: Tangents, vector: np.ndarray) -> np.ndarray:
     leaves = jax.tree.leaves(symmetries(problem.unravel(vector)))
-    rows = [np.asarray(leaf, dtype=np.float64).reshape(len(leaf), -1) for leaf in leaves]
+    rows = [np.asarray(leaf, dtype=np.float64).reshape(len(leaf), math.prod(np.shape(leaf)[1:])) for leaf in leaves]
     tangents = np.concatenate(rows, axis=1).T
     if tangents.shape[0] != len(vector) or not np.all(np.isfinite(tangents)):
         raise ValueError(

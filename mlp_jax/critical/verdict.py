@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 
 from mlp_jax.critical.higher_order import HigherOrder
 from mlp_jax.curvature import Inertia
+
+if TYPE_CHECKING:
+    from mlp_jax.interval import Certificate
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +47,9 @@ class Verdict:
         Unit roundoff of the coarsest type that the function computes in.
     evidence
         `dense`: from the whole Hessian matrix; `lanczos`: from products, with their number and the probability that a
-        `minimum` is wrong.
+        `minimum` is wrong; `proved`: by a theorem, in `certificate`.
+    certificate
+        What `interval.certify` proved, or why it refused; None where no proof was asked for.
     reason
         What decided, in words.
     """
@@ -66,6 +72,7 @@ class Verdict:
     unit: float
     evidence: str
     reason: str
+    certificate: Certificate | None = None
 
     def __str__(self) -> str:
         index = "" if self.kind != "saddle" else f" of index {_range(self.index_range)}"

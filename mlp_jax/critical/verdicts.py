@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -70,7 +71,8 @@ def classify(
     kinks
         `(params, *args) -> values`: numbers whose zeros are the corners of `fun`, such as ReLU pre-activations.
     evidence
-        "dense" or "lanczos"; None chooses by memory.
+        "dense" or "lanczos"; None chooses by memory. "proved" adds a proof by `interval.certify` to the dense verdict,
+        or a certificate that says why there is none.
     key
         JAX random key of the Lanczos start; `jax.random.key(0)` when None.
 
@@ -93,15 +95,15 @@ def classify(
     >>> classify(lambda x: x[0] ** 2 + x[1] ** 4, jnp.zeros(2)).kind
     'degenerate'
     """
-    if evidence not in (None, "dense", "lanczos"):
-        raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos' or None.")
+    if evidence not in (None, "dense", "lanczos", "proved"):
+        raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos', 'proved' or None.")
     key = jax.random.key(0) if key is None else key
     tree.require_key(key)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
         if evidence is None:
             evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
-        if evidence == "dense":
+        if evidence != "lanczos":
             matrices.require_memory(tree.size(params), matrices=_MATRICES)
         problem = Problem(fun, params, args, hessian, precision.rounding_unit(fun, params, args))
         if evidence == "lanczos":
@@ -109,7 +111,29 @@ def classify(
         measured = measure(problem)
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
-        return _decide(problem, measured, tangents, corner)
+        verdict = _decide(problem, measured, tangents, corner)
+        return _prove(problem, verdict, symmetries) if evidence == "proved" else verdict
+
+
+def _prove(problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:
+    """Return the verdict with a certificate; what is proved takes the place of what was estimated."""
+    from mlp_jax.interval import certify
+
+    proof = certify(problem.fun, problem.params, problem.args, symmetries=symmetries, hessian=problem.hessian)
+    if proof.index is None or proof.null is None or proof.radius is None:
+        return dataclasses.replace(verdict, certificate=proof)
+    positive = proof.size - proof.index - proof.null
+    return dataclasses.replace(
+        verdict,
+        kind=proof.kind,
+        index=proof.index,
+        index_range=(proof.index, proof.index),
+        inertia=Inertia(proof.index, proof.null, positive, verdict.bound),
+        distance=(proof.displacement + proof.radius) * math.sqrt(proof.size),
+        evidence="proved",
+        reason=f"exactly one critical point lies within {proof.unique_radius:.1e} in every coordinate, by proof",
+        certificate=proof,
+    )
 
 
 def _decide(problem: Problem, m: Measurements, tangents: np.ndarray, corner: str | None) -> Verdict:
