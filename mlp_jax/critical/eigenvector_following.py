@@ -80,18 +80,15 @@ def _advance(function: Function, state: _State, index: jax.Array, max_steps: int
     finite = all_finite(gradient, matrix)
     before, after = jnp.linalg.norm(state.gradient), jnp.linalg.norm(gradient)
     level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
-    # At rounding level the last step may make things worse: keep the better point. Newton's steps converge
-    # quadratically: a gradient near that level which no longer halves is at its own.
-    at_level = (
-        ~fresh & finite & (((before <= level) & (after >= before)) | ((before <= 16 * level) & (after > before / 2)))
-    )
+    # At rounding level the last step may make things worse: keep the better point.
+    at_level = ~fresh & finite & (before <= level) & (after >= before)
     steps = state.steps + 1
     reason = first_of(
         (at_level | (finite & (after == 0)), Reason.ROUNDING),
         (~finite, Reason.NOT_FINITE),
         (steps >= max_steps, Reason.MAX_STEPS),
     )
-    moved = finite & ~(at_level & (after >= before))
+    moved = finite & ~at_level
     radius = jnp.where(fresh, state.radius, _radius(state))
     matrix = jnp.where(moved, matrix, state.matrix)
     gradient = jnp.where(moved, gradient, state.gradient)
