@@ -1,0 +1,258 @@
+"""How fast are the exact Hessian, its products and its inertia, beside what others offer for the same work?
+
+    python -m benchmarks.hessian [--quick] [--parts dense product ...] [--output FOLDER]
+
+This project and its peers in one run, in turn: same data, float64, same result (the relative difference is printed).
+Peers: `pip install -e '.[benchmarks]'`; one that is missing is reported as not installed. Prints tables, and writes
+each as CSV, with figures, to a new folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import multiprocessing
+import pathlib
+import resource
+import time
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import scipy.linalg.lapack
+import tyro
+
+from benchmarks import hessian_peers
+from benchmarks.side_by_side import Way, compare, exponent, gemm_seconds, machine, seconds
+from experiments.run_folder import RunFolder
+from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
+
+PARTS = ("dense", "growth", "product", "inertia", "verdict")
+_OURS = "mlp_hessian.dense"
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the benchmark."""
+
+    quick: bool = False
+    """Tiny networks and data, one round: to see that everything runs."""
+    parts: tuple[str, ...] = PARTS
+    """Which tables to make."""
+    rounds: int = 5
+    """Warm calls of each way."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/hessian-DATE-TIME when not given."""
+
+
+def mean_loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y))
+
+
+def decayed_loss(params: Any, x: jax.Array, y: jax.Array, tilt: Any, decay: jax.Array) -> jax.Array:
+    """Return the loss with weight decay, tilted so that a chosen point is critical (its Hessian stays)."""
+    return mean_loss(params, x, y) + decay / 2 * tree.dot(params, params) - tree.dot(tilt, params)
+
+
+def network(sizes: tuple[int, ...]) -> Any:
+    """Return float64 parameters with random biases."""
+    params = jax.tree.map(lambda a: np.asarray(a, np.float64), mlp.init(jax.random.key(0), sizes))
+    draw = np.random.default_rng(0).standard_normal
+    return tuple(mlp.Layer(jnp.asarray(w), jnp.asarray(0.1 * draw(b.shape))) for w, b in params)
+
+
+def digits(num: int = 1797) -> tuple[np.ndarray, np.ndarray]:
+    """Return digits, again from the first where more are asked for than there are."""
+    data = datasets.load("digits")
+    inputs = np.concatenate([part.inputs for part in data]).astype(np.float64)
+    targets = np.concatenate([part.targets for part in data]).astype(np.int64)
+    return np.resize(inputs, (num, inputs.shape[1])), np.resize(targets, num)
+
+
+def ours(params: Any, x: Any, y: Any) -> Way:
+    return Way(_OURS, lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))
+
+
+def by_columns(params: Any, x: Any, y: Any, block: int | None) -> Way:
+    """Return jvp of grad for a block of columns at a time; None: `curvature.dense_hessian`, which chooses."""
+    if block is None:
+        run = functools.partial(curvature.dense_hessian, mean_loss, params, (x, y))
+        return Way("curvature.dense_hessian", run, slow=tree.size(params) > 2000)
+    vector, unravel = tree.ravel(params)
+
+    @jax.jit
+    def columns(v: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+        gradient = jax.grad(lambda u: mean_loss(unravel(u), x, y))
+        product = jax.linearize(gradient, v)[1]
+        units = jnp.arange(v.size)
+        return jax.lax.map(lambda i: product(jnp.zeros_like(v).at[i].set(1)), units, batch_size=block)
+
+    return Way(f"jvp of grad, {block} columns", lambda: columns(vector, x, y), slow=tree.size(params) > 2000)
+
+
+def dense_table(sizes: tuple[int, ...], num: int, rounds: int, peers: bool) -> pd.DataFrame:
+    params, (x, y) = network(sizes), digits(num)
+    vector, unravel = tree.ravel(params)
+    whole = jax.jit(jax.hessian(lambda v, x, y: mean_loss(unravel(v), x, y)))
+    ways = [ours(params, x, y), *(by_columns(params, x, y, block) for block in (16, 64, None))]
+    if peers:
+        ways += [Way("jax.hessian", lambda: whole(vector, x, y)), *hessian_peers.dense(params, x, y)]
+    table = compare(ways, rounds, "jax.hessian" if peers else "curvature.dense_hessian")
+    bound = gemm_seconds(num * len(vector) ** 2 / 2, 500 if num < 1000 else 3000)
+    table.insert(0, "network", "-".join(map(str, sizes)))
+    table["times_ours"] = table.warm_s / table.warm_s[0]
+    table["times_gemm_bound"] = table.warm_s / bound
+    print(f"GEMM bound {1e3 * bound:.1f} ms, {num * len(vector) ** 2 / 2 / bound / 1e9:.1f}e9 multiply-adds/s")
+    return table
+
+
+def growth_table(quick: bool, rounds: int) -> pd.DataFrame:
+    """Return warm seconds against P (width) and against N, for this project and for columns."""
+    rows = []
+    widths, numbers = ((2, 4), (50, 100)) if quick else ((4, 8, 16, 32, 64), (450, 900, 1797, 3594, 7188))
+    cases = [("P", (64, h, 10), 100 if quick else 1797) for h in widths]
+    cases += [("N", (64, 8 if quick else 16, 10), n) for n in numbers]
+    for grows, sizes, num in cases:
+        params, (x, y) = network(sizes), digits(num)
+        size = tree.size(params)
+        ways = [ours(params, x, y)]
+        if size < 3000:
+            ways.append(by_columns(params, x, y, 16))
+        for row in compare(ways, rounds, _OURS).to_dict("records"):
+            rows.append({"grows": grows, "P": size, "N": num, "way": row["way"], "warm_s": row["warm_s"]})
+    table = pd.DataFrame(rows)
+    for (grows, way), part in table.groupby(["grows", "way"]):
+        print(f"time of {way} grows as {grows}^{exponent(list(part[grows]), list(part.warm_s)):.2f}")
+    return table
+
+
+def product_table(quick: bool, rounds: int) -> pd.DataFrame:
+    """Return seconds of a Hessian-vector product on random data of the shape of MNIST, beside a gradient."""
+    num, sizes = (500, (784, 8, 10)) if quick else (60_000, (784, 128, 10))
+    generator = np.random.default_rng(0)
+    x, y = generator.random((num, sizes[0])), generator.integers(0, 10, num)
+    params, xj, yj = network(sizes), jnp.asarray(x), jnp.asarray(y)
+    vector, unravel = tree.ravel(params)
+    direction = unravel(jnp.asarray(generator.standard_normal(vector.size)))
+    flat = lambda p: tree.ravel(p)[0]  # noqa: E731
+    gradient = jax.jit(lambda p, x, y: flat(jax.grad(mean_loss)(p, x, y)))
+    plain = jax.jit(lambda p, v, x, y: flat(curvature.hessian(mean_loss, p, (x, y))(v)))
+    per_example = lambda p, x, y: losses.cross_entropy(mlp.forward(p, x), y)  # noqa: E731
+    stream = jax.jit(
+        lambda p, v, x, y: flat(curvature.hessian_of_mean(per_example, p, (x, y), chunk_size=max(1, num // 20))(v))
+    )
+    # Made outside jit, from a function that is jitted itself: products are then compiled calls too.
+    once = curvature.hessian(jax.jit(mean_loss), params, (xj, yj))
+    ways = [
+        Way("curvature.hessian, linearised once", lambda: flat(once(direction))),
+        Way("curvature.hessian, plain", lambda: plain(params, direction, xj, yj)),
+        Way("curvature.hessian_of_mean, 20 chunks", lambda: stream(params, direction, xj, yj)),
+        Way("gradient", lambda: gradient(params, xj, yj), "not a product"),
+        *hessian_peers.products(params, x, y, np.asarray(tree.ravel(direction)[0])),
+    ]
+    table = compare(ways, rounds, "curvature.hessian, plain")
+    is_gradient = table.way.str.contains("gradient")
+    table.loc[is_gradient, "difference"] = np.nan
+    table["times_gradient"] = table.warm_s / float(table.warm_s[table.way == "gradient"].iloc[0])
+    table["times_linearised"] = table.warm_s / table.warm_s[0]
+    return table
+
+
+def inertia_table(quick: bool) -> pd.DataFrame:
+    """Return seconds of inertia beside bare LAPACK, for a definite Hessian and an indefinite one."""
+    params, (x, y) = network((64, 8 if quick else 128, 10)), digits(100 if quick else 1797)
+    making, matrix = seconds(lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))
+    matrix = np.array(matrix)
+    low = float(np.linalg.norm(matrix, 1))
+    rows = [{"what": "mlp_hessian.dense, with compilation", "P": len(matrix), "seconds": making}]
+    for what, decay in (("definite", 1.1 * low), ("indefinite", 1e-6)):
+        shifted = matrix + decay * np.eye(len(matrix))
+        took, counts = seconds(lambda m=shifted: curvature.inertia(m))
+        rows.append({"what": f"curvature.inertia, {what}", "P": len(matrix), "seconds": took, "counts": counts[:3]})
+        for name, factorise in (("dpotrf", scipy.linalg.lapack.dpotrf), ("dsytrf", scipy.linalg.lapack.dsytrf)):
+            if name == "dpotrf" and what == "indefinite":
+                continue
+            copy = np.asfortranarray(shifted)
+            options = {"lower": 1, "overwrite_a": 1} | ({"lwork": 64 * len(copy)} if name == "dsytrf" else {})
+            took, _ = seconds(lambda f=factorise, m=copy, o=options: f(m, **o)[0])
+            rows.append({"what": f"{name}, {what}", "P": len(matrix), "seconds": took})
+    return pd.DataFrame(rows)
+
+
+def verdict_row(width: int, num: int, decay: float) -> dict[str, Any]:
+    """Classify a critical point, from the call to the sentence, in a process of its own: time and memory above it."""
+    with jax.enable_x64(True):
+        params, (x, y) = network((64, width, 10)), digits(num)
+        strength = jnp.asarray(decay)
+        penalty = functools.partial(penalties.l2, strength=decay)
+        zero = jax.tree.map(jnp.zeros_like, params)
+        tilt = jax.jit(jax.grad(decayed_loss))(params, x, y, zero, strength)
+
+        def matrix(p: Any, x: Any, y: Any, tilt: Any, strength: Any) -> jax.Array:
+            return mlp_hessian.dense(p, x, y, loss=losses.cross_entropy, penalty=penalty)
+
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        start = time.perf_counter()
+        verdict = critical.classify(decayed_loss, params, (x, y, tilt, strength), hessian=matrix)
+        print(verdict, flush=True)
+        took = time.perf_counter() - start
+        peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    size = tree.size(params)
+    return {"P": size, "N": num, "decay": decay, "kind": verdict.kind, "seconds": took,
+            "peak_GB": peak / 1e9, "peak_in_P2_float64": peak / (8 * size**2)}  # fmt: skip
+
+
+def verdict_table(quick: bool) -> pd.DataFrame:
+    width, num = (8, 200) if quick else (128, 1797)
+    with multiprocessing.get_context("spawn").Pool(1, maxtasksperchild=1) as pool:
+        rows = [pool.apply(verdict_row, (width, num, decay)) for decay in (1e-2, 10.0)]
+    return pd.DataFrame(rows)
+
+
+def figure_of(growth: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Draw time against P and against N on log axes."""
+    figure = matplotlib.figure.Figure(figsize=(8, 3.5), layout="constrained")
+    for axes, grows in zip(figure.subplots(1, 2), ("P", "N"), strict=True):
+        for way, part in growth[growth.grows == grows].groupby("way"):
+            slope = exponent(list(part[grows]), list(part.warm_s))
+            axes.loglog(part[grows], part.warm_s, "o-", label=f"{way}: {grows}^{slope:.2f}")
+        axes.set(xlabel=f"{grows}, {'parameters' if grows == 'P' else 'examples'}", ylabel="seconds, warm")
+        axes.legend(fontsize=8)
+    return figure
+
+
+def main(settings: Settings) -> None:
+    unknown = set(settings.parts) - set(PARTS)
+    if unknown:
+        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}.")
+    folder, rounds = RunFolder("hessian", settings, settings.output), 1 if settings.quick else settings.rounds
+    print(machine())
+    pd.set_option("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
+    tables: dict[str, pd.DataFrame] = {}
+    with jax.enable_x64(True):
+        if "dense" in settings.parts:
+            small, deep = ((64, 4, 10), (64, 4, 4, 10)) if settings.quick else ((64, 16, 10), (64, 32, 32, 10))
+            num = 100 if settings.quick else 1797
+            parts = [dense_table(small, num, rounds, True), dense_table(deep, num, rounds, settings.quick)]
+            tables["dense"] = pd.concat(parts)
+        if "growth" in settings.parts:
+            tables["growth"] = growth_table(settings.quick, rounds)
+        if "product" in settings.parts:
+            tables["product"] = product_table(settings.quick, rounds)
+        if "inertia" in settings.parts:
+            tables["inertia"] = inertia_table(settings.quick)
+        if "verdict" in settings.parts:
+            tables["verdict"] = verdict_table(settings.quick)
+    for name, table in tables.items():
+        print(f"\n{name}\n{table.fillna('').to_string(index=False)}")
+        folder.table(name, table)
+    if "growth" in tables:
+        folder.figure("growth", figure_of(tables["growth"]))
+    print(f"\nresults in {folder.path}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
