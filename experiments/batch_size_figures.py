@@ -65,6 +65,8 @@ def updates_to_target(
     ----------
     batch_sizes
         (b,).
+    min_updates, min_examples
+        Of the fit, as `gradient_noise.fit_tradeoff` returns them; NaN where there is none, and no curve.
     updates, reached
         (b, seeds) updates to the target, and whether it was reached: a run that was not is drawn as an arrow upwards
         at the updates that it made.
@@ -92,10 +94,11 @@ def updates_to_target(
     axes.plot(grid[hit], counts[hit], "o", color=BLUE, ms=4, alpha=0.6, label="runs that reached it")
     if not np.all(hit):
         axes.plot(grid[~hit], counts[~hit], "^", color=ORANGE, ms=6, label="not reached within these")
-    fine = np.geomspace(sizes.min(), sizes.max(), 100)
-    axes.plot(fine, min_updates + min_examples / fine, color=BLUE, lw=1.2, label="fit $S_{min} + E_{min} / B$")
-    start = min_updates + min_examples / fine[0]
-    axes.plot(fine, start * fine[0] / fine, "--", color=GREY, lw=1, label="slope −1")
+    if np.isfinite(min_updates + min_examples):
+        fine = np.geomspace(sizes.min(), sizes.max(), 100)
+        curve = min_updates + min_examples / fine
+        axes.plot(fine, curve, color=BLUE, lw=1.2, label="fit $S_{min} + E_{min} / B$")
+        axes.plot(fine, curve[0] * fine[0] / fine, "--", color=GREY, lw=1, label="slope −1")
     axes.set_yscale("log", base=2)
     axes.set_ylabel("updates to the target")
     _batch_size_axis(axes, sizes)
