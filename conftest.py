@@ -1,6 +1,10 @@
 """Strict settings for the whole suite: float64 only where a test asks, strict promotion, a compilation cache."""
 
+import os
 import pathlib
+
+# Tests are small and many: compiling them costs more than running them. Set before JAX is imported.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax
 import jax.numpy as jnp

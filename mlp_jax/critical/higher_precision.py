@@ -45,7 +45,8 @@ def second_look(problem: Problem, measured: Measurements, null: np.ndarray) -> S
     --------
     >>> from mlp_jax.critical.measurements import measure
     >>> with jax.enable_x64(True):
-    ...     problem = Problem(lambda x: x[0] ** 2 + 1e-25 * x[1] ** 2, jnp.zeros(2), (), None, 2.0**-53)
+    ...     valley = lambda x: (x[0] + x[1]) ** 2 + 1e-25 * (x[0] - x[1]) ** 2
+    ...     problem = Problem(valley, jnp.zeros(2), (), None, 2.0**-53)
     ...     look = second_look(problem, measure(problem), np.array([True, False]))
     >>> look.confirmed, f"{look.curvature:.0e}"
     (False, '1e-25')
