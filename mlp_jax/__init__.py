@@ -13,5 +13,6 @@ Modules are the namespaces:
 - `curvature`: Hessians of any function of any pytree, and their inertia
 - `mlp_hessian`: the exact Hessian of an MLP loss, fast
 - `mlp_symmetry`: the symmetries of an MLP and its loss, and its kinks
+- `interval`: proofs of critical points and their index
 - `critical`: critical points: find them, and classify them
 """
