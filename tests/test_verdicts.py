@@ -17,6 +17,7 @@ from ground_truth import (
 )
 
 from mlp_jax import critical, losses, mlp, mlp_hessian, penalties, tree
+from mlp_jax.critical import measurements
 
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
 
@@ -261,6 +262,29 @@ def test_closed_forms_get_their_names(name):
     assert verdict.kind in str(verdict)
     if kind.startswith("degenerate") and verdict.inertia.negative:
         assert "not a minimum" in str(verdict)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_closed_forms_keep_their_names_where_eigenvectors_are_too_dear(name, monkeypatch):
+    monkeypatch.setattr(measurements, "EIGENVECTOR_LIMIT", 0)
+    fun, at, kind, inertia = CLOSED[name]
+    verdict = critical.classify(fun, jnp.array(at))
+    assert verdict.kind == kind.replace("degenerate saddle", "degenerate")
+    assert inertia is None or verdict.inertia[:3] == inertia
+
+
+@pytest.mark.parametrize("cond", [1.0, 100.0, 1e3])
+def test_linear_classes_keep_their_index_where_eigenvectors_are_too_dear(cond, monkeypatch):
+    monkeypatch.setattr(measurements, "EIGENVECTOR_LIMIT", 0)
+    net, named = linear_network(5, 2, 4), set()
+    for point in linear_classes(net, cond):
+        args = (net.inputs, net.targets)
+        verdict = critical.classify(linear_loss, point.params, args, symmetries=functools.partial(gauge_tangents, 2))
+        named.add(verdict.kind)
+        assert verdict.inertia.negative == point.index
+        assert verdict.inertia.unresolved == point.zeros
+    # Without angles, a gauge of 1e3 leaves the orbit's null modes unexplained: no name, and no wrong one.
+    assert named == {"saddle", "minimum modulo symmetry" if cond < 1e3 else "degenerate"}
 
 
 def test_an_eigenvalue_below_rounding_is_never_given_a_sign():

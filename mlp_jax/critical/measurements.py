@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -30,6 +31,8 @@ JUMP = 512.0
 EIGENVECTOR_LIMIT = 3000
 # Newton steps tried over fewer and fewer modes.
 _REPEATS = 3
+# Longest Newton step, in units of the parameters' norm, that is looked at where P is large.
+_FAR = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +98,8 @@ class Measurements:
         H as computed.
     rounding, change
         Diagonals b with −b ≤ E ≤ b for E the rounding of H, and for E its change over `distance`.
+    counts
+        The inertia that all these errors leave sure.
     scale
         s with diag(s) H diag(s) well scaled.
     step
@@ -114,6 +119,7 @@ class Measurements:
     matrix: np.ndarray
     rounding: np.ndarray
     change: np.ndarray
+    counts: signs.Inertia
     scale: np.ndarray
     step: np.ndarray
     num_solved: int
@@ -153,30 +159,21 @@ def measure(problem: Problem) -> Measurements:
     matrix = problem.matrix(problem.vector)
     scale, rounding, jump = _measure_rounding(problem, matrix, moves[0], gradient_jump)
     values, vectors = _modes(matrix, scale)
-    change = np.zeros_like(rounding)
-    for _ in range(_REPEATS):
-        step, num_solved = _newton_step(matrix, rounding + change, scale, gradient, values, vectors)
-        moved = _difference(problem.matrix(problem.vector + step + moves[0]), matrix)
-        change = SAFETY * signs.diagonal_bound(moved, scale)
-        # Modes that change sign on the way are no part of a Newton step: leave them out, and look again.
-        if (
-            values is None
-            or vectors is None
-            or num_solved == int(np.sum(_resolved(rounding + change, scale, values, vectors)))
-        ):
-            break
+    newton = _Newton(problem, matrix, scale, rounding, gradient, gradient_error, moves[0])
+    taken = newton.by_factors() if values is None or vectors is None else newton.by_modes(values, vectors)
     return Measurements(
         gradient=gradient,
         gradient_error=gradient_error,
         matrix=matrix,
         rounding=rounding,
-        change=change,
+        change=taken.change,
+        counts=taken.counts,
         scale=scale,
-        step=step,
-        num_solved=num_solved,
-        residual=matrix @ step + gradient,
-        residual_error=gradient_error + _solve_rounding(problem.unit, matrix, scale, step, gradient),
-        curvature_change=moved @ np.abs(step),
+        step=taken.step,
+        num_solved=taken.num_solved,
+        residual=matrix @ taken.step + gradient,
+        residual_error=gradient_error + _solve_rounding(problem.unit, matrix, scale, taken.step, gradient),
+        curvature_change=taken.curvature_change,
         eigenvalues=values,
         eigenvectors=vectors,
         jump=jump,
@@ -189,16 +186,15 @@ def _measure_rounding(
     """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps over a rounding."""
     below = _difference(problem.matrix(problem.vector - move), matrix)
     _require_agreement(problem, matrix, below)
-    error = SAFETY * below
+    if np.any(gradient_jump > JUMP * _absolute_product(matrix, move)):
+        jump: str | None = gradient_jumps(gradient_jump)
+    else:
+        jump = _hessian_jumps(problem, move, below, matrix)
+    error = np.multiply(SAFETY, below, out=below)
     for rows in _blocks(len(matrix)):
         error[rows] += 8 * problem.unit * np.abs(matrix[rows])
     scale = signs.scaling(matrix, error)
-    rounding = signs.diagonal_bound(error, scale)
-    del error
-    level = JUMP * np.abs(matrix) @ np.abs(move)
-    if np.any(gradient_jump > level):
-        return scale, rounding, gradient_jumps(gradient_jump)
-    return scale, rounding, _hessian_jumps(problem, move, below, matrix)
+    return scale, signs.diagonal_bound(error, scale), jump
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -213,11 +209,16 @@ def _blocks(size: int) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, size, rows)]
 
 
+def _absolute_product(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return |H| |v|."""
+    return np.concatenate([np.abs(matrix[rows]) @ np.abs(vector) for rows in _blocks(len(matrix))])
+
+
 def _solve_rounding(
     unit: float, matrix: np.ndarray, scale: np.ndarray, step: np.ndarray, gradient: np.ndarray
 ) -> np.ndarray:
     """Return what rounding leaves of H p + g: in scaled coordinates as much in each row as in the largest."""
-    largest = np.max(scale * (np.abs(matrix) @ np.abs(step) + np.abs(gradient)))
+    largest = np.max(scale * (_absolute_product(matrix, step) + np.abs(gradient)))
     return 4 * len(matrix) * unit * largest / scale
 
 
@@ -266,7 +267,7 @@ def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray)
     size = len(matrix)
     direction = np.random.default_rng(1).standard_normal(size)
     theirs, ours = matrix @ direction, problem.product(direction)
-    allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * (np.abs(matrix) @ np.abs(direction))
+    allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * _absolute_product(matrix, direction)
     worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
     if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
         raise ValueError(
@@ -293,26 +294,73 @@ def _resolved(error: np.ndarray, scale: np.ndarray, values: np.ndarray, vectors:
     return np.abs(values) > (scale**2 * error) @ vectors**2 + solver
 
 
-def _newton_step(
-    matrix: np.ndarray,
-    error: np.ndarray,
-    scale: np.ndarray,
-    gradient: np.ndarray,
-    values: np.ndarray | None,
-    vectors: np.ndarray | None,
-) -> tuple[np.ndarray, int]:
-    """Return p = −H⁺ g over the modes larger than their error, and how many these are."""
-    if values is not None and vectors is not None:
-        solved = _resolved(error, scale, values, vectors)
-        inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
-        return -scale * (vectors @ (inverse * (vectors.T @ (scale * gradient)))), int(np.sum(solved))
-    resolved = signs.inertia(matrix, error, scale=scale)
-    scaled = _scaled(matrix, scale)
-    if resolved.unresolved == 0:
-        step = scipy.linalg.solve(scaled, -scale * gradient, assume_a="sym", overwrite_a=True, check_finite=False)
-    else:
-        step, _ = scipy.sparse.linalg.minres(scaled, -scale * gradient, rtol=1e-12)
-    return scale * step, resolved.negative + resolved.positive
+class _Taken(NamedTuple):
+    """A Newton step, over how many modes, what H changes by on the way, and the inertia that is left sure."""
+
+    step: np.ndarray
+    num_solved: int
+    change: np.ndarray
+    curvature_change: np.ndarray
+    counts: signs.Inertia
+
+
+class _Newton(NamedTuple):
+    """What p = −H⁺ g is made from."""
+
+    problem: Problem
+    matrix: np.ndarray
+    scale: np.ndarray
+    rounding: np.ndarray
+    gradient: np.ndarray
+    gradient_error: np.ndarray
+    move: np.ndarray
+
+    def by_modes(self, values: np.ndarray, vectors: np.ndarray) -> _Taken:
+        """Step over the modes larger than their error, leaving out those that change sign on the way."""
+        error = self.rounding
+        for _ in range(_REPEATS):
+            solved = _resolved(error, self.scale, values, vectors)
+            inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
+            step = -self.scale * (vectors @ (inverse * (vectors.T @ (self.scale * self.gradient))))
+            taken = self._take(step, int(np.sum(solved)))
+            error = self.rounding + taken.change
+            if taken.num_solved == int(np.sum(_resolved(error, self.scale, values, vectors))):
+                break
+        return taken
+
+    def by_factors(self) -> _Taken:
+        """Step over all modes by LDLᵀ; where some are not resolved, over what MINRES reaches."""
+        step = self._solve()
+        if step is not None:
+            taken = self._take(step, len(step))
+            if taken.counts.unresolved == 0:
+                return taken
+        resolved = signs.inertia(self.matrix, self.rounding, scale=self.scale)
+        if step is not None and resolved.unresolved == 0:
+            return taken
+        return self._take(self._minimum_residual(), resolved.negative + resolved.positive)
+
+    def _minimum_residual(self) -> np.ndarray:
+        """Return the step by MINRES, stopped where what is left is rounding: further on it grows along null modes."""
+        size, rounding = (float(np.linalg.norm(self.scale * v)) for v in (self.gradient, self.gradient_error))
+        scaled, enough = _scaled(self.matrix, self.scale), np.clip(0.1 * rounding / max(size, 1e-300), 1e-12, 0.1)
+        solution, _ = scipy.sparse.linalg.minres(scaled, -self.scale * self.gradient, rtol=float(enough))
+        return self.scale * solution
+
+    def _solve(self) -> np.ndarray | None:
+        """Return −H⁻¹ g, or None where it is out of all proportion, as it is where H is singular to rounding."""
+        scaled = _scaled(self.matrix, self.scale).T
+        _, _, solution, failed = scipy.linalg.lapack.dsysv(scaled, -self.scale * self.gradient, lower=1, overwrite_a=1)
+        step = self.scale * solution
+        far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
+        return step if failed == 0 and np.linalg.norm(step) <= far else None
+
+    def _take(self, step: np.ndarray, num_solved: int) -> _Taken:
+        moved = _difference(self.problem.matrix(self.problem.vector + step + self.move), self.matrix)
+        change, curvature_change = SAFETY * signs.diagonal_bound(moved, self.scale), moved @ np.abs(step)
+        del moved
+        counts = signs.inertia(self.matrix, self.rounding + change, scale=self.scale)
+        return _Taken(step, num_solved, change, curvature_change, counts)
 
 
 def gradient_jumps(jump: np.ndarray) -> str:

@@ -137,7 +137,7 @@ def _prove(problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> V
 
 
 def _decide(problem: Problem, m: Measurements, tangents: np.ndarray, corner: str | None) -> Verdict:
-    counts = signs.inertia(m.matrix, m.error, scale=m.scale)
+    counts = m.counts
     angle = explained(m, counts.unresolved, tangents)
     unresolved = counts.unresolved if angle is None else 0
     critical, why_not = _is_critical(m, counts)
@@ -263,5 +263,5 @@ def _extremes(matrix: np.ndarray) -> tuple[float, float]:
         values = np.linalg.eigvalsh(matrix)
         return float(values[0]), float(values[-1])
     start = np.random.default_rng(0).standard_normal(len(matrix))
-    ends = [scipy.sparse.linalg.eigsh(matrix, k=1, which=w, v0=start, tol=1e-6)[0][0] for w in ("SA", "LA")]
+    ends = [scipy.sparse.linalg.eigsh(matrix, k=1, which=w, v0=start, tol=1e-4)[0][0] for w in ("SA", "LA")]
     return float(ends[0]), float(ends[1])
