@@ -16,8 +16,8 @@ Tangents = Callable[[PyTree], PyTree]
 
 # Beyond this angle the null modes are not called symmetry directions.
 _LARGEST_ANGLE = 5.0
-# How much larger than the error all other modes must be where angles are not computed.
-_GAP = 10.0
+# How much larger than H times the tangents all other modes must be where angles are not computed.
+_GAP = 100.0
 # How far the points are at which tangents are tested, relative to the parameters.
 _SPREAD = 1e-3
 
@@ -86,8 +86,8 @@ def explained(m: Measurements, unresolved: int, tangents: np.ndarray) -> float |
     """Return the largest angle, in degrees, between null modes and tangents that are as many; None if they differ.
 
     At a critical point the Hessian is exactly zero along a symmetry, so equal counts leave no other null mode. Where
-    eigenvectors were not computed, H times the tangents must be within its error, the other modes ten times
-    larger, and the angle is not a number.
+    eigenvectors were not computed, all other modes must be a hundred times larger than H times the tangents, which
+    bounds the angle.
 
     Examples
     --------
@@ -103,9 +103,9 @@ def explained(m: Measurements, unresolved: int, tangents: np.ndarray) -> float |
     basis, _ = np.linalg.qr(tangents / m.scale[:, None])
     if m.eigenvectors is None or m.eigenvalues is None:
         turned = m.scale[:, None] * (m.matrix @ (m.scale[:, None] * basis))
-        wider = signs.inertia(m.matrix, _GAP * m.error, scale=m.scale)
-        is_null = float(np.linalg.norm(turned, ord=2)) <= m.counts.bound and wider.unresolved == unresolved
-        return float("nan") if is_null else None
+        # Modes other than the null ones are larger than this many times H t, so that they are no part of t.
+        others = signs.inertia(m.matrix, _GAP * np.linalg.norm(turned, ord=2) / m.scale**2, scale=m.scale)
+        return float(np.degrees(np.arcsin(1 / _GAP))) if others.unresolved == unresolved else None
     null = m.eigenvectors[:, np.argsort(np.abs(m.eigenvalues))[:unresolved]]
     sine = float(np.linalg.norm(null - basis @ (basis.T @ null), ord=2))
     angle = float(np.degrees(np.arcsin(min(sine, 1.0))))

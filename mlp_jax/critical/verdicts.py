@@ -206,8 +206,7 @@ def _name(
 
 
 def _symmetric(unresolved: int, angle: float) -> str:
-    largest = "" if math.isnan(angle) else f" (largest angle {angle:.1e} degrees)"
-    return f"the {unresolved} null modes are symmetry directions of fun{largest}"
+    return f"the {unresolved} null modes are symmetry directions of fun (largest angle {angle:.1e} degrees)"
 
 
 def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) -> tuple[str, str, HigherOrder | None]:
