@@ -3,8 +3,13 @@
 import os
 import pathlib
 
-# Tests are small and many: compiling them costs more than running them. Set before JAX is imported.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
+# Set before numpy and JAX are imported, and inherited by the processes of pytest-xdist. Tests are small and many:
+# compiling them costs more than running them, and threads of two processes get in each other's way.
+_FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_multi_thread_eigen=false"
+)
+os.environ.setdefault("XLA_FLAGS", _FLAGS)
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import jax.numpy as jnp
