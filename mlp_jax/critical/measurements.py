@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
+from scipy.linalg import lapack
 
 from mlp_jax import curvature, tree
 from mlp_jax.critical.finders import HessianMatrix
@@ -349,8 +350,9 @@ class _Newton(NamedTuple):
 
     def _solve(self) -> np.ndarray | None:
         """Return −H⁻¹ g, or None where it is out of all proportion, as it is where H is singular to rounding."""
-        scaled = _scaled(self.matrix, self.scale).T
-        _, _, solution, failed = scipy.linalg.lapack.dsysv(scaled, -self.scale * self.gradient, lower=1, overwrite_a=1)
+        scaled, right = _scaled(self.matrix, self.scale).T, -self.scale * self.gradient
+        lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # less would be the unblocked algorithm
+        _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
         step = self.scale * solution
         far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
         return step if failed == 0 and np.linalg.norm(step) <= far else None
