@@ -13,7 +13,6 @@ import dataclasses
 import functools
 import multiprocessing
 import pathlib
-import resource
 import time
 from typing import Annotated, Any
 
@@ -26,7 +25,16 @@ import scipy.linalg.lapack
 import tyro
 
 from benchmarks import hessian_peers
-from benchmarks.side_by_side import Way, compare, exponent, gemm_seconds, machine, seconds
+from benchmarks.side_by_side import (
+    Way,
+    compare,
+    exponent,
+    gemm_seconds,
+    machine,
+    memory_now,
+    memory_peak,
+    seconds,
+)  # fmt: skip
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
 
@@ -194,12 +202,12 @@ def verdict_row(width: int, num: int, decay: float) -> dict[str, Any]:
         def matrix(p: Any, x: Any, y: Any, tilt: Any, strength: Any) -> jax.Array:
             return mlp_hessian.dense(p, x, y, loss=losses.cross_entropy, penalty=penalty)
 
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = memory_now()
         start = time.perf_counter()
         verdict = critical.classify(decayed_loss, params, (x, y, tilt, strength), hessian=matrix)
         print(verdict, flush=True)
         took = time.perf_counter() - start
-        peak = 1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        peak = memory_peak() - before
     size = tree.size(params)
     return {"P": size, "N": num, "decay": decay, "kind": verdict.kind, "seconds": took,
             "peak_GB": peak / 1e9, "peak_in_P2_float64": peak / (8 * size**2)}  # fmt: skip
@@ -247,7 +255,7 @@ def main(settings: Settings) -> None:
         if "verdict" in settings.parts:
             tables["verdict"] = verdict_table(settings.quick)
     for name, table in tables.items():
-        print(f"\n{name}\n{table.fillna('').to_string(index=False)}")
+        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
         folder.table(name, table)
     if "growth" in tables:
         folder.figure("growth", figure_of(tables["growth"]))

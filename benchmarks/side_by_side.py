@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import os
+import pathlib
 import platform
 import statistics
 import time
@@ -117,3 +118,25 @@ def gemm_seconds(multiply_adds: float, size: int, calls: int = 5) -> float:
 def exponent(sizes: list[float], times: list[float]) -> float:
     """Return the slope of log time against log size, by least squares."""
     return float(np.polyfit(np.log(sizes), np.log(times), 1)[0])
+
+
+def memory_now() -> float:
+    """Return the bytes that this process takes, and let `memory_peak` count from here; NaN where not on Linux."""
+    try:
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return float("nan")
+    return _status("VmRSS")
+
+
+def memory_peak() -> float:
+    """Return the most bytes that this process took since `memory_now`; NaN where not on Linux."""
+    try:
+        return _status("VmHWM")
+    except OSError:
+        return float("nan")
+
+
+def _status(field: str) -> float:
+    lines = pathlib.Path("/proc/self/status").read_text().splitlines()
+    return 1024.0 * next(int(line.split()[1]) for line in lines if line.startswith(field))

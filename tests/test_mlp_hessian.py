@@ -9,7 +9,7 @@ import pytest
 from ground_truth import exact, series_hessian, series_network
 
 from mlp_jax import losses, mlp, mlp_hessian, penalties, tree
-from mlp_jax.mlp_hessian import activations, matrix, sums
+from mlp_jax.mlp_hessian import activations, matrix, penalty_part, sums
 
 SMOOTH = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
 
@@ -147,6 +147,26 @@ def test_hessian_does_not_depend_on_the_cut_into_chunks(x64, monkeypatch, chunk,
 def test_hessian_is_exactly_symmetric():
     params, inputs, targets = classification((5, 8, 6, 4), num=40)
     actual = np.asarray(mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy))
+    assert (actual == actual.T).all()
+
+
+def test_memory_is_less_than_twice_that_of_the_matrix(x64):
+    params, inputs, targets = classification((20, 60, 5), num=40)
+    size = tree.size(params)
+    for penalty in (None, lambda p: penalties.l2(p, 0.1)):
+        make = lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy, penalty=penalty)
+        memory = jax.jit(make).lower(params).compile().memory_analysis()
+        chunk = 40 * 8 * 4 * 65**2
+        assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 2 * 8 * size**2 + chunk
+
+
+@pytest.mark.parametrize("strip_bytes", [1, 400, 2**24])
+def test_penalty_does_not_depend_on_the_cut_into_strips(x64, monkeypatch, strip_bytes):
+    params, inputs, targets = classification((3, 4, 2))
+    monkeypatch.setattr(penalty_part, "_STRIP_BYTES", strip_bytes)
+    of = lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy, penalty=coupled)
+    actual = np.asarray(jax.jit(of)(params))
+    assert_close(actual, autodiff(objective(losses.cross_entropy, jnp.tanh, None, coupled), params, inputs, targets))
     assert (actual == actual.T).all()
 
 
