@@ -196,6 +196,11 @@ def _square(run: _Run, equation: Equation, a: Any) -> Any:
     return run.field.mul(a, a)
 
 
+def _one_minus_square(run: _Run, equation: Equation, a: Any) -> Any:
+    one = run.field.exact(np.ones(a.shape))
+    return run.field.mul(run.field.sub(one, a), run.field.add(one, a))
+
+
 def _integer_pow(run: _Run, equation: Equation, a: Any) -> Any:
     exponent = equation.params["y"]
     power = functools.reduce(run.field.mul, [a] * abs(exponent)) if exponent else run.field.exact(np.ones(a.shape))
@@ -361,6 +366,7 @@ RULES: dict[str, Callable[..., Any]] = {
     "max": _max,
     "min": _negated(_max),
     "neg": _neg,
+    "one_minus_square": _one_minus_square,
     "reduce_max": _reduce_max,
     "reduce_min": _negated(_reduce_max),
     "reduce_sum": _reduce_sum,

@@ -124,7 +124,7 @@ class _Builder:
 
     def _unroll(self, eqn: Any, inputs: list[int]) -> list[int]:
         p = eqn.params
-        num_consts, num_carry, length = p["num_consts"], p["num_carry"], p["length"]
+        length, (num_consts, num_carry) = p["length"], _scan_counts(eqn)
         consts, carry = inputs[:num_consts], inputs[num_consts : num_consts + num_carry]
         stacked = inputs[num_consts + num_carry :]
         inner = p["jaxpr"]
@@ -147,6 +147,17 @@ class _Builder:
             for result, aval in zip(results, avals, strict=True)
         ]
         return [*carry, *stacks]
+
+
+def _scan_counts(eqn: Any) -> tuple[int, int]:
+    """Return the numbers of constants and of carried values: all others have the steps as one more axis."""
+    inner = eqn.params["jaxpr"].jaxpr
+
+    def plain(outside: list[Any], inside: list[Any]) -> int:
+        return sum(len(a.aval.shape) == len(b.aval.shape) for a, b in zip(outside, inside, strict=True))
+
+    num_carry = plain(eqn.outvars, inner.outvars)
+    return plain(eqn.invars, inner.invars) - num_carry, num_carry
 
 
 def _without_dead_code(program: Program) -> Program:

@@ -198,6 +198,7 @@ def _require_layers(params: Params) -> None:
 def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Terms) -> tuple[Params, Any, Any, Any]:
     """Return the arrays in the dtype of params, and raise unless they fit together; nothing is compiled."""
     _require_examples(jnp.shape(inputs), jnp.shape(targets), None if weights is None else jnp.shape(weights))
+    mlp.require_fit(inputs, params[0], depth=0)
     dtype = params[0].weight.dtype
     inputs, targets = jnp.asarray(inputs).astype(dtype), jnp.asarray(targets)
     tree.require_floating(inputs, "inputs")
