@@ -35,12 +35,6 @@ class Case(NamedTuple):
     options: dict[str, Any]
 
 
-def spread(cases: Iterator[Case], limit: int) -> Iterator[Case]:
-    """Yield at most `limit` cases."""
-    for _, case in zip(range(limit), cases, strict=False):
-        yield case
-
-
 # --- Two-layer linear networks ------------------------------------------------------------------------------------
 
 

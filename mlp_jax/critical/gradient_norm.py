@@ -14,7 +14,7 @@ from mlp_jax.critical.searches import (
     Search,
     all_finite,
     damped_newton,
-    escape,
+    escaping,
     first_of,
     matrix_size,
     newton_dense,
@@ -25,7 +25,6 @@ from mlp_jax.critical.searches import (
 
 # Each failure multiplies the damping by twice what the last did: after 12 it has grown by 2⁷⁸.
 _MAX_FAILURES = 12
-_MAX_ESCAPES = 4
 
 
 class _State(NamedTuple):
@@ -106,20 +105,7 @@ def _advance(function: Function, state: _State, max_steps: int) -> _State:
     reason = _reason(function, state, tried, taken, max_steps)
     lost = jnp.where(state.escapes > 0, int(Reason.NO_DESCENT), int(Reason.NOT_FINITE))
     reason = jnp.where(failed, lost, reason).astype(jnp.int32)
-    return _escaping(state._replace(reason=reason))
-
-
-def _escaping(state: _State) -> _State:
-    """Replace the next step by an escape, where the search would end for want of descent."""
-    no_way = (state.reason == int(Reason.GRADIENT_FLAT)) | (state.reason == int(Reason.NO_DESCENT))
-    out = no_way & (state.escapes < _MAX_ESCAPES)
-    return state._replace(
-        step=jnp.where(out, escape(state.gradient, state.typical, state.escapes), state.step),
-        forced=out,
-        escapes=state.escapes + out.astype(jnp.int32),
-        failures=jnp.where(out, 0, state.failures).astype(jnp.int32),
-        reason=jnp.where(out, RUNNING, state.reason).astype(jnp.int32),
-    )
+    return escaping(state._replace(reason=reason))
 
 
 def _damping(state: _State, before: jax.Array, after: jax.Array, taken: jax.Array) -> jax.Array:

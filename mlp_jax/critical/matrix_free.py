@@ -61,7 +61,7 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     moves = nudges(problem)
     gradient, gradient_error, gradient_jump = measure_gradient(problem, moves)
     newton = _newton(problem, gradient, gradient_error)
-    bound = _hessian_error(problem, newton.step, key)
+    bound = _hessian_error(problem, newton.step, moves[0], key)
     spectrum, bound = _spectrum(problem, key, bound)
     level = JUMP * float(np.max(np.abs(spectrum.ritz)) * np.max(np.abs(moves)))
     jumps = gradient_jumps(gradient_jump) if np.max(gradient_jump) > level else None
@@ -132,10 +132,9 @@ def _newton(problem: Problem, gradient: np.ndarray, error: np.ndarray) -> _Newto
     return _Newton(step, flatness, bool(critical), reason)
 
 
-def _hessian_error(problem: Problem, step: np.ndarray, key: jax.Array) -> float:
+def _hessian_error(problem: Problem, step: np.ndarray, move: np.ndarray, key: jax.Array) -> float:
     """Return a bound, by estimate, on the 2-norm of the rounding of H and of its change over the Newton step."""
     largest = 0.0
-    move = nudges(problem)[0]
     for number, moved in enumerate((problem.vector - move, problem.vector + 2 * step + move)):
         matvec = jax.tree_util.Partial(_difference(problem.fun), problem.unravel(moved), problem.params, problem.args)
         space = _lanczos(matvec, problem.params, jax.random.fold_in(key, number), min(_ERROR_STEPS, len(move)))

@@ -192,7 +192,7 @@ def _measure_rounding(
     else:
         jump = _hessian_jumps(problem, move, below, matrix)
     error = np.multiply(SAFETY, below, out=below)
-    for rows in _blocks(len(matrix)):
+    for rows in signs.row_blocks(len(matrix)):
         error[rows] += 8 * problem.unit * np.abs(matrix[rows])
     scale = signs.scaling(matrix, error)
     return scale, signs.diagonal_bound(error, scale), jump
@@ -204,15 +204,9 @@ def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.abs(difference, out=difference)
 
 
-def _blocks(size: int) -> list[slice]:
-    """Return slices of rows small enough that what is computed from them takes little memory."""
-    rows = max(1, 2**22 // size)
-    return [slice(start, start + rows) for start in range(0, size, rows)]
-
-
 def _absolute_product(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
     """Return |H| |v|."""
-    return np.concatenate([np.abs(matrix[rows]) @ np.abs(vector) for rows in _blocks(len(matrix))])
+    return np.concatenate([np.abs(matrix[rows]) @ np.abs(vector) for rows in signs.row_blocks(len(matrix))])
 
 
 def _solve_rounding(

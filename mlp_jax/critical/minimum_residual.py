@@ -8,11 +8,10 @@ import jax
 import jax.numpy as jnp
 
 from mlp_jax.critical.minres import Solution, minres
-from mlp_jax.critical.searches import RUNNING, Function, Reason, Search, escape, first_of, typical_size
+from mlp_jax.critical.searches import RUNNING, Function, Reason, Search, escaping, first_of, typical_size
 
 # Step lengths tried: 1, ½, …, 2⁻⁴⁰.
 _MAX_FAILURES = 40
-_MAX_ESCAPES = 4
 # Sufficient decrease (Armijo 1966).
 _DECREASE = 1e-4
 _MAX_PRODUCTS = 1000
@@ -129,20 +128,7 @@ def _advance(function: Function, state: _State, max_steps: int) -> _State:
     reason = _reason(function, state, tried, taken, max_steps)
     lost = jnp.where(state.escapes > 0, int(Reason.NO_DESCENT), int(Reason.NOT_FINITE))
     reason = jnp.where(failed, lost, reason).astype(jnp.int32)
-    return _escaping(state._replace(reason=reason, forced=jnp.zeros((), bool)))
-
-
-def _escaping(state: _State) -> _State:
-    """Replace the next step by an escape, where the search would end for want of descent."""
-    no_way = (state.reason == int(Reason.GRADIENT_FLAT)) | (state.reason == int(Reason.NO_DESCENT))
-    out = no_way & (state.escapes < _MAX_ESCAPES)
-    return state._replace(
-        step=jnp.where(out, escape(state.gradient, state.typical, state.escapes), state.step),
-        forced=out,
-        escapes=state.escapes + out.astype(jnp.int32),
-        failures=jnp.where(out, 0, state.failures).astype(jnp.int32),
-        reason=jnp.where(out, RUNNING, state.reason).astype(jnp.int32),
-    )
+    return escaping(state._replace(reason=reason, forced=jnp.zeros((), bool)))
 
 
 def _next_step(function: Function, state: _State) -> _State:

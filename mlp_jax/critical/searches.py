@@ -32,6 +32,8 @@ _REASONS = {
 }
 
 RUNNING = -1
+# Forced steps a search may take from where it would end for want of descent.
+_MAX_ESCAPES = 4
 
 
 class Function(NamedTuple):
@@ -153,6 +155,30 @@ def typical_size(start: jax.Array) -> jax.Array:
     """
     mean = jnp.mean(jnp.abs(start))
     return jnp.where(mean > 0, mean, 1).astype(start.dtype)
+
+
+def escaping(state: Any) -> Any:
+    """Replace the next step of a search's state by an escape, where the search would end for want of descent.
+
+    At most four times; the state has `step`, `forced`, `escapes`, `failures` and `typical` beside the fields of `End`.
+
+    Examples
+    --------
+    >>> from mlp_jax.critical import levenberg_marquardt
+    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
+    >>> state = levenberg_marquardt(function, 50).begin(jnp.array([3.0]))
+    >>> int(escaping(state).escapes), int(escaping(state._replace(reason=jnp.array(int(Reason.NO_DESCENT)))).escapes)
+    (0, 1)
+    """
+    no_way = (state.reason == int(Reason.GRADIENT_FLAT)) | (state.reason == int(Reason.NO_DESCENT))
+    out = no_way & (state.escapes < _MAX_ESCAPES)
+    return state._replace(
+        step=jnp.where(out, escape(state.gradient, state.typical, state.escapes), state.step),
+        forced=out,
+        escapes=state.escapes + out.astype(jnp.int32),
+        failures=jnp.where(out, 0, state.failures).astype(jnp.int32),
+        reason=jnp.where(out, RUNNING, state.reason).astype(jnp.int32),
+    )
 
 
 def escape(gradient: jax.Array, typical: jax.Array, count: jax.Array) -> jax.Array:

@@ -138,7 +138,7 @@ def require_symmetric(matrix: np.ndarray) -> np.ndarray:
     matrix = matrix.astype(np.float64, copy=False)
     if not (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
         raise ValueError(f"matrix: got {np.sum(~np.isfinite(matrix))} entries that are NaN or infinite.")
-    if not all(np.array_equal(matrix[i, i.start :], matrix[i.start :, i].T) for i in _row_blocks(len(matrix))):
+    if not all(np.array_equal(matrix[i, i.start :], matrix[i.start :, i].T) for i in row_blocks(len(matrix))):
         raise ValueError(
             f"matrix: got a largest asymmetry of {np.max(np.abs(matrix - matrix.T)):.3g}, expected exact symmetry;"
             " pass (matrix + matrix.T) / 2 and the asymmetry in error."
@@ -149,7 +149,7 @@ def require_symmetric(matrix: np.ndarray) -> np.ndarray:
 def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale: np.ndarray) -> np.ndarray:
     """Return b ≥ 0 with −diag(b) ≤ E ≤ diag(b), for the unscaled error E."""
     if error is None:
-        return 4 * _UNIT * np.concatenate([np.abs(matrix[i]) @ scale for i in _row_blocks(len(matrix))]) / scale
+        return 4 * _UNIT * np.concatenate([np.abs(matrix[i]) @ scale for i in row_blocks(len(matrix))]) / scale
     error = np.asarray(error, dtype=np.float64)
     if error.shape not in ((), matrix.shape[:1], matrix.shape):
         raise ValueError(f"error: got shape {error.shape}, expected a number, {matrix.shape[:1]} or {matrix.shape}.")
@@ -171,13 +171,20 @@ def diagonal_bound(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return (error @ scale) / scale
 
 
-def _row_blocks(size: int) -> Iterator[slice]:
+def row_blocks(size: int) -> Iterator[slice]:
+    """Return slices of rows of a matrix, few enough that what is computed from them takes little memory.
+
+    Examples
+    --------
+    >>> list(row_blocks(300))
+    [slice(0, 256, None), slice(256, 512, None)]
+    """
     return (slice(first, first + _ROWS) for first in range(0, size, _ROWS))
 
 
 def _row_maxima(matrix: np.ndarray, scale: np.ndarray | float = 1.0) -> np.ndarray:
     """Return maxⱼ |Hᵢⱼ| sⱼ of each row."""
-    return np.concatenate([(np.abs(matrix[i]) * scale).max(axis=1) for i in _row_blocks(len(matrix))])
+    return np.concatenate([(np.abs(matrix[i]) * scale).max(axis=1) for i in row_blocks(len(matrix))])
 
 
 def _count_above(shifted: Callable[[float], np.ndarray], size: int, tau: float = 0.0) -> tuple[float, int]:

@@ -197,8 +197,7 @@ def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.nda
         return Ball(mid, rad)
     # Numpy computes outside Python's lock: a thread a core, each with BLAS to itself.
     with _blas().limit(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        for _ in pool.map(fill, starts):
-            pass
+        list(pool.map(fill, starts))  # raises here what a thread raised
     return Ball(mid, rad)
 
 
