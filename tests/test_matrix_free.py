@@ -57,6 +57,7 @@ def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
     verdict = critical.classify(anharmonic, np.full(60, 1e-6), (np.linspace(1, 2, 60),), evidence="lanczos")
     assert verdict.kind == "minimum"
     assert np.sqrt(60) * 1e-6 < verdict.distance < 1e-4
+    assert 0 < verdict.change <= verdict.bound
 
 
 def test_a_minimum_of_many_parameters_is_claimed_by_probability():

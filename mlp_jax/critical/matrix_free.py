@@ -61,8 +61,8 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     moves = nudges(problem)
     gradient, gradient_error, gradient_jump = measure_gradient(problem, moves)
     newton = _newton(problem, gradient, gradient_error)
-    bound = _hessian_error(problem, newton.step, moves[0], key)
-    spectrum, bound = _spectrum(problem, key, bound)
+    rounding, change = _hessian_errors(problem, newton.step, moves[0], key)
+    spectrum, bound = _spectrum(problem, key, max(rounding, change))
     level = JUMP * float(np.max(np.abs(spectrum.ritz)) * np.max(np.abs(moves)))
     jumps = gradient_jumps(gradient_jump) if np.max(gradient_jump) > level else None
     where = jumps or corner(newton.step)
@@ -82,8 +82,8 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
         flatness=newton.flatness,
         distance=2 * float(np.linalg.norm(newton.step)) if claims else float("inf"),
         bound=counts.bound,
-        rounding=counts.bound,
-        change=0.0,
+        rounding=_relative(rounding, spectrum.ritz),
+        change=_relative(change, spectrum.ritz),
         smallest=float(spectrum.ritz[0]),
         largest=float(spectrum.ritz[-1]),
         symmetries=0,
@@ -132,14 +132,14 @@ def _newton(problem: Problem, gradient: np.ndarray, error: np.ndarray) -> _Newto
     return _Newton(step, flatness, bool(critical), reason)
 
 
-def _hessian_error(problem: Problem, step: np.ndarray, move: np.ndarray, key: jax.Array) -> float:
-    """Return a bound, by estimate, on the 2-norm of the rounding of H and of its change over the Newton step."""
-    largest = 0.0
-    for number, moved in enumerate((problem.vector - move, problem.vector + 2 * step + move)):
+def _hessian_errors(problem: Problem, step: np.ndarray, move: np.ndarray, key: jax.Array) -> tuple[float, float]:
+    """Return bounds, by estimate, on the 2-norms of the rounding of H and of its change over the Newton step."""
+    sizes = []
+    for number, moved in enumerate((problem.vector - move, problem.vector + step + move)):
         matvec = jax.tree_util.Partial(_difference(problem.fun), problem.unravel(moved), problem.params, problem.args)
         space = _lanczos(matvec, problem.params, jax.random.fold_in(key, number), min(_ERROR_STEPS, len(move)))
-        largest = max(largest, float(np.max(np.abs(space.ritz()[0]))))
-    return SAFETY * largest
+        sizes.append(SAFETY * float(np.max(np.abs(space.ritz()[0]))))
+    return sizes[0], sizes[1]
 
 
 def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array, steps: int) -> krylov_space.Space:
@@ -185,8 +185,12 @@ def _ends(space: krylov_space.Space, size: int) -> _Spectrum:
     return _Spectrum(values, float(values[0] - margin), float(values[-1] + margin), space.products)
 
 
+def _relative(error: float, ritz: np.ndarray) -> float:
+    return error / float(np.max(np.abs(ritz))) if np.any(ritz) else float("inf")
+
+
 def _name(spectrum: _Spectrum, bound: float, size: int) -> tuple[str, Inertia, str]:
-    relative = bound / float(np.max(np.abs(spectrum.ritz))) if np.any(spectrum.ritz) else float("inf")
+    relative = _relative(bound, spectrum.ritz)
     negative, positive = int(np.sum(spectrum.ritz < -bound)), int(np.sum(spectrum.ritz > bound))
     if negative and positive:
         counts = Inertia(negative, size - negative - positive, positive, relative)
