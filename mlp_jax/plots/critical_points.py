@@ -1,4 +1,4 @@
-"""Figures of results: each function draws on an Axes that it is given, and returns it. Needs the extra `plots`."""
+"""Critical points: their losses and indices, and the spectrum of the Hessian at one."""
 
 from __future__ import annotations
 
@@ -6,8 +6,7 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-# Okabe & Ito (2008): told apart by colour-blind readers, and by lightness in grey.
-BLUE, ORANGE, GREY = "#0072B2", "#D55E00", "#999999"
+from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
 def loss_against_index(
