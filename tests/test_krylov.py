@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_jax import tree
-from mlp_jax.curvature import hessian, krylov_space
+from mlp_jax.curvature import hessian, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
 
 SEEDS = 20
@@ -451,12 +451,12 @@ def test_a_partial_with_other_data_traces_and_compiles_nothing(x64):
 
 def test_data_of_the_matvec_are_arguments_of_the_program_and_not_constants(x64):
     matrix = rotated(np.linspace(0, 1, 70))
-    operator = krylov_space.trace(lambda v: matrix @ v, matrix[0])
+    operator = traced_operator.trace(lambda v: matrix @ v, matrix[0])
     assert [c.shape for c in operator.constants] == [(70, 70)]
     linear = hessian(lambda x, m: x @ m @ x / 2, matrix[0], args=(matrix,))
-    operator = krylov_space.trace(linear, matrix[0])
+    operator = traced_operator.trace(linear, matrix[0])
     assert (70, 70) in [c.shape for c in operator.constants]
-    assert krylov_space.trace(linear, matrix[0]).program == operator.program
+    assert traced_operator.trace(linear, matrix[0]).program == operator.program
 
 
 def test_pairs_are_a_pytree():
