@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_jax import tree
-from mlp_jax.curvature import hessian, traced_operator
+from mlp_jax.curvature import hessian, krylov_space, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
 
 SEEDS = 20
@@ -239,13 +239,85 @@ def test_values_agree_with_numpy_on_random_symmetric_operators_of_pytrees(seed, 
 
 @pytest.mark.parametrize("basis_size", [34, 150])
 def test_restarts_change_the_cost_and_not_the_answer(x64, basis_size):
-    spectrum = np.geomspace(1e-3, 1, 300)
+    spectrum = np.geomspace(1e-2, 1, 300)
     matrix = rotated(spectrum)
     matvec = product(matrix)
     pairs = eigenpairs(
         matvec, matrix[0], jax.random.key(0), smallest=3, largest=4, basis_size=basis_size, dense_limit=0
     )
+    assert pairs.num_matvecs > 300
     require_true(pairs, matrix, spectrum, 3, 4)
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 8])
+def test_the_block_size_changes_the_cost_and_not_the_answer(x64, block_size):
+    spectrum = np.concatenate([[-2.0] * 4, np.linspace(0, 5, 120), [7.0] * 4])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    pairs = eigenpairs(
+        matvec, matrix[0], jax.random.key(0), smallest=5, largest=3, block_size=block_size, dense_limit=0
+    )
+    require_true(pairs, matrix, spectrum, 5, 3)
+
+
+# --- A matrix that is there already ------------------------------------------------------------------------------
+
+DEFINITE = {
+    "spread": np.geomspace(1e-6, 10, 450),
+    "multiple": np.concatenate([[1e-3] * 7, np.linspace(0.1, 3, 436), [5.0] * 7]),
+    "shifted": np.concatenate([1e-3 + np.array([1, 2, 3]) * 1e-9, np.linspace(0.5, 1, 447)]),
+    "identity": np.full(450, 2.0),
+}
+
+
+@pytest.mark.parametrize("case", DEFINITE)
+def test_ends_of_a_definite_matrix_are_right_to_rounding(x64, case):
+    spectrum = DEFINITE[case]
+    matrix = rotated(spectrum)
+    pairs = eigenpairs(
+        product(matrix), matrix[0], jax.random.key(0), smallest=5, largest=4, hessian=lambda: matrix, tolerance=1e-12
+    )
+    assert pairs.method == "inverse" or case == "shifted"
+    assert pairs.num_matvecs == 9
+    require_true(pairs, matrix, spectrum, 5, 4, tolerance=1e-12)
+
+
+@pytest.mark.parametrize("lowest", [-1e-4, 0.0])
+def test_a_matrix_that_is_not_definite_goes_to_lapack(x64, lowest):
+    spectrum = np.concatenate([[-1e-4], np.full(200, lowest), np.linspace(1, 2, 249)])
+    matrix = rotated(spectrum)
+    pairs = eigenpairs(product(matrix), matrix[0], jax.random.key(0), smallest=3, hessian=lambda: matrix)
+    assert pairs.method == "dense"
+    require_true(pairs, matrix, spectrum, 3, 0)
+
+
+def test_a_matrix_that_is_not_the_operator_is_not_believed(x64):
+    matrix = rotated(np.linspace(1, 2, 50))
+    wrong = rotated(np.linspace(1, 2, 50), seed=1)
+    pairs = eigenpairs(product(matrix), matrix[0], jax.random.key(0), smallest=2, hessian=lambda: wrong)
+    assert not np.any(pairs.converged)
+    with pytest.raises(ValueError, match=r"hessian: got a result of shape \(49, 49\), expected \(50, 50\)"):
+        eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix[1:, 1:])
+    with pytest.raises(ValueError, match="hessian: got NaN or infinity, expected numbers"):
+        eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix * np.nan)
+
+
+def test_a_space_holds_an_orthonormal_basis_and_the_operator_on_it_through_restarts_and_mergers(x64):
+    matrix = np.asarray(rotated(np.concatenate([np.zeros(20), np.geomspace(1e-6, 1, 60)])))
+    space = krylov_space.Space(lambda rows: rows @ matrix, 80, np.float64, 60, 3, np.random.default_rng(0))
+    space.add_random(3)
+    for merge in (True, False, True):
+        space.extend(12)
+        space.restart(np.r_[0:3, 6:10])
+        space.extend(6)
+        waiting = space.freeze()
+        space.add_random(1)
+        space.extend(4)
+        space.thaw(waiting, merge)
+        used, done = space.used, space.position
+        np.testing.assert_allclose(space.basis[:used] @ space.basis[:used].T, np.eye(used), atol=1e-13)
+        expected = space.basis[:used] @ matrix @ space.basis[:done].T
+        np.testing.assert_allclose(space.coupling[:used, :done], expected, atol=1e-13)
 
 
 def test_products_are_counted_as_they_are_made(x64):
@@ -485,6 +557,7 @@ ERRORS = {
         ValueError,
         "basis_size: got 9, expected at .*38",
     ),
+    "block": ((DOUBLE, jnp.ones(3)), {"largest": 1, "block_size": 0}, ValueError, "block_size: got 0, expected an"),
     "structure": ((lambda v: (v,), jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got a result of structure"),
     "shape": ((lambda v: v[:2], jnp.ones(3)), {"largest": 1}, TypeError, r"matvec: got a result of shape \(2,\)"),
     "nan dense": ((lambda v: v * jnp.nan, jnp.ones(3)), {"largest": 1}, ValueError, "matvec: got NaN or infinity"),

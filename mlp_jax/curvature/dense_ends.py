@@ -37,9 +37,7 @@ def both_ends(matrix: np.ndarray, wanted: Wanted, generator: np.random.Generator
     return np.ascontiguousarray(vectors[:, wanted.ends(size)].T), float(np.max(np.abs(values))), "dense"
 
 
-def _by_inverse(
-    matrix: np.ndarray, wanted: Wanted, generator: np.random.Generator
-) -> tuple[np.ndarray | None, float]:
+def _by_inverse(matrix: np.ndarray, wanted: Wanted, generator: np.random.Generator) -> tuple[np.ndarray | None, float]:
     try:
         factor = linalg.cho_factor(matrix, lower=True, check_finite=False)
     except linalg.LinAlgError:

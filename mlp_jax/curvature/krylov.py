@@ -48,11 +48,12 @@ class Eigenpairs:
         (k,) residual ≤ tolerance · ‖H‖, with ‖H‖ the largest |Ritz value|.
     complete
         Whether a random vector in the orthogonal complement found no eigenvalue beyond those returned, such as a
-        copy of a multiple eigenvalue, or one that the first vector barely contained. Always when `method` is "dense".
+        copy of a multiple eigenvalue, or one that the first vectors barely contained. Always true of a whole matrix.
     num_matvecs
-        Products used, the k for `residuals` among them.
+        Products used, the k for `residuals` among them; a matrix from `hessian` costs none.
     method
-        "dense" (the matrix was built from P products) or "lanczos".
+        "lanczos": from products. "dense": LAPACK on the whole matrix. "inverse": Lanczos on its Cholesky factor for
+        the smallest and on the matrix for the largest.
     """
 
     values: jax.Array
@@ -87,23 +88,24 @@ def eigenpairs(
 ) -> Eigenpairs:
     """Return the algebraically smallest and largest eigenvalues of a symmetric operator, with residuals. Host-level.
 
-    H v = λ v. Lanczos with full orthogonalisation, twice, and thick restarts: both ends from one basis, so that no
-    value is returned twice unless it has that multiplicity. One starting vector sees one vector of every eigenspace,
+    H v = λ v. Block Lanczos with full orthogonalisation and thick restarts: both ends from one basis, so that no value
+    is returned twice unless it has that multiplicity. A few starting vectors see as many vectors of every eigenspace,
     so that after convergence a fresh random vector, orthogonal to the whole basis, is followed until nothing beyond
     the wanted values can be left in the complement (residual of its extreme Ritz values, and the failure probability
     of Kuczyński and Woźniakowski, 1e-3, where no restart was needed); what it finds joins the basis, and the search is
     repeated. It costs a few products where the ends are separated from the rest. Then one product for each vector
     returned gives the true residual. A pair counts as converged only by that.
 
-    Where P is at most `dense_limit`, or at most six times the number of wanted pairs, and P products are allowed, the
-    matrix is built and LAPACK used instead.
+    Where P is at most `dense_limit`, or at most six times the number of wanted pairs, the whole matrix is used
+    instead: from `hessian`, or from P products where so many are allowed. A large positive definite one is factorised
+    and searched by its inverse, in which the smallest eigenvalues are far apart; any other goes to LAPACK.
 
-    A host loop around compiled steps: they are traced once for each matvec object, shapes and dtype, and data that the
-    matvec closes over are passed as arguments, not compiled in. A `jax.tree_util.Partial(function, *data)` is traced
-    once for each function: new data of the same shapes, such as the next point of a trajectory, compile nothing. It
-    computes in the dtype of params (float64 is
-    recommended), or that of the products where it is wider; a tolerance below what the dtype permits ends with
-    `converged` False. Memory: two bases of `basis_size` · P numbers (8 bytes each in float64); dense, 6 · 8 P² bytes.
+    A host loop around compiled products; the basis is in numpy. They are traced once for each matvec object, shapes and
+    dtype, and data that the matvec closes over are passed as arguments, not compiled in. A
+    `jax.tree_util.Partial(function, *data)` is traced once for each function: new data of the same shapes, such as the
+    next point of a trajectory, compile nothing. It computes in the dtype of params (float64 is recommended), or that of
+    the products where it is wider; a tolerance below what the dtype permits ends with `converged` False. Memory: up to
+    two bases of `basis_size` · P numbers (8 bytes each in float64); dense, 6 · 8 P² bytes.
 
     Parameters
     ----------
@@ -120,9 +122,14 @@ def eigenpairs(
     max_matvecs
         Products allowed; 1000 + 200 · (smallest + largest) when None.
     basis_size
-        Vectors to keep, clipped to P; when None, what fits in 256 MiB, at most 600. A larger one needs fewer products.
+        Vectors to keep, clipped to P; when None, what fits in 256 MiB, at most 1500. A larger one needs fewer products.
+    block_size
+        Vectors multiplied together, by `jax.vmap`. More cost less time each, and more products in all; 1 without vmap.
+    hessian
+        () -> (P, P), the same operator as a matrix in the order of `tree.ravel`, where there is a faster way to it
+        than P products: `lambda: mlp_hessian.dense(params, ...)`. Values and residuals still come from `matvec`.
     dense_limit
-        Largest P for which the matrix is built; 0 for never.
+        Largest P for which the matrix is built; 0 for never; when None 1000, or 5000 with `hessian`.
 
     Returns
     -------
@@ -246,7 +253,11 @@ def _dense(
     if matrix.shape != (size, size):
         raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
     if not np.all(np.isfinite(matrix)):
-        source = f"matvec: got NaN or infinity in the first {size} products" if hessian is None else "hessian: got NaN"
+        source = (
+            f"matvec: got NaN or infinity in the first {size} products"
+            if hessian is None
+            else "hessian: got NaN or infinity"
+        )
         raise ValueError(f"{source}, expected numbers.")
     rows, norm, method = dense_ends.both_ends((matrix + matrix.T) / 2, wanted, generator)
     used = size if hessian is None else 0

@@ -9,8 +9,8 @@ import numpy as np
 
 from mlp_jax.curvature.krylov_space import Space
 
-# Rows of a basis beyond two for each wanted pair.
-SPARE_ROWS = 20
+# Rows of a basis beyond two for each wanted pair, and two blocks.
+SPARE_ROWS = 12
 # Part of the basis that a restart keeps.
 _KEPT = 0.4
 # Probability that a random vector hides an eigenvalue from the search of the complement.
@@ -89,7 +89,7 @@ def _restart(space: Space, wanted: Wanted, target: float) -> None:
     values, _, residuals = space.ritz()
     unsettled = residuals > target * np.max(np.abs(values))
     low, high = wanted
-    fitting = min(len(values), space.rows - space.pending - SPARE_ROWS // 2) - low - high
+    fitting = min(len(values), space.rows - space.pending - space.block - SPARE_ROWS // 2) - low - high
     spare = max(0, min(max(int(_KEPT * len(values)) - low - high, 6), fitting))
     todo = (low > 0) + 9 * np.sum(unsettled[:low]), (high > 0) + 9 * np.sum(unsettled[len(values) - high :])
     extra = round(spare * todo[0] / sum(todo))

@@ -46,7 +46,9 @@ class Operator(NamedTuple):
         So that only two programs are compiled, whatever k.
         """
         whole = len(rows) // block * block
-        pieces = [rows[i : i + block] for i in range(0, whole, block)] + [rows[i : i + 1] for i in range(whole, len(rows))]
+        pieces = [rows[i : i + block] for i in range(0, whole, block)] + [
+            rows[i : i + 1] for i in range(whole, len(rows))
+        ]
         return np.concatenate([np.asarray(_block(self.program, self.constants, piece)) for piece in pieces])
 
     def matrix(self) -> np.ndarray:
