@@ -162,7 +162,7 @@ def large_searches(p: Problem, norm: float, low: float, limit: int) -> dict[str,
     long = min(800, p.size - 1)
     return {
         "ours, products alone": ours(p, dense_limit=0),
-        "ours, blocks of 1": ours(p, dense_limit=0, block_size=1),
+        "ours, blocks of 4": ours(p, dense_limit=0, block_size=4),
         f"scipy eigsh BE, ncv {long}": by_scipy(p, peers.eigsh_both_ends, long, loose, limit=limit),
         f"scipy eigsh SA + LA, ncv {long // 2}": by_scipy(
             p, peers.eigsh_two_calls, long // 2, (loose, _TOLERANCE), limit=limit

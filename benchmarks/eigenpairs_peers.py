@@ -7,6 +7,7 @@ eigenpairs; a package that is not installed gives None.
 from __future__ import annotations
 
 import importlib
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -56,10 +57,12 @@ def eigsh_two_calls(operator: Counted, count: int, basis: int | None, tolerances
 def lobpcg(operator: Counted, count: int, tolerance: float, steps: int) -> Pairs:
     """Return the pairs of LOBPCG without a preconditioner; `tolerance` is that of the residual."""
     start = np.random.default_rng(0).standard_normal((operator.shape[0], count))
-    found = [
-        scipy.sparse.linalg.lobpcg(operator, start, tol=tolerance, maxiter=steps, largest=largest)
-        for largest in (False, True)
-    ]
+    with warnings.catch_warnings():  # that it did not converge is in the table
+        warnings.simplefilter("ignore")
+        found = [
+            scipy.sparse.linalg.lobpcg(operator, start, tol=tolerance, maxiter=steps, largest=largest)
+            for largest in (False, True)
+        ]
     return _joined(found, operator.products)
 
 
@@ -95,9 +98,9 @@ def of_torch(
     torch = hessian_peers._find("torch")
     if torch is None:
         return dict.fromkeys(names)
-    vector, plain, model = hessian_peers._torch_problem(torch, params, inputs, targets)
+    vector, plain, model = hessian_peers._torch_problem(torch, params, np.array(inputs), np.array(targets))
     searches = (_whole, _eigenthings, _pyhessian)
-    data = torch.from_numpy(np.asarray(inputs)), torch.from_numpy(np.asarray(targets, np.int64))
+    data = torch.from_numpy(np.array(inputs)), torch.from_numpy(np.array(targets, np.int64))
 
     def loss(v: Any) -> Any:
         return plain(v) + decay / 2 * (v @ v)

@@ -137,7 +137,7 @@ def test_fewer_copies_than_the_multiplicity_can_be_asked_for(x64):
 def test_a_vector_that_the_first_start_lacks_is_found(x64):
     """The first vector has no part at all in the lowest eigenvector: only the search of the complement sees it."""
     size, key = 120, jax.random.key(3)
-    start = jax.random.normal(jax.random.fold_in(key, 0), (size,), jnp.float64)
+    start = np.random.default_rng(np.asarray(jax.random.key_data(key))).normal(size=size)
     lowest = np.random.default_rng(0).normal(size=size)
     lowest -= start * (start @ lowest) / (start @ start)
     lowest /= np.linalg.norm(lowest)
@@ -239,11 +239,18 @@ def test_values_agree_with_numpy_on_random_symmetric_operators_of_pytrees(seed, 
 
 @pytest.mark.parametrize("basis_size", [34, 150])
 def test_restarts_change_the_cost_and_not_the_answer(x64, basis_size):
-    spectrum = np.geomspace(1e-2, 1, 300)
+    spectrum = np.geomspace(1e-3, 1, 300)
     matrix = rotated(spectrum)
     matvec = product(matrix)
     pairs = eigenpairs(
-        matvec, matrix[0], jax.random.key(0), smallest=3, largest=4, basis_size=basis_size, dense_limit=0
+        matvec,
+        matrix[0],
+        jax.random.key(0),
+        smallest=3,
+        largest=4,
+        basis_size=basis_size,
+        max_matvecs=3000,
+        dense_limit=0,
     )
     assert pairs.num_matvecs > 300
     require_true(pairs, matrix, spectrum, 3, 4)
@@ -555,7 +562,7 @@ ERRORS = {
         (DOUBLE, jnp.ones(99)),
         {"largest": 9, "basis_size": 9},
         ValueError,
-        "basis_size: got 9, expected at .*38",
+        "basis_size: got 9, expected at .*32",
     ),
     "block": ((DOUBLE, jnp.ones(3)), {"largest": 1, "block_size": 0}, ValueError, "block_size: got 0, expected an"),
     "structure": ((lambda v: (v,), jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got a result of structure"),

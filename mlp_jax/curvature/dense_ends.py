@@ -11,9 +11,9 @@ from mlp_jax.curvature.thick_restart import Wanted
 
 # Below this dimension, or where more than this part of the spectrum is wanted, LAPACK is as fast.
 _SMALL, _PART = 400, 1 / 16
-# Relative residuals asked of both searches: their results must be orthogonal to each other.
-_TARGET = 1e-14
-_BLOCK = 10
+# Relative residuals asked of both searches, in rounding units times √P: what their products are accurate to.
+_TARGET = 20.0
+_BLOCK = 4
 
 
 def both_ends(matrix: np.ndarray, wanted: Wanted, generator: np.random.Generator) -> tuple[np.ndarray, float, str]:
@@ -47,12 +47,13 @@ def _by_inverse(matrix: np.ndarray, wanted: Wanted, generator: np.random.Generat
         return linalg.cho_solve(factor, rows.T, check_finite=False).T
 
     budget = len(matrix) // 2
+    target = _TARGET * np.finfo(matrix.dtype).eps * len(matrix) ** 0.5
     found, norm = [], 0.0
     # The largest one always: it is the norm that residuals are measured by.
     for multiply, count in ((solve, wanted.smallest), (lambda rows: rows @ matrix, max(1, wanted.largest))):
         if count:
             space = Space(multiply, len(matrix), matrix.dtype, budget, _BLOCK, generator)
-            if not thick_restart.solve(space, Wanted(0, count), _TARGET, budget):
+            if not thick_restart.solve(space, Wanted(0, count), target, budget):
                 return None, 0.0
             values, vectors, _ = space.ritz()
             norm = float(values[-1])
