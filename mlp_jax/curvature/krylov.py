@@ -52,8 +52,7 @@ class Eigenpairs:
     num_matvecs
         Products used, the k for `residuals` among them; a matrix from `hessian` costs none.
     method
-        "lanczos": from products. "dense": LAPACK on the whole matrix. "inverse": Lanczos on its Cholesky factor for
-        the smallest and on the matrix for the largest.
+        "lanczos": from products. "dense": by LAPACK from the whole matrix.
     """
 
     values: jax.Array
@@ -97,8 +96,7 @@ def eigenpairs(
     the true residual. A pair counts as converged only by that.
 
     Where P is at most `dense_limit`, or at most six times the number of wanted pairs, the whole matrix is used
-    instead: from `hessian`, or from P products where so many are allowed. A large positive definite one is factorised
-    and searched by its inverse, in which the smallest eigenvalues are far apart; any other goes to LAPACK.
+    instead, by LAPACK: from `hessian`, or from P products where so many are allowed.
 
     A host loop around compiled products; the basis is in numpy. They are traced once for each matvec object, shapes and
     dtype, and data that the matvec closes over are passed as arguments, not compiled in. A
@@ -168,7 +166,7 @@ def eigenpairs(
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
     allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
     if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
-        return _dense(operator, wanted, limits, generator, hessian)
+        return _dense(operator, wanted, limits, hessian)
     return _lanczos(operator, wanted, limits, generator)
 
 
@@ -245,7 +243,6 @@ def _dense(
     operator: Operator,
     wanted: Wanted,
     limits: _Limits,
-    generator: np.random.Generator,
     hessian: Callable[[], Any] | None,
 ) -> Eigenpairs:
     size = operator.size()
@@ -260,9 +257,9 @@ def _dense(
             else "hessian: got NaN or infinity"
         )
         raise ValueError(f"{source}, expected numbers.")
-    rows, norm, method = dense_ends.both_ends((matrix + matrix.T) / 2, wanted, generator)
+    rows, norm = dense_ends.both_ends((matrix + matrix.T) / 2, wanted)
     used = size if hessian is None else 0
-    return _measured(operator, limits, rows.astype(operator.program.dtype), norm, True, used, method)
+    return _measured(operator, limits, rows.astype(operator.program.dtype), norm, True, used, "dense")
 
 
 def _measured(
