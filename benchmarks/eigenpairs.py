@@ -193,6 +193,7 @@ def measure(
                 tqdm.tqdm.write(f"{name}: {times[name][-1]:.2f} s")
     rows = [_row(p, name, search, found.get(name), times[name], truth, norm) for name, search in searches.items()]
     table = pd.DataFrame(rows)
+    table["products"] = table.products.astype("Int64")
     table["times_ours"] = table.warm_s / table.warm_s[0]
     return table
 

@@ -1,7 +1,7 @@
 """The same eigenpairs by SciPy, matfree, torch, hessian-eigenthings and PyHessian, in float64.
 
 Every search returns (values ascending, rows (k, P), number of products), for the lowest and the highest `count`
-eigenpairs; a package that is not installed gives None.
+eigenpairs, the number None where it is not known; a package that is not installed gives None.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import scipy.sparse.linalg
 
 from benchmarks import hessian_peers
 
-Pairs = tuple[np.ndarray, np.ndarray, int]
+Pairs = tuple[np.ndarray, np.ndarray, int | None]
 
 
 class TooManyProducts(Exception):
@@ -157,6 +157,6 @@ def _pyhessian(
             torch.set_default_dtype(torch.float32)
         rows = np.stack([np.concatenate([part.detach().numpy().ravel() for part in vector]) for vector in vectors])
         order = np.argsort(values)
-        return np.asarray(values)[order], rows[order], -1
+        return np.asarray(values)[order], rows[order], None
 
     return run

@@ -17,7 +17,8 @@ _SKEW = 1e-12
 def both_ends(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, float]:
     """Return orthonormal eigenvectors (k, P) in ascending order of their values, and the norm of the matrix.
 
-    Tridiagonalisation takes (4/3) P³ floating-point operations; all P eigenvectors take about as much again.
+    One triangle of it is read. Tridiagonalisation takes (4/3) P³ floating-point operations, all P eigenvectors
+    about as much again.
 
     Examples
     --------
@@ -35,7 +36,7 @@ def both_ends(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, float]:
 
 def _by_tridiagonal(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, float]:
     size = len(matrix)
-    # The transpose is the same matrix, in the order that LAPACK wants.
+    # The transpose is the same matrix in the order that LAPACK wants, so that copying it is cheap.
     reduced, diagonal, beside, factors, _ = lapack.dsytrd(matrix.T, lower=1, lwork=64 * size)
     low = _tridiagonal(diagonal, beside, 0, max(1, wanted.smallest) - 1)
     high = _tridiagonal(diagonal, beside, size - max(1, wanted.largest), size - 1)

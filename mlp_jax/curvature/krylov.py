@@ -257,7 +257,7 @@ def _dense(
             else "hessian: got NaN or infinity"
         )
         raise ValueError(f"{source}, expected numbers.")
-    rows, norm = dense_ends.both_ends((matrix + matrix.T) / 2, wanted)
+    rows, norm = dense_ends.both_ends(matrix, wanted)
     used = size if hessian is None else 0
     return _measured(operator, limits, rows.astype(operator.program.dtype), norm, True, used, "dense")
 
