@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_jax import tree
-from mlp_jax.curvature import hessian, krylov_space
+from mlp_jax.curvature import hessian, krylov_space, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
 
 SEEDS = 20
@@ -137,7 +137,7 @@ def test_fewer_copies_than_the_multiplicity_can_be_asked_for(x64):
 def test_a_vector_that_the_first_start_lacks_is_found(x64):
     """The first vector has no part at all in the lowest eigenvector: only the search of the complement sees it."""
     size, key = 120, jax.random.key(3)
-    start = jax.random.normal(jax.random.fold_in(key, 0), (size,), jnp.float64)
+    start = np.random.default_rng(np.asarray(jax.random.key_data(key))).normal(size=size)
     lowest = np.random.default_rng(0).normal(size=size)
     lowest -= start * (start @ lowest) / (start @ start)
     lowest /= np.linalg.norm(lowest)
@@ -243,9 +243,87 @@ def test_restarts_change_the_cost_and_not_the_answer(x64, basis_size):
     matrix = rotated(spectrum)
     matvec = product(matrix)
     pairs = eigenpairs(
-        matvec, matrix[0], jax.random.key(0), smallest=3, largest=4, basis_size=basis_size, dense_limit=0
+        matvec,
+        matrix[0],
+        jax.random.key(0),
+        smallest=3,
+        largest=4,
+        basis_size=basis_size,
+        max_matvecs=3000,
+        dense_limit=0,
     )
+    assert pairs.num_matvecs > 300
     require_true(pairs, matrix, spectrum, 3, 4)
+
+
+@pytest.mark.parametrize("block_size", [1, 3, 8])
+def test_the_block_size_changes_the_cost_and_not_the_answer(x64, block_size):
+    spectrum = np.concatenate([[-2.0] * 4, np.linspace(0, 5, 120), [7.0] * 4])
+    matrix = rotated(spectrum)
+    matvec = product(matrix)
+    pairs = eigenpairs(
+        matvec, matrix[0], jax.random.key(0), smallest=5, largest=3, block_size=block_size, dense_limit=0
+    )
+    require_true(pairs, matrix, spectrum, 5, 3)
+
+
+# --- A matrix that is there already ------------------------------------------------------------------------------
+
+MATRICES = {
+    "spread": np.geomspace(1e-6, 10, 250),
+    "multiple": np.concatenate([[1e-3] * 7, np.linspace(0.1, 3, 236), [5.0] * 7]),
+    "close": np.concatenate([1e-3 + np.array([1, 2, 3]) * 1e-9, np.linspace(0.5, 1, 247)]),
+    "indefinite": np.concatenate([[-1e-4], np.zeros(200), np.linspace(1, 2, 49)]),
+    "identity": np.full(250, 2.0),
+}
+
+
+@pytest.mark.parametrize("counts", [(5, 4), (0, 3), (3, 0)])
+@pytest.mark.parametrize("case", MATRICES)
+def test_ends_of_a_matrix_are_right_to_rounding(x64, case, counts):
+    spectrum, (smallest, largest) = MATRICES[case], counts
+    matrix = rotated(spectrum)
+    pairs = eigenpairs(
+        product(matrix),
+        matrix[0],
+        jax.random.key(0),
+        smallest=smallest,
+        largest=largest,
+        hessian=lambda: matrix,
+        tolerance=1e-12,
+    )
+    assert pairs.method == "dense"
+    assert pairs.num_matvecs == smallest + largest
+    require_true(pairs, matrix, spectrum, smallest, largest, tolerance=1e-12)
+
+
+def test_a_matrix_that_is_not_the_operator_is_not_believed(x64):
+    matrix = rotated(np.linspace(1, 2, 50))
+    wrong = rotated(np.linspace(1, 2, 50), seed=1)
+    pairs = eigenpairs(product(matrix), matrix[0], jax.random.key(0), smallest=2, hessian=lambda: wrong)
+    assert not np.any(pairs.converged)
+    with pytest.raises(ValueError, match=r"hessian: got a result of shape \(49, 49\), expected \(50, 50\)"):
+        eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix[1:, 1:])
+    with pytest.raises(ValueError, match="hessian: got NaN or infinity, expected numbers"):
+        eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix * np.nan)
+
+
+def test_a_space_holds_an_orthonormal_basis_and_the_operator_on_it_through_restarts_and_mergers(x64):
+    matrix = np.asarray(rotated(np.concatenate([np.zeros(20), np.geomspace(1e-6, 1, 60)])))
+    space = krylov_space.Space(lambda rows: rows @ matrix, 80, np.float64, 60, 3, np.random.default_rng(0))
+    space.add_random(3)
+    for merge in (True, False, True):
+        space.extend(12)
+        space.restart(np.r_[0:3, 6:10])
+        space.extend(6)
+        waiting = space.freeze()
+        space.add_random(1)
+        space.extend(4)
+        space.thaw(waiting, merge)
+        used, done = space.used, space.position
+        np.testing.assert_allclose(space.basis[:used] @ space.basis[:used].T, np.eye(used), atol=1e-13)
+        expected = space.basis[:used] @ matrix @ space.basis[:done].T
+        np.testing.assert_allclose(space.coupling[:used, :done], expected, atol=1e-13)
 
 
 def test_products_are_counted_as_they_are_made(x64):
@@ -451,12 +529,12 @@ def test_a_partial_with_other_data_traces_and_compiles_nothing(x64):
 
 def test_data_of_the_matvec_are_arguments_of_the_program_and_not_constants(x64):
     matrix = rotated(np.linspace(0, 1, 70))
-    operator = krylov_space.trace(lambda v: matrix @ v, matrix[0])
+    operator = traced_operator.trace(lambda v: matrix @ v, matrix[0])
     assert [c.shape for c in operator.constants] == [(70, 70)]
     linear = hessian(lambda x, m: x @ m @ x / 2, matrix[0], args=(matrix,))
-    operator = krylov_space.trace(linear, matrix[0])
+    operator = traced_operator.trace(linear, matrix[0])
     assert (70, 70) in [c.shape for c in operator.constants]
-    assert krylov_space.trace(linear, matrix[0]).program == operator.program
+    assert traced_operator.trace(linear, matrix[0]).program == operator.program
 
 
 def test_pairs_are_a_pytree():
@@ -483,8 +561,9 @@ ERRORS = {
         (DOUBLE, jnp.ones(99)),
         {"largest": 9, "basis_size": 9},
         ValueError,
-        "basis_size: got 9, expected at .*38",
+        "basis_size: got 9, expected at .*32",
     ),
+    "block": ((DOUBLE, jnp.ones(3)), {"largest": 1, "block_size": 0}, ValueError, "block_size: got 0, expected an"),
     "structure": ((lambda v: (v,), jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got a result of structure"),
     "shape": ((lambda v: v[:2], jnp.ones(3)), {"largest": 1}, TypeError, r"matvec: got a result of shape \(2,\)"),
     "nan dense": ((lambda v: v * jnp.nan, jnp.ones(3)), {"largest": 1}, ValueError, "matvec: got NaN or infinity"),

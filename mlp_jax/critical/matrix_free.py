@@ -19,7 +19,8 @@ import scipy.sparse.linalg
 
 from mlp_jax.critical.measurements import JUMP, SAFETY, Problem, gradient_jumps, measure_gradient, nudges
 from mlp_jax.critical.verdict import Verdict
-from mlp_jax.curvature import Inertia, krylov_space, matrices
+from mlp_jax.curvature import Inertia, matrices, traced_operator
+from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.tree import PyTree
 
 FAILURE_PROBABILITY = 1e-6
@@ -142,10 +143,12 @@ def _hessian_errors(problem: Problem, step: np.ndarray, move: np.ndarray, key: j
     return sizes[0], sizes[1]
 
 
-def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array, steps: int) -> krylov_space.Space:
-    operator = krylov_space.trace(matvec, params)
-    space = krylov_space.Space(operator, key, min(steps + 1, operator.size()))
-    space.add_random()
+def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array, steps: int) -> Space:
+    operator = traced_operator.trace(matvec, params)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    rows = min(steps + 1, operator.size())
+    space = Space(operator.multiply, operator.size(), operator.program.dtype, rows, 1, generator)
+    space.add_random(1)
     while space.position < steps and space.pending:  # nothing is pending where the space is invariant
         space.extend(steps - space.position)
     return space
@@ -174,7 +177,7 @@ def _arithmetic(unit: float, ritz: np.ndarray, size: int) -> float:
     return float(SAFETY * unit * (np.sqrt(size) + len(ritz)) * np.max(np.abs(ritz)))
 
 
-def _ends(space: krylov_space.Space, size: int) -> _Spectrum:
+def _ends(space: Space, size: int) -> _Spectrum:
     values = space.ritz()[0]
     if not space.pending:  # the space is invariant, and a random start has a part in every eigenspace
         return _Spectrum(values, float(values[0]), float(values[-1]), space.products)

@@ -14,19 +14,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import tree
-from mlp_jax.curvature import krylov_space, matrices
-from mlp_jax.curvature.krylov_space import Operator, Space
+from mlp_jax.curvature import dense_ends, matrices, thick_restart, traced_operator
+from mlp_jax.curvature.krylov_space import Space
+from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
+from mlp_jax.curvature.traced_operator import Operator
 from mlp_jax.tree import PyTree
 
 # Memory and length of the default basis: restarts cost products, long bases cost orthogonalisation.
 _BASIS_BYTES = 2**28
-_BASIS_ROWS = 600
-# Spare rows beyond two for each wanted pair.
-_SPARE_ROWS = 20
-# Part of the basis that a restart keeps.
-_KEPT = 0.4
-# Probability that a random vector hides an eigenvalue from the search of the complement.
-_MISSED = 1e-3
+_BASIS_ROWS = 1500
+# Largest P for which the matrix is built: from P products, and by a function that is faster.
+_DENSE_LIMIT, _FAST_DENSE_LIMIT = 1000, 5000
 # Residuals near this many rounding errors of the operator get no better.
 _FLOOR = 10.0
 
@@ -50,11 +48,11 @@ class Eigenpairs:
         (k,) residual ≤ tolerance · ‖H‖, with ‖H‖ the largest |Ritz value|.
     complete
         Whether a random vector in the orthogonal complement found no eigenvalue beyond those returned, such as a
-        copy of a multiple eigenvalue, or one that the first vector barely contained. Always when `method` is "dense".
+        copy of a multiple eigenvalue, or one that the first vectors barely contained. Always true of a whole matrix.
     num_matvecs
-        Products used, the k for `residuals` among them.
+        Products used, the k for `residuals` among them; a matrix from `hessian` costs none.
     method
-        "dense" (the matrix was built from P products) or "lanczos".
+        "lanczos": from products. "dense": by LAPACK from the whole matrix.
     """
 
     values: jax.Array
@@ -66,19 +64,11 @@ class Eigenpairs:
     method: str
 
 
-class _Wanted(NamedTuple):
-    smallest: int
-    largest: int
+class _Limits(NamedTuple):
     tolerance: float
     max_matvecs: int
-
-    @property
-    def total(self) -> int:
-        return self.smallest + self.largest
-
-    def ends(self, size: int) -> np.ndarray:
-        """Return the wanted positions among `size` ascending values."""
-        return np.concatenate([np.arange(self.smallest), np.arange(size - self.largest, size)])
+    rows: int
+    block: int
 
 
 def eigenpairs(
@@ -91,27 +81,29 @@ def eigenpairs(
     tolerance: float = 1e-8,
     max_matvecs: int | None = None,
     basis_size: int | None = None,
-    dense_limit: int = 1000,
+    block_size: int = 1,
+    hessian: Callable[[], jax.Array] | None = None,
+    dense_limit: int | None = None,
 ) -> Eigenpairs:
     """Return the algebraically smallest and largest eigenvalues of a symmetric operator, with residuals. Host-level.
 
-    H v = λ v. Lanczos with full orthogonalisation, twice, and thick restarts: both ends from one basis, so that no
-    value is returned twice unless it has that multiplicity. One starting vector sees one vector of every eigenspace,
-    so that after convergence a fresh random vector, orthogonal to the whole basis, is followed until nothing beyond
-    the wanted values can be left in the complement (residual of its extreme Ritz values, and the failure probability
-    of Kuczyński and Woźniakowski, 1e-3, where no restart was needed); what it finds joins the basis, and the search is
-    repeated. It costs a few products where the ends are separated from the rest. Then one product for each vector
-    returned gives the true residual. A pair counts as converged only by that.
+    H v = λ v. Lanczos with full orthogonalisation and thick restarts: both ends from one basis, so that no value is
+    returned twice unless it has that multiplicity. One starting vector sees one vector of every eigenspace, so that
+    after convergence a fresh random vector, orthogonal to the whole basis, is followed until nothing beyond the wanted
+    values can be left in the complement (residual of its extreme Ritz values, and the failure probability of Kuczyński
+    and Woźniakowski, 1e-3, where no restart was needed); what it finds joins the basis, and the search is repeated. It
+    costs a few products where the ends are separated from the rest. Then one product for each vector returned gives
+    the true residual. A pair counts as converged only by that.
 
-    Where P is at most `dense_limit`, or at most six times the number of wanted pairs, and P products are allowed, the
-    matrix is built and LAPACK used instead.
+    Where P is at most `dense_limit`, or at most six times the number of wanted pairs, the whole matrix is used
+    instead, by LAPACK: from `hessian`, or from P products where so many are allowed.
 
-    A host loop around compiled steps: they are traced once for each matvec object, shapes and dtype, and data that the
-    matvec closes over are passed as arguments, not compiled in. A `jax.tree_util.Partial(function, *data)` is traced
-    once for each function: new data of the same shapes, such as the next point of a trajectory, compile nothing. It
-    computes in the dtype of params (float64 is
-    recommended), or that of the products where it is wider; a tolerance below what the dtype permits ends with
-    `converged` False. Memory: two bases of `basis_size` · P numbers (8 bytes each in float64); dense, 6 · 8 P² bytes.
+    A host loop around compiled products; the basis is in numpy. They are traced once for each matvec object, shapes and
+    dtype, and data that the matvec closes over are passed as arguments, not compiled in. A
+    `jax.tree_util.Partial(function, *data)` is traced once for each function: new data of the same shapes, such as the
+    next point of a trajectory, compile nothing. It computes in the dtype of params (float64 is recommended), or that of
+    the products where it is wider; a tolerance below what the dtype permits ends with `converged` False. Memory: up to
+    two bases of `basis_size` · P numbers (8 bytes each in float64); dense, 6 · 8 P² bytes.
 
     Parameters
     ----------
@@ -128,9 +120,15 @@ def eigenpairs(
     max_matvecs
         Products allowed; 1000 + 200 · (smallest + largest) when None.
     basis_size
-        Vectors to keep, clipped to P; when None, what fits in 256 MiB, at most 600. A larger one needs fewer products.
+        Vectors to keep, clipped to P; when None, what fits in 256 MiB, at most 1500. A larger one needs fewer products.
+    block_size
+        Vectors multiplied together, by `jax.vmap`, if more than 1: less time for each product and more products in all.
+        4 can halve the time where P is large and the basis is long enough to need no restart.
+    hessian
+        () -> (P, P), the same operator as a matrix in the order of `tree.ravel`, where there is a faster way to it
+        than P products: `lambda: mlp_hessian.dense(params, ...)`. Values and residuals still come from `matvec`.
     dense_limit
-        Largest P for which the matrix is built; 0 for never.
+        Largest P for which the matrix is built; 0 for never; when None 1000, or 5000 with `hessian`.
 
     Returns
     -------
@@ -159,15 +157,17 @@ def eigenpairs(
     ([-1.0, 2.0, 5.0], True, 'dense')
     """
     _require_concrete(matvec, params, key)
-    operator = krylov_space.trace(matvec, params)
+    operator = traced_operator.trace(matvec, params)
     size = operator.size()
-    wanted = _require_counts(size, smallest, largest, tolerance, max_matvecs)
-    rows = _basis_rows(operator, wanted, basis_size)
-    if (size <= dense_limit or (dense_limit > 0 and size <= 6 * wanted.total)) and (
-        size + wanted.total <= wanted.max_matvecs
-    ):
-        return _dense(operator, wanted)
-    return _lanczos(operator, wanted, key, rows)
+    wanted = _require_counts(size, smallest, largest)
+    limits = _require_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    if dense_limit is None:
+        dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
+    allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
+    if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
+        return _dense(operator, wanted, limits, hessian)
+    return _lanczos(operator, wanted, limits, generator)
 
 
 def _require_concrete(matvec: Any, params: PyTree, key: Any) -> None:
@@ -179,21 +179,36 @@ def _require_concrete(matvec: Any, params: PyTree, key: Any) -> None:
         raise TypeError("params, key: got traced values, expected concrete ones; call eigenpairs outside jit.")
 
 
-def _require_counts(size: int, smallest: Any, largest: Any, tolerance: float, max_matvecs: int | None) -> _Wanted:
-    smallest, largest = _count("smallest", smallest), _count("largest", largest)
-    total = smallest + largest
-    if not 1 <= total <= size:
+def _require_counts(size: int, smallest: Any, largest: Any) -> Wanted:
+    wanted = Wanted(_count("smallest", smallest), _count("largest", largest))
+    if not 1 <= wanted.total <= size:
         raise ValueError(
-            f"smallest + largest: got {smallest} + {largest}, expected between 1 and the dimension, {size}."
+            f"smallest + largest: got {wanted.smallest} + {wanted.largest},"
+            f" expected between 1 and the dimension, {size}."
         )
+    return wanted
+
+
+def _require_limits(
+    operator: Operator,
+    wanted: Wanted,
+    tolerance: Any,
+    max_matvecs: int | None,
+    basis_size: int | None,
+    block_size: int,
+) -> _Limits:
     if not (isinstance(tolerance, (int, float)) and 0 < tolerance < math.inf):
         raise ValueError(f"tolerance: got {tolerance}, expected a positive number.")
+    total = wanted.total
     allowed = 1000 + 200 * total if max_matvecs is None else _count("max_matvecs", max_matvecs)
     if allowed < 2 * total:
         raise ValueError(
             f"max_matvecs: got {allowed}, expected at least {2 * total}, two for each of the {total} wanted pairs."
         )
-    return _Wanted(smallest, largest, float(tolerance), allowed)
+    if _count("block_size", block_size) < 1:
+        raise ValueError(f"block_size: got {block_size}, expected an integer of 1 or more.")
+    block = min(block_size, operator.size())
+    return _Limits(float(tolerance), allowed, _basis_rows(operator, wanted, basis_size, block), block)
 
 
 def _count(name: str, value: Any) -> int:
@@ -206,16 +221,17 @@ def _count(name: str, value: Any) -> int:
     return number
 
 
-def _basis_rows(operator: Operator, wanted: _Wanted, basis_size: int | None) -> int:
-    size, least = operator.size(), 2 * wanted.total + _SPARE_ROWS
+def _basis_rows(operator: Operator, wanted: Wanted, basis_size: int | None, block: int) -> int:
+    size = operator.size()
+    least = min(size, 2 * wanted.total + SPARE_ROWS + 2 * block)
     if basis_size is None:
         fitting = _BASIS_BYTES // (operator.program.dtype.itemsize * size)
         return min(size, max(least, min(fitting, _BASIS_ROWS)))
     rows = min(size, _count("basis_size", basis_size))
-    if rows < min(size, least):
+    if rows < least:
         raise ValueError(
-            f"basis_size: got {basis_size}, expected at least {min(size, least)} vectors for {wanted.total} pairs of a"
-            f" {size}-dimensional operator."
+            f"basis_size: got {basis_size}, expected at least {least} vectors for {wanted.total} pairs of a"
+            f" {size}-dimensional operator in blocks of {block}."
         )
     return rows
 
@@ -223,191 +239,69 @@ def _basis_rows(operator: Operator, wanted: _Wanted, basis_size: int | None) -> 
 # --- The whole matrix --------------------------------------------------------------------------------------------
 
 
-def _dense(operator: Operator, wanted: _Wanted) -> Eigenpairs:
+def _dense(
+    operator: Operator,
+    wanted: Wanted,
+    limits: _Limits,
+    hessian: Callable[[], Any] | None,
+) -> Eigenpairs:
     size = operator.size()
     matrices.require_memory(size, matrices=6)
-    matrix = np.asarray(krylov_space.matrix(operator.program, operator.constants), np.float64)
+    matrix = np.asarray(operator.matrix() if hessian is None else hessian(), np.float64)
+    if matrix.shape != (size, size):
+        raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
     if not np.all(np.isfinite(matrix)):
-        raise ValueError(f"matvec: got NaN or infinity in the first {size} products, expected numbers.")
-    values, vectors = np.linalg.eigh((matrix + matrix.T) / 2)
-    rows = jnp.asarray(vectors[:, wanted.ends(size)].T, operator.program.dtype)
-    return _measured(operator, wanted, rows, np.max(np.abs(values)), True, size, "dense")
+        source = (
+            f"matvec: got NaN or infinity in the first {size} products"
+            if hessian is None
+            else "hessian: got NaN or infinity"
+        )
+        raise ValueError(f"{source}, expected numbers.")
+    rows, norm = dense_ends.both_ends(matrix, wanted)
+    used = size if hessian is None else 0
+    return _measured(operator, limits, rows.astype(operator.program.dtype), norm, True, used, "dense")
 
 
 def _measured(
-    operator: Operator, wanted: _Wanted, rows: jax.Array, norm: float, complete: bool, used: int, method: str
+    operator: Operator, limits: _Limits, rows: np.ndarray, norm: float, complete: bool, used: int, method: str
 ) -> Eigenpairs:
     """Return the pairs whose vectors are rows (k, P), with values and residuals from one product each."""
-    values, residuals = (np.asarray(a) for a in _residuals(operator.program, operator.constants, rows))
+    products = operator.multiply(rows, limits.block)
+    values = np.sum(rows * products, axis=1) / np.sum(rows * rows, axis=1)
+    residuals = np.linalg.norm(products - values[:, None] * rows, axis=1)
     order = np.argsort(values, kind="stable")
     values, residuals = values[order], residuals[order]
     return Eigenpairs(
         values=jnp.asarray(values),
         vectors=operator.unravel(rows[order]),
         residuals=jnp.asarray(residuals),
-        converged=jnp.asarray(residuals <= wanted.tolerance * norm),
+        converged=jnp.asarray(residuals <= limits.tolerance * norm),
         complete=complete,
-        num_matvecs=used + wanted.total,
+        num_matvecs=used + len(rows),
         method=method,
     )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _residuals(program: Any, constants: tuple[Any, ...], rows: jax.Array) -> tuple[jax.Array, jax.Array]:
-    products = krylov_space.products(program, constants, rows)
-    values = jnp.sum(rows * products, axis=1) / jnp.sum(rows * rows, axis=1)
-    return values, jnp.linalg.norm(products - values[:, None] * rows, axis=1)
 
 
 # --- Lanczos -----------------------------------------------------------------------------------------------------
 
 
-def _lanczos(operator: Operator, wanted: _Wanted, key: jax.Array, rows: int) -> Eigenpairs:
-    space = Space(operator, key, rows)
-    floor = _FLOOR * float(jnp.finfo(operator.program.dtype).eps)
-    target = max(wanted.tolerance / 2, floor)
-    budget = wanted.max_matvecs - wanted.total
+def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.random.Generator) -> Eigenpairs:
+    def multiply(rows: np.ndarray) -> np.ndarray:
+        return operator.multiply(rows, limits.block)
+
+    dtype = operator.program.dtype
+    space = Space(multiply, operator.size(), dtype, limits.rows, limits.block, generator)
+    floor = _FLOOR * space.eps
+    target = max(limits.tolerance / 2, floor)
+    budget = limits.max_matvecs - wanted.total
     while True:
-        complete = False
-        while not complete and _search(space, wanted, target, budget) and space.products < budget:
-            complete = _search_complement(space, wanted, target, budget)
-        pairs = _returned(space, wanted, complete)
+        complete = thick_restart.solve(space, wanted, target, budget)
+        values, vectors, _ = space.ritz()
+        rows = space.combine(vectors[:, wanted.ends(len(values))])
+        norm = float(np.max(np.abs(values)))
+        pairs = _measured(operator, limits, rows, norm, complete, space.products, "lanczos")
         # The estimates can be smaller than the truth near rounding: ask for more, as long as more can be had.
         used = space.products + wanted.total
         if not complete or bool(np.all(pairs.converged)) or target <= floor or used >= budget:
             return pairs
         space.products, target = used, max(target / 10, floor)
-
-
-def _returned(space: Space, wanted: _Wanted, complete: bool) -> Eigenpairs:
-    values, vectors, _ = space.ritz()
-    rows = space.combine(vectors[:, wanted.ends(len(values))])
-    norm = float(np.max(np.abs(values)))
-    return _measured(space.operator, wanted, rows, norm, complete, space.products, "lanczos")
-
-
-def _search(space: Space, wanted: _Wanted, target: float, budget: int) -> bool:
-    """Extend the space, restarting when it is full, until the wanted Ritz values settle; return whether they did."""
-    while not _settled(space, wanted, target):
-        if space.products >= budget:
-            return False
-        if space.rows < space.operator.size() and space.used == space.rows:
-            _restart(space, wanted, target)
-        if space.pending == 0:
-            space.add_random()
-        # Looking more often would cost more than the products it saves.
-        steps = max(8, wanted.total - space.position, space.position // 12)
-        space.extend(min(steps, budget - space.products, _room(space)))
-    return True
-
-
-def _room(space: Space) -> int:
-    """Return how many steps fit; where the basis can hold the whole space, the steps themselves see when it is full."""
-    return space.operator.size() if space.rows == space.operator.size() else space.rows - space.used
-
-
-def _settled(space: Space, wanted: _Wanted, target: float) -> bool:
-    if space.position < wanted.total:
-        return False
-    values, residuals = space.estimates()
-    return bool(np.all(residuals[wanted.ends(len(values))] <= target * np.max(np.abs(values))))
-
-
-def _restart(space: Space, wanted: _Wanted, target: float) -> None:
-    """Keep the wanted Ritz vectors and, of those next to them, most at the end that has further to go."""
-    values, vectors, residuals = space.ritz()
-    open_ = residuals > target * np.max(np.abs(values))
-    low, high = wanted.smallest, wanted.largest
-    fitting = min(len(values), space.rows - space.pending - _SPARE_ROWS // 2) - low - high
-    spare = max(0, min(max(int(_KEPT * len(values)) - low - high, 6), fitting))
-    todo = (low > 0) + 9 * np.sum(open_[:low]), (high > 0) + 9 * np.sum(open_[len(values) - high :])
-    extra = round(spare * todo[0] / max(1, sum(todo)))
-    low, high = low + extra, high + spare - extra
-    kept = np.r_[0:low, len(values) - high : len(values)]
-    space.restart(values[kept], vectors[:, kept])
-
-
-# --- What one starting vector cannot see -------------------------------------------------------------------------
-
-
-def _search_complement(space: Space, wanted: _Wanted, target: float, budget: int) -> bool:
-    """Follow a random vector orthogonal to the whole space; return whether it saw that nothing wanted is left.
-
-    On span(basis)⊥ the operator is compressed, B = (I − VVᵀ) H (I − VVᵀ): a vector that was missed is an eigenvector
-    of B too, while B's other values are further from the ends than the basis reaches. What is found joins the space.
-    The failure probability is known only while the basis has room; after a restart here the residuals decide alone.
-    """
-    if space.rows < space.operator.size():
-        _make_room(space, wanted)
-    if space.used == space.rows:
-        return True
-    known = space.estimates()[0]
-    waiting = space.freeze()
-    space.add_random()
-    fresh, found, over = True, False, False
-    while not over and space.products < budget:
-        if _room(space) == 0:
-            _restart_complement(space)
-            fresh = False
-        steps = max(4, (space.position - space.frozen) // 4)
-        space.extend(min(steps, budget - space.products, _room(space)))
-        found, over = _verdict(space, wanted, known, target, fresh)
-    space.thaw(waiting, merge=found)
-    return over and not found
-
-
-def _make_room(space: Space, wanted: _Wanted) -> None:
-    """Leave at least half of the basis for the complement; at worst keep only the wanted pairs, which have settled."""
-    if space.used <= space.rows // 2:
-        return
-    values, vectors, _ = space.ritz()
-    many = space.pending > space.rows // 10
-    spare = 0 if many else max(0, int(_KEPT * space.rows) - wanted.total - space.pending)
-    at_low = round(spare * wanted.smallest / wanted.total)
-    low, high = wanted.smallest + at_low, wanted.largest + spare - at_low
-    if many or low + high < len(values):
-        kept = np.r_[0:low, len(values) - high : len(values)]
-        space.restart(values[kept], vectors[:, kept], keep_pending=not many)
-
-
-def _restart_complement(space: Space) -> None:
-    values, vectors, _ = space.ritz()
-    half = max(1, int(_KEPT * len(values)) // 2)
-    kept = np.r_[0:half, len(values) - half : len(values)]
-    space.restart(values[kept], vectors[:, kept])
-
-
-def _verdict(space: Space, wanted: _Wanted, known: np.ndarray, target: float, fresh: bool) -> tuple[bool, bool]:
-    """Return (the complement holds a value beyond the wanted ones, all has been seen that is needed)."""
-    values, residuals = space.estimates()
-    slack = target * max(np.max(np.abs(known)), np.max(np.abs(values)))
-    steps = len(values) if fresh else None
-    ends = []
-    if wanted.smallest:
-        ends.append(_end(known[: wanted.smallest], values, residuals, slack, steps, space.operator.size()))
-    if wanted.largest:
-        known_top = -known[::-1][: wanted.largest]
-        ends.append(_end(known_top, -values[::-1], residuals[::-1], slack, steps, space.operator.size()))
-    found = any(end[0] for end in ends)
-    return found, space.pending == 0 or all(end[1] for end in ends)
-
-
-def _end(
-    known: np.ndarray, values: np.ndarray, residuals: np.ndarray, slack: float, steps: int | None, size: int
-) -> tuple[bool, bool]:
-    """Return (found, over) at the lower end: `known` the wanted values, `values` the complement's, both ascending."""
-    edge = np.sort(np.concatenate([known, values]))[len(known) - 1]
-    beyond = int(np.sum((values < known[-1] - slack) & (values <= edge)))
-    if np.any(residuals[:beyond] > slack) or beyond == len(values):
-        return beyond > 0, False
-    value, residual = values[beyond], residuals[beyond]
-    if residual <= slack:
-        return beyond > 0, True
-    clear = value - residual >= edge
-    width = values[-1] + residuals[-1] - edge
-    return beyond > 0, bool(clear and (steps is None or _miss_probability(value - edge, width, steps, size) <= _MISSED))
-
-
-def _miss_probability(error: float, width: float, steps: int, size: int) -> float:
-    """Bound the probability that the extreme Ritz value is wrong by `error` (Kuczyński and Woźniakowski 1992)."""
-    return 1.648 * math.sqrt(size) * math.exp(-math.sqrt(max(0.0, error / width)) * (2 * steps - 1))

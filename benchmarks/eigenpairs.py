@@ -1,0 +1,318 @@
+"""How fast are the ten lowest and ten highest eigenpairs of a Hessian at a true minimum, and which searches miss some?
+
+    python -m benchmarks.eigenpairs [--quick] [--parts small large traps] [--minimum FILE] [--output FOLDER]
+
+This project and its peers in one run, float64, a tanh network with softmax cross-entropy and weight decay 1e-3, at a
+minimum where the gradient is at its rounding level. A search delivers when every one of its 20 residuals, computed
+here from the vectors that it returned, is at most 1e-8 ‖H‖ and its values are those at the ends of the spectrum.
+small: digits without constant pixels, 16 units. large: 784-32-10 on 5,000 images of MNIST, products only.
+traps: known spectra on which other tools go wrong, 20 seeds each. Prints tables, writes each as CSV, and a figure.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import statistics
+import time
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import scipy.sparse.linalg
+import tqdm
+import tyro
+
+from benchmarks import eigenpairs_peers as peers
+from benchmarks.side_by_side import machine, version
+from benchmarks.true_minimum import minimise
+from experiments.run_folder import RunFolder
+from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
+
+PARTS = ("small", "large", "traps")
+_DECAY = 1e-3
+_TOLERANCE = 1e-8
+_COUNT = 10
+_SEEDS = 20
+Search = Callable[[], tuple[np.ndarray, np.ndarray, int]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the benchmark."""
+
+    quick: bool = False
+    """Tiny networks and data, one round: to see that everything runs."""
+    parts: tuple[str, ...] = PARTS
+    """Which tables to make."""
+    rounds: int = 5
+    """Warm calls of each search of the small problem, in turn; the large one is run once, warm."""
+    limit: int = 3000
+    """Products allowed to each search of the large problem."""
+    minimum: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
+    """Where the minimum of the large problem is kept between runs; searched for when the file is not there."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/eigenpairs-DATE-TIME when not given."""
+
+
+def fun(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalties.l2(params, _DECAY)
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A Hessian at a minimum."""
+
+    params: Any
+    inputs: jax.Array
+    targets: jax.Array
+    gradient_norm: float
+    matvec: Callable[[Any], Any]
+    product: Callable[[jax.Array], jax.Array]
+
+    @property
+    def size(self) -> int:
+        """The number of parameters."""
+        return tree.size(self.params)
+
+
+def problem(name: str, hidden: int, num: int | None, file: pathlib.Path | None = None) -> Problem:
+    """Return the Hessian at a minimum of a network with one hidden layer."""
+    parts = datasets.load(name)
+    inputs = np.concatenate([part.inputs for part in parts]).astype(np.float64)[:num]
+    targets = np.concatenate([part.targets for part in parts])[:num]
+    if name == "digits":
+        inputs = inputs[:, inputs.std(axis=0) > 0]
+    x, y = jnp.asarray(inputs), jnp.asarray(targets)
+    params = mlp.init(jax.random.key(0), (x.shape[1], hidden, 10), dtype=jnp.float64)
+    if file is not None and file.exists():
+        params = tree.ravel(params)[1](jnp.asarray(np.load(file)))
+    else:
+        start = time.perf_counter()
+        params, _, products = minimise(fun, params, (x, y))
+        print(f"minimum of {name} found in {time.perf_counter() - start:.0f} s with {products} products")
+        if file is not None:
+            np.save(file, np.asarray(tree.ravel(params)[0]))
+    gradient = float(tree.norm(jax.jit(jax.grad(fun))(params, x, y)))
+    matvec = jax.jit(lambda p, x, y: curvature.hessian(fun, p, (x, y)))(params, x, y)
+    unravel = tree.ravel(params)[1]
+    product = jax.jit(lambda v: tree.ravel(matvec(unravel(v)))[0])
+    print(f"{name}: {tree.size(params)} parameters, {len(y)} examples, gradient norm {gradient:.1e}", flush=True)
+    return Problem(params, x, y, gradient, matvec, product)
+
+
+def ours(p: Problem, **options: Any) -> Search:
+    """Return the search of this project; the method that it chose is kept in `run.method`."""
+
+    def run() -> tuple[np.ndarray, np.ndarray, int]:
+        key = jax.random.key(0)
+        pairs = curvature.eigenpairs(
+            p.matvec, p.params, key, smallest=_COUNT, largest=_COUNT, tolerance=_TOLERANCE, **options
+        )
+        flags = f"{pairs.method}; {int(pairs.converged.sum())} flagged converged, complete {pairs.complete}"
+        run.note = flags  # type: ignore[attr-defined]
+        rows = np.asarray(jax.vmap(lambda v: tree.ravel(v)[0])(pairs.vectors))
+        return np.asarray(pairs.values), rows, pairs.num_matvecs
+
+    return run
+
+
+def by_scipy(p: Problem, search: Callable[..., Any], *options: Any, limit: int = 10**6) -> Search:
+    return lambda: search(peers.Counted(p.product, p.size, limit), _COUNT, *options)
+
+
+def small_searches(p: Problem, norm: float, low: float, steps: int) -> dict[str, Search | None]:
+    penalty = functools.partial(penalties.l2, strength=_DECAY)
+    unravel = tree.ravel(p.params)[1]
+    whole = jax.jit(jax.hessian(lambda v, x, y: fun(unravel(v), x, y)))
+    vector = tree.ravel(p.params)[0]
+
+    def fast() -> jax.Array:
+        return mlp_hessian.dense(p.params, p.inputs, p.targets, loss=losses.cross_entropy, penalty=penalty)
+
+    def by_matrix() -> tuple[np.ndarray, np.ndarray, int]:
+        values, vectors = np.linalg.eigh(np.asarray(whole(vector, p.inputs, p.targets)))
+        ends = np.r_[:_COUNT, p.size - _COUNT : p.size]
+        return values[ends], vectors[:, ends].T, p.size
+
+    # SciPy's tolerance is relative to each eigenvalue: as loose as the residual demanded allows.
+    loose = _TOLERANCE * norm / low
+    return {
+        "ours, hessian=mlp_hessian.dense": ours(p, hessian=fast, block_size=5),
+        "ours, products alone": ours(p, dense_limit=0),
+        "jax.hessian + numpy eigh": by_matrix,
+        "scipy eigsh BE": by_scipy(p, peers.eigsh_both_ends, None, _TOLERANCE),
+        "scipy eigsh BE, ncv 120": by_scipy(p, peers.eigsh_both_ends, 120, _TOLERANCE),
+        "scipy eigsh BE, ncv 400": by_scipy(p, peers.eigsh_both_ends, 400, _TOLERANCE),
+        "scipy eigsh SA + LA, ncv 120": by_scipy(p, peers.eigsh_two_calls, 120, (loose, _TOLERANCE)),
+        "scipy eigsh SA + LA, ncv 300": by_scipy(p, peers.eigsh_two_calls, 300, (loose, _TOLERANCE)),
+        "scipy lobpcg": by_scipy(p, peers.lobpcg, _TOLERANCE * norm, 100),
+        f"matfree, {steps} steps": peers.matfree(p.product, p.size, _COUNT, steps),
+        **peers.of_torch(p.params, np.asarray(p.inputs), np.asarray(p.targets), _DECAY, _COUNT, steps),
+    }
+
+
+def large_searches(p: Problem, norm: float, low: float, limit: int) -> dict[str, Search | None]:
+    loose = _TOLERANCE * norm / low
+    long = min(800, p.size - 1)
+    return {
+        "ours, products alone": ours(p, dense_limit=0),
+        "ours, blocks of 4": ours(p, dense_limit=0, block_size=4),
+        f"scipy eigsh BE, ncv {long}": by_scipy(p, peers.eigsh_both_ends, long, loose, limit=limit),
+        f"scipy eigsh SA + LA, ncv {long // 2}": by_scipy(
+            p, peers.eigsh_two_calls, long // 2, (loose, _TOLERANCE), limit=limit
+        ),
+        "scipy eigsh SA + LA": by_scipy(p, peers.eigsh_two_calls, None, (loose, _TOLERANCE), limit=limit),
+        "scipy eigsh BE": by_scipy(p, peers.eigsh_both_ends, None, loose, limit=limit),
+    }
+
+
+def measure(
+    p: Problem, searches: dict[str, Search | None], rounds: int, truth: np.ndarray, norm: float
+) -> pd.DataFrame:
+    """Time all searches in turn; the first call apart, where there are rounds after it."""
+    times: dict[str, list[float]] = {name: [] for name in searches}
+    found: dict[str, Any] = {}
+    for index in tqdm.trange(rounds + 1, desc="rounds", leave=False):
+        for name, search in searches.items():
+            slow = len(times[name]) > 1 and times[name][-1] > 5
+            if search is None or isinstance(found.get(name), Exception) or slow:
+                continue
+            start = time.perf_counter()
+            try:
+                found[name] = search()
+            except (peers.TooManyProducts, scipy.sparse.linalg.ArpackNoConvergence) as error:
+                found[name] = error
+            times[name].append(time.perf_counter() - start)
+            if index == rounds:
+                tqdm.tqdm.write(f"{name}: {times[name][-1]:.2f} s")
+    rows = [_row(p, name, search, found.get(name), times[name], truth, norm) for name, search in searches.items()]
+    table = pd.DataFrame(rows)
+    table["products"] = table.products.astype("Int64")
+    table["times_ours"] = table.warm_s / table.warm_s[0]
+    return table
+
+
+def _row(
+    p: Problem, name: str, search: Any, result: Any, times: list[float], truth: np.ndarray, norm: float
+) -> dict[str, Any]:
+    row: dict[str, Any] = {"search": name, "P": p.size, "delivers": False, "note": getattr(search, "note", "")}
+    if search is None:
+        return row | {"note": "not installed"}
+    row |= {"first_s": times[0], "warm_s": statistics.median(times[1:] or times)}
+    if isinstance(result, Exception):
+        return row | {"note": str(result)}
+    values, vectors, products = result
+    pairs = zip(values, vectors, strict=True)
+    residuals = [float(jnp.linalg.norm(p.product(jnp.asarray(v)) - w * v)) for w, v in pairs]
+    row |= {"products": products, "residual": max(residuals) / norm}
+    if len(values) != len(truth):
+        return row | {"note": f"{len(values)} pairs, by size alone: no low end"}
+    away = float(np.max(np.abs(np.sort(values) - truth))) / norm
+    skew = float(np.max(np.abs(vectors @ vectors.T - np.eye(len(values)))))
+    return row | {"delivers": max(row["residual"], away) <= _TOLERANCE and skew < 1e-6, "value_error": away}
+
+
+def reference(p: Problem) -> np.ndarray:
+    """Return the ends of the spectrum: from the whole matrix of jax.hessian where that is small."""
+    unravel = tree.ravel(p.params)[1]
+    matrix = jax.jit(jax.hessian(lambda v, x, y: fun(unravel(v), x, y)))(tree.ravel(p.params)[0], p.inputs, p.targets)
+    values = np.linalg.eigvalsh(np.asarray(matrix))
+    return np.concatenate([values[:_COUNT], values[-_COUNT:]])
+
+
+def small_table(quick: bool, rounds: int) -> pd.DataFrame:
+    p = problem("digits", 2 if quick else 16, 200 if quick else None)
+    truth = reference(p)
+    searches = small_searches(p, truth[-1], truth[_COUNT - 1], 100 if quick else 800)
+    return measure(p, searches, 1 if quick else rounds, truth, truth[-1])
+
+
+def large_table(quick: bool, limit: int, file: pathlib.Path | None) -> pd.DataFrame:
+    """Compare on the large problem; the reference is what two converged searches from different starts agree on."""
+    p = problem("mnist5000", 1 if quick else 32, 300 if quick else None, file)
+    warm_up = ours(p, dense_limit=0, block_size=3)
+    truth = warm_up()[0]
+    print(f"eigenvalues {', '.join(f'{v:.4g}' for v in truth)}; by blocks of 3, {warm_up.note}", flush=True)  # type: ignore[attr-defined]
+    return measure(p, large_searches(p, truth[-1], truth[_COUNT - 1], limit), 0, truth, truth[-1])
+
+
+def traps() -> dict[str, tuple[np.ndarray, int, int]]:
+    """Return spectra, and how many of the smallest and largest are asked for."""
+    draw = np.random.default_rng(0)
+    cases = {
+        "extremes ±3": (np.concatenate([[-3, 3], np.linspace(-0.5, 0.5, 98)]), 1, 1),
+        "400 zeros and one -1e-4": (np.concatenate([[-1e-4], np.zeros(400), draw.uniform(0.5, 2, 99)]), 1, 0),
+        "100 once, ten asked for": (np.concatenate([[100, 40, 30, 25, 20], np.linspace(0, 10, 195)]), 0, 10),
+        "[1, 10], 50 dimensions": (np.linspace(1, 10, 50), 5, 5),
+        "multiplicity 5 at both ends": (np.concatenate([[-2] * 5, [7] * 5, np.linspace(0, 5, 190)]), 7, 6),
+        "spikes, 2000 dimensions": (
+            np.concatenate([draw.normal(size=1990) * 1e-2, [-1, -0.6, -0.3, 0.5, 1, 2, 4, 8, 16, 32]]), 3, 7),
+    }  # fmt: skip
+    cases |= {f"dimension {size}": (np.array([-1, 0.5, 2])[:size], 1, size - 1) for size in (1, 2, 3)}
+    return {name: (np.sort(np.asarray(spectrum, float)), low, high) for name, (spectrum, low, high) in cases.items()}
+
+
+def traps_table(quick: bool) -> pd.DataFrame:
+    """Count the seeds for which all values are right, flagged, and complete; products alone."""
+    rows = []
+    for name, (spectrum, low, high) in tqdm.tqdm(traps().items(), desc="traps", leave=False):
+        diagonal = jnp.asarray(np.random.default_rng(1).permutation(spectrum))
+        matvec = jax.tree_util.Partial(jnp.multiply, diagonal)
+        truth = np.concatenate([spectrum[:low], spectrum[len(spectrum) - high :]])
+        norm, right, products = np.max(np.abs(spectrum)), 0, []
+        for seed in range(2 if quick else _SEEDS):
+            pairs = curvature.eigenpairs(
+                matvec, diagonal, jax.random.key(seed), smallest=low, largest=high, dense_limit=0
+            )
+            same = np.allclose(pairs.values, truth, rtol=0, atol=_TOLERANCE * norm)
+            right += bool(same and pairs.complete and np.all(pairs.converged))
+            products.append(pairs.num_matvecs)
+        rows.append({"spectrum": name, "asked": f"{low} + {high}", "seeds": len(products), "right": right,
+                     "products": f"{min(products)} to {max(products)}"})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def figure_of(tables: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
+    """Draw the time of each search that was timed, those that deliver filled."""
+    figure = matplotlib.figure.Figure(figsize=(10, 4.5), layout="constrained")
+    for axes, (name, table) in zip(np.ravel(figure.subplots(1, len(tables))), tables.items(), strict=True):
+        shown = table[table.warm_s.notna()][::-1]
+        colours = ["tab:blue" if delivered else "lightgrey" for delivered in shown.delivers]
+        axes.barh(shown.search, shown.warm_s, color=colours)
+        axes.set(xscale="log", xlabel="seconds, warm (grey: does not deliver)", title=f"{name}, P = {shown.P.iloc[0]}")
+        axes.tick_params(labelsize=7)
+    return figure
+
+
+def main(settings: Settings) -> None:
+    unknown = set(settings.parts) - set(PARTS)
+    if unknown:
+        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}.")
+    folder = RunFolder("eigenpairs", settings, settings.output)
+    print(f"{machine()}, matfree {version('matfree')}")
+    pd.set_option("display.width", 220, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
+    tables: dict[str, pd.DataFrame] = {}
+    with jax.enable_x64(True):
+        if "small" in settings.parts:
+            tables["small"] = small_table(settings.quick, settings.rounds)
+        if "large" in settings.parts:
+            tables["large"] = large_table(settings.quick, settings.limit, settings.minimum)
+        if "traps" in settings.parts:
+            tables["traps"] = traps_table(settings.quick)
+    for name, table in tables.items():
+        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
+        folder.table(name, table)
+    timed = {name: table for name, table in tables.items() if name != "traps"}
+    if timed:
+        folder.figure("seconds", figure_of(timed))
+    print(f"\nresults in {folder.path}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings))

@@ -1,0 +1,158 @@
+"""A matvec traced once: a program, and the data it closes over as arguments of it rather than constants in it."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from mlp_jax import tree
+from mlp_jax.tree import PyTree
+
+# Intermediate values of one block of columns of a matrix stay near this size.
+_BLOCK_BYTES = 2**26
+
+
+class Program(NamedTuple):
+    """What is compiled for: the traced product, the leaves that it takes, and the dtype to compute in."""
+
+    jaxpr: Any
+    num_closed_over: int
+    shapes: tuple[tuple[int, ...], ...]
+    dtypes: tuple[Any, ...]
+    dtype: Any
+
+
+class Operator(NamedTuple):
+    """A traced matvec: `program` is hashable, and `constants` (data that it closes over) are ordinary arguments."""
+
+    program: Program
+    constants: tuple[Any, ...]
+    structure: Any
+
+    def size(self) -> int:
+        """Return the dimension P."""
+        return sum(math.prod(shape) for shape in self.program.shapes)
+
+    def multiply(self, rows: np.ndarray, block: int = 1) -> np.ndarray:
+        """Return the products with rows (k, P), `block` at a time; what is left over goes one by one.
+
+        So that only two programs are compiled, whatever k.
+        """
+        whole = len(rows) // block * block
+        pieces = [rows[i : i + block] for i in range(0, whole, block)] + [
+            rows[i : i + 1] for i in range(whole, len(rows))
+        ]
+        return np.concatenate([np.asarray(_block(self.program, self.constants, piece)) for piece in pieces])
+
+    def matrix(self) -> np.ndarray:
+        """Return the operator as a (P, P) matrix, from P products."""
+        return np.asarray(_matrix(self.program, self.constants))
+
+    def unravel(self, rows: np.ndarray) -> PyTree:
+        """Return rows (k, P) as a pytree whose leaves have a leading axis of k."""
+        return jax.tree.unflatten(self.structure, _leaves(self.program, jnp.asarray(rows)))
+
+
+def trace(matvec: Callable[[PyTree], PyTree], params: PyTree) -> Operator:
+    """Trace a matvec once for each function object, shapes and dtype, data that it closes over kept outside.
+
+    `jax.jit` holds the trace for as long as the function lives, so that a second call finds the same jaxpr; a Partial
+    of the same function with other data of the same shapes finds it too.
+
+    Raises
+    ------
+    TypeError
+        The result is not a pytree like params, or the matvec closes over traced values.
+
+    Examples
+    --------
+    >>> operator = trace(lambda v: 2 * v, jnp.ones(3))
+    >>> operator.size(), len(operator.constants)
+    (3, 0)
+    """
+    given = [jnp.result_type(leaf) for leaf in jax.tree.leaves(params)]
+    traced = _traced(matvec, params, given)
+    returned = [leaf.dtype for leaf in jax.tree.leaves(traced.out_info)]
+    dtype = _widest(given + returned)
+    if dtype != _widest(given):
+        given = [dtype] * len(given)
+        traced = _traced(matvec, params, given)
+    closed = traced.jaxpr
+    if tree.is_traced((closed.consts, _data(matvec))):
+        raise TypeError("matvec: got a function of traced values, expected concrete ones; call eigenpairs outside jit.")
+    shapes = tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(params))
+    program = Program(closed.jaxpr, len(closed.consts), shapes, tuple(given), dtype)
+    return Operator(program, (*closed.consts, *_data(matvec)), jax.tree.structure(params))
+
+
+def _data(matvec: Callable[[PyTree], PyTree]) -> list[Any]:
+    return jax.tree.leaves(matvec) if isinstance(matvec, jax.tree_util.Partial) else []
+
+
+@jax.jit
+def _apply(matvec: Callable[[PyTree], PyTree], vector: PyTree) -> PyTree:
+    return matvec(vector)
+
+
+def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any]) -> Any:
+    leaves, expected = jax.tree.flatten(params)
+    like = [jax.ShapeDtypeStruct(jnp.shape(leaf), dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
+    vector = jax.tree.unflatten(expected, like)
+    if isinstance(matvec, jax.tree_util.Partial):
+        traced = _apply.trace(matvec, vector)
+    else:
+        traced = jax.jit(matvec).trace(vector)
+    got: Any = jax.tree.structure(traced.out_info)
+    if got != expected:
+        raise TypeError(f"matvec: got a result of structure {got}, expected that of params, {expected}.")
+    for leaf, want in zip(jax.tree.leaves(traced.out_info), like, strict=True):
+        if leaf.shape != want.shape or not jnp.issubdtype(leaf.dtype, jnp.floating):
+            raise TypeError(
+                f"matvec: got a result of shape {leaf.shape} and dtype {leaf.dtype},"
+                f" expected floating point of shape {want.shape}."
+            )
+    return traced
+
+
+def _widest(dtypes: list[Any]) -> Any:
+    """Return the widest of some floating dtypes, float32 at least."""
+    return jnp.dtype(jnp.float64 if any(dtype == jnp.float64 for dtype in dtypes) else jnp.float32)
+
+
+def _leaves(program: Program, rows: jax.Array) -> list[jax.Array]:
+    """Cut the last axis of rows (..., P) into the leaves of params."""
+    ends = np.cumsum([math.prod(shape) for shape in program.shapes])[:-1]
+    pieces = zip(jnp.split(rows, ends.tolist(), axis=-1), program.shapes, program.dtypes, strict=True)
+    return [piece.reshape(*rows.shape[:-1], *shape).astype(dtype) for piece, shape, dtype in pieces]
+
+
+def _product(program: Program, constants: tuple[Any, ...], vector: jax.Array) -> jax.Array:
+    closed_over, data = constants[: program.num_closed_over], constants[program.num_closed_over :]
+    results = core.jaxpr_as_fun(core.ClosedJaxpr(program.jaxpr, closed_over))(*data, *_leaves(program, vector))
+    return jnp.concatenate([result.astype(program.dtype).ravel() for result in results])
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _block(program: Program, constants: tuple[Any, ...], rows: jax.Array) -> jax.Array:
+    if len(rows) == 1:
+        return _product(program, constants, rows[0])[None]
+    return jax.vmap(functools.partial(_product, program, constants))(rows)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _matrix(program: Program, constants: tuple[Any, ...]) -> jax.Array:
+    size = sum(math.prod(shape) for shape in program.shapes)
+    nbytes = sum(math.prod(v.aval.shape) * 8 for eqn in program.jaxpr.eqns for v in eqn.outvars)
+    block = max(1, min(size, _BLOCK_BYTES // max(1, nbytes)))
+
+    def column(i: jax.Array) -> jax.Array:
+        return _product(program, constants, jnp.zeros(size, program.dtype).at[i].set(1))
+
+    return jax.lax.map(column, jnp.arange(size), batch_size=block)
