@@ -181,3 +181,9 @@ def test_counting_takes_one_matrix_of_memory_beside_its_arguments(values):
     tracemalloc.stop()
     assert got[:3] == (np.sum(sides * np.ones(size) < 0), 0, np.sum(sides * np.ones(size) > 0))
     assert peak < 1.9 * 8 * size**2
+
+
+@pytest.mark.parametrize("size", [1, 2, 40])
+@pytest.mark.parametrize("error", [None, 0.0, 1e-8])
+def test_a_zero_matrix_is_unresolved_altogether(size, error):
+    assert inertia(np.zeros((size, size)), error)[:3] == (0, size, 0)

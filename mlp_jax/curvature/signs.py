@@ -9,8 +9,10 @@ import numpy as np
 from scipy.linalg import blas, lapack
 
 _UNIT = 2.0**-53
-# Rows looked at together: what is made of them stays small beside the matrix.
-_ROWS = 256
+# Rows looked at together: what is made of them stays in the cache.
+_ROWS = 32
+# Above this size a factorisation too many takes longer than a bound that is not the smallest is worth.
+_LARGE = 2000
 
 
 class Inertia(NamedTuple):
@@ -74,16 +76,18 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     work = np.empty_like(matrix, order="C")
 
     def shifted(sign: int, by: np.ndarray) -> np.ndarray:
-        # The same memory every time; transposed, a symmetric matrix in the order that LAPACK overwrites.
-        np.multiply(matrix, sign * scale[:, None], out=work)
-        np.multiply(work, scale, out=work)
+        # Only the upper triangle, which transposed is the lower one that LAPACK overwrites; the same memory every time.
+        for i in _row_blocks(size):
+            np.multiply(matrix[i, i.start :], sign * scale[i, None], out=work[i, i.start :])
+            work[i, i.start :] *= scale[i.start :]
         np.einsum("ii->i", work)[:] -= by
         return work.T
 
-    tau, positive = _count_above(lambda t: shifted(1, shift + t), size)
+    diagonal = scale**2 * np.diag(matrix)
+    tau, positive = _count_above(lambda t: shifted(1, shift + t), diagonal - shift)
     if positive == size:
         return Inertia(0, 0, size, float(np.max(shift) + tau))
-    tau_negative, negative = _count_above(lambda t: shifted(-1, shift + t), size, tau)
+    tau_negative, negative = _count_above(lambda t: shifted(-1, shift + t), -diagonal - shift, tau)
     bound = float(np.max(shift) + max(tau, tau_negative))
     return Inertia(negative, size - negative - positive, positive, bound)
 
@@ -187,24 +191,27 @@ def _row_maxima(matrix: np.ndarray, scale: np.ndarray | float = 1.0) -> np.ndarr
     return np.concatenate([(np.abs(matrix[i]) * scale).max(axis=1) for i in row_blocks(len(matrix))])
 
 
-def _count_above(shifted: Callable[[float], np.ndarray], size: int, tau: float = 0.0) -> tuple[float, int]:
+def _count_above(shifted: Callable[[float], np.ndarray], diagonal: np.ndarray, tau: float = 0.0) -> tuple[float, int]:
     """Return (τ, the number of positive eigenvalues of shifted(τ) = A − b − τ), by Cholesky or LDLᵀ.
 
-    `tau` is where to begin: the error bound of a factorisation of much the same matrix.
+    `diagonal` is that of A − b; `tau` is where to begin: the error bound for much the same matrix.
     """
+    size = len(diagonal)
     # Floating-point Cholesky that succeeds proves A + Δ > 0 with ‖Δ‖ ≤ (n + 2) u trace(A) (Rump 2006).
-    work = shifted(0.0)
-    cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(np.diag(work)))) * (1 + size * _UNIT)
-    np.einsum("ii->i", work)[:] -= cholesky
-    if np.all(np.diag(work) > 0) and lapack.dpotrf(work, lower=1, clean=0, overwrite_a=1)[1] == 0:
+    cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(diagonal))) * (1 + size * _UNIT)
+    if np.all(diagonal > cholesky) and lapack.dpotrf(shifted(cholesky), lower=1, clean=0, overwrite_a=1)[1] == 0:
         return cholesky, size
-    tau = max(tau, 16 * size * _UNIT)
+    # How large the factors grow is known only afterwards. Where a count is dear, begin where it likely ends; where that
+    # covers too little, or much too much, shift by what just covers it, and count again.
+    tau = max(tau, (64 * size if size > _LARGE else 16) * size * _UNIT)
+    positive, backward = _ldl_positive(shifted(tau))
+    if backward <= tau and (size <= _LARGE or tau <= 32 * backward):
+        return tau, positive
     while True:
+        tau = 2 * backward
         positive, backward = _ldl_positive(shifted(tau))
         if backward <= tau:
             return tau, positive
-        # How large the factors grow is known only afterwards: shift by what covers it, and count again.
-        tau = 2 * backward
 
 
 def _ldl_positive(work: np.ndarray) -> tuple[int, float]:
@@ -214,7 +221,9 @@ def _ldl_positive(work: np.ndarray) -> tuple[int, float]:
     factor, pivots, _ = lapack.dsytrf(work, lower=1, lwork=int(lwork), overwrite_a=1)
     factor, below, _ = lapack.dsyconv(factor, pivots, lower=1, way=0, overwrite_a=1)
     diagonal, below = np.diag(factor).copy(), below[:-1]
-    lower = np.abs(factor, out=factor)
+    lower = factor
+    for i in _row_blocks(size):
+        np.abs(lower[i.start :, i], out=lower[i.start :, i])
     columns = blas.dtrmv(lower, np.ones(size), lower=1, trans=1, diag=1)
     middle = np.abs(diagonal) * columns
     middle[:-1] += np.abs(below) * columns[1:]
