@@ -11,7 +11,7 @@ from scipy.linalg import blas, lapack
 _UNIT = 2.0**-53
 # Rows looked at together: what is made of them stays in the cache.
 _ROWS = 32
-# Above this size a factorisation too many takes longer than a bound that is not the smallest is worth.
+# Above this size a wide bound is tried first: factors grow with the size, and a factorisation too many is dear.
 _LARGE = 2000
 
 
@@ -40,7 +40,7 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     n u ‖|L||D||L|ᵀ‖ (Higham 2002, Accuracy and Stability of Numerical Algorithms, chapters 10 and 11).
     Then A − b − τ has no more positive eigenvalues than the true matrix, and A + b + τ no more negative ones; both
     are counted by LDLᵀ, the first by Cholesky where that succeeds. Memory: 8 P² bytes beside the arguments. Work:
-    P³/3 flops where Cholesky succeeds, at most four times as much where it does not.
+    P³/3 flops where Cholesky succeeds, about four times as much where it does not, twice that where signs stay unresolved.
 
     Parameters
     ----------
@@ -77,19 +77,25 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
 
     def shifted(sign: int, by: np.ndarray) -> np.ndarray:
         # Only the upper triangle, which transposed is the lower one that LAPACK overwrites; the same memory every time.
-        for i in _row_blocks(size):
+        for i in row_blocks(size):
             np.multiply(matrix[i, i.start :], sign * scale[i, None], out=work[i, i.start :])
             work[i, i.start :] *= scale[i.start :]
         np.einsum("ii->i", work)[:] -= by
         return work.T
 
     diagonal = scale**2 * np.diag(matrix)
-    tau, positive = _count_above(lambda t: shifted(1, shift + t), diagonal - shift)
-    if positive == size:
-        return Inertia(0, 0, size, float(np.max(shift) + tau))
-    tau_negative, negative = _count_above(lambda t: shifted(-1, shift + t), -diagonal - shift, tau)
-    bound = float(np.max(shift) + max(tau, tau_negative))
-    return Inertia(negative, size - negative - positive, positive, bound)
+
+    def counted(factor: float) -> Inertia:
+        tau, positive = _count_above(lambda t: shifted(1, shift + t), diagonal - shift, factor)
+        if positive == size:
+            return Inertia(0, 0, size, float(np.max(shift) + tau))
+        tau_negative, negative = _count_above(lambda t: shifted(-1, shift + t), -diagonal - shift, factor, tau)
+        bound = float(np.max(shift) + max(tau, tau_negative))
+        return Inertia(negative, size - negative - positive, positive, bound)
+
+    # A bound too wide is cheap, and does no harm where every sign is resolved all the same.
+    counts = counted(64 * size if size > _LARGE else 16)
+    return counted(16) if counts.unresolved and size > _LARGE else counts
 
 
 def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.ndarray:
@@ -180,8 +186,8 @@ def row_blocks(size: int) -> Iterator[slice]:
 
     Examples
     --------
-    >>> list(row_blocks(300))
-    [slice(0, 256, None), slice(256, 512, None)]
+    >>> list(row_blocks(40))
+    [slice(0, 32, None), slice(32, 64, None)]
     """
     return (slice(first, first + _ROWS) for first in range(0, size, _ROWS))
 
@@ -191,27 +197,26 @@ def _row_maxima(matrix: np.ndarray, scale: np.ndarray | float = 1.0) -> np.ndarr
     return np.concatenate([(np.abs(matrix[i]) * scale).max(axis=1) for i in row_blocks(len(matrix))])
 
 
-def _count_above(shifted: Callable[[float], np.ndarray], diagonal: np.ndarray, tau: float = 0.0) -> tuple[float, int]:
+def _count_above(
+    shifted: Callable[[float], np.ndarray], diagonal: np.ndarray, factor: float, tau: float = 0.0
+) -> tuple[float, int]:
     """Return (τ, the number of positive eigenvalues of shifted(τ) = A − b − τ), by Cholesky or LDLᵀ.
 
-    `diagonal` is that of A − b; `tau` is where to begin: the error bound for much the same matrix.
+    `diagonal` is that of A − b. The first τ tried is `factor` · P u, or `tau` where that is larger: the error bound for
+    much the same matrix.
     """
     size = len(diagonal)
     # Floating-point Cholesky that succeeds proves A + Δ > 0 with ‖Δ‖ ≤ (n + 2) u trace(A) (Rump 2006).
     cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(diagonal))) * (1 + size * _UNIT)
     if np.all(diagonal > cholesky) and lapack.dpotrf(shifted(cholesky), lower=1, clean=0, overwrite_a=1)[1] == 0:
         return cholesky, size
-    # How large the factors grow is known only afterwards. Where a count is dear, begin where it likely ends; where that
-    # covers too little, or much too much, shift by what just covers it, and count again.
-    tau = max(tau, (64 * size if size > _LARGE else 16) * size * _UNIT)
-    positive, backward = _ldl_positive(shifted(tau))
-    if backward <= tau and (size <= _LARGE or tau <= 32 * backward):
-        return tau, positive
+    # How large the factors grow is known only afterwards: where they grew too much, shift by what covers that.
+    tau = max(tau, factor * size * _UNIT)
     while True:
-        tau = 2 * backward
         positive, backward = _ldl_positive(shifted(tau))
         if backward <= tau:
             return tau, positive
+        tau = 2 * backward
 
 
 def _ldl_positive(work: np.ndarray) -> tuple[int, float]:
@@ -222,7 +227,7 @@ def _ldl_positive(work: np.ndarray) -> tuple[int, float]:
     factor, below, _ = lapack.dsyconv(factor, pivots, lower=1, way=0, overwrite_a=1)
     diagonal, below = np.diag(factor).copy(), below[:-1]
     lower = factor
-    for i in _row_blocks(size):
+    for i in row_blocks(size):
         np.abs(lower[i.start :, i], out=lower[i.start :, i])
     columns = blas.dtrmv(lower, np.ones(size), lower=1, trans=1, diag=1)
     middle = np.abs(diagonal) * columns
