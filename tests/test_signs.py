@@ -187,3 +187,17 @@ def test_counting_takes_one_matrix_of_memory_beside_its_arguments(values):
 @pytest.mark.parametrize("error", [None, 0.0, 1e-8])
 def test_a_zero_matrix_is_unresolved_altogether(size, error):
     assert inertia(np.zeros((size, size)), error)[:3] == (0, size, 0)
+
+
+def test_a_wide_first_bound_resolves_as_much_as_a_narrow_one(monkeypatch):
+    # What large matrices get: a bound of 64 P² u at first, 100 times that of small ones here.
+    generator = np.random.default_rng(0)
+    rotation = np.linalg.qr(generator.standard_normal((100, 100)))[0]
+    values = np.r_[-1.0, 3e-11, np.linspace(0.5, 1, 98)]
+    matrix = (rotation * values) @ rotation.T
+    matrix = (matrix + matrix.T) / 2
+    monkeypatch.setattr(signs, "_LARGE", 10)
+    got = inertia(matrix, 1e-13)
+    assert got[:3] == (1, 0, 99)
+    assert got.bound < 64 * 100**2 * 2.0**-53
+    assert inertia(np.diag(np.r_[-1.0, np.ones(99)]))[:3] == (1, 0, 99)

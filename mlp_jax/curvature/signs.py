@@ -40,7 +40,7 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     n u ‖|L||D||L|ᵀ‖ (Higham 2002, Accuracy and Stability of Numerical Algorithms, chapters 10 and 11).
     Then A − b − τ has no more positive eigenvalues than the true matrix, and A + b + τ no more negative ones; both
     are counted by LDLᵀ, the first by Cholesky where that succeeds. Memory: 8 P² bytes beside the arguments. Work:
-    P³/3 flops where Cholesky succeeds, about four times as much where it does not, and twice that again where signs stay
+    P³/3 flops where Cholesky succeeds, about four times as much where it does not, and twice that where signs stay
     unresolved.
 
     Parameters
