@@ -1,3 +1,5 @@
+import collections
+import itertools
 import re
 from typing import NamedTuple
 
@@ -115,6 +117,25 @@ def test_each_epoch_and_each_key_has_its_own_order():
     first, other = (shares(key, 10, 1, epochs=2).argmax(-1) for key in jax.random.split(KEY))
     orders = [first[0], first[1], other[0], other[1]]
     assert len({tuple(order.tolist()) for order in orders}) == 4
+
+
+def test_every_order_of_four_examples_is_equally_likely():
+    epochs = 24_000
+    orders = jax.vmap(lambda epoch: training.order(KEY, epoch, 4))(jnp.arange(epochs))
+    assert orders.dtype == jnp.int32
+    counts = collections.Counter(map(tuple, orders.tolist()))
+    assert set(counts) == set(itertools.permutations(range(4)))
+    chi_squared = sum((count - epochs / 24) ** 2 / (epochs / 24) for count in counts.values())
+    assert 8 < chi_squared < 50  # 23 degrees of freedom: between the quantiles .1 % and 99.9 %
+
+
+@pytest.mark.parametrize("num_examples", [1, 2, 3, 1000, 4096, 4097])
+def test_an_order_holds_every_example_once_whatever_the_default_precision(num_examples):
+    low = training.order(KEY, 3, num_examples)
+    with jax.enable_x64(True):
+        high = training.order(KEY, 3, num_examples)
+    np.testing.assert_array_equal(np.sort(low), np.arange(num_examples))
+    np.testing.assert_array_equal(low, high)
 
 
 # --- updates ---

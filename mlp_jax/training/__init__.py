@@ -8,7 +8,8 @@
 
 from mlp_jax.training.checks import require_data, require_loss, widest_dtype
 from mlp_jax.training.early_stopping import EarlyStopping
-from mlp_jax.training.scan import History, Loss, State, apply, order, train
+from mlp_jax.training.scan import History, Loss, State, apply, train
+from mlp_jax.training.shuffle import order
 
 __all__ = [
     "EarlyStopping",

@@ -15,6 +15,7 @@ from mlp_jax import tree
 from mlp_jax.training import checks
 from mlp_jax.training import early_stopping as stopping
 from mlp_jax.training.early_stopping import EarlyStopping, Watch
+from mlp_jax.training.shuffle import order
 from mlp_jax.tree import PyTree
 
 Loss = Callable[[PyTree, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
@@ -144,7 +145,6 @@ def train(
             record_every, "record_every", epochs * -(-len(inputs) // batch_size), "the number of updates"
         )
     params = jax.tree.map(jnp.asarray, params)
-    checks.require_loss(loss, params, inputs, targets, key, batch_size)
     if early_stopping is not None:
         stopping.require_early_stopping(early_stopping, params)
     if record is not None and not isinstance(record, jax.tree_util.Partial):
@@ -152,20 +152,6 @@ def train(
     return _train(
         key, params, inputs, targets, record, early_stopping, loss, optimizer, batch_size, epochs, record_every
     )
-
-
-def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
-    """Return the order in which a run with this key visits the examples in an epoch, counted from 0. Transformable.
-
-    It depends neither on the batch size nor on the number of epochs. The loss of update t, from 0, is given
-    `jax.random.fold_in(jax.random.split(key)[1], t)`.
-
-    Examples
-    --------
-    >>> sorted(order(jax.random.key(0), 0, 5).tolist())
-    [0, 1, 2, 3, 4]
-    """
-    return jax.random.permutation(jax.random.fold_in(jax.random.split(key)[0], epoch), num_examples)
 
 
 def apply(
@@ -190,9 +176,20 @@ def apply(
     return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key)
 
 
-# Bytes of a batch from which on, and of all data up to which, gathering the rows of each update is faster than all of
-# them once an epoch and slices of that: measured on a CPU, 10 to 20 % of the time of an update either way.
-_LARGE_BATCH, _SMALL_DATA = 2**18, 2**20
+# Bytes of a batch from which on gathering the rows of each update is faster than all of them once an epoch and slices
+# of that: measured on a CPU, 10 to 40 % of the time of an update either way.
+_LARGE_BATCH = 2**16
+
+
+def take(array: jax.Array, rows: jax.Array) -> jax.Array:
+    """Return rows that are known to exist. Transformable.
+
+    Examples
+    --------
+    >>> take(jnp.arange(5), jnp.array([3, 1])).tolist()
+    [3, 1]
+    """
+    return array.at[rows].get(mode="promise_in_bounds")
 
 
 class _Progress(NamedTuple):
@@ -218,6 +215,7 @@ def _train(
     epochs: int,
     record_every: int | None,
 ) -> tuple[PyTree, History]:
+    checks.require_loss(loss, params, inputs, targets, key, batch_size)  # while tracing: a second call costs nothing
     num_examples = len(inputs)
     num_batches = -(-num_examples // batch_size)
     padding = num_batches * batch_size - num_examples
@@ -225,13 +223,12 @@ def _train(
     weights = jnp.pad(held, (0, padding)).reshape(num_batches, batch_size)
     shares = np.diff(np.minimum(batch_size * np.arange(num_batches + 1), num_examples)) / num_examples
     optimizer = optax.with_extra_args_support(optimizer)
-    size = inputs.nbytes + targets.nbytes
-    gather_each = size <= _SMALL_DATA or size * batch_size >= _LARGE_BATCH * num_examples
+    gather_each = (inputs.nbytes + targets.nbytes) * batch_size >= _LARGE_BATCH * num_examples
 
     def update(carry: tuple[State, PyTree], batch: tuple) -> tuple[tuple[State, PyTree], jax.Array]:
         state, records = carry
         number, rows, weights = batch
-        inputs_, targets_ = (a[rows] for a in (inputs, targets)) if gather_each else rows
+        inputs_, targets_ = (take(a, rows) for a in (inputs, targets)) if gather_each else rows
         loss_key = jax.random.fold_in(state.key, state.step)
 
         def batch_loss(params: PyTree) -> jax.Array:
@@ -253,7 +250,9 @@ def _train(
         visited = jnp.pad(order(key, epoch, num_examples), (0, padding)).reshape(num_batches, batch_size)
         numbers = epoch * num_batches + jnp.arange(1, num_batches + 1)
         # Behind a barrier, or XLA would gather once more for each use.
-        batches = visited if gather_each else jax.lax.optimization_barrier([a[visited] for a in (inputs, targets)])
+        batches = (
+            visited if gather_each else jax.lax.optimization_barrier([take(a, visited) for a in (inputs, targets)])
+        )
         (state, records), values = jax.lax.scan(update, progress[:2], (numbers, batches, weights))
         diverged_at = jnp.where(
             progress.diverged_at > 0, progress.diverged_at, first_not_finite(numbers, values, state.params)
