@@ -385,3 +385,26 @@ def test_params_that_are_not_layers_are_one_clear_sentence():
     with pytest.raises(ValueError, match="activation: got shape"):
         mlp_symmetry.traits(lambda z: z[:, :4], 6)
     assert list(itertools.chain(mlp_symmetry.corners(jnp.tanh))) == []
+
+
+def test_weight_decay_leaves_the_rotations_of_a_linear_gauge():
+    # Each singular value shrinks by the decay, which makes the minimum unique up to rotations of the hidden units.
+    generator = np.random.default_rng(0)
+    draws = generator.standard_normal((40, 4))
+    x = np.linalg.qr(draws - draws.mean(0))[0] * np.sqrt(40)  # centred, so that no bias helps
+    y = x @ np.diag([3.0, 2.0, 1.5, 1.0])[:, :3]
+
+    def fun(params, x, y):
+        return squared_loss("identity")(params, x, y) + penalties.l2(params, 0.1)
+
+    with jax.enable_x64(True):
+        start = jax.tree.map(lambda p: np.asarray(p, np.float64), mlp.init(jax.random.key(1), (4, 3, 3)))
+        point = critical.find(fun, start, (x, y), index=0, max_steps=300)
+        found = mlp_symmetry.tangents(fun, point.params, (x, y), inputs=x, activation=identity)
+        verdict = critical.classify(fun, point.params, (x, y), symmetries=found)
+    assert found.names == ("linear gauge of layer 1",) * 3
+    assert "linear gauge of layer 1" in found.dropped
+    assert verdict.kind == "minimum modulo symmetry"
+    assert verdict.inertia.unresolved == 3
+    product = point.params[0].weight @ point.params[1].weight
+    np.testing.assert_allclose(np.linalg.svd(product)[1], [2.9, 1.9, 1.4], rtol=1e-8)

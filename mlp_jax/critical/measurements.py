@@ -187,14 +187,15 @@ def _measure_rounding(
     """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps over a rounding."""
     below = _difference(problem.matrix(problem.vector - move), matrix)
     _require_agreement(problem, matrix, below)
-    if np.any(gradient_jump > JUMP * _absolute_product(matrix, move)):
-        jump: str | None = gradient_jumps(gradient_jump)
-    else:
-        jump = _hessian_jumps(problem, move, below, matrix)
+    jump = _hessian_jumps(problem, move, below, matrix)
     error = np.multiply(SAFETY, below, out=below)
     for rows in signs.row_blocks(len(matrix)):
         error[rows] += 8 * problem.unit * np.abs(matrix[rows])
     scale = signs.scaling(matrix, error)
+    # Rounding does not grow with the move either, and components near zero have that of the others.
+    floor = _solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(move))
+    if np.any(gradient_jump > JUMP * _absolute_product(matrix, move) + floor):
+        jump = gradient_jumps(gradient_jump)
     return scale, signs.diagonal_bound(error, scale), jump
 
 

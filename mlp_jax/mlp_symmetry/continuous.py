@@ -53,7 +53,7 @@ def tangents(
 
     - softmax shift: the same change to all logits (h_last + 1)
     - rescaling: φ(c z) = c φ(z), by unit (ReLU, leaky ReLU, maxout)
-    - linear gauge: GL(h) for a layer with φ(z) = c z (h²)
+    - linear gauge: GL(h) for a layer with φ(z) = c z (h², of which weight decay leaves h (h − 1) / 2 rotations)
     - translation: φ(z + t) = φ(z) + t, taken up by the next bias (h), or cancelling in the next layer (maxout, linear)
     - dependent inputs: [a, 1] n = 0 on all inputs, n added to what enters the next layer: constant pixels, dead units
     - dead pre-activations: what enters where the slope is zero on all inputs

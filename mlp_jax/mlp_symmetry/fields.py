@@ -110,7 +110,9 @@ def rescaling(params: Params, depth: int) -> Params:
 
 
 def linear_gauge(params: Params, depth: int) -> Params:
-    """W → W (1 + εA), b → b (1 + εA), W' → (1 − εA) W' for each unit matrix A: h² tangents.
+    """W → W (1 + εA), b → b (1 + εA), W' → (1 − εA) W' for h² matrices A: antisymmetric ones, then symmetric ones.
+
+    The former rotate the hidden units, which is all that weight decay leaves of the gauge.
 
     Examples
     --------
@@ -119,7 +121,10 @@ def linear_gauge(params: Params, depth: int) -> Params:
     """
     first, second = params[depth], params[depth + 1]
     hidden = second.weight.shape[0]
-    units = np.eye(hidden * hidden, dtype=first.weight.dtype).reshape(-1, hidden, hidden)
+    units = np.eye(hidden * hidden, dtype=first.weight.dtype).reshape(hidden, hidden, hidden, hidden)
+    upper = np.triu_indices(hidden, 1)
+    rotations, stretches = units[upper] - units[upper[::-1]], units[np.triu_indices(hidden)]
+    units = np.concatenate([rotations, stretches + np.swapaxes(stretches, 1, 2)])
     return _place(
         params,
         {depth: (first.weight @ units, first.bias @ units), depth + 1: (-units @ second.weight, None)},
