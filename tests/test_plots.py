@@ -35,3 +35,19 @@ def test_wrong_lengths_and_non_finite_values_are_refused(axes):
         plots.loss_against_index(axes, [0, 1], [0.1])
     with pytest.raises(ValueError, match="not all finite"):
         plots.eigenvalues(axes, [np.nan])
+
+
+def test_levels_of_a_census_are_as_wide_as_they_have_copies(axes):
+    plots.census_levels(axes, [0, 1, 1], [0.1, 0.2, 0.3], [8, 8, 4])
+    widths = [float(np.ptp(line.get_xdata())) for line in axes.lines]
+    assert widths[0] == pytest.approx(widths[1])
+    assert widths[2] < widths[1]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0\n8", "1\n12"]
+    with pytest.raises(ValueError, match="lengths 1, 2, 1"):
+        plots.census_levels(axes, [0], [0.1, 0.2], [1])
+
+
+def test_a_saddle_is_drawn_above_what_it_joins(axes):
+    plots.saddle_graph(axes, [0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [(2, 0, 1), (3, 0, None)])
+    assert [list(line.get_ydata()) for line in axes.lines] == [[0.1, 0.3, 0.2], [0.1, 0.4, 0.1]]
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]

@@ -3,9 +3,11 @@
 - `find`, `find_many`: go to a critical point of any index, or of a chosen one; from many starts at once
 - `levenberg_marquardt`, `newton_mr`: the methods of `find`, with matrices and without
 - `along_run`: starts along a training run, with noise; `distinct`: the points found, each once
+- `census`: the critical points of a small function, each once, with an estimate of how many were not seen
 - `classify`: name it, with the numbers that justify the name, or say why it has none
 """
 
+from mlp_jax.critical.counting import Census, census
 from mlp_jax.critical.duplicates import Distinct, distinct
 from mlp_jax.critical.finders import Point, find, find_many
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
@@ -17,12 +19,14 @@ from mlp_jax.critical.verdict import Verdict
 from mlp_jax.critical.verdicts import classify
 
 __all__ = [
+    "Census",
     "Distinct",
     "HigherOrder",
     "Point",
     "Reason",
     "Verdict",
     "along_run",
+    "census",
     "classify",
     "distinct",
     "find",

@@ -38,7 +38,8 @@ def distinct(
     """Return the converged points of `find_many`, each once. Host-level.
 
     Two are the same when they are nearer than the sum of what each may be off by: 8 times `distance`, the Newton step
-    that is left, and 64 roundings of ‖θ‖; chains of such pairs are one point. On a curve of critical points each
+    that is left, and 64 roundings of ‖θ‖, or of its median over all points where that is larger (a point at zero has no
+    size of its own); chains of such pairs are one point. On a curve of critical points each
     search ends somewhere else, and nothing is the same.
 
     Parameters
@@ -74,7 +75,7 @@ def distinct(
         return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[converged], points), np.zeros(0, int), labels)
     forms = np.stack([_vector(points.params, i, canonical) for i in converged.tolist()])
     if tolerance is None:
-        error = 8 * np.asarray(points.distance)[converged] + 64 * _UNIT * np.linalg.norm(forms, axis=1)
+        error = uncertainty(jax.tree.map(lambda leaf: np.asarray(leaf)[converged], points))
     else:
         error = np.full(len(forms), tolerance)
     cluster = _clusters(forms, error)
@@ -84,6 +85,20 @@ def distinct(
     sizes = np.asarray(points.gradient_norm)
     best = [min(np.flatnonzero(labels == k), key=lambda i: sizes[i]) for k in range(len(order))]
     return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[best], points), np.bincount(cluster)[order], labels)
+
+
+def uncertainty(points: Point) -> np.ndarray:
+    """Return (n,) what each converged point may be off by: see `distinct`.
+
+    Examples
+    --------
+    >>> from mlp_jax.critical import find_many
+    >>> bool(np.all(uncertainty(find_many(lambda x: (x**2 - 1) ** 2, np.array([0.9, 0.1]))) < 1e-12))
+    True
+    """
+    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(points.params)]
+    size = np.sqrt(sum(np.sum(leaf.reshape(len(leaf), -1) ** 2, axis=1) for leaf in leaves))
+    return 8 * np.asarray(points.distance) + 64 * _UNIT * np.maximum(size, np.median(size))
 
 
 def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None) -> np.ndarray:

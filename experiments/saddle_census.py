@@ -1,0 +1,243 @@
+"""How many critical points does a network on XOR have, and how do saddles outnumber minima?
+
+Searches for all critical points of a tanh 2-2-1 network (9 parameters, half the mean squared error, weight decay), for
+two codings of true and false and several weight decays; counts each modulo permutations and sign flips of the hidden
+units, with its copies; proves each (`interval.certify`); and follows the gradient flow down both sides of every saddle
+of index 1, to see what it joins. A complete list must have Σ copies · (−1)^index = 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import scipy.integrate
+import tqdm
+import tyro
+
+from experiments import xor
+from experiments.run_folder import RunFolder
+from mlp_jax import critical, interval, mlp, plots, tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    quick: bool = False
+    """Coding {0, 1} at one weight decay, and a quarter of the searches."""
+    seed: int = 0
+    """Of the starts."""
+    weight_decays: tuple[float, ...] = (0.003, 0.01, 0.03)
+    """Strengths s of the penalty (s / 2) ‖θ‖²; .01 alone when quick."""
+    starts: int = 2000
+    """Searches of a pass of the census."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/saddle_census-DATE-TIME when not given."""
+
+
+class Landscape(NamedTuple):
+    """All that was found of one coding and weight decay."""
+
+    coding: str
+    decay: float
+    counted: xor.Counted
+    proofs: list[interval.Certificate]
+    edges: list[tuple[int, int | None, int | None]]
+
+    @property
+    def name(self) -> str:
+        """Return the coding and the weight decay."""
+        return f"{self.coding}, weight decay {self.decay:g}"
+
+
+def explore(settings: Settings, coding: str, decay: float) -> Landscape:
+    """Count, prove, and follow the saddles of index 1 down."""
+    starts = settings.starts // 4 if settings.quick else settings.starts
+    counted = xor.count(jax.random.key(settings.seed), coding, decay, starts)
+    points = [one(counted.census.params, i) for i in range(len(counted.census.verdicts))]
+    proofs = [interval.certify(xor.loss, point, counted.args) for point in points]
+    saddles = [i for i, index in enumerate(counted.census.indices) if index == 1]
+    edges = [(i, *joined(counted, points[i])) for i in saddles]
+    return Landscape(coding, decay, counted, proofs, edges)
+
+
+def one(params: mlp.Params, i: int) -> mlp.Params:
+    """Return the i-th of stacked params."""
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
+
+
+def joined(counted: xor.Counted, saddle: mlp.Params) -> tuple[int | None, int | None]:
+    """Return the points of the census, by number, where the gradient flow ends down either side of a saddle.
+
+    On a path that a symmetry fixes, that may be another saddle. None where it ends at no point of the list.
+    """
+    with jax.enable_x64(True):
+        vector, unravel = tree.ravel(saddle)
+        hessian = jax.hessian(lambda v: xor.loss(unravel(v), *counted.args))(vector)
+        downhill = np.linalg.eigh(np.asarray(hessian))[1][:, 0]
+        ends = [descend(counted, np.asarray(vector) + side * 1e-3 * downhill, unravel) for side in (-1.0, 1.0)]
+        return ends[0], ends[1]
+
+
+def descend(counted: xor.Counted, start: np.ndarray, unravel: Any) -> int | None:
+    """Follow θ' = −∇L to near its end, go on by Newton steps, and return which point of the census that is."""
+
+    def flow(_: float, v: np.ndarray) -> np.ndarray:
+        return -np.asarray(xor.slope(v, counted.args))
+
+    def slow(_: float, v: np.ndarray) -> float:
+        return float(np.linalg.norm(flow(_, v))) - 1e-6
+
+    slow.terminal = True  # type: ignore[attr-defined]
+    slow.direction = -1  # type: ignore[attr-defined]
+    path = scipy.integrate.solve_ivp(flow, (0, 1e6), start, method="LSODA", rtol=1e-8, atol=1e-10, events=slow)
+    point = critical.find(xor.loss, unravel(path.y[:, -1]), counted.args)
+    here = np.asarray(tree.ravel(counted.maps.canonical(point.params))[0])
+    for i in range(len(counted.census.verdicts)):
+        there = np.asarray(tree.ravel(counted.maps.canonical(one(counted.census.params, i)))[0])
+        if np.max(np.abs(there - here)) < 1e-6:
+            return i
+    return None
+
+
+def point_rows(land: Landscape) -> list[dict[str, Any]]:
+    """Return one row a critical point."""
+    census = land.counted.census
+    joins = {saddle: f"{a} and {b}" for saddle, a, b in land.edges}
+    rows = []
+    for i, (verdict, proof) in enumerate(zip(census.verdicts, land.proofs, strict=True)):
+        low, high = proof.smallest or (np.nan, np.nan)
+        rows.append(
+            {
+                "coding": land.coding,
+                "weight_decay": land.decay,
+                "point": i,
+                "kind": verdict.kind,
+                "index": census.indices[i],
+                "copies": int(census.orbit_sizes[i]),
+                "hits": int(census.hits[i]),
+                "loss": float(census.values[i]),
+                "smallest": verdict.smallest,
+                "proved_index": proof.index,
+                "proved_radius": np.nan if proof.radius is None else proof.radius,
+                "smallest_low": low,
+                "smallest_high": high,
+                "joins": joins.get(i, ""),
+            }
+        )
+    return rows
+
+
+def by_index(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row an index of each landscape."""
+    grouped = rows.groupby(["coding", "weight_decay", "index"], dropna=False)
+    table = grouped.agg(
+        points=("kind", "size"),
+        copies=("copies", "sum"),
+        hits=("hits", "sum"),
+        proved=("proved_index", "count"),
+        lowest_loss=("loss", "min"),
+        highest_loss=("loss", "max"),
+    )
+    return table.reset_index()
+
+
+def summaries(lands: list[Landscape]) -> pd.DataFrame:
+    """Return one row a landscape: counts, the sum that must be 1, and what is estimated to be missing."""
+    return pd.DataFrame(
+        [
+            {
+                "coding": land.coding,
+                "weight_decay": land.decay,
+                "points": len(land.proofs),
+                "copies": int(land.counted.census.orbit_sizes.sum()),
+                "minima": int(sum(land.counted.census.orbit_sizes[_at(land, 0)])),
+                "saddles": int(sum(land.counted.census.orbit_sizes[_at(land, None)])),
+                "sum": land.counted.census.euler_sum,
+                "not_seen": land.counted.census.unseen,
+                "searches": land.counted.census.num_starts,
+                "proved": sum(proof.proved for proof in land.proofs),
+            }
+            for land in lands
+        ]
+    )
+
+
+def _at(land: Landscape, index: int | None) -> np.ndarray:
+    """Return which points are minima (0), or saddles (None)."""
+    minimum = np.array([i == 0 for i in land.counted.census.indices], dtype=bool)
+    return minimum if index == 0 else ~minimum
+
+
+def draw(lands: list[Landscape]) -> tuple[matplotlib.figure.Figure, matplotlib.figure.Figure]:
+    """Return the figures of the levels and of what the saddles join."""
+    width = 4.2 * len(lands) if len(lands) < 4 else 12.6
+    rows = -(-len(lands) // 3)
+    figures = [matplotlib.figure.Figure(figsize=(width, 3.8 * rows), layout="constrained") for _ in range(2)]
+    axes = [f.subplots(rows, min(3, len(lands)), squeeze=False).ravel() for f in figures]
+    for number, land in enumerate(lands):
+        census = land.counted.census
+        index = np.array([-1 if i is None else i for i in census.indices])
+        known = index >= 0
+        plots.census_levels(axes[0][number], index[known], census.values[known], census.orbit_sizes[known], land.name)
+        plots.saddle_graph(axes[1][number], census.values, index, land.edges, land.name)
+    return figures[0], figures[1]
+
+
+def conclusion(table: pd.DataFrame) -> str:
+    """Return what was found, in words made from the numbers."""
+    ratio = table.saddles / table.minima
+    complete = int((table["sum"] == 1).sum())
+    return (
+        f"Found: saddles outnumber minima {ratio.min():.1f} to {ratio.max():.1f} times (copies counted);"
+        f" {int(table.proved.sum())} of {int(table.points.sum())} points are proved;"
+        f" in {complete} of {len(table)} landscapes Σ copies · (−1)^index is 1, as it must be for a complete list"
+        f" (estimated not seen: {table.not_seen.sum():.1f} points)."
+    )
+
+
+def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Count, print and save; return the points and the summaries."""
+    began = time.perf_counter()
+    folder = RunFolder("saddle_census", settings, settings.output)
+    decays = (0.01,) if settings.quick else settings.weight_decays
+    codings = ["{0, 1}"] if settings.quick else list(xor.CODINGS)
+    wanted = [(coding, decay) for coding in codings for decay in decays]
+    lands = []
+    with tqdm.tqdm(wanted, unit="landscape") as bar:
+        for coding, decay in bar:
+            bar.set_postfix_str(f"{coding}, {decay:g}")
+            lands.append(explore(settings, coding, decay))
+    for land in lands:
+        for i, proof in enumerate(land.proofs):
+            name = "zero_one" if land.coding == "{0, 1}" else "minus_one_one"
+            proof.save(folder.path / f"{name}_{land.decay:g}_{i}.json")
+    points = pd.DataFrame([row for land in lands for row in point_rows(land)])
+    points = points.astype({"index": "Int64", "proved_index": "Int64"})
+    table = summaries(lands)
+    folder.table("points", points)
+    folder.table("by_index", by_index(points))
+    folder.table("summaries", table)
+    levels, graph = draw(lands)
+    folder.figure("levels", levels)
+    folder.figure("joined", graph)
+    print(by_index(points).to_string(index=False, na_rep="-"))
+    print(f"\n{table.to_string(index=False)}")
+    print(f"\n{conclusion(table)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    return points, table
+
+
+def main() -> None:
+    """Read the command line and run."""
+    run(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,80 @@
+"""The smallest network with a landscape of its own: two hidden units on XOR, with weight decay."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.typing import ArrayLike
+
+from mlp_jax import critical, losses, mlp, mlp_symmetry, tree
+
+SIZES = (2, 2, 1)
+# False and true as numbers.
+CODINGS = {"{0, 1}": (0.0, 1.0), "{-1, 1}": (-1.0, 1.0)}
+
+Args = tuple[np.ndarray, np.ndarray, np.float64]
+
+
+class Counted(NamedTuple):
+    """A census of XOR, and what it is of."""
+
+    args: Args
+    maps: mlp_symmetry.DiscreteMaps
+    census: critical.Census
+
+
+def loss(params: mlp.Params, x: ArrayLike, y: ArrayLike, decay: ArrayLike) -> jax.Array:
+    """Return half the mean squared error plus (decay / 2) ‖θ‖².
+
+    Examples
+    --------
+    >>> print(loss(init(jax.random.key(0)), *data("{0, 1}", 0.0)) > 0)
+    True
+    """
+    return losses.mean(
+        losses.squared_error(mlp.forward(params, jnp.asarray(x)), jnp.asarray(y))
+    ) + 0.5 * decay * tree.dot(params, params)
+
+
+def data(coding: str, decay: float) -> Args:
+    """Return inputs (4, 2), targets (4, 1) and the weight decay, the arguments of `loss`.
+
+    Examples
+    --------
+    >>> data("{-1, 1}", 0.01)[1].ravel().tolist()
+    [-1.0, 1.0, 1.0, -1.0]
+    """
+    low, high = CODINGS[coding]
+    inputs = np.array([[low, low], [low, high], [high, low], [high, high]])
+    return inputs, np.where(inputs[:, :1] == inputs[:, 1:], low, high), np.float64(decay)
+
+
+def init(key: jax.Array) -> mlp.Params:
+    """Return start values of the 2-2-1 network.
+
+    Examples
+    --------
+    >>> init(jax.random.key(0))[1].weight.shape
+    (2, 1)
+    """
+    return mlp.init(key, SIZES)
+
+
+def count(key: jax.Array, coding: str, decay: float, num_starts: int) -> Counted:
+    """Return the census of a coding at a weight decay, modulo permutations and sign flips of the hidden units."""
+    args = data(coding, decay)
+    maps = mlp_symmetry.maps(loss, init(jax.random.key(0)), args, activation=jnp.tanh)
+    census = critical.census(
+        loss, init, key, num_starts=num_starts, args=args, symmetries=maps, passes=8, complete_sum=1
+    )
+    return Counted(args, maps, census)
+
+
+@jax.jit
+def slope(vector: jax.Array, args: Args) -> jax.Array:
+    """Return the gradient of `loss` with respect to params as one vector (9,)."""
+    unravel = tree.ravel(jax.eval_shape(init, jax.random.key(0)))[1]
+    return jax.grad(lambda v: loss(unravel(v), *args))(vector)

@@ -1,0 +1,275 @@
+"""census: the critical points of a small function, each once, with how many there may be that were not seen."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Callable
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import tree
+from mlp_jax.critical.duplicates import distinct, uncertainty
+from mlp_jax.critical.finders import HessianMatrix, Point, find_many
+from mlp_jax.critical.tangents import Tangents
+from mlp_jax.critical.verdict import Verdict
+from mlp_jax.critical.verdicts import classify
+from mlp_jax.curvature import precision
+from mlp_jax.tree import PyTree
+
+# Scales by which starts are multiplied, and, around points found before, the sizes of the noise: log-uniform.
+_SCALES, _NOISES = (0.1, 10.0), (0.03, 1.0)
+
+
+class Maps(Protocol):
+    """Discrete symmetries of a function, such as `mlp_symmetry.maps` returns."""
+
+    def canonical(self, params: PyTree) -> PyTree:
+        """Return the one form that all copies of params share."""
+        ...
+
+    def orbit_size(self, params: PyTree) -> int:
+        """Return the number of copies of params, itself included."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Census:
+    """The distinct critical points that were found, by rising value of the function.
+
+    params
+        Every leaf (m, ...), float64 numpy.
+    values
+        (m,) the function there.
+    verdicts
+        m of them.
+    orbit_sizes
+        (m,) copies of each under the discrete symmetries that were given, itself included; 1 without any.
+    hits
+        (m,) searches that ended at the point or at a copy of it.
+    num_starts, num_converged
+        Searches made, and those that ended at a critical point.
+    symmetric
+        Whether symmetries were given; without them only exact duplicates were removed.
+    """
+
+    params: PyTree
+    values: np.ndarray
+    verdicts: tuple[Verdict, ...]
+    orbit_sizes: np.ndarray
+    hits: np.ndarray
+    num_starts: int
+    num_converged: int
+    symmetric: bool
+
+    @property
+    def indices(self) -> tuple[int | None, ...]:
+        """Index of each nondegenerate point, from its verdict; None for one that has no place in the sum."""
+        plain = ("minimum", "saddle", "maximum")
+        return tuple(v.index if v.kind in plain and v.inertia.unresolved == 0 else None for v in self.verdicts)
+
+    @property
+    def euler_sum(self) -> int:
+        """Σ orbit size · (−1)^index over the nondegenerate points; others are left out.
+
+        It is 1 for a complete list where the function grows to infinity in every direction and no critical point is
+        degenerate (Poincaré–Hopf): necessary, not sufficient.
+        """
+        known = [(i, size) for i, size in zip(self.indices, self.orbit_sizes.tolist(), strict=True) if i is not None]
+        return sum(size * (-1) ** index for index, size in known)
+
+    @property
+    def unseen(self) -> float:
+        """Estimated number of points not seen: f₁ (f₁ − 1) / (2 (f₂ + 1)), fₖ points being hit k times (Chao 1984)."""
+        return chao(self.hits)
+
+    @property
+    def unseen_share(self) -> float:
+        """Estimated probability that one more search would end at a new point: f₁ / hits (Good 1953, Turing)."""
+        return float(np.sum(self.hits == 1) / max(1, np.sum(self.hits)))
+
+    def __str__(self) -> str:
+        kinds = collections.Counter(verdict.kind for verdict in self.verdicts)
+        parts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+        copies = "modulo discrete symmetries" if self.symmetric else "with their symmetric copies, if there are any"
+        return (
+            f"{len(self.verdicts)} critical points {copies} ({parts}), {int(np.sum(self.orbit_sizes))} in all, from"
+            f" {self.num_starts} searches of which {self.num_converged} converged; Σ copies · (−1)^index ="
+            f" {self.euler_sum} over {sum(i is not None for i in self.indices)} nondegenerate ones; estimated not seen:"
+            f" {self.unseen:.1f}."
+        )
+
+
+def census(
+    fun: Callable[..., jax.Array],
+    init: Callable[[jax.Array], PyTree],
+    key: jax.Array,
+    *,
+    num_starts: int = 1000,
+    args: tuple = (),
+    symmetries: Maps | None = None,
+    tangents: Tangents | None = None,
+    hessian: HessianMatrix | None = None,
+    evidence: str | None = None,
+    passes: int = 4,
+    complete_sum: int | None = None,
+) -> Census:
+    """Search from many starts for all critical points of `fun`, and classify each once. Host-level.
+
+    Starts are draws of `init`, moved by noise of their own size (so that biases that begin at zero take part) and
+    multiplied by a factor from .1 to 10, log-uniform, so that every scale is tried. As long as a point was hit only
+    once, or `euler_sum` is not what it must be, others are likely missing: then as many searches follow, half of them
+    from around the points that are known, each as often as any other, up to `passes` times. The list grows with the
+    searches and is never known to be complete; `unseen` and `euler_sum` tell how far it may be from that.
+
+    Where critical points are not isolated (a continuous symmetry, no weight decay) every search ends at another one,
+    and each counts.
+
+    Parameters
+    ----------
+    fun
+        `(params, *args) -> scalar`.
+    init
+        `key -> params`, transformable.
+    key
+        JAX random key of the starts.
+    num_starts
+        Searches of a pass.
+    args
+        Further arguments of `fun`: data goes here.
+    symmetries
+        Discrete symmetries, from `mlp_symmetry.maps`: copies count once, and `orbit_sizes` says how many there are.
+    tangents, hessian, evidence
+        As `symmetries`, `hessian` and `evidence` of `classify`.
+    passes
+        Most passes.
+    complete_sum
+        What `euler_sum` is for a complete list, where that is known: 1 with weight decay and no degenerate points.
+
+    Returns
+    -------
+    Census
+
+    Raises
+    ------
+    TypeError, ValueError
+        key is not a JAX random key; num_starts or passes below 1; as `find_many`.
+
+    Examples
+    --------
+    >>> found = census(lambda x: jnp.sum((x**2 - 1) ** 2), lambda key: jax.random.normal(key, (2,)),
+    ...                jax.random.key(0), num_starts=100)
+    >>> sorted(found.indices), found.euler_sum
+    ([0, 0, 0, 0, 1, 1, 1, 1, 2], 1)
+    """
+    tree.require_key(key)
+    if num_starts < 1 or passes < 1:
+        raise ValueError(f"num_starts, passes: got {num_starts} and {passes}, expected 1 or more.")
+    points = find_many(fun, _starts(init, key, num_starts), args, hessian=hessian)
+    found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)
+    for number in range(1, passes):
+        if not np.any(found.hits == 1) and complete_sum in (None, found.euler_sum):
+            break
+        pass_key = jax.random.fold_in(key, number)
+        starts = _starts(init, pass_key, num_starts)
+        if len(found.hits):
+            starts = _mixed(starts, found.params, pass_key)
+        more = find_many(fun, starts, args, hessian=hessian)
+        points = jax.tree.map(lambda *parts: np.concatenate(parts), points, more)
+        found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)
+    return found
+
+
+def chao(hits: np.ndarray) -> float:
+    """Return the estimated number of classes that were not seen, from how often the others were (Chao 1984).
+
+    Examples
+    --------
+    >>> chao(np.array([1, 1, 1, 2, 5]))
+    1.5
+    """
+    once, twice = int(np.sum(hits == 1)), int(np.sum(hits == 2))
+    return once * (once - 1) / (2 * (twice + 1))
+
+
+def _starts(init: Callable[[jax.Array], PyTree], key: jax.Array, number: int) -> PyTree:
+    """Return draws of `init` with noise, each multiplied by a scale of its own."""
+    with jax.enable_x64(True):
+        init_key, noise_key, scale_key = jax.random.split(key, 3)
+        draws = _drawn(init, jax.random.split(init_key, number))
+        draws = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draws)
+        scale = jnp.exp(jax.random.uniform(scale_key, (number,), minval=np.log(_SCALES[0]), maxval=np.log(_SCALES[1])))
+        noisy = jax.tree.map(lambda a, b: a + b, draws, _noise(noise_key, draws, jnp.ones(number)))
+        return jax.tree.map(lambda leaf: np.asarray(leaf * _beside(scale, leaf)), noisy)
+
+
+def _mixed(starts: PyTree, found: PyTree, key: jax.Array) -> PyTree:
+    """Return the starts with the second half replaced by points around those found, each in turn."""
+    number = len(jax.tree.leaves(starts)[0])
+    half = number // 2
+    with jax.enable_x64(True):
+        noise_key, size_key = jax.random.split(jax.random.fold_in(key, 0))
+        turn = np.arange(half) % len(jax.tree.leaves(found)[0])
+        base = jax.tree.map(lambda leaf: np.asarray(leaf)[turn], found)
+        size = jnp.exp(jax.random.uniform(size_key, (half,), minval=np.log(_NOISES[0]), maxval=np.log(_NOISES[1])))
+        around = jax.tree.map(lambda a, b: a + b, base, _noise(noise_key, base, size))
+        return jax.tree.map(lambda a, b: np.concatenate([a[: number - half], b]), starts, around)
+
+
+def _drawn(init: Callable[[jax.Array], PyTree], keys: jax.Array) -> PyTree:
+    # Drawing numbers is slow to compile at full optimisation, more so under vmap, and is little work.
+    return jax.jit(jax.vmap(init), compiler_options={"xla_backend_optimization_level": 0})(keys)
+
+
+def _noise(key: jax.Array, params: PyTree, size: jax.Array) -> PyTree:
+    """Return Gaussian noise of the root mean square of each row of params (1 where that is 0), times `size`."""
+    leaves = jax.tree.leaves(params)
+    squares = sum(np.sum(leaf.reshape(len(leaf), -1) ** 2, axis=1) for leaf in leaves)
+    rms = np.sqrt(squares / sum(leaf[0].size for leaf in leaves))
+    size = jnp.where(rms > 0, rms, 1.0) * size
+    return jax.tree.map(lambda draw: np.asarray(draw * _beside(size, draw)), tree.random_like(key, params))
+
+
+def _beside(factor: jax.Array, leaf: jax.Array) -> jax.Array:
+    return factor.reshape(-1, *[1] * (leaf.ndim - 1))
+
+
+def _classified(
+    fun: Callable[..., jax.Array],
+    args: tuple,
+    points: Point,
+    symmetries: Maps | None,
+    tangents: Tangents | None,
+    hessian: HessianMatrix | None,
+    evidence: str | None,
+) -> Census:
+    found = distinct(points, canonical=None if symmetries is None else symmetries.canonical)
+    each = [jax.tree.map(lambda leaf, i=i: leaf[i], found.points.params) for i in range(len(found.hits))]
+    with jax.enable_x64(True):
+        _, promoted = precision.promote_problem(fun, each[0], args) if each else (None, args)
+        value = jax.jit(fun)
+        values = np.array([float(value(params, *promoted)) for params in each])
+    order = np.argsort(values, kind="stable")
+    verdicts = [classify(fun, each[i], args, hessian=hessian, symmetries=tangents, evidence=evidence) for i in order]
+    sizes = np.ones(len(each), dtype=int)
+    if symmetries is not None:
+        off = uncertainty(found.points)
+        sizes = np.array([symmetries.orbit_size(_settled(each[i], off[i])) for i in order], dtype=int)
+    return Census(
+        params=jax.tree.map(lambda leaf: np.asarray(leaf)[order], found.points.params),
+        values=values[order],
+        verdicts=tuple(verdicts),
+        orbit_sizes=sizes,
+        hits=found.hits[order],
+        num_starts=len(points.converged),
+        num_converged=int(np.sum(points.converged)),
+        symmetric=symmetries is not None,
+    )
+
+
+def _settled(params: PyTree, off: float) -> PyTree:
+    """Return params with what may be zero set to zero: a unit that is nothing but rounding has no copies."""
+    return jax.tree.map(lambda leaf: np.where(np.abs(leaf) <= off, 0, leaf), params)

@@ -1,0 +1,101 @@
+"""A census: the levels of critical points by index, and which minima the saddles join."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import matplotlib.axes
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mlp_jax.plots.colours import BLUE, GREY, ORANGE
+
+
+def census_levels(
+    axes: matplotlib.axes.Axes, index: ArrayLike, loss: ArrayLike, copies: ArrayLike, title: str = ""
+) -> matplotlib.axes.Axes:
+    """Draw a short level for each critical point at its loss, by index, its width growing with the number of copies.
+
+    Parameters
+    ----------
+    index, loss, copies
+        (n,) numbers of negative eigenvalues, losses, and symmetric copies.
+    title
+        Above the axes.
+
+    Raises
+    ------
+    ValueError
+        The lengths differ.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = census_levels(matplotlib.figure.Figure().subplots(), [0, 1, 1], [0.1, 0.2, 0.3], [8, 8, 4])
+    >>> [label.get_text() for label in axes.get_xticklabels()]
+    ['0\\n8', '1\\n12']
+    """
+    index_, loss_, copies_ = np.asarray(index), np.asarray(loss), np.asarray(copies)
+    if not len(index_) == len(loss_) == len(copies_):
+        raise ValueError(f"index, loss, copies: got lengths {len(index_)}, {len(loss_)}, {len(copies_)}, not equal.")
+    widest = max(1, int(copies_.max(initial=1)))
+    for i, level, count in zip(index_, loss_, copies_, strict=True):
+        half = 0.08 + 0.3 * count / widest
+        axes.plot([i - half, i + half], [level, level], color=BLUE if i == 0 else ORANGE, lw=2, solid_capstyle="butt")
+    seen = np.unique(index_)
+    totals = [int(copies_[index_ == i].sum()) for i in seen]
+    axes.set_xticks(seen, [f"{i}\n{total}" for i, total in zip(seen, totals, strict=True)])
+    axes.set(xlabel="index\nnumber of points, copies counted", ylabel="loss (with penalty)", title=title)
+    return axes
+
+
+def saddle_graph(
+    axes: matplotlib.axes.Axes,
+    loss: ArrayLike,
+    index: ArrayLike,
+    edges: Sequence[tuple[int, int | None, int | None]],
+    title: str = "",
+) -> matplotlib.axes.Axes:
+    """Draw what each saddle joins: the ends side by side at their losses, a line up to the saddle and down.
+
+    Parameters
+    ----------
+    loss, index
+        (n,) losses and indices of all points; ends of index 0 are drawn as minima.
+    edges
+        (saddle, end, end): numbers of points; None for an end that is not on the list, which is not drawn.
+    title
+        Above the axes.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = saddle_graph(matplotlib.figure.Figure().subplots(), [0.1, 0.2, 0.3], [0, 0, 1], [(2, 0, 1)])
+    >>> len(axes.lines)
+    1
+    """
+    loss_ = np.asarray(loss)
+    ends_ = sorted({end for _, *ends in edges for end in ends if end is not None}, key=lambda i: loss_[i])
+    place = {point: number for number, point in enumerate(ends_)}
+    taken: dict[tuple[int, ...], int] = {}
+    for saddle, *ends in edges:
+        known = [end for end in ends if end is not None]
+        if not known:
+            continue
+        pair = tuple(sorted(place[end] for end in known))
+        number = taken[pair] = taken.get(pair, -1) + 1
+        # Saddles of the same pair stand beside each other.
+        middle = float(np.mean(pair)) + (0.12 + 0.1 * number) * (1 if pair[0] == pair[-1] else (-1) ** number)
+        xs = [place[known[0]], middle, place[known[-1]]]
+        axes.plot(xs, [loss_[known[0]], loss_[saddle], loss_[known[-1]]], "-", color=GREY, lw=1, zorder=1)
+        axes.scatter(middle, loss_[saddle], 25, color=ORANGE, marker="o", zorder=2)
+    for point in ends_:
+        minimum = np.asarray(index)[point] == 0
+        axes.scatter(
+            place[point], loss_[point], 150 if minimum else 40, color=BLUE if minimum else ORANGE,
+            marker="*" if minimum else "s", zorder=3,
+        )  # fmt: skip
+    axes.set_xticks(range(len(ends_)), [str(point) for point in ends_])
+    axes.margins(x=0.2)
+    axes.set(xlabel="where the descents end (point)", ylabel="loss (with penalty)", title=title)
+    return axes

@@ -1,0 +1,138 @@
+"""census, on functions whose critical points are all known, and on XOR, whose list must satisfy Poincaré–Hopf."""
+
+import itertools
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import xor as xor_problem
+from mlp_jax import critical, interval, tree
+from mlp_jax.critical.counting import chao
+
+WELLS = np.array([-1.2, 0.3, 1.5])
+
+
+def wells(x):
+    """Σ ∫ (x − a)(x − b)(x − c): in each coordinate minima at a and c and a maximum at b."""
+    polynomial = np.polyint(np.poly(WELLS))
+    return jnp.sum(jnp.polyval(jnp.asarray(polynomial), x))
+
+
+def normal(size):
+    return lambda key: jax.random.normal(key, (size,))
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_a_product_of_wells_has_its_known_list(size):
+    found = critical.census(wells, normal(size), jax.random.key(size), num_starts=60 * size**2)
+    assert len(found.verdicts) == 3**size
+    index = {tuple(np.round(p, 6)): i for p, i in zip(found.params, found.indices, strict=True)}
+    expected = {p: sum(v == 0.3 for v in p) for p in itertools.product(WELLS.tolist(), repeat=size)}
+    assert index == expected
+    assert found.euler_sum == 1
+    assert np.all(np.diff(found.values) >= 0)
+    assert found.hits.sum() == found.num_converged
+    assert "exact" not in str(found)
+    assert "symmetric copies, if there are any" in str(found)
+
+
+class Reflections:
+    """x → −x in each coordinate."""
+
+    def canonical(self, x):
+        return np.abs(x)
+
+    def orbit_size(self, x):
+        return 2 ** int(np.sum(np.abs(x) > 1e-6))
+
+
+def test_copies_are_counted_once_with_the_size_of_their_orbit():
+    def fun(x):
+        return jnp.sum((x**2 - 1) ** 2)
+
+    found = critical.census(fun, normal(3), jax.random.key(0), num_starts=200, symmetries=Reflections())
+    rows = sorted(zip(found.indices, found.orbit_sizes.tolist(), strict=True))
+    # (1, 0) choices for each coordinate: index is the number of zeros, copies 2 to the number of ones.
+    expected = sorted((k, 2 ** (3 - k)) for k in range(4) for _ in range(math.comb(3, k)))
+    assert rows == expected
+    assert found.euler_sum == 1
+    assert "modulo discrete symmetries" in str(found)
+
+
+def test_degenerate_points_are_neither_minima_nor_counted_in_the_sum():
+    def fun(x):  # x⁴ at 0 beside wells in y: all its points are degenerate
+        return x[0] ** 4 + (x[1] ** 2 - 1) ** 2
+
+    found = critical.census(fun, normal(2), jax.random.key(0), num_starts=20, passes=1)
+    assert set(found.indices) <= {None}
+    assert found.euler_sum == 0
+    assert not any(v.kind == "minimum" for v in found.verdicts)
+
+
+def test_the_estimate_of_unseen_points_is_right_on_average_where_all_are_equally_likely():
+    # 30 classes, 60 draws: the expected number not seen is 30 (29 / 30)^60 = 3.92. Chao's estimate is a lower bound in
+    # expectation, and close to it here: within a fifth, over 2000 repetitions.
+    generator = np.random.default_rng(0)
+    draws = generator.multinomial(60, np.full(30, 1 / 30), size=2000)
+    estimates = [chao(row[row > 0]) for row in draws]
+    assert abs(np.mean(estimates) - 30 * (29 / 30) ** 60) < 0.2 * 3.92
+    assert chao(np.array([4, 5, 6])) == 0
+
+
+XOR = xor_problem.data("{0, 1}", 0.01)
+
+
+@pytest.fixture(scope="module")
+def counted():
+    return xor_problem.count(jax.random.key(0), "{0, 1}", 0.01, 1200)
+
+
+@pytest.fixture(scope="module")
+def xor(counted):
+    return counted.census
+
+
+def test_the_list_of_xor_satisfies_poincare_hopf_and_holds_the_spurious_minimum(xor):
+    assert xor.euler_sum == 1
+    assert None not in xor.indices
+    c = 0.5 / 1.01
+    spurious = int(np.argmin(np.abs(xor.values - (0.25 - 0.125 / 1.01))))
+    assert xor.values[spurious] == pytest.approx(0.126237624, abs=1e-9)
+    assert xor.verdicts[spurious].kind == "minimum"
+    assert xor.verdicts[spurious].smallest == pytest.approx(0.01 - abs(c - 0.5) * np.sqrt(1.5), abs=1e-12)
+    assert xor.orbit_sizes[spurious] == 1
+    assert xor.unseen < 1
+
+
+def test_the_list_of_xor_is_the_same_for_another_key(xor):
+    again = xor_problem.count(jax.random.key(5), "{0, 1}", 0.01, 1200).census
+    assert again.indices == xor.indices
+    np.testing.assert_allclose(again.values, xor.values, rtol=0, atol=1e-12)
+    np.testing.assert_array_equal(again.orbit_sizes, xor.orbit_sizes)
+
+
+def test_orbit_sizes_are_those_of_the_group_written_out(xor, counted):
+    swap, *flips = counted.maps.generators(xor_problem.init(jax.random.key(0))).values()
+    for i, size in enumerate(xor.orbit_sizes):
+        copies = [jax.tree.map(lambda leaf, i=i: leaf[i], xor.params)]
+        for generator in (swap, *flips):
+            copies += [generator(copy) for copy in copies]
+        vectors = np.stack([np.asarray(tree.ravel(copy)[0]) for copy in copies])
+        assert len(np.unique(np.round(vectors + 0.0, 7), axis=0)) == size
+
+
+def test_points_of_a_census_can_be_proved(xor):
+    for i in range(0, len(xor.verdicts), 6):
+        one = jax.tree.map(lambda leaf, i=i: leaf[i], xor.params)
+        proof = interval.certify(xor_problem.loss, one, XOR)
+        assert proof.index == xor.indices[i]
+
+
+def test_a_wrong_number_of_starts_is_refused():
+    with pytest.raises(ValueError, match=r"num_starts, passes: got 0 and 4, expected 1 or more\."):
+        critical.census(wells, normal(1), jax.random.key(0), num_starts=0)
+    with pytest.raises(TypeError, match="key"):
+        critical.census(wells, normal(1), np.arange(2), num_starts=2)
