@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import matplotlib.axes
 import numpy as np
-import scipy.stats
 from numpy.typing import ArrayLike
 
+from experiments.intervals import mean_interval
 from mlp_jax.plots import BLUE, GREY, ORANGE
 
 
@@ -153,7 +153,7 @@ def _half_width(sample: np.ndarray) -> float:
     """Return half the 95 % interval of a mean; 0 for a single number."""
     if len(sample) < 2:
         return 0.0
-    return float(scipy.stats.t.ppf(0.975, len(sample) - 1) * sample.std(ddof=1) / np.sqrt(len(sample)))
+    return float(mean_interval(sample)[1])
 
 
 def _batch_size_axis(axes: matplotlib.axes.Axes, sizes: np.ndarray) -> None:

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import matplotlib.figure
 import numpy as np
 import pandas as pd
-import scipy.stats
 
 from experiments import batch_size_figures as figures
 from experiments.batch_size_protocol import RADII, Sharpness, Times, Tuned
+from experiments.intervals import mean_interval
 from mlp_jax import gradient_noise
 from mlp_jax.plots import BLUE, GREY, ORANGE
 
@@ -71,11 +71,10 @@ def paired(first: np.ndarray, second: np.ndarray, of_examples: np.ndarray | None
     difference = difference[np.isfinite(difference)]
     if len(difference) < 2:
         return Difference(float("nan"), -float("inf"), float("inf"))
-    width = scipy.stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
+    mean, width = mean_interval(difference)
     if of_examples is not None:
         width = np.hypot(width, 1.96 * of_examples.std(ddof=1) / np.sqrt(len(of_examples)))
-    mean = float(difference.mean())
-    return Difference(mean, mean - float(width), mean + float(width))
+    return Difference(float(mean), float(mean - width), float(mean + width))
 
 
 def final(tuned: Tuned, name: str) -> np.ndarray:

@@ -24,6 +24,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
 
@@ -131,13 +132,6 @@ def search(problem: Problem, start: Search) -> Found:
     )
     verdict = critical.classify(problem.fun, point.params, problem.data.train, hessian=problem.hessian)
     return Found(start, point, verdict)
-
-
-def live_units(params: mlp.Params) -> int:
-    """Return the number of hidden units with an incoming and an outgoing weight that is not zero to rounding."""
-    incoming = np.linalg.norm(np.vstack([params[0].weight, params[0].bias]), axis=0)
-    outgoing = np.linalg.norm(params[1].weight, axis=1)
-    return int(np.sum(np.minimum(incoming, outgoing) > 1e-8))
 
 
 def table(problem: Problem, found: list[Found]) -> pd.DataFrame:

@@ -1,0 +1,269 @@
+"""What becomes of a minimum when one of its hidden units is split in two: is it still one, or a line of saddles?
+
+A unit (w, v) of a network with one output becomes two, (w, λ v) and (w, (1 − λ) v): the network computes the same for
+every λ, and all points of that line are critical for the larger network. Fukumizu and Amari (2000) say which signs its
+Hessian has there: those of the small network, those of λ (1 − λ) A with A = mean[(f − y) v φ''(w·x) x xᵀ], and one zero
+along the line. Here small networks are brought to minima on noisy teachers, each unit is split, and at places along
+each line the inertia is measured with its error bound and compared with the theorem.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import scipy.stats
+import tqdm
+import tyro
+
+from experiments.run_folder import RunFolder
+from mlp_jax import critical, curvature, losses, plots, tree
+
+LINE = ["network", "teacher", "unit"]
+EXAMPLES, NOISE = 40, 0.3
+# Inputs, whether hidden units have a bias, and hidden units of the small networks.
+NETWORKS = ((1, False, 1), (1, False, 2), (1, True, 2), (2, True, 2))
+PLACES = (-0.6, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6)
+
+
+# What enters the hidden units, (in, h), and what leaves them, (h, 1); a bias is the weight of an input that is 1.
+Params = tuple[np.ndarray, np.ndarray]
+Data = tuple[np.ndarray, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    quick: bool = False
+    """A fifth of the teachers."""
+    seed: int = 0
+    """Of teachers, noise and starts."""
+    teachers: int = 40
+    """Data sets for each network, each with a minimum of its own where the search finds one."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/splitting_units-DATE-TIME when not given."""
+
+
+class Split(NamedTuple):
+    """A minimum of a small network, one of its units, and the matrix A of that unit."""
+
+    network: str
+    teacher: int
+    unit: int
+    params: Params
+    data: Data
+    matrix: np.ndarray
+
+    @property
+    def definite(self) -> str:
+        """Return whether A is positive definite, negative definite or indefinite."""
+        values = np.linalg.eigvalsh(self.matrix)
+        return "positive definite" if values[0] > 0 else "negative definite" if values[-1] < 0 else "indefinite"
+
+
+def outputs(params: Params, x: Any) -> jax.Array:
+    """Return tanh(x w) v."""
+    return jnp.tanh(x @ params[0]) @ params[1]
+
+
+def loss(params: Params, x: Any, y: Any) -> jax.Array:
+    """Return half the mean squared error, without a penalty: a penalty would break the line."""
+    return losses.mean(losses.squared_error(outputs(params, x), y))
+
+
+def teacher(generator: np.random.Generator, inputs: int, bias: bool) -> Data:
+    """Return inputs and what a random network with three hidden units says of them, with noise."""
+    x = generator.standard_normal((EXAMPLES, inputs))
+    if bias:
+        x = np.column_stack([x, np.ones(EXAMPLES)])
+    hidden = generator.standard_normal((x.shape[1], 3)), generator.standard_normal((3, 1))
+    return x, np.asarray(outputs(hidden, x)) + NOISE * generator.standard_normal((EXAMPLES, 1))
+
+
+def minimum(generator: np.random.Generator, inputs: int, bias: bool, hidden: int) -> tuple[Params, Data] | None:
+    """Return a minimum of the small network on a teacher's data, or None where the search ends at none."""
+    data = teacher(generator, inputs, bias)
+    start = generator.standard_normal((data[0].shape[1], hidden)), generator.standard_normal((hidden, 1))
+    point = critical.find(loss, start, data, index=0)
+    verdict = critical.classify(loss, point.params, data)
+    return (point.params, data) if verdict.kind == "minimum" else None
+
+
+def bending(params: Params, unit: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return A = mean[(f − y) v φ''(z) x xᵀ] of a tanh unit.
+
+    Examples
+    --------
+    >>> bending((np.zeros((1, 1)), np.ones((1, 1))), 0, np.ones((3, 1)), np.ones((3, 1))).tolist()
+    [[0.0]]
+    """
+    tanh = np.tanh(x @ params[0][:, unit])
+    factor = (np.asarray(outputs(params, x)) - y)[:, 0] * params[1][unit, 0] * -2 * tanh * (1 - tanh**2)
+    return (x * factor[:, None]).T @ x / len(x)
+
+
+def split(params: Params, unit: int, share: float) -> Params:
+    """Return the larger network: the unit keeps the share λ of what leaves it, and its copy has the rest.
+
+    Examples
+    --------
+    >>> split((np.ones((2, 1)), np.array([[2.0]])), 0, 0.25)[1].ravel().tolist()
+    [0.5, 1.5]
+    """
+    entering, leaving = params
+    shared = np.concatenate([leaving, (1 - share) * leaving[unit : unit + 1]])
+    shared[unit] *= share
+    return np.concatenate([entering, entering[:, unit : unit + 1]], axis=1), shared
+
+
+def predicted(one: Split, share: float) -> tuple[int, int, int]:
+    """Return (negative, zero, positive) of the larger network by the theorem, at a minimum of the small one."""
+    values = share * (1 - share) * np.linalg.eigvalsh(one.matrix)
+    return int(np.sum(values < 0)), 1, int(np.sum(values > 0)) + tree.size(one.params)
+
+
+def along(one: Split) -> list[dict[str, Any]]:
+    """Return one row a place on the line: what is measured, and what the theorem says."""
+    rows, base = [], float(loss(one.params, *one.data))
+    for share in PLACES:
+        params = split(one.params, one.unit, share)
+        verdict = critical.classify(loss, params, one.data)
+        measured = tuple(verdict.inertia[:3])
+        rows.append(
+            {
+                "network": one.network,
+                "teacher": one.teacher,
+                "unit": one.unit,
+                "A": one.definite,
+                "share": share,
+                "place": "between 0 and 1" if 0 < share < 1 else "outside",
+                "kind": verdict.kind,
+                "negative": measured[0],
+                "unresolved": measured[1],
+                "positive": measured[2],
+                "predicted_negative": predicted(one, share)[0],
+                "agrees": measured == predicted(one, share),
+                "contradicts": measured[0] > predicted(one, share)[0] or measured[2] > predicted(one, share)[2],
+                "gradient_norm": verdict.gradient_norm,
+                "loss_change": float(loss(params, *one.data)) - base,
+            }
+        )
+    return rows
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return, by the signs of A and the place, how often no eigenvalue is negative, with 95 % intervals over lines."""
+    table = []
+    for (network, signs, place), part in rows.groupby(["network", "A", "place"]):
+        lines = part.groupby(LINE).negative.max()
+        flat = int((lines == 0).sum())
+        low, high = scipy.stats.binomtest(flat, len(lines)).proportion_ci(method="wilson")
+        table.append(
+            {
+                "network": network,
+                "A": signs,
+                "place": place,
+                "lines": len(lines),
+                "places": len(part),
+                "theorem_holds": int(part.agrees.sum()),
+                "no_negative_eigenvalue": flat / len(lines),
+                "from": low,
+                "to": high,
+                "kinds": ", ".join(f"{n} {kind}" for kind, n in part.kind.value_counts().items()),
+            }
+        )
+    return pd.DataFrame(table)
+
+
+def draw(splits: list[Split]) -> matplotlib.figure.Figure:
+    """Return the four eigenvalues that the theorem is about, along a line for each kind of A that was found."""
+    chosen = list({one.definite: one for one in reversed(splits)}.values())
+    figure = matplotlib.figure.Figure(figsize=(4.6 * max(1, len(chosen)), 4), layout="constrained")
+    shares = np.linspace(-0.7, 1.7, 97)
+    for axes, one in zip(figure.subplots(1, max(1, len(chosen)), squeeze=False)[0], chosen, strict=False):
+        values = np.stack([spectrum(one, share) for share in shares])
+        for k, color in enumerate((plots.BLUE, plots.ORANGE, plots.GREEN, plots.GREY)):
+            axes.plot(shares, values[:, k], color=color, ls=("-", "--", "-.", ":")[k], label=f"eigenvalue {k + 1}")
+        axes.axhline(0, color="black", lw=0.8)
+        for end in (0, 1):
+            axes.axvline(end, color=plots.GREY, lw=0.6)
+        axes.set(
+            xlabel="share λ of the first copy", ylabel="lowest eigenvalues of the Hessian", title=f"A {one.definite}"
+        )
+        reach = np.max(np.abs(values[:, :2]))
+        axes.set_yscale("symlog", linthresh=max(1e-6, 1e-3 * float(reach)))
+    figure.legend(
+        *figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small"
+    )
+    return figure
+
+
+def spectrum(one: Split, share: float) -> np.ndarray:
+    """Return the four lowest eigenvalues of the larger network's Hessian."""
+    matrix = curvature.dense_hessian(loss, split(one.params, one.unit, share), one.data)
+    return np.linalg.eigvalsh(np.asarray(matrix))[:4]
+
+
+def conclusion(rows: pd.DataFrame) -> str:
+    """Return what was found, in words made from the numbers."""
+    kinds = rows.groupby(LINE).A.first().value_counts()
+    stays = rows[(rows.negative == 0)].groupby(LINE).size()
+    lines = int(kinds.sum())
+    words = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    return (
+        f"Found: at {int(rows.agrees.sum())} of {len(rows)} places on {lines} lines the signs are those of the theorem,"
+        f" at {int(rows.contradicts.sum())} they contradict it, at the others an eigenvalue is not resolved (A is"
+        f" {words}); the loss changes by {rows.loss_change.abs().max():.1e} along them. {len(stays)} lines have a part"
+        f" without a negative eigenvalue, {lines - len(stays)} consist of saddles only;"
+        f" {int((rows.kind == 'minimum').sum())} places are called a minimum, as none should be: none is isolated."
+    )
+
+
+def run(settings: Settings) -> pd.DataFrame:
+    """Search, split, compare, print and save; return the places."""
+    began = time.perf_counter()
+    folder = RunFolder("splitting_units", settings, settings.output)
+    teachers = max(1, settings.teachers // 5) if settings.quick else settings.teachers
+    splits: list[Split] = []
+    rows: list[dict[str, Any]] = []
+    work = [(*network, number) for network in NETWORKS for number in range(teachers)]
+    with jax.enable_x64(True):
+        for inputs, bias, hidden, number in tqdm.tqdm(work, unit="teacher"):
+            found = minimum(np.random.default_rng((settings.seed, number)), inputs, bias, hidden)
+            if found is None:
+                continue
+            params, data = found
+            name = f"{inputs}-{hidden}-1{', bias' if bias else ''}"
+            for unit in range(hidden):
+                splits.append(Split(name, number, unit, params, data, bending(params, unit, *data)))
+                rows += along(splits[-1])
+        if not rows:
+            raise RuntimeError(f"no minimum was found from {len(work)} teachers; try another seed or more teachers.")
+        figure = draw(splits)
+    places = pd.DataFrame(rows)
+    table = summary(places)
+    folder.table("places", places)
+    folder.table("summary", table)
+    folder.figure("eigenvalues_along_lines", figure)
+    minima = len(places.groupby(["network", "teacher"]))
+    print(f"{minima} minima from {len(work)} teachers, every hidden unit split; lines without a negative eigenvalue:")
+    print(table.to_string(index=False, float_format="{:.2f}".format))
+    print(f"\n{conclusion(places)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    return places
+
+
+def main() -> None:
+    """Read the command line and run."""
+    run(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()
