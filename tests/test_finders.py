@@ -1,6 +1,9 @@
 """find: reaches critical points, and reports convergence nowhere else."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -302,3 +305,20 @@ def test_starts_along_a_run_are_its_points_with_noise_of_the_chosen_size():
     np.testing.assert_allclose(ratio, 0.1, rtol=0.08)
     with pytest.raises(ValueError, match="num_starts: got 0"):
         critical.along_run(jax.random.key(0), run, 0, 0.1)
+
+
+def test_many_lanes_of_matrices_end_on_few_cores():
+    # Two batched LU factorisations at a time hung here (jaxlib 0.10.2): a process of its own, with a time limit.
+    code = """if True:
+        import jax, jax.numpy as jnp, numpy as np
+        from experiments import linear_control
+        from mlp_jax import critical, mlp
+        x = linear_control.rows_of(np.array([0.3, 0.25, 0.2, 0.1, 0.08, 0.07]))
+        starts = jax.vmap(lambda key: mlp.init(key, (6, 3, 6)))(jax.random.split(jax.random.key(0), 60))
+        print(int(critical.find_many(linear_control.loss, starts, (x,), lanes=16).converged.sum()))
+    """
+    environment = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "OPENBLAS_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment, check=True
+    )
+    assert int(done.stdout) >= 55

@@ -247,22 +247,22 @@ def _classified(
     evidence: str | None,
 ) -> Census:
     found = distinct(points, canonical=None if symmetries is None else symmetries.canonical)
-    each = [jax.tree.map(lambda leaf, i=i: leaf[i], found.points.params) for i in range(len(found.hits))]
+    off = uncertainty(found.points) if len(found.hits) else np.zeros(0)
+    each = [_settled(jax.tree.map(lambda leaf, i=i: leaf[i], found.points.params), off[i]) for i in range(len(off))]
     with jax.enable_x64(True):
         _, promoted = precision.promote_problem(fun, each[0], args) if each else (None, args)
         value = jax.jit(fun)
         values = np.array([float(value(params, *promoted)) for params in each])
     order = np.argsort(values, kind="stable")
-    verdicts = [classify(fun, each[i], args, hessian=hessian, symmetries=tangents, evidence=evidence) for i in order]
-    sizes = np.ones(len(each), dtype=int)
-    if symmetries is not None:
-        off = uncertainty(found.points)
-        sizes = np.array([symmetries.orbit_size(_settled(each[i], off[i])) for i in order], dtype=int)
+    each = [each[i] for i in order]
+    verdicts = [classify(fun, p, args, hessian=hessian, symmetries=tangents, evidence=evidence) for p in each]
+    sizes = [1 if symmetries is None else symmetries.orbit_size(params) for params in each]
+    empty = jax.tree.map(lambda leaf: np.asarray(leaf)[:0], found.points.params)
     return Census(
-        params=jax.tree.map(lambda leaf: np.asarray(leaf)[order], found.points.params),
+        params=jax.tree.map(lambda *leaves: np.stack(leaves), *each) if each else empty,
         values=values[order],
         verdicts=tuple(verdicts),
-        orbit_sizes=sizes,
+        orbit_sizes=np.array(sizes, dtype=int),
         hits=found.hits[order],
         num_starts=len(points.converged),
         num_converged=int(np.sum(points.converged)),
@@ -271,5 +271,5 @@ def _classified(
 
 
 def _settled(params: PyTree, off: float) -> PyTree:
-    """Return params with what may be zero set to zero: a unit that is nothing but rounding has no copies."""
+    """Return params with what may be zero set to zero: what is nothing but rounding has no copies."""
     return jax.tree.map(lambda leaf: np.where(np.abs(leaf) <= off, 0, leaf), params)

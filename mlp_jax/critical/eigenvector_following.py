@@ -15,6 +15,7 @@ from mlp_jax.critical.searches import (
     all_finite,
     first_of,
     newton_dense,
+    one_at_a_time,
     rounding_level,
     typical_size,
 )
@@ -112,7 +113,7 @@ def _radius(state: _State) -> jax.Array:
 
 
 def _step(matrix: jax.Array, gradient: jax.Array, index: jax.Array, radius: jax.Array) -> jax.Array:
-    values, vectors = jnp.linalg.eigh(matrix)
+    values, vectors = one_at_a_time(jnp.linalg.eigh)(matrix)
     climbing = jnp.arange(len(values)) < index
     components = vectors.T @ gradient
     size = jnp.abs(values)

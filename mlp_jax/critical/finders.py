@@ -27,7 +27,7 @@ _DENSE = 1500
 # Searches of `find_many` under way at a time, times parameters: enough to fill vector instructions, and no more,
 # because lanes that have no start left run on until the last search is over. With more parameters than `_WIDE` one
 # search fills them by itself.
-_WIDTH, _WIDE = 1152, 48
+_WIDTH, _WIDE = 288, 48
 
 
 @jax.tree_util.register_dataclass
@@ -175,7 +175,7 @@ def find_many(
     starts
         params with a leading axis of the same length n on every leaf.
     lanes
-        Searches under way at a time; 128 for up to 9 parameters, fewer for more, and one above 48, when None. Memory
+        Searches under way at a time; 32 for up to 9 parameters, fewer for more, and one above 48, when None. Memory
         with matrices: 10 of 8 P² bytes for each.
 
     Returns
@@ -200,7 +200,7 @@ def find_many(
     num = _require_starts(starts, lanes)
     one = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
     size = max(1, tree.size(one))
-    lanes = min(num, (min(128, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else lanes)
+    lanes = min(num, (min(32, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else lanes)
     if tree.is_traced((starts, args)):
         precision.require_scalar_function(fun, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)

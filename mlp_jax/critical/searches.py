@@ -34,6 +34,8 @@ _REASONS = {
 RUNNING = -1
 # Forced steps a search may take from where it would end for want of descent.
 _MAX_ESCAPES = 4
+# Rows of a matrix up to which a batch of them is handled at once.
+_SMALL = 12
 
 
 class Function(NamedTuple):
@@ -228,7 +230,28 @@ def damped_newton(matrix: jax.Array, gradient: jax.Array, damping: jax.Array) ->
     -3.0000
     """
     shifted = jax.lax.complex(matrix, damping * jnp.eye(len(matrix), dtype=matrix.dtype))
-    return -jnp.linalg.solve(shifted, jax.lax.complex(gradient, jnp.zeros_like(gradient))).real
+    return -one_at_a_time(jnp.linalg.solve)(shifted, jax.lax.complex(gradient, jnp.zeros_like(gradient))).real
+
+
+def one_at_a_time(operation: Callable[..., Any]) -> Callable[..., Any]:
+    """Return an operation on a matrix that vmap turns into a loop, but for small matrices.
+
+    On a CPU a batched LAPACK call gives parts of its batch to the thread pool in which it runs and waits for them; with
+    two such calls under way, or one beside another that waits, all wait for ever (jaxlib 0.10.2). Batches of small
+    matrices are not cut, and faster together.
+
+    Examples
+    --------
+    >>> one_at_a_time(jnp.linalg.eigvalsh)(jnp.diag(jnp.array([2.0, 1.0]))).tolist()
+    [1.0, 2.0]
+    """
+
+    def applied(matrix: jax.Array, *others: jax.Array) -> Any:
+        if len(matrix) <= _SMALL:
+            return operation(matrix, *others)
+        return jax.custom_batching.sequential_vmap(operation)(matrix, *others)
+
+    return applied
 
 
 def times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
