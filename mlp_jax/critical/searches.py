@@ -249,7 +249,7 @@ def one_at_a_time(operation: Callable[..., Any]) -> Callable[..., Any]:
     def applied(matrix: jax.Array, *others: jax.Array) -> Any:
         if len(matrix) <= _SMALL:
             return operation(matrix, *others)
-        return jax.custom_batching.sequential_vmap(operation)(matrix, *others)
+        return jax.custom_batching.sequential_vmap(lambda *operands: operation(*operands))(matrix, *others)
 
     return applied
 

@@ -1,0 +1,196 @@
+"""Does full-batch gradient descent sharpen until the top Hessian eigenvalue is 2/η, and stay there?
+
+A tanh network on 300 centred digits with squared error, trained by plain full-batch gradient descent at several step
+sizes η from several starts. Along the run the largest eigenvalue of the Hessian is computed (`curvature.eigenpairs`, to
+a stated residual). Theory of quadratics says that a step with λ > 2/η diverges; Cohen et al. (2021) saw that λ rises to
+2/η (progressive sharpening), hovers there, and that the loss still falls, though not at every step.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import time
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import tqdm
+import tyro
+
+from experiments.intervals import mean_interval
+from experiments.run_folder import RunFolder
+from mlp_jax import curvature, datasets, losses, mlp, plots
+
+EXAMPLES, START = 300, 0.3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    quick: bool = False
+    """Two step sizes, two seeds and a quarter of the steps."""
+    seed: int = 0
+    """Of the starts."""
+    rates: tuple[float, ...] = (0.2, 0.4, 0.5, 0.7)
+    """Step sizes η."""
+    seeds: int = 4
+    """Starts, the same for every step size."""
+    steps: int = 8000
+    """Steps of the smallest rate; larger ones make fewer, so that all go equally far."""
+    looks: int = 40
+    """Times at which the top eigenvalue is computed."""
+    hidden: int = 20
+    """Hidden tanh units."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/edge_of_stability-DATE-TIME when not given."""
+
+
+def loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return half the mean squared error against one-hot targets."""
+    return losses.mean(losses.squared_error(mlp.forward(params, x), y))
+
+
+@functools.partial(jax.jit, static_argnames="steps")
+def descend(params: mlp.Params, rate: jax.Array, x: jax.Array, y: jax.Array, steps: int) -> tuple[Any, jax.Array]:
+    """Make some steps of gradient descent; return params and the loss before each step."""
+
+    def step(params: mlp.Params, _: None) -> tuple[mlp.Params, jax.Array]:
+        value, gradient = jax.value_and_grad(loss)(params, x, y)
+        return jax.tree.map(lambda p, g: p - rate * g, params, gradient), value
+
+    return jax.lax.scan(step, params, None, length=steps)
+
+
+def product(params: mlp.Params, x: jax.Array, y: jax.Array, vector: mlp.Params) -> mlp.Params:
+    """Return the Hessian times a vector."""
+    return jax.jvp(lambda p: jax.grad(loss)(p, x, y), (params,), (vector,))[1]
+
+
+def sharpness(params: mlp.Params, data: tuple[jax.Array, jax.Array], key: jax.Array) -> float:
+    """Return the largest eigenvalue of the Hessian, to a thousandth of its size."""
+    matvec = jax.tree_util.Partial(product, params, *data)
+    pairs = curvature.eigenpairs(matvec, params, key, smallest=0, largest=1, tolerance=1e-3, dense_limit=0)
+    if not np.all(pairs.converged):
+        raise RuntimeError(f"the top eigenvalue did not converge: residual {float(pairs.residuals[-1]):.1e}.")
+    return float(pairs.values[-1])
+
+
+def follow(settings: Settings, rate: float, seed: int, steps: int, looks: int) -> pd.DataFrame:
+    """Return one row a look: steps made, loss, top eigenvalue, and the share of steps since that raised the loss."""
+    digits = datasets.load("digits").train
+    inputs = digits.inputs[:EXAMPLES].astype(np.float64)
+    x = jnp.asarray(2 * (inputs - inputs.mean(0)))
+    y = jax.nn.one_hot(digits.targets[:EXAMPLES], 10, dtype=jnp.float64)
+    key = jax.random.fold_in(jax.random.key(settings.seed), seed)
+    # Small starts have little curvature, so that what it rises to is not there from the beginning.
+    params = jax.tree.map(lambda p: START * p, mlp.init(key, (64, settings.hidden, 10), dtype=jnp.float64))
+    between = max(1, round(steps / looks))
+    rows = [(0, float(loss(params, x, y)), sharpness(params, (x, y), key), np.nan)]
+    for look in range(1, looks + 1):
+        params, values = descend(params, jnp.asarray(rate), x, y, between)
+        values = np.append(np.asarray(values), float(loss(params, x, y)))
+        if not np.all(np.isfinite(values)):
+            rows.append((look * between, np.inf, np.nan, np.nan))
+            break
+        rows.append((look * between, values[-1], sharpness(params, (x, y), key), float(np.mean(np.diff(values) > 0))))
+    frame = pd.DataFrame(rows, columns=["step", "loss", "sharpness", "rising_share"])
+    return frame.assign(rate=rate, seed=seed, times_threshold=frame.sharpness * rate / 2)
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a step size: means with 95 % half widths over seeds."""
+    table = []
+    for rate, part in rows.groupby("rate"):
+        runs = [one for _, one in part.groupby("seed")]
+        late = [one.iloc[len(one) // 2 :] for one in runs]
+        columns = {
+            "sharpness at the start": [one.sharpness.iloc[0] for one in runs],
+            "λ η / 2, largest": [one.times_threshold.max() for one in runs],
+            "λ η / 2, mean of the second half": [one.times_threshold.mean() for one in late],
+            "share of steps that raise the loss, second half": [one.rising_share.mean() for one in late],
+            "loss, first": [one.loss.iloc[0] for one in runs],
+            "loss, middle": [one.loss.iloc[0] for one in late],
+            "loss, last": [one.loss.iloc[-1] for one in runs],
+        }
+        row: dict[str, Any] = {
+            "rate": rate,
+            "2 / η": 2 / rate,
+            "diverged": sum(np.isinf(one.loss).any() for one in runs),
+        }
+        for name, values in columns.items():
+            mean, half = mean_interval(values)
+            row[name], row[f"{name} ±"] = float(mean), float(half)
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Return the figure: top eigenvalue with 2/η for each step size, and the loss."""
+    figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    colors, styles = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.YELLOW), ("-", "--", "-.", ":")
+    for k, (rate, part) in enumerate(rows.groupby("rate")):
+        for number, (_, one) in enumerate(part[np.isfinite(part.loss)].groupby("seed")):
+            label = f"η = {rate:g}" if number == 0 else None
+            look = {"color": colors[k % 5], "ls": styles[k % 4], "lw": 1, "label": label}
+            left.plot(one.step * rate, one.sharpness, **look)
+            right.plot(one.step * rate, one.loss, **look)
+        left.axhline(2 / rate, color=colors[k % 5], lw=0.8, alpha=0.7)
+    left.set(xlabel="step · η", ylabel="largest eigenvalue (thin lines: 2 / η)", ylim=(0, None))
+    right.set(xlabel="step · η", ylabel="loss", yscale="log")
+    for axes in (left, right):
+        axes.legend(frameon=False)
+    return figure
+
+
+def conclusion(rows: pd.DataFrame, table: pd.DataFrame) -> str:
+    """Return what was found, in words made from the numbers."""
+    late = table["λ η / 2, mean of the second half"]
+    reached = [one.times_threshold.max() >= 1 for _, one in rows.groupby(["rate", "seed"])]
+    name = "share of steps that raise the loss, second half"
+    falls = [one.loss.iloc[-1] < one.loss.iloc[len(one) // 2] for _, one in rows.groupby(["rate", "seed"])]
+    return (
+        f"Found: the top eigenvalue reaches 2/η in {sum(reached)} of {len(reached)} runs, and is {late.min():.2f} to"
+        f" {late.max():.2f} times 2/η on average in their second halves; there {100 * table[name].min():.0f} to"
+        f" {100 * table[name].max():.0f} % of the steps raise the loss, which all the same is lower at the end than in"
+        f" the middle of {sum(falls)} of {len(falls)} runs; {int(table.diverged.sum())} diverged."
+    )
+
+
+def run(settings: Settings) -> pd.DataFrame:
+    """Descend, measure, print and save; return the rows of all looks."""
+    began = time.perf_counter()
+    folder = RunFolder("edge_of_stability", settings, settings.output)
+    rates = settings.rates[-2:] if settings.quick else settings.rates
+    seeds = min(2, settings.seeds) if settings.quick else settings.seeds
+    steps = settings.steps // 4 if settings.quick else settings.steps
+    looks = settings.looks // 4 if settings.quick else settings.looks
+    frames = []
+    with jax.enable_x64(True), tqdm.tqdm([(r, s) for r in rates for s in range(seeds)], unit="run") as bar:
+        for rate, seed in bar:
+            bar.set_postfix_str(f"η = {rate:g}, seed {seed}")
+            frames.append(follow(settings, rate, seed, round(steps * min(settings.rates) / rate), looks))
+    rows = pd.concat(frames, ignore_index=True)
+    table = summary(rows)
+    folder.table("looks", rows)
+    folder.table("summary", table)
+    folder.figure("edge_of_stability", draw(rows))
+    print(f"64-{settings.hidden}-10 on {EXAMPLES} digits, squared error; mean and 95 % half width over {seeds} seeds:")
+    print(table.set_index("rate").T.to_string(float_format="{:.4g}".format))
+    print(f"\n{conclusion(rows, table)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    return rows
+
+
+def main() -> None:
+    """Read the command line and run."""
+    run(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,256 @@
+"""What does the spectrum of the Hessian look like during training: a bulk at zero, and as many outliers as classes?
+
+A tanh network on the digits of the first C classes, for several C and seeds, without weight decay, by Adam. At points
+of the run the exact spectrum is computed (`mlp_hessian.dense`), and at the last one also the density by stochastic
+Lanczos quadrature (`curvature.spectral_density`), to see how far it can be trusted. Measured: the share of eigenvalues
+near zero, how many stand out beyond the largest gap among the top ones (Sagun et al. 2016, Papyan 2018: as many as
+classes, or one fewer), and the negative ones, which should fade.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import time
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+import pandas as pd
+import tqdm
+import tyro
+
+from experiments.intervals import mean_interval
+from experiments.run_folder import RunFolder
+from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
+
+# Of the largest eigenvalue: what counts as the bulk at zero, and as negative beyond it.
+BULK = 1e-3
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    quick: bool = False
+    """Two class counts, two seeds, and a fifth of the epochs."""
+    seed: int = 0
+    """Of starts, shuffles and probes."""
+    classes: tuple[int, ...] = (2, 3, 4, 6, 8, 10)
+    """How many of the digits, from 0 on."""
+    seeds: int = 5
+    """Runs of each."""
+    hidden: int = 10
+    """Hidden tanh units."""
+    epochs: int = 100
+    """Of full training."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/hessian_spectrum-DATE-TIME when not given."""
+
+
+class Run(NamedTuple):
+    """Spectra (points, P), ascending, at some epochs of one run; nodes and weights of the quadrature at the last."""
+
+    classes: int
+    seed: int
+    epochs: np.ndarray
+    spectra: np.ndarray
+    nodes: np.ndarray
+    weights: np.ndarray
+    loss: np.ndarray
+
+
+def fun(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    """Return mean softmax cross-entropy."""
+    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y))
+
+
+def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> jax.Array:
+    """Return the same over a batch."""
+    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights)
+
+
+_OPTIMIZER = optax.adam(3e-3)
+
+
+def train(settings: Settings, classes: int, seed: int, epochs: int) -> Run:
+    """Train, and take the spectra at the start, at some epochs and at the end."""
+    digits = datasets.load("digits").train
+    some = digits.targets < classes
+    x, y = digits.inputs[some].astype(np.float64), digits.targets[some]
+    init_key, train_key, probe_key = jax.random.split(jax.random.fold_in(jax.random.key(settings.seed), seed), 3)
+    start = mlp.init(init_key, (64, settings.hidden, classes), dtype=jnp.float64)
+    data = datasets.Examples(jnp.asarray(x), jnp.asarray(y))
+    _, history = training.train(
+        train_key, batch_loss, start, data, optimizer=_OPTIMIZER, batch_size=50, epochs=epochs,
+        record=lambda state: state.params,
+    )  # fmt: skip
+    chosen = np.unique(np.round(np.geomspace(1, epochs, 6)).astype(int))
+    points = [start, *(jax.tree.map(lambda leaf, e=e: leaf[e - 1], history.record) for e in chosen)]
+    matrices = [mlp_hessian.dense(p, x, y, loss=losses.cross_entropy, activation=jnp.tanh) for p in points]
+    density = _density(points[-1], probe_key, data)
+    return Run(
+        classes, seed, np.concatenate([[0], chosen]), np.stack([np.linalg.eigvalsh(np.asarray(m)) for m in matrices]),
+        np.asarray(density.nodes), np.asarray(density.weights), np.array([float(fun(p, x, y)) for p in points]),
+    )  # fmt: skip
+
+
+@jax.jit
+def _density(params: mlp.Params, key: jax.Array, data: Any) -> curvature.Density:
+    return curvature.spectral_density(curvature.hessian(fun, params, args=tuple(data)), params, key, num_steps=80)
+
+
+def outliers(spectrum: np.ndarray, most: int = 20) -> int:
+    """Return how many eigenvalues lie above the largest ratio between neighbours among the top ones.
+
+    Examples
+    --------
+    >>> outliers(np.array([0.01, 0.02, 0.03, 1.0, 1.2]))
+    2
+    """
+    top = spectrum[spectrum > 0][::-1][: most + 1]
+    return int(np.argmax(top[:-1] / top[1:])) + 1
+
+
+def rows_of(run: Run) -> list[dict[str, Any]]:
+    """Return one row a point of the run."""
+    rows = []
+    for epoch, spectrum, loss in zip(run.epochs, run.spectra, run.loss, strict=True):
+        top = spectrum[-1]
+        rows.append(
+            {
+                "classes": run.classes,
+                "seed": run.seed,
+                "epoch": int(epoch),
+                "loss": loss,
+                "largest": top,
+                "smallest": spectrum[0],
+                "bulk_share": float(np.mean(np.abs(spectrum) <= BULK * top)),
+                "negative_share": float(np.mean(spectrum < -BULK * top)),
+                "negative_size": float(-spectrum[0] / top),
+                "outliers": outliers(spectrum),
+            }
+        )
+    return rows
+
+
+def quadrature_errors(run: Run) -> dict[str, float]:
+    """Return how far the quadrature is from the exact spectrum at the end of a run."""
+    exact, top = run.spectra[-1], run.spectra[-1][-1]
+    estimate = np.sum(run.weights * run.nodes)
+    grid = np.linspace(exact[0] - 0.05 * top, 1.05 * top, 400)
+    below = np.array([np.sum(run.weights[run.nodes <= g]) for g in grid])
+    return {
+        "classes": run.classes,
+        "seed": run.seed,
+        "largest_off": abs(run.nodes.max() - top) / top,
+        "outside": max(0.0, run.nodes.max() - top, exact[0] - run.nodes.min()) / top,
+        "mean_off": abs(estimate - exact.mean()) / abs(exact.mean()),
+        "distribution_off": float(np.max(np.abs(below - np.searchsorted(exact, grid, side="right") / len(exact)))),
+    }
+
+
+def summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the start and the end of training for each number of classes, means with 95 % half widths over seeds."""
+    table = []
+    for classes, part in rows.groupby("classes"):
+        row: dict[str, Any] = {"classes": classes}
+        for when, some in (("start", part[part.epoch == 0]), ("end", part[part.epoch == part.epoch.max()])):
+            for name in ("outliers", "bulk_share", "negative_share", "negative_size"):
+                mean, half = mean_interval(some[name])
+                row[f"{name}, {when}"] = f"{mean:.3g} ± {half:.1g}"
+        table.append(row)
+    return pd.DataFrame(table)
+
+
+def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Return the figure: spectrum against quadrature, top eigenvalues, outliers against classes, negative ones."""
+    figure = matplotlib.figure.Figure(figsize=(13, 8), layout="constrained")
+    axes = figure.subplots(2, 2).ravel()
+    run = max((r for r in runs if r.seed == 0), key=lambda r: r.classes)
+    exact, top = run.spectra[-1], run.spectra[-1][-1]
+    edges = np.linspace(min(exact[0], run.nodes.min()), top * 1.001, 60)
+    axes[0].hist(exact, edges, weights=np.full(len(exact), 1 / len(exact)), color=plots.SKY, label="exact")
+    axes[0].hist(
+        run.nodes.ravel(), edges, weights=run.weights.ravel(), histtype="step", color=plots.ORANGE, label="quadrature"
+    )
+    axes[0].set(yscale="log", xlabel="eigenvalue", ylabel="share", title=f"end of training, {run.classes} classes")
+    axes[0].legend(frameon=False)
+    for k, (epoch, spectrum) in enumerate(zip(run.epochs, run.spectra, strict=True)):
+        color = str(0.75 - 0.75 * k / len(run.epochs))
+        axes[1].plot(np.arange(1, 26), np.maximum(spectrum[::-1][:25], 1e-8), ".-", color=color, label=f"epoch {epoch}")
+    axes[1].axvline(run.classes - 0.5, color=plots.ORANGE, ls="--", lw=1, label="classes − 1")
+    axes[1].set(yscale="log", xlabel="rank from the top", ylabel="eigenvalue", title=f"{run.classes} classes")
+    axes[1].legend(frameon=False, fontsize="small")
+    last = rows[rows.epoch == rows.epoch.max()].groupby("classes").outliers
+    means, halves = zip(*(mean_interval(part) for _, part in last), strict=True)
+    classes = np.array(list(last.groups))
+    axes[2].errorbar(classes, means, halves, fmt="o", color=plots.BLUE, capsize=3, label="measured, 95 %")
+    axes[2].plot(classes, classes, ":", color=plots.GREY, label="classes")
+    axes[2].plot(classes, classes - 1, "--", color=plots.ORANGE, label="classes − 1")
+    axes[2].set(xlabel="classes", ylabel="eigenvalues above the largest gap")
+    axes[2].legend(frameon=False)
+    for k, (number, part) in enumerate(rows.groupby("classes")):
+        mean = part.groupby("epoch").negative_size.mean()
+        style = ("-", "--", "-.", ":")[k % 4]
+        axes[3].plot(mean.index + 1, mean, style, marker="o", ms=3, label=f"{number} classes")
+    axes[3].set(xscale="log", yscale="log", xlabel="epoch + 1", ylabel="−smallest / largest eigenvalue")
+    axes[3].legend(frameon=False, fontsize="small")
+    return figure
+
+
+def conclusion(rows: pd.DataFrame, errors: pd.DataFrame) -> str:
+    """Return what was found, in words made from the numbers."""
+    first, last = rows[rows.epoch == 0], rows[rows.epoch == rows.epoch.max()]
+    gap = last.outliers - last.classes
+    bulk, bulk_half = mean_interval(last.bulk_share)
+    holds = " holds" if gap.isin([0, -1]).mean() > 0.5 else " does not hold for most runs"
+    return (
+        f"Found: at the end {100 * bulk:.0f} ± {100 * bulk_half:.0f} % of the eigenvalues are within {BULK:g} of the"
+        f" largest; the largest gap leaves as many above it as there are classes in {int((gap == 0).sum())} of"
+        f" {len(last)} runs, one fewer in {int((gap == -1).sum())}, fewer still in {int((gap < -1).sum())}, more in"
+        f" {int((gap > 0).sum())} (the published count{holds} here). The most negative eigenvalue goes from"
+        f" {first.negative_size.mean():.2g} to {last.negative_size.mean():.2g} of the largest. The quadrature's largest"
+        f" node is off by {errors.largest_off.max():.1e} at most, none lies outside the spectrum by more than"
+        f" {errors.outside.max():.1e} of it, and its distribution is off by {errors.distribution_off.max():.3f}."
+    )
+
+
+def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Train, measure, print and save; return the points and the errors of the quadrature."""
+    began = time.perf_counter()
+    folder = RunFolder("hessian_spectrum", settings, settings.output)
+    classes = settings.classes[:2] if settings.quick else settings.classes
+    seeds = min(2, settings.seeds) if settings.quick else settings.seeds
+    epochs = max(2, settings.epochs // 5) if settings.quick else settings.epochs
+    with jax.enable_x64(True):
+        work = [(number, seed) for number in classes for seed in range(seeds)]
+        runs = [train(settings, number, seed, epochs) for number, seed in tqdm.tqdm(work, unit="run")]
+    rows = pd.DataFrame([row for one in runs for row in rows_of(one)])
+    errors = pd.DataFrame([quadrature_errors(one) for one in runs])
+    folder.table("points", rows)
+    folder.table("quadrature", errors)
+    spectra = [
+        pd.DataFrame({"classes": r.classes, "seed": r.seed, "epoch": e, "eigenvalue": s})
+        for r in runs
+        for e, s in zip(r.epochs, r.spectra, strict=True)
+        if r.seed == 0
+    ]
+    folder.table("spectra", pd.concat(spectra))
+    folder.figure("hessian_spectrum", draw(runs, rows))
+    print(f"Mean ± 95 % half width over {seeds} seeds, before and after {epochs} epochs:")
+    print(summary(rows).to_string(index=False))
+    print(f"\n{conclusion(rows, errors)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    return rows, errors
+
+
+def main() -> None:
+    """Read the command line and run."""
+    run(tyro.cli(Settings, description=__doc__))
+
+
+if __name__ == "__main__":
+    main()
