@@ -3,7 +3,7 @@
 Trains a small tanh network with weight decay on the digits, then searches for critical points of its loss: for a
 minimum and for saddles of chosen index by following eigenvectors from points of the training run, and for saddles of
 any index by descending the gradient norm from points of the run and from random starts. Every point is
-classified with an error bound, whether the search converged or not.
+classified with an error bound, whether the search converged or not, and proved where it can be.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Settings:
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     epochs: int = 60
     """Epochs of the training run from whose points the searches start."""
+    prove: bool = True
+    """Prove each point where a search converged: that it is there, the only one near, and its index."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/minima_and_saddles-DATE-TIME when not given."""
 
@@ -125,12 +127,15 @@ def searches(settings: Settings, problem: Problem) -> list[Search]:
     return chosen + climbs + [Search(*start, None) for start in (descents[:2] if settings.quick else descents)]
 
 
-def search(problem: Problem, start: Search) -> Found:
-    """Search, and classify where it ended."""
+def search(problem: Problem, start: Search, prove: bool) -> Found:
+    """Search, and classify where it ended; prove it where it converged."""
     point = critical.find(
         problem.fun, start.params, problem.data.train, index=start.wanted, hessian=problem.hessian, max_steps=100
     )
-    verdict = critical.classify(problem.fun, point.params, problem.data.train, hessian=problem.hessian)
+    evidence = "proved" if prove and point.converged else None
+    verdict = critical.classify(
+        problem.fun, point.params, problem.data.train, hessian=problem.hessian, evidence=evidence
+    )
     return Found(start, point, verdict)
 
 
@@ -151,6 +156,7 @@ def table(problem: Problem, found: list[Found]) -> pd.DataFrame:
                 "searched": "any index" if search_.wanted is None else f"index {search_.wanted}",
                 "kind": verdict.kind,
                 "index": verdict.index,
+                "proved": verdict.evidence == "proved",
                 "negative": verdict.inertia.negative,
                 "unresolved": verdict.inertia.unresolved,
                 "positive": verdict.inertia.positive,
@@ -175,8 +181,8 @@ def show(rows: pd.DataFrame) -> str:
     brief = rows.assign(
         inertia=[f"({a}, {b}, {c})" for a, b, c in zip(rows.negative, rows.unresolved, rows.positive, strict=True)]
     )
-    columns = ["point", "origin", "searched", "kind", "index", "inertia", "live_units", "loss", "test_accuracy",
-               "gradient_norm", "flatness", "smallest", "largest", "bound"]  # fmt: skip
+    columns = ["point", "origin", "searched", "kind", "index", "proved", "inertia", "live_units", "loss",
+               "test_accuracy", "gradient_norm", "flatness", "smallest", "largest", "bound"]  # fmt: skip
     formats = {"loss": "{:.6f}", "test_accuracy": "{:.3f}", "gradient_norm": "{:.1e}", "flatness": "{:.0e}",
                "smallest": "{:.3e}", "largest": "{:.3f}", "bound": "{:.0e}"}  # fmt: skip
     return brief[columns].to_string(
@@ -192,8 +198,9 @@ def conclusion(rows: pd.DataFrame, hidden: int) -> str:
     indices = ", ".join(str(i) for i in sorted(saddles["index"].dropna().unique()))
     return (
         f"Found: {len(minima)} minima and {len(saddles)} saddles of index {indices or 'none'} ({len(padded)} of them a"
-        f" smaller network's point padded with dead units); {len(points) - len(minima) - len(saddles)} searches ended"
-        " where no verdict of minimum or saddle is justified."
+        f" smaller network's point padded with dead units), {int(points.proved.sum())} of them proved;"
+        f" {len(points) - len(minima) - len(saddles)} searches ended where no verdict of minimum or saddle is"
+        " justified."
     )
 
 
@@ -232,10 +239,13 @@ def run(settings: Settings) -> pd.DataFrame:
                 bar.set_postfix_str(
                     f"{start.origin}, {'any index' if start.wanted is None else f'index {start.wanted}'}"
                 )
-                found.append(search(problem, start))
+                found.append(search(problem, start, settings.prove))
         rows = table(problem, found)
         figures = {"loss_against_index": draw_levels(rows, settings.hidden), "spectra": draw_spectra(problem, found)}
     folder.table("critical_points", rows)
+    for number, one in enumerate(found):
+        if one.verdict.certificate is not None:
+            one.verdict.certificate.save(folder.path / f"search_{number}.json")
     for name, figure in figures.items():
         folder.figure(name, figure)
     print(show(rows))

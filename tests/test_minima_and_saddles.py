@@ -7,6 +7,7 @@ import pytest
 
 from experiments import minima_and_saddles
 from experiments.__main__ import questions
+from mlp_jax import interval
 
 
 @pytest.fixture(scope="module")
@@ -31,6 +32,17 @@ def test_a_minimum_and_a_saddle_are_found_and_every_sign_is_resolved(run):
 
 @pytest.mark.implicit_promotion
 @pytest.mark.slow
+def test_every_point_with_an_index_is_proved_and_its_certificate_saved(run):
+    folder, _, rows = run
+    named = rows[rows["index"].notna()]
+    assert named.proved.all()
+    assert all(
+        interval.load(folder / f"search_{number}.json").index == row["index"] for number, row in named.iterrows()
+    )
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.slow
 def test_table_settings_and_figures_are_saved_and_never_overwritten(run):
     folder, settings, rows = run
     assert len(pd.read_csv(folder / "critical_points.csv")) == len(rows)
@@ -42,5 +54,5 @@ def test_table_settings_and_figures_are_saved_and_never_overwritten(run):
 
 def test_every_experiment_is_listed_with_a_question():
     listed = questions()
-    assert {"minima_and_saddles", "classical_network", "hypothesis_space"} <= set(listed)
+    assert {"minima_and_saddles", "classical_network", "hypothesis_space", "saddle_census", "proofs"} <= set(listed)
     assert all(question.endswith("?") for question in listed.values())
