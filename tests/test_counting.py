@@ -87,7 +87,7 @@ XOR = xor_problem.data("{0, 1}", 0.01)
 
 @pytest.fixture(scope="module")
 def counted():
-    return xor_problem.count(jax.random.key(0), "{0, 1}", 0.01, 1200)
+    return xor_problem.count(jax.random.key(0), "{0, 1}", 0.01, 600)
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +108,7 @@ def test_the_list_of_xor_satisfies_poincare_hopf_and_holds_the_spurious_minimum(
 
 
 def test_the_list_of_xor_is_the_same_for_another_key(xor):
-    again = xor_problem.count(jax.random.key(5), "{0, 1}", 0.01, 1200).census
+    again = xor_problem.count(jax.random.key(5), "{0, 1}", 0.01, 600).census
     assert again.indices == xor.indices
     np.testing.assert_allclose(again.values, xor.values, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(again.orbit_sizes, xor.orbit_sizes)

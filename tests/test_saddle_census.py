@@ -10,7 +10,7 @@ from mlp_jax import interval
 @pytest.mark.implicit_promotion
 @pytest.mark.slow
 def test_every_point_is_proved_and_every_saddle_joins_points_of_the_list(tmp_path):
-    settings = saddle_census.Settings(quick=True, starts=4000, output=tmp_path / "one")
+    settings = saddle_census.Settings(quick=True, starts=2400, output=tmp_path / "one")
     points, table = saddle_census.run(settings)
     assert table["sum"].tolist() == [1]
     assert (points["index"] == points.proved_index).all()

@@ -9,7 +9,8 @@ from experiments import splitting_units
 
 @pytest.mark.implicit_promotion
 @pytest.mark.slow
-def test_signs_along_every_line_are_those_of_the_theorem(tmp_path):
+def test_signs_along_every_line_are_those_of_the_theorem(tmp_path, monkeypatch):
+    monkeypatch.setattr(splitting_units, "NETWORKS", ((1, False, 1), (2, True, 2)))
     settings = splitting_units.Settings(quick=True, teachers=15, output=tmp_path / "one")
     places = splitting_units.run(settings)
     assert not places.contradicts.any()
