@@ -39,8 +39,8 @@ def distinct(
 
     Two are the same when they are nearer than the sum of what each may be off by: 8 times `distance`, the Newton step
     that is left, and 64 roundings of ‖θ‖, or of its median over all points where that is larger (a point at zero has no
-    size of its own); chains of such pairs are one point. On a curve of critical points each
-    search ends somewhere else, and nothing is the same.
+    size of its own); chains of such pairs are one point. On a curve of critical points each search ends somewhere else,
+    and nothing is the same.
 
     Parameters
     ----------

@@ -237,8 +237,8 @@ def one_at_a_time(operation: Callable[..., Any]) -> Callable[..., Any]:
     """Return an operation on a matrix that vmap turns into a loop, but for small matrices.
 
     On a CPU a batched LAPACK call gives parts of its batch to the thread pool in which it runs and waits for them; with
-    two such calls under way, or one beside another that waits, all wait for ever (jaxlib 0.10.2). Batches of small
-    matrices are not cut, and faster together.
+    two such calls under way, or one beside another that waits, all wait for ever (jaxlib 0.10.2). That was not seen
+    with small matrices, which are faster together.
 
     Examples
     --------
