@@ -77,7 +77,7 @@ def cases(settings: Settings) -> list[Case]:
     if settings.quick:
         return [Case((2,), 0), Case((2,), 1, 60)]
     minima = [Case((h,), 0) for h in (7, 13, 27, 67) if h <= settings.largest]
-    saddles = [Case((7,), 1, 60), Case((7,), 2, 60), Case((7,), 20, 8)]
+    saddles = [Case((7,), 1, 60), Case((7,), 2, 60), Case((7,), 20, 6)]
     return [Case((5, 5, 5), 0), minima[0], *saddles, *minima[1:]]
 
 
@@ -109,7 +109,7 @@ def search(settings: Settings, problem: Problem, case: Case) -> mlp.Params:
     params, _ = training.train(
         train_key, problem.batch_loss, params, data, optimizer=optax.sgd(0.1), batch_size=64, epochs=case.epochs
     )
-    point = critical.find(problem.fun, params, problem.data, index=case.wanted, hessian=problem.hessian, max_steps=100)
+    point = critical.find(problem.fun, params, problem.data, index=case.wanted, hessian=problem.hessian, max_steps=200)
     return point.params
 
 
