@@ -1,5 +1,6 @@
 """Strict settings for the whole suite: float64 only where a test asks, strict promotion, a compilation cache."""
 
+import gc
 import os
 import pathlib
 
@@ -30,6 +31,28 @@ def strict_promotion(request):
     else:
         with jax.numpy_dtype_promotion("strict"):
             yield
+
+
+def _memory_maps() -> int:
+    """How many memory maps this process holds; 0 where the system does not say."""
+    maps = pathlib.Path("/proc/self/maps")
+    if not maps.exists():
+        return 0
+    with maps.open("rb") as lines:
+        return sum(1 for _ in lines)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_executables():
+    """Drop compiled functions between modules once there are many.
+
+    Each executable of XLA on a CPU holds several memory maps, and Linux allows a process 65,530 of them
+    (vm.max_map_count): past that, compiling the next function ends the interpreter.
+    """
+    yield
+    if _memory_maps() > 15_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
