@@ -15,4 +15,6 @@ Modules are the namespaces:
 - `mlp_symmetry`: the symmetries of an MLP and its loss, and its kinks
 - `interval`: proofs of critical points and their index
 - `critical`: critical points: find them, and classify them
+- `landscape`: the loss along lines and planes, for pictures
+- `plots`: figures on an Axes
 """

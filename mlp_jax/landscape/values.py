@@ -1,0 +1,206 @@
+"""A function on lines and planes of params, evaluated many points at a time. Transformable."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from numpy.typing import ArrayLike
+
+from mlp_jax import tree
+from mlp_jax.curvature import precision, streaming
+from mlp_jax.tree import PyTree
+
+Fun = Callable[..., jax.Array]
+
+
+def line(
+    fun: Fun, params: PyTree, direction: PyTree, offsets: ArrayLike, args: tuple = (), *, chunk_size: int = 64
+) -> jax.Array:
+    """Return fun(θ + t d, *args) for every t in `offsets`. Transformable.
+
+    A second call with the same `fun` object and shapes compiles nothing.
+
+    Parameters
+    ----------
+    fun
+        (params, *args) -> scalar.
+    params, direction
+        θ and d: pytrees of the same structure and shapes; d is converted to the dtypes of θ.
+    offsets
+        (n,) finite numbers.
+    args
+        Data of `fun`.
+    chunk_size
+        Points evaluated at once under vmap: memory grows with it, and not with n but for the result.
+
+    Returns
+    -------
+    (n,) array
+
+    Raises
+    ------
+    TypeError, ValueError
+        `fun` is not a scalar function of params; the direction does not fit params or is not finite; offsets are not
+        one-dimensional and finite; `chunk_size` is not a whole number of 1 or more.
+
+    Examples
+    --------
+    >>> line(lambda x: jnp.sum(x**2), jnp.zeros(2), jnp.array([3.0, 4.0]), [0.0, 1.0, 2.0]).tolist()
+    [0.0, 25.0, 100.0]
+    """
+    precision.require_scalar_function(fun, params, args)
+    directions = (_fitting(direction, params, "direction"),)
+    return _evaluate(fun, params, directions, _grid(offsets, "offsets")[:, None], args, _chunk(chunk_size))
+
+
+def plane(
+    fun: Fun,
+    params: PyTree,
+    first: PyTree,
+    second: PyTree,
+    first_offsets: ArrayLike,
+    second_offsets: ArrayLike,
+    args: tuple = (),
+    *,
+    chunk_size: int = 64,
+) -> jax.Array:
+    """Return fun(θ + s a + t b, *args) for every s of `first_offsets` (rows) and t of `second_offsets`. Transformable.
+
+    Parameters
+    ----------
+    fun, params, args, chunk_size
+        As for `line`.
+    first, second
+        The directions a and b, pytrees like params.
+    first_offsets, second_offsets
+        (n,) and (m,) finite numbers.
+
+    Returns
+    -------
+    (n, m) array
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `line`.
+
+    Examples
+    --------
+    >>> x, y = jnp.array([1.0, 0.0]), jnp.array([0.0, 1.0])
+    >>> plane(lambda p: p[0] ** 2 - p[1] ** 2, jnp.zeros(2), x, y, [0.0, 1.0], [0.0, 1.0, 2.0]).tolist()
+    [[0.0, -1.0, -4.0], [1.0, 0.0, -3.0]]
+    """
+    precision.require_scalar_function(fun, params, args)
+    directions = tuple(_fitting(d, params, name) for d, name in ((first, "first"), (second, "second")))
+    rows, columns = _grid(first_offsets, "first_offsets"), _grid(second_offsets, "second_offsets")
+    points = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
+    return _evaluate(fun, params, directions, points, args, _chunk(chunk_size)).reshape(len(rows), len(columns))
+
+
+def interpolation(
+    fun: Fun, start: PyTree, end: PyTree, fractions: ArrayLike, args: tuple = (), *, chunk_size: int = 64
+) -> jax.Array:
+    """Return fun((1 − t) start + t end, *args) for every t in `fractions`, 0 and 1 being the ends. Transformable.
+
+    Goodfellow, Vinyals & Saxe (2015), "Qualitatively characterizing neural network optimization problems".
+
+    Parameters
+    ----------
+    fun, args, chunk_size
+        As for `line`.
+    start, end
+        Params of the two solutions.
+    fractions
+        (n,) finite numbers; below 0 and above 1 is beyond the ends.
+
+    Returns
+    -------
+    (n,) array
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `line`.
+
+    Examples
+    --------
+    >>> interpolation(lambda x: jnp.sum(x**2), jnp.array([2.0]), jnp.array([-2.0]), [0.0, 0.5, 1.0]).tolist()
+    [4.0, 0.0, 4.0]
+    """
+    direction = jax.tree.map(jnp.subtract, _fitting(end, start, "end"), start)
+    return line(fun, start, direction, fractions, args, chunk_size=chunk_size)
+
+
+def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
+    """Return the loss barrier of an interpolation: max over t of L(t) − ((1 − t) L(0) + t L(1)). Transformable.
+
+    At least 0 where both ends are among the points (Frankle et al. 2020, "Linear mode connectivity and the lottery
+    ticket hypothesis"; this form is that of Entezari et al. 2022).
+
+    Parameters
+    ----------
+    values
+        (n,) losses from `interpolation`; the first and the last are those of the ends.
+    fractions
+        (n,) ascending, from 0 to 1.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ, or `fractions` do not begin at 0 and end at 1.
+
+    Examples
+    --------
+    >>> float(barrier([1.0, 5.0, 2.0], [0.0, 0.5, 1.0]))
+    3.5
+    """
+    values, t = jnp.asarray(values), jnp.asarray(fractions)
+    if values.ndim != 1 or values.shape != t.shape or len(t) < 2:
+        raise ValueError(f"values, fractions: got shapes {values.shape}, {t.shape}, expected two of equal length.")
+    if not tree.is_traced(t) and (t[0] != 0 or t[-1] != 1):
+        raise ValueError(f"fractions: got {t[0]} to {t[-1]}, expected 0 to 1.")
+    t = t.astype(values.dtype)
+    return jnp.max(values - ((1 - t) * values[0] + t * values[-1]))
+
+
+@functools.partial(jax.jit, static_argnames=("fun", "chunk_size"))
+def _evaluate(
+    fun: Fun, params: PyTree, directions: tuple[PyTree, ...], offsets: jax.Array, args: tuple, chunk_size: int
+) -> jax.Array:
+    def at(offset: jax.Array) -> jax.Array:
+        def moved(leaf: jax.Array, *along: jax.Array) -> jax.Array:
+            leaf = jnp.asarray(leaf)
+            return leaf + sum(t.astype(leaf.dtype) * d for t, d in zip(offset, along, strict=True))
+
+        return fun(jax.tree.map(moved, params, *directions), *args)
+
+    return jax.lax.map(at, offsets, batch_size=min(chunk_size, len(offsets)))
+
+
+def _fitting(direction: PyTree, params: PyTree, name: str) -> PyTree:
+    """Return `direction` in the dtypes of params; raise unless structure and shapes are those of params."""
+    tree.require_floating(direction, name)
+    got, expected = (str(jax.tree.structure(t)) for t in (direction, params))
+    if got != expected:
+        raise ValueError(f"{name}: got the structure {got}, expected that of params, {expected}.")
+    shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(t)] for t in (direction, params)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"{name}: got leaves of shapes {shapes[0]}, expected those of params, {shapes[1]}.")
+    return jax.tree.map(lambda d, leaf: jnp.asarray(d, jnp.result_type(leaf)), direction, params)
+
+
+def _grid(offsets: ArrayLike, name: str) -> jax.Array:
+    values = jnp.asarray(offsets, jnp.result_type(float))
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"{name}: got shape {values.shape}, expected one axis of at least one number.")
+    tree.require_floating(values, name)
+    return values
+
+
+def _chunk(chunk_size: int) -> int:
+    streaming.require_whole_number(chunk_size, "chunk_size")
+    return int(chunk_size)

@@ -1,0 +1,193 @@
+"""Lines, planes and directions against closed forms; matched units against every permutation and flip."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import landscape, losses, mlp, tree
+from mlp_jax.mlp import Layer
+
+A = np.array([[3.0, 1.0, 0.0], [1.0, -2.0, 0.5], [0.0, 0.5, 1.0]])
+
+
+def quadratic(x, matrix):
+    return 0.5 * x @ matrix @ x
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_quadratic_along_a_line_and_on_a_plane_is_its_polynomial():
+    point, a, b = np.random.default_rng(0).standard_normal((3, 3))
+    s, t = np.linspace(-2, 2, 7), np.linspace(-1, 3, 5)
+    values = landscape.line(quadratic, point, a, s, (A,))
+    np.testing.assert_allclose(values, quadratic(point, A) + s * (a @ A @ point) + s**2 * quadratic(a, A), atol=1e-13)
+    grid = landscape.plane(quadratic, point, a, b, s, t, (A,))
+    points = point + s[:, None, None] * a + t[None, :, None] * b
+    np.testing.assert_allclose(grid, 0.5 * np.einsum("ijk,kl,ijl->ij", points, A, points), atol=1e-12)
+
+
+def test_chunks_change_the_memory_and_not_the_values():
+    params = mlp.init(jax.random.key(0), (20, 30, 1))
+    direction, x = tree.random_like(jax.random.key(1), params), jax.random.normal(jax.random.key(2), (100, 20))
+    fun = lambda p, x: jnp.mean(mlp.forward(p, x) ** 2)
+    offsets = np.linspace(-1, 1, 203)
+    small, large = (landscape.line(fun, params, direction, offsets, (x,), chunk_size=k) for k in (4, 203))
+    np.testing.assert_allclose(small, large, rtol=1e-5)
+
+    def temporary_bytes(chunk_size):
+        run = jax.jit(lambda p, x: landscape.line(fun, p, direction, offsets, (x,), chunk_size=chunk_size))
+        return run.lower(params, x).compile().memory_analysis().temp_size_in_bytes
+
+    # Hidden values of all points at once would be 203 · 100 · 30 · 4 bytes.
+    assert temporary_bytes(203) > 203 * 100 * 30 * 4
+    assert temporary_bytes(4) < 203 * 100 * 30 * 4 / 8
+
+
+@pytest.mark.usefixtures("x64")
+def test_lines_are_differentiable_and_vmapped():
+    point, direction = np.random.default_rng(0).standard_normal((2, 3))
+    slope = jax.grad(lambda d: landscape.line(quadratic, point, d, [2.0], (A,))[0])(direction)
+    np.testing.assert_allclose(slope, 2 * A @ (point + 2 * direction), atol=1e-13)
+    both = jax.vmap(lambda p: landscape.line(quadratic, p, direction, [0.5], (A,)))(jnp.stack([point, 2 * point]))
+    np.testing.assert_allclose(both[:, 0], [quadratic(k * point + 0.5 * direction, A) for k in (1, 2)], atol=1e-13)
+
+
+def test_what_does_not_fit_is_refused():
+    point = jnp.ones(3)
+    with pytest.raises(ValueError, match=r"direction: got leaves of shapes \[\(2,\)\], expected those of params"):
+        landscape.line(quadratic, point, jnp.ones(2), [0.0], (jnp.eye(3),))
+    with pytest.raises(ValueError, match="direction: got the structure"):
+        landscape.line(quadratic, point, (point,), [0.0], (jnp.eye(3),))
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        landscape.line(quadratic, point, point, [np.nan], (jnp.eye(3),))
+    with pytest.raises(ValueError, match="offsets: got shape"):
+        landscape.line(quadratic, point, point, 0.0, (jnp.eye(3),))
+    with pytest.raises(ValueError, match="chunk_size: got 0"):
+        landscape.plane(quadratic, point, point, point, [0.0], [0.0], (jnp.eye(3),), chunk_size=0)
+    with pytest.raises(TypeError, match="scalar"):
+        landscape.line(lambda x: x, point, point, [0.0])
+    with pytest.raises(ValueError, match="fractions: got"):
+        landscape.barrier([1.0, 2.0], [0.0, 0.5])
+
+
+def test_filters_and_layers_get_the_length_of_those_of_params():
+    params = mlp.init(jax.random.key(0), (5, 4, 3))
+    direction = tree.random_like(jax.random.key(1), params)
+    filters, layers = landscape.filter_normalized(direction, params), landscape.layer_normalized(direction, params)
+    for scaled, whole, given, raw in zip(filters, layers, params, direction, strict=True):
+        wanted = np.linalg.norm(given.weight, axis=0)
+        np.testing.assert_allclose(np.linalg.norm(scaled.weight, axis=0), wanted, rtol=1e-6)
+        np.testing.assert_allclose(scaled.weight / wanted, raw.weight / np.linalg.norm(raw.weight, axis=0), rtol=1e-5)
+        assert not np.any(scaled.bias)
+        np.testing.assert_allclose(np.linalg.norm(whole.weight), np.linalg.norm(given.weight), rtol=1e-6)
+    # The same network in the layout (out, in).
+    turned = landscape.filter_normalized(direction[0].weight.T, params[0].weight.T, axis=0)
+    np.testing.assert_array_equal(turned.T, filters[0].weight)
+
+
+@pytest.mark.usefixtures("x64")
+def test_filter_normalised_pictures_do_not_depend_on_the_scale_of_relu_units():
+    """A ReLU network rescaled layer by layer is the same function, and so is its picture (Li et al. 2018)."""
+    params = mlp.init(jax.random.key(0), (3, 8, 2))
+    rescaled = (Layer(params[0].weight * 4, params[0].bias), Layer(params[1].weight / 4, params[1].bias))
+    x = jax.random.normal(jax.random.key(1), (20, 3))
+    fun = lambda p, x: jnp.mean(mlp.forward(p, x, activation=jax.nn.relu) ** 2)
+    draw, offsets = tree.random_like(jax.random.key(2), params), np.linspace(-1, 1, 9)
+    one, other = (
+        landscape.line(fun, p, landscape.filter_normalized(draw, p), offsets, (x,)) for p in (params, rescaled)
+    )
+    np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_run_in_a_plane_is_found_with_its_coordinates():
+    generator = np.random.default_rng(0)
+    basis = np.linalg.qr(generator.standard_normal((6, 2)))[0]
+    places = generator.standard_normal((10, 2)) * [5, 1]
+    rows = places @ basis.T + generator.standard_normal(6)
+    run = {"a": rows[:, :4].reshape(10, 2, 2), "b": rows[:, 4:]}
+    found = landscape.principal_plane(run)
+    assert float(found.explained.sum()) == pytest.approx(1, abs=1e-12)
+    singular = np.linalg.svd(rows - rows[-1], compute_uv=False)
+    np.testing.assert_allclose(found.explained, singular[:2] ** 2 / np.sum(singular**2), atol=1e-12)
+    axes = np.stack([np.concatenate([d["a"].ravel(), d["b"]]) for d in (found.first, found.second)])
+    np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-12)
+    np.testing.assert_allclose(rows[-1] + found.coordinates @ axes, rows, atol=1e-12)
+    with pytest.raises(ValueError, match="3 or more"):
+        landscape.principal_plane({"a": rows[:2]})
+
+
+def test_a_saddle_looks_like_one_along_its_extreme_eigenvectors():
+    values, vectors = np.linalg.eigh(A)
+    found = landscape.eigenvector_plane(quadratic, np.zeros(3, np.float32), (A,), key=jax.random.key(0))
+    np.testing.assert_allclose(found.values, values[[0, -1]], atol=1e-12)
+    np.testing.assert_allclose(np.abs(found.first), np.abs(vectors[:, 0]), atol=1e-10)
+    down, up = (landscape.line(quadratic, np.zeros(3), d, [-1.0, 0.0, 1.0], (A,)) for d in (found.first, found.second))
+    assert down[1] > max(down[0], down[2])
+    assert up[1] < min(up[0], up[2])
+
+
+def test_the_barrier_between_two_wells_is_their_hill():
+    fractions = np.linspace(0, 1, 5)
+    values = landscape.interpolation(lambda x: (x[0] ** 2 - 1) ** 2, jnp.array([-1.0]), jnp.array([1.0]), fractions)
+    np.testing.assert_allclose(values, [0, 0.5625, 1, 0.5625, 0], atol=1e-6)
+    assert float(landscape.barrier(values, fractions)) == pytest.approx(1, abs=1e-6)
+
+
+def copies(params, flips):
+    """Every permuted (and flipped) copy of a network with one hidden layer."""
+    hidden, out = params
+    units = len(hidden.bias)
+    for order in itertools.permutations(range(units)):
+        for signs in itertools.product((1.0, -1.0), repeat=units) if flips else [(1.0,) * units]:
+            o, s = np.array(order), np.array(signs)
+            yield Layer(hidden.weight[:, o] * s, hidden.bias[o] * s), Layer(out.weight[o] * s[:, None], out.bias)
+
+
+def distance(a, b):
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return float(sum(np.sum((np.asarray(x) - np.asarray(y)) ** 2) for x, y in pairs))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("activation", "flips"), [(jnp.tanh, True), (jax.nn.relu, False), (jax.nn.sigmoid, False)])
+def test_matched_units_are_the_nearest_of_all_copies(activation, flips):
+    for seed in range(5):
+        params, reference = (mlp.init(jax.random.key(10 * seed + k), (3, 4, 2)) for k in (0, 1))
+        matched = landscape.match_units(params, reference, activation=activation)
+        nearest = min(distance(copy, reference) for copy in copies(params, flips))
+        assert distance(matched, reference) == pytest.approx(nearest, rel=1e-12)
+        x = jax.random.normal(jax.random.key(2), (7, 3))
+        outputs = [mlp.forward(p, x, activation=activation) for p in (params, matched)]
+        np.testing.assert_allclose(*outputs, atol=1e-12)
+
+
+@pytest.mark.usefixtures("x64")
+def test_a_shuffled_deep_network_is_put_back_and_has_no_barrier():
+    reference = mlp.init(jax.random.key(0), (4, 8, 8, 2))
+    generator, layers = np.random.default_rng(0), list(reference)
+    for depth in (0, 1):
+        order, sign = generator.permutation(8), generator.choice([-1.0, 1.0], 8)
+        layers[depth] = Layer(layers[depth].weight[:, order] * sign, layers[depth].bias[order] * sign)
+        layers[depth + 1] = Layer(layers[depth + 1].weight[order] * sign[:, None], layers[depth + 1].bias)
+    # A small change, so that the copies are not equal to the last bit.
+    other = jax.tree.map(lambda leaf: leaf + 1e-3, tuple(layers))
+    x = jax.random.normal(jax.random.key(1), (50, 4))
+    y = mlp.forward(reference, x)
+    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
+    t = np.linspace(0, 1, 11)
+    before = landscape.barrier(landscape.interpolation(fun, reference, other, t, (x, y)), t)
+    matched = landscape.match_units(other, reference, activation=jnp.tanh)
+    after = landscape.barrier(landscape.interpolation(fun, reference, matched, t, (x, y)), t)
+    assert distance(matched, reference) < 1e-3
+    assert after < 1e-4 < before
+
+
+def test_units_that_see_each_other_are_not_matched():
+    params = mlp.init(jax.random.key(0), (3, 4, 2))
+    with pytest.raises(ValueError, match="joins pre-activations of layer 1"):
+        landscape.match_units(params, params, activation=jax.nn.softmax)
+    with pytest.raises(ValueError, match="expected the same"):
+        landscape.match_units(params, mlp.init(jax.random.key(0), (3, 5, 2)), activation=jnp.tanh)
