@@ -359,8 +359,8 @@ def conclusion(quadratics: pd.DataFrame, valley: pd.DataFrame, edge: pd.DataFram
         f" squared error, {sigmoid.iloc[1, 3]} times with cross-entropy. Stable: of their steps gradient descent raises"
         f" the loss in {100 * rising['gradient descent']:.1f} %, Adam in {100 * rising['Adam']:.0f} %. Where this"
         f" differs from the notes: {len(slower)} of 3 optimisers with adaptive rates took longer than momentum with the"
-        f" settings of theory; Adagrad takes {hard.steps['Adagrad']:.0f} steps, and {hard.steps[ALONG]:.0f} where the axes"
-        " of the quadratic are those of the coordinates, which its rates are made for."
+        f" settings of theory; Adagrad takes {hard.steps['Adagrad']:.0f} steps, and {hard.steps[ALONG]:.0f} where the"
+        " axes of the quadratic are those of the coordinates, which its rates are made for."
         f" Rates at the edge of those tried: {', '.join(edges) or 'none'}."
     )
 
