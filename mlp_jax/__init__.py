@@ -3,6 +3,7 @@
 Modules are the namespaces:
 
 - `tree`: vector-space operations on pytrees
+- `display`: results as tables in notebooks
 - `mlp`: init, forward: the network
 - `losses`: per-example losses, weighted mean, accuracy
 - `penalties`: terms added to a loss

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import display, tree
 from mlp_jax.critical.duplicates import distinct, uncertainty
 from mlp_jax.critical.finders import HessianMatrix, Point, find_many
 from mlp_jax.critical.tangents import Tangents
@@ -20,6 +20,8 @@ from mlp_jax.critical.verdicts import classify
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
+# Rows of the short form.
+_SHOWN = 40
 # Scales by which starts are multiplied, and, around points found before, the sizes of the noise: log-uniform.
 _SCALES, _NOISES = (0.1, 10.0), (0.03, 1.0)
 
@@ -101,6 +103,12 @@ class Census:
             f" {self.euler_sum} over {sum(i is not None for i in self.indices)} nondegenerate ones; estimated not seen:"
             f" {self.unseen:.1f}."
         )
+
+    def _repr_html_(self) -> str:
+        points = list(zip(self.verdicts, self.values, self.orbit_sizes, self.hits, strict=True))
+        rows = [(v.name, f"{value:.6g}", size, hits) for v, value, size, hits in points[:_SHOWN]]
+        left = f" {len(points) - _SHOWN} more points are not shown." if len(points) > _SHOWN else ""
+        return display.table("Census", rows, ("", "value", "copies", "hits"), f"{self}{left}")
 
 
 def census(

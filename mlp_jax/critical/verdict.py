@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+from mlp_jax import display
 from mlp_jax.critical.higher_order import HigherOrder
 from mlp_jax.curvature import Inertia
 
@@ -74,16 +75,34 @@ class Verdict:
     reason: str
     certificate: Certificate | None = None
 
+    @property
+    def name(self) -> str:
+        """The kind, with the index of a saddle: `saddle of index 3`."""
+        return self.kind if self.kind != "saddle" else f"{self.kind} of index {_range(self.index_range)}"
+
     def __str__(self) -> str:
-        index = "" if self.kind != "saddle" else f" of index {_range(self.index_range)}"
         negative, unresolved, positive, _ = self.inertia
         return (
-            f"{self.kind}{index}: {self.reason}."
+            f"{self.name}: {self.reason}."
             f" Eigenvalues: {negative} negative, {unresolved} unresolved, {positive} positive,"
             f" from {self.smallest:.6g} to {self.largest:.6g}, relative bound {self.bound:.1e};"
             f" gradient norm {self.gradient_norm:.1e}, flatness {self.flatness:.1e},"
             f" distance {self.distance:.1e}; evidence: {self.evidence}."
         )
+
+    def _repr_html_(self) -> str:
+        negative, unresolved, positive, _ = self.inertia
+        rows = [
+            ("why", self.reason),
+            ("eigenvalues", f"{negative} negative, {unresolved} unresolved, {positive} positive"),
+            ("smallest, largest", f"{self.smallest:.6g}, {self.largest:.6g}"),
+            ("relative bound", f"{self.bound:.1e}"),
+            ("gradient norm", f"{self.gradient_norm:.1e}, its rounding {self.gradient_error:.1e}"),
+            ("flatness", f"{self.flatness:.1e}"),
+            ("distance", f"{self.distance:.1e}"),
+            ("evidence", self.evidence),
+        ]
+        return display.table(self.name, rows, note="explain() says which number decided.")
 
     def explain(self) -> str:
         """Say step by step which numbers decided.

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import display, tree
 from mlp_jax.curvature import dense_ends, matrices, thick_restart, traced_operator
 from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
@@ -62,6 +62,25 @@ class Eigenpairs:
     complete: bool
     num_matvecs: int
     method: str
+
+    def __str__(self) -> str:
+        rows = [f"{value:>14} {residual:>10} {converged}" for _, value, residual, converged in self._rows()]
+        return "\n".join([f"{'eigenvalue':>14} {'residual':>10} converged", *rows, self._note()])
+
+    def _repr_html_(self) -> str:
+        header = ("", "eigenvalue", "residual", "converged")
+        return display.table(f"{len(self.values)} eigenpairs", self._rows(), header, self._note())
+
+    def _rows(self) -> list[tuple[int, str, str, str]]:
+        columns = (np.asarray(self.values), np.asarray(self.residuals), np.asarray(self.converged))
+        return [
+            (number, f"{value:.8g}", f"{residual:.1e}", "yes" if converged else "no")
+            for number, (value, residual, converged) in enumerate(zip(*columns, strict=True), start=1)
+        ]
+
+    def _note(self) -> str:
+        beyond = "none seen beyond these" if self.complete else "there may be others beyond these"
+        return f"{self.method}, {self.num_matvecs} products; {beyond}"
 
 
 class _Limits(NamedTuple):

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlp_jax import display
+
 _LARGEST_CLASS = np.iinfo(np.int32).max
 
 
@@ -18,12 +20,37 @@ class Examples(NamedTuple):
     inputs: jax.Array
     targets: jax.Array
 
+    def __str__(self) -> str:
+        return "; ".join(f"{name}: {value}" for name, value in self._facts())
+
+    def _repr_html_(self) -> str:
+        return display.table("Examples", self._facts())
+
+    def _facts(self) -> list[tuple[str, str]]:
+        inputs, targets = np.asarray(self.inputs), np.asarray(self.targets)
+        facts = [
+            ("examples", f"{len(inputs)}"),
+            ("inputs", f"{inputs.shape} {inputs.dtype}, from {inputs.min():.4g} to {inputs.max():.4g}"),
+        ]
+        if not np.issubdtype(targets.dtype, np.integer):
+            return [*facts, ("values", f"{targets.shape} {targets.dtype}, {targets.min():.4g} to {targets.max():.4g}")]
+        counts = np.unique(targets, return_counts=True)[1]
+        return [*facts, ("classes", f"{len(counts)}, of {counts.min()} to {counts.max()} examples each")]
+
 
 class Dataset(NamedTuple):
     """Training and test examples."""
 
     train: Examples
     test: Examples
+
+    def __str__(self) -> str:
+        return f"train: {self.train}\ntest: {self.test}"
+
+    def _repr_html_(self) -> str:
+        rows = zip(self.train._facts(), self.test._facts(), strict=True)
+        cells = [(name, of_train, of_test) for (name, of_train), (_, of_test) in rows]
+        return display.table("Dataset", cells, ("", "train", "test"))
 
 
 def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") -> Examples:

@@ -8,6 +8,8 @@ import pathlib
 
 import numpy as np
 
+from mlp_jax import display
+
 Interval = tuple[float, float]
 
 
@@ -92,6 +94,25 @@ class Certificate:
             *(f"Assuming that {assumption}." for assumption in self.assumptions),
         ]
         return "\n".join(lines)
+
+    def _repr_html_(self) -> str:
+        if not self.proved:
+            return display.table("Not proved", [("parameters", self.size), ("why", self.reason)])
+        rows = [
+            ("statement", f"exactly one critical point within {self.unique_radius:.3g} of the location"),
+            ("parameters", self.size),
+            ("index", self.index),
+            ("where", f"within {self.radius:.3g} of the location, in each coordinate"),
+            ("smallest eigenvalue", _show(self.smallest)),
+            ("nearest to 0", _show(self.nearest)),
+            ("largest eigenvalue", _show(self.largest)),
+            ("loss", _show(self.loss)),
+            ("proof", self.reason),
+            *(("assuming that", assumption) for assumption in self.assumptions),
+        ]
+        if self.null:
+            rows.insert(3, ("symmetry directions", f"{self.null}; the point is the only one on the slice across them"))
+        return display.table(f"Theorem: {self.kind}", rows, note="print() gives the statement in full.")
 
     def save(self, path: str | pathlib.Path) -> None:
         """Write the certificate as JSON; every number is read back bit for bit."""

@@ -8,7 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from mlp_jax import display
 from mlp_jax.tree import PyTree
+
+_HEADER = ("batch size", "learning rate", "lanes", "diverged", "mean loss", "least", "largest")
+# Rows of the short form.
+_SHOWN = 40
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +47,31 @@ class Result:
     record: PyTree
     diverged_at: np.ndarray
     params: PyTree
+
+    def __str__(self) -> str:
+        rows = [" ".join(f"{cell:>13}" for cell in row) for row in (_HEADER, *self._rows())]
+        return "\n".join([self._summary(), *rows])
+
+    def _repr_html_(self) -> str:
+        return display.table(self._summary(), self._rows(), _HEADER, "table() has one row a lane.")
+
+    def _summary(self) -> str:
+        sizes = " × ".join(f"{n} {name}" for n, name in zip(self.diverged_at.shape, self.axes, strict=True))
+        more = len(self.diverged_at) * self.diverged_at.shape[1] - _SHOWN
+        unseen = f"; {more} more rows not shown" if more > 0 else ""
+        return f"{self.diverged_at.size} lanes: {sizes}; {int(np.sum(self.diverged_at > 0))} diverged{unseen}"
+
+    def _rows(self) -> list[tuple[str, ...]]:
+        """One row a batch size and learning rate: the last loss, over the lanes that did not diverge."""
+        rates = np.broadcast_to(self.coordinates["learning_rate"], self.diverged_at.shape[:2])
+        rows = []
+        for i, j in list(np.ndindex(rates.shape))[:_SHOWN]:
+            stopped = self.diverged_at[i, j].ravel() > 0
+            last = self.loss[i, j, ..., -1].ravel()[~stopped]
+            spread = (f"{last.mean():.5g}", f"{last.min():.5g}", f"{last.max():.5g}") if last.size else ("", "", "")
+            size, rate = self.coordinates["batch_size"][i], rates[i, j]
+            rows.append((f"{size}", f"{rate:.4g}", f"{stopped.size}", f"{stopped.sum()}", *spread))
+        return rows
 
     def table(self) -> Any:
         """Return a pandas table, one row a lane.

@@ -1,0 +1,122 @@
+"""What a notebook and a terminal show of results: well-formed, complete, and never markup from outside."""
+
+import html.parser
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlp_jax import critical, curvature, datasets, display, interval, losses, mlp, sweep
+
+
+class Cells(html.parser.HTMLParser):
+    """Reads a table back: its rows of cells, and whether every tag that was opened is closed in order."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.rows, self.text, self.tags = [], [], "", set()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag == "br":
+            return
+        self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        if tag in ("td", "th"):
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+        if self.open and self.open[-1] in ("td", "th"):
+            self.rows[-1][-1] += data
+
+
+def read(result):
+    cells = Cells(result._repr_html_())
+    assert not cells.open
+    return cells
+
+
+def test_markup_in_a_cell_is_shown_and_not_obeyed():
+    evil = "<script>alert('x')</script>"
+    cells = Cells(display.table(evil, [(evil, evil)], (evil, evil), evil))
+    assert not cells.open
+    assert "script" not in cells.tags
+    assert cells.rows == [[evil, evil], [evil, evil]]
+    assert cells.text.count(evil) == 6
+
+
+def test_a_verdict_shows_its_name_and_every_number_of_its_sentence():
+    verdict = critical.classify(lambda x: x[0] ** 2 - 3 * x[1] ** 2, jnp.zeros(2))
+    rows = dict(read(verdict).rows)
+    assert "saddle of index 1" in read(verdict).text
+    assert verdict.name == "saddle of index 1"
+    assert rows["eigenvalues"] == "1 negative, 0 unresolved, 1 positive"
+    assert rows["smallest, largest"] == "-6, 2"
+    assert rows["evidence"] == "dense"
+
+
+def test_a_certificate_shows_the_theorem_or_the_refusal():
+    fun = lambda x: jnp.sum(x**2)
+    proved = read(interval.certify(fun, jnp.zeros(2)))
+    assert "Theorem: minimum" in proved.text
+    assert ["index", "0"] in proved.rows
+    refused = read(interval.certify(lambda x: jnp.sum(x**4), jnp.zeros(2)))
+    assert "Not proved" in refused.text
+
+
+def test_eigenpairs_show_each_value_with_its_residual(x64):
+    scale = jnp.array([-2.0, 1.0, 5.0])
+    pairs = curvature.eigenpairs(lambda v: scale * v, jnp.zeros(3), jax.random.key(0), smallest=1, largest=1)
+    header, *rows = read(pairs).rows
+    assert header == ["", "eigenvalue", "residual", "converged"]
+    assert [float(row[1]) for row in rows] == pytest.approx([-2, 5])
+    assert [row[3] for row in rows] == ["yes", "yes"]
+    lines = str(pairs).splitlines()
+    assert [float(line.split()[0]) for line in lines[1:3]] == pytest.approx([-2, 5])
+
+
+def test_a_sweep_shows_one_row_a_batch_size_and_rate_and_counts_what_diverged():
+    data = datasets.xor()
+    loss = lambda p, x, y, w, key: losses.mean(losses.squared_error(mlp.forward(p, x), y), w)
+    init = lambda key: mlp.init(key, (2, 3, 1))
+    result = sweep.run(
+        jax.random.key(0), loss, init, data,
+        batch_sizes=(2, 4), learning_rates=(0.1, 1e6), seeds=3, epochs=40, optimizer=optax.sgd,
+    )  # fmt: skip
+    rows = read(result).rows[1:]
+    assert [row[:3] for row in rows] == [[f"{b}", r, "3"] for b in (2, 4) for r in ("0.1", "1e+06")]
+    for row, stopped, last in zip(
+        rows, result.diverged_at.reshape(4, 3) > 0, result.loss[..., -1].reshape(4, 3), strict=True
+    ):
+        assert int(row[3]) == stopped.sum()
+        assert row[4] == (f"{last[~stopped].mean():.5g}" if not stopped.all() else "")
+    assert "12 lanes" in str(result)
+    assert len(str(result).splitlines()) == 6
+
+
+def test_data_show_their_sizes_ranges_and_classes():
+    data = datasets.load("digits")
+    rows = read(data).rows
+    assert rows[0] == ["", "train", "test"]
+    assert rows[1] == ["examples", "1500", "297"]
+    assert "10, of" in rows[3][1]
+    assert str(data).startswith("train: examples: 1500; inputs: (1500, 64)")
+    values = datasets.as_examples(np.zeros((3, 2)), np.array([1.0, 2.0, 4.0]))
+    assert ["values", "(3, 1) float32, 1 to 4"] in read(values).rows
+
+
+def test_a_census_shows_a_row_for_each_point(x64):
+    double_well = lambda x: jnp.sum((x**2 - 1) ** 2)
+    found = critical.census(
+        double_well, lambda key: jax.random.normal(key, (1,)), jax.random.key(0), num_starts=20, passes=1
+    )
+    rows = read(found).rows[1:]
+    assert sorted(row[0] for row in rows) == ["maximum", "minimum", "minimum"]
