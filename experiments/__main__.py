@@ -2,20 +2,9 @@
 
 from __future__ import annotations
 
-import ast
-import pathlib
 import sys
 
-
-def questions() -> dict[str, str]:
-    """Return the first docstring line of every experiment, by name, without importing any."""
-    found = {}
-    for file in sorted(pathlib.Path(__file__).parent.glob("*.py")):
-        module = ast.parse(file.read_text())
-        has_main = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in module.body)
-        if has_main and file.stem != "__main__":
-            found[file.stem] = (ast.get_docstring(module) or "").partition("\n")[0]
-    return found
+from experiments.questions import questions
 
 
 def main() -> None:

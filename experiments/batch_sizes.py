@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from typing import Annotated, Any
 
 import jax
@@ -173,7 +172,6 @@ def conclusion(measured: report.Measured, table: Any) -> str:
 
 def run(settings: Settings) -> report.Measured:
     """Measure, print and save. Host-level."""
-    began = time.perf_counter()
     settings = settings.shortened() if settings.quick else settings
     if list(settings.batch_sizes) != sorted(set(settings.batch_sizes)) or len(settings.batch_sizes) < 2:
         raise ValueError(f"batch_sizes: got {settings.batch_sizes}, expected two or more, increasing.")
@@ -197,8 +195,7 @@ def run(settings: Settings) -> report.Measured:
     print(pairs.to_string(index=False, float_format=lambda value: f"{value:.2g}"))
     print("\nClaimed, measured, and whether it holds here:\n")
     print(report.six_rows(table, settings.batch_sizes[0], settings.batch_sizes[-1]))
-    print(f"\n{conclusion(measured, table)}")
-    print(f"Written to {folder.path} in {time.perf_counter() - began:.0f} s")
+    folder.conclude(conclusion(measured, table))
     return measured
 
 

@@ -614,7 +614,7 @@ def write(
     print(f"numpy, mlp_jax, silent classes: seed {settings.seed}, and the largest gap between the two over the epochs")
     print(f"and, in parameters, at the end; lowest, median, highest: mlp_jax over {settings.seeds} seeds:")
     print(table.to_string(index=False, float_format=_short))
-    print(f"\n{conclusion(differences, results, times, data, settings.epochs)}\nWritten to {folder.path}")
+    folder.conclude(conclusion(differences, results, times, data, settings.epochs))
 
 
 def _short(value: float) -> str:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import time
 from typing import Annotated, Any
 
 import jax
@@ -165,7 +164,6 @@ def conclusion(rows: pd.DataFrame, table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Descend, measure, print and save; return the rows of all looks."""
-    began = time.perf_counter()
     folder = RunFolder("edge_of_stability", settings, settings.output)
     rates = settings.rates[-2:] if settings.quick else settings.rates
     seeds = min(2, settings.seeds) if settings.quick else settings.seeds
@@ -183,7 +181,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.figure("edge_of_stability", draw(rows))
     print(f"64-{settings.hidden}-10 on {EXAMPLES} digits, squared error; mean and 95 % half width over {seeds} seeds:")
     print(table.set_index("rate").T.to_string(float_format="{:.4g}".format))
-    print(f"\n{conclusion(rows, table)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(rows, table))
     return rows
 
 

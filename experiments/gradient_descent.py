@@ -14,7 +14,6 @@ import dataclasses
 import functools
 import math
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
@@ -367,7 +366,6 @@ def conclusion(quadratics: pd.DataFrame, valley: pd.DataFrame, edge: pd.DataFram
 
 def run(settings: Settings) -> pd.DataFrame:
     """Descend, measure, print and save; return the table of the quadratics."""
-    began = time.perf_counter()
     folder = RunFolder("gradient_descent", settings, settings.output)
     if settings.quick:
         settings = dataclasses.replace(settings, starts=min(8, settings.starts), conditions=settings.conditions[:2])
@@ -388,7 +386,7 @@ def run(settings: Settings) -> pd.DataFrame:
         folder.table(name, table)
         print(f"{title}\n{table.to_string(index=False, float_format='{:.4g}'.format)}\n")
     folder.figure("gradient_descent", figure)
-    print(f"{conclusion(*tables.values())} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(*tables.values()))
     return quadratics
 
 

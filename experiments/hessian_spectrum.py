@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -221,7 +220,6 @@ def conclusion(rows: pd.DataFrame, errors: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train, measure, print and save; return the points and the errors of the quadrature."""
-    began = time.perf_counter()
     folder = RunFolder("hessian_spectrum", settings, settings.output)
     classes = settings.classes[:2] if settings.quick else settings.classes
     seeds = min(2, settings.seeds) if settings.quick else settings.seeds
@@ -243,7 +241,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder.figure("hessian_spectrum", draw(runs, rows))
     print(f"Mean ± 95 % half width over {seeds} seeds, before and after {epochs} epochs:")
     print(summary(rows).to_string(index=False))
-    print(f"\n{conclusion(rows, errors)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(rows, errors))
     return rows, errors
 
 

@@ -447,7 +447,7 @@ def run(settings: Settings) -> None:
     print(sizes.to_string(index=False, float_format=_short))
     print("\nOne sawtooth on [0, 1] as a deep and as a shallow ReLU network, 32 bits a parameter:")
     print(depths.to_string(index=False, float_format=_short))
-    print(f"\n{conclusion(table, sizes, depths, settings)}\nWritten to {folder.path}")
+    folder.conclude(conclusion(table, sizes, depths, settings))
 
 
 def _short(value: float) -> str:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -229,7 +228,6 @@ def conclusion(rows: pd.DataFrame, points: pd.DataFrame, flat: pd.DataFrame, con
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Search, classify, print and save; return the distinct points and the control."""
-    began = time.perf_counter()
     folder = RunFolder("index_and_loss", settings, settings.output)
     with jax.enable_x64(True):
         problem = make_problem(settings)
@@ -245,8 +243,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     print(f"{COMPONENTS}-{settings.hidden}-{CLASSES} on {settings.examples} digits, P = {size}; mean loss ± 95 %:")
     print(table.to_string(index=False, float_format="{:.4f}".format))
     print("\nEnds of all searches:", ", ".join(f"{n} {kind}" for kind, n in rows.kind.value_counts().items()))
-    print(f"\n{conclusion(rows, points, flat, control, settings.seed)}")
-    print(f"{time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(rows, points, flat, control, settings.seed))
     return points, control
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -228,7 +227,6 @@ def draw_levels(rows: pd.DataFrame, hidden: int) -> matplotlib.figure.Figure:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Search, classify, print and save; return the table."""
-    began = time.perf_counter()
     folder = RunFolder("minima_and_saddles", settings, settings.output)
     with jax.enable_x64(True):
         problem = make_problem(settings)
@@ -252,11 +250,11 @@ def run(settings: Settings) -> pd.DataFrame:
     for kind in ("minimum", "saddle"):
         for one in [f for f in found if f.verdict.kind == kind][:1]:
             print(f"\n{one.search.origin}: {one.verdict}")
-    print(f"\n{conclusion(rows, settings.hidden)}")
     print(
-        f"64-{settings.hidden}-10, loss over {len(problem.data.train.targets)} training digits, accuracy on"
-        f" {len(problem.data.test.targets)} others; {time.perf_counter() - began:.0f} s; results in {folder.path}"
+        f"\n64-{settings.hidden}-10, loss over {len(problem.data.train.targets)} training digits, accuracy on"
+        f" {len(problem.data.test.targets)} others."
     )
+    folder.conclude(conclusion(rows, settings.hidden))
     return rows
 
 

@@ -240,7 +240,6 @@ def conclusion(rows: pd.DataFrame, on_xor: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Search, prove, print and save; return the tables of digits and of XOR."""
-    began = time.perf_counter()
     folder = RunFolder("proofs", settings, settings.output)
     xor_found = xor_rows(settings)
     with jax.enable_x64(True):
@@ -261,7 +260,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     print(f"\nDigits, 1,797 examples, tanh, softmax cross-entropy, weight decay {settings.weight_decay:g}:")
     print(show(digits))
     print(f"\n{found[-1]['network']}: {found[-1]['proof']}")
-    print(f"\n{conclusion(digits, on_xor)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(digits, on_xor))
     return digits, on_xor
 
 

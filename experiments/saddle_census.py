@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -205,7 +204,6 @@ def conclusion(table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Count, print and save; return the points and the summaries."""
-    began = time.perf_counter()
     folder = RunFolder("saddle_census", settings, settings.output)
     decays = (0.01,) if settings.quick else settings.weight_decays
     codings = ["{0, 1}"] if settings.quick else list(xor.CODINGS)
@@ -230,7 +228,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder.figure("joined", graph)
     print(by_index(points).to_string(index=False, na_rep="-"))
     print(f"\n{table.to_string(index=False)}")
-    print(f"\n{conclusion(table)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(table))
     return points, table
 
 

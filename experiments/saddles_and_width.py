@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from typing import Annotated, Any
 
 import jax
@@ -208,7 +207,6 @@ def conclusion(table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Count, print and save; return the table by width and data set."""
-    began = time.perf_counter()
     folder = RunFolder("saddles_and_width", settings, settings.output)
     widths = settings.widths[:2] if settings.quick else settings.widths
     teachers = min(3, settings.teachers) if settings.quick else settings.teachers
@@ -227,7 +225,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.figure("saddles_and_width", draw(points, summed))
     print(f"Mean ± 95 % half width over {teachers} data sets, {starts} searches each, by number of hidden units:")
     print(show(summed))
-    print(f"\n{conclusion(table)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(table))
     return table
 
 

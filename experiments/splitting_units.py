@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -229,7 +228,6 @@ def conclusion(rows: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Search, split, compare, print and save; return the places."""
-    began = time.perf_counter()
     folder = RunFolder("splitting_units", settings, settings.output)
     teachers = max(1, settings.teachers // 5) if settings.quick else settings.teachers
     splits: list[Split] = []
@@ -256,7 +254,7 @@ def run(settings: Settings) -> pd.DataFrame:
     minima = len(places.groupby(["network", "teacher"]))
     print(f"{minima} minima from {len(work)} teachers, every hidden unit split; lines without a negative eigenvalue:")
     print(table.to_string(index=False, float_format="{:.2f}".format))
-    print(f"\n{conclusion(places)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(places))
     return places
 
 

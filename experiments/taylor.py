@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import pathlib
-import time
 from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
@@ -197,7 +196,6 @@ def conclusion(table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Search, measure, print and save; return one row an eigenvector."""
-    began = time.perf_counter()
     folder = RunFolder("taylor", settings, settings.output)
     networks = min(3, settings.networks) if settings.quick else settings.networks
     with jax.enable_x64(True):
@@ -212,7 +210,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.figure("taylor", figure)
     print("Slope of the remainder against the distance, over all eigenvectors of each point:")
     print(table.to_string(index=False, float_format="{:.3g}".format))
-    print(f"\n{conclusion(table)} {time.perf_counter() - began:.0f} s; results in {folder.path}")
+    folder.conclude(conclusion(table))
     return rows
 
 

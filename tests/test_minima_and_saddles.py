@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from experiments import minima_and_saddles
-from experiments.__main__ import questions
+from experiments.questions import questions
 from mlp_jax import interval
 
 

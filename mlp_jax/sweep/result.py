@@ -64,7 +64,7 @@ class Result:
     def _rows(self) -> list[tuple[str, ...]]:
         """One row a batch size and learning rate: the last loss, over the lanes that did not diverge."""
         rates = np.broadcast_to(self.coordinates["learning_rate"], self.diverged_at.shape[:2])
-        rows = []
+        rows: list[tuple[str, ...]] = []
         for i, j in list(np.ndindex(rates.shape))[:_SHOWN]:
             stopped = self.diverged_at[i, j].ravel() > 0
             last = self.loss[i, j, ..., -1].ravel()[~stopped]

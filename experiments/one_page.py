@@ -1,0 +1,85 @@
+"""A run on one page: what was asked and found, the figures and tables, settings and versions. One file, no scripts."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Mapping
+from typing import Any
+
+import pandas as pd
+
+# Rows of a table that the page shows; the CSV beside it has all.
+_ROWS = 40
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 66rem; margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.6rem; margin-bottom: 0; } h2 { font-size: 1.15rem; margin-top: 2rem; }
+.question { color: #555; font-size: 1.15rem; margin-top: .2rem; }
+.found { border-left: 4px solid #0072B2; padding: .3rem 1rem; background: #f4f7fa; }
+figure { margin: 1rem 0; } img { max-width: 100%; } figcaption, small { color: #555; }
+.table { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
+th, td { padding: .15rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+table.facts th, table.facts td { text-align: left; white-space: normal; }
+"""
+
+
+def page(
+    name: str,
+    question: str,
+    conclusion: str,
+    facts: Mapping[str, Any],
+    tables: Mapping[str, pd.DataFrame],
+    figures: Mapping[str, bytes],
+) -> str:
+    """Return the page as HTML.
+
+    Parameters
+    ----------
+    name, question, conclusion
+        Plain text.
+    facts
+        What settings.json holds: `settings` and `versions` are mappings, the others single values.
+    tables
+        By name; NAME.csv beside the page holds the whole of each.
+    figures
+        PNG files by name; they are put into the page itself.
+
+    Examples
+    --------
+    >>> text = page("taylor", "How far?", "Far.", {"settings": {"seed": 0}}, {"a": pd.DataFrame({"x": [1]})}, {})
+    >>> "<title>taylor</title>" in text, "How far?" in text, "a.csv" in text
+    (True, True, True)
+    """
+    parts = [
+        f"<h1>{_text(name)}</h1><p class=question>{_text(question)}</p><p class=found>{_text(conclusion)}</p>",
+        *(_figure(title, png) for title, png in figures.items()),
+        *(_table(title, frame) for title, frame in tables.items()),
+        "<h2>Settings and versions</h2>",
+        _facts({**facts.get("settings", {}), **{k: v for k, v in facts.items() if not isinstance(v, Mapping)}}),
+        _facts(facts.get("versions", {})),
+    ]
+    head = f'<meta charset="utf-8"><title>{_text(name)}</title><style>{_STYLE}</style>'
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head><body>\n{chr(10).join(parts)}\n</body></html>\n'
+
+
+def _text(value: object) -> str:
+    return html.escape(str(value))
+
+
+def _figure(title: str, png: bytes) -> str:
+    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
+    return f'<figure><img src="{source}" alt="{_text(title)}"><figcaption>{_text(title)}.png</figcaption></figure>'
+
+
+def _table(title: str, frame: pd.DataFrame) -> str:
+    shown = frame.head(_ROWS).to_html(index=False, border=0, float_format="{:.5g}".format, na_rep="")
+    size = f"{len(frame)} rows" if len(frame) <= _ROWS else f"the first {_ROWS} of {len(frame)} rows"
+    below = f"<small>{size} of {_text(title)}.csv</small>"
+    return f"<h2>{_text(title.replace('_', ' '))}</h2><div class=table>{shown}</div>{below}"
+
+
+def _facts(facts: Mapping[str, Any]) -> str:
+    rows = "".join(f"<tr><th>{_text(name)}</th><td>{_text(value)}</td></tr>" for name, value in facts.items())
+    return f"<table class=facts>{rows}</table>"

@@ -1,0 +1,79 @@
+"""A run folder holds all of a run, its page shows it, and nothing is overwritten."""
+
+import base64
+import dataclasses
+import importlib
+import io
+import json
+import re
+import sys
+
+import matplotlib.figure
+import matplotlib.image
+import pandas as pd
+import pytest
+
+from experiments.questions import questions
+from experiments.run_folder import RunFolder
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    seed: int = 3
+    note: str = "<b>bold</b>"
+
+
+def made(path):
+    folder = RunFolder("taylor", Settings(), path)
+    figure = matplotlib.figure.Figure(figsize=(2, 1))
+    figure.subplots().plot([0, 1])
+    folder.figure("curve", figure)
+    folder.table("numbers", pd.DataFrame({"n": range(100), "half": [n / 2 for n in range(100)]}))
+    folder.conclude("Found: a < b.")
+    return folder
+
+
+def test_the_page_holds_question_conclusion_tables_figures_and_settings(tmp_path, capsys):
+    folder = made(tmp_path / "one")
+    page = (folder.path / "report.html").read_text()
+    assert questions()["taylor"].replace("'", "&#x27;") in page
+    assert "Found: a &lt; b." in page
+    assert "&lt;b&gt;bold&lt;/b&gt;" in page
+    assert "<b>" not in page
+    rows = re.findall(r"<td>(\d+)</td>\s*<td>([\d.]+)</td>", page)
+    assert [(int(n), float(half)) for n, half in rows] == [(n, n / 2) for n in range(40)]
+    assert "the first 40 of 100 rows of numbers.csv" in page
+    (png,) = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    drawn = base64.b64decode(png)
+    assert drawn == (folder.path / "curve.png").read_bytes()
+    assert matplotlib.image.imread(io.BytesIO(drawn)).ndim == 3
+    printed = capsys.readouterr().out
+    assert printed.startswith("\nFound: a < b. ")
+    assert printed.rstrip().endswith(str(folder.path))
+
+
+def test_settings_and_tables_are_read_back(tmp_path):
+    folder = made(tmp_path / "one")
+    assert json.loads((folder.path / "settings.json").read_text())["settings"] == dataclasses.asdict(Settings())
+    assert pd.read_csv(folder.path / "numbers.csv").half.tolist() == [n / 2 for n in range(100)]
+    assert not list(folder.path.glob("*.partial"))
+
+
+def test_a_folder_with_anything_in_it_is_refused_and_left_as_it_is(tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="is not empty; name a new folder"):
+        RunFolder("taylor", Settings(), tmp_path)
+    with pytest.raises(FileExistsError, match="not empty"):
+        RunFolder("taylor", Settings(), tmp_path / "mine.txt")
+    assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
+
+
+@pytest.mark.parametrize("name", sorted(questions()))
+def test_every_experiment_explains_its_settings(name, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", [name, "--help"])
+    with pytest.raises(SystemExit, match="0"):
+        importlib.import_module(f"experiments.{name}").main()
+    said = capsys.readouterr().out
+    for option in ("--quick", "--seed", "--output"):
+        assert option in said
+    assert questions()[name].split()[0] in said
