@@ -8,10 +8,9 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 
-from experiments import batch_size_figures as figures
 from experiments.batch_size_protocol import RADII, Sharpness, Times, Tuned
-from experiments.intervals import mean_interval
-from mlp_jax import gradient_noise
+from mlp_jax import gradient_noise, plots
+from mlp_jax.intervals import mean_interval
 from mlp_jax.plots import BLUE, GREY, ORANGE
 
 SAME = 2.0
@@ -235,7 +234,7 @@ def _draw_target(axes: Any, measured: Measured) -> None:
     fit = measured.tradeoff
     floor, examples = (fit.min_updates, fit.min_examples) if fit else (float("nan"), float("nan"))
     sizes = measured.batch_sizes
-    figures.updates_to_target(axes, sizes, measured.updates_to_target, measured.reached, floor, examples)
+    plots.updates_to_target(axes, sizes, measured.updates_to_target, measured.reached, floor, examples)
     critical = f"; critical batch size {fit.critical_batch_size:.3g}" if fit else ""
     axes.set_title(f"to validation accuracy {100 * measured.target:.1f} %{critical}", fontsize="medium")
 
@@ -246,7 +245,7 @@ def _draw_search(measured: Measured) -> matplotlib.figure.Figure:
         loss = np.where(tuned.search.diverged_at > 0, np.inf, tuned.search.record["validation_loss"][..., -1]).mean(-1)
         with np.errstate(divide="ignore"):
             values = np.log10(loss)
-        figures.heat_map(
+        plots.heat_map(
             axes, measured.batch_sizes, tuned.search.coordinates["learning_rate"], values, "log10 validation loss"
         )
         axes.set(xlabel="learning rate", ylabel="batch size")
@@ -260,8 +259,8 @@ def _draw_budgets(measured: Measured) -> matplotlib.figure.Figure:
     left, right = figure.subplots(1, 2)
     for budget, tuned in measured.tuned.items():
         look = {"color": COLOURS[budget], "marker": MARKERS[budget], "label": f"equal {budget}"}
-        figures.against_batch_size(left, measured.batch_sizes, 100 * final(tuned, "test_accuracy"), **look)
-        figures.against_batch_size(right, measured.batch_sizes, final(tuned, "train_loss"), **look)
+        plots.against_batch_size(left, measured.batch_sizes, 100 * final(tuned, "test_accuracy"), **look)
+        plots.against_batch_size(right, measured.batch_sizes, final(tuned, "train_loss"), **look)
     left.set(ylabel="test accuracy (%)")
     right.set(ylabel="training loss (nats)", yscale="log")
     left.legend(frameon=False)
@@ -287,8 +286,8 @@ def _draw_sharpness(measured: Measured) -> matplotlib.figure.Figure:
     left, right = figure.subplots(1, 2)
     for budget, sharpness in measured.sharpness.items():
         look = {"color": COLOURS[budget], "marker": MARKERS[budget], "label": f"after equal {budget}"}
-        figures.against_batch_size(left, measured.batch_sizes, sharpness.eigenvalue, **look)
-        figures.against_batch_size(right, measured.batch_sizes, sharpness.keskar[0], **look)
+        plots.against_batch_size(left, measured.batch_sizes, sharpness.eigenvalue, **look)
+        plots.against_batch_size(right, measured.batch_sizes, sharpness.keskar[0], **look)
     left.set(ylabel="largest Hessian eigenvalue of the training loss")
     right.set(ylabel=f"Keskar sharpness, ε = {RADII[0]:g}")
     left.legend(frameon=False)
@@ -302,7 +301,7 @@ def _draw_times(measured: Measured) -> matplotlib.figure.Figure:
         for values, colour, marker, label in (
             (sequential, GREY, "s", "one example after another"), (parallel, BLUE, "o", "the batch at once"),
         ):  # fmt: skip
-            figures.against_batch_size(
+            plots.against_batch_size(
                 axes, measured.batch_sizes, 1e3 * (values * factor)[:, None], color=colour, marker=marker, label=label
             )
         axes.set(yscale="log", ylabel=f"milliseconds for {title}")

@@ -27,7 +27,7 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments.intervals import mean_interval, show
+from mlp_jax.intervals import mean_interval, show
 from experiments.run_folder import RunFolder
 from mlp_jax import plots
 

@@ -22,9 +22,9 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments.intervals import mean_interval
 from experiments.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
+from mlp_jax.intervals import mean_interval
 
 # Of the largest eigenvalue: what counts as the bulk at zero, and as negative beyond it.
 BULK = 1e-3
@@ -51,14 +51,13 @@ class Settings:
 
 
 class Run(NamedTuple):
-    """Spectra (points, P), ascending, at some epochs of one run; nodes and weights of the quadrature at the last."""
+    """Spectra (points, P), ascending, at some epochs of one run; the quadrature at the last."""
 
     classes: int
     seed: int
     epochs: np.ndarray
     spectra: np.ndarray
-    nodes: np.ndarray
-    weights: np.ndarray
+    density: curvature.Density
     loss: np.ndarray
 
 
@@ -93,7 +92,7 @@ def train(settings: Settings, classes: int, seed: int, epochs: int) -> Run:
     density = _density(points[-1], probe_key, data)
     return Run(
         classes, seed, np.concatenate([[0], chosen]), np.stack([np.linalg.eigvalsh(np.asarray(m)) for m in matrices]),
-        np.asarray(density.nodes), np.asarray(density.weights), np.array([float(fun(p, x, y)) for p in points]),
+        density, np.array([float(fun(p, x, y)) for p in points]),
     )  # fmt: skip
 
 
@@ -138,15 +137,16 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
 def quadrature_errors(run: Run) -> dict[str, float]:
     """Return how far the quadrature is from the exact spectrum at the end of a run."""
-    exact, top = run.spectra[-1], run.spectra[-1][-1]
-    estimate = np.sum(run.weights * run.nodes)
+    exact = run.spectra[-1]
+    nodes, weights = np.asarray(run.density.nodes), np.asarray(run.density.weights)
+    estimate = np.sum(weights * nodes)
     grid = np.linspace(exact[0] - 0.05 * top, 1.05 * top, 400)
-    below = np.array([np.sum(run.weights[run.nodes <= g]) for g in grid])
+    below = np.array([np.sum(weights[nodes <= g]) for g in grid])
     return {
         "classes": run.classes,
         "seed": run.seed,
-        "largest_off": abs(run.nodes.max() - top) / top,
-        "outside": max(0.0, run.nodes.max() - top, exact[0] - run.nodes.min()) / top,
+        "largest_off": abs(nodes.max() - top) / top,
+        "outside": max(0.0, nodes.max() - top, exact[0] - nodes.min()) / top,
         "mean_off": abs(estimate - exact.mean()) / abs(exact.mean()),
         "distribution_off": float(np.max(np.abs(below - np.searchsorted(exact, grid, side="right") / len(exact)))),
     }
@@ -170,14 +170,9 @@ def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     run = max((r for r in runs if r.seed == 0), key=lambda r: r.classes)
-    exact, top = run.spectra[-1], run.spectra[-1][-1]
-    edges = np.linspace(min(exact[0], run.nodes.min()), top * 1.001, 60)
-    axes[0].hist(exact, edges, weights=np.full(len(exact), 1 / len(exact)), color=plots.SKY, label="exact")
-    axes[0].hist(
-        run.nodes.ravel(), edges, weights=run.weights.ravel(), histtype="step", color=plots.ORANGE, label="quadrature"
-    )
-    axes[0].set(yscale="log", xlabel="eigenvalue", ylabel="share", title=f"end of training, {run.classes} classes")
-    axes[0].legend(frameon=False)
+    exact = run.spectra[-1]
+    plots.spectral_density(axes[0], run.density, exact)
+    axes[0].set(title=f"end of training, {run.classes} classes")
     for k, (epoch, spectrum) in enumerate(zip(run.epochs, run.spectra, strict=True)):
         color = str(0.75 - 0.75 * k / len(run.epochs))
         axes[1].plot(np.arange(1, 26), np.maximum(spectrum[::-1][:25], 1e-8), ".-", color=color, label=f"epoch {epoch}")

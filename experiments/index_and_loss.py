@@ -28,7 +28,7 @@ import tqdm
 import tyro
 
 from experiments import linear_control
-from experiments.intervals import mean_interval
+from mlp_jax.intervals import mean_interval
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training

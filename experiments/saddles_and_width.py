@@ -21,7 +21,7 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments.intervals import mean_interval
+from mlp_jax.intervals import mean_interval
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, losses, mlp, mlp_symmetry, plots, tree

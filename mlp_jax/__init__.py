@@ -4,6 +4,7 @@ Modules are the namespaces:
 
 - `tree`: vector-space operations on pytrees
 - `display`: results as tables in notebooks
+- `intervals`: 95 % intervals over seeds
 - `mlp`: init, forward: the network
 - `losses`: per-example losses, weighted mean, accuracy
 - `penalties`: terms added to a loss

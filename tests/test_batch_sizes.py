@@ -2,13 +2,11 @@
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
 
-from experiments import batch_size_figures as figures
 from experiments import batch_size_protocol as protocol
 from experiments import batch_size_report as report
 from experiments import batch_sizes
@@ -86,25 +84,6 @@ def test_losses_one_by_one_are_the_losses_of_the_batch():
     data = (jnp.ones((3, 4)) * jnp.arange(3.0)[:, None], jnp.array([0, 1, 1]), jnp.array([1.0, 1.0, 0.0]))
     one, whole = (f(params, *data, jax.random.key(1)) for f in (protocol.one_by_one, protocol.batch_loss))
     np.testing.assert_allclose(one, whole, rtol=1e-6)
-
-
-def test_figures_show_what_they_are_given():
-    axes = matplotlib.figure.Figure().subplots()
-    figures.updates_to_target(axes, [8, 32], [[40, 60], [20, 100]], [[True, True], [True, False]], 10.0, 320.0)
-    reached, missed = axes.lines[0], axes.lines[1]
-    assert sorted(reached.get_ydata()) == [20, 40, 60]
-    assert missed.get_ydata().tolist() == [100]
-    assert axes.lines[2].get_ydata()[0] == pytest.approx(10 + 320 / 8)
-    axes = matplotlib.figure.Figure().subplots()
-    figures.heat_map(axes, [8, 16], [0.1, 1.0, 10.0], [[3.0, 1.0, np.inf], [2.0, 5.0, 1.0]])
-    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(1, 0), (2, 1)]
-    assert len(axes.texts) == 1
-    with pytest.raises(ValueError, match="values: got shape"):
-        figures.heat_map(axes, [8], [0.1], [[1.0, 2.0]])
-    with pytest.raises(ValueError, match="samples: got shape"):
-        figures.against_batch_size(axes, [8, 16], [[1.0]])
-    with pytest.raises(ValueError, match="updates, reached: got shapes"):
-        figures.updates_to_target(axes, [8], [[1.0]], [[True, True]], 1.0, 1.0)
 
 
 @pytest.mark.implicit_promotion

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from mlp_jax import plots
+from mlp_jax.curvature import Density
 
 
 @pytest.fixture
@@ -51,3 +52,91 @@ def test_a_saddle_is_drawn_above_what_it_joins(axes):
     plots.saddle_graph(axes, [0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [(2, 0, 1), (3, 0, None)])
     assert [list(line.get_ydata()) for line in axes.lines] == [[0.1, 0.3, 0.2], [0.1, 0.4, 0.1]]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+
+
+def test_batch_size_panels_show_what_they_are_given():
+    axes = matplotlib.figure.Figure().subplots()
+    plots.updates_to_target(axes, [8, 32], [[40, 60], [20, 100]], [[True, True], [True, False]], 10.0, 320.0)
+    reached, missed = axes.lines[0], axes.lines[1]
+    assert sorted(reached.get_ydata()) == [20, 40, 60]
+    assert missed.get_ydata().tolist() == [100]
+    assert axes.lines[2].get_ydata()[0] == pytest.approx(10 + 320 / 8)
+    axes = matplotlib.figure.Figure().subplots()
+    plots.heat_map(axes, [8, 16], [0.1, 1.0, 10.0], [[3.0, 1.0, np.inf], [2.0, 5.0, 1.0]])
+    assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(1, 0), (2, 1)]
+    assert len(axes.texts) == 1
+    with pytest.raises(ValueError, match="values: got shape"):
+        plots.heat_map(axes, [8], [0.1], [[1.0, 2.0]])
+    with pytest.raises(ValueError, match="samples: got shape"):
+        plots.against_batch_size(axes, [8, 16], [[1.0]])
+    with pytest.raises(ValueError, match="updates, reached: got shapes"):
+        plots.updates_to_target(axes, [8], [[1.0]], [[True, True]], 1.0, 1.0)
+
+
+def test_bars_of_exact_eigenvalues_and_quadrature_weights_each_add_up_to_one(axes):
+    exact = np.array([-1.0, 0.0, 0.0, 0.0, 4.0])
+    density = Density(nodes=np.array([[-1.0, 4.0], [0.0, 3.0]]), weights=np.array([[0.3, 0.2], [0.4, 0.1]]))
+    plots.spectral_density(axes, density, exact, bins=50)
+    assert sum(bar.get_height() for bar in axes.patches[:50]) == pytest.approx(1)
+    assert axes.get_yscale() == "log"
+    assert {text.get_text() for text in axes.get_legend().get_texts()} == {"exact, 5", "quadrature, 2 probes"}
+    outline = axes.patches[50].get_xy()
+    assert outline[:, 1].max() == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="got 0 eigenvalues and nodes"):
+        plots.spectral_density(axes, None)
+
+
+def test_a_band_is_student_s_interval_of_the_runs_that_did_not_diverge(axes):
+    runs = np.array([[1.0, 5.0], [2.0, 5.0], [3.0, 5.0], [np.nan, 0.0]])
+    plots.training_curve(axes, [10, 20], runs, "loss")
+    assert axes.lines[0].get_ydata().tolist() == [2.0, 5.0]
+    assert axes.lines[0].get_label() == "loss (1 of 4 diverged)"
+    low, high = (side(axes.collections[0].get_paths()[0].vertices[:, 1]) for side in (min, max))
+    # t(.975; 2 degrees of freedom) = 4.302653; s = 1; n = 3
+    assert 2 - low == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
+    assert high == 5.0
+    with pytest.raises(ValueError, match=r"got shapes \(2,\), \(2,\)"):
+        plots.training_curve(axes, [1, 2], [1.0, 2.0])
+
+
+def test_one_run_has_no_band_and_a_group_that_all_diverged_keeps_its_label(axes):
+    plots.training_curve(axes, [1, 2], [[1.0, 2.0]])
+    plots.training_curve(axes, [1, 2], [[np.inf, np.inf]], "η = 9")
+    assert not axes.collections
+    assert axes.lines[1].get_label() == "η = 9 (1 of 1 diverged)"
+
+
+def test_a_profile_shows_every_point(axes):
+    plots.profile(axes, [0.0, 0.5, 1.0], [3.0, 7.0, 1.0], "between")
+    assert axes.lines[0].get_xydata().tolist() == [[0.0, 3.0], [0.5, 7.0], [1.0, 1.0]]
+    with pytest.raises(ValueError, match="expected one length"):
+        plots.profile(axes, [0.0, 1.0], [1.0])
+
+
+def test_the_first_direction_runs_along_x_and_the_run_ends_at_the_star(axes):
+    x, y = np.linspace(-2, 2, 9), np.linspace(-1, 1, 5)
+    plots.contours(axes, x, y, np.add.outer(x**2, 0 * y), trajectory=[[2.0, 1.0], [0.0, 0.0]])
+    # The function depends on the first direction only: every contour line is vertical.
+    lines = [path for path in axes.collections[-1].get_paths() if len(path.vertices) > 1]
+    assert lines
+    assert axes.get_xlim() == pytest.approx((-2, 2), abs=0.3)
+    run, end = axes.lines
+    assert run.get_xydata().tolist() == [[2.0, 1.0], [0.0, 0.0]]
+    assert end.get_xydata().tolist() == [[0.0, 0.0]]
+    for path in lines:
+        parts = path.to_polygons(closed_only=False)
+        assert all(np.ptp(part[:, 0]) < 1e-9 for part in parts)
+
+
+def test_shapes_that_do_not_fit_are_refused(axes):
+    with pytest.raises(ValueError, match=r"got shape \(2, 3\)"):
+        plots.contours(axes, [0, 1, 2], [0, 1], np.zeros((2, 3)))
+    with pytest.raises(ValueError, match="expected values above 0"):
+        plots.contours(axes, [0, 1], [0, 1], np.zeros((2, 2)), log=True)
+    with pytest.raises(TypeError, match="3d"):
+        plots.surface(axes, [0, 1], [0, 1], np.zeros((2, 2)))
+
+
+def test_a_constant_function_has_no_contours(axes):
+    plots.contours(axes, [0.0, 1.0], [0.0, 1.0], np.ones((2, 2)))
+    assert not axes.collections

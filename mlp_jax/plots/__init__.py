@@ -1,11 +1,19 @@
 """Figures of results: each function draws on an Axes that it is given, and returns it. Needs the extra `plots`.
 
+- critical points: `loss_against_index`, `eigenvalues`, `spectral_density`, `census_levels`, `saddle_graph`
+- training and sweeps: `training_curve`, `against_batch_size`, `updates_to_target`, `heat_map`
+- landscapes: `profile`, `contours`, `surface`
+
 Every group has a marker or a line style of its own, so that figures read in grey.
 """
 
+from mlp_jax.plots.batch_sizes import against_batch_size, heat_map, updates_to_target
 from mlp_jax.plots.census import census_levels, saddle_graph
 from mlp_jax.plots.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW
 from mlp_jax.plots.critical_points import eigenvalues, loss_against_index
+from mlp_jax.plots.landscapes import contours, profile, surface
+from mlp_jax.plots.spectra import spectral_density
+from mlp_jax.plots.training import training_curve
 
 __all__ = [
     "BLUE",
@@ -15,8 +23,16 @@ __all__ = [
     "PURPLE",
     "SKY",
     "YELLOW",
+    "against_batch_size",
     "census_levels",
+    "contours",
     "eigenvalues",
+    "heat_map",
     "loss_against_index",
+    "profile",
     "saddle_graph",
+    "spectral_density",
+    "surface",
+    "training_curve",
+    "updates_to_target",
 ]

@@ -1,4 +1,4 @@
-"""Figures of the comparison of batch sizes: each function draws on an Axes that it is given, and returns it."""
+"""What depends on the batch size, and a grid of values such as those of a sweep."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-from experiments.intervals import mean_interval
-from mlp_jax.plots import BLUE, GREY, ORANGE
+from mlp_jax.intervals import mean_interval
+from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
 def against_batch_size(

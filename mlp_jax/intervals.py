@@ -1,0 +1,37 @@
+"""95 % intervals over seeds."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.stats
+from numpy.typing import ArrayLike
+
+
+def mean_interval(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean over an axis and the half width of its 95 % interval (Student's t; infinite for one sample).
+
+    Examples
+    --------
+    >>> mean, half = mean_interval([1.0, 2.0, 3.0])
+    >>> f"{mean:.1f} ± {half:.2f}"
+    '2.0 ± 2.48'
+    """
+    values = np.asarray(samples, dtype=float)
+    number = values.shape[axis]
+    mean = values.mean(axis=axis)
+    if number < 2:
+        return mean, np.full(np.shape(mean), np.inf)
+    error = values.std(axis=axis, ddof=1) / np.sqrt(number)
+    return mean, scipy.stats.t.ppf(0.975, number - 1) * error
+
+
+def show(samples: ArrayLike, digits: int = 3) -> str:
+    """Return "mean ± half width" of some samples, with that many significant digits.
+
+    Examples
+    --------
+    >>> show([1.0, 2.0, 3.0])
+    '2 ± 2.48'
+    """
+    mean, half = mean_interval(samples)
+    return f"{mean:.{digits}g} ± {half:.{digits}g}"

@@ -1,0 +1,142 @@
+"""A function along a line and over a plane of parameters."""
+
+from __future__ import annotations
+
+import matplotlib.axes
+import numpy as np
+from mpl_toolkits.mplot3d import Axes3D
+from numpy.typing import ArrayLike
+
+from mlp_jax.plots.colours import BLUE, ORANGE
+
+
+def profile(
+    axes: matplotlib.axes.Axes,
+    offsets: ArrayLike,
+    values: ArrayLike,
+    label: str = "",
+    *,
+    color: str = BLUE,
+    line: str = "-",
+) -> matplotlib.axes.Axes:
+    """Draw a function along a line, from `landscape.line` or `landscape.interpolation`.
+
+    Parameters
+    ----------
+    offsets, values
+        (n,).
+    label, color, line
+        Of the curve, as matplotlib names them.
+
+    Raises
+    ------
+    ValueError
+        Shapes differ.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> axes = profile(matplotlib.figure.Figure().subplots(), [0.0, 1.0], [2.0, 3.0])
+    >>> axes.get_ylabel()
+    'loss'
+    """
+    x, y = np.asarray(offsets), np.asarray(values)
+    if x.ndim != 1 or x.shape != y.shape:
+        raise ValueError(f"offsets, values: got shapes {x.shape}, {y.shape}, expected one length.")
+    axes.plot(x, y, line, color=color, label=label or None)
+    axes.set(xlabel="offset along the line", ylabel="loss")
+    return axes
+
+
+def contours(
+    axes: matplotlib.axes.Axes,
+    first_offsets: ArrayLike,
+    second_offsets: ArrayLike,
+    values: ArrayLike,
+    *,
+    trajectory: ArrayLike | None = None,
+    num_levels: int = 25,
+    log: bool = False,
+) -> matplotlib.axes.Axes:
+    """Draw a function over a plane as labelled contours on shades of grey, with a training run in it if there is one.
+
+    Parameters
+    ----------
+    first_offsets, second_offsets
+        (n,) and (m,): the first runs along x.
+    values
+        (n, m) from `landscape.plane`.
+    trajectory
+        (t, 2) points of a run, such as `coordinates` of `landscape.principal_plane`; its last is marked.
+    num_levels
+        Number of contours.
+    log
+        Whether they are at equal ratios; values must be above 0.
+
+    Raises
+    ------
+    ValueError
+        Shapes do not fit; `log` with values not above 0.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> t = np.linspace(-1, 1, 5)
+    >>> axes = contours(matplotlib.figure.Figure().subplots(), t, t, np.add.outer(t**2, -(t**2)))
+    >>> axes.get_xlabel()
+    'along the first direction'
+    """
+    x, y, z = _grid(first_offsets, second_offsets, values)
+    if log and not np.all(z > 0):
+        raise ValueError(f"values: got {z.min():.4g} as the least, expected values above 0 for contours at ratios.")
+    low, high = np.min(z), np.max(z)
+    levels = np.geomspace(low, high, num_levels) if log else np.linspace(low, high, num_levels)
+    if high > low:
+        axes.contourf(x, y, z.T, levels, cmap="Greys", alpha=0.5)
+        drawn = axes.contour(x, y, z.T, levels, colors="black", linewidths=0.5)
+        axes.clabel(drawn, levels[:: max(1, num_levels // 8)], fontsize="x-small", fmt="%.3g")
+    if trajectory is not None:
+        points = np.asarray(trajectory)
+        axes.plot(*points.T, ".-", color=BLUE, lw=1.2, ms=4, label="training")
+        axes.plot(*points[-1], "*", color=ORANGE, ms=12, label="end")
+        axes.legend(frameon=True, fontsize="small")
+    axes.set(xlabel="along the first direction", ylabel="along the second direction")
+    return axes
+
+
+def surface(axes: Axes3D, first_offsets: ArrayLike, second_offsets: ArrayLike, values: ArrayLike) -> Axes3D:
+    """Draw a function over a plane as a surface, on axes made with `projection="3d"`.
+
+    Parameters
+    ----------
+    first_offsets, second_offsets, values
+        As for `contours`.
+
+    Raises
+    ------
+    TypeError
+        The axes are flat.
+    ValueError
+        Shapes do not fit.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> t = np.linspace(-1, 1, 5)
+    >>> axes = matplotlib.figure.Figure().add_subplot(projection="3d")
+    >>> surface(axes, t, t, np.add.outer(t**2, -(t**2))).get_zlabel()
+    'loss'
+    """
+    if not isinstance(axes, Axes3D):
+        raise TypeError(f'axes: got {type(axes).__name__}, expected axes made with projection="3d".')
+    x, y, z = _grid(first_offsets, second_offsets, values)
+    axes.plot_surface(*np.meshgrid(x, y, indexing="ij"), z, cmap="viridis", lw=0.2, edgecolor="black", alpha=0.9)
+    axes.set(xlabel="along the first direction", ylabel="along the second direction", zlabel="loss")
+    return axes
+
+
+def _grid(first: ArrayLike, second: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x, y, z = np.asarray(first), np.asarray(second), np.asarray(values)
+    if x.ndim != 1 or y.ndim != 1 or z.shape != (len(x), len(y)):
+        raise ValueError(f"values: got shape {z.shape}, expected one of offsets of shapes {x.shape} and {y.shape}.")
+    return x, y, z
