@@ -137,7 +137,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
 def quadrature_errors(run: Run) -> dict[str, float]:
     """Return how far the quadrature is from the exact spectrum at the end of a run."""
-    exact = run.spectra[-1]
+    exact, top = run.spectra[-1], run.spectra[-1][-1]
     nodes, weights = np.asarray(run.density.nodes), np.asarray(run.density.weights)
     estimate = np.sum(weights * nodes)
     grid = np.linspace(exact[0] - 0.05 * top, 1.05 * top, 400)
