@@ -23,12 +23,20 @@ def test_minima_saddles_and_padded_points_are_told_apart(axes):
     assert "nats" in axes.get_ylabel()
 
 
-def test_every_eigenvalue_is_drawn_once_by_rank_and_sign(axes):
-    plots.eigenvalues(axes, [3.0, -1.0, 1e-4, 0.0], "saddle")
-    above, below = (line for line in axes.lines if len(line.get_xdata()) != 2 or line.get_marker() != "None")
-    assert above.get_ydata().tolist() == [0.0, 1e-4, 3.0]
-    assert below.get_xdata().tolist() == [1]
+def test_every_eigenvalue_is_drawn_once_by_rank_and_by_the_sign_that_is_sure(axes):
+    plots.eigenvalues(axes, [3.0, -1.0, 1e-4, 0.0, -1e-16], "saddle")
+    drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"}
+    assert drawn == {
+        "2 positive": [[4, 1e-4], [5, 3.0]],
+        "1 negative": [[1, -1.0]],
+        "2 too small to tell": [[2, -1e-16], [3, 0.0]],
+    }
     assert axes.get_title() == "saddle"
+
+
+def test_a_bound_of_ones_own_decides_which_signs_are_sure(axes):
+    plots.eigenvalues(axes, [3.0, -1.0, 1e-4], bound=2.0)
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1 positive", "2 too small to tell"]
 
 
 def test_wrong_lengths_and_non_finite_values_are_refused(axes):

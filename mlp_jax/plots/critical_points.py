@@ -54,8 +54,10 @@ def loss_against_index(
     return axes
 
 
-def eigenvalues(axes: matplotlib.axes.Axes, values: ArrayLike, title: str = "") -> matplotlib.axes.Axes:
-    """Draw the sorted eigenvalues of a Hessian by rank, negative ones in another colour and marker, on a symlog axis.
+def eigenvalues(
+    axes: matplotlib.axes.Axes, values: ArrayLike, title: str = "", *, bound: float | None = None
+) -> matplotlib.axes.Axes:
+    """Draw the sorted eigenvalues of a Hessian by rank on a symlog axis: positive, negative, and too small to tell.
 
     Parameters
     ----------
@@ -63,6 +65,9 @@ def eigenvalues(axes: matplotlib.axes.Axes, values: ArrayLike, title: str = "") 
         (P,) eigenvalues.
     title
         Above the axes.
+    bound
+        Size below which a sign means nothing. None: P u max |λ| with u = 2⁻⁵², what an eigensolver in float64 may be
+        wrong by; the matrix itself may be worse.
 
     Raises
     ------
@@ -81,12 +86,18 @@ def eigenvalues(axes: matplotlib.axes.Axes, values: ArrayLike, title: str = "") 
         raise ValueError(
             f"values: got {sorted_values.size} values, not all finite or none at all, expected finite ones."
         )
+    if bound is None:
+        bound = len(sorted_values) * 2.0**-52 * float(np.abs(sorted_values).max())
     rank = np.arange(1, len(sorted_values) + 1)
-    negative = sorted_values < 0
-    axes.plot(rank[~negative], sorted_values[~negative], ".", color=BLUE, ms=3, label=f"{np.sum(~negative)} positive")
-    if np.any(negative):
-        label = f"{np.sum(negative)} negative"
-        axes.plot(rank[negative], sorted_values[negative], "v", color=ORANGE, ms=5, label=label)
+    positive, negative = sorted_values > bound, sorted_values < -bound
+    for chosen, style, color, size, name in (
+        (positive, ".", BLUE, 3, "positive"),
+        (negative, "v", ORANGE, 5, "negative"),
+        (~positive & ~negative, "x", GREY, 4, "too small to tell"),
+    ):
+        if np.any(chosen):
+            label = f"{np.sum(chosen)} {name}"
+            axes.plot(rank[chosen], sorted_values[chosen], style, color=color, ms=size, label=label)
     nonzero = np.abs(sorted_values[sorted_values != 0])
     axes.set_yscale("symlog", linthresh=max(float(nonzero.min(initial=1.0)), 1e-12), linscale=0.8)
     axes.axhline(0, color=GREY, lw=0.8)
