@@ -21,9 +21,9 @@ import pandas as pd
 import tqdm
 import tyro
 
-from mlp_jax.intervals import mean_interval
 from experiments.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, plots
+from mlp_jax.intervals import mean_interval
 
 EXAMPLES, START = 300, 0.3
 

@@ -27,9 +27,9 @@ import pandas as pd
 import tqdm
 import tyro
 
-from mlp_jax.intervals import mean_interval, show
 from experiments.run_folder import RunFolder
 from mlp_jax import plots
+from mlp_jax.intervals import mean_interval, show
 
 Fun = Callable[..., jax.Array]
 Make = Callable[[Any], optax.GradientTransformation]

@@ -28,10 +28,10 @@ import tqdm
 import tyro
 
 from experiments import linear_control
-from mlp_jax.intervals import mean_interval
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training
+from mlp_jax.intervals import mean_interval
 
 COMPONENTS, CLASSES = 10, 10
 

@@ -21,10 +21,10 @@ import pandas as pd
 import tqdm
 import tyro
 
-from mlp_jax.intervals import mean_interval
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, losses, mlp, mlp_symmetry, plots, tree
+from mlp_jax.intervals import mean_interval
 
 INPUTS, EXAMPLES, NOISE = 2, 20, 0.1
 DECAY = np.float64(0.003)

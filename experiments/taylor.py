@@ -22,9 +22,9 @@ import pandas as pd
 import tqdm
 import tyro
 
-from mlp_jax.intervals import mean_interval
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, plots, tree
+from mlp_jax.intervals import mean_interval
 
 SIZES, EXAMPLES, DECAY = (2, 3, 1), 30, 0.01
 STEPS = np.geomspace(1e-3, 1e-1, 15)

@@ -38,7 +38,7 @@ class Maps(Protocol):
         ...
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Census:
     """The distinct critical points that were found, by rising value of the function.
 
@@ -103,6 +103,8 @@ class Census:
             f" {self.euler_sum} over {sum(i is not None for i in self.indices)} nondegenerate ones; estimated not seen:"
             f" {self.unseen:.1f}."
         )
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         points = list(zip(self.verdicts, self.values, self.orbit_sizes, self.hits, strict=True))

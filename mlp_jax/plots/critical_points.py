@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.axes
+import matplotlib.ticker
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -47,6 +48,7 @@ def loss_against_index(
     for chosen, marker, face, size, edge, label in groups:
         if np.any(chosen):
             axes.scatter(index_[chosen], loss_[chosen], size, marker=marker, c=face, edgecolors=edge, label=label)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.set_xlabel("index (number of negative eigenvalues)")
     axes.set_ylabel("loss (nats, with penalty)")
     if len(index_):

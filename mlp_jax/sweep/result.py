@@ -16,7 +16,7 @@ _HEADER = ("batch size", "learning rate", "lanes", "diverged", "mean loss", "lea
 _SHOWN = 40
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False)
 class Result:
     """What a sweep returns: numpy arrays with the leading axes `axes`.
 
@@ -51,6 +51,8 @@ class Result:
     def __str__(self) -> str:
         rows = [" ".join(f"{cell:>13}" for cell in row) for row in (_HEADER, *self._rows())]
         return "\n".join([self._summary(), *rows])
+
+    __repr__ = __str__
 
     def _repr_html_(self) -> str:
         return display.table(self._summary(), self._rows(), _HEADER, "table() has one row a lane.")
