@@ -53,7 +53,7 @@ def page(
     (True, True, True)
     """
     parts = [
-        f"<h1>{_text(name)}</h1><p class=question>{_text(question)}</p><p class=found>{_text(conclusion)}</p>",
+        f"<h1>{_text(name)}</h1><p class=question>{_text(question)}</p><p class=found>{_lines(conclusion)}</p>",
         *(_figure(title, png) for title, png in figures.items()),
         *(_table(title, frame) for title, frame in tables.items()),
         "<h2>Settings and versions</h2>",
@@ -66,6 +66,10 @@ def page(
 
 def _text(value: object) -> str:
     return html.escape(str(value))
+
+
+def _lines(text: str) -> str:
+    return _text(text).replace("\n", "<br>")
 
 
 def _figure(title: str, png: bytes) -> str:

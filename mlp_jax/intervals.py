@@ -35,3 +35,23 @@ def show(samples: ArrayLike, digits: int = 3) -> str:
     """
     mean, half = mean_interval(samples)
     return f"{mean:.{digits}g} ± {half:.{digits}g}"
+
+
+def change(samples: ArrayLike, digits: int = 2) -> str:
+    """Return in words whether paired differences are below or above 0; those that are not finite are left out.
+
+    Examples
+    --------
+    >>> change([-1.0, -2.0, -3.0]), change([1.0, -1.0, 0.5])
+    ('no difference seen (-2 ± 2.5)', 'no difference seen (0.17 ± 2.6)')
+    >>> change([-1.0, -1.1, -1.2])
+    'lower by 1.1 ± 0.25'
+    """
+    values = np.asarray(samples, dtype=float)
+    kept = values[np.isfinite(values)]
+    if not kept.size:
+        return "not measured (all diverged)"
+    mean, half = mean_interval(kept)
+    if abs(mean) <= half:
+        return f"no difference seen ({show(kept, digits)})"
+    return f"{'lower' if mean < 0 else 'higher'} by {show(np.sign(mean) * kept, digits)}"

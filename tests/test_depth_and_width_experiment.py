@@ -1,0 +1,157 @@
+"""Deep and shallow networks of equal error, small, against formulas, exact fractions and plain training."""
+
+import fractions
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pandas as pd
+import pytest
+
+from experiments import depth_and_width, hypothesis_space
+from mlp_jax import mlp, training, tree
+
+
+def settings(**changes):
+    return depth_and_width.Settings(
+        **{
+            "seeds": 4,
+            "updates": 64,
+            "examples": 64,
+            "parameters": (25, 100),
+            "depths": (1, 2),
+            "pieces": (1, 3),
+            **changes,
+        }
+    )
+
+
+@pytest.mark.implicit_promotion
+def test_constructions_are_exact_and_have_the_parameters_of_the_formulas(x64):
+    table = depth_and_width.constructions(settings(pieces=(1, 2, 3, 6)))
+    assert (table["largest error"] == 0).all()
+    saw, parity = (table[table.function == name].set_index(["network", "n"]) for name in ("sawtooth", "parity"))
+    assert (saw.pieces == 2.0 ** saw.index.get_level_values("n")).all()
+    for n in (1, 2, 3, 6):
+        assert saw.parameters["n layers", n] == 6 * n + 1
+        assert saw.parameters["1 layer", n] == 3 * 2**n + 1
+    w, v = 2**3, 2**3
+    assert saw.parameters["2 layers", 6] == 2 * w + w * v + v + v + 1
+    for n in (2, 4, 8, 16):
+        assert parity.parameters["1 layer", n] == (n + 1) ** 2
+        assert parity.parameters["log₂ n layers", n] == 2 * n + 6 * int(math.log2(n)) - 1
+
+
+def test_composition_agrees_with_the_tent_map_in_fractions(x64):
+    points = [fractions.Fraction(k, 97) for k in range(98)]
+    expected = []
+    for x in points:
+        for _ in range(5):
+            x = 1 - abs(2 * x - 1)
+        expected.append(float(x))
+    network = depth_and_width.compose(hypothesis_space.shallow_sawtooth(2), hypothesis_space.shallow_sawtooth(3))
+    values = mlp.forward(network, jnp.array([[float(x)] for x in points]), activation=jax.nn.relu)
+    np.testing.assert_allclose(values[:, 0], expected, atol=1e-13)
+
+
+def test_a_hidden_layer_bends_a_line_at_most_once_a_unit(x64):
+    generator = np.random.default_rng(0)
+    grid = jnp.arange(-20.0, 21.0)[:, None]
+    for units in range(1, 9):
+        signs, kinks = generator.choice([-1.0, 1.0], (1, units)), generator.integers(-15, 16, units)
+        heights = generator.standard_normal((units, 1))
+        params = (
+            mlp.Layer(jnp.asarray(signs), jnp.asarray(-signs[0] * kinks)),
+            mlp.Layer(jnp.asarray(heights), jnp.zeros(1)),
+        )
+        pieces = depth_and_width.count_pieces(np.asarray(mlp.forward(params, grid, activation=jax.nn.relu))[:, 0])
+        assert pieces == 1 + len(set(kinks.tolist()))
+        assert pieces <= units + 1
+
+
+def test_width_is_the_largest_that_fits():
+    for num_inputs, depth, most in ((1, 1, 25), (1, 4, 800), (8, 2, 100), (8, 3, 400)):
+        units = depth_and_width.width(num_inputs, depth, most)
+        sizes = [
+            tree.size(jax.eval_shape(lambda w=w: mlp.init(jax.random.key(0), (num_inputs, *[w] * depth, 1))))
+            for w in (units, units + 1)
+        ]
+        assert sizes[0] == depth_and_width.num_parameters(num_inputs, depth, units) <= most < sizes[1]
+
+
+@pytest.mark.implicit_promotion
+def test_a_padded_network_trains_as_the_small_one():
+    small, task = settings(parameters=(25, 200)), depth_and_width.tasks()[0]
+    ends = depth_and_width.launch(task, 2, [25, 200], np.full((2, 2), 0.01), [0, 1], [64, 32], small)
+    for k, (most, size) in enumerate([(25, 64), (200, 32)]):
+        shape = (1, *[depth_and_width.width(1, 2, most)] * 2, 1)
+        start = depth_and_width.start(np.random.default_rng((0, 1, *shape)), shape, shape)
+        rows = np.random.default_rng((0, 1)).integers(512, size=64)[:size]
+        sample = tuple(np.tile(a[rows], (64 // size, 1)) for a in task[1:])
+        optimizer = optax.adam(optax.cosine_decay_schedule(0.01, 64))
+        params, _ = training.train(
+            jax.random.key(1), depth_and_width.loss, start, sample, optimizer=optimizer, batch_size=32, epochs=32
+        )
+        off = np.asarray(mlp.forward(params, task.inputs, activation=jax.nn.relu)) - task.targets
+        assert ends.error[k, 1] == pytest.approx(np.mean(off**2), rel=1e-3)
+        assert ends.wrong[k, 1] == pytest.approx(np.mean(np.abs(off) > 0.5), abs=2 / 512)
+
+
+def test_a_censored_seed_counts_as_more_than_any_number():
+    never, early = np.full(8, np.inf), np.zeros(8)
+    assert depth_and_width.sign_test(never, early) == (8, 0, 2 * 0.5**8)
+    assert depth_and_width.sign_test(early, never) == (0, 8, 2 * 0.5**8)
+    assert depth_and_width.sign_test(never, never) == (0, 0, 1.0)
+
+
+def runs(by_depth):
+    """Return rows of one task: a function of the size for each depth, times a little noise by seed."""
+    return pd.DataFrame(
+        [
+            ("saw", depth, most, most, seed, error(most) * (1 + 0.001 * seed * depth), 0.01, False)
+            for depth, error in by_depth.items()
+            for most in (25, 100, 400)
+            for seed in range(8)
+        ],
+        columns=["task", "depth", "at most", "parameters", "seed", "error", "rate", "diverged"],
+    )
+
+
+@pytest.mark.parametrize(
+    ("deep", "verdict", "size"),
+    [
+        (lambda p: 4 / p, "fewer", 100),
+        (lambda p: 40 / p, "more", np.inf),
+        (lambda p: 18 / p, "no difference seen", 400),
+    ],
+)
+def test_verdicts_follow_the_errors(deep, verdict, size):
+    table = depth_and_width.needed(runs({1: lambda p: 18 / p, 2: deep}), {"saw": 0.05}, settings(seeds=8))
+    row = table[table.depth == 2].iloc[0]
+    assert (row.verdict, row.parameters) == (verdict, size)
+    assert row["ratio from"] <= row.ratio <= row["ratio to"]
+    assert row.ratio == pytest.approx(deep(400) / (18 / 400), rel=0.02)
+
+
+@pytest.mark.slow
+@pytest.mark.implicit_promotion
+def test_a_small_run_agrees_with_its_own_tables(tmp_path):
+    small = settings(updates=512, output=tmp_path / "one")
+    rows = depth_and_width.run(small)
+    assert len(rows) == 3 * 2 * 2 * 4
+    assert not rows.diverged.any()
+    # So short a run fits a sine, and not a sawtooth of 16 pieces.
+    middle = rows[(rows.depth == 1) & (rows["at most"] == 100)].groupby("task").error.median()
+    assert middle["sine"] < 0.05 < 0.7 < middle["sawtooth"]
+    gaps = pd.read_csv(tmp_path / "one" / "gaps.csv")
+    for row in gaps.to_dict("records"):
+        log_size = row["parameters"] * 32 * math.log(2)
+        assert row["bound's ε"] == pytest.approx(math.sqrt((log_size + math.log(40)) / (2 * row["N"])))
+        assert row["N by bound"] == math.ceil((log_size + math.log(40)) / 0.02)
+    needed = pd.read_csv(tmp_path / "one" / "needed.csv").set_index(["task", "depth"])
+    for (task, depth), part in rows.groupby(["task", "depth"]):
+        medians = part.groupby("parameters").error.median()
+        reached = medians[medians <= needed.goal[task, depth]]
+        assert needed.parameters[task, depth] == (reached.index.min() if len(reached) else np.inf)

@@ -1,0 +1,126 @@
+"""Learning rates and schedules, small."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from experiments import learning_rates
+from mlp_jax import datasets, mlp
+
+SMALL = learning_rates.Settings(seeds=4, tuning_seeds=2, steps=60, epochs=2)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("learning_rates") / "one"
+    with jax.numpy_dtype_promotion("standard"):
+        runs = learning_rates.run(dataclasses.replace(SMALL, output=folder))
+    return folder, runs
+
+
+@pytest.mark.slow
+def test_a_quadratic_loss_diverges_exactly_above_two_over_lambda_max(ran):
+    row = pd.read_csv(ran[0] / "thresholds.csv").set_index("problem").loc["linear, squared error"]
+    assert row["diverged below 2/λ_max"] == 0
+    assert row["diverged at some rate"] == "2/2"
+    above = min(multiple for multiple in learning_rates.MULTIPLES if multiple > 1)
+    assert row["in units of 2/λ_max"] == pytest.approx(above)
+    # The Hessian of ½ mean ‖Wᵀx + b − t‖² has the eigenvalues of the Gram matrix of (x, 1), whatever the start.
+    digits = np.asarray(datasets.load("digits").train.inputs[: learning_rates.EXAMPLES], float)
+    inputs = np.hstack([digits, np.ones((len(digits), 1))])
+    theory = 2 / np.linalg.eigvalsh(inputs.T @ inputs / len(inputs))[-1]
+    assert float(row["2/λ_max"].split(" ")[0]) == pytest.approx(theory, rel=3e-3)
+
+
+@pytest.mark.slow
+def test_every_contender_has_as_many_tries_and_takes_the_best_that_never_diverged(ran):
+    folder, runs = ran
+    tuning = pd.read_csv(folder / "tuning.csv")
+    groups = tuning.groupby(["decay", "warmup"])
+    assert len(groups) == 10
+    assert set(groups.size()) == {len(learning_rates.PEAKS)}
+    for _, tries in groups:
+        assert tries.chosen.sum() == 1
+        assert tries.validation_loss[tries.chosen].item() == tries.validation_loss.min()
+        assert (tries.diverged[tries.chosen] == 0).all()
+        assert tries.at_edge.any() == (tries.chosen.iloc[0] or tries.chosen.iloc[-1])
+    assert set(runs.seed) == set(range(2, 6))  # fresh: the tuning seeds are 0 and 1
+    assert set(runs.groupby(["decay", "warmup"]).size()) == {4}
+
+
+@pytest.mark.slow
+def test_differences_from_a_constant_rate_are_paired_by_seed(ran):
+    folder, runs = ran
+    table = pd.read_csv(folder / "schedules.csv").set_index(["decay", "warmup"])
+    wide = pd.read_csv(folder / "runs.csv").pivot(index="seed", columns=["decay", "warmup"], values="test_loss")
+    assert not runs.diverged.any()
+    for contender in learning_rates.CONTENDERS[1:]:
+        difference = (wide[contender] - wide["constant", False]).to_numpy()
+        low, high = scipy.stats.ttest_1samp(difference, 0.0).confidence_interval(0.95)
+        centre, half = map(float, table.loc[contender, "loss − constant"].split(" ± "))
+        assert centre == pytest.approx((low + high) / 2, rel=0.06)  # printed with two digits
+        assert half == pytest.approx((high - low) / 2, rel=0.06)
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.parametrize("multiple", [0.5, 0.95, 1.05, 1.5])
+def test_gradient_descent_on_a_quadratic_shrinks_the_top_mode_by_theory(multiple):
+    """(1 − 2 c)² of the loss a step at c · 2/λ_max, once the other modes are small beside it or absent."""
+    data = datasets.Examples(2.0 * jnp.ones((1, 1)), jnp.zeros(1, jnp.int32))
+    # One input 2: the Hessian of the one output that is off has the eigenvalues 0 and 2² + 1².
+    problem = learning_rates.Problem(learning_rates.squared, (1, 10))
+    params = (mlp.Layer(jnp.zeros((1, 10)), jnp.zeros(10)),)
+    largest = learning_rates.largest_eigenvalue(problem, params, data, jax.random.key(0))
+    assert largest == pytest.approx(5.0, rel=2e-3)
+    starts = jax.tree.map(lambda a: a[None], params)
+    values = learning_rates.descend(problem.fun, starts, jnp.array([[multiple * 2 / 5]]), data, 5)
+    expected = 0.5 * (1 - 2 * multiple) ** (2 * np.arange(6))
+    np.testing.assert_allclose(values[0, 0], expected, rtol=1e-4, atol=1e-9)
+    assert learning_rates.has_diverged(np.asarray(values))[0, 0] == (multiple > 1)
+
+
+@pytest.mark.implicit_promotion
+def test_schedules_are_their_formulas_after_a_straight_rise():
+    updates, rise = 100, 10
+    rows = [np.array([float(shape(step)) for step in range(updates)]) for shape in learning_rates.shapes(updates)]
+    for first, (late, rest) in ((0, (0, updates)), (5, (rise, updates - rise))):
+        t = np.arange(rest)
+        formulas = (
+            np.ones(rest),
+            0.1 ** (t // math.ceil(rest / 3)),
+            1 - t / rest,
+            0.01 ** (t / rest),
+            (1 + np.cos(np.pi * t / rest)) / 2,
+        )
+        for row, formula in zip(rows[first : first + 5], formulas, strict=True):
+            np.testing.assert_allclose(row[late:], formula, rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(row[:late], (1 + 0.9 * np.arange(late)) / 10, rtol=1e-5)
+
+
+@pytest.mark.implicit_promotion
+def test_all_contenders_in_one_program_follow_their_own_schedule():
+    make = learning_rates.scheduled_sgd(20)
+    for number, shape in enumerate(learning_rates.shapes(20)):
+        optimizer = make(jnp.float32(0.5), jnp.float32(number))
+        state = optimizer.init(jnp.float32(0))
+        for step in range(20):
+            change, state = optimizer.update(jnp.float32(1), state)
+            assert float(change) == pytest.approx(-0.5 * float(shape(step)), rel=1e-5, abs=1e-7)
+
+
+def test_a_try_in_which_one_run_diverged_is_never_chosen():
+    shape = (len(learning_rates.PEAKS), len(learning_rates.CONTENDERS), 3)
+    validation = np.broadcast_to(np.linspace(2.0, 1.0, shape[0])[:, None, None], shape)  # the largest peak is the best
+    diverged = np.zeros(shape, bool)
+    diverged[-1, :5, 0] = True
+    table = learning_rates.tries(diverged, validation)
+    chosen = table[table.chosen].peak.tolist()
+    assert chosen == [learning_rates.PEAKS[-2]] * 5 + [learning_rates.PEAKS[-1]] * 5
+    assert table[table.at_edge].warmup.tolist() == [True] * 5
+    assert learning_rates.usable(table, "cosine", False) == learning_rates.PEAKS[-2]

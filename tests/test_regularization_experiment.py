@@ -1,0 +1,116 @@
+"""Regularisation of a network that overfits, small."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.stats
+
+from experiments import regularization
+from mlp_jax import losses, mlp
+
+SMALL = regularization.Settings(seeds=5, tuning_seeds=2, epochs=30, examples=60, hidden=16, wrong_labels=(0.2,))
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("regularization") / "one"
+    with jax.numpy_dtype_promotion("standard"):
+        runs = regularization.run(regularization.dataclasses.replace(SMALL, output=folder))
+    return folder, runs
+
+
+@pytest.mark.slow
+def test_every_method_is_tried_equally_often_and_the_best_on_validation_is_chosen(ran):
+    tuning = pd.read_csv(ran[0] / "tuning.csv")
+    assert set(tuning.method.value_counts()) == {6}
+    for _, tries in tuning.groupby("method"):
+        assert tries.chosen.sum() == 1
+        assert tries["validation loss"][tries.chosen].item() == tries["validation loss"].min()
+        assert tries.at_edge.any() == (tries.chosen.iloc[0] or tries.chosen.iloc[-1])
+
+
+@pytest.mark.slow
+def test_differences_are_paired_by_seed(ran):
+    folder, runs = ran
+    table = pd.read_csv(folder / "summary.csv").set_index(["method", "measure"])
+    values = {method: part.sort_values("seed") for method, part in pd.read_csv(folder / "runs.csv").groupby("method")}
+    assert set(values["nothing"].seed) == set(range(2, 7))  # fresh: the tuning seeds are 0 and 1
+    for method in ("early stopping", "dropout", "L1", "L2"):
+        differences = values[method].gap.to_numpy() - values["nothing"].gap.to_numpy()
+        paired = scipy.stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
+        row = table.loc[method, "gap"]
+        centre, half = row["minus nothing"], row["its ±"]
+        np.testing.assert_allclose([centre - half, centre + half], [paired.low, paired.high], rtol=1e-4)
+    np.testing.assert_allclose(runs.gap, runs.test_loss - runs.train_loss, rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_network_overfits_and_dropout_makes_single_units_matter_less(ran):
+    runs = ran[1].pivot(index="seed", columns="method")
+    assert (runs["gap"]["nothing"] > 0.1).all()
+    assert (runs["removal"]["dropout"] < runs["removal"]["nothing"]).mean() > 0.5
+    assert not ran[1].diverged.any()
+
+
+@pytest.mark.slow
+@pytest.mark.implicit_promotion
+def test_early_stopping_is_the_beginning_of_a_run_without():
+    samples, test = regularization.draw_samples(SMALL, 0.2, range(4))
+    keys, starts = regularization.draw_starts(jax.random.key(3), jnp.arange(4), 16)
+    strengths = regularization.Strengths(*(jnp.full(4, v, jnp.float32) for v in regularization.Strengths(0.1)))
+    lanes = regularization.Lanes(keys, starts, samples)
+    _, whole = regularization.fit(lanes, strengths, test, 40)
+    params, stopped = regularization.fit_stopping(lanes, 0.1, 40, 3)
+    watched, judged = (np.asarray(whole.record[name]) for name in ("watched", "judged"))
+    epochs = [regularization.best_epoch(row, 3) for row in watched]
+    assert epochs == np.asarray(stopped.best_epoch).tolist()
+    assert max(epochs) < 40
+    ends = jax.vmap(regularization.entropy)(params, *samples.judged)
+    np.testing.assert_allclose(regularization.stopped_losses(watched, judged, 3), ends, rtol=1e-4)
+
+
+@pytest.mark.implicit_promotion
+def test_samples_share_no_digit_with_each_other_or_with_the_test_examples():
+    samples, test = regularization.draw_samples(SMALL, 0.0, range(1))
+    drawn = [row.tobytes() for part in samples for row in np.asarray(part.inputs[0])]
+    assert len(set(drawn)) == len(drawn) == 3 * SMALL.examples
+    assert not set(drawn) & {row.tobytes() for row in np.asarray(test.inputs)}
+    wrong = regularization.draw_samples(SMALL, 0.5, range(20))[0].train.targets
+    right = regularization.draw_samples(SMALL, 0.0, range(20))[0].train.targets
+    assert np.mean(np.asarray(wrong != right)) == pytest.approx(0.5 * 0.9, abs=0.06)  # a tenth are right by chance
+
+
+@pytest.mark.implicit_promotion
+def test_co_adaptation_is_what_numpy_finds():
+    rng = np.random.default_rng(0)
+    x, y = rng.standard_normal((50, 5)).astype(np.float32), rng.integers(3, size=50)
+    params = mlp.init(jax.random.key(1), (5, 7, 3))
+    hidden = np.maximum(np.asarray(x @ params[0].weight + params[0].bias), 0)
+    matrix = np.abs(np.corrcoef(hidden.T))[np.triu_indices(7, 1)]
+    assert float(regularization.correlation(jnp.asarray(hidden))) == pytest.approx(matrix.mean(), rel=1e-4)
+
+    def loss(kept):
+        logits = (hidden * kept) @ np.asarray(params[1].weight)
+        return float(losses.mean(losses.cross_entropy(jnp.asarray(logits), jnp.asarray(y))))
+
+    rises = [loss(np.arange(7) != unit) - loss(np.ones(7)) for unit in range(7)]
+    assert float(regularization.removal(params, x, jnp.asarray(y))) == pytest.approx(np.mean(rises), abs=1e-6)
+
+
+@pytest.mark.implicit_promotion
+def test_each_strength_adds_its_own_penalty_and_nothing_else():
+    params = mlp.init(jax.random.key(0), (4, 3, 2))
+    x, y, key = jnp.ones((5, 4)), jnp.zeros(5, jnp.int32), jax.random.key(1)
+    weights = np.concatenate([np.asarray(layer.weight).ravel() for layer in params])
+
+    def of(method, value):
+        strengths = regularization.strengths_of(method, value, 0.1)
+        return float(regularization.training_loss(strengths, params, x, y, jnp.ones(5), key))
+
+    plain = float(regularization.entropy(params, x, y))
+    assert of("nothing", 0.1) == of("early stopping", 8) == pytest.approx(plain)
+    assert of("L1", 0.01) - plain == pytest.approx(0.01 * np.abs(weights).sum(), rel=1e-3)
+    assert of("L2", 0.01) - plain == pytest.approx(0.005 * (weights**2).sum(), rel=1e-3)
+    assert of("dropout", 0.5) != pytest.approx(plain)
