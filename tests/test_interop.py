@@ -1,0 +1,164 @@
+"""One network in four hands (plain, flax linen, flax nnx, equinox): the same analysis gives the same numbers."""
+
+import equinox
+import flax.serialization
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import linen, nnx
+from flax.training import train_state
+
+from mlp_jax import critical, curvature, interval, losses, mlp, tree
+
+pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.implicit_promotion]
+
+INPUTS, HIDDEN, OUTPUTS = 3, 2, 2
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x):
+        hidden = jnp.tanh(linen.Dense(HIDDEN, param_dtype=float)(x))
+        return linen.Dense(OUTPUTS, param_dtype=float)(hidden)
+
+
+class Nnx(nnx.Module):
+    def __init__(self, rngs):
+        self.hidden = nnx.Linear(INPUTS, HIDDEN, param_dtype=float, rngs=rngs)
+        self.out = nnx.Linear(HIDDEN, OUTPUTS, param_dtype=float, rngs=rngs)
+
+    def __call__(self, x):
+        return self.out(jnp.tanh(self.hidden(x)))
+
+
+def data():
+    draw = np.random.default_rng(0)
+    return jnp.asarray(draw.standard_normal((12, INPUTS))), jnp.asarray(draw.integers(0, OUTPUTS, 12))
+
+
+def plain():
+    return mlp.init(jax.random.key(3), (INPUTS, HIDDEN, OUTPUTS))
+
+
+def with_loss(model):
+    """(params, x, y) -> mean cross-entropy with weight decay, of a model (params, x) -> logits."""
+    return lambda params, x, y: losses.mean(losses.cross_entropy(model(params, x), y)) + 0.05 * tree.dot(params, params)
+
+
+def linen_model():
+    first, second = plain()
+    module = Linen()
+    made = module.init(jax.random.key(0), data()[0])
+    layers = {
+        "Dense_0": {"kernel": first.weight, "bias": first.bias},
+        "Dense_1": {"kernel": second.weight, "bias": second.bias},
+    }
+    params = {"params": layers}
+    assert jax.tree.structure(params) == jax.tree.structure(made)
+    return params, module.apply
+
+
+def nnx_model():
+    first, second = plain()
+    network = Nnx(nnx.Rngs(0))
+    for ours, theirs in ((first, network.hidden), (second, network.out)):
+        theirs.kernel[...], theirs.bias[...] = ours.weight, ours.bias
+    graph, state = nnx.split(network)
+    return state, lambda state, x: nnx.merge(graph, state)(x)
+
+
+def equinox_model():
+    first, second = plain()
+    network = equinox.nn.MLP(INPUTS, OUTPUTS, HIDDEN, 1, activation=jnp.tanh, key=jax.random.key(0), dtype=jnp.float64)
+    network = equinox.tree_at(
+        lambda m: (m.layers[0].weight, m.layers[0].bias, m.layers[1].weight, m.layers[1].bias),
+        network,
+        (first.weight.T, first.bias, second.weight.T, second.bias),
+    )
+    arrays, rest = equinox.partition(network, equinox.is_inexact_array)
+    return arrays, lambda arrays, x: jax.vmap(equinox.combine(arrays, rest))(x)
+
+
+MODELS = {
+    "plain": lambda: (plain(), mlp.forward),
+    "linen": linen_model,
+    "nnx": nnx_model,
+    "equinox": equinox_model,
+}
+
+
+def analysed(name):
+    """Value at the start, critical point, verdict, eigenvalues by two ways, and certificate of one model."""
+    params, model = MODELS[name]()
+    fun = with_loss(model)
+    point = critical.find(fun, params, args=data(), index=0)
+    verdict = critical.classify(fun, point.params, args=data())
+    exact = np.linalg.eigvalsh(curvature.dense_hessian(fun, point.params, args=data()))
+    matvec = curvature.hessian(fun, point.params, args=data())
+    pairs = curvature.eigenpairs(matvec, point.params, jax.random.key(0), smallest=2, largest=2)
+    certificate = interval.certify(fun, point.params, args=data())
+    return float(fun(params, *data())), fun, point, verdict, exact, pairs, certificate
+
+
+@pytest.fixture(scope="module")
+def reference():
+    with jax.enable_x64(True):
+        return analysed("plain")
+
+
+@pytest.mark.parametrize("name", ["linen", "nnx", "equinox"])
+def test_a_model_of_another_library_has_the_verdict_and_spectrum_of_the_plain_one(name, reference):
+    value, fun, point, verdict, exact, pairs, certificate = analysed(name)
+    known_value, known_fun, known_point, known_verdict, known_exact, known_pairs, known_certificate = reference
+    assert value == pytest.approx(known_value, rel=1e-14)
+    assert (verdict.kind, verdict.index) == (known_verdict.kind, known_verdict.index) == ("minimum", 0)
+    assert certificate.proved
+    assert known_certificate.proved
+    end, known_end = (float(f(p.params, *data())) for f, p in ((fun, point), (known_fun, known_point)))
+    assert end == pytest.approx(known_end, rel=1e-12)
+    np.testing.assert_allclose(exact, known_exact, rtol=0, atol=1e-10)
+    np.testing.assert_allclose(pairs.values, known_pairs.values, rtol=0, atol=1e-8)
+    assert jax.tree.structure(point.params) == jax.tree.structure(MODELS[name]()[0])
+    for low, high in (certificate.smallest, certificate.largest):
+        assert np.min(np.abs(known_exact - (low + high) / 2)) < 1e-9
+
+
+def test_the_params_of_a_train_state_go_straight_in():
+    params, apply = linen_model()
+    state = train_state.TrainState.create(apply_fn=apply, params=params, tx=optax.adam(0.05))
+    fun = with_loss(apply)
+    step = jax.jit(lambda state: state.apply_gradients(grads=jax.grad(fun)(state.params, *data())))
+    for _ in range(30):
+        state = step(state)
+    assert critical.classify(fun, state.params, args=data()).kind == "not critical"
+    point = critical.find(fun, state.params, args=data(), index=0)
+    state = state.replace(params=point.params)
+    assert critical.classify(fun, state.params, args=data()).kind == "minimum"
+
+
+def test_params_and_optimizer_state_pass_through_flax_serialization_unchanged():
+    params = plain()
+    optimizer = optax.adam(0.1)
+    gradient = jax.grad(with_loss(mlp.forward))(params, *data())
+    _, state = optimizer.update(gradient, optimizer.init(params), params)
+    empty = jax.tree.map(jnp.zeros_like, (params, state))
+    restored = flax.serialization.from_bytes(empty, flax.serialization.to_bytes((params, state)))
+    assert jax.tree.structure(restored) == jax.tree.structure((params, state))
+    for ours, theirs in zip(jax.tree.leaves((params, state)), jax.tree.leaves(restored), strict=True):
+        assert np.array_equal(ours, theirs)
+        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
+
+
+def test_a_float32_model_of_flax_is_analysed_in_float64_and_its_own_rounding_is_respected():
+    # A module with dtype=float32 rounds inside whatever it is given: its verdicts must carry float32's unit.
+    module = linen.Dense(OUTPUTS, dtype=jnp.float32)
+    x, y = data()
+    with jax.enable_x64(False):
+        params = module.init(jax.random.key(0), np.asarray(x, np.float32))
+    fun = with_loss(module.apply)
+    point = critical.find(fun, params, args=(x, y))
+    verdict = critical.classify(fun, point.params, args=(x, y))
+    assert verdict.unit >= 2.0**-24
+    assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(point.params))
