@@ -170,7 +170,8 @@ def maxout(pieces: int) -> Activation:
 
     h(z)ᵢ = max over j < pieces of z[i · pieces + j] (Goodfellow et al. 2013, "Maxout Networks"). One unit is
     convex and piecewise linear in its inputs, and enough pieces fit any convex function; the difference of two
-    units any continuous one. The same number of pieces gives the same function object, so that jit compiles once.
+    units any continuous one. Where pieces are equal, the gradient is that of the first. The same number of pieces gives
+    the same function object, so that jit compiles once.
 
     Parameters
     ----------
@@ -202,9 +203,19 @@ def maxout(pieces: int) -> Activation:
         shape = jnp.shape(values)
         if not shape or shape[-1] % pieces:
             raise ValueError(f"maxout: got shape {shape}, expected a last axis that is a multiple of {pieces} pieces.")
-        return jnp.max(jnp.reshape(values, (*shape[:-1], shape[-1] // pieces, pieces)), axis=-1)
+        by_unit = jnp.reshape(values, (*shape[:-1], shape[-1] // pieces, pieces))
+        return functools.reduce(_larger, (by_unit[..., piece] for piece in range(pieces)))
 
     return activation
+
+
+def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
+    """Return the larger of each pair, the first of equal ones, NaN where there is one.
+
+    The gradient of `jnp.max` looks for the values that equal the maximum. XLA may round them in two ways in one
+    program, so that none does, and the gradient is infinite; a choice made once has no such gap.
+    """
+    return jnp.where((a >= b) | (a != a), a, b)
 
 
 def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:

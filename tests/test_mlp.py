@@ -332,3 +332,25 @@ def test_the_rate_may_be_traced():
 def test_what_does_not_fit_is_refused_in_one_sentence(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
+
+
+def test_the_gradient_of_maxout_is_finite_and_that_of_the_largest_piece():
+    # One input: XLA fuses w x + b into whatever reads it, and may round it in two ways.
+    x = jnp.linspace(-1.0, 1.0, 50)[:, None]
+    unit = lambda weight, bias, x: jnp.sum(mlp.maxout(8)(x @ weight + bias) ** 2)
+    gradient = jax.jit(jax.grad(unit, argnums=(0, 1)))
+    for seed in range(20):
+        draw = np.random.default_rng(seed).standard_normal
+        weight, bias = draw((1, 8)).astype(np.float32), draw(8).astype(np.float32)
+        lines = np.asarray(x, np.float64) @ weight + bias
+        top = np.eye(8)[lines.argmax(axis=1)]
+        slope = 2 * lines.max(axis=1, keepdims=True) * top
+        by_weight, by_bias = gradient(weight, bias, x)
+        np.testing.assert_allclose(by_weight[0], np.sum(slope * np.asarray(x), axis=0), rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(by_bias, np.sum(slope, axis=0), rtol=1e-4, atol=1e-4)
+
+
+def test_maxout_hands_on_a_nan_of_any_piece():
+    for piece in range(3):
+        values = jnp.zeros(3).at[piece].set(jnp.nan)
+        assert jnp.isnan(mlp.maxout(3)(values)).all()

@@ -1,0 +1,169 @@
+"""Networks of equal size with each activation, and their gradients by layer, measured and at infinite width."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+
+from mlp_jax import backpropagation, datasets, losses, mlp, plots, tree
+from mlp_jax.intervals import mean_interval
+
+
+class Kind(NamedTuple):
+    """An activation with its start: σ_w² = gain, weights of variance gain / fan-in."""
+
+    activation: mlp.Activation
+    gain: float
+    pieces: int
+    style: tuple[str, str, str]
+
+
+KINDS = {
+    "sigmoid": Kind(jax.nn.sigmoid, 1.0, 1, (plots.ORANGE, "s", "--")),
+    "tanh": Kind(jnp.tanh, 1.0, 1, (plots.BLUE, "o", "-")),
+    "ReLU": Kind(jax.nn.relu, 2.0, 1, (plots.GREEN, "^", "-.")),
+    "maxout": Kind(mlp.maxout(2), 1.0, 2, (plots.PURPLE, "D", ":")),
+}
+
+
+def num_parameters(depth: int, width: int, pieces: int = 1) -> int:
+    """Return the number of parameters of a network for digits with hidden layers of equal width.
+
+    Examples
+    --------
+    >>> num_parameters(2, 16) == tree.size(mlp.init(jax.random.key(0), (64, 16, 16, 10)))
+    True
+    """
+    return 65 * width * pieces + (depth - 1) * (width + 1) * width * pieces + 10 * (width + 1)
+
+
+def sizes_of(kind: Kind, depth: int, width: int) -> tuple[int, ...]:
+    """Return layer sizes with a number of parameters nearest to that of single pieces.
+
+    Examples
+    --------
+    >>> sizes_of(KINDS["maxout"], 2, 16)
+    (64, 9, 9, 10)
+    """
+    goal = num_parameters(depth, width)
+    nearest = min(range(1, width + 1), key=lambda w: abs(num_parameters(depth, w, kind.pieces) - goal))
+    return (64, *[nearest] * depth, 10)
+
+
+def normal(gain: float) -> Callable[..., Any]:
+    """Return an initializer of variance gain / fan-in, drawn by numpy: nothing to compile for each shape and depth."""
+
+    def draw(key: jax.Array, shape: tuple[int, int], dtype: Any) -> np.ndarray:
+        generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        return (np.sqrt(gain / shape[0]) * generator.standard_normal(shape)).astype(dtype)
+
+    return draw
+
+
+def draw_starts(name: str, sizes: tuple[int, ...], keys: jax.Array, copies: int = 1) -> mlp.Params:
+    """Return start parameters for each key, all of them `copies` times over."""
+    kind = KINDS[name]
+    drawn = [mlp.init(key, sizes, pieces=kind.pieces, weight_init=normal(kind.gain)) for key in keys]
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves * copies)), *drawn)
+
+
+def propagate(name: str, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the variance of the next layer's pre-activations and χ, at infinite width, from that of one layer's.
+
+    Of two pieces with independent normals the larger has the second moment of each, and passes the gradient on to
+    one of them: both are kept.
+
+    Examples
+    --------
+    >>> [np.round(value, 3).tolist() for value in propagate("ReLU", np.array([1.0, 4.0]))]
+    [[1.0, 4.0], [1.0, 1.0]]
+    >>> round(float(propagate("sigmoid", np.array([0.0]))[1][0]), 6)
+    0.0625
+    """
+    activation, gain, pieces, _ = KINDS[name]
+    if pieces == 2:
+        return variance, np.ones_like(variance)
+    nodes, weights = np.polynomial.hermite_e.hermegauss(80)
+    z = jnp.asarray(np.sqrt(variance)[:, None] * nodes)
+    value, slope = jax.jvp(activation, (z,), (jnp.ones_like(z),))
+    moments = [np.asarray(a, float) ** 2 @ weights / np.sqrt(2 * np.pi) for a in (value, slope)]
+    return gain * moments[0], gain * moments[1]
+
+
+def predicted_ratio(name: str, depth: int, inputs: np.ndarray) -> float:
+    """Return the ratio of the errors δ of the first to those of the last hidden layer at infinite width."""
+    variance = KINDS[name].gain * np.mean(np.asarray(inputs, float) ** 2, axis=1)
+    product = np.ones(len(variance))
+    for _ in range(depth - 1):
+        variance_next, factor = propagate(name, variance)
+        product, variance = product * factor, variance_next
+    return float(np.sqrt(product.mean()))
+
+
+@functools.partial(jax.jit, static_argnames="name")
+def layer_norms(name: str, params: mlp.Params, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return by seed and layer the norm of the gradient of the mean loss, and the root mean square of ‖δ‖."""
+    activation = KINDS[name].activation
+
+    def one(params: mlp.Params) -> tuple[jax.Array, jax.Array]:
+        gradient = backpropagation.gradient(params, inputs, targets, loss=losses.cross_entropy, activation=activation)
+        trace = backpropagation.forward(params, inputs, activation=activation)
+        outer = jax.grad(lambda z: jnp.sum(losses.cross_entropy(z, targets)))(trace.preactivations[-1])
+        deltas = backpropagation.backward(params, trace, outer, activation=activation)
+        errors = [jnp.sqrt(jnp.mean(jnp.sum(delta**2, axis=1))) for delta in deltas]
+        return jnp.stack([tree.norm(layer) for layer in gradient]), jnp.stack(errors)
+
+    return jax.vmap(one)(params)
+
+
+def gradients(name: str, depth: int, when: str, params: mlp.Params, examples: datasets.Examples) -> pd.DataFrame:
+    """Return one row a seed and layer."""
+    gradient, error = (np.asarray(a, float) for a in layer_norms(name, params, *examples))
+    seeds, layers = (a.ravel() for a in np.indices(gradient.shape))
+    columns = {"seed": seeds, "layer": layers + 1, "gradient": gradient.ravel(), "error": error.ravel()}
+    return pd.DataFrame({"activation": name, "depth": depth, "when": when, **columns})
+
+
+def vanishing(rows: pd.DataFrame, inputs: np.ndarray) -> pd.DataFrame:
+    """Return one row an activation, depth and time: ratios of the first layer to the last, geometric means over seeds.
+
+    `gradient` first layer to output layer; `δ a layer` the factor of the error from one hidden layer to the one below;
+    `theory` the same at infinite width at the start. Half widths are factors: × or ÷. Seeds with a
+    gradient of 0 or one that is not finite are left out; `seeds` is how many are left.
+    """
+    table = []
+    for (name, depth, when), part in rows.groupby(["activation", "depth", "when"], sort=False):
+        sizes = [part.pivot(index="seed", columns="layer", values=v) for v in ("gradient", "error")]
+        kept = np.logical_and(*(((size > 0) & (size < np.inf)).all(axis=1) for size in sizes))
+        gradient, error = (np.log(size[kept]) for size in sizes)
+        ratio, half = mean_interval(gradient[1] - gradient[depth + 1])
+        factor, factor_half = mean_interval((error[1] - error[depth]) / (depth - 1))
+        theory = predicted_ratio(name, depth, inputs) ** (1 / (depth - 1)) if when == "start" else np.nan
+        figures = (np.exp(ratio), np.exp(half), np.exp(factor), np.exp(factor_half), theory)
+        table.append((name, depth, when, len(gradient), *map(float, figures)))
+    columns = ["activation", "depth", "when", "seeds", "gradient first / last", "×÷", "δ a layer", "δ ×÷", "theory"]
+    return pd.DataFrame(table, columns=columns)
+
+
+def gradient_words(slopes: pd.DataFrame) -> str:
+    """Return what was found on gradients over depth, in words made from the numbers."""
+    start, trained = (slopes[slopes.when == when] for when in ("start", "trained"))
+    start, trained = (part[part.depth == part.depth.max()] for part in (start, trained))
+    ratios, after = (
+        ", ".join(f"{row['activation']} {row['gradient first / last']:.1g}" for _, row in part.iterrows())
+        for part in (start, trained)
+    )
+    factors = ", ".join(
+        f"{row['activation']} {row['δ a layer']:.3f} (theory {row['theory']:.3f})" for _, row in start.iterrows()
+    )
+    return (
+        f"Gradient of the first layer over that of the last, {start.depth.iloc[0]} hidden layers, at the start:"
+        f" {ratios}; the error is multiplied a layer by {factors}; ¼ is the most that the slope of a sigmoid allows."
+        f" After training, {trained.depth.iloc[0]} hidden layers: {after}."
+    )

@@ -1,0 +1,169 @@
+"""One maxout unit on x² and −x²: what it reaches when trained, beside the least error possible."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import matplotlib.axes
+import numpy as np
+import optax
+import pandas as pd
+import tqdm
+
+from mlp_jax import mlp, plots, training
+from mlp_jax.intervals import mean_interval
+
+FIT_RATES, FIT_UPDATES, FIT_SEEDS, PIECES = np.geomspace(10**-2.5, 1.0, 6), 1000, 8, (1, 2, 4, 8)
+
+
+def tangents(generator: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return slopes and values at 0 of tangents of ½x² at random points of [−1, 1]: each is the largest somewhere."""
+    points = generator.uniform(-1, 1, shape)
+    return points, -(points**2) / 2
+
+
+def random_lines(generator: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    """Return standard normal slopes and values at 0."""
+    return generator.standard_normal(shape), generator.standard_normal(shape)
+
+
+Lines = Callable[[np.random.Generator, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+FITS: dict[str, tuple[Lines, float]] = {
+    "x², random lines": (random_lines, 1.0),
+    "x², tangents of ½x²": (tangents, 1.0),
+    "−x², random lines": (random_lines, -1.0),
+}
+
+
+def largest_error(pieces: int) -> float:
+    """Return the least possible max |x² − h(x)| over [−1, 1] for h the maximum of k lines: 1 / (2k²).
+
+    On an interval of length l the best line is off by l² / 8, and one of k intervals has l ≥ 2/k.
+
+    Examples
+    --------
+    >>> largest_error(1), largest_error(2)
+    (0.5, 0.125)
+    """
+    return 1 / (2 * pieces**2)
+
+
+def mean_square_error(pieces: int) -> float:
+    """Return the least possible mean of (x² − h(x))² over [−1, 1] for h the maximum of k lines: 4 / (45 k⁴).
+
+    On an interval of length l the best line leaves l⁴ / 180; those of equal neighbours meet where they should.
+
+    Examples
+    --------
+    >>> round(mean_square_error(1), 4), round(mean_square_error(2), 4)
+    (0.0889, 0.0056)
+    """
+    return 4 / (45 * pieces**4)
+
+
+@functools.partial(jax.jit, static_argnames="pieces")
+def fit(pieces: int, starts: mlp.Params, rates: jax.Array, sign: Any) -> dict[str, jax.Array]:
+    """Fit one maxout unit to sign · x² on [−1, 1] by Adam, a lane for each start and rate; return its errors."""
+    # The middles of equal parts: their mean is an integral to second order.
+    x, fine = ((2 * jnp.arange(n)[:, None] + 1.0) / n - 1 for n in (100, 2000))
+
+    def error(params: mlp.Params, x: jax.Array) -> jax.Array:
+        return mlp.maxout(pieces)(mlp.forward(params, x)) - sign * x**2
+
+    def loss(params: mlp.Params, *_: Any) -> jax.Array:
+        return jnp.mean(error(params, x) ** 2)
+
+    def lane(start: mlp.Params, rate: jax.Array) -> dict[str, jax.Array]:
+        optimizer = optax.adam(optax.cosine_decay_schedule(rate, FIT_UPDATES))
+        params, _ = training.train(
+            jax.random.key(0), loss, start, (x, x), optimizer=optimizer, batch_size=len(x), epochs=FIT_UPDATES
+        )
+        ends = jnp.linspace(-1.0, 1.0, 2001)[:, None]
+        lines = mlp.forward(params, ends)
+        live = jnp.sum(jnp.any(lines == jnp.max(lines, axis=1, keepdims=True), axis=0))
+        return {
+            "largest": jnp.max(jnp.abs(error(params, ends))),
+            "mean square": jnp.mean(error(params, fine) ** 2),
+            "live": live,
+        }
+
+    return jax.vmap(lane)(starts, rates)
+
+
+def convex(seed: int, pieces: tuple[int, ...], bar: tqdm.tqdm) -> pd.DataFrame:
+    """Return one row a fresh seed, function and start, and number of pieces; rates are chosen on other seeds."""
+    generator, lanes = np.random.default_rng(seed), len(FIT_RATES) * FIT_SEEDS
+    tables = []
+
+    def errors(number: int, draw_lines: Lines, sign: float, copies: int, rates: Any) -> dict[str, np.ndarray]:
+        slopes, values = (np.tile(a, (copies, 1)) for a in draw_lines(generator, (lanes // copies, number)))
+        starts = (mlp.Layer(jnp.asarray(slopes[:, None], jnp.float32), jnp.asarray(values, jnp.float32)),)
+        found = fit(number, starts, jnp.asarray(np.broadcast_to(rates, lanes), jnp.float32), sign)
+        return {name: np.asarray(value, float) for name, value in found.items()}
+
+    for number in pieces:
+        for name, (lines, sign) in FITS.items():
+            search = errors(number, lines, sign, len(FIT_RATES), np.repeat(FIT_RATES, FIT_SEEDS))
+            rate = FIT_RATES[search["mean square"].reshape(-1, FIT_SEEDS).mean(1).argmin()]
+            fresh = errors(number, lines, sign, 1, rate)
+            # One line is the best that a convex function can do for −x².
+            used = number if sign > 0 else 1
+            best = {"least largest": largest_error(used), "least mean square": mean_square_error(used)}
+            tables.append(pd.DataFrame({"fit": name, "pieces": number, "rate": rate, **best, **fresh}))
+        bar.update()
+    return pd.concat(tables, ignore_index=True)
+
+
+def convex_summary(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a fit and number of pieces, with 95 % half widths over fresh seeds, and the least possible."""
+    table = []
+    for (name, pieces), part in rows.groupby(["fit", "pieces"], sort=False):
+        row = {"fit": name, "pieces": pieces, "rate": part.rate.iloc[0]}
+        row |= {"at edge": part.rate.iloc[0] in FIT_RATES[[0, -1]], "least largest": part["least largest"].iloc[0]}
+        ratio = part["mean square"] / part["least mean square"]
+        for figure, samples in {"largest": part.largest, "mean square / least": ratio, "live": part.live}.items():
+            mean, half = mean_interval(samples)
+            row |= {figure: float(mean), f"{figure} ±": float(half)}
+        table.append(row | {"lowest largest": part.largest.min(), "lowest mean square / least": ratio.min()})
+    return pd.DataFrame(table)
+
+
+def fit_words(fits: pd.DataFrame) -> str:
+    """Return what a trained maxout unit reached, in words made from the numbers."""
+    most = fits[fits.pieces == fits.pieces.max()].set_index("fit")
+    pieces = int(most.pieces.iloc[0])
+    convex = most[[not name.startswith("−") for name in most.index]]
+    words = "; ".join(
+        f"{name} {row['largest']:.2g} ± {row['largest ±']:.1g} with {row['live']:.1f} ± {row['live ±']:.1g} pieces in"
+        f" use, at best {row['lowest largest']:.2g}"
+        for name, row in convex.iterrows()
+    )
+    unused = [name for name, row in convex.iterrows() if row["live"] + row["live ±"] < pieces]
+    concave = ", ".join(
+        f"{name.split(',')[0]} {row['mean square / least']:.3g} times that of one line"
+        for name, row in most.drop(convex.index).iterrows()
+    )
+    return (
+        f"Maxout with {pieces} pieces, largest error (least possible {largest_error(pieces):.2g}): {words}; mean"
+        f" squared error on {concave}. That k pieces can fit a convex function is not that training uses them all:"
+        f" fewer are in use from {' and '.join(unused) or 'none of the starts'}."
+    )
+
+
+def draw(axes: matplotlib.axes.Axes, fits: pd.DataFrame) -> matplotlib.axes.Axes:
+    """Draw the largest errors against the number of pieces, beside the least possible."""
+    colours = zip((plots.ORANGE, plots.BLUE, plots.GREEN), ("s", "o", "^"), ("--", "-", "-."), strict=True)
+    for (name, part), (colour, marker, line) in zip(fits.groupby("fit", sort=False), colours, strict=True):
+        bars = {"color": colour, "marker": marker, "ls": line, "ms": 4, "capsize": 2, "label": name}
+        axes.errorbar(part.pieces, part.largest, part["largest ±"], **bars)
+    k = np.geomspace(fits.pieces.min(), fits.pieces.max())
+    axes.plot(k, 1 / (2 * k**2), color="black", ls=":", label="least possible for x², 1 / (2k²)")
+    axes.set(xlabel="pieces k of one maxout unit", ylabel="largest error on [−1, 1]", yscale="log", xscale="log")
+    axes.set(title="maxout on x² and −x²", xticks=sorted(set(fits.pieces)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    return axes

@@ -1,0 +1,119 @@
+"""Activations, small: the theory against closed forms and wide networks, bounds that no run can beat, and the table."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.integrate
+import scipy.special
+import scipy.stats
+
+from experiments import activation_networks as networks
+from experiments import activations, maxout_fits
+from mlp_jax import losses, mlp
+
+
+def test_chi_of_the_sigmoid_is_its_integral_and_at_most_a_sixteenth():
+    variances = np.array([0.0, 0.3, 2.0])
+    found = networks.propagate("sigmoid", variances)
+    for q, value, chi in zip(variances, *found, strict=True):
+        moments = [
+            scipy.integrate.quad(lambda z: f(np.sqrt(q) * z) ** 2 * scipy.stats.norm.pdf(z), -12, 12)[0]
+            for f in (scipy.special.expit, lambda z: scipy.special.expit(z) * scipy.special.expit(-z))
+        ]
+        assert (value, chi) == pytest.approx(moments, rel=1e-5)
+    assert np.all(found[1] <= 1 / 16 + 1e-7)  # σ' ≤ ¼
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.parametrize("name", networks.KINDS)
+def test_errors_of_wide_networks_shrink_as_at_infinite_width(name):
+    generator = np.random.default_rng(0)
+    inputs = generator.standard_normal((20, 64)).astype(np.float32)
+    params = networks.draw_starts(name, (64, *[300] * 5, 10), jax.random.split(jax.random.key(0), 4))
+    error = np.asarray(networks.layer_norms(name, params, inputs, np.arange(20) % 10)[1])
+    ratio = np.sqrt(np.mean(error[:, 0] ** 2) / np.mean(error[:, 4] ** 2))
+    assert ratio == pytest.approx(networks.predicted_ratio(name, 5, inputs), rel=0.1)
+
+
+@pytest.mark.implicit_promotion
+def test_norms_by_layer_are_those_of_jax_grad_and_errors_obey_the_chain_of_norms():
+    params = networks.draw_starts("sigmoid", (3, 5, 5, 5, 2), jax.random.split(jax.random.key(1), 2))
+    inputs, targets = np.random.default_rng(2).standard_normal((6, 3)).astype(np.float32), np.arange(6) % 2
+    gradient, error = networks.layer_norms("sigmoid", params, inputs, targets)
+    one = jax.tree.map(lambda a: a[1], params)
+    loss = lambda p: losses.mean(losses.cross_entropy(mlp.forward(p, inputs, activation=jax.nn.sigmoid), targets))
+    expected = [np.sqrt(sum(np.sum(np.square(a)) for a in layer)) for layer in jax.grad(loss)(one)]
+    assert np.asarray(gradient[1]) == pytest.approx(np.array(expected), rel=1e-4)
+    # ‖δ_l‖ ≤ max σ' · ‖W_{l+1}‖ · ‖δ_{l+1}‖ for every example, and so for the root mean squares.
+    for layer in range(3):
+        largest = np.linalg.norm(np.asarray(one[layer + 1].weight), 2)
+        assert float(error[1, layer]) <= 0.25 * largest * float(error[1, layer + 1]) * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 3, 5])
+def test_the_least_errors_on_the_square_are_reached_by_equal_pieces_and_by_nothing_else_tried(pieces):
+    x = np.linspace(-1, 1, 200_001)
+    centres = -1 + (2 * np.arange(pieces) + 1) / pieces
+
+    def errors(slopes, values):
+        return np.max(slopes[:, None] * x + values[:, None], axis=0) - x**2
+
+    # Tangents at the centres, raised: by half of l²/4 for the largest error, by l²/12 for the mean square, l = 2/k.
+    best = errors(2 * centres, -(centres**2) + 1 / (2 * pieces**2))
+    assert np.abs(best).max() == pytest.approx(maxout_fits.largest_error(pieces), rel=1e-6)
+    best = errors(2 * centres, -(centres**2) + 1 / (3 * pieces**2))
+    assert np.mean(best**2) == pytest.approx(maxout_fits.mean_square_error(pieces), rel=1e-3)
+    generator = np.random.default_rng(pieces)
+    for size in (1e-3, 1e-2, 1e-1, 1.0):
+        moved = errors(*(a + size * generator.standard_normal(pieces) for a in (2 * centres, -(centres**2))))
+        assert np.abs(moved).max() > maxout_fits.largest_error(pieces)
+        assert np.mean(moved**2) > maxout_fits.mean_square_error(pieces)
+
+
+@pytest.mark.implicit_promotion
+def test_a_trained_unit_reaches_the_least_error_with_two_pieces_and_never_less():
+    tangents = (np.array([[-0.7, 0.6]] * 2), np.array([[-0.2, -0.15]] * 2))
+    starts = (mlp.Layer(jnp.asarray(tangents[0][:, None], jnp.float32), jnp.asarray(tangents[1], jnp.float32)),)
+    found = maxout_fits.fit(2, starts, jnp.array([0.1, 0.003]), 1.0)
+    assert float(found["mean square"][0]) == pytest.approx(4 / (45 * 16), rel=2e-2)
+    assert np.all(np.asarray(found["mean square"]) > 0.999 * 4 / (45 * 16))
+    assert np.all(np.asarray(found["largest"]) > 1 / 8)
+    # The best mean square is off by l²/6 at the ends of its pieces, l = 1.
+    assert float(found["largest"][0]) == pytest.approx(1 / 6, rel=5e-2)
+    concave = maxout_fits.fit(2, starts, jnp.array([0.1, 0.1]), -1.0)
+    assert np.all(np.asarray(concave["mean square"]) > 0.999 * 4 / 45)
+
+
+def test_networks_have_nearly_as_many_parameters():
+    for depth in (2, 8):
+        counts = [
+            sum(
+                a.size
+                for a in jax.tree.leaves(networks.draw_starts(name, sizes, jax.random.split(jax.random.key(0), 1)))
+            )
+            for name in networks.KINDS
+            for sizes in [networks.sizes_of(networks.KINDS[name], depth, 16)]
+        ]
+        assert max(counts) < 1.1 * min(counts)
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.slow
+def test_the_tables_are_those_of_the_runs(tmp_path):
+    tables = activations.run(activations.Settings(quick=True, epochs=3, seeds=2, output=tmp_path / "one"))
+    runs = pd.read_csv(tmp_path / "one" / "runs.csv")
+    pivot = runs[runs.aim == "accuracy"].pivot(index="seed", columns="activation", values="accuracy")
+    summary = tables["summary"].set_index("activation")
+    for name in ("sigmoid", "ReLU", "maxout"):
+        interval = scipy.stats.ttest_rel(pivot[name], pivot["tanh"]).confidence_interval(0.95)
+        found = summary["over tanh"][name] + np.array([-1, 1]) * summary["over tanh ±"][name]
+        assert 100 * np.array(interval) == pytest.approx(found, abs=1e-9)
+    slopes = tables["slopes"][tables["slopes"].when == "start"].set_index("activation")
+    assert slopes["δ a layer"].to_numpy() == pytest.approx(slopes.theory.to_numpy(), rel=0.15)
+    assert slopes["gradient first / last"]["sigmoid"] < 0.05 < 0.5 < slopes["gradient first / last"]["ReLU"]
+    fits = tables["fits"]
+    convex = fits[fits.fit.str.startswith("x²")]
+    assert (convex.largest > convex["least largest"]).all()
+    assert (fits["mean square"] > 0.999 * fits["least mean square"]).all()
