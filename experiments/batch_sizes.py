@@ -9,6 +9,7 @@ are censored, not dropped), exact gradient noise, the largest Hessian eigenvalue
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Annotated, Any
 
@@ -57,6 +58,8 @@ class Settings:
     """Timed runs; the fastest counts."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/batch_sizes-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
     def shortened(self) -> Settings:
         """Return the settings of a quick run."""
@@ -73,8 +76,8 @@ def load(data: str) -> datasets.Dataset:
     return datasets.load("mnist5000" if data == "mnist" else data)
 
 
-def measure(settings: Settings, bar: tqdm.tqdm) -> report.Measured:
-    """Do the whole protocol."""
+def measure(settings: Settings, folder: RunFolder, bar: tqdm.tqdm) -> report.Measured:
+    """Do the whole protocol, in pieces that the folder keeps."""
     problem = protocol.make_problem(load(settings.data), settings.hidden)
     sizes, seeds = settings.batch_sizes, settings.tuning_seeds
     fresh = range(100, 100 + settings.seeds)
@@ -82,35 +85,43 @@ def measure(settings: Settings, bar: tqdm.tqdm) -> report.Measured:
     run = protocol.runner(key, problem, sizes, bar)
 
     bar.set_description("timing")
-    times = protocol.measure_times(key, problem, sizes, settings.rounds, bar)
+    times = folder.kept("times", lambda: protocol.measure_times(key, problem, sizes, settings.rounds, bar))
     bar.update()
     tuned = {}
     for name, budget in _budgets(settings, times).items():
         bar.set_description(f"tuning for equal {name}")
         shortest = min(np.min(list(b.values()) if isinstance(b, dict) else b) for b in budget.values())
-        tuned[name] = protocol.tune(run, problem, settings.rates, seeds, fresh, budget, int(min(10, shortest)))
+        tune = functools.partial(protocol.tune, run, problem, settings.rates, seeds, fresh, budget)
+        tuned[name] = folder.kept(f"equal_{name}", functools.partial(tune, int(min(10, shortest))))
         bar.update()
     bar.set_description("runs to a target")
     target = settings.target
     if target is None:
         target = float(report.final(tuned["epochs"], "validation_accuracy").mean(1).min())
-    at_target, updates, reached = protocol.tune_updates_to_target(
-        run, problem, settings.rates, seeds, fresh, settings.updates, target, min(200, settings.updates)
+    at_target, updates, reached = folder.kept(
+        "target",
+        lambda: protocol.tune_updates_to_target(
+            run, problem, settings.rates, seeds, fresh, settings.updates, target, min(200, settings.updates)
+        ),
     )
     bar.update()
     bar.set_description("gradient noise")
     rates = {size: (float(rate),) for size, rate in zip(sizes, tuned["epochs"].rates, strict=True)}
     record = jax.tree_util.Partial(protocol.noise, *problem.train)
-    noisy = run(
-        learning_rates=rates, seeds=range(100, 100 + settings.noise_seeds), epochs=settings.epochs, record=record,
-        records=min(10, settings.epochs),
+    noise_seeds = range(100, 100 + settings.noise_seeds)
+    noisy = folder.kept(
+        "noise",
+        lambda: run(
+            learning_rates=rates, seeds=noise_seeds, epochs=settings.epochs, record=record,
+            records=min(10, settings.epochs),
+        ),
     )  # fmt: skip
     bar.update()
     bar.set_description("sharpness")
-    sharpness = {
-        name: protocol.measure_sharpness(noise_key, problem, tuned[name].runs.params, settings.sharpness_seeds, bar)
-        for name in ("epochs", "updates")
-    }
+    sharpness = {}
+    for name in ("epochs", "updates"):
+        measured = functools.partial(protocol.measure_sharpness, noise_key, problem, tuned[name].runs.params)
+        sharpness[name] = folder.kept(f"sharpness_{name}", functools.partial(measured, settings.sharpness_seeds, bar))
     bar.update()
     return report.Measured(
         batch_sizes=sizes,
@@ -175,9 +186,9 @@ def run(settings: Settings) -> report.Measured:
     settings = settings.shortened() if settings.quick else settings
     if list(settings.batch_sizes) != sorted(set(settings.batch_sizes)) or len(settings.batch_sizes) < 2:
         raise ValueError(f"batch_sizes: got {settings.batch_sizes}, expected two or more, increasing.")
-    folder = RunFolder("batch_sizes", settings, settings.output)
+    folder = RunFolder("batch_sizes", settings, settings.output, resume=settings.resume)
     with tqdm.tqdm(total=7, leave=False, disable=None) as bar:
-        measured = measure(settings, bar)
+        measured = measure(settings, folder, bar)
     table = report.cells(measured)
     by_size, pairs = report.by_batch_size(measured), report.pairs_table(measured)
     for name, frame in {"cells": table, "by_batch_size": by_size, "pairs": pairs}.items():

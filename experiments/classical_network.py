@@ -333,6 +333,8 @@ class Settings:
     """Timed runs of each implementation, alternating; the median is reported."""
     output: pathlib.Path | None = None
     """Folder for settings, tables and the figure; a new one under runs/ when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
     quick: bool = False
     """Three epochs, two seeds and one timed run, to see that everything works."""
 
@@ -566,23 +568,30 @@ def run(settings: Settings) -> None:
     """Run the experiment: print the tables, and write them with a figure to a run folder. Host-level."""
     if settings.quick:
         settings = dataclasses.replace(settings, epochs=3, seeds=2, repeats=1)
-    folder = RunFolder("classical_network", settings, settings.output)
+    folder = RunFolder("classical_network", settings, settings.output, resume=settings.resume)
     steps = 3 + len(CASES)
     with jax.enable_x64(True), tqdm.tqdm(total=steps, unit="step", leave=False, disable=None) as bar:
         data = with_dtype(load(settings.data), float)
         host, case = jax.tree.map(np.asarray, data), CASES[0]
         network = new_network(case, host, settings.seed)
         order = network.rng.permutation(len(host.train.targets))[: settings.updates * settings.batch_size]
-        differences = largest_differences(network, host.train, case.rate, settings.batch_size, order)
+        differences = folder.kept(
+            "differences",
+            lambda: largest_differences(network, host.train, case.rate, settings.batch_size, order),
+        )
         bar.update()
         timed = []
         for dtype in (jnp.float64, jnp.float32):
-            timed.append(time_runs(case, data, settings, dtype))
+            timed.append(
+                folder.kept(f"seconds_{dtype.__name__}", functools.partial(time_runs, case, data, settings, dtype))
+            )
             bar.update()
-        compiled, results = jax.jit(train, static_argnames="batch_size"), []
+        compiled = jax.jit(train, static_argnames="batch_size")
+        results: list[Result] = []
         for case in CASES:
             report = bar.write if case is CASES[0] else _silent
-            results.append(compare(case, data, settings, report, compiled))
+            both = functools.partial(compare, case, data, settings, report, compiled)
+            results.append(folder.kept(f"case_{len(results)}", both))
             bar.update()
     write(folder, settings, data, differences, pd.concat(timed), results)
 

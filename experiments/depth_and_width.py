@@ -64,6 +64,8 @@ class Settings:
     """log₂ of the linear pieces of the sawtooths that are constructed."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/depth_and_width-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.seeds % len(RATES):
@@ -605,17 +607,18 @@ def _quick(settings: Settings) -> Settings:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Construct, train, measure, print and save; return one row a task, depth, size and seed."""
-    folder = RunFolder("depth_and_width", settings, settings.output)
+    folder = RunFolder("depth_and_width", settings, settings.output, resume=settings.resume)
     settings = _quick(settings) if settings.quick else settings
     with jax.enable_x64(True):
         built = constructions(settings)
     parts, goals, gap = [], {}, []
     for task in tqdm.tqdm(tasks(), unit="function", leave=False, disable=None):
-        rows, goals[task.name] = measure(task, settings)
+        rows, goals[task.name] = folder.kept(f"{task.name}", functools.partial(measure, task, settings))
         parts.append(rows)
         deepest, most = settings.depths[-1], max(settings.parameters)
         rate = rows[(rows.depth == deepest) & (rows["at most"] == most)].rate.iloc[0]
-        gap.append(gaps(task, deepest, most, rate, settings))
+        one = functools.partial(gaps, task, deepest, most, rate, settings)
+        gap.append(folder.kept(f"gaps_{task.name}", one))
     rows, gap_rows = pd.concat(parts, ignore_index=True), pd.concat(gap, ignore_index=True)
     need, loose = needed(rows, goals, settings), looseness(gap_rows)
     tables = {"constructions": built, "runs": rows, "errors": errors(rows), "needed": need, "gaps": gap_rows}

@@ -48,6 +48,8 @@ class Settings:
     """Hidden tanh units."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/edge_of_stability-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 def loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
@@ -164,7 +166,7 @@ def conclusion(rows: pd.DataFrame, table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Descend, measure, print and save; return the rows of all looks."""
-    folder = RunFolder("edge_of_stability", settings, settings.output)
+    folder = RunFolder("edge_of_stability", settings, settings.output, resume=settings.resume)
     rates = settings.rates[-2:] if settings.quick else settings.rates
     seeds = min(2, settings.seeds) if settings.quick else settings.seeds
     steps = settings.steps // 4 if settings.quick else settings.steps
@@ -173,7 +175,8 @@ def run(settings: Settings) -> pd.DataFrame:
     with jax.enable_x64(True), tqdm.tqdm([(r, s) for r in rates for s in range(seeds)], unit="run") as bar:
         for rate, seed in bar:
             bar.set_postfix_str(f"η = {rate:g}, seed {seed}")
-            frames.append(follow(settings, rate, seed, round(steps * min(settings.rates) / rate), looks))
+            one = functools.partial(follow, settings, rate, seed, round(steps * min(settings.rates) / rate), looks)
+            frames.append(folder.kept(f"rate_{rate:g}_seed_{seed}", one))
     rows = pd.concat(frames, ignore_index=True)
     table = summary(rows)
     folder.table("looks", rows)

@@ -62,6 +62,8 @@ class Settings:
     """Condition numbers κ of the quadratics."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/gradient_descent-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 def quadratic(x: jax.Array, eigenvalues: jax.Array, rotation: jax.Array) -> jax.Array:
@@ -366,13 +368,14 @@ def conclusion(quadratics: pd.DataFrame, valley: pd.DataFrame, edge: pd.DataFram
 
 def run(settings: Settings) -> pd.DataFrame:
     """Descend, measure, print and save; return the table of the quadratics."""
-    folder = RunFolder("gradient_descent", settings, settings.output)
+    folder = RunFolder("gradient_descent", settings, settings.output, resume=settings.resume)
     if settings.quick:
         settings = dataclasses.replace(settings, starts=min(8, settings.starts), conditions=settings.conditions[:2])
     keys = jax.random.split(jax.random.key(settings.seed), 4)
     with jax.enable_x64(True):
-        quadratics, traces = on_quadratics(settings, settings.conditions, keys[0])
-        valley, paths = on_rosenbrock(settings, 4_000 if settings.quick else 30_000, keys[1])
+        quadratics, traces = folder.kept("quadratics", lambda: on_quadratics(settings, settings.conditions, keys[0]))
+        steps = 2_000 if settings.quick else 30_000
+        valley, paths = folder.kept("rosenbrock", lambda: on_rosenbrock(settings, steps, keys[1]))
         edge, sigmoid = at_the_edge(settings, keys[2]), saturation(settings, keys[3])
         figure = draw(traces, paths, edge, settings.conditions[-1])
     tables = {"quadratics": quadratics, "rosenbrock": valley, "edge": edge, "sigmoid": sigmoid}

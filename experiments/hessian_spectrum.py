@@ -10,6 +10,7 @@ classes, or one fewer), and the negative ones, which should fade.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Annotated, Any, NamedTuple
 
@@ -48,6 +49,8 @@ class Settings:
     """Of full training."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/hessian_spectrum-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Run(NamedTuple):
@@ -215,13 +218,16 @@ def conclusion(rows: pd.DataFrame, errors: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Train, measure, print and save; return the points and the errors of the quadrature."""
-    folder = RunFolder("hessian_spectrum", settings, settings.output)
+    folder = RunFolder("hessian_spectrum", settings, settings.output, resume=settings.resume)
     classes = settings.classes[:2] if settings.quick else settings.classes
     seeds = min(2, settings.seeds) if settings.quick else settings.seeds
     epochs = max(2, settings.epochs // 5) if settings.quick else settings.epochs
     with jax.enable_x64(True):
         work = [(number, seed) for number in classes for seed in range(seeds)]
-        runs = [train(settings, number, seed, epochs) for number, seed in tqdm.tqdm(work, unit="run")]
+        runs = []
+        for number, seed in tqdm.tqdm(work, unit="run"):
+            one = functools.partial(train, settings, number, seed, epochs)
+            runs.append(folder.kept(f"classes_{number}_seed_{seed}", one))
     rows = pd.DataFrame([row for one in runs for row in rows_of(one)])
     errors = pd.DataFrame([quadrature_errors(one) for one in runs])
     folder.table("points", rows)

@@ -277,6 +277,8 @@ class Settings:
     """Seed of the classifiers and of the samples."""
     output: pathlib.Path | None = None
     """Folder for settings, tables and the figure; a new one under runs/ when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
     quick: bool = False
     """A tenth of the samples, to see that everything works."""
 
@@ -435,9 +437,9 @@ def run(settings: Settings) -> None:
     """Run the experiment: print the tables, and write them with a figure to a run folder. Host-level."""
     if settings.quick:
         settings = dataclasses.replace(settings, trials=max(1, settings.trials // 10))
-    folder = RunFolder("hypothesis_space", settings, settings.output)
+    folder = RunFolder("hypothesis_space", settings, settings.output, resume=settings.resume)
     with tqdm.tqdm(total=len(sample_sizes(settings)) * len(SPACES), unit="size", leave=False, disable=None) as bar:
-        table = simulate(settings, bar)
+        table = folder.kept("simulation", lambda: simulate(settings, bar))
     sizes, depths = needed(table, settings), depth_table(settings)
     for name, frame in (("probabilities", table), ("sizes", sizes), ("depths", depths)):
         folder.table(name, frame)

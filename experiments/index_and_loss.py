@@ -58,6 +58,8 @@ class Settings:
     """Descents of the gradient norm, which aim at no index and may stop where the gradient is flat."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/index_and_loss-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Problem(NamedTuple):
@@ -113,24 +115,26 @@ def starts(settings: Settings, problem: Problem, number: int, key: jax.Array) ->
     return jax.tree.map(lambda run, *others: jnp.concatenate([run, jnp.stack(others)]), along, *scaled)
 
 
-def search(settings: Settings, problem: Problem) -> pd.DataFrame:
+def search(settings: Settings, problem: Problem, folder: RunFolder) -> pd.DataFrame:
     """Return one row an end of a search: what it is, its index and loss, and what a naive count of signs would say."""
     step, share = (5, 4) if settings.quick else (1, 1)
     wanted: list[int | None] = list(range(0, settings.largest_index + 1, step))
-    key, rows = jax.random.key(settings.seed + 1), []
+    key, rows = jax.random.key(settings.seed + 1), list[dict[str, Any]]()
     with tqdm.tqdm([*wanted, None], unit="index") as bar:
         for index in bar:
             number = settings.descents if index is None else settings.starts
             start_key = jax.random.fold_in(key, settings.largest_index + 1 if index is None else index)
             begin = starts(settings, problem, max(2, number // share), start_key)
             bar.set_postfix_str("any index" if index is None else f"index {index}")
-            ends = critical.find_many(
-                problem.fun, begin, problem.data, index=index, hessian=problem.hessian, max_steps=120
-            )
-            for i in range(len(ends.converged)):
-                params = jax.tree.map(lambda leaf, i=i: leaf[i], ends.params)
-                rows.append(describe(settings, problem, params, index))
+            rows += folder.kept(f"index_{index}", functools.partial(ends, settings, problem, begin, index))
     return pd.DataFrame(rows).astype({"index": "Int64", "wanted": "Int64"})
+
+
+def ends(settings: Settings, problem: Problem, begin: mlp.Params, index: int | None) -> list[dict[str, Any]]:
+    """Return one row a start: what its search ended at."""
+    found = critical.find_many(problem.fun, begin, problem.data, index=index, hessian=problem.hessian, max_steps=120)
+    points = [jax.tree.map(lambda leaf, i=i: leaf[i], found.params) for i in range(len(found.converged))]
+    return [describe(settings, problem, params, index) for params in points]
 
 
 def describe(settings: Settings, problem: Problem, params: mlp.Params, wanted: int | None) -> dict[str, Any]:
@@ -228,12 +232,13 @@ def conclusion(rows: pd.DataFrame, points: pd.DataFrame, flat: pd.DataFrame, con
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Search, classify, print and save; return the distinct points and the control."""
-    folder = RunFolder("index_and_loss", settings, settings.output)
+    folder = RunFolder("index_and_loss", settings, settings.output, resume=settings.resume)
     with jax.enable_x64(True):
         problem = make_problem(settings)
-        rows = search(settings, problem)
+        rows = search(settings, problem, folder)
         variances = problem.variances[:6] / problem.variances[:6].sum()
-        control = linear_control.search(variances, 3, 40 if settings.quick else 200, jax.random.key(settings.seed))
+        number, key = 40 if settings.quick else 200, jax.random.key(settings.seed)
+        control = folder.kept("control", lambda: linear_control.search(variances, 3, number, key))
     points, flat = once(rows), rows[(rows.kind == "not critical") & rows.wanted.isna()]
     table = by_index(points)
     for name, frame in (("searches", rows), ("points", points), ("by_index", table), ("control", control)):

@@ -84,6 +84,8 @@ class Settings:
     """Epochs of every schedule."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/learning_rates-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Problem(NamedTuple):
@@ -507,7 +509,7 @@ def _listed(found: dict[str, str]) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Descend, tune, train, print and save; return one row a contender and fresh seed."""
-    folder = RunFolder("learning_rates", settings, settings.output)
+    folder = RunFolder("learning_rates", settings, settings.output, resume=settings.resume)
     if settings.quick:
         settings = dataclasses.replace(
             settings,
@@ -520,8 +522,9 @@ def run(settings: Settings) -> pd.DataFrame:
     with tqdm.tqdm(
         total=len(problems_of(settings)) + 1 + len(CONTENDERS), unit="part", leave=False, disable=None
     ) as bar:
-        traces, thresholds = at_multiples(settings, datasets.Examples(*(a[:EXAMPLES] for a in digits)), bar)
-        tuning, runs, curves = compare_schedules(settings, bar)
+        few = datasets.Examples(*(a[:EXAMPLES] for a in digits))
+        traces, thresholds = folder.kept("multiples", lambda: at_multiples(settings, few, bar))
+        tuning, runs, curves = folder.kept("schedules", lambda: compare_schedules(settings, bar))
     theory = edges(traces, thresholds, settings.tuning_seeds)
     rates = three_rates(traces["tanh, cross-entropy"], thresholds["tanh, cross-entropy"], settings.tuning_seeds)
     table = summary(tuning, runs)

@@ -46,6 +46,8 @@ class Settings:
     """Prove each point where a search converged: that it is there, the only one near, and its index."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/minima_and_saddles-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Problem(NamedTuple):
@@ -227,17 +229,18 @@ def draw_levels(rows: pd.DataFrame, hidden: int) -> matplotlib.figure.Figure:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Search, classify, print and save; return the table."""
-    folder = RunFolder("minima_and_saddles", settings, settings.output)
+    folder = RunFolder("minima_and_saddles", settings, settings.output, resume=settings.resume)
     with jax.enable_x64(True):
         problem = make_problem(settings)
         starts = searches(settings, problem)
-        found = []
+        found: list[Found] = []
         with tqdm.tqdm(starts, unit="search", desc="searching") as bar:
             for start in bar:
                 bar.set_postfix_str(
                     f"{start.origin}, {'any index' if start.wanted is None else f'index {start.wanted}'}"
                 )
-                found.append(search(problem, start, settings.prove))
+                searched = functools.partial(search, problem, start, settings.prove)
+                found.append(folder.kept(f"search_{len(found)}", searched))
         rows = table(problem, found)
         figures = {"loss_against_index": draw_levels(rows, settings.hidden), "spectra": draw_spectra(problem, found)}
     folder.table("critical_points", rows)

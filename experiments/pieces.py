@@ -1,8 +1,8 @@
 """Results as text and back, bit for bit: what a run keeps of the pieces that it has finished.
 
 Numbers, strings, None, lists, tuples, dicts, numpy arrays, tables, and the enumerations, dataclasses and NamedTuples of
-this project. Reading builds only those: no module is imported, and nothing in the text is executed. JAX arrays come back
-as numpy arrays.
+this project. Reading builds only those: no module is imported, and nothing in the text is executed. JAX arrays come
+back as numpy arrays.
 """
 
 from __future__ import annotations
@@ -69,11 +69,8 @@ def _encode(value: Any) -> Any:
         fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
         return {"is": "record", "type": _name(type(value)), "fields": fields}
     if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return {
-            "is": "record",
-            "type": _name(type(value)),
-            "fields": {k: _encode(v) for k, v in value._asdict().items()},
-        }
+        fields = {name: _encode(field) for name, field in zip(value._fields, value, strict=True)}
+        return {"is": "record", "type": _name(type(value)), "fields": fields}
     if type(value) is tuple:
         return {"is": "tuple", "items": [_encode(item) for item in value]}
     if type(value) is list:

@@ -48,6 +48,8 @@ class Settings:
     """Hidden units of the largest network on digits: 27 are 2,035 parameters, 67 are 5,035."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/proofs-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Case(NamedTuple):
@@ -240,11 +242,13 @@ def conclusion(rows: pd.DataFrame, on_xor: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Search, prove, print and save; return the tables of digits and of XOR."""
-    folder = RunFolder("proofs", settings, settings.output)
-    xor_found = xor_rows(settings)
+    folder = RunFolder("proofs", settings, settings.output, resume=settings.resume)
+    xor_found = folder.kept("xor", lambda: xor_rows(settings))
     with jax.enable_x64(True):
         problem = make_problem(settings)
-        found = [prove(settings, problem, case) for case in tqdm.tqdm(cases(settings), unit="point", desc="digits")]
+        found: list[dict[str, Any]] = []
+        for case in tqdm.tqdm(cases(settings), unit="point", desc="digits"):
+            found.append(folder.kept(f"point_{len(found)}", functools.partial(prove, settings, problem, case)))
     for number, row in enumerate(found):
         row["proof"].save(folder.path / f"digits_{number}_{row['network']}.json")
     for number, row in enumerate(xor_found):

@@ -72,6 +72,8 @@ class Settings:
     """Hidden ReLU units."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/regularization-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Sample(NamedTuple):
@@ -480,7 +482,7 @@ def conclusion(tuning: pd.DataFrame, runs: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Tune, train, measure, print and save; return one row a share of wrong labels, method and fresh seed."""
-    folder = RunFolder("regularization", settings, settings.output)
+    folder = RunFolder("regularization", settings, settings.output, resume=settings.resume)
     if settings.quick:
         seeds, tuning_seeds = min(6, settings.seeds), min(3, settings.tuning_seeds)
         settings = dataclasses.replace(
@@ -495,7 +497,8 @@ def run(settings: Settings) -> pd.DataFrame:
     found = []
     with tqdm.tqdm(total=blocks * len(settings.wrong_labels), unit="block", leave=False, disable=None) as bar:
         for share in settings.wrong_labels:
-            tuning, runs, curves = measure(settings, share, bar)
+            one = functools.partial(measure, settings, share, bar)
+            tuning, runs, curves = folder.kept(f"wrong_labels_{share:g}", one)
             for name, frame in (("tuning", tuning), ("runs", runs), ("summary", summary(runs))):
                 tables[name].append(frame.assign(wrong_labels=share))
             folder.figure(f"wrong_labels_{share:g}", draw(tuning, runs, curves))

@@ -9,6 +9,7 @@ of index 1, to see what it joins. A complete list must have Σ copies · (−1)^
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Annotated, Any, NamedTuple
 
@@ -39,6 +40,8 @@ class Settings:
     """Searches of a pass of the census."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/saddle_census-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Landscape(NamedTuple):
@@ -204,15 +207,16 @@ def conclusion(table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Count, print and save; return the points and the summaries."""
-    folder = RunFolder("saddle_census", settings, settings.output)
+    folder = RunFolder("saddle_census", settings, settings.output, resume=settings.resume)
     decays = (0.01,) if settings.quick else settings.weight_decays
     codings = ["{0, 1}"] if settings.quick else list(xor.CODINGS)
     wanted = [(coding, decay) for coding in codings for decay in decays]
-    lands = []
+    lands: list[Landscape] = []
     with tqdm.tqdm(wanted, unit="landscape") as bar:
         for coding, decay in bar:
             bar.set_postfix_str(f"{coding}, {decay:g}")
-            lands.append(explore(settings, coding, decay))
+            one = functools.partial(explore, settings, coding, decay)
+            lands.append(folder.kept(f"landscape_{len(lands)}", one))
     for land in lands:
         for i, proof in enumerate(land.proofs):
             name = "zero_one" if land.coding == "{0, 1}" else "minus_one_one"

@@ -10,6 +10,7 @@ them, and how many is said.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Annotated, Any
 
@@ -46,6 +47,8 @@ class Settings:
     """Searches of each census, in one pass."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/saddles_and_width-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 def loss(params: mlp.Params, x: Any, y: Any) -> jax.Array:
@@ -207,7 +210,7 @@ def conclusion(table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Count, print and save; return the table by width and data set."""
-    folder = RunFolder("saddles_and_width", settings, settings.output)
+    folder = RunFolder("saddles_and_width", settings, settings.output, resume=settings.resume)
     widths = settings.widths[:2] if settings.quick else settings.widths
     teachers = min(3, settings.teachers) if settings.quick else settings.teachers
     starts = settings.starts // 4 if settings.quick else settings.starts
@@ -216,7 +219,8 @@ def run(settings: Settings) -> pd.DataFrame:
     with tqdm.tqdm(work, unit="census") as bar:
         for width, number in bar:
             bar.set_postfix_str(f"h = {width}, data set {number}")
-            rows += count(settings, width, number, starts)
+            one = functools.partial(count, settings, width, number, starts)
+            rows += folder.kept(f"width_{width}_data_{number}", one)
     points = pd.DataFrame(rows).astype({"index": "Int64"})
     table = by_teacher(points)
     summed = summary(table)

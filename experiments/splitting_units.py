@@ -10,6 +10,7 @@ each line the inertia is measured with its error bound and compared with the the
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 from typing import Annotated, Any, NamedTuple
 
@@ -49,6 +50,8 @@ class Settings:
     """Data sets for each network, each with a minimum of its own where the search finds one."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/splitting_units-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Split(NamedTuple):
@@ -226,23 +229,32 @@ def conclusion(rows: pd.DataFrame) -> str:
     )
 
 
+def of_teacher(
+    settings: Settings, inputs: int, bias: bool, hidden: int, number: int
+) -> list[tuple[Split, list[dict[str, Any]]]]:
+    """Return every split of the minimum for one teacher, with the rows of its line; none where no minimum is found."""
+    found = minimum(np.random.default_rng((settings.seed, number)), inputs, bias, hidden)
+    if found is None:
+        return []
+    params, data = found
+    name = f"{inputs}-{hidden}-1{', bias' if bias else ''}"
+    splits = [Split(name, number, unit, params, data, bending(params, unit, *data)) for unit in range(hidden)]
+    return [(one, along(one)) for one in splits]
+
+
 def run(settings: Settings) -> pd.DataFrame:
     """Search, split, compare, print and save; return the places."""
-    folder = RunFolder("splitting_units", settings, settings.output)
+    folder = RunFolder("splitting_units", settings, settings.output, resume=settings.resume)
     teachers = max(1, settings.teachers // 5) if settings.quick else settings.teachers
     splits: list[Split] = []
     rows: list[dict[str, Any]] = []
     work = [(*network, number) for network in NETWORKS for number in range(teachers)]
     with jax.enable_x64(True):
         for inputs, bias, hidden, number in tqdm.tqdm(work, unit="teacher"):
-            found = minimum(np.random.default_rng((settings.seed, number)), inputs, bias, hidden)
-            if found is None:
-                continue
-            params, data = found
-            name = f"{inputs}-{hidden}-1{', bias' if bias else ''}"
-            for unit in range(hidden):
-                splits.append(Split(name, number, unit, params, data, bending(params, unit, *data)))
-                rows += along(splits[-1])
+            one = functools.partial(of_teacher, settings, inputs, bias, hidden, number)
+            for made, places in folder.kept(f"teacher_{number}_inputs_{inputs}_units_{hidden}_bias_{bias}", one):
+                splits.append(made)
+                rows += places
         if not rows:
             raise RuntimeError(f"no minimum was found from {len(work)} teachers; try another seed or more teachers.")
         figure = draw(splits)

@@ -10,8 +10,8 @@ at the minimum is tilted by a concave quadratic, −½ c ‖θ − θ*‖², whi
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
-from collections.abc import Callable
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -43,14 +43,15 @@ class Settings:
     """Data sets, with a network each."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/taylor-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Place(NamedTuple):
-    """A critical point, with its function, data, eigenvalues and eigenvectors (as columns)."""
+    """A critical point, with its data, eigenvalues and eigenvectors (as columns)."""
 
     kind: str
     network: int
-    fun: Callable[..., jax.Array]
     params: mlp.Params
     args: tuple
     values: np.ndarray
@@ -93,7 +94,7 @@ def places(settings: Settings, number: int) -> list[Place]:
 
 def _place(kind: str, number: int, params: mlp.Params, args: tuple) -> Place:
     matrix = np.asarray(curvature.dense_hessian(loss, params, args))
-    return Place(kind, number, loss, params, args, *np.linalg.eigh(matrix))
+    return Place(kind, number, params, args, *np.linalg.eigh(matrix))
 
 
 @jax.jit
@@ -196,10 +197,12 @@ def conclusion(table: pd.DataFrame) -> str:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Search, measure, print and save; return one row an eigenvector."""
-    folder = RunFolder("taylor", settings, settings.output)
+    folder = RunFolder("taylor", settings, settings.output, resume=settings.resume)
     networks = min(3, settings.networks) if settings.quick else settings.networks
     with jax.enable_x64(True):
-        found = [place for number in tqdm.trange(networks, unit="network") for place in places(settings, number)]
+        found: list[Place] = []
+        for number in tqdm.trange(networks, unit="network"):
+            found += folder.kept(f"network_{number}", functools.partial(places, settings, number))
         rows = pd.DataFrame([row for place in found for row in measure(place)])
         figure = draw(
             [next(p for p in found if p.kind == kind) for kind in KINDS if any(p.kind == kind for p in found)]

@@ -10,6 +10,7 @@ import sys
 
 import matplotlib.figure
 import matplotlib.image
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -68,12 +69,77 @@ def test_a_folder_with_anything_in_it_is_refused_and_left_as_it_is(tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
+def squares(path, *, resume=False, stop_at=None, log=None):
+    """A run of five pieces; stopped in one of them, if asked to."""
+
+    def piece(n):
+        if n == stop_at:
+            raise KeyboardInterrupt
+        if log is not None:
+            log.append(n)
+        return {"n": n, "third": np.float64(n) / 3, "values": np.arange(n) / 7}
+
+    folder = RunFolder("taylor", Settings(), path, resume=resume)
+    found = [folder.kept(f"piece {n}", lambda n=n: piece(n)) for n in range(5)]
+    folder.table("numbers", pd.DataFrame([{"n": p["n"], "third": p["third"], "sum": p["values"].sum()} for p in found]))
+    folder.conclude("Found.")
+    return folder
+
+
+def test_a_run_that_was_stopped_goes_on_where_it_was_and_ends_bit_for_bit_the_same(tmp_path):
+    squares(tmp_path / "whole")
+    with pytest.raises(SystemExit, match="--resume --output"):
+        squares(tmp_path / "stopped", stop_at=3)
+    log = []
+    squares(tmp_path / "stopped", resume=True, log=log)
+    assert log == [3, 4]
+    first, second = ((tmp_path / name / "numbers.csv").read_bytes() for name in ("whole", "stopped"))
+    assert first == second
+
+
+def test_a_damaged_piece_is_computed_again_with_a_warning(tmp_path):
+    with pytest.raises(SystemExit):
+        squares(tmp_path / "one", stop_at=4)
+    file = next((tmp_path / "one" / "pieces").glob("piece_1*"))
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    log = []
+    with pytest.warns(UserWarning, match="piece 1: computed again"):
+        squares(tmp_path / "one", resume=True, log=log)
+    assert log == [1, 4]
+
+
+def test_only_the_stopped_run_itself_goes_on(tmp_path):
+    with pytest.raises(FileNotFoundError, match="expected the folder of a run that was stopped"):
+        squares(tmp_path / "none", resume=True)
+    with pytest.raises(SystemExit):
+        squares(tmp_path / "one", stop_at=2)
+    with pytest.raises(FileExistsError, match="not empty"):
+        squares(tmp_path / "one")
+    with pytest.raises(ValueError, match="resume: got settings"):
+        RunFolder("taylor", Settings(seed=4), tmp_path / "one", resume=True)
+    with pytest.raises(ValueError, match="resume: got experiment"):
+        RunFolder("proofs", Settings(), tmp_path / "one", resume=True)
+    squares(tmp_path / "one", resume=True)
+    with pytest.raises(FileExistsError, match="whose run is finished"):
+        squares(tmp_path / "one", resume=True)
+
+
+def test_a_folder_in_use_is_refused_to_a_second_process(tmp_path):
+    folder = RunFolder("taylor", Settings(), tmp_path / "one")
+    (tmp_path / "one" / "settings.json").unlink()
+    with pytest.raises(BlockingIOError, match="another"):
+        RunFolder("taylor", Settings(), tmp_path / "one")
+    folder.conclude("Found.")
+
+
 @pytest.mark.parametrize("name", sorted(questions()))
 def test_every_experiment_explains_its_settings(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit, match="0"):
         importlib.import_module(f"experiments.{name}").main()
     said = capsys.readouterr().out
-    for option in ("--quick", "--seed", "--output"):
+    for option in ("--quick", "--seed", "--output", "--resume"):
         assert option in said
     assert questions()[name].split()[0] in said
