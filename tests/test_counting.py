@@ -66,7 +66,7 @@ def test_degenerate_points_are_neither_minima_nor_counted_in_the_sum():
     def fun(x):  # x⁴ at 0 beside wells in y: all its points are degenerate
         return x[0] ** 4 + (x[1] ** 2 - 1) ** 2
 
-    found = critical.census(fun, normal(2), jax.random.key(0), num_starts=20, passes=1)
+    found = critical.census(fun, normal(2), jax.random.key(0), num_starts=200, passes=1)
     assert set(found.indices) <= {None}
     assert found.euler_sum == 0
     assert not any(v.kind == "minimum" for v in found.verdicts)
@@ -136,3 +136,23 @@ def test_a_wrong_number_of_starts_is_refused():
         critical.census(wells, normal(1), jax.random.key(0), num_starts=0)
     with pytest.raises(TypeError, match="key"):
         critical.census(wells, normal(1), np.arange(2), num_starts=2)
+
+
+def test_a_second_census_compiles_nothing(x64):
+    compiled = []
+
+    def count(name, *_, **__):
+        if name == "/jax/core/compile/backend_compile_duration":
+            compiled.append(name)
+
+    fun = lambda x: jnp.sum((x**2 - 1) ** 2)
+    init = lambda key: jax.random.normal(key, (2,))
+    looking = lambda key: critical.census(fun, init, key, num_starts=200, passes=1)
+    first = looking(jax.random.key(0))
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        second = looking(jax.random.key(1))
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+    assert len(first.verdicts) == len(second.verdicts) == 9
+    assert not compiled

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -229,9 +230,10 @@ def _mixed(starts: PyTree, found: PyTree, key: jax.Array) -> PyTree:
         return jax.tree.map(lambda a, b: np.concatenate([a[: number - half], b]), starts, around)
 
 
+# Drawing numbers is slow to compile at full optimisation, more so under vmap, and is little work.
+@functools.partial(jax.jit, static_argnames="init", compiler_options={"xla_backend_optimization_level": 0})
 def _drawn(init: Callable[[jax.Array], PyTree], keys: jax.Array) -> PyTree:
-    # Drawing numbers is slow to compile at full optimisation, more so under vmap, and is little work.
-    return jax.jit(jax.vmap(init), compiler_options={"xla_backend_optimization_level": 0})(keys)
+    return jax.vmap(init)(keys)
 
 
 def _noise(key: jax.Array, params: PyTree, size: jax.Array) -> PyTree:
