@@ -89,6 +89,8 @@ def save(path: PathLike, state: PyTree, *, keep: int = 2) -> None:
     path = pathlib.Path(path)
     if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if path.exists() and not path.is_file():  # a device would be replaced by the file
+        raise FileExistsError(errno.EEXIST, "is no file", str(path))
     _remove_partial(path)
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
@@ -296,7 +298,7 @@ def _write(file: pathlib.Path, header: bytes, contents: list[bytes | np.ndarray]
     digest = hashlib.sha256()
     with file.open("xb") as out:
         for part in itertools.chain([_FIRST_LINE, header], contents):
-            data = part if isinstance(part, bytes) else part.tobytes()
+            data = part if isinstance(part, bytes) else np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
             digest.update(data)
             out.write(data)
         out.write(digest.digest())

@@ -528,6 +528,20 @@ def test_a_checkpoint_of_another_model_is_an_error_that_names_the_first_differen
         checkpoint.restore(tmp_path / "state", like)
 
 
+@pytest.mark.parametrize("number", [True, 1, 1.0, 1j], ids=str)
+@pytest.mark.parametrize("dtype", ["bool", "int8", "uint32", "float32", "bfloat16", "int4", "complex64"])
+def test_a_python_number_stands_for_a_scalar_array_of_its_own_kind_only(number, dtype):
+    kinds = {"bool": bool, "int8": int, "uint32": int, "float32": float, "bfloat16": float, "int4": int}
+    array = jax.device_put(np.ones((), dtype_of(dtype)))
+    if kinds.get(dtype, complex) is type(number):
+        assert_same(through_file(array, number), array)
+        assert_same(through_file(number, array), number)
+    else:
+        for saved, like in ((array, number), (number, array)):
+            with pytest.raises(ValueError, match="at state, expected"):
+                through_file(saved, like)
+
+
 @pytest.mark.parametrize("header", [header_of(format=2), {"format": 3}, {"format": 2, "leaves": "elsewhere"}])
 def test_a_file_of_a_later_version_is_an_error_and_not_damage(tmp_path, header):
     checkpoint.save(tmp_path / "state.1", 1)
@@ -675,7 +689,7 @@ ODD_HEADERS = st.one_of(
 )
 
 
-@hypothesis.settings(max_examples=400, deadline=5000)
+@hypothesis.settings(max_examples=400, deadline=None)
 @hypothesis.given(ODD_HEADERS, st.binary(max_size=20), st.sampled_from([np.zeros(1), 0, "", KEY, []]))
 def test_no_header_makes_anything_but_a_state_like_the_one_expected_or_a_clear_error(header, content, like):
     with tempfile.TemporaryDirectory() as folder:
@@ -687,7 +701,7 @@ def test_no_header_makes_anything_but_a_state_like_the_one_expected_or_a_clear_e
             jax.tree.map(lambda a, b: np.testing.assert_equal(np.shape(a), np.shape(b)), got, like)
 
 
-@hypothesis.settings(max_examples=200, deadline=5000)
+@hypothesis.settings(max_examples=200, deadline=None)
 @hypothesis.given(st.binary(max_size=300), st.booleans())
 def test_random_bytes_are_a_clear_error(data, with_first_line):
     with tempfile.TemporaryDirectory() as folder:
@@ -770,6 +784,14 @@ def test_a_folder_in_its_place_is_an_error(tmp_path):
         checkpoint.save(tmp_path / "state", 0)
     with pytest.raises(IsADirectoryError):
         checkpoint.restore(tmp_path / "state", 0)
+    assert os.listdir(tmp_path) == ["state"]
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path):
+    os.mkfifo(tmp_path / "state")
+    with pytest.raises(FileExistsError):
+        checkpoint.save(tmp_path / "state", 0)
+    assert (tmp_path / "state").is_fifo()
     assert os.listdir(tmp_path) == ["state"]
 
 
