@@ -1,6 +1,8 @@
 """certify proves what is true, refuses what is not, and never the other way round."""
 
 import dataclasses
+import os
+import stat
 
 import flint
 import ground_truth
@@ -361,3 +363,14 @@ def test_a_proved_verdict_carries_its_certificate_and_a_refusal_its_reason():
     refused = critical.classify(lambda x: x[0] ** 2 + x[1] ** 4, np.zeros(2), evidence="proved")
     assert (refused.kind, refused.evidence) == ("degenerate", "dense")
     assert "singular" in refused.certificate.reason
+
+
+def test_a_certificate_replaces_no_device_and_no_folder(tmp_path):
+    certificate = interval.certify(lambda x: jnp.sum(x**2), jnp.zeros(1))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for path in (pipe, tmp_path):
+        with pytest.raises(FileExistsError, match="which is no file"):
+            certificate.save(path)
+    assert stat.S_ISFIFO(pipe.stat().st_mode)
+    assert [file.name for file in tmp_path.iterdir()] == ["pipe"]

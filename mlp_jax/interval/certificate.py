@@ -115,9 +115,17 @@ class Certificate:
         return display.table(f"Theorem: {self.kind}", rows, note="print() gives the statement in full.")
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Write the certificate as JSON; every number is read back bit for bit."""
+        """Write the certificate as JSON; every number is read back bit for bit.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written, or the path is that of something else, such as a folder or a device.
+        """
         fields = {**dataclasses.asdict(self), "location": self.location.tolist()}
         target = pathlib.Path(path)
+        if target.exists() and not target.is_file():
+            raise FileExistsError(f"path: got {target}, which is no file, expected a file to write.")
         partial = target.with_name(f".{target.name}.partial")
         partial.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n")
         partial.replace(target)

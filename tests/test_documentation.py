@@ -1,0 +1,147 @@
+"""The pages are true: their examples run and print what is shown, their links lead somewhere, no module is missing."""
+
+import importlib
+import pathlib
+import re
+import runpy
+import sys
+import types
+from typing import NamedTuple
+
+import jax
+import pytest
+
+import mlp_jax
+
+ROOT = pathlib.Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+MODULES = sorted(p.stem for p in (ROOT / "mlp_jax").glob("[!_]*") if p.suffix == ".py" or (p / "__init__.py").exists())
+
+
+class Fence(NamedTuple):
+    language: str
+    code: str
+    line: int
+    follows: bool  # whether nothing stands between the fence before and this one
+
+
+def fences(text):
+    end, found = -1, []
+    for match in re.finditer(r"^```(\S*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
+        between = text[end : match.start()] if end >= 0 else "first"
+        found.append(Fence(match[1], match[2], text[: match.start()].count("\n") + 1, not between.strip()))
+        end = match.end()
+    return found
+
+
+def without_fences(text):
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def prose(path):
+    """The Markdown of a page, or of the Markdown cells of a notebook's source, without code."""
+    text = path.read_text()
+    if path.suffix == ".py":
+        cells = [cell for cell in re.split(r"^# %%", text, flags=re.MULTILINE) if cell.startswith(" [markdown]")]
+        text = "\n".join(line.removeprefix("#").removeprefix(" ") for cell in cells for line in cell.splitlines()[1:])
+    return without_fences(text)
+
+
+def name_of(path):
+    return str(path.relative_to(ROOT))
+
+
+_NUMBER = re.compile(r"-?\d+\.\d*(?:e[-+]\d+)?|\d+e[-+]\d+")
+
+
+def require_alike(printed, shown):
+    """The same words and whole numbers; fractions to 5 %; not what is written with an exponent, which is rounding."""
+    assert _NUMBER.sub("#", printed).split() == _NUMBER.sub("#", shown).split()
+    for ours, theirs in zip(_NUMBER.findall(printed), _NUMBER.findall(shown), strict=True):
+        if "e" not in ours + theirs:
+            assert float(ours) == pytest.approx(float(theirs), rel=0.05, abs=2e-3)
+
+
+def pages_with_examples():
+    with_examples = [page for page in PAGES if any(fence.language == "python" for fence in fences(page.read_text()))]
+    slow = {"README.md": pytest.mark.slow}
+    return [pytest.param(page, id=name_of(page), marks=slow.get(name_of(page), ())) for page in with_examples]
+
+
+@pytest.mark.implicit_promotion  # the examples are run as a reader runs them
+@pytest.mark.parametrize("page", pages_with_examples())
+def test_every_example_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch, capsys):
+    module = types.ModuleType(page.stem)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.chdir(tmp_path)
+    printed = None
+    for fence in fences(page.read_text()):
+        if fence.language == "python":
+            exec(compile("\n" * fence.line + fence.code, str(page), "exec"), module.__dict__)
+            printed = capsys.readouterr().out
+        elif fence.language == "text" and fence.follows:
+            require_alike(printed, fence.code)
+    assert not jax.config.jax_enable_x64
+
+
+def slugs(path):
+    """The anchors of a page's sections, as code hosts make them."""
+    titles = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("path", [*PAGES, ROOT / "CHANGELOG.md", *NOTEBOOKS], ids=name_of)
+def test_every_relative_link_leads_to_a_file_and_every_anchor_to_a_section(path):
+    text = re.sub(r"`[^`]*`", "", prose(path))
+    for link in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"[a-z]+:", link):
+            continue
+        place, _, anchor = link.partition("#")
+        target = (path.parent / place).resolve() if place else path
+        assert target.exists(), f"{name_of(path)} links to {link}, expected a file"
+        assert target.is_relative_to(ROOT)
+        if anchor:
+            assert anchor in slugs(target), f"{name_of(path)} links to {link}, expected one of {sorted(slugs(target))}"
+
+
+def named_in_docstring():
+    return re.findall(r"^- `(\w+)`:", mlp_jax.__doc__, re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", sorted({*MODULES, *named_in_docstring()}))
+def test_every_public_module_has_a_page_made_from_its_docstrings(module):
+    page = ROOT / "docs" / "api" / f"{module}.md"
+    assert page.exists(), f"docs/api: got no page for {module}, expected {page.name}"
+    assert f".. automodule:: mlp_jax.{module}\n   :members:\n" in page.read_text()
+    assert importlib.import_module(f"mlp_jax.{module}").__doc__
+
+
+def test_every_page_of_the_reference_is_in_its_list_of_contents():
+    listed = " ".join(fence.code for fence in fences((ROOT / "docs" / "api" / "index.md").read_text())).split()
+    pages = {page.stem for page in (ROOT / "docs" / "api").glob("*.md")} - {"index"}
+    assert pages <= set(listed)
+
+
+def test_every_module_of_the_docstring_is_in_the_table_of_the_readme():
+    rows = re.findall(r"^\| (`.*?) \|", (ROOT / "README.md").read_text(), re.MULTILINE)
+    in_table = {name for row in rows for name in re.findall(r"`(\w+)`", row)}
+    missing = [name for name in named_in_docstring() if name not in in_table]
+    assert not missing, f"README.md's table of modules: got no row for {missing}, expected one for every module"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=name_of)
+def test_measured_figures_are_those_of_the_readme(path):
+    readme = (ROOT / "README.md").read_text().partition("## Measured")[2]
+    for paragraph in re.split(r"\n\s*\n", prose(path)):
+        if paragraph.startswith("Measured"):
+            for figure in re.findall(r"\.?\d[\d,.]*\d|\d", paragraph):
+                assert figure in readme, f"{name_of(path)} says {figure}, expected a figure of README.md"
+
+
+def test_markup_is_escaped_outside_of_code_and_examples_only_and_indented_blocks_are_kept():
+    translated = runpy.run_path(str(ROOT / "docs" / "conf.py"))["_translated"]
+    lines = ["|g| and `a | b`, (*axes)", ">>> x**2 | y", "4", "", "Then", "", "    a * b", "", "again *"]
+    assert list(translated(lines)) == [
+        r"\|g\| and `a | b`, (\*axes)", ">>> x**2 | y", "4", "", "Then", "", "::", "", "    a * b", "", r"again \*",
+    ]  # fmt: skip
