@@ -449,3 +449,44 @@ def test_a_mis_shaped_input_names_both_shapes():
     params = mlp.init(jax.random.key(0), (2, 3, 1))
     with pytest.raises(ValueError, match=r"inputs: got shape \(5, 4\), expected a last axis of 2"):
         critical.classify(lambda p, x: jnp.mean(mlp.forward(p, x)), params, (np.ones((5, 4)),))
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: x[0] ** 2 - x[1] ** 4,
+        lambda x: x[0] ** 2 - x[1] ** 8,
+        lambda x: 1 + x[0] ** 2 - x[1] ** 8,
+        lambda x: 5 + jnp.cos(x[0]) * -1 - 1e-6 * x[1] ** 12,
+    ],
+)
+@pytest.mark.parametrize("at", [0.0, 0.5])
+def test_a_direction_that_is_no_symmetry_explains_no_null_mode_however_flat(fun, at):
+    # Wherever the point lies, zero included: fun falls along the second axis, and the tangent given is false.
+    moved = lambda x: fun(x - jnp.array([0.0, at]))
+    verdict = critical.classify(moved, jnp.array([0.0, at]), symmetries=lambda x: jnp.array([[0.0, 1.0]]))
+    assert verdict.symmetries == 0
+    assert "minimum" not in verdict.kind
+
+
+def test_a_null_mode_that_256_bits_see_is_not_explained_by_a_false_tangent():
+    # Negative curvature of 4e-25, which no test in float64 can see.
+    fun = lambda p: (p[0] + p[1]) ** 2 - 1e-25 * (p[0] - p[1]) ** 2
+    for point in ([0.0, 0.0], [0.5, -0.5]):
+        verdict = critical.classify(fun, jnp.array(point), symmetries=lambda p: jnp.array([[1.0, -1.0]]))
+        assert "minimum" not in verdict.kind
+
+
+def test_a_dead_unit_is_a_symmetry_near_the_point_and_explains_its_null_modes():
+    # Two ReLU units on inputs above 0: the second is dead, and its four parameters do nothing until it wakes.
+    x, y = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.5]])
+
+    def fun(p, x, y):
+        hidden = jax.nn.relu(x * p[:2] + jnp.array([0.5, -9.0]))
+        return jnp.mean((hidden @ p[2:4][:, None] - y) ** 2) + 0.01 * (p[0] ** 2 + p[2] ** 2)
+
+    point = critical.find(fun, jnp.array([1.0, 0.3, 1.0, 0.4]), (x, y))
+    dead = lambda p: jnp.array([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
+    verdict = critical.classify(fun, point.params, (x, y), symmetries=dead)
+    assert verdict.symmetries == 2
+    assert verdict.kind == "minimum modulo symmetry"

@@ -18,15 +18,17 @@ Tangents = Callable[[PyTree], PyTree]
 _LARGEST_ANGLE = 5.0
 # How much larger than H times the tangents all other modes must be where angles are not computed.
 _GAP = 100.0
-# How far the points are at which tangents are tested, relative to the parameters.
-_SPREAD = 1e-3
+# How far the points are at which tangents are tested, relative to the parameters: near ones, so that dead units stay
+# dead, and far ones, where what is flat at params shows.
+_NEAR, _FAR = 1e-3, (0.1, 1.0)
 
 
 def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     """Return (P, k) an orthonormal basis of the tangents along which `fun` is constant, by test. Host-level.
 
-    A tangent is dropped where ∇f · t exceeds its rounding at any of three random points around params, or where it
-    vanishes there, since a zero vector is orthogonal to anything. The points are near, so that dead units stay dead.
+    A tangent is dropped where ∇f · t exceeds its rounding at any of three random points near params, or where it
+    vanishes there, since a zero vector is orthogonal to anything. So it is where that happens at points further away,
+    unless every bit of ∇f stays along it near params, as it does where dead units stay dead.
 
     Raises
     ------
@@ -45,19 +47,34 @@ def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     if symmetries is None:
         return np.zeros((size, 0))
     here = _tangents(problem, symmetries, problem.vector)
-    valid = np.ones(here.shape[1], dtype=bool)
     generator = np.random.default_rng(2)
-    spread = _SPREAD * (np.abs(problem.vector) + np.mean(np.abs(problem.vector)))
-    for _ in range(3):
-        there = problem.vector + spread * generator.standard_normal(size)
-        nudge = 2 * problem.unit * np.abs(there)
-        gradients = problem.gradients(np.stack([there, there + nudge, there - nudge]))
-        tangents = _tangents(problem, symmetries, there)
-        change = np.max(np.abs(gradients[1:] - gradients[0]), axis=0)
-        error = 16 * np.maximum(change, np.median(change)) + 64 * problem.unit * np.abs(gradients[0])
-        valid &= np.abs(gradients[0] @ tangents) <= error @ np.abs(tangents)
-        valid &= np.any(tangents != 0, axis=0)
-    return _independent(here[:, valid])
+    typical = np.mean(np.abs(problem.vector)) or 1.0
+    draws = generator.standard_normal((3, size)) * (np.abs(problem.vector) + typical)
+    near = np.all([_constant(problem, symmetries, _NEAR * draw) for draw in draws], axis=0)
+    far = np.all([_constant(problem, symmetries, spread * draw) for spread in _FAR for draw in draws], axis=0)
+    for number in np.flatnonzero(near & ~far):
+        far[number] = _unmoved(problem, here[:, number], _NEAR * typical)
+    return _independent(here[:, near & far])
+
+
+def _constant(problem: Problem, symmetries: Tangents, offset: np.ndarray) -> np.ndarray:
+    """Return for each tangent, at params + offset, whether it is not zero and ∇f · t is zero to rounding."""
+    there = problem.vector + offset
+    nudge = 2 * problem.unit * np.abs(there)
+    gradients = problem.gradients(np.stack([there, there + nudge, there - nudge]))
+    tangents = _tangents(problem, symmetries, there)
+    if not np.all(np.isfinite(gradients)):
+        return np.zeros(tangents.shape[1], dtype=bool)
+    change = np.max(np.abs(gradients[1:] - gradients[0]), axis=0)
+    error = 16 * np.maximum(change, np.median(change)) + 64 * problem.unit * np.abs(gradients[0])
+    return (np.abs(gradients[0] @ tangents) <= error @ np.abs(tangents)) & np.any(tangents != 0, axis=0)
+
+
+def _unmoved(problem: Problem, tangent: np.ndarray, distance: float) -> bool:
+    """Return whether every bit of ∇f is the same along a line through params."""
+    steps = np.array([0.0, 1.0, -0.37, 0.11, -0.93]) * distance / np.linalg.norm(tangent)
+    gradients = problem.gradients(problem.vector + steps[:, None] * tangent)
+    return bool(np.all(gradients == gradients[0]))
 
 
 def _tangents(problem: Problem, symmetries: Tangents, vector: np.ndarray) -> np.ndarray:

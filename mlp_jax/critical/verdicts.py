@@ -138,7 +138,7 @@ def _prove(problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> V
 
 def _decide(problem: Problem, m: Measurements, tangents: np.ndarray, corner: str | None) -> Verdict:
     counts = m.counts
-    angle = explained(m, counts.unresolved, tangents)
+    angle = _explained(problem, m, tangents)
     unresolved = counts.unresolved if angle is None else 0
     critical, why_not = _is_critical(m, counts)
     found = None
@@ -174,6 +174,26 @@ def _decide(problem: Problem, m: Measurements, tangents: np.ndarray, corner: str
         evidence="dense",
         reason=reason,
     )
+
+
+def _explained(problem: Problem, m: Measurements, tangents: np.ndarray) -> float | None:
+    """Return the largest angle between null modes and tangents; None unless they are as many, and null as far as seen.
+
+    A false tangent that float64 cannot tell from a symmetry is told by more digits, where a minimum or maximum would
+    rest on it and the function is small enough.
+    """
+    counts = m.counts
+    angle = explained(m, counts.unresolved, tangents)
+    if angle is None or (counts.negative and counts.positive) or m.eigenvalues is None or m.eigenvectors is None:
+        return angle
+    return None if second_look(problem, m, _smallest(m.eigenvalues, counts.unresolved)).confirmed is False else angle
+
+
+def _smallest(eigenvalues: np.ndarray, number: int) -> np.ndarray:
+    """Return a mask of the modes of smallest size."""
+    null = np.zeros(len(eigenvalues), dtype=bool)
+    null[np.argsort(np.abs(eigenvalues))[:number]] = True
+    return null
 
 
 def _name(
@@ -214,8 +234,7 @@ def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) 
     gap = f"{counts.unresolved} null modes, separated from the others by a factor of more than {_GAP:.0f}"
     if m.eigenvalues is None:
         return "degenerate", f"{gap}: higher orders decide (P is too large to look at them){never}", None
-    null = np.zeros(len(m.matrix), dtype=bool)
-    null[np.argsort(np.abs(m.eigenvalues))[: counts.unresolved]] = True
+    null = _smallest(m.eigenvalues, counts.unresolved)
     look = second_look(problem, m, null)
     if look.confirmed is False:
         return "undetermined", f"{gap}, {look.words}; a proof (interval.certify) may decide{never}", None
