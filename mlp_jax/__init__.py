@@ -5,9 +5,12 @@ Modules are the namespaces:
 - `tree`: vector-space operations on pytrees
 - `display`: results as tables in notebooks
 - `intervals`: 95 % intervals over seeds
+- `checkpoint`: save and restore any state
 - `mlp`: init, forward: the network
 - `losses`: per-example losses, weighted mean, accuracy
 - `penalties`: terms added to a loss
+- `schedules`: warm-up followed by any schedule of optax
+- `backpropagation`: the chain rule written out
 - `datasets`: data, with shapes checked
 - `training`: one run as one compiled scan
 - `sweep`: many runs at once: batch sizes, learning rates, seeds

@@ -8,6 +8,12 @@ Inside, from numbers to theorems: `ball` and `multiprecision` (two scalars), `pr
 (eigenvalues, verified), `symmetry` (slices across orbits), `krawczyk` (boxes), `theorems`.
 """
 
+import importlib.util
+
+for _package in ("flint", "threadpoolctl"):
+    if importlib.util.find_spec(_package) is None:
+        raise ImportError(f'mlp_jax.interval needs the package {_package}: pip install "mlp_jax[proofs]".')
+
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, load
 from mlp_jax.interval.theorems import certify, check
