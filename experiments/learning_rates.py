@@ -316,7 +316,9 @@ def start(key: jax.Array) -> mlp.Params:
     return mlp.init(key, (64, HIDDEN, 10))
 
 
-def compare_schedules(settings: Settings, bar: tqdm.tqdm) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
+def compare_schedules(
+    settings: Settings, folder: RunFolder, bar: tqdm.tqdm
+) -> tuple[pd.DataFrame, pd.DataFrame, np.ndarray]:
     """Return one row a try, one row a contender and fresh seed, and training losses (contenders, seeds, epochs)."""
     digits = datasets.load("digits")
     kept, held = datasets.stratified_split(np.asarray(digits.train.targets), 300)
@@ -334,14 +336,18 @@ def compare_schedules(settings: Settings, bar: tqdm.tqdm) -> tuple[pd.DataFrame,
         programs="per batch size",
         record=jax.tree_util.Partial(scores, validation, digits.test),
     )
-    search = run_all(learning_rates=PEAKS, seeds=settings.tuning_seeds, settings={"contender": range(len(CONTENDERS))})
+    everyone = {"contender": range(len(CONTENDERS))}
+    search = folder.kept(
+        "search", lambda: run_all(learning_rates=PEAKS, seeds=settings.tuning_seeds, settings=everyone)
+    )
     bar.update()
     tuning = tries(_lost(search)[0], search.record["validation_loss"][0, ..., -1])
     frames, curves = [], []
     fresh = range(settings.tuning_seeds, settings.tuning_seeds + settings.seeds)
     for k, (decay, warm) in enumerate(CONTENDERS):
         peak = tuning.peak[tuning.chosen & (tuning.decay == decay) & (tuning.warmup == warm)].item()
-        ends = run_all(learning_rates=(peak,), seeds=fresh, settings={"contender": (k,)})
+        one = functools.partial(run_all, learning_rates=(peak,), seeds=fresh, settings={"contender": (k,)})
+        ends = folder.kept(f"{decay}_warm_{warm}", one)
         last = {name: values[0, 0, 0, :, -1].astype(float) for name, values in ends.record.items()}
         frame = pd.DataFrame({"seed": fresh, **last, "train_loss": ends.loss[0, 0, 0, :, -1]})
         frame[_lost(ends)[0, 0, 0]] = np.nan
@@ -524,7 +530,7 @@ def run(settings: Settings) -> pd.DataFrame:
     ) as bar:
         few = datasets.Examples(*(a[:EXAMPLES] for a in digits))
         traces, thresholds = folder.kept("multiples", lambda: at_multiples(settings, few, bar))
-        tuning, runs, curves = folder.kept("schedules", lambda: compare_schedules(settings, bar))
+        tuning, runs, curves = compare_schedules(settings, folder, bar)
     theory = edges(traces, thresholds, settings.tuning_seeds)
     rates = three_rates(traces["tanh, cross-entropy"], thresholds["tanh, cross-entropy"], settings.tuning_seeds)
     table = summary(tuning, runs)
