@@ -956,3 +956,12 @@ def test_a_damaged_npz_is_the_same_data_or_a_value_error(save, place, value, ins
 @settings(max_examples=100, deadline=None)
 def test_any_bytes_are_refused_as_npz_with_a_value_error(content):
     assert refused_or_read(datasets.load_npz, content) is None
+
+
+def test_a_request_larger_than_memory_is_refused_before_it_is_made():
+    with pytest.raises(ValueError, match="num_examples: got 4294967296"):
+        datasets.teacher_student(KEY, lambda x: x[:, :1], 2**32, 2)
+    with pytest.raises(ValueError, match="num_inputs: got 2000000"):
+        datasets.teacher_student(KEY, lambda x: x[:, :1], 1000, 2_000_000)
+    with pytest.raises(ValueError, match="at most"):
+        datasets.mnist1d(KEY, num_examples=10**12)

@@ -85,3 +85,14 @@ def test_unknown_evidence_is_refused():
         critical.classify(quadratic, np.zeros(2), (np.ones(2),), evidence="guess")
     with pytest.raises(MemoryError, match=r"needs .* GiB"):
         critical.classify(quadratic, np.zeros(10**6), (np.ones(10**6),), evidence="dense")
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
+@pytest.mark.parametrize("factor", [1e200, 1e-200])
+@pytest.mark.parametrize("order", [4, 8])
+def test_functions_whose_numbers_leave_float64_are_not_named_from_products(factor, order):
+    # Falls along the second axis; the squares of its curvatures are no numbers of float64.
+    fun = lambda x: factor * (x[0] ** 2 - x[1] ** order)
+    verdict = critical.classify(fun, np.zeros(2), evidence="lanczos")
+    assert verdict.kind == "undetermined"
+    assert "outside float64" in verdict.reason

@@ -201,3 +201,19 @@ def test_a_wide_first_bound_resolves_as_much_as_a_narrow_one(monkeypatch):
     assert got[:3] == (1, 0, 99)
     assert got.bound < 64 * 100**2 * 2.0**-53
     assert inertia(np.diag(np.r_[-1.0, np.ones(99)]))[:3] == (1, 0, 99)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
+@pytest.mark.parametrize("scale", [np.inf, np.nan, 1e-300, 1e300])
+def test_a_scale_that_leaves_float64_resolves_nothing_and_ends(scale):
+    got = inertia(np.array([[2.0, 1.0], [1.0, -3.0]]), scale=np.full(2, scale))
+    assert got.negative + got.unresolved + got.positive == 2
+    assert got.negative in (0, 1)
+    assert got.positive in (0, 1)
+
+
+@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
+def test_the_smallest_numbers_of_all_end_without_a_wrong_sign():
+    got = inertia(np.diag([5e-324, -5e-324]))
+    assert got.negative in (0, 1)
+    assert got.positive in (0, 1)

@@ -23,6 +23,8 @@ from mlp_jax.curvature import Inertia, matrices, traced_operator
 from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.tree import PyTree
 
+# Sizes of which the squares, and the squares of their rounding, are numbers of float64.
+_SMALLEST = 1e-120
 FAILURE_PROBABILITY = 1e-6
 _FIRST_STEPS = 32
 _MOST_STEPS = 1000
@@ -72,7 +74,14 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
         kind, reason = "nonsmooth", where
     elif not newton.critical:
         kind, reason = "not critical", newton.reason
-    claims = newton.critical and where is None
+    largest = float(np.max(np.abs(spectrum.ritz)))
+    representable = largest == 0 or _SMALLEST < largest < 1 / _SMALLEST
+    if not representable:
+        kind = "undetermined"
+        reason = (
+            f"eigenvalues of {largest:.1e} have squares outside float64; multiply fun by a number that makes them 1"
+        )
+    claims = newton.critical and where is None and representable
     return Verdict(
         kind=kind,
         index=counts.negative if claims and counts.unresolved == 0 else None,

@@ -217,6 +217,8 @@ def _count_above(
         positive, backward = _ldl_positive(shifted(tau))
         if backward <= tau:
             return tau, positive
+        if not np.isfinite(backward):  # an entry times its scale is outside float64: no sign is sure
+            return np.inf, 0
         tau = 2 * backward
 
 

@@ -83,6 +83,10 @@ def _mnist5000() -> Dataset:
     return _take(source["images"] / 255.0, source["labels"], train, test, "mnist5000")
 
 
+# Each example takes the package a fraction of a millisecond.
+_MOST_MNIST1D = 1_000_000
+
+
 @contextmanager
 def _global_random_state_kept() -> Iterator[None]:
     """Undo what a block does to the global random states of Python and numpy."""
@@ -142,7 +146,7 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     TypeError
         `key` is not a JAX random key.
     ValueError
-        `num_examples` is not a positive multiple of 10.
+        `num_examples` is not a positive multiple of 10, or above a million.
     ImportError
         The package is not installed.
 
@@ -153,8 +157,10 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     ((40, 40), (10,))
     """
     tree.require_key(key)
-    if num_examples < 10 or num_examples % 10:
-        raise ValueError(f"num_examples: got {num_examples}, expected a positive multiple of 10.")
+    if not 10 <= num_examples <= _MOST_MNIST1D or num_examples % 10:
+        raise ValueError(
+            f"num_examples: got {num_examples}, expected a positive multiple of 10, {_MOST_MNIST1D:,} at most."
+        )
     seed = int(jax.random.bits(key, (), np.uint32))
     return _as_mnist1d(_generate_mnist1d("mnist1d", seed, int(num_examples)))
 

@@ -19,6 +19,10 @@ _LARGEST_BITS = 20  # 2²⁰ rows of 20 columns: 84 MB in float32
 _LARGEST_TABLE = 2**24  # rows of two columns: 134 MB in float32, and whole numbers up to here are exact in it
 
 
+# Most numbers that a data set is drawn with, 8 GiB of float64: a larger request would end the process.
+_MOST_NUMBERS = 2**30
+
+
 def _require_count(name: str, value: int, lowest: int, highest: int | None = None) -> None:
     whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
     if not whole or value < lowest or (highest is not None and value > highest):
@@ -228,8 +232,8 @@ def teacher_student(
     TypeError
         `key` is not a JAX random key, or the teacher's values are not real floating point.
     ValueError
-        A count is below 1, `noise` is negative or not finite, or the teacher's values have another shape or (outside
-        jit) hold NaN or infinity.
+        A count is below 1, or inputs are more than 2³⁰ numbers; `noise` is negative or not finite; or the teacher's
+        values have another shape or (outside jit) hold NaN or infinity.
 
     Examples
     --------
@@ -238,8 +242,8 @@ def teacher_student(
     ((50, 3), (50, 1))
     """
     tree.require_key(key)
-    _require_count("num_examples", num_examples, 1)
-    _require_count("num_inputs", num_inputs, 1)
+    _require_count("num_examples", num_examples, 1, _MOST_NUMBERS)
+    _require_count("num_inputs", num_inputs, 1, _MOST_NUMBERS // num_examples)
     _require_deviation("noise", noise)
     input_key, noise_key = jax.random.split(key)
     inputs = jax.random.normal(input_key, (num_examples, num_inputs))
