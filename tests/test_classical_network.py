@@ -258,8 +258,11 @@ def test_experiment_writes_what_it_prints(tmp_path, capsys):
     assert "Found: the two are at most" in printed
     assert [line.partition(":")[0] for line in printed.splitlines()[:3]] == ["Epoch 0", "Epoch 1", "Epoch 2"]
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        ".lock",
         "accuracy.csv",
         "accuracy.png",
+        "pieces",
+        "report.html",
         "seconds.csv",
         "settings.json",
         "summary.csv",

@@ -138,9 +138,12 @@ def test_experiment_writes_what_it_prints(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "Found: for 1000 functions" in printed
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        ".lock",
         "bound.png",
         "depths.csv",
+        "pieces",
         "probabilities.csv",
+        "report.html",
         "settings.json",
         "sizes.csv",
     ]
