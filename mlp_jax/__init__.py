@@ -3,6 +3,7 @@
 Modules are the namespaces:
 
 - `tree`: vector-space operations on pytrees
+- `devices`: means, sums and maps over the devices of a mesh, in one process or several
 - `display`: results as tables in notebooks
 - `intervals`: 95 % intervals over seeds
 - `checkpoint`: save and restore any state

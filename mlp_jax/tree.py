@@ -139,3 +139,20 @@ def require_floating(tree: PyTree, name: str = "params") -> None:
             bad = int(np.sum(~np.isfinite(np.asarray(leaf, dtype=np.float64))))
             if bad:
                 raise ValueError(f"{where}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
+
+
+def count_examples(args: tuple) -> int:
+    """Return the number of examples, the length of the first axis of every array in args; raise if they differ.
+
+    Examples
+    --------
+    >>> count_examples((jnp.ones((3, 2)), {"y": jnp.ones(3)}))
+    3
+    """
+    leaves = jax.tree_util.tree_leaves_with_path(args)
+    sizes = [(f"args{jax.tree_util.keystr(path)}", jnp.shape(leaf)[:1]) for path, leaf in leaves]
+    counts = {size for _, size in sizes}
+    if len(counts) != 1 or counts & {(), (0,)}:
+        found = ", ".join(f"{where}: {size[0] if size else 'a scalar'}" for where, size in sizes) or "no arrays"
+        raise ValueError(f"args: got {found}, expected one number of examples, 1 or more, on the first axis of all.")
+    return int(counts.pop()[0])

@@ -94,7 +94,7 @@ def fisher(
         streaming.require_whole_number(num_samples, "num_samples")
         _require_draws(sample, key, jax.eval_shape(model, params, args[0]), args[1])
         inner, outer = _drawn_losses(model, loss, sample, key, num_samples)
-        indexed = (*args, jnp.arange(streaming.count_examples(args), dtype=jnp.uint32))
+        indexed = (*args, jnp.arange(tree.count_examples(args), dtype=jnp.uint32))
         return operators.gauss_newton(inner, outer, params, indexed, weights, chunk_size)
     if key is not None or num_samples != 1:
         raise TypeError("sample: got none, but a key or num_samples for it; expected sample=(key, output) -> target.")
@@ -214,7 +214,7 @@ def _curvature_uses_targets(loss: Callable[..., jax.Array], outputs: PyTree, tar
 
 
 def _require_draws(sample: Callable[..., PyTree], key: Any, outputs: PyTree, targets: PyTree) -> None:
-    keys = jax.eval_shape(lambda k: jax.random.split(k, streaming.count_examples((targets,))), key)
+    keys = jax.eval_shape(lambda k: jax.random.split(k, tree.count_examples((targets,))), key)
     drawn = jax.eval_shape(jax.vmap(sample), keys, outputs)
     got, expected = ([jnp.shape(leaf) for leaf in jax.tree.leaves(t)] for t in (drawn, targets))
     if got != expected:

@@ -36,7 +36,7 @@ def over_examples(
     """
     if chunk_size is not None:
         require_whole_number(chunk_size, "chunk_size")
-    examples, num_examples = jax.tree.map(jnp.asarray, args), count_examples(args)
+    examples, num_examples = jax.tree.map(jnp.asarray, args), tree.count_examples(args)
     shares = _shares(weights, num_examples)
     if chunk_size is None or chunk_size >= num_examples:
         return build(params, examples, shares)
@@ -90,23 +90,6 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
     return weights / jnp.sum(weights)
 
 
-def count_examples(args: tuple) -> int:
-    """Return the number of examples, the length of the first axis of every array in args; raise if they differ.
-
-    Examples
-    --------
-    >>> count_examples((jnp.ones((3, 2)), {"y": jnp.ones(3)}))
-    3
-    """
-    leaves = jax.tree_util.tree_leaves_with_path(args)
-    sizes = [(f"args{jax.tree_util.keystr(path)}", jnp.shape(leaf)[:1]) for path, leaf in leaves]
-    counts = {size for _, size in sizes}
-    if len(counts) != 1 or counts & {(), (0,)}:
-        found = ", ".join(f"{where}: {size[0] if size else 'a scalar'}" for where, size in sizes) or "no arrays"
-        raise ValueError(f"args: got {found}, expected one number of examples, 1 or more, on the first axis of all.")
-    return int(counts.pop()[0])
-
-
 def require_values(values_of: Callable[..., Any], name: str, params: PyTree, args: tuple) -> None:
     """Raise unless `values_of(params, *args)` is one real number an example; nothing is compiled.
 
@@ -116,7 +99,7 @@ def require_values(values_of: Callable[..., Any], name: str, params: PyTree, arg
     """
 
     def total(p: PyTree, *examples: Any) -> jax.Array:
-        num_examples, values = count_examples(examples), values_of(p, *examples)
+        num_examples, values = tree.count_examples(examples), values_of(p, *examples)
         shape, dtype = getattr(values, "shape", None), getattr(values, "dtype", None)
         if shape != (num_examples,):
             got = type(values).__name__ if shape is None else f"shape {shape}"

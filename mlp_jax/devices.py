@@ -1,0 +1,194 @@
+"""Work split over the devices of a mesh, in one process or in several: rows in; rows, sums or means out.
+
+Each device computes with its own rows, through `jax.shard_map`, and meets the others only in the sum at the end. In
+several processes (`jax.distributed`) every process makes the same call with the same arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mlp_jax import tree
+from mlp_jax.tree import PyTree
+
+
+def mean(per_example: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
+    """Return `fun(params, *args)`, the mean of `per_example(params, *args)`, examples split over a mesh. Transformable.
+
+    A function like any other: its gradient, products with its Hessian, searches and verdicts use all devices. Each
+    device sees n / devices of the examples, and one gradient or product sends one sum of P numbers. It equals the plain
+    mean to rounding: the order of the sum is another. Make it once: a new function compiles anew.
+
+    Parameters
+    ----------
+    per_example
+        `(params, *args) -> (n,)`; each value depends only on its own example. Every array in args has the n examples
+        on its first axis.
+    mesh
+        A `jax.sharding.Mesh`, such as `jax.make_mesh((jax.device_count(),), ("devices",))`; all its axes are used.
+
+    Raises
+    ------
+    TypeError
+        `per_example` is not a function, or the mesh not a Mesh.
+    ValueError
+        When called: args without examples, arrays of different numbers of them, values that are not one an example.
+
+    Examples
+    --------
+    >>> mesh = jax.make_mesh((jax.device_count(),), ("devices",))
+    >>> fun = mean(lambda w, x: (w * x - 1) ** 2, mesh)
+    >>> round(float(jax.grad(fun)(jnp.array(2.0), jnp.array([1.0, 2.0, 3.0]))), 4)
+    14.6667
+    """
+    if not callable(per_example):
+        raise TypeError(f"per_example: got {type(per_example).__name__}, expected a function (params, *args) -> (n,).")
+    require_mesh(mesh)
+
+    def fun(params: PyTree, *args: Any) -> jax.Array:
+        rows = tree.count_examples(args)
+
+        def part(mine: tuple[tuple, jax.Array], params: PyTree) -> jax.Array:
+            examples, real = mine
+            values = per_example(params, *examples)
+            if values.shape != real.shape:
+                raise ValueError(f"per_example: got shape {values.shape}, expected {real.shape}, one value an example.")
+            return jnp.sum(jnp.where(real, values, 0))
+
+        real = jnp.arange(_padded(rows, mesh)) < rows
+        return sum_over_rows(part, mesh, (pad(args, mesh), real), (params,)) / rows
+
+    return fun
+
+
+def sum_over_rows(function: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared: tuple = ()) -> PyTree:
+    """Return the sum over devices of function(own rows, *shared), the same on every device. Transformable.
+
+    Parameters
+    ----------
+    function
+        (rows, *shared) -> pytree of arrays.
+    mesh
+        Its axes together split the rows.
+    rows
+        Arrays whose first axis is a multiple of the number of devices: see `pad`.
+    shared
+        What every device gets whole.
+
+    Examples
+    --------
+    >>> mesh = jax.make_mesh((1,), ("devices",))
+    >>> sum_over_rows(lambda x, a: jnp.sum(a * x), mesh, jnp.arange(4.0), (2.0,)).item()
+    12.0
+    """
+
+    def part(mine: PyTree, shared: tuple) -> PyTree:
+        return jax.lax.psum(function(mine, *shared), mesh.axis_names)
+
+    return _sharded(part, mesh, PartitionSpec())(*_placed(mesh, rows, shared))
+
+
+def over_rows(function: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared: tuple = ()) -> PyTree:
+    """Return function(rows, *shared) for a function that treats each row by itself. Transformable.
+
+    Parameters
+    ----------
+    function
+        (rows, *shared) -> pytree of arrays with the same first axis.
+    mesh, rows, shared
+        As in `sum_over_rows`.
+
+    Returns
+    -------
+    A pytree of arrays that stay split over the devices; `to_host` fetches them.
+
+    Examples
+    --------
+    >>> mesh = jax.make_mesh((1,), ("devices",))
+    >>> over_rows(lambda x, a: a * x, mesh, jnp.arange(3.0), (2.0,)).tolist()
+    [0.0, 2.0, 4.0]
+    """
+
+    def part(mine: PyTree, shared: tuple) -> PyTree:
+        return function(mine, *shared)
+
+    return _sharded(part, mesh, PartitionSpec(mesh.axis_names))(*_placed(mesh, rows, shared))
+
+
+def pad(rows: PyTree, mesh: Mesh) -> PyTree:
+    """Return arrays whose first axis is a multiple of the number of devices, the last row repeated. Transformable.
+
+    Examples
+    --------
+    >>> mesh = jax.make_mesh((1,), ("devices",))
+    >>> pad(jnp.arange(3.0), mesh).shape
+    (3,)
+    """
+
+    def leaf(a: Any) -> Any:
+        missing = _padded(len(a), mesh) - len(a)
+        return a if missing == 0 else jnp.concatenate([a, jnp.repeat(a[-1:], missing, axis=0)])
+
+    return jax.tree.map(leaf, rows)
+
+
+def to_host(values: PyTree) -> PyTree:
+    """Return arrays of any devices, of other processes too, as numpy arrays, the same in every process. Host-level.
+
+    Examples
+    --------
+    >>> to_host({"a": jnp.ones(2)})["a"]
+    array([1., 1.], dtype=float32)
+    """
+
+    def leaf(a: Any) -> np.ndarray:
+        if not isinstance(a, jax.Array) or a.is_fully_addressable or a.is_fully_replicated:
+            return np.asarray(a)
+        return np.asarray(multihost_utils.process_allgather(a, tiled=True))
+
+    return jax.tree.map(leaf, values)
+
+
+def require_mesh(mesh: Any) -> None:
+    """Raise TypeError unless `mesh` is a `jax.sharding.Mesh` of at least one device.
+
+    Examples
+    --------
+    >>> require_mesh(jax.make_mesh((1,), ("devices",)))
+    """
+    if not isinstance(mesh, Mesh) or mesh.devices.size == 0:
+        raise TypeError(
+            f"mesh: got {type(mesh).__name__}, expected a jax.sharding.Mesh, such as"
+            ' jax.make_mesh((jax.device_count(),), ("devices",)).'
+        )
+
+
+def _sharded(part: Callable[[PyTree, tuple], PyTree], mesh: Mesh, result: PartitionSpec) -> Callable[..., PyTree]:
+    specs = (PartitionSpec(mesh.axis_names), PartitionSpec())
+    # check_vma would refuse a loop whose carry starts from constants, as most losses and searches have.
+    return jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=result, check_vma=False)
+
+
+def _placed(mesh: Mesh, rows: PyTree, shared: tuple) -> tuple[PyTree, tuple]:
+    """Return the arrays in the places that `shard_map` asks of a mesh with explicit axes, the default of make_mesh."""
+    lengths = {len(a) for a in jax.tree.leaves(rows)}
+    if any(length % mesh.size for length in lengths):
+        raise ValueError(f"rows: got {sorted(lengths)} for {mesh.size} devices, expected multiples of that.")
+    if not any(kind == AxisType.Explicit for kind in mesh.axis_types):
+        return rows, shared
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    whole = NamedSharding(mesh, PartitionSpec())
+    rows, shared = jax.tree.map(jnp.asarray, (rows, shared))
+    return jax.reshard(rows, split), jax.reshard(shared, whole)
+
+
+def _padded(rows: int, mesh: Mesh) -> int:
+    return math.ceil(rows / mesh.size) * mesh.size

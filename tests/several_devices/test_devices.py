@@ -1,0 +1,54 @@
+"""The combinators on 1 device, 8 emulated ones, and 2 processes of 4."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlp_jax import devices
+from several_devices import launch
+
+
+def work(mesh):
+    """Sums, maps and means of 13 rows, which no number of devices above 1 divides."""
+    rows, w = np.sin(np.arange(39.0)).reshape(13, 3), np.array([1.0, -2.0, 0.5])
+    fun = devices.mean(lambda w, x: jnp.tanh(x @ w) ** 2, mesh)
+    padded = devices.pad(rows, mesh)
+    mapped = jax.jit(lambda x, w: devices.over_rows(lambda a, w: jnp.cumsum(a * w, axis=1), mesh, x, (w,)))(padded, w)
+    total = jax.jit(lambda x: devices.sum_over_rows(lambda a: jnp.sum(a, axis=0), mesh, x))(padded[: 8 * (13 // 8)])
+    hessian = jax.jit(jax.hessian(fun))(w, rows)
+    return devices.to_host(
+        {"mean": jax.jit(fun)(w, rows), "gradient": jax.jit(jax.grad(fun))(w, rows), "hessian": hessian}
+        | {"mapped": mapped, "total": total}
+    )
+
+
+@pytest.fixture(scope="module", params=[(1, 1), (1, 8), (2, 4)], ids=["1 device", "8 devices", "2 processes of 4"])
+def results(request):
+    return launch.run(work, *request.param)
+
+
+def test_sums_maps_and_means_equal_those_of_numpy(results):
+    rows, w = np.sin(np.arange(39.0)).reshape(13, 3), np.array([1.0, -2.0, 0.5])
+    z = np.tanh(rows @ w)
+    slope = 2 * z * (1 - z**2)
+    bend = 2 * (1 - z**2) * (1 - 3 * z**2)
+    for result in results:
+        np.testing.assert_allclose(result["mean"], np.mean(z**2), rtol=1e-14)
+        np.testing.assert_allclose(result["gradient"], np.mean(slope[:, None] * rows, axis=0), rtol=1e-13)
+        np.testing.assert_allclose(result["hessian"], rows.T @ (bend[:, None] * rows) / 13, rtol=1e-12, atol=1e-15)
+        np.testing.assert_array_equal(result["mapped"][:13], np.cumsum(rows * w, axis=1))
+        np.testing.assert_allclose(result["total"], rows[:8].sum(axis=0), rtol=1e-14)
+
+
+def test_every_process_has_the_same_results(results):
+    for other in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(other[name], value)
+
+
+def test_a_mesh_is_asked_for():
+    with pytest.raises(TypeError, match=r"mesh: got int, expected a jax.sharding.Mesh"):
+        devices.mean(lambda w, x: w * x, 8)
+    with pytest.raises(TypeError, match=r"per_example: got float, expected a function"):
+        devices.mean(1.0, jax.make_mesh((1,), ("devices",)))
