@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlp_jax import devices
-from several_devices import launch
+from experiments import processes
 
 
 def work(mesh):
@@ -25,7 +25,7 @@ def work(mesh):
 
 @pytest.fixture(scope="module", params=[(1, 1), (1, 8), (2, 4)], ids=["1 device", "8 devices", "2 processes of 4"])
 def results(request):
-    return launch.run(work, *request.param)
+    return processes.run(work, *request.param)
 
 
 def test_sums_maps_and_means_equal_those_of_numpy(results):

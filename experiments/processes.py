@@ -1,0 +1,92 @@
+"""Start a function in fresh processes of this machine, as hosts of a cluster would run it, and read back its results.
+
+The processes find one another through `jax.distributed` on the loopback interface; each has its own emulated CPU
+devices (`--xla_force_host_platform_device_count`), or the machine's accelerators where there are any.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+Work = Callable[..., Mapping[str, Any]]
+
+
+def run(work: Work, processes: int, devices: int, arguments: Sequence[str] = (), timeout: float = 600) -> list[dict]:
+    """Return what work(mesh, *arguments) returned in each process, as dicts of numpy arrays.
+
+    Parameters
+    ----------
+    work
+        A function at the top of its module: (mesh, *arguments) -> {name: array}. The mesh is of all devices.
+    processes, devices
+        How many processes, and emulated CPU devices of each.
+    arguments
+        Strings passed on to `work`.
+    timeout
+        Seconds after which the processes are ended.
+
+    Raises
+    ------
+    RuntimeError
+        A process failed; the others are ended. With the end of what it printed.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        files = [pathlib.Path(folder) / f"{number}.npz" for number in range(processes)]
+        port = _free_port()
+        started = [
+            _start([work.__module__, work.__name__, str(file), str(processes), str(n), str(port), *arguments], devices)
+            for n, file in enumerate(files)
+        ]
+        try:
+            for process in started:
+                output = process.communicate(timeout=timeout)[0]
+                if process.returncode:
+                    raise RuntimeError(f"a process ended with {process.returncode}:\n{output[-4000:]}")
+        finally:
+            for process in started:
+                process.kill()
+        return [dict(np.load(file)) for file in files]
+
+
+def _free_port() -> int:
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        return server.getsockname()[1]
+
+
+def _start(arguments: list[str], devices: int) -> subprocess.Popen:
+    flag = f"--xla_force_host_platform_device_count={devices}"
+    environment = os.environ | {
+        "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}",
+        "PYTHONPATH": os.pathsep.join(entry or os.getcwd() for entry in sys.path),
+    }
+    command = [sys.executable, "-m", __name__, *arguments]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def everywhere() -> jax.sharding.Mesh:
+    """Return the mesh of all devices of all processes, on one axis."""
+    return jax.make_mesh((jax.device_count(),), ("devices",))
+
+
+def _main(module: str, function: str, file: str, processes: str, number: str, port: str, *arguments: str) -> None:
+    jax.config.update("jax_enable_x64", True)
+    if int(processes) > 1:
+        jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(number))
+    results = getattr(importlib.import_module(module), function)(everywhere(), *arguments)
+    np.savez(file, **results)
+
+
+if __name__ == "__main__":
+    _main(*sys.argv[1:])
