@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import devices
 from experiments import processes
+from mlp_jax import devices
 
 
 def work(mesh):
