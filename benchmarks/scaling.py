@@ -1,0 +1,218 @@
+"""How do cost and memory grow with parameters, examples, lanes and devices?
+
+    python -m benchmarks.scaling [--quick] [--parts work devices] [--output FOLDER]
+
+Part `work`: seconds of a gradient, a product, a dense Hessian, its inertia, a spectral density, a sweep and many
+searches at several sizes on one device, float64, with the exponent of the growth fitted to the upper half of the sizes.
+Part `devices`: the same work on 1 to 8 emulated devices and in 2 processes on loopback: largest difference from one
+device, bytes of memory a device, bytes sent a step (`benchmarks.scaling_examples`, `benchmarks.scaling_lanes`).
+Prints tables, and writes each as CSV, with a figure, to a new folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+import statistics
+from collections.abc import Callable, Iterator
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import tqdm
+import tyro
+
+from benchmarks.side_by_side import exponent, machine, seconds
+from experiments import xor
+from experiments.run_folder import RunFolder
+from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, tree
+
+PARTS = ("work", "devices")
+OUTPUTS = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the benchmark."""
+
+    quick: bool = False
+    """Tiny sizes, one call each: to see that everything runs."""
+    parts: tuple[str, ...] = PARTS
+    """Which tables to make."""
+    calls: int = 3
+    """Warm calls of each piece of work; the median counts."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/scaling-DATE-TIME when not given."""
+
+
+class Piece(NamedTuple):
+    """A piece of work at one size: what it is, what grows, how large that is, and the call."""
+
+    work: str
+    grows: str
+    size: int
+    call: Callable[[], Any]
+
+
+def per_example(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.cross_entropy(mlp.forward(params, x), y)
+
+
+def mean_loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.mean(per_example(params, x, y))
+
+
+def problem(inputs: int, hidden: int, num: int) -> tuple[mlp.Params, jax.Array, jax.Array]:
+    """Return a network inputs-hidden-10 and random examples, in float64."""
+    generator = np.random.default_rng(0)
+    params = mlp.init(jax.random.key(0), (inputs, hidden, OUTPUTS), dtype=jnp.float64)
+    return params, jnp.asarray(generator.random((num, inputs))), jnp.asarray(generator.integers(0, OUTPUTS, num))
+
+
+@jax.jit
+def gradient(params: mlp.Params, x: jax.Array, y: jax.Array) -> mlp.Params:
+    return jax.grad(mean_loss)(params, x, y)
+
+
+@jax.jit
+def product(params: mlp.Params, x: jax.Array, y: jax.Array) -> mlp.Params:
+    return curvature.hessian_of_mean(per_example, params, (x, y), chunk_size=min(len(x), 1000))(params)
+
+
+@jax.jit
+def density(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    matvec = curvature.hessian_of_mean(per_example, params, (x, y), chunk_size=min(len(x), 1000))
+    return curvature.spectral_density(matvec, params, jax.random.key(0), num_probes=1, num_steps=30).nodes
+
+
+def pieces_of_work(quick: bool) -> Iterator[Piece]:
+    """Yield every piece of work, smallest first."""
+    widths = (4, 8) if quick else (32, 64, 128, 256, 512, 1024)
+    numbers = (100, 200) if quick else (2_500, 5_000, 10_000, 20_000, 40_000)
+    num, hidden = (100, 4) if quick else (2_000, 128)
+    cases = [("P", problem(784, width, num)) for width in widths]
+    cases += [("N", problem(784, hidden, n)) for n in numbers]
+    for grows, (params, x, y) in cases:
+        size = tree.size(params) if grows == "P" else len(x)
+        yield Piece("gradient", grows, size, functools.partial(gradient, params, x, y))
+        yield Piece("product", grows, size, functools.partial(product, params, x, y))
+        if grows == "P":
+            yield Piece("spectral density, 30 steps", grows, size, functools.partial(density, params, x, y))
+    yield from _matrices(quick)
+    yield from _many(quick)
+
+
+def _matrices(quick: bool) -> Iterator[Piece]:
+    widths = (2, 4) if quick else (8, 16, 32, 64)
+    numbers = (50, 100) if quick else (900, 1_800, 3_600, 7_200)
+    cases = [("P", problem(64, width, 100 if quick else 1_800)) for width in widths]
+    cases += [("N", problem(64, 4 if quick else 16, n)) for n in numbers]
+    for grows, (params, x, y) in cases:
+        size = tree.size(params) if grows == "P" else len(x)
+        hessian = functools.partial(mlp_hessian.dense, params, x, y, loss=losses.cross_entropy)
+        yield Piece("dense Hessian", grows, size, hessian)
+        if grows == "P":
+            matrix = np.asarray(hessian())
+            yield Piece("inertia", grows, size, functools.partial(curvature.inertia, matrix))
+
+
+def _loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: jax.Array) -> jax.Array:
+    return losses.mean(per_example(params, x, y), weights)
+
+
+def _init(key: jax.Array) -> mlp.Params:
+    return mlp.init(key, (64, 16, OUTPUTS))
+
+
+def _many(quick: bool) -> Iterator[Piece]:
+    _, x, y = problem(64, 4, 200 if quick else 1_000)
+    data = x.astype(jnp.float32), y
+    for seeds in (2, 4) if quick else (8, 16, 32, 64, 128):
+        run = functools.partial(
+            sweep.run, jax.random.key(0), _loss, _init, data, batch_sizes=(32,), learning_rates=(0.1,), seeds=seeds,
+            epochs=1 if quick else 10,
+        )  # fmt: skip
+        yield Piece("sweep, batch size 32", "lanes", seeds, lambda run=run: run().loss)
+    for starts in (4, 8) if quick else (64, 128, 256, 512, 1024):
+        keys = jax.random.split(jax.random.key(0), starts)
+        points = jax.vmap(xor.init)(keys)
+        find = functools.partial(critical.find_many, xor.loss, points, xor.data("{0, 1}", 0.0))
+        yield Piece("find_many, XOR", "starts", starts, lambda find=find: find().gradient_norm)
+
+
+def work_table(quick: bool, calls: int) -> pd.DataFrame:
+    """Return one row a piece: seconds of the first call, and the median of the warm ones."""
+    rows = []
+    for piece in tqdm.tqdm(list(pieces_of_work(quick)), unit="piece", leave=False, disable=None):
+        first, _ = seconds(piece.call)
+        warm = statistics.median(seconds(piece.call)[0] for _ in range(calls))
+        rows.append(
+            {"work": piece.work, "grows": piece.grows, "size": piece.size, "first_s": first, "seconds": warm}
+        )  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def exponents(table: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a work and what grows: the exponent over the upper half of the sizes, where overheads are small.
+
+    Examples
+    --------
+    >>> sizes = [1, 2, 4, 8]
+    >>> rows = pd.DataFrame({"work": "w", "grows": "N", "size": sizes, "seconds": [9.0, 9.0, 16.0, 64.0]})
+    >>> float(exponents(rows).exponent[0])
+    2.0
+    """
+    rows = []
+    for (work, grows), part in table.groupby(["work", "grows"], sort=False):
+        upper = part.sort_values("size").iloc[len(part) // 2 :] if len(part) > 2 else part
+        rows.append(
+            {
+                "work": work,
+                "grows": grows,
+                "from": part["size"].min(),
+                "to": part["size"].max(),
+                "seconds_at_largest": part.seconds.iloc[-1],
+                "exponent": exponent(list(upper["size"]), list(upper.seconds)),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Return seconds against what grows, a panel each, on log axes."""
+    kinds = list(dict.fromkeys(table.grows))
+    figure = matplotlib.figure.Figure(figsize=(4.2 * len(kinds), 3.8), layout="constrained")
+    names = {"P": "P, parameters", "N": "N, examples", "lanes": "lanes", "starts": "starts"}
+    for axes, grows in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
+        for marker, (work, part) in zip("os^Dv", table[table.grows == grows].groupby("work", sort=False), strict=False):
+            axes.loglog(part["size"], part.seconds, marker=marker, label=work)
+        axes.set(xlabel=names[grows], ylabel="seconds, warm")
+        axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def main(settings: Settings) -> None:
+    unknown = set(settings.parts) - set(PARTS)
+    if unknown:
+        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}.")
+    folder = RunFolder("scaling", settings, settings.output)
+    print(machine())
+    pd.set_option("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
+    tables: dict[str, pd.DataFrame] = {}
+    if "work" in settings.parts:
+        with jax.enable_x64(True):
+            tables["work"] = work_table(settings.quick, 1 if settings.quick else settings.calls)
+        tables["exponents"] = exponents(tables["work"])
+        folder.figure("work", draw(tables["work"]))
+    for name, table in tables.items():
+        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
+        folder.table(name, table)
+    print(f"\nresults in {folder.path}")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
