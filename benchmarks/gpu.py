@@ -1,0 +1,296 @@
+"""What share of an accelerator's limits do Hessians, products, training and sweeps reach, and how fast is torch there?
+
+    python -m benchmarks.gpu [--quick] [--output FOLDER]
+
+Uses JAX's default device, so a machine with a GPU needs `pip install -U 'jax[cuda13]'` (or the release that fits its
+driver); for the peers a CUDA build of torch as well. Limits are measured in the same run: multiply-adds a second of
+large matrix products in float32 and float64, bytes a second of a copy. A critical point is classified on the device
+and on the CPU: the verdicts must be the same. On a machine without an accelerator it runs on the CPU, and says so.
+Prints tables, and writes each as CSV, with a figure, to a new folder.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import itertools
+import pathlib
+import statistics
+from collections.abc import Callable
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import matplotlib.figure
+import numpy as np
+import optax
+import pandas as pd
+import tqdm
+import tyro
+
+from benchmarks.side_by_side import machine, seconds
+from experiments.run_folder import RunFolder
+from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, training, tree
+
+RATE = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the benchmark."""
+
+    quick: bool = False
+    """Tiny sizes, one call: to see that everything runs."""
+    calls: int = 5
+    """Warm calls of each way; the median counts."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/gpu-DATE-TIME when not given."""
+
+
+class Limits(NamedTuple):
+    """What the device can do at most: multiply-adds a second by dtype, and bytes a second."""
+
+    multiply_adds: dict[str, float]
+    bytes: float
+
+
+class Way(NamedTuple):
+    """One way to do a piece of work, and the multiply-adds that it cannot do without."""
+
+    work: str
+    dtype: str
+    name: str
+    multiply_adds: float
+    run: Callable[[], Any]
+
+
+def median_seconds(run: Callable[[], Any], calls: int) -> tuple[float, float]:
+    """Return the seconds of the first call, and the median of the warm ones."""
+    first, _ = seconds(run)
+    return first, statistics.median(seconds(run)[0] for _ in range(calls))
+
+
+def limits(quick: bool, calls: int) -> Limits:
+    """Measure matrix products and a copy."""
+    size, rates = 256 if quick else 8192, {}
+    for dtype in ("float32", "float64"):
+        square = jnp.ones((size, size), dtype)
+        multiply = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
+        rates[dtype] = size**3 / median_seconds(functools.partial(multiply, square), calls)[1]
+    long = jnp.ones(2**20 if quick else 2**28, jnp.float32)
+    copy = jax.jit(lambda a: a + 1)
+    return Limits(rates, 2 * long.nbytes / median_seconds(functools.partial(copy, long), calls)[1])
+
+
+def per_example(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.cross_entropy(mlp.forward(params, x), y)
+
+
+def mean_loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.mean(per_example(params, x, y))
+
+
+def train_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
+    return losses.mean(per_example(params, x, y), weights)
+
+
+def problem(sizes: tuple[int, ...], num: int, dtype: Any) -> tuple[mlp.Params, np.ndarray, np.ndarray]:
+    generator = np.random.default_rng(0)
+    params = mlp.init(jax.random.key(0), sizes, dtype=dtype)
+    return params, generator.random((num, sizes[0])).astype(dtype), generator.integers(0, sizes[-1], num)
+
+
+def _layers(sizes: tuple[int, ...]) -> int:
+    return sum(a * b for a, b in itertools.pairwise(sizes))
+
+
+# --- torch -------------------------------------------------------------------------------------------------------
+
+
+def _torch() -> Any:
+    try:
+        return importlib.import_module("torch")
+    except ModuleNotFoundError:
+        return None
+
+
+class TorchProblem:
+    """The same network, data and loss in torch, on its own accelerator where it has one."""
+
+    def __init__(self, torch: Any, params: mlp.Params, x: np.ndarray, y: np.ndarray) -> None:
+        self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
+        move = functools.partial(torch.tensor, device=self.device)
+        self.leaves = tuple(move(np.asarray(leaf)) for leaf in jax.tree.leaves(params))
+        self.x, self.y = move(x), move(y)
+
+    def loss(self, leaves: tuple, x: Any, y: Any) -> Any:
+        """Mean softmax cross-entropy of the tanh network."""
+        z = x
+        for depth in range(0, len(leaves), 2):
+            z = (self.torch.tanh(z) if depth else z) @ leaves[depth] + leaves[depth + 1]
+        return self.torch.nn.functional.cross_entropy(z, y)
+
+    def wait(self, result: Any) -> Any:
+        """Return the result once it is there."""
+        if self.device == "cuda":
+            self.torch.cuda.synchronize()
+        return result
+
+    def hessian(self) -> Any:
+        """All second derivatives, as torch.func nests them."""
+        return self.wait(self.torch.func.hessian(self.loss)(self.leaves, self.x, self.y))
+
+    def product(self) -> Any:
+        """The Hessian times the parameters."""
+        gradient = self.torch.func.grad(self.loss)
+        along = lambda leaves: gradient(leaves, self.x, self.y)  # noqa: E731
+        return self.wait(self.torch.func.jvp(along, (self.leaves,), (self.leaves,))[1])
+
+    def train(self, batch_size: int) -> Any:
+        """One epoch of plain SGD."""
+        leaves = [leaf.clone().requires_grad_() for leaf in self.leaves]
+        optimizer = self.torch.optim.SGD(leaves, lr=RATE)
+        for rows in self.torch.randperm(len(self.x), device=self.device).split(batch_size):
+            optimizer.zero_grad()
+            self.loss(tuple(leaves), self.x[rows], self.y[rows]).backward()
+            optimizer.step()
+        return self.wait(leaves)
+
+
+# --- the work ----------------------------------------------------------------------------------------------------
+
+
+def hessian_ways(quick: bool) -> list[Way]:
+    params, x, y = problem((64, 8, 10) if quick else (64, 64, 10), 100 if quick else 20_000, np.float64)
+    way = functools.partial(Way, "dense Hessian", "float64")
+    each = tree.size(params) ** 2 / 2
+    ways = [way("mlp_jax", len(x) * each, lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))]
+    if torch := _torch():
+        # torch.func.hessian holds every column of every example at once: fewer examples, or memory would not do.
+        few = min(len(x), 2000)
+        there = TorchProblem(torch, params, x[:few], y[:few])
+        ways.append(way(f"torch.func.hessian, {few} examples", few * each, there.hessian))
+    return ways
+
+
+def product_ways(quick: bool, dtype: str) -> list[Way]:
+    sizes = (64, 8, 10) if quick else (784, 1024, 1024, 10)
+    params, x, y = problem(sizes, 100 if quick else 60_000, np.dtype(dtype))
+    call = jax.jit(lambda p, x, y: curvature.hessian(mean_loss, p, (x, y))(p))
+    # A gradient is three products with each weight, and every one has two tangents.
+    way = functools.partial(Way, "Hessian-vector product", dtype, multiply_adds=9 * len(x) * _layers(sizes))
+    ways = [way(name="mlp_jax", run=functools.partial(call, params, jnp.asarray(x), jnp.asarray(y)))]
+    if torch := _torch():
+        ways.append(way(name="torch.func, jvp of grad", run=TorchProblem(torch, params, x, y).product))
+    return ways
+
+
+def training_ways(quick: bool, batch_size: int) -> list[Way]:
+    sizes = (64, 8, 10) if quick else (784, 1024, 1024, 10)
+    params, x, y = problem(sizes, 200 if quick else 60_000, np.float32)
+    data, optimizer = (jnp.asarray(x), jnp.asarray(y)), optax.sgd(RATE)
+    call = jax.jit(
+        lambda key, p, data: training.train(
+            key, train_loss, p, data, optimizer=optimizer, batch_size=batch_size, epochs=1
+        )[0]
+    )
+    work = f"training, an epoch at batch {batch_size}"
+    way = functools.partial(Way, work, "float32", multiply_adds=3 * len(x) * _layers(sizes))
+    ways = [way(name="mlp_jax", run=functools.partial(call, jax.random.key(0), params, data))]
+    if torch := _torch():
+        there = TorchProblem(torch, params, x, y)
+        ways.append(way(name="torch, eager", run=functools.partial(there.train, batch_size)))
+    return ways
+
+
+def _init(key: jax.Array) -> mlp.Params:
+    return mlp.init(key, (64, 32, 10))
+
+
+def sweep_ways(quick: bool) -> list[Way]:
+    _, x, y = problem((64, 32, 10), 200 if quick else 10_000, np.float32)
+    seeds, sizes, epochs = (2, (32, 64), 1) if quick else (64, (32, 64, 128, 256, 512, 1024), 5)
+    run = functools.partial(
+        sweep.run, jax.random.key(0), train_loss, _init, (jnp.asarray(x), jnp.asarray(y)), batch_sizes=sizes,
+        learning_rates=(0.1,), seeds=seeds, epochs=epochs,
+    )  # fmt: skip
+    lanes = len(sizes) * seeds
+    work = 3 * len(x) * _layers((64, 32, 10)) * lanes * epochs
+    return [Way(f"sweep, {lanes} lanes", "float32", "mlp_jax", work, lambda: run().loss)]
+
+
+def work_table(quick: bool, calls: int, most: Limits) -> pd.DataFrame:
+    """Return one row a way, with its share of the rate of matrix products."""
+    makers = [functools.partial(hessian_ways, quick)]
+    makers += [functools.partial(product_ways, quick, dtype) for dtype in ("float32", "float64")]
+    makers += [functools.partial(training_ways, quick, batch) for batch in ((32,) if quick else (128, 2048))]
+    makers.append(functools.partial(sweep_ways, quick))
+    rows = []
+    for make in tqdm.tqdm(makers, unit="task", leave=False, disable=None):
+        for way in make():
+            first, warm = median_seconds(way.run, calls)
+            share = way.multiply_adds / most.multiply_adds[way.dtype] / warm
+            rows.append({"work": way.work, "dtype": way.dtype, "way": way.name, "first_s": first, "warm_s": warm,
+                         "share_of_gemm_rate": share})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def tilted(params: Any, x: Any, y: Any, tilt: Any, decay: Any) -> jax.Array:
+    """Return the loss with weight decay, tilted so that a chosen point is critical (its Hessian stays)."""
+    return mean_loss(params, x, y) + decay / 2 * tree.dot(params, params) - tree.dot(tilt, params)
+
+
+def verdict_table(quick: bool) -> pd.DataFrame:
+    """Classify a saddle and a minimum on the default device and on the CPU, in float64."""
+    params, x, y = problem((64, 4 if quick else 16, 10), 100 if quick else 1797, np.float64)
+    zero, rows = jax.tree.map(jnp.zeros_like, params), []
+    for decay in (1e-3, 10.0):
+        tilt = jax.jit(jax.grad(tilted))(params, x, y, zero, jnp.asarray(decay))
+        for device in dict.fromkeys((jax.devices()[0], jax.devices("cpu")[0])):
+            there, *args = jax.device_put((params, x, y, tilt, np.float64(decay)), device)
+            with jax.default_device(device):
+                took, verdict = seconds(functools.partial(critical.classify, tilted, there, tuple(args)))
+            rows.append({
+                "device": device.device_kind, "decay": decay, "kind": verdict.kind, "index": verdict.index,
+                "smallest": float(verdict.smallest), "bound": float(verdict.bound), "seconds": took,
+            })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Return the share of the rate of matrix products that each way reaches, as bars."""
+    part = table.dropna(subset="share_of_gemm_rate")[::-1]
+    figure = matplotlib.figure.Figure(figsize=(7.5, 0.4 * len(part) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.barh([f"{row.work}, {row.dtype}: {row.way}" for row in part.itertuples()], 100 * part.share_of_gemm_rate)
+    axes.set(xlabel="% of the rate of large matrix products on this device")
+    return figure
+
+
+def main(settings: Settings) -> None:
+    folder, calls = RunFolder("gpu", settings, settings.output), 1 if settings.quick else settings.calls
+    device = jax.devices()[0]
+    print(machine())
+    print(f"device: {device.device_kind}" + ("" if device.platform != "cpu" else " (no accelerator: not a GPU figure)"))
+    pd.set_option("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
+    with jax.enable_x64(True):
+        most = limits(settings.quick, calls)
+        rates = ", ".join(
+            f"{rate / 1e12:.3g}e12 multiply-adds/s in {name}" for name, rate in most.multiply_adds.items()
+        )
+        print(f"limits: {rates}; {most.bytes / 1e9:.3g} GB/s")
+        tables = {"work": work_table(settings.quick, calls, most), "verdicts": verdict_table(settings.quick)}
+    for name, table in tables.items():
+        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
+        folder.table(name, table)
+    folder.figure("work", draw(tables["work"]))
+    same = all(part.kind.nunique() == 1 for _, part in tables["verdicts"].groupby("decay"))
+    print(f"\nverdicts on the device and on the CPU are {'the same' if same else 'NOT the same'}")
+    print(f"results in {folder.path}")
+    if not same:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Settings, description=__doc__))
