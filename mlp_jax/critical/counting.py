@@ -127,6 +127,7 @@ def census(
     evidence: str | None = None,
     passes: int = 4,
     complete_sum: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Census:
     """Search from many starts for all critical points of `fun`, and classify each once. Host-level.
 
@@ -159,6 +160,9 @@ def census(
         Most passes.
     complete_sum
         What `euler_sum` is for a complete list, where that is known: 1 with weight decay and no degenerate points.
+    mesh
+        When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the searches,
+        as in `find_many`. What is found is classified on the host, in every process.
 
     Returns
     -------
@@ -179,7 +183,7 @@ def census(
     tree.require_key(key)
     if num_starts < 1 or passes < 1:
         raise ValueError(f"num_starts, passes: got {num_starts} and {passes}, expected 1 or more.")
-    points = find_many(fun, _starts(init, key, num_starts), args, hessian=hessian)
+    points = find_many(fun, _starts(init, key, num_starts), args, hessian=hessian, mesh=mesh)
     found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)
     for number in range(1, passes):
         if not np.any(found.hits == 1) and complete_sum in (None, found.euler_sum):
@@ -188,7 +192,7 @@ def census(
         starts = _starts(init, pass_key, num_starts)
         if len(found.hits):
             starts = _mixed(starts, found.params, pass_key)
-        more = find_many(fun, starts, args, hessian=hessian)
+        more = find_many(fun, starts, args, hessian=hessian, mesh=mesh)
         points = jax.tree.map(lambda *parts: np.concatenate(parts), points, more)
         found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)
     return found

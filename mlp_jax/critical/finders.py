@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import curvature, tree
+from mlp_jax import curvature, devices, tree
 from mlp_jax.critical.eigenvector_following import eigenvector_following
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
 from mlp_jax.critical.minimum_residual import newton_mr
@@ -161,6 +161,7 @@ def find_many(
     max_steps: int = 200,
     radius: float | None = None,
     lanes: int | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Point:
     """Run `find` from many starts in one compiled call. Transformable.
 
@@ -175,17 +176,23 @@ def find_many(
     starts
         params with a leading axis of the same length n on every leaf.
     lanes
-        Searches under way at a time; 32 for up to 9 parameters, fewer for more, and one above 48, when None. Memory
-        with matrices: 10 of 8 P² bytes for each.
+        Searches under way at a time on one device; 32 for up to 9 parameters, fewer for more, and one above 48, when
+        None. Memory with matrices: 10 of 8 P² bytes for each.
+    mesh
+        When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the starts, n /
+        devices for each; none waits for another before the end. In several processes each makes the same call, and has
+        all points. The ends are those without a mesh, to rounding; bit for bit where, as is seen with small matrices,
+        a search has the same bits whatever the lanes beside it, of which there must be two or more.
 
     Returns
     -------
-    Point, every field with a leading axis n, in the order of `starts`
+    Point, every field with a leading axis n, in the order of `starts`; under jit with a mesh, split over its devices
 
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As `find`; leaves of `starts` without a common leading axis.
+        As `find`; leaves of `starts` without a common leading axis; mesh is no Mesh; under jit, n is not a multiple of
+        its devices.
 
     Examples
     --------
@@ -198,19 +205,32 @@ def find_many(
     """
     _require_settings(index, method, max_steps, radius)
     num = _require_starts(starts, lanes)
+    if mesh is not None:
+        devices.require_mesh(mesh)
     one = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
-    size = max(1, tree.size(one))
-    lanes = min(num, (min(32, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else lanes)
+    lanes = _lanes(lanes, tree.size(one), num if mesh is None else -(-num // mesh.size))
     if tree.is_traced((starts, args)):
         precision.require_scalar_function(fun, one, args)
+        if mesh is not None and num % mesh.size:
+            raise ValueError(f"starts: got {num} for {mesh.size} devices, expected a multiple of that under jit.")
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
-        return _find_many(fun, settings, None, index, starts, args)
+        return _find_many(fun, settings, None, mesh, index, starts, args)
     with jax.enable_x64(True):
         one, args = precision.promote_problem(fun, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         unit = precision.rounding_unit(fun, one, args)
-        points = _compiled_find_many(fun, settings, unit, index, precision.promote(starts), args)
-        return jax.tree.map(np.asarray, points)
+        starts = precision.promote(starts)
+        if mesh is not None:
+            starts = devices.pad(starts, mesh)
+        points = devices.to_host(_compiled_find_many(fun, settings, unit, mesh, index, starts, args))
+        return jax.tree.map(lambda leaf: leaf[:num], points)
+
+
+def _lanes(asked: int | None, size: int, num: int) -> int:
+    """Return how many of `num` searches with `size` parameters to run at a time."""
+    if asked is None:
+        asked = min(32, _WIDTH // max(1, size)) if size <= _WIDE else 1
+    return min(num, asked)
 
 
 def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:
@@ -318,16 +338,22 @@ def _find_many(
     fun: Callable[..., jax.Array],
     settings: _Settings,
     unit: float | None,
+    mesh: jax.sharding.Mesh | None,
     index: int | jax.Array | None,
     starts: PyTree,
     args: tuple,
 ) -> Point:
-    one = jax.tree.map(lambda leaf: leaf[0], starts)
-    search, gradient = _search(fun, settings, unit, index, one, args)
-    unravel = tree.ravel(one)[1]
-    ends = run_many(search, jax.vmap(lambda start: tree.ravel(start)[0])(starts), settings.lanes)
-    return jax.lax.map(lambda end: _point(search, gradient, end, unravel), ends, batch_size=settings.lanes)
+    def searches(starts: PyTree, index: int | jax.Array | None, args: tuple) -> Point:
+        one = jax.tree.map(lambda leaf: leaf[0], starts)
+        search, gradient = _search(fun, settings, unit, index, one, args)
+        unravel = tree.ravel(one)[1]
+        ends = run_many(search, jax.vmap(lambda start: tree.ravel(start)[0])(starts), settings.lanes)
+        return jax.lax.map(lambda end: _point(search, gradient, end, unravel), ends, batch_size=settings.lanes)
+
+    if mesh is None:
+        return searches(starts, index, args)
+    return devices.over_rows(searches, mesh, starts, (index, args))
 
 
 _compiled_find = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_find)
-_compiled_find_many = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_find_many)
+_compiled_find_many = functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))(_find_many)

@@ -158,13 +158,31 @@ def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
     return int(sizes[np.argmin(work)])
 
 
-def cut_into_blocks(grid: Grid, lanes_at_once: int) -> Iterator[Block]:
-    """Cut the lanes of each batch size into blocks of one shape; the last may overlap the one before."""
+def over_devices(grid: Grid, number: int) -> tuple[int, int]:
+    """Return over how many devices to split settings and seeds, of `number` in all: the fullest has the least lanes.
+
+    Among equals it has the fewest seeds, each of which has its copy of the data.
+    """
+    num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
+
+    def fullest(over: tuple[int, int]) -> tuple[int, int]:
+        seeds = -(-num_seeds // over[1])
+        return -(-num_settings // over[0]) * seeds, seeds
+
+    return min(((n, number // n) for n in range(1, number + 1) if number % n == 0), key=fullest)
+
+
+def cut_into_blocks(grid: Grid, lanes_at_once: int, over: tuple[int, int] = (1, 1)) -> Iterator[Block]:
+    """Cut the lanes of each batch size into blocks of one shape; the last may overlap the one before.
+
+    `lanes_at_once` of one device, settings and seeds of a block being split over so many.
+    """
     if int(lanes_at_once) != lanes_at_once or lanes_at_once < 1:
         raise ValueError(f"lanes_at_once: got {lanes_at_once}, expected a whole number of 1 or more.")
     num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
-    over_seeds = _cut(num_seeds, lanes_at_once)
-    over_settings = _cut(num_settings, lanes_at_once // (over_seeds[0].stop - over_seeds[0].start))
+    over_seeds = _cut(num_seeds, lanes_at_once * over[1])
+    seeds_of_one = -(-(over_seeds[0].stop - over_seeds[0].start) // over[1])
+    over_settings = _cut(num_settings, lanes_at_once // seeds_of_one * over[0])
     # Small batches first: they make the longest calls.
     for batch in sorted(range(grid.shape[0]), key=lambda number: grid.batch_sizes[number]):
         for settings, seeds in itertools.product(over_settings, over_seeds):

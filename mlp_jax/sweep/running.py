@@ -14,7 +14,7 @@ import optax
 
 from mlp_jax import training, tree
 from mlp_jax.sweep import grid as grids
-from mlp_jax.sweep import lanes
+from mlp_jax.sweep import lanes, spread
 from mlp_jax.sweep.grid import Block, Grid
 from mlp_jax.sweep.result import Result
 from mlp_jax.tree import PyTree
@@ -44,6 +44,7 @@ def run(
     micro_batch: int | None = None,
     lanes_at_once: int | None = None,
     progress: Callable[[int, int], Any] | None = None,
+    mesh: jax.sharding.Mesh | None = None,
 ) -> Result:
     """Train every point of a grid of batch size × learning rate × settings from every seed. Host-level.
 
@@ -92,11 +93,17 @@ def run(
     micro_batch
         Rows of a micro-batch; the batch size that makes the least work of the whole sweep when None.
     lanes_at_once
-        Lanes of one call, two calls at a time; as many as fit in 1 GiB when None. Memory is that of 2 × these
-        lanes: for each seed a shuffled copy of the data, for each lane parameters, optimizer state and records. The
-        orders of all epochs, epochs × seeds × n whole numbers, are beside that.
+        Lanes of one call on one device, two calls at a time; as many as fit in 1 GiB when None. Memory is that of 2 ×
+        these lanes: for each seed a shuffled copy of the data, for each lane parameters, optimizer state and records.
+        The orders of all epochs, epochs × seeds × n whole numbers, are beside that: all on one device, then, with a
+        mesh, on the host.
     progress
-        Called with the number of calls that are done, and of all, after each.
+        Called with the number of calls that are done, and of all, after each; with a mesh, in every process.
+    mesh
+        When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the lanes of
+        each call: seeds, settings or both are split, whichever leaves the fullest device the least. The data are on
+        every device, the rest only where its lane is. In several processes each makes the same call, and has the whole
+        result. It is that without a mesh, to rounding: fewer lanes side by side may be summed in another order.
 
     Returns
     -------
@@ -106,7 +113,7 @@ def run(
     ------
     TypeError, ValueError
         As `training.train`; also an empty axis, both or neither of `epochs` and `updates`, a name used twice, more
-        records than updates, or a loss that is not a mean.
+        records than updates, a loss that is not a mean, or a mesh that is none.
 
     Examples
     --------
@@ -124,6 +131,7 @@ def run(
     inputs, targets = training.require_data(getattr(data, "train", data))
     grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, settings or {}, loss_settings or {}, seeds)
     budget = grids.as_budget(grid, len(inputs), epochs, updates, records)
+    mesh = None if mesh is None else spread.as_mesh(grid, mesh)
     rows = grids.micro_batch(micro_batch, grid, budget)
     if programs not in ("one", "per batch size"):
         raise ValueError(f'programs: got {programs!r}, expected "one" or "per batch size".')
@@ -135,19 +143,26 @@ def run(
     vectors = [grid.vectors(batch, training.widest_dtype(starts)) for batch in range(len(grid.batch_sizes))]
     _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
 
+    whole = (inputs, targets, record)
+    if mesh is not None:
+        whole, orders = spread.place(whole, mesh), np.asarray(orders)
+
     def call(block: Block) -> lanes.Lanes:
         size = grid.batch_sizes[block.batch]
         fixed = (size, size) if programs == "per batch size" else (rows, None)
+        others = (
+            jnp.asarray(size, jnp.int32),
+            jnp.asarray(budget.updates[block.batch], jnp.int32),
+            *whole,
+            lanes.Program(loss, optimizer, budget.records, *fixed),
+        )
+        if mesh is not None:
+            return spread.run_lanes(mesh, block, keys, starts, orders, vectors[block.batch], *others)
         return lanes.run_lanes(
             *(_part(a, block.seeds) for a in (keys, starts)),
             _part(orders, block.seeds, axis=1),
             _part(vectors[block.batch], block.settings),
-            jnp.asarray(size, jnp.int32),
-            jnp.asarray(budget.updates[block.batch], jnp.int32),
-            inputs,
-            targets,
-            record,
-            lanes.Program(loss, optimizer, budget.records, *fixed),
+            *others,
         )
 
     if lanes_at_once is None:
@@ -158,7 +173,9 @@ def run(
             setting,
         )
         lanes_at_once = _lanes_that_fit(one, state, record, budget.records, inputs, targets)
-    ends = _collect(grid, _in_turn(call, list(grids.cut_into_blocks(grid, lanes_at_once)), progress))
+    over = (1, 1) if mesh is None else mesh.devices.shape
+    blocks = list(grids.cut_into_blocks(grid, lanes_at_once, over))
+    ends = _collect(grid, _in_turn(call, blocks, progress))
     made, visited = budget.at_records(grid, len(inputs))
     return Result(grid.axes, grid.coordinates(), made, visited, ends.loss, ends.record, ends.diverged_at, ends.params)
 
@@ -179,7 +196,7 @@ def _in_turn(
         while len(waiting) < _IN_FLIGHT and (block := next(to_start, None)) is not None:
             waiting.append((block, call(block)))
         block, ends = waiting.popleft()
-        yield block, jax.tree.map(np.asarray, ends)
+        yield block, spread.fetch(block, ends)
         finished += 1
         if progress is not None:
             progress(finished, len(blocks))
