@@ -82,6 +82,6 @@ def _run_lanes(*arguments: Any, mesh: Mesh, program: lanes.Program) -> lanes.Lan
     specs = (by_seed, by_seed, Spec(None, "seeds"), by_setting) + (whole,) * (len(arguments) - 4)
     run = functools.partial(lanes.run_lanes, program=program)
     # check_vma would refuse a loop whose carry starts from constants.
-    return jax.shard_map(
-        run, mesh=mesh, in_specs=specs, out_specs=Spec("settings", "seeds"), check_vma=False
-    )(*arguments)
+    return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=Spec("settings", "seeds"), check_vma=False)(
+        *arguments
+    )

@@ -1,9 +1,11 @@
 """Searches and sweeps on 1 device, 8 emulated ones, and 2 processes of 4, against the same calls without a mesh."""
 
+import contextlib
+from unittest import mock
+
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 
 from mlp_jax import critical, losses, mlp, penalties, sweep
@@ -12,6 +14,8 @@ from several_devices import launch
 
 KEY = jax.random.key(3)
 ENDS = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
+# 8 devices take them as 2 × 4, and so have two settings or one of one seed.
+SEEDS, DECAYS = 3, (0.0, 0.01, 0.1)
 
 
 def two_wells(x):
@@ -24,6 +28,11 @@ def starts():
     begin = np.random.default_rng(0).uniform(-1.5, 1.5, (29, 2))
     begin[7, 0] = np.nan
     return begin
+
+
+def searches(mesh):
+    points = critical.find_many(two_wells, starts(), mesh=mesh)
+    return {name: getattr(points, name) for name in ("params", "distance", "converged", "steps", "reason")}
 
 
 def loss(params, inputs, targets, weights, key, decay):
@@ -39,37 +48,62 @@ def record(inputs, targets, state):
     return losses.mean(losses.cross_entropy(mlp.forward(state.params, inputs), targets))
 
 
-def searches(mesh, index=None):
-    points = critical.find_many(two_wells, starts(), index=index, mesh=mesh)
-    return {name: getattr(points, name) for name in ("params", "distance", "converged", "steps", "reason")}
-
-
-def swept(mesh, **settings):
-    """Three decays by five seeds: 8 devices take them as 2 × 4, of which the fullest has 2 × 2."""
-    generator = np.random.default_rng(0)
-    data = jnp.asarray(generator.normal(size=(25, 6))), jnp.asarray(generator.integers(0, 3, 25), np.int32)
+def swept(mesh, batch_sizes, **settings):
+    rng = np.random.default_rng(0)
+    data = jnp.asarray(rng.normal(size=(25, 6))), jnp.asarray(rng.integers(0, 3, 25), np.int32)
     result = sweep.run(
-        KEY, loss, init, data, batch_sizes=(10, 25), learning_rates=(0.1,), seeds=5, epochs=3,
-        loss_settings={"decay": (0.0, 0.01, 0.1)}, record=jax.tree_util.Partial(record, *data), mesh=mesh, **settings,
+        KEY, loss, init, data, batch_sizes=batch_sizes, learning_rates=(0.1,), seeds=SEEDS, epochs=3,
+        loss_settings={"decay": DECAYS}, record=jax.tree_util.Partial(record, *data), mesh=mesh, **settings,
     )  # fmt: skip
-    leaves = jax.tree.leaves(result.params)
-    return {"loss": result.loss, "record": result.record, "diverged": result.diverged_at} | {
-        f"params {i}": leaf for i, leaf in enumerate(leaves)
-    }
+    numbers = {f"params {number}": leaf for number, leaf in enumerate(jax.tree.leaves(result.params))}
+    return {"loss": result.loss, "record": result.record, "diverged": result.diverged_at} | numbers
 
 
 CALLS = {
     "searches": searches,
-    "searches of index 1": lambda mesh: searches(mesh, index=1),
-    "sweep": swept,
-    "sweep, per batch size": lambda mesh: swept(mesh, programs="per batch size"),
-    "sweep, a lane at once": lambda mesh: swept(mesh, lanes_at_once=1),
+    "one program": lambda mesh: swept(mesh, (10, 25)),
+    "a lane at once": lambda mesh: swept(mesh, (10,), programs="per batch size", lanes_at_once=1),
 }
 
 
 def work(mesh):
-    found = {f"{call}: {name}": a for call, function in CALLS.items() for name, a in function(mesh).items()}
-    return found
+    with compilations() as first, shards() as seen:
+        found = {f"{call}: {name}": a for call, function in CALLS.items() for name, a in function(mesh).items()}
+    with compilations() as again:
+        for function in CALLS.values():
+            function(mesh)
+    return found | {"compiled": np.array([len(first), len(again)])} | seen
+
+
+@contextlib.contextmanager
+def compilations():
+    """Give a list that grows with every program that is compiled."""
+    counted = []
+
+    def count(name, seconds, **_):
+        if name == "/jax/core/compile/backend_compile_duration":
+            counted.append(seconds)
+
+    jax.monitoring.register_event_duration_secs_listener(count)
+    try:
+        yield counted
+    finally:
+        jax.monitoring.unregister_event_duration_listener(count)
+
+
+@contextlib.contextmanager
+def shards():
+    """Give a dict with the shapes of what each device holds in the first call of a sweep."""
+    seen, run = {}, spread._run_lanes
+
+    def watched(*arguments, **settings):
+        ends = run(*arguments, **settings)
+        for name, a in {"orders": arguments[2], "losses": ends.loss}.items():
+            seen.setdefault(f"shards of {name}", np.array([shard.data.shape for shard in a.addressable_shards]))
+        return ends
+
+    with mock.patch.object(spread, "_run_lanes", watched):
+        yield seen
 
 
 @pytest.fixture(scope="module")
@@ -78,12 +112,111 @@ def expected():
         return work(None)
 
 
-@pytest.fixture(scope="module", params=[(1, 1), (1, 8), (2, 4)], ids=["1 device", "8 devices", "2 processes of 4"])
+PLACES = {"1 device": (1, 1), "8 devices": (1, 8), "2 processes of 4": (2, 4)}
+
+
+@pytest.fixture(scope="module", params=PLACES.values(), ids=PLACES)
 def results(request):
     return launch.run(work, *request.param)
 
-def test_x(results, expected):
+
+def test_searches_end_at_the_known_points_as_without_a_mesh(results, expected):
+    bad = np.arange(29) == 7
     for result in results:
-        for name, a in expected.items():
-            d = np.abs(np.where(np.isfinite(a), result[name]*1., 0) - np.where(np.isfinite(a), a*1., 0))
-            print(name, np.array_equal(result[name], a, equal_nan=True), np.nanmax(d) if d.size else 0, a.shape, a.dtype)
+        ours, plain = ({k.split(": ")[1]: a for k, a in r.items() if "searches" in k} for r in (result, expected))
+        np.testing.assert_array_equal(ours["converged"], ~bad)
+        np.testing.assert_array_equal(ours["reason"] == critical.Reason.NOT_FINITE, bad)
+        distances = np.linalg.norm(ours["params"][~bad, None] - ENDS, axis=-1)
+        assert np.all(distances.min(axis=1) < 1e-12)
+        assert set(distances.argmin(axis=1)) == {0, 1, 2}
+        np.testing.assert_array_equal(ours["steps"], plain["steps"])
+        for name in ("params", "distance"):
+            np.testing.assert_allclose(ours[name], plain[name], atol=1e-12)
+
+
+def test_a_sweep_is_the_one_without_a_mesh(results, expected):
+    for result in results:
+        for name in (name for name in expected if name.startswith("one program")):
+            np.testing.assert_allclose(result[name], expected[name], rtol=1e-12, atol=1e-14)
+
+
+def test_a_lane_at_once_has_the_same_bits_on_any_device(results, expected):
+    for result in results:
+        for name in (name for name in expected if name.startswith("a lane at once")):
+            np.testing.assert_array_equal(result[name], expected[name])
+
+
+def test_every_process_has_the_same_points_and_lanes(results):
+    for other in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(other[name], value)
+
+
+def test_a_second_call_compiles_nothing(results):
+    for result in results:
+        first, again = result["compiled"]
+        assert first > 0
+        assert again == 0
+
+
+def test_each_device_holds_its_own_lanes_alone(results):
+    for result in results:
+        devices = len(results) * len(result["shards of orders"])
+        orders, losses = {1: ((3, 3, 25), (3, 3, 3)), 8: ((3, 1, 25), (2, 1, 3))}[devices]
+        np.testing.assert_array_equal(np.unique(result["shards of orders"], axis=0), [orders])
+        np.testing.assert_array_equal(np.unique(result["shards of losses"], axis=0), [losses])
+
+
+def lengths(num_settings, num_seeds):
+    return grid.as_grid(9, (3,), np.arange(1.0, 1.0 + num_settings), {}, {}, num_seeds)
+
+
+@pytest.mark.parametrize(
+    ("num_settings", "num_seeds", "number", "over"),
+    [
+        (3, 3, 8, (2, 4)),
+        (3, 5, 8, (1, 8)),
+        (1, 8, 8, (1, 8)),
+        (8, 1, 8, (8, 1)),
+        (4, 4, 8, (2, 4)),
+        (7, 1, 4, (4, 1)),
+        (3, 2, 6, (3, 2)),
+    ],
+)
+def test_devices_are_split_so_that_the_fullest_has_the_least(num_settings, num_seeds, number, over):
+    assert grid.over_devices(lengths(num_settings, num_seeds), number) == over
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 5, 99])
+@pytest.mark.parametrize("over", [(1, 1), (2, 4), (8, 1), (1, 8), (3, 2)])
+def test_blocks_over_devices_cover_the_lanes_and_keep_to_those_of_one_device(at_once, over):
+    covered = np.zeros((7, 5), int)
+    for block in grid.cut_into_blocks(lengths(7, 5), at_once, over):
+        part = covered[block.settings, block.seeds]
+        part += 1
+        assert np.prod([-(-length // n) for length, n in zip(part.shape, over, strict=True)]) <= at_once
+    assert covered.min() == 1
+
+
+def test_what_is_no_mesh_is_refused_and_under_jit_a_number_of_starts_that_does_not_divide():
+    with pytest.raises(TypeError, match=r"mesh: got int, expected a jax.sharding.Mesh"):
+        critical.find_many(two_wells, starts(), mesh=8)
+    with pytest.raises(TypeError, match=r"mesh: got int, expected a jax.sharding.Mesh"):
+        swept(8, (10,))
+    mesh = mock.Mock(spec=jax.sharding.Mesh, size=8, devices=np.zeros(8))
+    with pytest.raises(ValueError, match=r"starts: got 29 for 8 devices, expected a multiple of that under jit"):
+        jax.jit(lambda begin: critical.find_many(two_wells, begin, mesh=mesh))(starts())
+
+
+def test_a_census_with_a_mesh_is_the_one_without():
+    def fun(x):
+        return jnp.sum((x**2 - 1) ** 2)
+
+    mesh = jax.make_mesh((1,), ("devices",))
+    ours, plain = (
+        critical.census(fun, lambda key: jax.random.normal(key, (2,)), KEY, num_starts=100, mesh=m)
+        for m in (mesh, None)
+    )
+    np.testing.assert_array_equal(ours.params, plain.params)
+    np.testing.assert_array_equal(ours.hits, plain.hits)
+    assert sorted(ours.indices) == [0, 0, 0, 0, 1, 1, 1, 1, 2]
