@@ -180,9 +180,8 @@ def find_many(
         None. Memory with matrices: 10 of 8 P² bytes for each.
     mesh
         When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the starts, n /
-        devices for each; none waits for another before the end. In several processes each makes the same call, and has
-        all points. The ends are those without a mesh, to rounding; bit for bit where, as is seen with small matrices,
-        a search has the same bits whatever the lanes beside it, of which there must be two or more.
+        devices for each, and none waits for another before the end. In several processes each makes the same call, and
+        has all points. They are those without a mesh, to rounding: another number of lanes may change the last bits.
 
     Returns
     -------

@@ -103,7 +103,8 @@ def run(
         When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the lanes of
         each call: seeds, settings or both are split, whichever leaves the fullest device the least. The data are on
         every device, the rest only where its lane is. In several processes each makes the same call, and has the whole
-        result. It is that without a mesh, to rounding: fewer lanes side by side may be summed in another order.
+        result. It is that without a mesh, to rounding: fewer lanes side by side may be summed in another order; bit for
+        bit where a device computes as many at a time as it would alone, as with `lanes_at_once=1`.
 
     Returns
     -------
@@ -113,7 +114,7 @@ def run(
     ------
     TypeError, ValueError
         As `training.train`; also an empty axis, both or neither of `epochs` and `updates`, a name used twice, more
-        records than updates, a loss that is not a mean, or a mesh that is none.
+        records than updates, a loss that is not a mean, or a `mesh` that is not a Mesh.
 
     Examples
     --------
@@ -143,27 +144,19 @@ def run(
     vectors = [grid.vectors(batch, training.widest_dtype(starts)) for batch in range(len(grid.batch_sizes))]
     _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
 
-    whole = (inputs, targets, record)
+    data_and_record = (inputs, targets, record)
     if mesh is not None:
-        whole, orders = spread.place(whole, mesh), np.asarray(orders)
+        data_and_record, orders = spread.place(data_and_record, mesh), np.asarray(orders)
 
     def call(block: Block) -> lanes.Lanes:
         size = grid.batch_sizes[block.batch]
         fixed = (size, size) if programs == "per batch size" else (rows, None)
-        others = (
-            jnp.asarray(size, jnp.int32),
-            jnp.asarray(budget.updates[block.batch], jnp.int32),
-            *whole,
-            lanes.Program(loss, optimizer, budget.records, *fixed),
-        )
+        program = lanes.Program(loss, optimizer, budget.records, *fixed)
+        by_lane = keys, starts, orders, vectors[block.batch]
+        length = jnp.asarray(size, jnp.int32), jnp.asarray(budget.updates[block.batch], jnp.int32)
         if mesh is not None:
-            return spread.run_lanes(mesh, block, keys, starts, orders, vectors[block.batch], *others)
-        return lanes.run_lanes(
-            *(_part(a, block.seeds) for a in (keys, starts)),
-            _part(orders, block.seeds, axis=1),
-            _part(vectors[block.batch], block.settings),
-            *others,
-        )
+            return spread.run_lanes(mesh, block, by_lane, (*length, *data_and_record), program)
+        return lanes.run_lanes(*_of(block, by_lane), *length, *data_and_record, program)
 
     if lanes_at_once is None:
         one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors[0]["optimizer"])))
@@ -178,6 +171,16 @@ def run(
     ends = _collect(grid, _in_turn(call, blocks, progress))
     made, visited = budget.at_records(grid, len(inputs))
     return Result(grid.axes, grid.coordinates(), made, visited, ends.loss, ends.record, ends.diverged_at, ends.params)
+
+
+def _of(block: Block, by_lane: tuple) -> tuple:
+    """Return the keys, start values, orders and settings of a block."""
+    keys, starts, orders, settings = by_lane
+    return (
+        *(_part(a, block.seeds) for a in (keys, starts)),
+        _part(orders, block.seeds, axis=1),
+        _part(settings, block.settings),
+    )
 
 
 def _part(values: PyTree, part: slice, axis: int = 0) -> PyTree:

@@ -40,28 +40,26 @@ def place(values: PyTree, mesh: Mesh, *axes: str | None) -> PyTree:
     return jax.tree.map(leaf, values)
 
 
-def run_lanes(
-    mesh: Mesh, block: Block, keys: jax.Array, params: PyTree, orders: PyTree, settings: PyTree, *others: Any
-) -> lanes.Lanes:
+def run_lanes(mesh: Mesh, block: Block, by_lane: tuple, common: tuple, program: lanes.Program) -> lanes.Lanes:
     """Return what `lanes.run_lanes` returns for a block, computed and left on the devices of a mesh of `as_mesh`.
 
     Parameters
     ----------
-    keys, params, orders, settings
-        Those of all lanes, of which each device is given those of its own. The last of a block are repeated until all
-        devices have as many: see `fetch`.
-    others
+    by_lane
+        (keys, params, orders, settings) of all lanes; each device is given those of its own. The last of a block are
+        repeated until all devices have as many: see `fetch`.
+    common
         The further arguments of `lanes.run_lanes`, which every device has whole; arrays from `place`.
     """
+    keys, params, orders, settings = by_lane
     seeds, chosen = _rows(block.seeds, mesh.shape["seeds"]), _rows(block.settings, mesh.shape["settings"])
-    arguments = (
+    mine = (
         *place(jax.tree.map(lambda a: a[seeds], (keys, params)), mesh, "seeds"),
         place(orders[:, seeds], mesh, None, "seeds"),
         place(jax.tree.map(lambda a: a[chosen], settings), mesh, "settings"),
-        *others[:-1],
     )
     with jax.set_mesh(mesh):  # the mesh that a caller may have set is another one
-        return _run_lanes(*arguments, mesh=mesh, program=others[-1])
+        return _run_lanes(*mine, *common, mesh=mesh, program=program)
 
 
 def fetch(block: Block, ends: lanes.Lanes) -> lanes.Lanes:
