@@ -157,37 +157,56 @@ def to_host(values: PyTree) -> PyTree:
     return jax.tree.map(leaf, values)
 
 
-def require_mesh(mesh: Any) -> None:
-    """Raise TypeError unless `mesh` is a `jax.sharding.Mesh` of at least one device.
+def require_mesh(mesh: Any) -> Mesh:
+    """Return the mesh; raise TypeError unless it is a `jax.sharding.Mesh` of at least one device.
 
     Examples
     --------
-    >>> require_mesh(jax.make_mesh((1,), ("devices",)))
+    >>> require_mesh(jax.make_mesh((1,), ("devices",))).size
+    1
     """
     if not isinstance(mesh, Mesh) or mesh.devices.size == 0:
         raise TypeError(
             f"mesh: got {type(mesh).__name__}, expected a jax.sharding.Mesh, such as"
             ' jax.make_mesh((jax.device_count(),), ("devices",)).'
         )
+    return mesh
 
 
 def _sharded(part: Callable[[PyTree, tuple], PyTree], mesh: Mesh, result: PartitionSpec) -> Callable[..., PyTree]:
     specs = (PartitionSpec(mesh.axis_names), PartitionSpec())
     # check_vma would refuse a loop whose carry starts from constants, as most losses and searches have.
-    return jax.shard_map(part, mesh=mesh, in_specs=specs, out_specs=result, check_vma=False)
+    return jax.shard_map(part, mesh=_plain(mesh), in_specs=specs, out_specs=result, check_vma=False)
+
+
+def _plain(mesh: Mesh) -> Mesh:
+    """Return the mesh as it is where `jax.set_mesh` is in force, elsewhere one whose axes are not in types.
+
+    Explicit axes, the default of `jax.make_mesh`, would put the mesh into the type of every result and of all that
+    the caller computes from it; outside jit that works only under `jax.set_mesh`.
+    """
+    return Mesh(mesh.devices, mesh.axis_names) if jax.sharding.get_abstract_mesh().empty else mesh
 
 
 def _placed(mesh: Mesh, rows: PyTree, shared: tuple) -> tuple[PyTree, tuple]:
-    """Return the arrays in the places that `shard_map` asks of a mesh with explicit axes, the default of make_mesh."""
+    """Return the arrays with the types that `shard_map` asks for."""
     lengths = {len(a) for a in jax.tree.leaves(rows)}
     if any(length % mesh.size for length in lengths):
         raise ValueError(f"rows: got {sorted(lengths)} for {mesh.size} devices, expected multiples of that.")
-    if not any(kind == AxisType.Explicit for kind in mesh.axis_types):
-        return rows, shared
-    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
-    whole = NamedSharding(mesh, PartitionSpec())
-    rows, shared = jax.tree.map(jnp.asarray, (rows, shared))
-    return jax.reshard(rows, split), jax.reshard(shared, whole)
+    plain = _plain(mesh)
+
+    explicit = AxisType.Explicit in plain.axis_types
+
+    def place(values: PyTree, spec: PartitionSpec) -> PyTree:
+        there = NamedSharding(plain, spec if explicit else PartitionSpec())
+        return jax.tree.map(lambda a: jax.reshard(a, there) if explicit or _is_explicit(a) else a, values)
+
+    return place(rows, PartitionSpec(mesh.axis_names)), place(shared, PartitionSpec())
+
+
+def _is_explicit(a: Any) -> bool:
+    """Return whether a mesh is part of the type of an array."""
+    return AxisType.Explicit in jax.typeof(a).sharding.mesh.axis_types
 
 
 def _padded(rows: int, mesh: Mesh) -> int:

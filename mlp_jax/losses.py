@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mlp_jax import devices
+
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Return the softmax cross-entropy of each example: log Σ exp(zⱼ) − z_target, in nats.
@@ -45,7 +47,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
         )
     if not isinstance(targets, jax.core.Tracer) and targets.size:
         # A numpy array, because operations on a captured JAX array are staged inside jit.
-        numbers = np.asarray(targets)
+        numbers = devices.to_host(targets)
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= logits.shape[-1]:
             raise ValueError(f"targets: got class numbers from {low} to {high}, expected 0 to {logits.shape[-1] - 1}.")
@@ -118,7 +120,7 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     if weights.shape != values.shape:
         raise ValueError(f"weights: got shape {weights.shape}, expected the shape of the values, {values.shape}.")
     if not isinstance(weights, jax.core.Tracer):
-        _require_weights(np.asarray(weights))
+        _require_weights(devices.to_host(weights))
     return jnp.sum(weights * values) / jnp.sum(weights)
 
 

@@ -136,9 +136,27 @@ def require_floating(tree: PyTree, name: str = "params") -> None:
         if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{where}: got dtype {dtype}, expected real floating point.")
         if not is_traced(leaf):
-            bad = int(np.sum(~np.isfinite(np.asarray(leaf, dtype=np.float64))))
+            bad = count_not_finite(leaf)
             if bad:
                 raise ValueError(f"{where}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
+
+
+def count_not_finite(values: Any) -> int:
+    """Return how many numbers of an array are NaN or infinite. Host-level; the same in every process that holds it.
+
+    Examples
+    --------
+    >>> count_not_finite(jnp.array([1.0, jnp.nan, jnp.inf]))
+    2
+    """
+    if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
+        return int(_count_not_finite(values))
+    return int(np.sum(~np.isfinite(np.asarray(values, dtype=np.float64))))
+
+
+@jax.jit
+def _count_not_finite(values: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(values))
 
 
 def count_examples(args: tuple) -> int:

@@ -147,7 +147,7 @@ def find(
         unit = precision.rounding_unit(fun, params, args)
         point = _compiled_find(fun, settings, unit, index, params, args)
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
-        return dataclasses.replace(jax.tree.map(np.asarray, point), reason=Reason(int(point.reason)))
+        return dataclasses.replace(devices.to_host(point), reason=Reason(int(point.reason)))
 
 
 def find_many(

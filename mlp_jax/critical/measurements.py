@@ -18,7 +18,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from scipy.linalg import lapack
 
-from mlp_jax import curvature, tree
+from mlp_jax import curvature, devices, tree
 from mlp_jax.critical.finders import HessianMatrix
 from mlp_jax.curvature import signs
 from mlp_jax.tree import PyTree
@@ -49,7 +49,7 @@ class Problem:
     @functools.cached_property
     def vector(self) -> np.ndarray:
         """The parameters as one vector."""
-        return np.asarray(tree.ravel(self.params)[0])
+        return devices.to_host(tree.ravel(self.params)[0])
 
     def unravel(self, vector: np.ndarray) -> PyTree:
         """Return a vector as parameters."""
@@ -57,14 +57,14 @@ class Problem:
 
     def gradients(self, vectors: np.ndarray) -> np.ndarray:
         """Return the gradient at each row of `vectors`."""
-        return np.asarray(_gradients(self.fun, jnp.asarray(vectors), self.params, self.args))
+        return devices.to_host(_gradients(self.fun, jnp.asarray(vectors), self.params, self.args))
 
     def matrix(self, vector: np.ndarray) -> np.ndarray:
         """Return the Hessian at a vector, symmetric; raise ValueError if it is not a finite (P, P) matrix."""
         if self.hessian is None:
-            matrix = np.asarray(curvature.dense_hessian(self.fun, self.unravel(vector), self.args))
+            matrix = devices.to_host(curvature.dense_hessian(self.fun, self.unravel(vector), self.args))
         else:
-            matrix = np.asarray(self.hessian(self.unravel(vector), *self.args), dtype=np.float64)
+            matrix = np.asarray(devices.to_host(self.hessian(self.unravel(vector), *self.args)), dtype=np.float64)
         size = len(vector)
         if matrix.shape != (size, size):
             raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")
@@ -74,7 +74,7 @@ class Problem:
 
     def product(self, direction: np.ndarray) -> np.ndarray:
         """Return the Hessian times a vector, by automatic differentiation of `fun` alone."""
-        return np.asarray(_product(self.fun, jnp.asarray(direction), self.params, self.args))
+        return devices.to_host(_product(self.fun, jnp.asarray(direction), self.params, self.args))
 
 
 @functools.partial(jax.jit, static_argnums=0)

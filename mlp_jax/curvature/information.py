@@ -11,11 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.interpreters import partial_eval
+from jax.sharding import Mesh
 
 from mlp_jax import tree
 from mlp_jax.curvature import operators, streaming
 from mlp_jax.curvature.operators import ggn
-from mlp_jax.curvature.streaming import Matvec
+from mlp_jax.curvature.streaming import Matvec, Over
 from mlp_jax.tree import PyTree
 
 
@@ -30,6 +31,7 @@ def fisher(
     num_samples: int = 1,
     weights: jax.Array | None = None,
     chunk_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Matvec:
     """Return v ↦ F v for the true Fisher information matrix, of the model's own predictions. Transformable.
 
@@ -54,7 +56,7 @@ def fisher(
         `(key, output) -> target` for one example: a draw from p(·|output).
     key, num_samples
         JAX random key and number of draws an example; only with `sample`.
-    weights, chunk_size
+    weights, chunk_size, mesh
         As in `hessian_of_mean`.
 
     Returns
@@ -88,6 +90,7 @@ def fisher(
     True
     """
     operators.require_model_and_loss(model, loss, params, args)
+    over = Over(weights, chunk_size, mesh)
     if sample is not None:
         streaming.require_function(sample, "sample", "(key, output) -> target")
         tree.require_key(key)
@@ -95,14 +98,14 @@ def fisher(
         _require_draws(sample, key, jax.eval_shape(model, params, args[0]), args[1])
         inner, outer = _drawn_losses(model, loss, sample, key, num_samples)
         indexed = (*args, jnp.arange(tree.count_examples(args), dtype=jnp.uint32))
-        return operators.gauss_newton(inner, outer, params, indexed, weights, chunk_size)
+        return operators.gauss_newton(inner, outer, params, indexed, over)
     if key is not None or num_samples != 1:
         raise TypeError("sample: got none, but a key or num_samples for it; expected sample=(key, output) -> target.")
     num_classes = _exact_expectation(loss, jax.eval_shape(model, params, args[0]), args[1])
     if num_classes is None:
-        return ggn(model, loss, params, args, weights=weights, chunk_size=chunk_size)
+        return ggn(model, loss, params, args, weights=weights, chunk_size=chunk_size, mesh=mesh)
     inner, outer = _class_scores(model, loss, num_classes)
-    return operators.gauss_newton(inner, outer, params, args, weights, chunk_size)
+    return operators.gauss_newton(inner, outer, params, args, over)
 
 
 def empirical_fisher(
@@ -113,6 +116,7 @@ def empirical_fisher(
     *,
     weights: jax.Array | None = None,
     chunk_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Matvec:
     """Return v ↦ F̂ v for the empirical Fisher matrix, the second moment of per-example gradients. Transformable.
 
@@ -121,7 +125,7 @@ def empirical_fisher(
 
     Parameters
     ----------
-    model, loss, params, args, weights, chunk_size
+    model, loss, params, args, weights, chunk_size, mesh
         As in `ggn`.
 
     Returns
@@ -144,11 +148,12 @@ def empirical_fisher(
     [1.0, 6.5]
     """
     operators.require_model_and_loss(model, loss, params, args)
+    over = Over(weights, chunk_size, mesh)
 
     def inner(p: PyTree, x: PyTree, y: PyTree) -> jax.Array:
         return loss(model(p, x), y)
 
-    return operators.gauss_newton(inner, lambda values, x, y: values**2 / 2, params, args, weights, chunk_size)
+    return operators.gauss_newton(inner, lambda values, x, y: values**2 / 2, params, args, over)
 
 
 def _drawn_losses(

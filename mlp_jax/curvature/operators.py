@@ -17,9 +17,11 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mlp_jax.curvature import precision, streaming
-from mlp_jax.curvature.streaming import Matvec
+from mlp_jax.curvature.streaming import Matvec, Over
 from mlp_jax.tree import PyTree
 
 
@@ -56,7 +58,7 @@ def hessian(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> 
     (6.0, 2.0)
     """
     precision.require_scalar_function(fun, params, args)
-    _, matvec = jax.linearize(lambda p: jax.grad(fun)(p, *args), params)
+    _, matvec = jax.linearize(lambda p: jax.grad(fun)(p, *args), jax.tree.map(jnp.asarray, params))
     return matvec
 
 
@@ -67,6 +69,7 @@ def hessian_of_mean(
     *,
     weights: jax.Array | None = None,
     chunk_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Matvec:
     """Return v ↦ H v for the Hessian of a mean over examples, streaming over them if asked. Transformable.
 
@@ -89,7 +92,10 @@ def hessian_of_mean(
     weights
         (n,) non-negative, not all zero; equal when None.
     chunk_size
-        Examples at a time, 1 or more; all at once when None.
+        Examples at a time on each device, 1 or more; all at once when None.
+    mesh
+        A `jax.sharding.Mesh`: each of its devices goes through its own n / devices examples, linearised or in chunks,
+        and a product sends one sum of P numbers between them. None for one device.
 
     Returns
     -------
@@ -99,7 +105,7 @@ def hessian_of_mean(
     ------
     TypeError
         `per_example` is not a function, or its values are not floating; params are not floating; args is not a
-        tuple; the chunk size is not a whole number.
+        tuple; the chunk size is not a whole number; the mesh is not a Mesh.
     ValueError
         There are no examples, or arrays of different numbers of them; the values or the weights are not one an
         example; the chunk size is below 1; outside jit, a number is NaN or infinite, or the weights are negative
@@ -116,10 +122,13 @@ def hessian_of_mean(
     streaming.require_function(per_example, "per_example", "(params, *args) -> (n,)")
     streaming.require_values(per_example, "per_example", params, args)
 
-    def build(p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
-        return jax.linearize(jax.grad(lambda q: streaming.weighted_sum(per_example(q, *examples), shares)), p)[1]
+    def build(each: Callable[..., PyTree], p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
+        def total(q: PyTree) -> jax.Array:
+            return streaming.weighted_sum(each(lambda rows, q: per_example(q, *rows), examples, (q,)), shares)
 
-    return streaming.over_examples(build, params, args, weights, chunk_size)
+        return jax.linearize(jax.grad(total), p)[1]
+
+    return streaming.over_examples(build, params, args, Over(weights, chunk_size, mesh))
 
 
 def ggn(
@@ -130,6 +139,7 @@ def ggn(
     *,
     weights: jax.Array | None = None,
     chunk_size: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Matvec:
     """Return v ↦ G v for the generalised Gauss–Newton matrix of a mean loss. Transformable.
 
@@ -148,7 +158,7 @@ def ggn(
         Any pytree of floating arrays.
     args
         `(inputs, targets)`, each an array or a pytree with the n examples on its first axis.
-    weights, chunk_size
+    weights, chunk_size, mesh
         As in `hessian_of_mean`.
 
     Returns
@@ -171,7 +181,8 @@ def ggn(
     [5.0, 1.0]
     """
     require_model_and_loss(model, loss, params, args)
-    return gauss_newton(lambda p, x, y: model(p, x), lambda z, x, y: loss(z, y), params, args, weights, chunk_size)
+    over = Over(weights, chunk_size, mesh)
+    return gauss_newton(lambda p, x, y: model(p, x), lambda z, x, y: loss(z, y), params, args, over)
 
 
 def gauss_newton(
@@ -179,26 +190,28 @@ def gauss_newton(
     outer: Callable[..., jax.Array],
     params: PyTree,
     args: tuple,
-    weights: jax.Array | None,
-    chunk_size: int | None,
+    over: Over,
 ) -> Matvec:
     """Return v ↦ Σ wᵢ Jᵢᵀ Dᵢ Jᵢ v / Σ wᵢ, with J of inner(params, *args) and D = ∂²outer(z, *args)/∂z².
 
     Examples
     --------
     >>> args = (jnp.array([1.0, 2.0]),)
-    >>> product = gauss_newton(lambda p, x: p * x, lambda z, x: z**2 / 2, jnp.ones(()), args, None, None)
+    >>> product = gauss_newton(lambda p, x: p * x, lambda z, x: z**2 / 2, jnp.ones(()), args, Over())
     >>> float(product(jnp.array(1.0)))
     2.5
     """
 
-    def build(p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
-        outputs, push = jax.linearize(lambda q: inner(q, *examples), p)
-        _, bend = jax.linearize(jax.grad(lambda z: streaming.weighted_sum(outer(z, *examples), shares)), outputs)
+    def build(each: Callable[..., PyTree], p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
+        def total(z: PyTree) -> jax.Array:
+            return streaming.weighted_sum(each(lambda rows: outer(*rows), (z, *examples)), shares)
+
+        outputs, push = jax.linearize(lambda q: each(lambda rows, q: inner(q, *rows), examples, (q,)), p)
+        _, bend = jax.linearize(jax.grad(total), outputs)
         pull = jax.linear_transpose(push, p)
         return lambda vector: pull(bend(push(vector)))[0]
 
-    return streaming.over_examples(build, params, args, weights, chunk_size)
+    return streaming.over_examples(build, params, args, over)
 
 
 def require_model_and_loss(model: Any, loss: Any, params: PyTree, args: Any) -> None:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend import core
 
 from mlp_jax import tree
@@ -95,7 +94,7 @@ def _require_finite_args(args: tuple) -> None:
         except TypeError:
             raise TypeError(f"{where}: got {type(leaf).__name__}, expected arrays only.") from None
         if jnp.issubdtype(dtype, jnp.floating) and not tree.is_traced(leaf):
-            bad = int(np.sum(~np.isfinite(np.asarray(leaf, dtype=np.float64))))
+            bad = tree.count_not_finite(leaf)
             if bad:
                 raise ValueError(f"{where}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
 

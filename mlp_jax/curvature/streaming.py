@@ -1,59 +1,117 @@
-"""Matvecs that are means over examples: all at once, or chunk by chunk with the memory of one chunk."""
+"""Matvecs that are means over examples: all at once, or chunk by chunk with the memory of one chunk.
+
+With a mesh each device goes through its own examples, and a product sends one sum of P numbers between them.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from mlp_jax import tree
+from mlp_jax import devices, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
 Matvec = Callable[[PyTree], PyTree]
 
 
-def over_examples(
-    build: Callable[[PyTree, tuple, jax.Array], Matvec],
-    params: PyTree,
-    args: tuple,
-    weights: jax.Array | None,
-    chunk_size: int | None,
-) -> Matvec:
-    """Return the matvec that `build` makes of all examples at once, or its sum over chunks of them.
+class Over(NamedTuple):
+    """How the examples are gone through; what every matvec here takes as keywords.
 
-    `build(params, examples, shares)` makes v ↦ Σ shareᵢ Aᵢ v for some of the examples; the shares wᵢ / Σ w add up to
-    1 over all. A chunk's matvec is made anew in every product, so that nothing of it is kept.
+    weights
+        (n,) non-negative, not all zero; equal when None.
+    chunk_size
+        Examples at a time on each device; all at once when None.
+    mesh
+        The devices over which the examples are split; None for no splitting.
+    """
+
+    weights: jax.Array | None = None
+    chunk_size: int | None = None
+    mesh: Mesh | None = None
+
+
+class Build(Protocol):
+    """Makes v ↦ Σ shareᵢ Aᵢ v for some of the examples.
+
+    What treats each example by itself goes through `each(function, rows, shared)`: function(rows, *shared), by all
+    devices.
+    """
+
+    def __call__(self, each: Callable[..., PyTree], params: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
+        """Return the matvec; its result is that of whoever calls when `each` is `here`, the sum of all otherwise."""
+
+
+def here(function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
+    """Return function(rows, *shared): what `devices.over_rows` does where there is one device.
 
     Examples
     --------
-    >>> squares = lambda p, examples, shares: lambda v: v * jnp.sum(shares * examples[0] ** 2)
-    >>> float(over_examples(squares, jnp.ones(()), (jnp.array([1.0, 2.0, 4.0]),), None, 2)(jnp.array(3.0)))
+    >>> here(lambda x, a: a * x, jnp.arange(3.0), (2.0,)).tolist()
+    [0.0, 2.0, 4.0]
+    """
+    return function(rows, *shared)
+
+
+def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matvec:
+    """Return the matvec that `build` makes of all examples at once, or its sum over chunks and devices.
+
+    The shares wᵢ / Σ w add up to 1 over all. A chunk's matvec is made anew in every product, so that nothing of it is
+    kept.
+
+    Examples
+    --------
+    >>> squares = lambda each, p, examples, shares: lambda v: v * jnp.sum(shares * examples[0] ** 2)
+    >>> args = (jnp.array([1.0, 2.0, 4.0]),)
+    >>> float(over_examples(squares, jnp.ones(()), args, Over(chunk_size=2))(jnp.array(3.0)))
     21.0
     """
-    if chunk_size is not None:
-        require_whole_number(chunk_size, "chunk_size")
-    examples, num_examples = jax.tree.map(jnp.asarray, args), tree.count_examples(args)
-    shares = _shares(weights, num_examples)
-    if chunk_size is None or chunk_size >= num_examples:
-        return build(params, examples, shares)
+    if over.chunk_size is not None:
+        require_whole_number(over.chunk_size, "chunk_size")
+    num_examples = tree.count_examples(args)
+    shares = _shares(over.weights, num_examples)
+    params, examples = jax.tree.map(jnp.asarray, (params, args))
+    if over.mesh is None:
+        return _by_chunks(build, params, (examples, shares), over.chunk_size)
+    mesh = devices.require_mesh(over.mesh)
+    examples = devices.pad(examples, mesh)
+    shares = jnp.pad(shares, (0, len(jax.tree.leaves(examples)[0]) - num_examples))
+    if over.chunk_size is None:
+        return build(functools.partial(_each_on, mesh), params, examples, shares)
+
+    def mine(rows: tuple[tuple, jax.Array], params: PyTree, vector: PyTree) -> PyTree:
+        return _by_chunks(build, params, rows, over.chunk_size)(vector)
+
+    return lambda vector: devices.sum_over_rows(mine, mesh, (examples, shares), (params, vector))
+
+
+def _each_on(mesh: Mesh, function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
+    return devices.over_rows(function, mesh, rows, shared)
+
+
+def _by_chunks(build: Build, params: PyTree, rows: tuple[tuple, jax.Array], chunk_size: int | None) -> Matvec:
+    """Return the matvec of (examples, shares) on one device."""
+    num_rows = len(rows[1])
+    if chunk_size is None or chunk_size >= num_rows:
+        return build(here, params, *rows)
 
     def matvec(vector: PyTree) -> PyTree:
         def add_chunk(partial: PyTree, start: jax.Array) -> tuple[PyTree, None]:
             # The last chunk begins early enough to be full; examples that it repeats get weight 0.
-            first = jnp.minimum(start, num_examples - chunk_size)
-            chunk, chunk_shares = jax.tree.map(
-                lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk_size), (examples, shares)
-            )
+            first = jnp.minimum(start, num_rows - chunk_size)
+            chunk, shares = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk_size), rows)
             is_new = first + jnp.arange(chunk_size) >= start
-            product = build(params, chunk, jnp.where(is_new, chunk_shares, 0))(vector)
+            product = build(here, params, chunk, jnp.where(is_new, shares, 0))(vector)
             return jax.tree.map(jnp.add, partial, product), None
 
         zeros = jax.tree.map(jnp.zeros_like, vector)
-        return jax.lax.scan(add_chunk, zeros, jnp.arange(0, num_examples, chunk_size))[0]
+        return jax.lax.scan(add_chunk, zeros, jnp.arange(0, num_rows, chunk_size))[0]
 
     return matvec
 
@@ -80,7 +138,7 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
     if jnp.shape(weights) != (num_examples,):
         raise ValueError(f"weights: got shape {jnp.shape(weights)}, expected ({num_examples},), one an example.")
     if not tree.is_traced(weights):
-        values = np.asarray(weights, dtype=np.float64)
+        values = np.asarray(devices.to_host(weights), dtype=np.float64)
         if not np.all((values >= 0) & (values < np.inf)) or not np.any(values):
             raise ValueError(
                 f"weights: got numbers from {values.min()} to {values.max()},"

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from mlp_jax import tree
+from mlp_jax import devices, tree
 from mlp_jax.tree import PyTree
 
 # Intermediate values of one block of columns of a matrix stay near this size.
@@ -49,11 +49,11 @@ class Operator(NamedTuple):
         pieces = [rows[i : i + block] for i in range(0, whole, block)] + [
             rows[i : i + 1] for i in range(whole, len(rows))
         ]
-        return np.concatenate([np.asarray(_block(self.program, self.constants, piece)) for piece in pieces])
+        return np.concatenate([devices.to_host(_block(self.program, self.constants, piece)) for piece in pieces])
 
     def matrix(self) -> np.ndarray:
         """Return the operator as a (P, P) matrix, from P products."""
-        return np.asarray(_matrix(self.program, self.constants))
+        return devices.to_host(_matrix(self.program, self.constants))
 
     def unravel(self, rows: np.ndarray) -> PyTree:
         """Return rows (k, P) as a pytree whose leaves have a leading axis of k."""
