@@ -152,7 +152,8 @@ def to_host(values: PyTree) -> PyTree:
     def leaf(a: Any) -> np.ndarray:
         if not isinstance(a, jax.Array) or a.is_fully_addressable or a.is_fully_replicated:
             return np.asarray(a)
-        return np.asarray(multihost_utils.process_allgather(a, tiled=True))
+        with jax.ensure_compile_time_eval():  # a check may look at data while a function is traced
+            return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
     return jax.tree.map(leaf, values)
 

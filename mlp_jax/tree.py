@@ -150,7 +150,8 @@ def count_not_finite(values: Any) -> int:
     2
     """
     if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
-        return int(_count_not_finite(values))
+        with jax.ensure_compile_time_eval():
+            return int(_count_not_finite(values))
     return int(np.sum(~np.isfinite(np.asarray(values, dtype=np.float64))))
 
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_jax import tree
-from mlp_jax.curvature import hessian, krylov_space, traced_operator
+from mlp_jax.curvature import hessian, krylov_basis, krylov_space, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
 
 SEEDS = 20
@@ -310,7 +310,8 @@ def test_a_matrix_that_is_not_the_operator_is_not_believed(x64):
 
 def test_a_space_holds_an_orthonormal_basis_and_the_operator_on_it_through_restarts_and_mergers(x64):
     matrix = np.asarray(rotated(np.concatenate([np.zeros(20), np.geomspace(1e-6, 1, 60)])))
-    space = krylov_space.Space(lambda rows: rows @ matrix, 80, np.float64, 60, 3, np.random.default_rng(0))
+    basis = krylov_basis.HostBasis(lambda rows: rows @ matrix, 80, np.float64, 60)
+    space = krylov_space.Space(basis, 3, np.random.default_rng(0))
     space.add_random(3)
     for merge in (True, False, True):
         space.extend(12)

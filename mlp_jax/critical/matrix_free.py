@@ -20,6 +20,7 @@ import scipy.sparse.linalg
 from mlp_jax.critical.measurements import JUMP, SAFETY, Problem, gradient_jumps, measure_gradient, nudges
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, traced_operator
+from mlp_jax.curvature.krylov_basis import HostBasis
 from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.tree import PyTree
 
@@ -156,7 +157,7 @@ def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array,
     operator = traced_operator.trace(matvec, params)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     rows = min(steps + 1, operator.size())
-    space = Space(operator.multiply, operator.size(), operator.program.dtype, rows, 1, generator)
+    space = Space(HostBasis(operator.multiply, operator.size(), operator.program.dtype, rows), 1, generator)
     space.add_random(1)
     while space.position < steps and space.pending:  # nothing is pending where the space is invariant
         space.extend(steps - space.position)

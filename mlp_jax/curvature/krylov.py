@@ -12,9 +12,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from mlp_jax import display, tree
+from mlp_jax import devices, display, tree
 from mlp_jax.curvature import dense_ends, matrices, thick_restart, traced_operator
+from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
 from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
 from mlp_jax.curvature.traced_operator import Operator
@@ -88,6 +90,7 @@ class _Limits(NamedTuple):
     max_matvecs: int
     rows: int
     block: int
+    mesh: Mesh | None
 
 
 def eigenpairs(
@@ -103,6 +106,7 @@ def eigenpairs(
     block_size: int = 1,
     hessian: Callable[[], jax.Array] | None = None,
     dense_limit: int | None = None,
+    mesh: Mesh | None = None,
 ) -> Eigenpairs:
     """Return the algebraically smallest and largest eigenvalues of a symmetric operator, with residuals. Host-level.
 
@@ -148,6 +152,12 @@ def eigenpairs(
         than P products: `lambda: mlp_hessian.dense(params, ...)`. Values and residuals still come from `matvec`.
     dense_limit
         Largest P for which the matrix is built; 0 for never; when None 1000, or 5000 with `hessian`.
+    mesh
+        A `jax.sharding.Mesh` over whose devices the basis is split: each holds basis_size · P / devices numbers, 256
+        MiB of them when `basis_size` is None. A step sends two or three sums of basis_size numbers between them, and
+        gathers the vector that it multiplies, P numbers. None keeps the basis in numpy, whole in every process. The
+        pairs returned are whole either way. How the matvec splits its own work, as `hessian_of_mean(..., mesh=mesh)`
+        does, is another matter. In several processes all make the same call, on machines of one kind.
 
     Returns
     -------
@@ -179,7 +189,7 @@ def eigenpairs(
     operator = traced_operator.trace(matvec, params)
     size = operator.size()
     wanted = _require_counts(size, smallest, largest)
-    limits = _require_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size)
+    limits = _require_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size, mesh)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if dense_limit is None:
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
@@ -215,7 +225,9 @@ def _require_limits(
     max_matvecs: int | None,
     basis_size: int | None,
     block_size: int,
+    mesh: Mesh | None,
 ) -> _Limits:
+    num_devices = 1 if mesh is None else devices.require_mesh(mesh).size
     if not (isinstance(tolerance, (int, float)) and 0 < tolerance < math.inf):
         raise ValueError(f"tolerance: got {tolerance}, expected a positive number.")
     total = wanted.total
@@ -227,7 +239,8 @@ def _require_limits(
     if _count("block_size", block_size) < 1:
         raise ValueError(f"block_size: got {block_size}, expected an integer of 1 or more.")
     block = min(block_size, operator.size())
-    return _Limits(float(tolerance), allowed, _basis_rows(operator, wanted, basis_size, block), block)
+    rows = _basis_rows(operator, wanted, basis_size, block, num_devices)
+    return _Limits(float(tolerance), allowed, rows, block, mesh)
 
 
 def _count(name: str, value: Any) -> int:
@@ -240,11 +253,11 @@ def _count(name: str, value: Any) -> int:
     return number
 
 
-def _basis_rows(operator: Operator, wanted: Wanted, basis_size: int | None, block: int) -> int:
+def _basis_rows(operator: Operator, wanted: Wanted, basis_size: int | None, block: int, num_devices: int) -> int:
     size = operator.size()
     least = min(size, 2 * wanted.total + SPARE_ROWS + 2 * block)
     if basis_size is None:
-        fitting = _BASIS_BYTES // (operator.program.dtype.itemsize * size)
+        fitting = num_devices * _BASIS_BYTES // (operator.program.dtype.itemsize * size)
         return min(size, max(least, min(fitting, _BASIS_ROWS)))
     rows = min(size, _count("basis_size", basis_size))
     if rows < least:
@@ -308,8 +321,12 @@ def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.
     def multiply(rows: np.ndarray) -> np.ndarray:
         return operator.multiply(rows, limits.block)
 
-    dtype = operator.program.dtype
-    space = Space(multiply, operator.size(), dtype, limits.rows, limits.block, generator)
+    basis: HostBasis | SplitBasis
+    if limits.mesh is None:
+        basis = HostBasis(multiply, operator.size(), operator.program.dtype, limits.rows)
+    else:
+        basis = SplitBasis(operator, limits.rows, limits.block, limits.mesh)
+    space = Space(basis, limits.block, generator)
     floor = _FLOOR * space.eps
     target = max(limits.tolerance / 2, floor)
     budget = limits.max_matvecs - wanted.total

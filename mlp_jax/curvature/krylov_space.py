@@ -1,16 +1,17 @@
 """An orthonormal basis grown by products with a symmetric operator, a block at a time: the inner step of `krylov`.
 
 matfree's `tridiag_sym` builds a whole tridiagonalisation from one vector; a thick restart has to go on from Ritz
-vectors, and a search for missed eigenvalues from a second random vector, so the step is our own. The basis lives in
-numpy: BLAS reads the rows in use and no others.
+vectors, and a search for missed eigenvalues from a second random vector, so the step is our own. Where the basis lives
+is `krylov_basis`'s.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+
+from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
 
 # A new direction shorter than this many rounding errors of the operator is nothing but rounding.
 _BREAKDOWN = 10.0
@@ -26,12 +27,8 @@ class Space:
 
     Parameters
     ----------
-    multiply
-        rows (k, P) -> their products (k, P); k at most `block`.
-    size, dtype
-        The dimension P, and the floating dtype of the basis.
-    rows
-        Vectors that the basis can hold.
+    basis
+        Room for rows, and their products with the operator, at most `block` at a time.
     block
         Vectors multiplied together.
     generator
@@ -39,26 +36,20 @@ class Space:
 
     Examples
     --------
-    >>> space = Space(lambda rows: rows * np.arange(3.0), 3, np.float64, 3, 1, np.random.default_rng(0))
+    >>> basis = HostBasis(lambda rows: rows * np.arange(3.0), 3, np.float64, 3)
+    >>> space = Space(basis, 1, np.random.default_rng(0))
     >>> space.add_random(1)
     >>> space.extend(3)
     >>> np.round(space.ritz()[0], 6).tolist(), space.products
     ([0.0, 1.0, 2.0], 3)
     """
 
-    def __init__(
-        self,
-        multiply: Callable[[np.ndarray], np.ndarray],
-        size: int,
-        dtype: Any,
-        rows: int,
-        block: int,
-        generator: np.random.Generator,
-    ):
-        self._multiply, self._generator = multiply, generator
-        self.size, self.rows, self.block = size, rows, block
-        self.basis = np.zeros((rows, size), dtype)
-        self.coupling = np.zeros((rows, rows))
+    def __init__(self, basis: HostBasis | SplitBasis, block: int, generator: np.random.Generator):
+        # Rows are opaque here: each kind of basis takes those that it returned.
+        self.basis: Any = basis
+        self._generator = generator
+        self.size, self.rows, self.block = basis.size, basis.rows, block
+        self.coupling = np.zeros((self.rows, self.rows))
         self.frozen = self.position = self.pending = 0
         self.scale, self.products = 0.0, 0
         self._ritz: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
@@ -76,12 +67,12 @@ class Space:
     def add_random(self, count: int) -> None:
         """Append random directions orthogonal to every row, as many as fit."""
         for _ in range(min(count, self.rows - self.used)):
-            vector = self._generator.normal(size=(1, self.size)).astype(self.basis.dtype)
-            rest = _orthogonalise(self.basis[: self.used], vector, 0.0)[0]
-            self._append(rest[0] / np.linalg.norm(rest))
+            vector = self.basis.place(self._generator.normal(size=(1, self.size)))
+            rest = self._orthogonalise(vector, 0, self.used, 0.0)[0]
+            self._append(rest, self.basis.length(rest))
 
-    def _append(self, direction: np.ndarray) -> None:
-        self.basis[self.used] = direction
+    def _append(self, row: Any, length: float) -> None:
+        self.basis.write(self.used, row, length)
         self.pending += 1
 
     def extend(self, steps: int) -> None:
@@ -93,37 +84,52 @@ class Space:
 
     def _extend_block(self, count: int) -> None:
         start = self.position
-        products = np.array(self._multiply(self.basis[start : start + count]))
+        products = self.basis.multiply(start, count)
         self.products += count
-        if not np.all(np.isfinite(products)):
+        if not self.basis.is_finite(products):
             raise ValueError(f"matvec: got NaN or infinity in the first {self.products} products, expected numbers.")
-        self.scale = max(self.scale, float(np.max(_lengths(products))))
+        self.scale = max(self.scale, float(np.max(self.basis.lengths(products))))
         floor, used = _BREAKDOWN * self.eps * self.scale, self.used
         # Most of a product lies in the last rows; when that is gone one pass over the whole basis is enough.
         recent = max(0, start - 2 * self.block)
-        rest, near = _orthogonalise(self.basis[recent:used], products, np.inf)
-        rest, coefficients = _orthogonalise(self.basis[:used], rest, floor)
+        rest, near = self._orthogonalise(products, recent, used, np.inf)
+        rest, coefficients = self._orthogonalise(rest, 0, used, floor)
         coefficients[:, recent:] += near
         self._ritz = None
         self.coupling[:, start : start + count] = 0
         self.coupling[:used, start : start + count] = coefficients.T
-        for column, row in enumerate(rest, start):
-            self._append_new(row, column, used, floor)
+        for i in range(count):
+            self._append_new(self.basis.pick(rest, i), start + i, used, floor)
         self.position += count
         self.pending -= count
 
-    def _append_new(self, row: np.ndarray, column: int, before: int, floor: float) -> None:
+    def _append_new(self, row: Any, column: int, before: int, floor: float) -> None:
         """Append what is new in the rest of a product, which is orthogonal to the rows used `before` this block."""
-        length = float(np.linalg.norm(row))
-        rest, coefficients = _orthogonalise(self.basis[before : self.used], row[None], np.inf)
+        length = float(self.basis.length(row))
+        rest, coefficients = self._orthogonalise(row, before, self.used, np.inf)
         self.coupling[before : self.used, column] = coefficients[0]
-        if np.linalg.norm(rest) < _KEPT_LENGTH * length:
-            rest, coefficients = _orthogonalise(self.basis[: self.used], rest, floor)
+        if self.basis.length(rest) < _KEPT_LENGTH * length:
+            rest, coefficients = self._orthogonalise(rest, 0, self.used, floor)
             self.coupling[: self.used, column] += coefficients[0]
-        length = float(np.linalg.norm(rest))
+        length = float(self.basis.length(rest))
         if length > floor and self.used < self.rows:
             self.coupling[self.used, column] = length
-            self._append(rest[0] / length)
+            self._append(rest, length)
+
+    def _orthogonalise(self, rows: Any, first: int, stop: int, floor: float) -> tuple[Any, np.ndarray]:
+        """Return the parts of rows orthogonal to rows of the basis, and their coefficients in these.
+
+        Gram–Schmidt again and again, until each row is either at most as long as `floor` or hardly shortened: once
+        where that is infinite.
+        """
+        before = self.basis.lengths(rows)
+        coefficients = np.zeros((len(before), stop - first))
+        while True:
+            rows, parts, after = self.basis.project(rows, first, stop)
+            coefficients = coefficients + parts
+            if np.all((after <= floor) | (after >= _KEPT_LENGTH * before)):
+                return rows, coefficients
+            before = after
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return Ritz values (ascending), vectors in the coordinates of the processed rows, and residual estimates."""
@@ -136,8 +142,8 @@ class Space:
         return self._ritz
 
     def combine(self, vectors: np.ndarray) -> np.ndarray:
-        """Return combinations (k, P) of the processed rows, one for each column of `vectors`."""
-        return vectors.T.astype(self.basis.dtype) @ self.basis[self.frozen : self.position]
+        """Return combinations (k, P) of the processed rows, one for each column of `vectors`, in numpy."""
+        return self.basis.combine(vectors, self.frozen, self.position)
 
     def restart(self, kept: np.ndarray, keep_pending: bool = True) -> None:
         """Replace the processed rows by those Ritz vectors; their residuals stay in the pending rows."""
@@ -145,8 +151,7 @@ class Space:
         values, vectors = values[kept], vectors[:, kept]
         start, stop, used = self.frozen, self.position, self.used if keep_pending else self.position
         end = start + len(values)
-        self.basis[start:end] = self.combine(vectors)
-        self.basis[end : end + used - stop] = self.basis[stop:used].copy()
+        self.basis.turn(vectors, start, stop, used)
         old, self.coupling = self.coupling, np.zeros_like(self.coupling)
         self.coupling[:start, :start] = old[:start, :start]
         self.coupling[:start, start:end] = old[:start, start:stop] @ vectors
@@ -169,27 +174,6 @@ class Space:
         self.position, self.pending = start - waiting, waiting
         if merge:
             order = np.concatenate([before, np.arange(start, stop), aside, np.arange(stop, used)])
-            moved = order[start - waiting :]
-            self.basis[start - waiting : used] = self.basis[moved]
+            self.basis.reorder(start - waiting, order[start - waiting :])
             self.coupling[:used, :used] = self.coupling[np.ix_(order, order)]
             self.position, self.pending = stop - waiting, waiting + used - stop
-
-
-def _orthogonalise(basis: np.ndarray, rows: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the parts of rows orthogonal to a basis, and their coefficients in it.
-
-    Gram–Schmidt again and again, until each row is either at most as long as `floor` or hardly shortened: once where
-    that is infinite.
-    """
-    coefficients, before = np.zeros((len(rows), len(basis))), _lengths(rows)
-    while True:
-        parts = rows @ basis.T
-        rows, coefficients = rows - parts @ basis, coefficients + parts
-        after = _lengths(rows)
-        if np.all((after <= floor) | (after >= _KEPT_LENGTH * before)):
-            return rows, coefficients
-        before = after
-
-
-def _lengths(rows: np.ndarray) -> np.ndarray:
-    return np.linalg.norm(rows, axis=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,9 @@ from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
 Matvec = Callable[[PyTree], PyTree]
+# (each, params, examples, shares) ↦ (v ↦ Σ shareᵢ Aᵢ v) for some of the examples. What treats every example by itself
+# goes through each(function, rows, shared) = function(rows, *shared): `here`, or split over devices.
+Build = Callable[[Callable[..., PyTree], PyTree, tuple, jax.Array], Matvec]
 
 
 class Over(NamedTuple):
@@ -35,17 +38,6 @@ class Over(NamedTuple):
     weights: jax.Array | None = None
     chunk_size: int | None = None
     mesh: Mesh | None = None
-
-
-class Build(Protocol):
-    """Makes v ↦ Σ shareᵢ Aᵢ v for some of the examples.
-
-    What treats each example by itself goes through `each(function, rows, shared)`: function(rows, *shared), by all
-    devices.
-    """
-
-    def __call__(self, each: Callable[..., PyTree], params: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
-        """Return the matvec; its result is that of whoever calls when `each` is `here`, the sum of all otherwise."""
 
 
 def here(function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:

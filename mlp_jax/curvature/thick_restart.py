@@ -47,7 +47,9 @@ def solve(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
 
     Examples
     --------
-    >>> space = Space(lambda rows: rows * np.arange(99.0), 99, np.float64, 50, 4, np.random.default_rng(0))
+    >>> from mlp_jax.curvature.krylov_basis import HostBasis
+    >>> basis = HostBasis(lambda rows: rows * np.arange(99.0), 99, np.float64, 50)
+    >>> space = Space(basis, 4, np.random.default_rng(0))
     >>> solve(space, Wanted(1, 1), 1e-10, 500), np.round(space.ritz()[0][[0, -1]], 6).tolist()
     (True, [0.0, 98.0])
     """

@@ -28,6 +28,10 @@ class Program(NamedTuple):
     dtypes: tuple[Any, ...]
     dtype: Any
 
+    def size(self) -> int:
+        """Return the dimension P."""
+        return sum(math.prod(shape) for shape in self.shapes)
+
 
 class Operator(NamedTuple):
     """A traced matvec: `program` is hashable, and `constants` (data that it closes over) are ordinary arguments."""
@@ -38,7 +42,7 @@ class Operator(NamedTuple):
 
     def size(self) -> int:
         """Return the dimension P."""
-        return sum(math.prod(shape) for shape in self.program.shapes)
+        return self.program.size()
 
     def multiply(self, rows: np.ndarray, block: int = 1) -> np.ndarray:
         """Return the products with rows (k, P), `block` at a time; what is left over goes one by one.
@@ -49,7 +53,7 @@ class Operator(NamedTuple):
         pieces = [rows[i : i + block] for i in range(0, whole, block)] + [
             rows[i : i + 1] for i in range(whole, len(rows))
         ]
-        return np.concatenate([devices.to_host(_block(self.program, self.constants, piece)) for piece in pieces])
+        return np.concatenate([devices.to_host(_rows(self.program, self.constants, piece)) for piece in pieces])
 
     def matrix(self) -> np.ndarray:
         """Return the operator as a (P, P) matrix, from P products."""
@@ -139,16 +143,26 @@ def _product(program: Program, constants: tuple[Any, ...], vector: jax.Array) ->
     return jnp.concatenate([result.astype(program.dtype).ravel() for result in results])
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def _block(program: Program, constants: tuple[Any, ...], rows: jax.Array) -> jax.Array:
+def multiply_rows(program: Program, constants: tuple[Any, ...], rows: jax.Array) -> jax.Array:
+    """Return the products with rows (k, P), together. Transformable.
+
+    Examples
+    --------
+    >>> operator = trace(lambda v: 2 * v, jnp.ones(2))
+    >>> multiply_rows(operator.program, operator.constants, jnp.array([[1.0, 3.0]])).tolist()
+    [[2.0, 6.0]]
+    """
     if len(rows) == 1:
         return _product(program, constants, rows[0])[None]
     return jax.vmap(functools.partial(_product, program, constants))(rows)
 
 
+_rows = functools.partial(jax.jit, static_argnums=0)(multiply_rows)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _matrix(program: Program, constants: tuple[Any, ...]) -> jax.Array:
-    size = sum(math.prod(shape) for shape in program.shapes)
+    size = program.size()
     nbytes = sum(math.prod(v.aval.shape) * 8 for eqn in program.jaxpr.eqns for v in eqn.outvars)
     block = max(1, min(size, _BLOCK_BYTES // max(1, nbytes)))
 

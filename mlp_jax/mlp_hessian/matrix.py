@@ -10,8 +10,9 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Mesh
 
-from mlp_jax import losses, mlp, tree
+from mlp_jax import devices, losses, mlp, tree
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
@@ -40,6 +41,7 @@ def dense(
     gauss_newton: bool = True,
     residual: bool = True,
     max_bytes: int | None = None,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Return the Hessian of the mean loss of an MLP, plus that of a penalty, as a (P, P) float64 matrix.
 
@@ -73,6 +75,10 @@ def dense(
     max_bytes
         Memory it may take; half of the machine's when None. It takes a bounded chunk and at most 3 · 8 P² bytes: less
         than two thirds of that with one hidden layer.
+    mesh
+        A `jax.sharding.Mesh`: each of its devices sums its own N / devices examples, and the sums, at most
+        P² numbers for a deep network and less than P² / 2 with one hidden layer, are added between them, once. The
+        matrix is whole, and the same, on every device. None for one device.
 
     Returns
     -------
@@ -82,7 +88,7 @@ def dense(
     ------
     TypeError, ValueError
         Parameters that are not finite floating layers, numbers that are not finite, shapes that do not fit, weights
-        as `losses.mean` refuses them, no part asked for, and what `loss` raises.
+        as `losses.mean` refuses them, no part asked for, a mesh that is not one, and what `loss` raises.
     MemoryError
         The result would not fit; nothing has been computed then.
 
@@ -99,7 +105,7 @@ def dense(
     >>> np.allclose(gauss_newton + residual, matrix)
     True
     """
-    terms = Terms(loss, activation, penalty, gauss_newton, residual)
+    terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     _require_layers(params)
     matrices.require_memory(tree.size(params), max_bytes)
     return _compute(_dense, _compiled_dense, (params, inputs, targets, weights), terms)
@@ -118,6 +124,7 @@ def blocks(
     gauss_newton: bool = True,
     residual: bool = True,
     max_bytes: int | None = None,
+    mesh: Mesh | None = None,
 ) -> jax.Array:
     """Return the block of one pair of layers of the matrix that `dense` returns, without building the rest.
 
@@ -132,6 +139,8 @@ def blocks(
         As in `dense`.
     max_bytes
         Memory it may take; half of the machine's when None. It takes 3 · 8 PᵢPⱼ bytes and a bounded chunk.
+    mesh
+        As in `dense`; the sums of one pair of layers are added between devices.
 
     Returns
     -------
@@ -150,7 +159,7 @@ def blocks(
     >>> blocks(params, x, y, layers=(0, 1), loss=losses.cross_entropy).shape
     (16, 10)
     """
-    terms = Terms(loss, activation, penalty, gauss_newton, residual)
+    terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     _require_layers(params)
     if len(layers) != 2 or not all(i in range(len(params)) for i in layers):
         raise ValueError(f"layers: got {layers}, expected two numbers from 0 to {len(params) - 1}.")
@@ -170,6 +179,7 @@ class Terms(NamedTuple):
     penalty: Penalty | None
     gauss_newton: bool
     residual: bool
+    mesh: Mesh | None = None
 
 
 def _compute(
@@ -178,6 +188,8 @@ def _compute(
     """Check the arguments and call `function` as it is inside a transformation, `compiled` in float64 outside."""
     if not terms.gauss_newton and not terms.residual:
         raise ValueError("gauss_newton, residual: got False for both, expected at least one part of the Hessian.")
+    if terms.mesh is not None:
+        devices.require_mesh(terms.mesh)
     params, inputs, targets, weights = arrays
     if tree.is_traced(arrays):
         return function(*_prepare(params, inputs, targets, weights, terms), terms, *pair)
@@ -275,7 +287,21 @@ def _shares(inputs: jax.Array, weights: jax.Array | None) -> jax.Array:
 
 
 def _totals(params: Params, examples: Examples, pairs: tuple[Pair, ...], terms: Terms) -> dict[Pair, Sums]:
-    """Return the sums over all examples, chunk by chunk."""
+    """Return the sums over all examples, of all devices."""
+    if terms.mesh is None:
+        return _sums_here(params, examples, pairs, terms)
+
+    def mine(rows: Examples, params: Params) -> list[Sums]:
+        return [*_sums_here(params, rows, pairs, terms).values()]
+
+    inputs, targets, weights = devices.pad(examples, terms.mesh)
+    weights = jnp.where(jnp.arange(len(weights)) < len(examples[0]), weights, 0)
+    totals = devices.sum_over_rows(mine, terms.mesh, (inputs, targets, weights), (params,))
+    return dict(zip(pairs, totals, strict=True))
+
+
+def _sums_here(params: Params, examples: Examples, pairs: tuple[Pair, ...], terms: Terms) -> dict[Pair, Sums]:
+    """Return the sums over the examples of one device, chunk by chunk."""
     chunks = _cut(examples, _chunk_size(params))
 
     def chunk_sums(chunk: Examples) -> dict[Pair, Sums]:
