@@ -1,0 +1,213 @@
+"""Do many devices, and several hosts, give the answers of one device?
+
+A sweep, many searches, a Hessian, products, eigenpairs and a verdict, each by the same call with `mesh=` all devices,
+against the call without a mesh. Without flags: on 8 emulated devices of this machine, and in 2 processes of 4 over
+loopback. On a cluster, one process a host, either of
+
+    srun --ntasks-per-node=1 python -m experiments.hosts --cluster
+    python -m experiments.hosts --submit slurm --nodes 4      (with submitit: pip install -e '.[cluster]')
+
+and `--submit local` runs what would be submitted on this machine.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+import zlib
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+import jax
+import matplotlib.figure
+import numpy as np
+import pandas as pd
+import tqdm
+import tyro
+
+from experiments import processes
+from experiments.run_folder import RunFolder
+from experiments.shared_work import work, work_of_process
+from mlp_jax import plots
+
+# Processes, and emulated devices of each, on this machine.
+LAYOUTS = ((1, 1), (1, 8), (2, 4))
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """Settings of the run; each is written to settings.json."""
+
+    quick: bool = False
+    """Smaller networks and fewer searches."""
+    seed: int = 0
+    """Of starts and runs."""
+    cluster: bool = False
+    """This is one process of many that srun, mpirun or the like has started: jax.distributed finds the others."""
+    submit: Literal["slurm", "local"] | None = None
+    """Let submitit start the processes: as a Slurm job, or on this machine."""
+    nodes: int = 2
+    """Hosts of the submitted job, with one process on each."""
+    partition: str | None = None
+    """Slurm partition of the submitted job."""
+    minutes: int = 30
+    """Time limit of the submitted job."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/hosts-DATE-TIME when not given."""
+
+
+def compared(layout: str, results: Mapping[str, np.ndarray], plain: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Return one row a piece of work: largest difference from the plain result, relative to its largest entry.
+
+    Examples
+    --------
+    >>> values = {"a": np.ones(2), "a, seconds": np.array(3.0)}
+    >>> compared("8 devices", values, values)
+    [{'layout': '8 devices', 'work': 'a', 'same_bits': True, 'difference': 0.0, 'seconds': 3.0}]
+    """
+    rows = []
+    for name in (name for name in plain if not name.endswith(", seconds")):
+        mine, truth = np.float64(results[name]), np.float64(plain[name])
+        rows.append({
+            "layout": layout,
+            "work": name,
+            "same_bits": bool(np.array_equal(results[name], plain[name])),
+            "difference": float(np.max(np.abs(mine - truth)) / np.max(np.abs(truth))),
+            "seconds": float(results[f"{name}, seconds"]),
+        })  # fmt: skip
+    return rows
+
+
+def _require_same(first: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
+    for name in (name for name in first if not name.endswith(", seconds")):
+        if not np.array_equal(first[name], other[name]):
+            raise RuntimeError(f"{name}: got different results in two processes, expected the same bits.")
+
+
+def conclusion(table: pd.DataFrame) -> str:
+    """Return what was found, in words made from the numbers."""
+    worst = table.loc[table.difference.idxmax()]
+    same = sorted(set(table.work) - set(table.work[~table.same_bits]))
+    number = len(set(table.layout))
+    return (
+        f"Found: on {number} layout{'s' if number > 1 else ''} of devices and processes,"
+        f" {', '.join(same) or 'nothing'} came out"
+        f" with the same bits as on one device; the largest relative difference is {worst.difference:.1g}, of"
+        f" {worst.work} on {worst.layout}."
+    )
+
+
+def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
+    """Return the difference of each piece of work on each layout, as points on a logarithmic axis."""
+    figure = matplotlib.figure.Figure(figsize=(7.5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.SKY)
+    for (layout, part), color, marker in zip(table.groupby("layout", sort=False), colours, "os^D", strict=False):
+        axes.plot(part.work, np.maximum(part.difference, 1e-18), marker, color=color, label=layout, alpha=0.8)
+    axes.axhline(2.0**-53, color="black", ls=":", lw=1)
+    axes.set(yscale="log", ylim=(3e-19, 1e-6), ylabel="relative difference from one device\n(none: drawn at 1e-18)")
+    axes.tick_params(axis="x", rotation=20)
+    axes.legend(frameon=False, fontsize="small")
+    return figure
+
+
+def _save(folder: RunFolder, rows: list[dict[str, Any]]) -> pd.DataFrame:
+    table = pd.DataFrame(rows)
+    folder.table("layouts", table)
+    folder.figure("layouts", draw(table))
+    print(table.to_string(index=False, float_format="{:.2g}".format))
+    folder.conclude(conclusion(table))
+    return table
+
+
+def run(settings: Settings) -> pd.DataFrame:
+    """Compute on each layout of this machine, compare, print and save; return the table."""
+    folder = RunFolder("hosts", settings, settings.output)
+    with jax.enable_x64(True):
+        plain = work(None, settings.seed, settings.quick)
+    rows = []
+    for number, each in tqdm.tqdm(LAYOUTS, unit="layout", disable=None):
+        arguments = (str(settings.seed), "quick" if settings.quick else "full")
+        layout = f"{number} process{'es' if number > 1 else ''} of {each} device{'s' if each > 1 else ''}"
+        first, *others = processes.run(work_of_process, number, each, arguments)
+        for other in others:
+            _require_same(first, other)
+        rows += compared(layout, first, plain)
+    return _save(folder, rows)
+
+
+def run_on_cluster(settings: Settings, *address: Any) -> None:
+    """Compute in this process as one of many; the first of them writes the results.
+
+    Parameters
+    ----------
+    settings
+        As on one machine.
+    address
+        What `jax.distributed.initialize` needs where it cannot find out: (address of the first process, number of
+        processes, number of this one).
+    """
+    jax.config.update("jax_enable_x64", True)
+    jax.distributed.initialize(*address)
+    first = jax.process_index() == 0
+    folder = RunFolder("hosts", settings, settings.output) if first else None
+    results = work(processes.everywhere(), settings.seed, settings.quick)
+    layout = f"{jax.process_count()} processes, {jax.device_count()} devices"
+    if folder is not None:
+        _save(folder, compared(layout, results, work(None, settings.seed, settings.quick)))
+    jax.distributed.shutdown()
+
+
+def _run_submitted(settings: Settings) -> None:
+    """Find the other processes of a job of submitit, and go on."""
+    import submitit
+
+    job = submitit.JobEnvironment()
+    host = job.hostnames[0] if job.num_nodes > 1 else "127.0.0.1"
+    port = 20_000 + zlib.crc32(str(job.job_id).encode()) % 20_000
+    run_on_cluster(settings, f"{host}:{port}", job.num_tasks, job.global_rank)
+
+
+def submit(settings: Settings) -> None:
+    """Hand the job to submitit, wait for it, and print what its first process printed.
+
+    Raises
+    ------
+    ModuleNotFoundError
+        submitit is not installed.
+    """
+    try:
+        import submitit
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("submitit is missing: pip install -e '.[cluster]'.") from None
+    from experiments import hosts  # by its own name, so that the job imports it
+
+    logs = pathlib.Path("runs") / "submitted"
+    executor = submitit.AutoExecutor(folder=logs / "%j", cluster=settings.submit)
+    nodes, tasks = (settings.nodes, 1) if settings.submit == "slurm" else (1, settings.nodes)
+    executor.update_parameters(
+        name="hosts",
+        nodes=nodes,
+        tasks_per_node=tasks,
+        timeout_min=settings.minutes,
+        slurm_partition=settings.partition,
+    )
+    job = executor.submit(hosts._run_submitted, hosts.Settings(**dataclasses.asdict(settings)))
+    print(f"job {job.job_id}: waiting; its output is in {logs / str(job.job_id)}")
+    job.results()
+    print(job.task(0).stdout())
+
+
+def main() -> None:
+    """Read the command line and run."""
+    settings = tyro.cli(Settings, description=__doc__)
+    if settings.submit:
+        submit(settings)
+    elif settings.cluster:
+        run_on_cluster(settings)
+    else:
+        run(settings)
+
+
+if __name__ == "__main__":
+    main()
