@@ -53,13 +53,21 @@ def test_only_a_resolved_descent_and_rise_make_a_degenerate_saddle(fun, kind):
     assert critical.classify(fun, jnp.zeros(2)).kind == kind
 
 
+def circle(x):
+    """Minima all along ‖x‖ = 1."""
+    return (x @ x - 1) ** 2
+
+
+def tangent(x):
+    return jnp.stack([jnp.array([-x[1], x[0]])])
+
+
 @pytest.mark.parametrize("radius", [1.0, 1 + 1e-8])
 def test_a_circle_of_minima_stays_degenerate_without_its_symmetry(radius):
-    circle, point = lambda x: (x @ x - 1) ** 2, radius * np.array([0.6, 0.8])
+    point = radius * np.array([0.6, 0.8])
     verdict = critical.classify(circle, point)
     assert verdict.kind == "degenerate"
     assert not verdict.higher_order.falls
-    tangent = lambda x: jnp.stack([jnp.array([-x[1], x[0]])])
     named = critical.classify(circle, point, symmetries=tangent)
     assert named.kind == "minimum modulo symmetry"
     assert named.index == 0
@@ -83,19 +91,27 @@ def test_the_explanation_names_the_deciding_numbers():
 # --- A second look with 256 bits ----------------------------------------------------------------------------------
 
 
+def nearly_flat(x, t):
+    return x[0] ** 2 + t * x[1] ** 2 * 1e-3
+
+
+def nearly_flat_across(x, t):
+    """(x + y/2)² + t y², whose null mode is along no axis."""
+    return x[0] ** 2 + x[0] * x[1] + x[1] ** 2 / 4 + t * x[1] ** 2
+
+
 @pytest.mark.parametrize("tiny", [1e-20, -1e-20, 1e-30, -1e-30])
 def test_modes_that_are_null_only_to_float64_are_not_called_degenerate(tiny):
     # y² (1 + tiny) − y²: cancels in float64, and is tiny y² with more digits
-    verdict = critical.classify(lambda x, t: x[0] ** 2 + t * x[1] ** 2 * 1e-3, jnp.zeros(2), (np.float64(tiny),))
+    verdict = critical.classify(nearly_flat, jnp.zeros(2), (np.float64(tiny),))
     assert verdict.kind in ("undetermined", "minimum", "saddle")
     assert verdict.kind != ("saddle" if tiny > 0 else "minimum")
-    hidden = critical.classify(lambda x, t: x[0] ** 2 + x[0] * x[1] + x[1] ** 2 / 4 + t * x[1] ** 2, jnp.zeros(2),
-                               (np.float64(tiny),))  # fmt: skip
+    hidden = critical.classify(nearly_flat_across, jnp.zeros(2), (np.float64(tiny),))
     assert hidden.kind == "undetermined"
     assert "with 256 bits" in hidden.reason
 
 
 def test_null_modes_of_an_orbit_are_confirmed_with_more_digits():
-    verdict = critical.classify(lambda x: (x @ x - 1) ** 2, np.array([0.6, 0.8]))
+    verdict = critical.classify(circle, np.array([0.6, 0.8]))
     assert verdict.kind == "degenerate"
     assert "with 256 bits as well" in verdict.reason

@@ -1,5 +1,7 @@
 """One network in four hands (plain, flax linen, flax nnx, equinox): the same analysis gives the same numbers."""
 
+import functools
+
 import equinox
 import flax.serialization
 import jax
@@ -89,10 +91,16 @@ MODELS = {
 }
 
 
+@functools.cache
+def made(name):
+    """Parameters and loss of one model: the same function in each test, so that it is compiled once."""
+    params, model = MODELS[name]()
+    return params, with_loss(model)
+
+
 def analysed(name):
     """Value at the start, critical point, verdict, eigenvalues by two ways, and certificate of one model."""
-    params, model = MODELS[name]()
-    fun = with_loss(model)
+    params, fun = made(name)
     point = critical.find(fun, params, args=data(), index=0)
     verdict = critical.classify(fun, point.params, args=data())
     exact = np.linalg.eigvalsh(curvature.dense_hessian(fun, point.params, args=data()))
@@ -120,15 +128,14 @@ def test_a_model_of_another_library_has_the_verdict_and_spectrum_of_the_plain_on
     assert end == pytest.approx(known_end, rel=1e-12)
     np.testing.assert_allclose(exact, known_exact, rtol=0, atol=1e-10)
     np.testing.assert_allclose(pairs.values, known_pairs.values, rtol=0, atol=1e-8)
-    assert jax.tree.structure(point.params) == jax.tree.structure(MODELS[name]()[0])
+    assert jax.tree.structure(point.params) == jax.tree.structure(made(name)[0])
     for low, high in (certificate.smallest, certificate.largest):
         assert np.min(np.abs(known_exact - (low + high) / 2)) < 1e-9
 
 
 def test_the_params_of_a_train_state_go_straight_in():
-    params, apply = linen_model()
-    state = train_state.TrainState.create(apply_fn=apply, params=params, tx=optax.adam(0.05))
-    fun = with_loss(apply)
+    params, fun = made("linen")
+    state = train_state.TrainState.create(apply_fn=Linen().apply, params=params, tx=optax.adam(0.05))
     step = jax.jit(lambda state: state.apply_gradients(grads=jax.grad(fun)(state.params, *data())))
     for _ in range(30):
         state = step(state)
