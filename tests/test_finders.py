@@ -231,9 +231,9 @@ def test_starts_that_are_not_finite_are_marked_and_disturb_no_other():
 
 
 def test_find_many_works_under_jit(x64):
-    starts = jnp.asarray(many_starts(10))
+    starts = jnp.asarray(many_starts(20))
     points = jax.jit(lambda s: critical.find_many(two_wells, s, lanes=4))(starts)
-    outside = critical.find_many(two_wells, many_starts(10), lanes=4)
+    outside = critical.find_many(two_wells, many_starts(20), lanes=4)
     np.testing.assert_allclose(points.params, outside.params, atol=1e-12)
 
 
@@ -251,7 +251,7 @@ def test_a_second_call_of_find_many_traces_nothing(x64):
 
 
 @given(
-    st.lists(st.tuples(*[st.floats(-3, 3) | st.sampled_from([np.nan, np.inf, -np.inf])] * 2), min_size=6, max_size=6)
+    st.lists(st.tuples(*[st.floats(-3, 3) | st.sampled_from([np.nan, np.inf, -np.inf])] * 2), min_size=20, max_size=20)
 )
 @settings(max_examples=25, deadline=None)
 def test_whatever_the_starts_converged_points_are_critical_and_the_rest_say_why(rows):
@@ -284,14 +284,15 @@ def test_integer_starts_are_refused():
 
 
 def test_distinct_points_are_counted_once_with_their_hits():
-    points = critical.find_many(two_wells, np.concatenate([many_starts(60), [[np.nan, 0.0]]]))
+    # As many starts and lanes as in the tests above: one program for all.
+    points = critical.find_many(two_wells, np.concatenate([many_starts(19), [[np.nan, 0.0]]]), lanes=4)
     found = critical.distinct(points)
     assert sorted(np.round(found.points.params, 9)[:, 0] + 0.0) == [-1.0, 0.0, 1.0]
     assert found.hits.sum() == np.sum(points.converged)
     assert list(found.hits) == sorted(found.hits, reverse=True)
     assert found.labels[-1] == -1
     assert len(critical.distinct(points, canonical=np.abs).hits) == 2
-    nothing = critical.find_many(two_wells, np.full((2, 2), np.nan))
+    nothing = critical.find_many(two_wells, np.full((20, 2), np.nan), lanes=4)
     assert critical.distinct(nothing).hits.size == 0
 
 
