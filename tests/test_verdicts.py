@@ -95,30 +95,42 @@ def test_a_tangent_along_which_the_function_changes_explains_nothing():
 # --- Manufactured and tilted points -------------------------------------------------------------------------------
 
 
+@functools.cache
+def network(activation, sizes):
+    """Loss, params and Jacobian of the outputs: the same functions for all points, so that they are compiled once."""
+    forward = functools.partial(mlp.forward, activation=ACTIVATIONS[activation])
+    with jax.enable_x64(True):
+        shapes = mlp.init(jax.random.key(0), sizes)
+        unravel = tree.ravel(shapes)[1]
+    jacobian = jax.jit(jax.jacobian(lambda v, inputs: forward(unravel(v), inputs).ravel()))
+
+    def fun(p, x, y):
+        return losses.mean(losses.squared_error(forward(p, x), y))
+
+    return fun, shapes, jacobian
+
+
 @pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
 @pytest.mark.parametrize("sizes", [(2, 3, 1), (2, 2, 2, 1), (2, 2, 2, 2, 1)])
 @pytest.mark.parametrize("scale", [0.1, 3.0])
 def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation, sizes, scale):
-    forward = functools.partial(mlp.forward, activation=ACTIVATIONS[activation])
+    fun, shapes, jacobian_at = network(activation, sizes)
     # A Jacobian that is singular to float64 makes a point that float64 cannot place: draw another. Deep ones always
     # come near it.
     gain, least = (2.0, 3e-8) if len(sizes) == 5 else (1.5, 1e-5)
     with jax.enable_x64(True):
         for seed in range(100):
             generator = np.random.default_rng(seed)
-            shapes = mlp.init(jax.random.key(0), sizes)
             params = jax.tree.map(lambda leaf: gain * generator.standard_normal(leaf.shape), shapes)
-            theta, unravel = tree.ravel(params)
+            theta, _ = tree.ravel(params)
             inputs = gain * generator.standard_normal((theta.size + 6, sizes[0]))
-            jacobian = np.asarray(jax.jacobian(lambda v: forward(unravel(v), inputs).ravel())(theta))
+            jacobian = np.asarray(jacobian_at(theta, inputs))
             singular = np.linalg.svd(jacobian, compute_uv=False)
             if singular[-1] > least * singular[0]:
                 break
         residual = scale * orthogonal_residual(jacobian, seed=1) * np.sqrt(len(inputs))
-        targets = forward(params, inputs) - residual.reshape(-1, sizes[-1])
-
-    def fun(p, x, y):
-        return losses.mean(losses.squared_error(mlp.forward(p, x, activation=ACTIVATIONS[activation]), y))
+        outputs = mlp.forward(params, inputs, activation=ACTIVATIONS[activation])
+        targets = outputs - residual.reshape(-1, sizes[-1])
 
     def series_loss(vector):
         error = series_network(vector, sizes, inputs, activation) - exact(targets)
@@ -130,9 +142,9 @@ def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation,
     assert verdict.kind == ("saddle" if truth[0] and truth[2] else "minimum" if truth[2] else "maximum")
 
 
-@pytest.mark.parametrize("spectrum", [(1e-6, 1.0), (-1e-6, 1.0), (-2.0, -1e-3), (-1.0, 1.0)])
-@pytest.mark.parametrize("sizes", [(3, 4, 3), (3, 2, 3, 3), (3, 2, 2, 2, 3)])
-def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
+@functools.cache
+def tilted(sizes):
+    """A loss that takes a quadratic form and is critical at a point; that point, the Hessian there without, a basis."""
     generator = np.random.default_rng(len(sizes))
     params = mlp.init(jax.random.key(1), sizes)
     theta, unravel = tree.ravel(params)
@@ -141,17 +153,25 @@ def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
     def base(v):
         return losses.mean(losses.cross_entropy(mlp.forward(unravel(v), x), y))
 
-    low, high = spectrum
-    values = np.geomspace(abs(low), abs(high), theta.size) * np.sign(high)
-    if low < 0 < high:
-        values[: theta.size // 3] = np.linspace(low, low / 2, theta.size // 3)
-    rotation = np.linalg.qr(generator.standard_normal((theta.size, theta.size)))[0]
-    wanted = (rotation * values) @ rotation.T
-    tilt, slope = (wanted + wanted.T) / 2 - np.asarray(jax.hessian(base)(theta)), jax.grad(base)(theta)
+    slope = jax.grad(base)(theta)
 
     def fun(v, d):
         return base(v) - slope @ v + (v - theta) @ d @ (v - theta) / 2
 
+    basis = np.linalg.qr(generator.standard_normal((theta.size, theta.size)))[0]
+    return fun, theta, np.asarray(jax.hessian(base)(theta)), basis
+
+
+@pytest.mark.parametrize("spectrum", [(1e-6, 1.0), (-1e-6, 1.0), (-2.0, -1e-3), (-1.0, 1.0)])
+@pytest.mark.parametrize("sizes", [(3, 4, 3), (3, 2, 3, 3), (3, 2, 2, 2, 3)])
+def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
+    fun, theta, hessian, rotation = tilted(sizes)
+    low, high = spectrum
+    values = np.geomspace(abs(low), abs(high), theta.size) * np.sign(high)
+    if low < 0 < high:
+        values[: theta.size // 3] = np.linspace(low, low / 2, theta.size // 3)
+    wanted = (rotation * values) @ rotation.T
+    tilt = (wanted + wanted.T) / 2 - hessian
     verdict = critical.classify(fun, theta, ((tilt + tilt.T) / 2,))
     negative, positive = int(np.sum(values < 0)), int(np.sum(values > 0))
     assert verdict.inertia[:3] == (negative, 0, positive)
@@ -345,15 +365,16 @@ def test_a_kink_under_the_point_is_noticed_without_being_told(slope):
     assert critical.classify(lambda x: jnp.sum(jnp.abs(x)), jnp.zeros(2)).kind == "nonsmooth"
 
 
+def kinked(x, slope, curvature):
+    return curvature * x[0] ** 2 / 2 + slope * jnp.abs(x[0]) + x[1] ** 2
+
+
 @pytest.mark.parametrize("slope", [1e-12, 1e-10, 1e-6, 1e-2])
 @pytest.mark.parametrize("curvature", [1.0, -1.0])
 def test_a_kink_of_a_tiny_slope_is_noticed(slope, curvature):
-    def fun(x, slope, curvature):
-        return curvature * x[0] ** 2 / 2 + slope * jnp.abs(x[0]) + x[1] ** 2
-
     args = (np.float64(slope), np.float64(curvature))
-    assert critical.classify(fun, np.zeros(2), args).kind == "nonsmooth"
-    assert critical.classify(fun, np.zeros(2), args, evidence="lanczos").kind == "nonsmooth"
+    assert critical.classify(kinked, np.zeros(2), args).kind == "nonsmooth"
+    assert critical.classify(kinked, np.zeros(2), args, evidence="lanczos").kind == "nonsmooth"
 
 
 def test_relu_away_from_its_kinks_is_classified():
