@@ -7,6 +7,7 @@ import pytest
 
 from experiments import processes
 from mlp_jax import devices
+from several_devices.layouts import LAYOUTS
 
 
 def work(mesh):
@@ -23,7 +24,7 @@ def work(mesh):
     )
 
 
-@pytest.fixture(scope="module", params=[(1, 1), (1, 8), (2, 4)], ids=["1 device", "8 devices", "2 processes of 4"])
+@pytest.fixture(scope="module", params=LAYOUTS)
 def results(request):
     return processes.run(work, *request.param)
 
