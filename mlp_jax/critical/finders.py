@@ -181,7 +181,8 @@ def find_many(
     mesh
         When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the starts, n /
         devices for each, and none waits for another before the end. In several processes each makes the same call, and
-        has all points. They are those without a mesh, to rounding: another number of lanes may change the last bits.
+        has all points. They have the bits of those without a mesh, for each device has as many lanes as one alone would
+        have; with fewer starts than that some are idle, which fewer `lanes` avoid.
 
     Returns
     -------
@@ -207,7 +208,8 @@ def find_many(
     if mesh is not None:
         devices.require_mesh(mesh)
     one = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
-    lanes = _lanes(lanes, tree.size(one), num if mesh is None else -(-num // mesh.size))
+    size = max(1, tree.size(one))
+    lanes = min(num, (min(32, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else lanes)
     if tree.is_traced((starts, args)):
         precision.require_scalar_function(fun, one, args)
         if mesh is not None and num % mesh.size:
@@ -223,13 +225,6 @@ def find_many(
             starts = devices.pad(starts, mesh)
         points = devices.to_host(_compiled_find_many(fun, settings, unit, mesh, index, starts, args))
         return jax.tree.map(lambda leaf: leaf[:num], points)
-
-
-def _lanes(asked: int | None, size: int, num: int) -> int:
-    """Return how many of `num` searches with `size` parameters to run at a time."""
-    if asked is None:
-        asked = min(32, _WIDTH // max(1, size)) if size <= _WIDE else 1
-    return min(num, asked)
 
 
 def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:
@@ -347,7 +342,15 @@ def _find_many(
         search, gradient = _search(fun, settings, unit, index, one, args)
         unravel = tree.ravel(one)[1]
         ends = run_many(search, jax.vmap(lambda start: tree.ravel(start)[0])(starts), settings.lanes)
-        return jax.lax.map(lambda end: _point(search, gradient, end, unravel), ends, batch_size=settings.lanes)
+        # Whole batches, because XLA may round otherwise for what would be left over.
+        num = len(ends.reason)
+        rows = np.minimum(np.arange(-(-num // settings.lanes) * settings.lanes), num - 1)
+        points = jax.lax.map(
+            lambda end: _point(search, gradient, end, unravel),
+            jax.tree.map(lambda leaf: leaf[rows], ends),
+            batch_size=settings.lanes,
+        )
+        return jax.tree.map(lambda leaf: leaf[:num], points)
 
     if mesh is None:
         return searches(starts, index, args)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 
 class Reason(enum.IntEnum):
@@ -91,7 +92,8 @@ def run_many(search: Search, starts: jax.Array, lanes: int) -> End:
     """Return where the searches from (n, P) starts end, `lanes` of them running at a time. Transformable.
 
     A lane whose search is over takes the next start at once, so that no search waits for another until the last
-    starts are under way. One compiled loop, whatever n.
+    starts are under way. One compiled loop, whatever n. Where n is below `lanes`, the lanes stay as many: XLA may round
+    otherwise for another number of them.
 
     Examples
     --------
@@ -101,11 +103,10 @@ def run_many(search: Search, starts: jax.Array, lanes: int) -> End:
     [0.0, 0.0, 0.0]
     """
     num = len(starts)
-    lanes = min(lanes, num)
     if lanes == 1:
         return jax.lax.map(lambda start: run(search, start), starts)
     begin, advance = jax.vmap(search.begin), jax.vmap(search.advance)
-    state = begin(starts[:lanes])
+    state = begin(starts[np.minimum(np.arange(lanes), num - 1)])
     ends = jax.tree.map(lambda leaf: jnp.zeros((num, *leaf.shape[1:]), leaf.dtype), _end(state))
 
     def turn(carry: tuple[Any, jax.Array, jax.Array, End]) -> tuple[Any, jax.Array, jax.Array, End]:

@@ -120,7 +120,7 @@ def results(request):
     return launch.run(work, *request.param)
 
 
-def test_searches_end_at_the_known_points_as_without_a_mesh(results, expected):
+def test_searches_end_at_the_known_points_with_the_bits_of_those_without_a_mesh(results, expected):
     bad = np.arange(29) == 7
     for result in results:
         ours, plain = ({k.split(": ")[1]: a for k, a in r.items() if "searches" in k} for r in (result, expected))
@@ -129,9 +129,8 @@ def test_searches_end_at_the_known_points_as_without_a_mesh(results, expected):
         distances = np.linalg.norm(ours["params"][~bad, None] - ENDS, axis=-1)
         assert np.all(distances.min(axis=1) < 1e-12)
         assert set(distances.argmin(axis=1)) == {0, 1, 2}
-        np.testing.assert_array_equal(ours["steps"], plain["steps"])
-        for name in ("params", "distance"):
-            np.testing.assert_allclose(ours[name], plain[name], atol=1e-12)
+        for name in plain:
+            np.testing.assert_array_equal(ours[name], plain[name])
 
 
 def test_a_sweep_is_the_one_without_a_mesh(results, expected):

@@ -1,0 +1,85 @@
+"""How do time and memory of one sweep go down with the number of devices that share its lanes?
+
+    python -m benchmarks.scaling_lanes [--quick]
+
+On CPU devices that XLA emulates, in one process for each number of them: they share the cores of the machine, so that
+it is the memory of each which shows how the work is split. It is that of the compiled program: arguments, results and
+what is between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Any
+from unittest import mock
+
+import jax
+import pandas as pd
+
+from mlp_jax import losses, mlp, sweep
+from mlp_jax.sweep import spread
+
+DEVICES = (1, 2, 4, 8)
+
+
+def batch_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
+    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights)
+
+
+def init(key: jax.Array) -> mlp.Params:
+    return mlp.init(key, (64, 32, 10))
+
+
+def swept(seeds: int, epochs: int) -> sweep.Result:
+    """Four learning rates from each seed on 1797 examples of 64 inputs, over all devices."""
+    input_key, target_key = jax.random.split(jax.random.key(0))
+    data = jax.random.normal(input_key, (1797, 64)), jax.random.randint(target_key, (1797,), 0, 10)
+    return sweep.run(
+        jax.random.key(1), batch_loss, init, data, batch_sizes=(32,), learning_rates=(0.03, 0.1, 0.3, 1.0), seeds=seeds,
+        epochs=epochs, mesh=jax.make_mesh((jax.device_count(),), ("devices",)),
+    )  # fmt: skip
+
+
+def measure(seeds: int, epochs: int) -> dict[str, Any]:
+    """Return seconds of a first and a second sweep, and bytes on each device, here."""
+    seconds = []
+    run = spread._run_lanes
+    with mock.patch.object(spread, "_run_lanes", side_effect=run) as watched:
+        for _ in range(2):
+            start = time.perf_counter()
+            swept(seeds, epochs)
+            seconds.append(time.perf_counter() - start)
+    call = watched.call_args
+    sizes = run.lower(*call.args, **call.kwargs).compile().memory_analysis()
+    parts = {name: getattr(sizes, f"{name}_size_in_bytes") / 2**20 for name in ("argument", "output", "temp")}
+    return {"devices": jax.device_count(), "first_s": seconds[0], "again_s": seconds[1], "MiB": sum(parts.values())} | {
+        f"{name}_MiB": size for name, size in parts.items()
+    }
+
+
+def table(quick: bool = False, devices: tuple[int, ...] = DEVICES) -> pd.DataFrame:
+    """Return one row a number of devices, each measured in a process of its own."""
+    sizes = ("8", "1") if quick else ("32", "10")
+    rows = []
+    for number in devices:
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
+        done = subprocess.run(
+            [sys.executable, "-m", "benchmarks.scaling_lanes", "--here", *sizes],
+            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+            stdout=subprocess.PIPE,
+            text=True,
+            check=True,
+        )
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    return pd.DataFrame(rows)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["--here"]:
+        print(json.dumps(measure(*map(int, sys.argv[2:]))))
+    else:
+        print(table("--quick" in sys.argv[1:]).round(2).to_string(index=False))
