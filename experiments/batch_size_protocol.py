@@ -14,6 +14,7 @@ import optax
 import scipy.optimize
 import tqdm
 
+from experiments import all_devices
 from mlp_jax import curvature, datasets, gradient_noise, losses, mlp, sweep, training, tree
 
 ACTIVATION = jnp.tanh
@@ -106,7 +107,7 @@ def runner(key: jax.Array, problem: Problem, batch_sizes: Sequence[int], bar: tq
 
         return sweep.run(
             key, batch_loss, starts(problem.sizes), problem.train, batch_sizes=batch_sizes, optimizer=optax.sgd,
-            progress=progress, **settings,
+            progress=progress, mesh=all_devices.mesh(), **settings,
         )  # fmt: skip
 
     return run

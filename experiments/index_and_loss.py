@@ -27,7 +27,7 @@ import scipy.stats
 import tqdm
 import tyro
 
-from experiments import linear_control
+from experiments import all_devices, linear_control
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training
@@ -132,7 +132,9 @@ def search(settings: Settings, problem: Problem, folder: RunFolder) -> pd.DataFr
 
 def ends(settings: Settings, problem: Problem, begin: mlp.Params, index: int | None) -> list[dict[str, Any]]:
     """Return one row a start: what its search ended at."""
-    found = critical.find_many(problem.fun, begin, problem.data, index=index, hessian=problem.hessian, max_steps=120)
+    found = critical.find_many(
+        problem.fun, begin, problem.data, index=index, hessian=problem.hessian, max_steps=120, mesh=all_devices.mesh()
+    )
     points = [jax.tree.map(lambda leaf, i=i: leaf[i], found.params) for i in range(len(found.converged))]
     return [describe(settings, problem, params, index) for params in points]
 

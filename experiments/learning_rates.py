@@ -29,6 +29,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import all_devices
 from experiments.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, plots, schedules, sweep, training
 from mlp_jax.intervals import change, mean_interval, show
@@ -335,6 +336,7 @@ def compare_schedules(
         optimizer=optimizer,
         programs="per batch size",
         record=jax.tree_util.Partial(scores, validation, digits.test),
+        mesh=all_devices.mesh(),
     )
     everyone = {"contender": range(len(CONTENDERS))}
     search = folder.kept(

@@ -22,6 +22,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import all_devices
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, losses, mlp, mlp_symmetry, plots, tree
@@ -71,7 +72,9 @@ def count(settings: Settings, width: int, number: int, starts: int) -> list[dict
     init = _inits(width)
     maps = mlp_symmetry.maps(loss, init(jax.random.key(0)), data, activation=jnp.tanh)
     key = jax.random.fold_in(jax.random.key(settings.seed), number)
-    found = critical.census(loss, init, key, num_starts=starts, args=data, symmetries=maps, passes=1)
+    found = critical.census(
+        loss, init, key, num_starts=starts, args=data, symmetries=maps, passes=1, mesh=all_devices.mesh()
+    )
     rows = []
     for i, verdict in enumerate(found.verdicts):
         params = jax.tree.map(lambda leaf, i=i: leaf[i], found.params)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
+from experiments import all_devices
 from mlp_jax import critical, losses, mlp, mlp_symmetry, tree
 
 SIZES = (2, 2, 1)
@@ -68,7 +69,15 @@ def count(key: jax.Array, coding: str, decay: float, num_starts: int) -> Counted
     args = data(coding, decay)
     maps = mlp_symmetry.maps(loss, init(jax.random.key(0)), args, activation=jnp.tanh)
     census = critical.census(
-        loss, init, key, num_starts=num_starts, args=args, symmetries=maps, passes=8, complete_sum=1
+        loss,
+        init,
+        key,
+        num_starts=num_starts,
+        args=args,
+        symmetries=maps,
+        passes=8,
+        complete_sum=1,
+        mesh=all_devices.mesh(),
     )
     return Counted(args, maps, census)
 
