@@ -45,20 +45,21 @@ def swept(seeds: int, epochs: int) -> sweep.Result:
 
 
 def measure(seeds: int, epochs: int) -> dict[str, Any]:
-    """Return seconds of a first and a second sweep, and bytes on each device, here."""
-    seconds = []
+    """Return seconds of a first and a second sweep, those of all cores in the second, and MiB on each device, here."""
+    seconds, cores = [], []
     run = spread._run_lanes
     with mock.patch.object(spread, "_run_lanes", side_effect=run) as watched:
         for _ in range(2):
-            start = time.perf_counter()
+            start = time.perf_counter(), time.process_time()
             swept(seeds, epochs)
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.perf_counter() - start[0])
+            cores.append(time.process_time() - start[1])
     call = watched.call_args
     sizes = run.lower(*call.args, **call.kwargs).compile().memory_analysis()
     parts = {name: getattr(sizes, f"{name}_size_in_bytes") / 2**20 for name in ("argument", "output", "temp")}
-    return {"devices": jax.device_count(), "first_s": seconds[0], "again_s": seconds[1], "MiB": sum(parts.values())} | {
-        f"{name}_MiB": size for name, size in parts.items()
-    }
+    times = {"first_s": seconds[0], "again_s": seconds[1], "again_core_s": cores[1]}
+    memory = {"MiB": sum(parts.values())} | {f"{name}_MiB": size for name, size in parts.items()}
+    return {"devices": jax.device_count()} | times | memory
 
 
 def table(quick: bool = False, devices: tuple[int, ...] = DEVICES) -> pd.DataFrame:
