@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import processes
 from mlp_jax import critical, losses, mlp, penalties, sweep
 from mlp_jax.sweep import grid, spread
-from several_devices import launch
+from several_devices.layouts import LAYOUTS
 
 KEY = jax.random.key(3)
 ENDS = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
@@ -112,12 +113,9 @@ def expected():
         return work(None)
 
 
-PLACES = {"1 device": (1, 1), "8 devices": (1, 8), "2 processes of 4": (2, 4)}
-
-
-@pytest.fixture(scope="module", params=PLACES.values(), ids=PLACES)
+@pytest.fixture(scope="module", params=LAYOUTS)
 def results(request):
-    return launch.run(work, *request.param)
+    return processes.run(work, *request.param)
 
 
 def test_searches_end_at_the_known_points_with_the_bits_of_those_without_a_mesh(results, expected):
