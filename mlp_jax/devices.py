@@ -123,6 +123,21 @@ def over_rows(function: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared:
     return _sharded(part, mesh, PartitionSpec(mesh.axis_names))(*_placed(mesh, rows, shared))
 
 
+def gather(rows: PyTree, mesh: Mesh) -> PyTree:
+    """Return split rows whole on every device. Transformable.
+
+    Examples
+    --------
+    >>> gather(jnp.arange(3.0), jax.make_mesh((1,), ("devices",))).tolist()
+    [0.0, 1.0, 2.0]
+    """
+
+    def part(mine: PyTree, shared: tuple) -> PyTree:
+        return jax.lax.all_gather(mine, mesh.axis_names, tiled=True)
+
+    return _sharded(part, mesh, PartitionSpec())(*_placed(mesh, rows, ()))
+
+
 def pad(rows: PyTree, mesh: Mesh) -> PyTree:
     """Return arrays whose first axis is a multiple of the number of devices, the last row repeated. Transformable.
 

@@ -142,11 +142,11 @@ class SplitBasis:
         self.size, self.dtype, self.rows = operator.size(), operator.program.dtype, rows
         shape = (-(-self.size // mesh.size) * mesh.size, -(-rows // _PANEL) * _PANEL)
         zeros = functools.partial(jnp.zeros, shape, self.dtype)
-        self._columns = jax.jit(zeros, out_shardings=_splitting(mesh))()
+        self.columns = jax.jit(zeros, out_shardings=_splitting(mesh))()
 
     def place(self, rows: np.ndarray) -> jax.Array:
         """Return rows of numbers as rows that go with the basis."""
-        columns = np.zeros((len(self._columns), len(rows)), self.dtype)
+        columns = np.zeros((len(self.columns), len(rows)), self.dtype)
         columns[: self.size] = rows.T
         return jax.make_array_from_callback(columns.shape, _splitting(self._mesh), lambda index: columns[index])
 
@@ -155,7 +155,7 @@ class SplitBasis:
         program, constants, mesh = self._operator.program, self._operator.constants, self._mesh
         each = count if count == self._block else 1
         pieces = [
-            _products(program, constants, self._columns, at, each, mesh) for at in range(start, start + count, each)
+            multiply_split(program, constants, self.columns, at, each, mesh) for at in range(start, start + count, each)
         ]
         return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
 
@@ -179,33 +179,33 @@ class SplitBasis:
         """Return rows without their parts along basis[first:stop], these parts, and the norms of what is left."""
         if first == stop:
             return rows, np.zeros((rows.shape[1], 0)), self.lengths(rows)
-        rest, parts, lengths = _project(self._columns, rows, first, stop, self._mesh)
+        rest, parts, lengths = project_split(self.columns, rows, first, stop, self._mesh)
         return rest, np.asarray(parts)[:, first:stop], np.asarray(lengths)
 
     def write(self, at: int, row: jax.Array, length: float) -> None:
         """Write row / length."""
-        self._columns = _write(self._columns, row, at, length, self._mesh)
+        self.columns = _write(self.columns, row, at, length, self._mesh)
 
     def combine(self, vectors: np.ndarray, first: int, stop: int) -> np.ndarray:
         """Return combinations (k, P) of basis[first:stop], one for each column of `vectors`, on the host."""
-        factors = np.zeros((self._columns.shape[1], vectors.shape[1]), self.dtype)
+        factors = np.zeros((self.columns.shape[1], vectors.shape[1]), self.dtype)
         factors[first:stop] = vectors
-        return devices.to_host(_combined(self._columns, factors, self._mesh))[: self.size].T
+        return devices.to_host(_combined(self.columns, factors, self._mesh))[: self.size].T
 
     def turn(self, vectors: np.ndarray, first: int, stop: int, used: int) -> None:
         """Replace basis[first:stop] by its combinations, and move basis[stop:used] up behind them."""
-        factors, end = np.eye(self._columns.shape[1], dtype=self.dtype), first + vectors.shape[1]
+        factors, end = np.eye(self.columns.shape[1], dtype=self.dtype), first + vectors.shape[1]
         units = factors[:, stop:used].copy()
         factors[:, first:used] = 0
         factors[first:stop, first:end] = vectors
         factors[:, end : end + used - stop] = units
-        self._columns = _turned(self._columns, factors, self._mesh)
+        self.columns = _turned(self.columns, factors, self._mesh)
 
     def reorder(self, start: int, order: np.ndarray) -> None:
         """Move rows: the new ones from `start` on are the old ones of these numbers."""
-        factors = np.eye(self._columns.shape[1], dtype=self.dtype)
+        factors = np.eye(self.columns.shape[1], dtype=self.dtype)
         factors[:, start : start + len(order)] = factors[:, order]
-        self._columns = _turned(self._columns, factors, self._mesh)
+        self.columns = _turned(self.columns, factors, self._mesh)
 
 
 def _splitting(mesh: Mesh) -> NamedSharding:
@@ -222,9 +222,10 @@ def _lengths(rows: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames="mesh")
-def _project(
+def project_split(
     basis: jax.Array, rows: jax.Array, first: jax.Array, stop: jax.Array, mesh: Mesh
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return what `SplitBasis.project` does, with parts along all columns of the basis; one compiled program."""
     ends = first // _PANEL, (stop + _PANEL - 1) // _PANEL
 
     def parts_here(mine: tuple[jax.Array, jax.Array], begin: jax.Array, end: jax.Array) -> jax.Array:
@@ -286,13 +287,11 @@ def _turned(basis: jax.Array, factors: jax.Array, mesh: Mesh) -> jax.Array:
 
 
 @functools.partial(jax.jit, static_argnames=("program", "count", "mesh"))
-def _products(
+def multiply_split(
     program: Program, constants: tuple[Any, ...], basis: jax.Array, start: jax.Array, count: int, mesh: Mesh
 ) -> jax.Array:
     """Return the products with columns of a split basis, split again."""
-    split = _splitting(mesh)
-    columns = jax.lax.dynamic_slice_in_dim(basis, start, count, axis=1)
-    whole = jax.lax.with_sharding_constraint(columns, NamedSharding(split.mesh, PartitionSpec()))
-    products = multiply_rows(program, constants, whole[: program.size()].T)
-    missing = len(basis) - program.size()
-    return jax.lax.with_sharding_constraint(jnp.pad(products.T, ((0, missing), (0, 0))), split)
+    columns = devices.gather(jax.lax.dynamic_slice_in_dim(basis, start, count, axis=1), mesh)
+    products = multiply_rows(program, constants, columns[: program.size()].T).T
+    padded = jnp.pad(products, ((0, len(basis) - program.size()), (0, 0)))
+    return devices.over_rows(lambda mine: mine, mesh, padded)

@@ -1,0 +1,253 @@
+"""Curvature of a mean over examples that are split over devices: on 1 device, 8 emulated ones, and 2 processes of 4.
+
+The oracles are `jax.hessian` of the plain loss, in this process, and matrices whose eigenvalues are chosen.
+"""
+
+import jax
+import jax.flatten_util
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import scaling_examples
+from mlp_jax import critical, curvature, devices, losses, mlp, mlp_hessian, penalties, tree
+from several_devices import launch
+
+SIZE, EXAMPLES = 53, 37  # no number of devices above 1 divides the examples, nor 8 the parameters
+SPECTRUM = np.concatenate([[-1.0] * 3, np.linspace(0, 1, 50), [4.0] * 4])
+OPERATORS = ("hessian", "hessian, weighted by 2", "ggn", "ggn by 2", "fisher by 2", "sampled by 2", "empirical")
+
+
+def problem():
+    numbers = np.random.default_rng(0)
+    params = jax.tree.map(np.asarray, mlp.init(jax.random.key(0), (6, 5, 3)))
+    inputs, targets = numbers.normal(size=(EXAMPLES, 6)), numbers.integers(0, 3, EXAMPLES)
+    vector = jax.tree.map(lambda a: numbers.normal(size=a.shape), params)
+    return params, (inputs, targets), vector, numbers.uniform(size=EXAMPLES)
+
+
+def per_example(params, x, y):
+    return losses.cross_entropy(mlp.forward(params, x), y)
+
+
+def penalty(params):
+    return penalties.l2(params, 0.1)
+
+
+def plain(params, x, y):
+    return jnp.mean(per_example(params, x, y)) + penalty(params)
+
+
+def operator(name, params, args, weights, mesh):
+    """The matvec of a name: which matrix, in chunks of 2 or not, weighted or not."""
+    options = {"chunk_size": 2 if "by 2" in name else None, "mesh": mesh}
+    if "hessian" in name:
+        weights = weights if "weighted" in name else None
+        return curvature.hessian_of_mean(per_example, params, args, weights=weights, **options)
+    if "sampled" in name:
+        options |= {"sample": jax.random.categorical, "key": jax.random.key(1)}
+    make = {"g": curvature.ggn, "e": curvature.empirical_fisher}.get(name[0], curvature.fisher)
+    return make(mlp.forward, losses.cross_entropy, params, args, **options)
+
+
+def chosen():
+    """A symmetric matrix with the spectrum above: multiple eigenvalues at both ends."""
+    turn = np.linalg.qr(np.random.default_rng(1).normal(size=(len(SPECTRUM), len(SPECTRUM))))[0]
+    return (turn * SPECTRUM) @ turn.T
+
+
+def product(matrix, vector):
+    return matrix @ vector
+
+
+def work(mesh):
+    params, args, vector, weights = problem()
+    mean = devices.mean(per_example, mesh)
+
+    def fun(params, x, y):
+        return mean(params, x, y) + penalty(params)
+
+    hessian = jax.jit(lambda p, a: mlp_hessian.dense(p, *a, loss=losses.cross_entropy, weights=weights, mesh=mesh))
+    results = {"gradient": jax.jit(jax.grad(fun))(params, *args), "hessian of mean": hessian(params, args)}
+    results["blocks"] = mlp_hessian.blocks(
+        params, *args, layers=(1, 0), loss=losses.cross_entropy, penalty=penalty, mesh=mesh
+    )
+    results["dense"] = curvature.dense_hessian(fun, params, args)
+    products = jax.jit(
+        lambda p, a, v: {name: operator(name, p, a, weights, mesh)(v) for name in OPERATORS}
+    )(params, args, vector)  # fmt: skip
+    results = {name: jax.flatten_util.ravel_pytree(devices.to_host(value))[0] for name, value in results.items()}
+    results |= {name: tree.ravel(devices.to_host(value))[0] for name, value in products.items()}
+    return results | eigenvalues(mesh, fun) | verdicts(fun)
+
+
+def eigenvalues(mesh, fun):
+    params, args, _, _ = problem()
+    matvec = jax.tree_util.Partial(lambda p, a, v: curvature.hessian(fun, p, a)(v), params, args)
+    options = {"smallest": 2, "largest": 3, "tolerance": 1e-10, "dense_limit": 0}
+    pairs = curvature.eigenpairs(matvec, params, jax.random.key(0), mesh=mesh, **options)
+    results = {"eigenvalues": pairs.values, "settled": [pairs.converged.all(), pairs.complete]}
+    matrix = jax.tree_util.Partial(product, chosen())
+    for name, more in {"restarts": {"basis_size": 34}, "blocks of 3": {"block_size": 3}}.items():
+        pairs = curvature.eigenpairs(matrix, SPECTRUM, jax.random.key(0), mesh=mesh, **options | more)
+        results[f"multiple, {name}"] = pairs.values
+        results[f"settled, {name}"] = [pairs.converged.all(), pairs.complete]
+        results[f"orthonormal, {name}"] = np.asarray(pairs.vectors) @ np.asarray(pairs.vectors).T
+    key = jax.random.key(2)
+    estimates = jax.jit(lambda m: (
+        curvature.trace(m, params, key, num_probes=3),
+        curvature.spectral_density(m, params, key, num_probes=2, num_steps=8).nodes,
+    ))(matvec)  # fmt: skip
+    (results["trace"], _), results["nodes"] = devices.to_host(estimates)
+    return results
+
+
+def verdicts(fun):
+    """Verdicts at params, which a linear term makes a critical point."""
+    params, args, _, _ = problem()
+    slope = jax.tree.map(np.asarray, jax.jit(jax.grad(plain))(params, *args))
+
+    def tilted(params, x, y, slope):
+        return fun(params, x, y) - tree.dot(slope, params)
+
+    dense, products = (critical.classify(tilted, params, (*args, slope), evidence=e) for e in ("dense", "lanczos"))
+    return {"kinds": [dense.kind, products.kind], "inertia": dense.inertia[:3]}
+
+
+@pytest.fixture(scope="module", params=[(1, 1), (1, 8), (2, 4)], ids=["1 device", "8 devices", "2 processes of 4"])
+def results(request):
+    if request.param == (1, 1):
+        with jax.enable_x64(True):
+            return [{name: np.asarray(value) for name, value in work(jax.make_mesh((1,), ("devices",))).items()}]
+    return launch.run(work, *request.param)
+
+
+@pytest.fixture(scope="module")
+def oracle():
+    """Gradient and Hessian of the plain loss, and of its unpenalised, weighted form, by nested differentiation."""
+    with jax.enable_x64(True):
+        params, args, vector, weights = problem()
+        flat, unravel = tree.ravel(params)
+        per = jax.jit(jax.hessian(lambda v: per_example(unravel(v), *args)))(flat)
+        gradients = jax.jit(jax.jacobian(lambda v: per_example(unravel(v), *args)))(flat)
+        jacobian = jax.jit(jax.jacobian(lambda v: mlp.forward(unravel(v), args[0])))(flat)
+        shares = jax.nn.softmax(mlp.forward(params, args[0]))
+        bend = jnp.einsum("nk,kl->nkl", shares, jnp.eye(3)) - jnp.einsum("nk,nl->nkl", shares, shares)
+        return jax.tree.map(np.asarray, {
+            "gradient": jnp.mean(gradients, axis=0) + 0.1 * flat,
+            "hessian": jnp.mean(per, axis=0),
+            "weighted": jnp.tensordot(weights, per, 1) / jnp.sum(weights),
+            "ggn": jnp.einsum("nkp,nkl,nlq->pq", jacobian, bend, jacobian) / EXAMPLES,
+            "empirical": gradients.T @ gradients / EXAMPLES,
+            "vector": tree.ravel(vector)[0],
+        })  # fmt: skip
+
+
+def close(got, expected):
+    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12 * np.max(np.abs(expected)))
+
+
+def test_gradients_and_matrices_equal_those_of_one_device(results, oracle):
+    penalised = oracle["hessian"] + 0.1 * np.eye(SIZE)
+    for result in results:
+        close(result["gradient"], oracle["gradient"])
+        close(result["dense"].reshape(SIZE, SIZE), penalised)
+        close(result["hessian of mean"].reshape(SIZE, SIZE), oracle["weighted"])
+        close(result["blocks"].reshape(18, 35), penalised[35:, :35])
+
+
+def test_products_equal_those_of_one_device_whatever_the_chunks(results, oracle):
+    # The Fisher matrix of a softmax with cross-entropy is its Gauss–Newton matrix.
+    matrices = dict(zip(OPERATORS, ("hessian", "weighted", "ggn", "ggn", "ggn", None, "empirical"), strict=True))
+    for result in results:
+        for name, matrix in matrices.items():
+            if matrix is not None:
+                close(result[name], oracle[matrix] @ oracle["vector"])
+
+
+def test_drawn_targets_do_not_depend_on_the_devices(results):
+    with jax.enable_x64(True):
+        params, args, vector, _ = problem()
+        expected = jax.jit(lambda p, a, v: operator("sampled", p, a, None, None)(v))(params, args, vector)
+        expected = np.asarray(tree.ravel(expected)[0])
+    for result in results:
+        close(result["sampled by 2"], expected)
+
+
+def test_a_split_basis_finds_the_ends_of_a_spectrum(results, oracle):
+    values = np.linalg.eigvalsh(oracle["hessian"] + 0.1 * np.eye(SIZE))
+    for result in results:
+        np.testing.assert_allclose(result["eigenvalues"], values[[0, 1, -3, -2, -1]], rtol=0, atol=1e-10)
+        assert result["settled"].all()
+
+
+@pytest.mark.parametrize("name", ["restarts", "blocks of 3"])
+def test_a_split_basis_misses_no_copy_of_an_eigenvalue(results, name):
+    for result in results:
+        np.testing.assert_allclose(result[f"multiple, {name}"], [-1, -1, 4, 4, 4], rtol=0, atol=1e-9)
+        np.testing.assert_allclose(result[f"orthonormal, {name}"], np.eye(5), rtol=0, atol=1e-12)
+        assert result[f"settled, {name}"].all()
+
+
+def test_estimates_equal_those_of_the_matrix(results, oracle):
+    with jax.enable_x64(True):
+        params, key = problem()[0], jax.random.key(2)
+        matrix = jnp.asarray(oracle["hessian"] + 0.1 * np.eye(SIZE))
+
+        def matvec(v):
+            return tree.ravel(v)[1](matrix @ tree.ravel(v)[0])
+
+        trace = float(curvature.trace(matvec, params, key, num_probes=3).value)
+        nodes = np.asarray(curvature.spectral_density(matvec, params, key, num_probes=2, num_steps=8).nodes)
+    for result in results:
+        close(result["trace"], trace)
+        np.testing.assert_allclose(result["nodes"], nodes, rtol=0, atol=1e-9)
+
+
+def test_a_verdict_is_the_same_on_any_devices(results, oracle):
+    values = np.linalg.eigvalsh(oracle["hessian"] + 0.1 * np.eye(SIZE))
+    assert np.min(np.abs(values)) > 1e-6
+    for result in results:
+        assert result["kinds"].tolist() == ["saddle", "saddle"]
+        assert result["inertia"].tolist() == [np.sum(values < 0), 0, np.sum(values > 0)]
+
+
+def test_every_process_has_the_same_results(results):
+    for other in results[1:]:
+        for name, value in results[0].items():
+            np.testing.assert_array_equal(other[name], value)
+
+
+def communication(mesh):
+    sent = {}
+    for name, compiled in scaling_examples.programs(mesh, (6, 5, 3), 40, 32).items():
+        kinds, numbers = zip(*scaling_examples.collectives(compiled), strict=True)
+        sent |= {f"kinds {name}": kinds, f"numbers {name}": numbers}
+        sent[f"memory {name}"] = compiled.memory_analysis().argument_size_in_bytes
+    return sent
+
+
+def test_a_product_sends_one_sum_of_the_size_of_the_parameters():
+    sent = launch.run(communication, 1, 8)[0]
+    for name in ("product", "product by 1"):
+        assert sent[f"kinds {name}"].tolist() == ["all-reduce"]
+        assert sent[f"numbers {name}"].tolist() == [SIZE]
+    assert sorted(sent["numbers gradient"]) == [1, SIZE]
+    assert sent["kinds dense Hessian"].tolist() == ["all-reduce"]
+    assert sent["numbers dense Hessian"].sum() < SIZE**2 / 2
+    assert sorted(sent["numbers Gram–Schmidt pass"]) == [1, 32]
+    assert sent["kinds gather for a product"].tolist() == ["all-gather"]
+    assert sent["numbers gather for a product"].tolist() == [56]  # the parameters, padded
+    for name in ("Gram–Schmidt pass", "gather for a product"):
+        assert sent[f"memory {name}"] < 8 * 32 * SIZE / 6  # of a basis of 32 vectors
+
+
+def test_a_mesh_is_asked_for():
+    params, args, _, _ = problem()
+    for refused in (
+        lambda: curvature.hessian_of_mean(per_example, params, args, mesh=8),
+        lambda: mlp_hessian.dense(params, *args, loss=losses.cross_entropy, mesh=8),
+        lambda: curvature.eigenpairs(lambda v: v, params, jax.random.key(0), largest=1, mesh=8),
+    ):
+        with pytest.raises(TypeError, match=r"mesh: got int, expected a jax.sharding.Mesh"):
+            refused()
