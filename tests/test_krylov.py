@@ -308,9 +308,14 @@ def test_a_matrix_that_is_not_the_operator_is_not_believed(x64):
         eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix * np.nan)
 
 
-def test_a_space_holds_an_orthonormal_basis_and_the_operator_on_it_through_restarts_and_mergers(x64):
+@pytest.mark.parametrize("split", [False, True])
+def test_a_space_holds_an_orthonormal_basis_and_the_operator_on_it_through_restarts_and_mergers(x64, split):
     matrix = np.asarray(rotated(np.concatenate([np.zeros(20), np.geomspace(1e-6, 1, 60)])))
-    basis = krylov_basis.HostBasis(lambda rows: rows @ matrix, 80, np.float64, 60)
+    if split:
+        operator = traced_operator.trace(lambda v: matrix @ v, matrix[0])
+        basis = krylov_basis.SplitBasis(operator, 60, 3, jax.make_mesh((1,), ("devices",)))
+    else:
+        basis = krylov_basis.HostBasis(lambda rows: rows @ matrix, 80, np.float64, 60)
     space = krylov_space.Space(basis, 3, np.random.default_rng(0))
     space.add_random(3)
     for merge in (True, False, True):
@@ -322,8 +327,9 @@ def test_a_space_holds_an_orthonormal_basis_and_the_operator_on_it_through_resta
         space.extend(4)
         space.thaw(waiting, merge)
         used, done = space.used, space.position
-        np.testing.assert_allclose(space.basis[:used] @ space.basis[:used].T, np.eye(used), atol=1e-13)
-        expected = space.basis[:used] @ matrix @ space.basis[:done].T
+        rows = basis.combine(np.eye(used), 0, used)
+        np.testing.assert_allclose(rows @ rows.T, np.eye(used), atol=1e-13)
+        expected = rows @ matrix @ rows[:done].T
         np.testing.assert_allclose(space.coupling[:used, :done], expected, atol=1e-13)
 
 
