@@ -8,28 +8,27 @@ on emulated CPU devices, in a process of its own for each number of them.
 
 from __future__ import annotations
 
-import argparse
 import functools
-import json
+import itertools
 import math
-import os
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
+import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from experiments import processes
 from mlp_jax import curvature, devices, losses, mlp, mlp_hessian, tree
 from mlp_jax.curvature import krylov_basis, traced_operator
 
 DEVICES = (1, 2, 4, 8)
-WIDTHS, EXAMPLES, BASIS = (64, 32, 10), 4096, 200
-QUICK_WIDTHS, QUICK_EXAMPLES, QUICK_BASIS = (6, 5, 3), 40, 32
+# Widths, examples, vectors of a Krylov basis.
+SIZES, QUICK_SIZES = ((64, 32, 10), 4096, 200), ((6, 5, 3), 40, 32)
 _COLLECTIVE = re.compile(r"= (\S.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
 
 
@@ -78,50 +77,37 @@ def lanczos(mesh: Mesh, size: int, rows: int) -> dict[str, Any]:
     }
 
 
-def measure(settings: tuple) -> list[dict[str, Any]]:
-    """Return one line for each program on all devices of this process."""
-    mesh = jax.make_mesh((jax.device_count(),), ("devices",))
-    lines = []
-    for name, compiled in programs(mesh, *settings).items():
-        memory = compiled.memory_analysis()
-        lines.append({
-            "program": name,
-            "devices": mesh.size,
-            "held": memory.argument_size_in_bytes / 2**20,
-            "made": (memory.temp_size_in_bytes + memory.output_size_in_bytes) / 2**20,
-            "sent": [f"{kind} {numbers}" for kind, numbers in collectives(compiled)],
-        })  # fmt: skip
-    return lines
+def measure(mesh: Mesh, quick: str = "") -> dict[str, list]:
+    """Return the columns of the table for all devices of this process; a line for each program."""
+    widths, examples, rows = QUICK_SIZES if quick else SIZES
+    compiled = programs(mesh, widths, examples, rows)
+    memory = [program.memory_analysis() for program in compiled.values()]
+    sent = [collectives(program) for program in compiled.values()]
+    return {
+        "program": list(compiled),
+        "held": [m.argument_size_in_bytes / 2**20 for m in memory],
+        "made": [(m.temp_size_in_bytes + m.output_size_in_bytes) / 2**20 for m in memory],
+        "sent": [", ".join(f"{kind} {numbers}" for kind, numbers in pairs) or "nothing" for pairs in sent],
+    }
 
 
-def in_processes(settings: tuple) -> list[dict[str, Any]]:
-    """Return the lines of all numbers of devices, each measured in a process of its own."""
-    lines = []
-    for number in DEVICES:
-        flag = f"--xla_force_host_platform_device_count={number}"
-        environment = os.environ | {"XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flag}", "JAX_PLATFORMS": "cpu"}
-        command = [sys.executable, "-m", "benchmarks.scaling_examples", "--settings", json.dumps(settings)]
-        lines += json.loads(subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout)
-    return lines
+def table(quick: bool) -> pd.DataFrame:
+    """Return a row for each program and number of devices."""
+    arguments = ["quick"] if quick else []
+    columns = {number: processes.run(measure, 1, number, arguments)[0] for number in DEVICES}
+    return pd.concat([pd.DataFrame(found).assign(devices=number) for number, found in columns.items()])
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="a tiny network: to see that everything runs")
-    parser.add_argument("--settings", type=json.loads, help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.settings:
-        with jax.enable_x64(True):
-            print(json.dumps(measure(options.settings)))
-        return
-    settings = (QUICK_WIDTHS, QUICK_EXAMPLES, QUICK_BASIS) if options.quick else (WIDTHS, EXAMPLES, BASIS)
-    size = sum((a + 1) * b for a, b in zip(settings[0], settings[0][1:], strict=False))
-    print(f"P = {size}, P² = {size**2}, {settings[1]} examples, a basis of {settings[2]} vectors; MiB for each device")
-    print(f"{'program':<22}{'devices':>8}{'held':>10}{'made':>10}  numbers sent between devices")
-    for line in sorted(in_processes(settings), key=lambda line: line["program"]):
-        sent = ", ".join(line["sent"]) or "none"
-        print(f"{line['program']:<22}{line['devices']:>8}{line['held']:>10.3f}{line['made']:>10.3f}  {sent}")
+def main(quick: bool = False) -> None:
+    widths, examples, rows = QUICK_SIZES if quick else SIZES
+    size = sum((a + 1) * b for a, b in itertools.pairwise(widths))
+    print(f"P = {size}, P² = {size**2}, {examples} examples, a basis of {rows} vectors.")
+    print("MiB on each device that a program is given and that it makes; numbers that collectives return:\n")
+    found = table(quick).sort_values(["program", "devices"])[["program", "devices", "held", "made", "sent"]]
+    print(found.to_string(index=False, float_format="{:.3f}".format))
 
 
 if __name__ == "__main__":
-    main()
+    import benchmarks.scaling_examples as this  # the processes import `measure` by the name of its module
+
+    tyro.cli(this.main)

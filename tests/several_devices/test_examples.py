@@ -12,6 +12,7 @@ import pytest
 from benchmarks import scaling_examples
 from mlp_jax import critical, curvature, devices, losses, mlp, mlp_hessian, penalties, tree
 from several_devices import launch
+from several_devices.layouts import LAYOUTS
 
 SIZE, EXAMPLES = 53, 37  # no number of devices above 1 divides the examples, nor 8 the parameters
 SPECTRUM = np.concatenate([[-1.0] * 3, np.linspace(0, 1, 50), [4.0] * 4])
@@ -110,7 +111,7 @@ def verdicts(fun):
     return {"kinds": [dense.kind, products.kind], "inertia": dense.inertia[:3]}
 
 
-@pytest.fixture(scope="module", params=[(1, 1), (1, 8), (2, 4)], ids=["1 device", "8 devices", "2 processes of 4"])
+@pytest.fixture(scope="module", params=LAYOUTS)
 def results(request):
     if request.param == (1, 1):
         with jax.enable_x64(True):
