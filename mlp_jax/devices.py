@@ -24,8 +24,9 @@ def mean(per_example: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax
     """Return `fun(params, *args)`, the mean of `per_example(params, *args)`, examples split over a mesh. Transformable.
 
     A function like any other: its gradient, products with its Hessian, searches and verdicts use all devices. Each
-    device sees n / devices of the examples, and one gradient or product sends one sum of P numbers. It equals the plain
-    mean to rounding: the order of the sum is another. Make it once: a new function compiles anew.
+    device sees n / devices of the examples, and one gradient or product sends one sum of P numbers (and one number). It
+    equals the plain mean to rounding: the order of the sum is another. Make it once: a new function compiles anew; and
+    call it under `jax.jit`, as searches and verdicts do: outside it every operation on split arrays is compiled alone.
 
     Parameters
     ----------
@@ -210,7 +211,6 @@ def _placed(mesh: Mesh, rows: PyTree, shared: tuple) -> tuple[PyTree, tuple]:
     if any(length % mesh.size for length in lengths):
         raise ValueError(f"rows: got {sorted(lengths)} for {mesh.size} devices, expected multiples of that.")
     plain = _plain(mesh)
-
     explicit = AxisType.Explicit in plain.axis_types
 
     def place(values: PyTree, spec: PartitionSpec) -> PyTree:

@@ -1,9 +1,12 @@
 """The combinators on 1 device, 8 emulated ones, and 2 processes of 4."""
 
+import contextlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from experiments import processes
 from mlp_jax import devices
@@ -46,6 +49,22 @@ def test_every_process_has_the_same_results(results):
     for other in results[1:]:
         for name, value in results[0].items():
             np.testing.assert_array_equal(other[name], value)
+
+
+@pytest.mark.parametrize("under", [contextlib.nullcontext, jax.set_mesh])
+@pytest.mark.parametrize("typed", [False, True])
+def test_a_mesh_may_be_in_the_types_of_arrays_or_in_force(under, typed):
+    mesh = jax.make_mesh((1,), ("devices",))
+    whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("devices")))
+    fun = devices.mean(lambda w, x: (w * x - 1) ** 2, mesh)
+    w, x = jnp.float32(2), jnp.arange(1, 5, dtype=jnp.float32)
+    if typed:
+        w, x = jax.device_put(w, whole), jax.device_put(x, split)
+    with under(mesh):
+        for gradients in (jax.grad(fun, (0, 1)), jax.jit(jax.grad(fun, (0, 1)))):
+            by_weight, by_row = gradients(w, x)
+            np.testing.assert_allclose(by_weight, 25, rtol=1e-6)
+            np.testing.assert_allclose(by_row, [1, 3, 5, 7], rtol=1e-6)
 
 
 def test_a_mesh_is_asked_for():

@@ -8,13 +8,16 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from benchmarks import scaling_examples
 from mlp_jax import critical, curvature, devices, losses, mlp, mlp_hessian, penalties, tree
+from mlp_jax.curvature import precision
 from several_devices import launch
 from several_devices.layouts import LAYOUTS
 
 SIZE, EXAMPLES = 53, 37  # no number of devices above 1 divides the examples, nor 8 the parameters
+EVEN = 32
 SPECTRUM = np.concatenate([[-1.0] * 3, np.linspace(0, 1, 50), [4.0] * 4])
 OPERATORS = ("hessian", "hessian, weighted by 2", "ggn", "ggn by 2", "fisher by 2", "sampled by 2", "empirical")
 
@@ -79,7 +82,27 @@ def work(mesh):
     )(params, args, vector)  # fmt: skip
     results = {name: jax.flatten_util.ravel_pytree(devices.to_host(value))[0] for name, value in results.items()}
     results |= {name: tree.ravel(devices.to_host(value))[0] for name, value in products.items()}
-    return results | eigenvalues(mesh, fun) | verdicts(fun)
+    return results | split_arrays(mesh, fun) | eigenvalues(mesh, fun) | verdicts(fun)
+
+
+def split_arrays(mesh, fun):
+    """The Hessian from float32 data of which each process holds its part, and what is said of a NaN in one of them."""
+    params, args, _, _ = problem()
+    inputs, targets = (devices_hold(mesh, a) for a in (args[0].astype(np.float32)[:EVEN], args[1][:EVEN]))
+    spoilt = devices_hold(mesh, np.where(np.arange(EVEN)[:, None] == EVEN - 1, np.nan, args[0][:EVEN]))
+    try:
+        curvature.dense_hessian(fun, params, (spoilt, targets))
+        said = ""
+    except ValueError as error:
+        said = str(error)
+    dense = devices.to_host(curvature.dense_hessian(fun, params, (inputs, targets)))
+    promoted = precision.promote(inputs)
+    return {"from parts": dense, "said": said, "stayed split": promoted.sharding == inputs.sharding}
+
+
+def devices_hold(mesh, values):
+    split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+    return jax.make_array_from_callback(values.shape, split, lambda index: values[index])
 
 
 def eigenvalues(mesh, fun):
@@ -129,10 +152,12 @@ def oracle():
         gradients = jax.jit(jax.jacobian(lambda v: per_example(unravel(v), *args)))(flat)
         jacobian = jax.jit(jax.jacobian(lambda v: mlp.forward(unravel(v), args[0])))(flat)
         shares = jax.nn.softmax(mlp.forward(params, args[0]))
+        first = args[0].astype(np.float32).astype(np.float64)[:EVEN], args[1][:EVEN]
         bend = jnp.einsum("nk,kl->nkl", shares, jnp.eye(3)) - jnp.einsum("nk,nl->nkl", shares, shares)
         return jax.tree.map(np.asarray, {
             "gradient": jnp.mean(gradients, axis=0) + 0.1 * flat,
             "hessian": jnp.mean(per, axis=0),
+            "first": jax.jit(jax.hessian(lambda v: jnp.mean(per_example(unravel(v), *first))))(flat),
             "weighted": jnp.tensordot(weights, per, 1) / jnp.sum(weights),
             "ggn": jnp.einsum("nkp,nkl,nlq->pq", jacobian, bend, jacobian) / EXAMPLES,
             "empirical": gradients.T @ gradients / EXAMPLES,
@@ -151,6 +176,13 @@ def test_gradients_and_matrices_equal_those_of_one_device(results, oracle):
         close(result["dense"].reshape(SIZE, SIZE), penalised)
         close(result["hessian of mean"].reshape(SIZE, SIZE), oracle["weighted"])
         close(result["blocks"].reshape(18, 35), penalised[35:, :35])
+
+
+def test_arrays_of_which_a_process_holds_a_part_are_taken_and_checked(results, oracle):
+    for result in results:
+        close(result["from parts"], oracle["first"] + 0.1 * np.eye(SIZE))
+        assert result["stayed split"]
+        assert result["said"] == "args[0]: got 6 numbers that are NaN or infinite, expected finite numbers."
 
 
 def test_products_equal_those_of_one_device_whatever_the_chunks(results, oracle):
@@ -235,6 +267,13 @@ def test_a_product_sends_one_sum_of_the_size_of_the_parameters():
     assert sent["numbers gather for a product"].tolist() == [56]  # the parameters, padded
     for name in ("Gram–Schmidt pass", "gather for a product"):
         assert sent[f"memory {name}"] < 8 * 32 * SIZE / 6  # of a basis of 32 vectors
+
+
+def test_lower_precision_is_seen_inside_the_devices():
+    mesh = jax.make_mesh((1,), ("devices",))
+    for dtype, unit in ((jnp.float64, 2.0**-53), (jnp.float32, 2.0**-24)):
+        fun = devices.mean(lambda p, x, dtype=dtype: (p * x).astype(dtype).astype(p.dtype), mesh)
+        assert precision.rounding_unit(fun, np.ones(()), (np.ones(3),)) == unit
 
 
 def test_a_mesh_is_asked_for():
