@@ -74,6 +74,7 @@ def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matv
     mesh = devices.require_mesh(over.mesh)
     examples = devices.pad(examples, mesh)
     shares = jnp.pad(shares, (0, len(jax.tree.leaves(examples)[0]) - num_examples))
+    examples, shares = devices.split((examples, shares), mesh)
     if over.chunk_size is None:
         return build(functools.partial(_each_on, mesh), params, examples, shares)
 
