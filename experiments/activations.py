@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
@@ -30,7 +31,7 @@ import tqdm
 import tyro
 
 from experiments import activation_networks as networks
-from experiments import maxout_fits
+from experiments import command_line, maxout_fits
 from experiments.activation_networks import KINDS
 from experiments.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, plots, training
@@ -231,7 +232,7 @@ def draw(
         start = part[part.when == "start"]
         over_depth.plot(start.depth, start.theory ** (start.depth - 1), color="black", lw=0.8, ls=":")
     maxout_fits.draw(maxout, fits)
-    loss.axhline(TARGET, color=plots.GREY, lw=0.8)
+    loss.axhline(TARGET, color=plots.GREY, lw=0.8, label=f"target, {TARGET:g}")
     loss.set(
         xlabel="updates", ylabel="training loss (nats), median of seeds", yscale="log", title=f"{shallow} hidden layers"
     )
@@ -242,6 +243,7 @@ def draw(
     by_layer.set(
         xlabel="layer", ylabel="norm of the gradient", yscale="log", title=f"{deep} hidden layers; open: trained"
     )
+    by_layer.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     for axes in (loss, over_depth, by_layer, maxout):
         axes.legend(frameon=False, fontsize="small")
     return figure
@@ -341,7 +343,7 @@ def make_parts() -> dict[str, datasets.Examples]:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("activations", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

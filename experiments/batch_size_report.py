@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 
@@ -246,7 +247,11 @@ def _draw_search(measured: Measured) -> matplotlib.figure.Figure:
         with np.errstate(divide="ignore"):
             values = np.log10(loss)
         plots.heat_map(
-            axes, measured.batch_sizes, tuned.search.coordinates["learning_rate"], values, "log10 validation loss"
+            axes,
+            measured.batch_sizes,
+            tuned.search.coordinates["learning_rate"],
+            values,
+            "log₁₀ validation loss (nats)",
         )
         axes.set(xlabel="learning rate", ylabel="batch size")
         lost = "" if np.all(np.isfinite(loss)) else "; ×: diverged"
@@ -273,11 +278,13 @@ def _draw_noise(axes: Any, measured: Measured) -> None:
     for number, size in enumerate(measured.batch_sizes):
         epochs = measured.noise_examples[number] / measured.num_examples
         scale = np.median(measured.noise.scale[number], axis=0)
-        axes.plot(epochs, scale, color=matplotlib.colormaps["viridis"](shades[number]), label=f"{size}")
+        look = {"color": matplotlib.colormaps["viridis"](shades[number]), "marker": "os^Dv"[number % 5], "ms": 4}
+        axes.plot(epochs, scale, label=f"{size}", **look)
         axes.axhline(size, color=matplotlib.colormaps["viridis"](shades[number]), lw=0.6, ls=":")
     axes.set(xlabel="epoch", ylabel="gradient noise scale (examples)", yscale="log")
     axes.set_title("exact, on the training examples; dotted: the batch size itself", fontsize="medium")
-    axes.legend(title="trained with", frameon=False, fontsize="small")
+    axes.legend(title="trained with batch", fontsize="small", title_fontsize="small", framealpha=0.9)
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
 
 

@@ -20,6 +20,7 @@ import tyro
 
 from experiments import batch_size_protocol as protocol
 from experiments import batch_size_report as report
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import datasets, gradient_noise
 
@@ -212,7 +213,7 @@ def run(settings: Settings) -> report.Measured:
 
 def main() -> None:
     """Read the settings from the command line, and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("batch_sizes", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

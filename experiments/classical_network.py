@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import scipy.stats
 import tqdm
-import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp
 
@@ -527,6 +528,7 @@ def plot(results: Sequence[Result], total: int) -> matplotlib.figure.Figure:
         points.set_markerfacecolor("none")
         axes.plot(100 * theirs[1:].T / total, color=colour, linewidth=0.7, alpha=0.6)
     axes.set(xlabel="epoch", ylabel=f"accuracy (% of {total} test examples)", ylim=(0, 100))
+    axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.set_title("Both implementations from the first seed; thin: mlp_jax from others", fontsize="medium")
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     axes.grid(alpha=0.3)
@@ -632,7 +634,7 @@ def _short(value: float) -> str:
 
 def main() -> None:
     """Read the settings from the command line, and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("classical_network", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
 from mlp_jax.datasets import Examples
@@ -439,7 +440,7 @@ def run(settings: Settings) -> dict[str, pd.DataFrame]:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("continual_learning", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ import scipy.stats
 import tqdm
 import tyro
 
-from experiments import hypothesis_space
+from experiments import command_line, hypothesis_space
 from experiments.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, plots, training, tree
 from mlp_jax.intervals import mean_interval
@@ -477,6 +477,7 @@ def draw(
     for k, (name, part) in enumerate(built[built.function == "sawtooth"].groupby("network", sort=False)):
         axes[0].loglog(2.0**part.n, part.parameters, label=name, **_style(k))
     axes[0].set(xlabel="linear pieces of the sawtooth", ylabel="parameters", title="constructed, exact")
+    axes[0].set_xscale("log", base=2)
     for panel, (task, part) in zip(axes[1:], rows.groupby("task", sort=False), strict=False):
         _errors(panel, part)
         panel.axhline(goals[str(task)], color="black", lw=0.8)
@@ -489,7 +490,7 @@ def draw(
     last.set(
         xlabel="N, examples in the sample",
         ylabel="gap, share of examples",
-        title="generalisation gap (bound above 1: empty)",
+        title="generalisation gap (above 1: empty)",
     )
     last.set_xscale("log", base=2)
     last.set_yscale("symlog", linthresh=0.01)
@@ -498,7 +499,8 @@ def draw(
     for panel in axes[2 + rows.task.nunique() :]:
         panel.remove()
     for panel in axes[: 2 + rows.task.nunique()]:
-        panel.legend(frameon=False, fontsize="small")
+        panel.legend(fontsize="small", framealpha=0.9)
+    last.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1))  # curves fill the panel
     return figure
 
 
@@ -659,7 +661,7 @@ def _report(
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("depth_and_width", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, plots
 from mlp_jax.intervals import mean_interval
@@ -190,7 +191,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("edge_of_stability", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

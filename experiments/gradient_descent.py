@@ -27,6 +27,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import plots
 from mlp_jax.intervals import mean_interval, show
@@ -321,7 +322,7 @@ def draw(traces: dict, paths: dict, edge: pd.DataFrame, kappa: float) -> matplot
         xlabel="input of the sigmoid (target: output 0, far to the left)", ylabel="gradient", title="efficient?"
     )
     for axes in (left, right, edges, sigmoid):
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(fontsize="small", framealpha=0.9)  # a frame, since curves run below some
     return figure
 
 
@@ -395,7 +396,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("gradient_descent", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

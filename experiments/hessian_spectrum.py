@@ -17,12 +17,14 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
 from mlp_jax.intervals import mean_interval
@@ -188,12 +190,14 @@ def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
     axes[2].errorbar(classes, means, halves, fmt="o", color=plots.BLUE, capsize=3, label="measured, 95 %")
     axes[2].plot(classes, classes, ":", color=plots.GREY, label="classes")
     axes[2].plot(classes, classes - 1, "--", color=plots.ORANGE, label="classes − 1")
-    axes[2].set(xlabel="classes", ylabel="eigenvalues above the largest gap")
+    axes[2].set(xlabel="classes", ylabel="eigenvalues above the largest gap", xticks=classes)
+    axes[2].yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes[2].legend(frameon=False)
     for k, (number, part) in enumerate(rows.groupby("classes")):
         mean = part.groupby("epoch").negative_size.mean()
-        style = ("-", "--", "-.", ":")[k % 4]
-        axes[3].plot(mean.index + 1, mean, style, marker="o", ms=3, label=f"{number} classes")
+        colour = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE)[k % 4]
+        line, marker = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"))[k % 4]
+        axes[3].plot(mean.index + 1, mean, line, color=colour, marker=marker, ms=4, label=f"{number} classes")
     axes[3].set(xscale="log", yscale="log", xlabel="epoch + 1", ylabel="−smallest / largest eigenvalue")
     axes[3].legend(frameon=False, fontsize="small")
     return figure
@@ -248,7 +252,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("hessian_spectrum", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -22,8 +22,8 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 import tqdm
-import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import mlp, tree
 
@@ -377,7 +377,8 @@ def plot(table: pd.DataFrame, settings: Settings) -> matplotlib.figure.Figure:
     panels = figure.subplots(1, len(SPACES), sharex=True, sharey=True)
     for axes, (space, group) in zip(panels, table.groupby("space", sort=False), strict=True):
         _panel(axes, group, settings)
-        axes.set(title=f"{space}", xlabel="N, examples in a sample (no marker: none was bad)")
+        axes.set(title=f"{space}")
+    figure.supxlabel("N, examples in a sample (no marker: none was bad)", fontsize="medium")
     panels[0].set(ylabel=f"P(bad), ε = {settings.deviation:g}", yscale="log", ylim=(0.5 / settings.trials, 1.5))
     panels[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure
@@ -458,7 +459,7 @@ def _short(value: float) -> str:
 
 def main() -> None:
     """Read the settings from the command line, and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("hypothesis_space", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ import scipy.stats
 import tqdm
 import tyro
 
-from experiments import all_devices, linear_control
+from experiments import all_devices, command_line, linear_control
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training
@@ -256,7 +256,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("index_and_loss", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

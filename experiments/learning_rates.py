@@ -29,7 +29,7 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import all_devices
+from experiments import all_devices, command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, plots, schedules, sweep, training
 from mlp_jax.intervals import change, mean_interval, show
@@ -554,7 +554,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("learning_rates", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

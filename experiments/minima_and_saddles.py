@@ -23,6 +23,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
@@ -263,7 +264,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("minima_and_saddles", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

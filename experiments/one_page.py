@@ -57,6 +57,7 @@ def page(
         *(_figure(title, png) for title, png in figures.items()),
         *(_table(title, frame) for title, frame in tables.items()),
         "<h2>Settings and versions</h2>",
+        "<small>As given: --quick computes less.</small>" if facts.get("settings", {}).get("quick") else "",
         _facts({**facts.get("settings", {}), **{k: v for k, v in facts.items() if not isinstance(v, Mapping)}}),
         _facts(facts.get("versions", {})),
     ]

@@ -27,7 +27,7 @@ import scipy.optimize
 import tqdm
 import tyro
 
-from experiments import xor
+from experiments import command_line, xor
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, datasets, interval, losses, mlp, mlp_hessian, penalties, training, tree
 
@@ -270,7 +270,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("proofs", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, penalties, plots, training
 from mlp_jax.intervals import change, mean_interval, show
@@ -515,7 +516,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("regularization", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

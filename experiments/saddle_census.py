@@ -21,7 +21,7 @@ import scipy.integrate
 import tqdm
 import tyro
 
-from experiments import xor
+from experiments import command_line, xor
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, interval, mlp, plots, tree
 
@@ -238,7 +238,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("saddle_census", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import all_devices
+from experiments import all_devices, command_line
 from experiments.live import live_units
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, losses, mlp, mlp_symmetry, plots, tree
@@ -238,7 +238,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("saddles_and_width", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import scipy.stats
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, plots, tree
 
@@ -272,7 +273,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("splitting_units", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

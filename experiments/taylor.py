@@ -22,6 +22,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from experiments import command_line
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, plots, tree
 from mlp_jax.intervals import mean_interval
@@ -219,7 +220,7 @@ def run(settings: Settings) -> pd.DataFrame:
 
 def main() -> None:
     """Read the command line and run."""
-    run(tyro.cli(Settings, description=__doc__))
+    command_line.start("taylor", run, Settings, __doc__)
 
 
 if __name__ == "__main__":

@@ -132,9 +132,9 @@ def require_floating(tree: PyTree, name: str = "params") -> None:
         try:
             dtype = jnp.result_type(leaf)
         except TypeError:
-            raise TypeError(f"{where}: got {type(leaf).__name__}, expected a floating-point array.") from None
+            raise _refusal(f"{where}: got {type(leaf).__name__}, expected a floating-point array.", path) from None
         if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{where}: got dtype {dtype}, expected real floating point.")
+            raise _refusal(f"{where}: got dtype {dtype}, expected real floating point.", path)
         if not is_traced(leaf):
             bad = count_not_finite(leaf)
             if bad:
@@ -175,3 +175,14 @@ def count_examples(args: tuple) -> int:
         found = ", ".join(f"{where}: {size[0] if size else 'a scalar'}" for where, size in sizes) or "no arrays"
         raise ValueError(f"args: got {found}, expected one number of examples, 1 or more, on the first axis of all.")
     return int(counts.pop()[0])
+
+
+def _refusal(message: str, path: tuple) -> TypeError:
+    """Return the error; where the leaf is one of several, with a note on how models are parted."""
+    error = TypeError(message)
+    if path:
+        error.add_note(
+            "What is no parameter stays inside fun: nnx.split(model, nnx.Param, ...) and"
+            " equinox.partition(model, equinox.is_inexact_array) part a model."
+        )
+    return error

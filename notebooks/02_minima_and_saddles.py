@@ -43,7 +43,7 @@ census
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9, 3.6), layout="constrained")
 plots.census_levels(left, census.indices, census.values, census.orbit_sizes, "levels, width = copies")
-plots.loss_against_index(right, census.indices, census.values)
+plots.loss_against_index(right, census.indices, census.values).set_ylabel("loss (with penalty)")
 # %%
 table = pd.DataFrame({"index": census.indices, "loss": census.values, "copies": census.orbit_sizes})
 table.groupby("index").agg(points=("loss", "size"), copies=("copies", "sum"), lowest=("loss", "min"))

@@ -41,7 +41,7 @@ search
 
 # %%
 last = search.loss[..., -1].mean(axis=-1)  # (batch size, learning rate)
-axes = plots.heat_map(plt.figure(figsize=(5, 3)).subplots(), sizes, rates, np.log10(last), "log₁₀ training loss")
+axes = plots.heat_map(plt.figure(figsize=(5, 3)).subplots(), sizes, rates, np.log10(last), "log₁₀ training loss (nats)")
 axes.set(xlabel="learning rate", ylabel="batch size")
 # %%
 best = {size: (rates[i],) for size, i in zip(sizes, np.argmin(last, axis=1), strict=True)}

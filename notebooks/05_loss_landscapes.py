@@ -14,7 +14,7 @@ import optax
 from mlp_jax import critical, datasets, landscape, losses, mlp, penalties, plots, training, tree
 
 jax.config.update("jax_enable_x64", True)
-plt.rcParams["figure.dpi"] = 70
+plt.rcParams["figure.dpi"] = 80
 data = datasets.load("digits")
 args = tuple(data.train)
 

@@ -10,12 +10,15 @@ The sources are Python files in jupytext's percent format; edit those.
 from __future__ import annotations
 
 import argparse
+import base64
+import io
 import pathlib
 import time
 
 import jupytext
 import nbclient
 import nbformat
+import PIL.Image
 
 HERE = pathlib.Path(__file__).parent
 # Of one cell; a whole notebook is to take less than this as well.
@@ -41,6 +44,18 @@ def execute(made: nbformat.NotebookNode) -> float:
     return time.perf_counter() - began
 
 
+def shrink_figures(made: nbformat.NotebookNode) -> None:
+    """Give every PNG among the outputs a palette of 256 colours, in place: the same to the eye, a third of the bytes."""
+    for cell in made.cells:
+        for output in cell.get("outputs", ()):
+            if "image/png" in output.get("data", {}):
+                drawn = PIL.Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB")
+                small = io.BytesIO()
+                palette = drawn.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+                palette.save(small, "png", optimize=True)
+                output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
+
+
 def is_stale(made: nbformat.NotebookNode, path: pathlib.Path) -> bool:
     """Return whether the committed notebook has other cells than its source."""
     if not path.exists():
@@ -64,6 +79,7 @@ def main() -> None:
             stale.append(path.name)
         seconds = execute(made)
         if chosen.write:
+            shrink_figures(made)
             nbformat.write(made, path)
         print(f"{source.stem}: {seconds:.1f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
     if stale:

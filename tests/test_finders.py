@@ -283,6 +283,18 @@ def test_integer_starts_are_refused():
         critical.find_many(two_wells, np.zeros((3, 2), int))
 
 
+def test_a_point_prints_as_a_sentence_without_its_params():
+    point = critical.find(two_wells, np.array([2.0, 1.0]))
+    assert str(point).startswith("converged: the gradient is at the level of its own rounding. 2 parameters, gradient")
+    assert "array" not in str(point) and "converged" in point._repr_html_()
+    stopped = critical.find(two_wells, np.array([2.0, 1.0]), max_steps=1)
+    assert str(stopped).startswith("not converged: the largest number of steps was reached. 2 parameters")
+    assert str(critical.find_many(two_wells, np.array([[2.0, 1.0], [np.nan, 0.0]]))) == "1 of 2 searches converged."
+    traced = []
+    jax.jit(lambda start: traced.append(str(critical.find(two_wells, start))) or start)(np.ones(2))
+    assert "converged=" in traced[0]
+
+
 def test_distinct_points_are_counted_once_with_their_hits():
     # As many starts and lanes as in the tests above: one program for all.
     points = critical.find_many(two_wells, np.concatenate([many_starts(19), [[np.nan, 0.0]]]), lanes=4)

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from experiments import command_line
 from experiments.questions import questions
 from experiments.run_folder import RunFolder
 
@@ -132,6 +133,21 @@ def test_a_folder_in_use_is_refused_to_a_second_process(tmp_path):
     with pytest.raises(BlockingIOError, match="another"):
         RunFolder("taylor", Settings(), tmp_path / "one")
     folder.conclude("Found.")
+
+
+def test_what_is_wrong_with_a_setting_is_one_line_and_other_errors_keep_their_traceback(monkeypatch, capsys):
+    def refuse(settings):
+        raise FileExistsError(f"seed: got {settings.seed}, which is taken.")
+
+    def fail(settings):
+        raise ValueError("matrix: got NaN.")
+
+    monkeypatch.setattr(sys, "argv", ["taylor", "--seed", "5"])
+    with pytest.raises(SystemExit, match="2"):
+        command_line.start("taylor", refuse, Settings, "What?")
+    assert capsys.readouterr().err == "python -m experiments.taylor: seed: got 5, which is taken.\n"
+    with pytest.raises(ValueError, match="matrix"):
+        command_line.start("taylor", fail, Settings, "What?")
 
 
 @pytest.mark.parametrize("name", sorted(questions()))

@@ -329,6 +329,15 @@ def test_a_random_point_is_not_critical():
         assert verdict.distance == np.inf
 
 
+def test_an_explanation_of_no_critical_point_says_no_and_counts_the_error_at_the_point_alone():
+    # exp(a) + b² has none, though its Newton step, of length 1, solves H p = −g.
+    verdict = critical.classify(lambda p: jnp.exp(p[0]) + p[1] ** 2, jnp.zeros(2))
+    first, second, _ = verdict.explain().splitlines()
+    assert first.endswith("changes its signs: no.")
+    assert "over the distance" not in second and "The scaled Hessian here" in second
+    assert "critical.find may reach one" in verdict.reason
+
+
 def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
     point = np.array([1e-6, -1e-6])
     verdict = critical.classify(lambda x: jnp.sum(jnp.cosh(x) * jnp.array([1.0, 2.0])), point)
@@ -447,6 +456,7 @@ SQUARE = lambda x: jnp.sum(x**2)
         (SQUARE, {}, (), ValueError, "params: got an empty pytree"),
         (SQUARE, jnp.arange(3), (), TypeError, "params: got dtype int32, expected real floating point"),
         (SQUARE, "weights", (), TypeError, "params: got str"),
+        (SQUARE, critical.find(SQUARE, jnp.ones(2)), (), TypeError, "params: got a Point, .* as in point.params"),
         (SQUARE, jnp.array([1j]), (), TypeError, "got dtype complex64"),
         (lambda x: x, jnp.ones(3), (), TypeError, r"fun: got a result of shape \(3,\)"),
         (lambda x: (x[0], x[1]), jnp.ones(3), (), TypeError, "fun: got a result of a tuple with 2 leaves"),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import curvature, devices, tree
+from mlp_jax import curvature, devices, display, tree
 from mlp_jax.critical.eigenvector_following import eigenvector_following
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
 from mlp_jax.critical.minimum_residual import newton_mr
@@ -61,6 +61,22 @@ class Point:
     converged: jax.Array
     steps: jax.Array
     reason: jax.Array | Reason
+
+    def __str__(self) -> str:
+        """Say in a sentence where the search ended, without the params; the whole where values cannot be looked at."""
+        if tree.is_traced(self):
+            return repr(self)
+        if np.ndim(self.converged):
+            return f"{np.sum(self.converged)} of {np.size(self.converged)} searches converged."
+        return (
+            f"{'converged' if self.converged else 'not converged'}: {Reason(int(self.reason))}."
+            f" {tree.size(self.params)} parameters, gradient norm {float(self.gradient_norm):.1e}, flatness"
+            f" {float(self.flatness):.1e}, distance {float(self.distance):.1e}, {int(self.steps)} Hessians."
+        )
+
+    def _repr_html_(self) -> str:
+        title, _, numbers = str(self).partition(": ")
+        return display.table(title, [("find", numbers)], note="params: .params; classify says what the point is.")
 
 
 class _Settings(NamedTuple):
@@ -133,9 +149,10 @@ def find(
     (True, [1.0, 0.0])
     >>> [round(float(v), 12) + 0.0 for v in find(fun, jnp.array([-0.2, 1.0]), index=1).params]
     [-1.0, 0.0]
-    >>> str(point.reason)
-    'the gradient is at the level of its own rounding'
+    >>> print(point)  # doctest: +ELLIPSIS
+    converged: the gradient is at the level of its own rounding. 2 parameters, gradient norm ...
     """
+    require_params(params)
     _require_settings(index, method, max_steps, radius)
     if tree.is_traced((params, args)):
         precision.require_scalar_function(fun, params, args)
@@ -225,6 +242,12 @@ def find_many(
             starts = devices.pad(starts, mesh)
         points = devices.to_host(_compiled_find_many(fun, settings, unit, mesh, index, starts, args))
         return jax.tree.map(lambda leaf: leaf[:num], points)
+
+
+def require_params(params: PyTree) -> None:
+    """Raise TypeError for a Point, whose params are meant."""
+    if isinstance(params, Point):
+        raise TypeError("params: got a Point, expected a pytree of parameters, as in point.params.")
 
 
 def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:

@@ -123,14 +123,18 @@ class Verdict:
         newton = f"the Newton step leaves {self.flatness:.1e} of it"
         if self.distance < float("inf"):
             return f"{above}, but {newton} and places the critical point within {self.distance:.1e}: yes."
-        return f"{above}, and {newton}: {self.kind}."
+        if self.kind == "not critical" and self.flatness < 0.5:
+            return f"{above}; {newton} if the Hessian stays as it is, but on that way it changes its signs: no."
+        return f"{above}, and {newton}: {'no' if self.kind == 'not critical' else self.kind}."
 
     def _why_signs(self) -> str:
         negative, unresolved, positive, bound = self.inertia
+        here = self.kind == "not critical"  # the bound is then that of the point itself
+        change = "" if here else f" {self.change:.1e} from its change over the distance,"
         return (
-            f"Which signs are sure? The scaled Hessian (largest entries 1) may be wrong by {bound:.1e}:"
-            f" {self.rounding:.1e} from rounding at unit {self.unit:.1e}, {self.change:.1e} from its change over the"
-            f" distance, the rest from the factorisation. Beyond that {negative} eigenvalues are negative and"
+            f"Which signs are sure? The scaled Hessian {'here ' if here else ''}(largest entries 1) may be wrong by"
+            f" {bound:.1e}: {self.rounding:.1e} from rounding at unit {self.unit:.1e},{change} the rest from the"
+            f" factorisation. Beyond that {negative} eigenvalues are negative and"
             f" {positive} positive; {unresolved} are not resolved."
         )
 

@@ -13,7 +13,7 @@ import scipy.sparse.linalg
 
 from mlp_jax import tree
 from mlp_jax.critical.corners import corner_within
-from mlp_jax.critical.finders import HessianMatrix
+from mlp_jax.critical.finders import HessianMatrix, require_params
 from mlp_jax.critical.higher_order import HigherOrder, higher_order
 from mlp_jax.critical.higher_precision import second_look
 from mlp_jax.critical.matrix_free import classify_by_products
@@ -97,6 +97,7 @@ def classify(
     """
     if evidence not in (None, "dense", "lanczos", "proved"):
         raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos', 'proved' or None.")
+    require_params(params)
     key = jax.random.key(0) if key is None else key
     tree.require_key(key)
     with jax.enable_x64(True):
@@ -260,7 +261,8 @@ def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
     if counts.negative + counts.positive < m.num_solved:
         return False, (
             f"the gradient norm {size:.2g} is above rounding and the Newton step, of length"
-            f" {np.linalg.norm(m.step):.2g}, leaves the region in which the Hessian keeps its signs"
+            f" {np.linalg.norm(m.step):.2g}, leaves the region in which the Hessian keeps its signs: critical.find may"
+            " reach one from here"
         )
     if not _within(m.scale, m.residual, m.residual_error):
         return None, (

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.axes
+import matplotlib.patheffects
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -139,10 +142,10 @@ def heat_map(
     image = axes.imshow(np.where(finite, grid, np.nan), aspect="auto", origin="lower", cmap="viridis_r")
     for row, column in zip(*np.nonzero(~finite), strict=True):
         axes.text(column, row, "×", ha="center", va="center", color=ORANGE)
+    ring: dict[str, Any] = {"mfc": "none", "mec": "black", "ms": 12, "mew": 1.5}
+    halo = [matplotlib.patheffects.withStroke(linewidth=4, foreground="white")]  # seen on light and on dark
     for row in np.flatnonzero(finite.any(axis=1)):
-        axes.plot(
-            np.nanargmin(np.where(finite[row], grid[row], np.nan)), row, "o", mfc="none", mec="white", ms=12, mew=2
-        )
+        axes.plot(np.nanargmin(np.where(finite[row], grid[row], np.nan)), row, "o", path_effects=halo, **ring)
     axes.set_xticks(range(grid.shape[1]), [f"{value:.3g}" for value in np.asarray(columns)], rotation=45)
     axes.set_yticks(range(grid.shape[0]), [f"{value:.3g}" for value in np.asarray(rows)])
     axes.figure.colorbar(image, ax=axes, label=label)

@@ -1,0 +1,50 @@
+"""The command line of an experiment: settings from flags, and what is wrong with them in one line."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import tyro
+
+
+def start(name: str, run: Callable[[Any], Any], settings: type, description: str | None) -> None:
+    """Read the settings of `python -m experiments.NAME` from the command line, and run.
+
+    Parameters
+    ----------
+    name
+        The experiment's name.
+    run
+        settings -> anything.
+    settings
+        A dataclass, whose fields become flags.
+    description
+        Shown by --help.
+
+    Raises
+    ------
+    SystemExit
+        --help; or the settings were refused: with an error whose message begins with the name of one, `seed: got …`,
+        by `run` itself or by tyro. Any other error is a defect, and keeps its traceback.
+
+    Examples
+    --------
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Settings:
+    ...     seed: int = 0
+    >>> argv, sys.argv = sys.argv, ["example.py", "--seed", "1"]
+    >>> start("example", print, Settings, "What is the seed?")
+    Settings(seed=1)
+    >>> sys.argv = argv
+    """
+    chosen: Any = tyro.cli(settings, description=description, prog=f"python -m experiments.{name}")
+    try:
+        run(chosen)
+    except (OSError, ValueError) as error:
+        if str(error).partition(":")[0] not in {field.name for field in dataclasses.fields(settings)}:
+            raise
+        print(f"python -m experiments.{name}: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
