@@ -45,7 +45,7 @@ def execute(made: nbformat.NotebookNode) -> float:
 
 
 def shrink_figures(made: nbformat.NotebookNode) -> None:
-    """Give every PNG among the outputs a palette of 256 colours, in place: the same to the eye, a third of the bytes."""
+    """Give every PNG among the outputs a palette of 256 colours, in place: the same to the eye, fewer bytes."""
     for cell in made.cells:
         for output in cell.get("outputs", ()):
             if "image/png" in output.get("data", {}):

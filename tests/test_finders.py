@@ -286,7 +286,8 @@ def test_integer_starts_are_refused():
 def test_a_point_prints_as_a_sentence_without_its_params():
     point = critical.find(two_wells, np.array([2.0, 1.0]))
     assert str(point).startswith("converged: the gradient is at the level of its own rounding. 2 parameters, gradient")
-    assert "array" not in str(point) and "converged" in point._repr_html_()
+    assert "array" not in str(point)
+    assert "converged" in point._repr_html_()
     stopped = critical.find(two_wells, np.array([2.0, 1.0]), max_steps=1)
     assert str(stopped).startswith("not converged: the largest number of steps was reached. 2 parameters")
     assert str(critical.find_many(two_wells, np.array([[2.0, 1.0], [np.nan, 0.0]]))) == "1 of 2 searches converged."
