@@ -23,6 +23,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
@@ -447,14 +448,16 @@ def draw(
             mean, half = mean_interval(difference[np.isfinite(difference)])
             ends.errorbar(mean, k, xerr=half, color=COLOURS[decay], fmt=MARKERS[decay], mfc=style["mfc"], capsize=3)
     lost.set(xlabel="peak learning rate", ylabel="tuning runs that diverged", title="schedules: too large peaks")
-    search.set(xlabel="peak learning rate", ylabel="validation loss, nats (only where no run diverged)", title="search")
+    search.set(xlabel="peak learning rate", ylabel="validation loss, nats", title="search, where no run diverged")
     train.set(xlabel="epoch", ylabel="train loss during the epoch, nats", title="chosen peaks, fresh seeds")
     names = [f"{decay}{', warm-up' if warm else ''}" for decay, warm in CONTENDERS]
     ends.set(yticks=range(1, len(names)), yticklabels=names[1:], title="paired, 95 %")
     ends.set(xlabel="test loss − that of a constant rate, nats")
     ends.axvline(0, color="black", lw=0.7)
     for axes in (where, three, lost):
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(fontsize="small", framealpha=0.9)
+    for axis in (lost.yaxis, train.xaxis):
+        axis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     for axes in (lost, search):
         axes.minorticks_off()
         axes.set_xticks(PEAKS[::2], [f"{peak:.2g}" for peak in PEAKS[::2]])

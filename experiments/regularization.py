@@ -441,7 +441,7 @@ def draw(tuning: pd.DataFrame, runs: pd.DataFrame, curves: dict[str, Any]) -> ma
             axes.errorbar(mean, k, xerr=half, fmt=MARKERS[method], color=COLOURS[method], capsize=3)
         axes.set(yticks=range(len(TRIES)), yticklabels=list(TRIES), xlabel=f"{name} (95 %)", title="co-adaptation")
     for axes in (train, test, search):
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(fontsize="small", framealpha=0.9)
     for axes in (gaps, correlations, removals):
         axes.locator_params(axis="x", nbins=5)
     return figure

@@ -17,6 +17,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import tqdm
@@ -174,6 +175,10 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
             part.width, part["mean"], part.half_width, color=color, marker=marker, label=MEASURES[name], capsize=3
         )
     left.set(xlabel="hidden units", ylabel="distinct critical points", yscale="symlog")
+    low, high = left.get_ylim()
+    left.set_yticks([tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if tick <= high])
+    left.yaxis.set_major_formatter("{x:g}")
+    left.set_ylim(low, high)
     left.legend(frameon=False, fontsize="small")
     for name, color, marker in (("saddles_a_minimum", plots.ORANGE, "o"), ("copies_ratio", plots.GREEN, "^")):
         part = summed[summed.measure == MEASURES[name]]
@@ -182,6 +187,8 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
         )
     middle.set(xlabel="hidden units", ylabel="saddles for each minimum")
     middle.legend(frameon=False, fontsize="small")
+    for axes in (left, middle):
+        axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     own = points[points["index"].notna() & ~points.padded]
     colors = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.GREY)
     for number, (width, part) in enumerate(own.groupby("width")):

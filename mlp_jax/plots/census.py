@@ -88,13 +88,14 @@ def saddle_graph(
         middle = float(np.mean(pair)) + (0.12 + 0.1 * number) * (1 if pair[0] == pair[-1] else (-1) ** number)
         xs = [place[known[0]], middle, place[known[-1]]]
         axes.plot(xs, [loss_[known[0]], loss_[saddle], loss_[known[-1]]], "-", color=GREY, lw=1, zorder=1)
-        axes.scatter(middle, loss_[saddle], 25, color=ORANGE, marker="o", zorder=2)
+        axes.scatter(middle, loss_[saddle], 25, color=ORANGE, marker="o", zorder=2, label="saddle")
     for point in ends_:
         minimum = np.asarray(index)[point] == 0
-        axes.scatter(
-            place[point], loss_[point], 150 if minimum else 40, color=BLUE if minimum else ORANGE,
-            marker="*" if minimum else "s", zorder=3,
-        )  # fmt: skip
+        look = (150, BLUE, "*", "minimum") if minimum else (40, ORANGE, "s", "end that is none")
+        axes.scatter(place[point], loss_[point], look[0], color=look[1], marker=look[2], zorder=3, label=look[3])
+    names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
+    if names:
+        axes.legend(names.values(), names.keys(), fontsize="small", framealpha=0.9)
     axes.set_xticks(range(len(ends_)), [str(point) for point in ends_])
     axes.margins(x=0.2)
     axes.set(xlabel="where the descents end (point)", ylabel="loss (with penalty)", title=title)
