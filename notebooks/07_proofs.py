@@ -66,15 +66,16 @@ print(interval.check(read, fun, start, (x, y)))
 
 # %% [markdown]
 # ## On data
-# 1,500 digits, a 64-4-10 network of 310 parameters: a few seconds.
+# Wines of three kinds, a 13-4-3 network of 71 parameters: a second or two. `python -m experiments.proofs` does the same
+# on 1,797 digits, with up to 2,035.
 
 # %%
-data = datasets.load("digits")
+data = datasets.standardize(datasets.load("wine"))
 
 
-def digits_fun(params, x, y):
+def wine_fun(params, x, y):
     return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalties.l2(params, 1e-2)
 
 
-point = critical.find(digits_fun, mlp.init(jax.random.key(1), (64, 4, 10)), args=tuple(data.train), index=0)
-interval.certify(digits_fun, point.params, args=tuple(data.train))
+point = critical.find(wine_fun, mlp.init(jax.random.key(1), (13, 4, 3)), args=tuple(data.train), index=0)
+interval.certify(wine_fun, point.params, args=tuple(data.train))
