@@ -4,8 +4,9 @@
 
 Part `work`: seconds of a gradient, a product, a dense Hessian, its inertia, a spectral density, a sweep and many
 searches at several sizes on one device, float64, with the exponent of the growth fitted to the upper half of the sizes.
-Part `devices`: the same work on 1 to 8 emulated devices and in 2 processes on loopback: largest difference from one
-device, bytes of memory a device, bytes sent a step (`benchmarks.scaling_examples`, `benchmarks.scaling_lanes`).
+Part `devices`, on 1 to 8 emulated devices: bytes of memory of each device and what is sent between them, with the
+exponent of memory in the number of devices (−1: each holds its share), from `benchmarks.scaling_examples` for work on
+examples, `benchmarks.scaling_lanes` for a sweep. That results are equal, `python -m experiments.hosts` says.
 Prints tables, and writes each as CSV, with a figure, to a new folder.
 """
 
@@ -26,6 +27,7 @@ import pandas as pd
 import tqdm
 import tyro
 
+from benchmarks import scaling_examples, scaling_lanes
 from benchmarks.side_by_side import exponent, machine, seconds
 from experiments import xor
 from experiments.run_folder import RunFolder
@@ -182,6 +184,24 @@ def exponents(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def memory_exponents(examples: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFrame:
+    """Return one row a program: MiB on each device with the fewest and the most of them, and the fitted exponent."""
+    mib = pd.concat([
+        examples.assign(MiB=examples.held + examples.made)[["program", "devices", "MiB"]],
+        lanes.assign(program="sweep")[["program", "devices", "MiB"]],
+    ])  # fmt: skip
+    rows = []
+    for program, part in mib.groupby("program", sort=False):
+        few, many = part.iloc[0], part.iloc[-1]
+        rows.append({
+            "program": program,
+            f"MiB on {few.devices}": few.MiB,
+            f"MiB on {many.devices}": many.MiB,
+            "exponent": exponent(list(part.devices), list(part.MiB)),
+        })  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
     """Return seconds against what grows, a panel each, on log axes."""
     kinds = list(dict.fromkeys(table.grows))
@@ -208,6 +228,9 @@ def main(settings: Settings) -> None:
             tables["work"] = work_table(settings.quick, 1 if settings.quick else settings.calls)
         tables["exponents"] = exponents(tables["work"])
         folder.figure("work", draw(tables["work"]))
+    if "devices" in settings.parts:
+        tables |= {"examples": scaling_examples.table(settings.quick), "lanes": scaling_lanes.table(settings.quick)}
+        tables["memory"] = memory_exponents(tables["examples"], tables["lanes"])
     for name, table in tables.items():
         print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
         folder.table(name, table)

@@ -9,17 +9,15 @@ what is between.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
 from typing import Any
 from unittest import mock
 
 import jax
 import pandas as pd
+import tyro
 
+from experiments import processes
 from mlp_jax import losses, mlp, sweep
 from mlp_jax.sweep import spread
 
@@ -62,25 +60,24 @@ def measure(seeds: int, epochs: int) -> dict[str, Any]:
     return {"devices": jax.device_count()} | times | memory
 
 
+def measure_in_process(mesh: jax.sharding.Mesh, seeds: str, epochs: str) -> dict[str, Any]:
+    """Return `measure`, in a process that `experiments.processes` started."""
+    with jax.enable_x64(False):
+        return measure(int(seeds), int(epochs))
+
+
 def table(quick: bool = False, devices: tuple[int, ...] = DEVICES) -> pd.DataFrame:
     """Return one row a number of devices, each measured in a process of its own."""
     sizes = ("8", "1") if quick else ("32", "10")
-    rows = []
-    for number in devices:
-        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={number}"
-        done = subprocess.run(
-            [sys.executable, "-m", "benchmarks.scaling_lanes", "--here", *sizes],
-            env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
-            stdout=subprocess.PIPE,
-            text=True,
-            check=True,
-        )
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
-    return pd.DataFrame(rows)
+    rows = [processes.run(measure_in_process, 1, number, sizes)[0] for number in devices]
+    return pd.DataFrame([{name: value.item() for name, value in row.items()} for row in rows])
+
+
+def main(quick: bool = False) -> None:
+    print(table(quick).round(2).to_string(index=False))
 
 
 if __name__ == "__main__":
-    if sys.argv[1:2] == ["--here"]:
-        print(json.dumps(measure(*map(int, sys.argv[2:]))))
-    else:
-        print(table("--quick" in sys.argv[1:]).round(2).to_string(index=False))
+    import benchmarks.scaling_lanes as this  # the processes import `measure_in_process` by the name of its module
+
+    tyro.cli(this.main)

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling_examples
+from experiments import processes
 from mlp_jax import critical, curvature, devices, losses, mlp, mlp_hessian, penalties, tree
 from mlp_jax.curvature import precision
-from several_devices import launch
 from several_devices.layouts import LAYOUTS
 
 SIZE, EXAMPLES = 53, 37  # no number of devices above 1 divides the examples, nor 8 the parameters
@@ -134,7 +134,7 @@ def results(request):
     if request.param == (1, 1):
         with jax.enable_x64(True):
             return [{name: np.asarray(value) for name, value in work(jax.make_mesh((1,), ("devices",))).items()}]
-    return launch.run(work, *request.param)
+    return processes.run(work, *request.param)
 
 
 @pytest.fixture(scope="module")
@@ -250,7 +250,7 @@ def communication(mesh):
 
 
 def test_a_product_sends_one_sum_of_the_size_of_the_parameters():
-    sent = launch.run(communication, 1, 8)[0]
+    sent = processes.run(communication, 1, 8)[0]
     for name in ("product", "product by 1"):
         assert sent[f"kinds {name}"].tolist() == ["all-reduce"]
         assert sent[f"numbers {name}"].tolist() == [SIZE]
