@@ -53,8 +53,8 @@ axes.legend()
 # %% [markdown]
 # ## Is the end a minimum?
 # The loss over all the training data, as a function `(params, *args) -> scalar`. Data goes in `args`, so that a
-# second call compiles nothing. `hessian` may be left out, and works for no model but an MLP: it is the exact Hessian
-# from layer blocks, many times faster than `jax.hessian`.
+# second call compiles nothing. `hessian` may be left out, for any model; this one is the exact Hessian of an MLP from
+# layer blocks, many times faster than `jax.hessian`.
 
 
 # %%
@@ -72,8 +72,8 @@ end = jax.tree.map(lambda leaf: leaf[0], trained)
 critical.classify(fun, end, args, hessian=hessian)
 
 # %% [markdown]
-# No: the gradient of a trained network is small, not zero, and a Hessian there says little. So go to the critical
-# point itself, and ask again.
+# No: the gradient where training ended is not zero, and a Hessian there says little. So go to the critical point
+# itself, and ask again.
 
 # %%
 point = critical.find(fun, end, args, index=0, hessian=hessian)

@@ -44,6 +44,14 @@ def execute(made: nbformat.NotebookNode) -> float:
     return time.perf_counter() - began
 
 
+def drop_handles(made: nbformat.NotebookNode) -> None:
+    """Drop what a drawing call returned, `<Axes: …>` or `Text(…)`, from cells that show a figure, in place."""
+    for cell in made.cells:
+        outputs = cell.get("outputs", [])
+        if any("image/png" in output.get("data", {}) for output in outputs):
+            cell.outputs = [o for o in outputs if o.output_type != "execute_result" or set(o.data) != {"text/plain"}]
+
+
 def shrink_figures(made: nbformat.NotebookNode) -> None:
     """Give every PNG among the outputs a palette of 256 colours, in place: the same to the eye, fewer bytes."""
     for cell in made.cells:
@@ -79,6 +87,7 @@ def main() -> None:
             stale.append(path.name)
         seconds = execute(made)
         if chosen.write:
+            drop_handles(made)
             shrink_figures(made)
             nbformat.write(made, path)
         print(f"{source.stem}: {seconds:.1f} s, {path.stat().st_size / 1000:.0f} kB", flush=True)
