@@ -500,7 +500,8 @@ def draw(
         panel.remove()
     for panel in axes[: 2 + rows.task.nunique()]:
         panel.legend(fontsize="small", framealpha=0.9)
-    last.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1))  # curves fill the panel
+    # Curves fill that panel; the place beside it is empty.
+    last.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1)).set_in_layout(False)
     return figure
 
 

@@ -101,7 +101,9 @@ def eigenvalues(
             label = f"{np.sum(chosen)} {name}"
             axes.plot(rank[chosen], sorted_values[chosen], style, color=color, ms=size, label=label)
     nonzero = np.abs(sorted_values[sorted_values != 0])
-    axes.set_yscale("symlog", linthresh=max(float(nonzero.min(initial=1.0)), 1e-12), linscale=0.8)
+    # A power of ten, so that no tick lies between it and zero, where its label would meet that of zero.
+    linear = 10.0 ** np.floor(np.log10(max(float(nonzero.min(initial=1.0)), 1e-12)))
+    axes.set_yscale("symlog", linthresh=linear, linscale=0.8)
     axes.axhline(0, color=GREY, lw=0.8)
     axes.set(xlabel="rank", ylabel="eigenvalue of the Hessian", title=title)
     axes.legend(frameon=False)
