@@ -13,6 +13,7 @@ and `--submit local` runs what would be submitted on this machine.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import pathlib
 import zlib
 from collections.abc import Mapping
@@ -25,7 +26,7 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import processes
+from experiments import command_line, processes
 from experiments.run_folder import RunFolder
 from experiments.shared_work import work, work_of_process
 from mlp_jax import plots
@@ -54,6 +55,8 @@ class Settings:
     """Time limit of the submitted job."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/hosts-DATE-TIME when not given."""
+    resume: bool = False
+    """Go on with the run on this machine that was stopped in the folder of --output."""
 
 
 def compared(layout: str, results: Mapping[str, np.ndarray], plain: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
@@ -122,14 +125,14 @@ def _save(folder: RunFolder, rows: list[dict[str, Any]]) -> pd.DataFrame:
 
 def run(settings: Settings) -> pd.DataFrame:
     """Compute on each layout of this machine, compare, print and save; return the table."""
-    folder = RunFolder("hosts", settings, settings.output)
+    folder = RunFolder("hosts", settings, settings.output, resume=settings.resume)
     with jax.enable_x64(True):
-        plain = work(None, settings.seed, settings.quick)
+        plain = folder.kept("without a mesh", functools.partial(work, None, settings.seed, settings.quick))
+    arguments = (str(settings.seed), "quick" if settings.quick else "full")
     rows = []
     for number, each in tqdm.tqdm(LAYOUTS, unit="layout", disable=None):
-        arguments = (str(settings.seed), "quick" if settings.quick else "full")
         layout = f"{number} process{'es' if number > 1 else ''} of {each} device{'s' if each > 1 else ''}"
-        first, *others = processes.run(work_of_process, number, each, arguments)
+        first, *others = folder.kept(layout, functools.partial(processes.run, work_of_process, number, each, arguments))
         for other in others:
             _require_same(first, other)
         rows += compared(layout, first, plain)
@@ -146,7 +149,14 @@ def run_on_cluster(settings: Settings, *address: Any) -> None:
     address
         What `jax.distributed.initialize` needs where it cannot find out: (address of the first process, number of
         processes, number of this one).
+
+    Raises
+    ------
+    ValueError
+        The run is to go on: on a cluster it begins anew.
     """
+    if settings.resume:
+        raise ValueError("resume: got True on a cluster, expected False; nothing is kept there, begin anew.")
     jax.config.update("jax_enable_x64", True)
     jax.distributed.initialize(*address)
     first = jax.process_index() == 0
@@ -198,15 +208,19 @@ def submit(settings: Settings) -> None:
     print(job.task(0).stdout())
 
 
-def main() -> None:
-    """Read the command line and run."""
-    settings = tyro.cli(Settings, description=__doc__)
+def start(settings: Settings) -> None:
+    """Run here, as one process of many, or through submitit."""
     if settings.submit:
         submit(settings)
     elif settings.cluster:
         run_on_cluster(settings)
     else:
         run(settings)
+
+
+def main() -> None:
+    """Read the command line and run."""
+    command_line.start("hosts", start, Settings, __doc__)
 
 
 if __name__ == "__main__":
