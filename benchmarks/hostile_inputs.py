@@ -133,6 +133,15 @@ def with_side_effects(function: Callable[..., Any]) -> Callable[..., Any]:
     return watched
 
 
+def in_python(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a Python function, whose frames are seen in a traceback, that calls one of C."""
+
+    def calls_what_was_given(*args: Any, **settings: Any) -> Any:
+        return function(*args, **settings)
+
+    return calls_what_was_given
+
+
 _MISBEHAVING = (
     raises, returns_none, returns_text, returns_object, returns_zero, returns_true, returns_complex, returns_integer,
     returns_nan, returns_pair, returns_dictionary, returns_vector, returns_matrix, returns_nothing_at_all,

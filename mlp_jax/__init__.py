@@ -2,6 +2,7 @@
 
 Modules are the namespaces:
 
+- `require`: checks of arguments, shared by all
 - `tree`: vector-space operations on pytrees
 - `devices`: means, sums and maps over the devices of a mesh, in one process or several
 - `display`: results as tables in notebooks

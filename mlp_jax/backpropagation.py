@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import mlp
+from mlp_jax import losses, mlp, require
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -54,6 +54,8 @@ def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation
 
     Raises
     ------
+    TypeError
+        `params` are not layers of real numbers, `inputs` not real numbers, or `activation` no function.
     ValueError
         There are no layers; `inputs` do not have two axes; a shape does not fit the next weight.
 
@@ -67,16 +69,14 @@ def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation
     >>> bool(jnp.array_equal(trace.preactivations[-1], mlp.forward(params, jnp.ones((5, 2)))))
     True
     """
-    if not params:
-        raise ValueError("params: got no layers, expected at least one Layer(weight, bias).")
-    inputs = jnp.asarray(inputs)
-    if inputs.ndim != 2:
-        raise ValueError(f"inputs: got shape {inputs.shape}, expected two axes (n, in).")
-    activations: list[jax.Array] = [inputs]
+    mlp.require_layers(params)
+    require.function(activation, "activation", "of one array", 1)
+    activations: list[jax.Array] = [jnp.asarray(require.numbers(inputs, "inputs", 2, axes="two axes (n, in)"))]
     preactivations: list[jax.Array] = []
     for depth, layer in enumerate(params):
         if depth:
-            activations.append(activation(preactivations[-1]))
+            name = f"activations of layer {depth}"
+            activations.append(require.numbers(activation(preactivations[-1]), name, 2, axes="two axes"))
         mlp.require_fit(activations[-1], layer, depth)
         preactivations.append(activations[-1] @ layer.weight + layer.bias)
     return Trace(tuple(activations), tuple(preactivations))
@@ -110,8 +110,11 @@ def backward(
 
     Raises
     ------
+    TypeError
+        `params` are not layers, `trace` is not what `forward` returns, or something is no function or no number.
     ValueError
-        `output_delta` does not have the shape of the outputs.
+        `output_delta` does not have the shape of the outputs, `trace` is that of another network, or the derivative has
+        another shape than the pre-activations.
 
     Examples
     --------
@@ -121,6 +124,10 @@ def backward(
     >>> backward(params, trace, jnp.ones((1, 1)), activation=jax.nn.relu)[0].tolist()
     [[3.0, 0.0]]
     """
+    mlp.require_layers(params)
+    _require_trace(params, trace)
+    require.function(activation, "activation", "of one array", 1)
+    output_delta = require.numbers(output_delta, "output_delta")
     outputs = trace.preactivations[-1]
     if jnp.shape(output_delta) != outputs.shape:
         raise ValueError(
@@ -130,11 +137,35 @@ def backward(
     for layer, preactivation in zip(params[:0:-1], trace.preactivations[-2::-1], strict=True):
         error = deltas[-1] @ layer.weight.T
         if derivative is None:
-            (delta,) = jax.vjp(activation, preactivation)[1](error)
+            values = require.abstract_result(activation, "activation", "of one array", preactivation)
+            _require_shape(values, error.shape, "activation")
+            values, pull = jax.vjp(activation, preactivation)
+            (delta,) = pull(error.astype(values.dtype))
         else:
-            delta = error * derivative(preactivation)
+            delta = error * _slope(derivative, preactivation, "derivative")
         deltas.append(delta)
     return tuple(reversed(deltas))
+
+
+def _require_trace(params: mlp.Params, trace: Trace) -> None:
+    if not isinstance(trace, Trace) or not all(isinstance(part, tuple | list) for part in trace):
+        raise TypeError(f"trace: got {require.describe(trace)}, expected what `forward` returned.")
+    got = [[jnp.shape(require.numbers(values, "trace")) for values in part] for part in trace]
+    n = got[1][0][0] if got[1] and got[1][0] else 0
+    if got[1] != [(n, jnp.shape(layer.weight)[1]) for layer in params]:
+        raise ValueError(f"trace: got pre-activations of shapes {got[1]}, expected those of `forward` for params.")
+
+
+def _require_shape(values: jax.Array, shape: tuple[int, ...], name: str) -> None:
+    if jnp.shape(values) != shape:
+        raise ValueError(f"{name}: got values of shape {jnp.shape(values)}, expected {shape}.")
+
+
+def _slope(derivative: Callable[..., jax.Array], at: jax.Array, name: str, *more: jax.Array) -> jax.Array:
+    require.function(derivative, name, "of arrays", 1 + len(more))
+    values = require.numbers(derivative(at, *more), name)
+    _require_shape(values, at.shape, name)
+    return values
 
 
 def gradient(
@@ -174,7 +205,10 @@ def gradient(
     Raises
     ------
     ValueError
-        `inputs` do not have two axes or do not fit; `weights` or a derivative have a wrong shape.
+        `inputs` do not have two axes or do not fit; the losses, `weights` or a derivative have a wrong shape; weights
+        as `losses.mean` refuses them.
+    TypeError
+        Something is no function, or not real numbers.
 
     Examples
     --------
@@ -188,12 +222,13 @@ def gradient(
     >>> bool(jnp.allclose(by_hand[0].weight, by_jax[0].weight))
     True
     """
+    require.function(loss, "loss", "(outputs, targets) -> (n,)", 2)
     trace = forward(params, inputs, activation=activation)
-    outputs = trace.preactivations[-1]
+    outputs, targets = trace.preactivations[-1], jnp.asarray(require.numbers(targets, "targets"))
     if loss_derivative is None:
-        output_delta = jax.grad(lambda z: jnp.sum(loss(z, targets)))(outputs)
+        output_delta = jax.grad(lambda z: jnp.sum(_values(loss, z, targets)))(outputs)
     else:
-        output_delta = loss_derivative(outputs, targets)
+        output_delta = _slope(loss_derivative, outputs, "loss_derivative", targets)
     output_delta = _shares(weights, outputs)[:, None] * output_delta
     deltas = backward(params, trace, output_delta, activation=activation, derivative=derivative)
     return tuple(
@@ -202,11 +237,21 @@ def gradient(
     )
 
 
+def _values(loss: Loss, outputs: jax.Array, targets: jax.Array) -> jax.Array:
+    values = require.numbers(loss(outputs, targets), "loss")
+    _require_shape(values, outputs.shape[:1], "loss")
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"loss: got values of dtype {values.dtype}, expected real floating point.")
+    return values
+
+
 def _shares(weights: jax.Array | None, outputs: jax.Array) -> jax.Array:
     """Each example's part of the mean: wᵢ / Σ w."""
     n = len(outputs)
     if weights is None:
         return jnp.full(n, 1.0 / n, outputs.dtype)
+    weights = require.numbers(weights, "weights")
     if jnp.shape(weights) != (n,):
         raise ValueError(f"weights: got shape {jnp.shape(weights)}, expected {(n,)}, one for each example.")
+    losses.mean(weights, weights)  # refuses weights that are negative, or all 0
     return weights / jnp.sum(weights)

@@ -20,7 +20,7 @@ import scipy.optimize
 import scipy.special
 from numpy.typing import ArrayLike
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.tree import PyTree
 
 PerExample = Callable[..., jax.Array]
@@ -71,8 +71,7 @@ def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: i
     (4.0, 1.0, 0.25)
     """
     num_examples = _require_examples(per_example, params, args)
-    if int(chunk_size) != chunk_size or chunk_size < 1:
-        raise ValueError(f"chunk_size: got {chunk_size}, expected a whole number of 1 or more.")
+    chunk_size = require.whole(chunk_size, "chunk_size")
     mean = _gradient(per_example, params, args)
 
     def distance(example: tuple) -> jax.Array:
@@ -80,7 +79,7 @@ def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: i
         change = jax.tree.map(jnp.subtract, gradient, mean)
         return tree.dot(change, change)
 
-    distances = jax.lax.map(distance, args, batch_size=min(int(chunk_size), num_examples))
+    distances = jax.lax.map(distance, args, batch_size=min(chunk_size, num_examples))
     return _as_noise(tree.dot(mean, mean), jnp.mean(distances))
 
 
@@ -104,8 +103,8 @@ def two_batches(
 
     Raises
     ------
-    ValueError
-        The sizes are not 1 ≤ small < large ≤ N.
+    TypeError, ValueError
+        A norm is no array of real numbers; the sizes are not 1 ≤ small < large ≤ N.
 
     Examples
     --------
@@ -113,7 +112,12 @@ def two_batches(
     >>> float(noise.squared_gradient), float(noise.trace)
     (4.0, 1.0)
     """
-    _require_sizes(small_size, large_size, num_examples)
+    if num_examples is not None:
+        num_examples = require.whole(num_examples, "num_examples")
+    small_size, large_size = _require_sizes(small_size, large_size, num_examples)
+    small, large = (jnp.asarray(require.numbers(a, name)) for a, name in ((small, "small"), (large, "large")))
+    if small.shape != large.shape:
+        raise ValueError(f"small, large: got shapes {small.shape} and {large.shape}, expected one shape.")
     first, second = (_coefficient(size, num_examples) for size in (small_size, large_size))
     trace = (small - large) / (first - second)
     return _as_noise(small - first * trace, trace)
@@ -163,9 +167,8 @@ def estimate(
     """
     tree.require_key(key)
     num_examples = _require_examples(per_example, params, args)
-    _require_sizes(small, large, None if replace else num_examples)
-    if int(num_pairs) != num_pairs or num_pairs < 2:
-        raise ValueError(f"num_pairs: got {num_pairs}, expected a whole number of 2 or more.")
+    small, large = _require_sizes(small, large, None if replace else num_examples)
+    num_pairs = require.whole(num_pairs, "num_pairs", 2, 2**30)
 
     def squared_norm(key: jax.Array, size: int) -> jax.Array:
         rows = jax.random.choice(key, num_examples, (size,), replace=replace)
@@ -236,8 +239,13 @@ def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike 
     >>> print(f"{fit.min_updates:.2f} {fit.min_examples:.2f} {fit.critical_batch_size:.2f}")
     10.00 80.00 8.00
     """
-    sizes, numbers = (np.asarray(a, float) for a in (batch_sizes, updates))
-    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(reached, bool)
+    sizes, numbers = (
+        np.asarray(require.numbers(a, name, 1, axes="(n,)"), float)
+        for a, name in ((batch_sizes, "batch_sizes"), (updates, "updates"))
+    )
+    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(require.numbers(reached, "reached"))
+    if hit.dtype != bool:
+        raise TypeError(f"reached: got dtype {hit.dtype}, expected booleans.")
     if not (sizes.shape == numbers.shape == hit.shape and sizes.ndim == 1):
         raise ValueError(
             f"batch_sizes, updates, reached: got shapes {sizes.shape}, {numbers.shape}, {hit.shape},"
@@ -341,16 +349,24 @@ def _gradient(per_example: PerExample, params: PyTree, args: tuple) -> PyTree:
 
 def _require_examples(per_example: PerExample, params: PyTree, args: tuple) -> int:
     tree.require_floating(params)
+    tree.require_args(args)
     lengths = sorted({jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(args)})
     if len(lengths) != 1 or lengths[0] == 0:
         raise ValueError(f"args: got arrays of {lengths} examples, expected the same number, not 0.")
-    values = jax.eval_shape(per_example, params, *args)
-    if getattr(values, "shape", None) != (lengths[0],) or not jnp.issubdtype(values.dtype, jnp.floating):
+    values = require.abstract_result(per_example, "per_example", "(params, *args) -> (n,)", params, *args)
+    if (
+        not isinstance(values, jax.ShapeDtypeStruct)
+        or values.shape != (lengths[0],)
+        or not jnp.issubdtype(values.dtype, jnp.floating)
+    ):
         raise ValueError(f"per_example: got a result of {values}, expected ({lengths[0]},) floating-point losses.")
     return lengths[0]
 
 
-def _require_sizes(small: int, large: int, num_examples: int | None) -> None:
+def _require_sizes(small: int, large: int, num_examples: int | None) -> tuple[int, int]:
+    for size in (small, large):
+        require.whole(size, "batch sizes", -(2**63))
     largest = "" if num_examples is None else f" ≤ {num_examples}"
-    if not (int(small) == small and int(large) == large and 1 <= small < large <= (num_examples or large)):
+    if not 1 <= small < large <= (num_examples or large):
         raise ValueError(f"batch sizes: got {small} and {large}, expected whole numbers 1 ≤ small < large{largest}.")
+    return int(small), int(large)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import devices
+from mlp_jax import devices, require
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -29,7 +29,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     Raises
     ------
     TypeError
-        Targets are not integers.
+        Targets are not integers, or logits not real numbers.
     ValueError
         The shapes do not fit, or a target is out of range.
 
@@ -38,7 +38,15 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     >>> [round(float(v), 4) for v in cross_entropy(jnp.zeros((1, 4)), jnp.array([2]))]
     [1.3863]
     """
-    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
+    logits, targets = _require_classes(logits, targets)
+    # Not optax's integer-label form: it subtracts logits from their log-sum-exp, and so loses |z| · eps.
+    log_probabilities = jax.nn.log_softmax(logits)
+    return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+
+
+def _require_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return floating logits and targets, of which outside jit each is the number of a logit."""
+    logits, targets = _as_floats(logits, "logits"), require.numbers(targets, "targets")
     if not jnp.issubdtype(targets.dtype, jnp.integer):
         raise TypeError(f"targets: got dtype {targets.dtype}, expected integers (class numbers).")
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
@@ -51,9 +59,13 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
         low, high = int(numbers.min()), int(numbers.max())
         if low < 0 or high >= logits.shape[-1]:
             raise ValueError(f"targets: got class numbers from {low} to {high}, expected 0 to {logits.shape[-1] - 1}.")
-    # Not optax's integer-label form: it subtracts logits from their log-sum-exp, and so loses |z| · eps.
-    log_probabilities = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+    return logits, jnp.asarray(targets)
+
+
+def _as_floats(values: jax.Array, name: str) -> jax.Array:
+    """Return an array of real numbers, whole ones in the default float dtype: they would wrap around."""
+    array = jnp.asarray(require.numbers(values, name))
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -70,6 +82,8 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
     Raises
     ------
+    TypeError
+        Something else than real numbers.
     ValueError
         The shapes differ (broadcasting here is nearly always a mistake).
 
@@ -78,7 +92,7 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])).tolist()
     [2.5]
     """
-    outputs, targets = jnp.asarray(outputs), jnp.asarray(targets)
+    outputs, targets = _as_floats(outputs, "outputs"), _as_floats(targets, "targets")
     if outputs.shape != targets.shape or outputs.ndim < 1:
         raise ValueError(f"targets: got shape {targets.shape}, expected the shape of the outputs, {outputs.shape}.")
     return optax.losses.l2_loss(outputs, targets.astype(outputs.dtype)).sum(-1)
@@ -102,6 +116,8 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
 
     Raises
     ------
+    TypeError
+        Something else than real numbers.
     ValueError
         The shapes differ, or there is nothing to average; outside jit, a weight is negative or not a finite
         number, or all are zero.
@@ -111,12 +127,12 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     >>> float(mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
     1.5
     """
-    values = jnp.asarray(values)
+    values = _as_floats(values, "values")
     if values.size == 0:
         raise ValueError("values: got no examples, expected at least one.")
     if weights is None:
         return jnp.mean(values)
-    weights = jnp.asarray(weights)
+    weights = _as_floats(weights, "weights")
     if weights.shape != values.shape:
         raise ValueError(f"weights: got shape {weights.shape}, expected the shape of the values, {values.shape}.")
     if not isinstance(weights, jax.core.Tracer):
@@ -148,14 +164,15 @@ def accuracy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     -------
     (n,) of the dtype of logits.
 
+    Raises
+    ------
+    TypeError, ValueError
+        As `cross_entropy`.
+
     Examples
     --------
     >>> accuracy(jnp.array([[0.0, 2.0], [1.0, 0.0]]), jnp.array([1, 1])).tolist()
     [1.0, 0.0]
     """
-    logits, targets = jnp.asarray(logits), jnp.asarray(targets)
-    if targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} to fit logits of shape {logits.shape}."
-        )
+    logits, targets = _require_classes(logits, targets)
     return (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(logits.dtype)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 
 Activation = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., jax.Array]
@@ -27,6 +28,9 @@ class Layer(NamedTuple):
 
 
 Params = tuple[Layer, ...]
+
+# Most numbers of one weight, 8 GiB of float64: a larger request would end the process.
+_MOST_NUMBERS = 2**30
 
 
 def init(
@@ -64,9 +68,11 @@ def init(
     Raises
     ------
     TypeError
-        `key` is not a JAX random key.
+        `key` is not a JAX random key; `pieces` is no integer, an initializer no function, `dtype` not floating; or an
+        initializer returns no real floating numbers.
     ValueError
-        Fewer than two sizes, or a size or `pieces` below 1.
+        Fewer than two sizes, or a size or `pieces` below 1; more than 2³⁰ numbers in a weight; or an initializer
+        returns another shape.
 
     Examples
     --------
@@ -75,20 +81,58 @@ def init(
     [(64, 16), (16, 10)]
     """
     tree.require_key(key)
-    sizes = tuple(sizes)
-    if len(sizes) < 2 or any(int(n) != n or n < 1 for n in sizes):
-        raise ValueError(f"sizes: got {sizes}, expected at least two whole numbers of 1 or more, such as (64, 16, 10).")
-    if pieces < 1:
-        raise ValueError(f"pieces: got {pieces}, expected 1 or more.")
+    widths = _widths(sizes)
+    pieces = require.whole(pieces, "pieces")
     weight_init = jax.nn.initializers.lecun_normal() if weight_init is None else weight_init
-    dtype = jnp.result_type(float) if dtype is None else jnp.dtype(dtype)
+    require.function(weight_init, "weight_init", "(key, shape, dtype) -> array", 3)
+    require.function(bias_init, "bias_init", "(key, shape, dtype) -> array", 3)
+    float_dtype = _floating_dtype(dtype)
     layers = []
-    for depth, layer_key in enumerate(jax.random.split(key, len(sizes) - 1)):
-        fan_in = sizes[depth]
-        fan_out = sizes[depth + 1] * (pieces if depth < len(sizes) - 2 else 1)
+    for depth, layer_key in enumerate(jax.random.split(key, len(widths) - 1)):
+        fan_in = widths[depth]
+        fan_out = widths[depth + 1] * (pieces if depth < len(widths) - 2 else 1)
+        if fan_in * fan_out > _MOST_NUMBERS:
+            raise ValueError(f"sizes: got a weight of {fan_in} × {fan_out}, expected {_MOST_NUMBERS} numbers or fewer.")
         weight_key, bias_key = jax.random.split(layer_key)
-        layers.append(Layer(weight_init(weight_key, (fan_in, fan_out), dtype), bias_init(bias_key, (fan_out,), dtype)))
+        weight = weight_init(weight_key, (fan_in, fan_out), float_dtype)
+        bias = bias_init(bias_key, (fan_out,), float_dtype)
+        _require_drawn(weight, (fan_in, fan_out), "weight_init")
+        _require_drawn(bias, (fan_out,), "bias_init")
+        layers.append(Layer(weight, bias))
     return tuple(layers)
+
+
+def _widths(sizes: Sequence[int]) -> tuple[int, ...]:
+    expected = "at least two whole numbers of 1 or more, such as (64, 16, 10)"
+    if not isinstance(sizes, Sequence | np.ndarray) or isinstance(sizes, str | bytes):
+        raise TypeError(f"sizes: got {require.describe(sizes)}, expected {expected}.")
+    try:
+        widths = tuple(require.whole(n, "sizes") for n in sizes)
+    except (TypeError, ValueError):
+        widths = ()
+    if len(widths) < 2:
+        raise ValueError(f"sizes: got {tuple(sizes)}, expected {expected}.")
+    return widths
+
+
+def _floating_dtype(dtype: Any) -> jnp.dtype:
+    if dtype is None:
+        return jnp.result_type(float)
+    try:
+        named = jnp.dtype(dtype)
+    except TypeError:
+        named = None
+    if named is None or not jnp.issubdtype(named, jnp.floating) or not require.is_real(named):
+        raise TypeError(f"dtype: got {require.describe(dtype)}, expected a floating dtype, such as jnp.float32.")
+    return named
+
+
+def _require_drawn(values: Any, shape: tuple[int, ...], name: str) -> None:
+    array = require.numbers(values, name)
+    if not jnp.issubdtype(array.dtype, jnp.floating):
+        raise TypeError(f"{name}: got values of dtype {array.dtype}, expected real floating point.")
+    if array.shape != shape:
+        raise ValueError(f"{name}: got values of shape {array.shape}, expected {shape}.")
 
 
 def forward(
@@ -124,10 +168,11 @@ def forward(
     Raises
     ------
     TypeError
-        `dropout_rate` is not 0 and `key` is not a JAX random key.
+        `params` are not layers of real numbers, `inputs` not real numbers, `activation` no function, or `dropout_rate`
+        no number; or that is not 0 and `key` is not a JAX random key.
     ValueError
-        There are no layers; the last axis of `inputs` or of a hidden layer does not fit the next weight;
-        `dropout_rate` is not in [0, 1).
+        There are no layers, or one whose bias does not fit its weight; the last axis of `inputs` or of a hidden layer
+        does not fit the next weight; `dropout_rate` is not in [0, 1).
 
     Examples
     --------
@@ -146,17 +191,17 @@ def forward(
     >>> jax.vmap(noisy)(seeds).shape
     (4, 5, 3)
     """
-    if not params:
-        raise ValueError("params: got no layers, expected at least one Layer(weight, bias).")
-    _require_rate(dropout_rate)
+    require_layers(params)
+    require.function(activation, "activation", "of one array", 1)
+    dropout_rate = _require_rate(dropout_rate)
     if tree.is_traced(dropout_rate) or dropout_rate > 0:
         tree.require_key(key)
     else:
         key = None
-    hidden = jnp.asarray(inputs)
+    hidden = jnp.asarray(require.numbers(inputs, "inputs"))
     for depth, layer in enumerate(params):
         if depth:
-            hidden = activation(hidden)
+            hidden = require.numbers(activation(hidden), f"activations of layer {depth}")
         if depth and key is not None:
             hidden = dropout(jax.random.fold_in(key, depth), hidden, dropout_rate)
         require_fit(hidden, layer, depth)
@@ -164,7 +209,6 @@ def forward(
     return hidden
 
 
-@functools.cache
 def maxout(pieces: int) -> Activation:
     """Return the maxout activation: each unit is the largest of its `pieces` adjacent affine maps.
 
@@ -184,7 +228,7 @@ def maxout(pieces: int) -> Activation:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `pieces` is not a whole number of 1 or more; when called, the last axis is not a multiple of `pieces`.
 
     Examples
@@ -195,10 +239,11 @@ def maxout(pieces: int) -> Activation:
     >>> forward(params, jnp.ones((5, 2)), activation=maxout(3)).shape
     (5, 1)
     """
-    if int(pieces) != pieces or pieces < 1:
-        raise ValueError(f"pieces: got {pieces}, expected a whole number of 1 or more.")
-    pieces = int(pieces)
+    return _maxout(require.whole(pieces, "pieces"))
 
+
+@functools.cache
+def _maxout(pieces: int) -> Activation:
     def activation(values: jax.Array) -> jax.Array:
         shape = jnp.shape(values)
         if not shape or shape[-1] % pieces:
@@ -250,8 +295,8 @@ def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     [0.0, 4.0]
     """
     tree.require_key(key)
-    _require_rate(rate)
-    values = jnp.asarray(values)
+    rate = _require_rate(rate)
+    values = jnp.asarray(require.numbers(values, "values"))
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"values: got dtype {values.dtype}, expected real floating point.")
     if not tree.is_traced(rate) and rate == 0:
@@ -261,19 +306,46 @@ def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     return jnp.where(mask, values / jnp.asarray(keep, values.dtype), jnp.zeros_like(values))
 
 
-def _require_rate(rate: float) -> None:
-    if not tree.is_traced(rate) and not 0 <= rate < 1:
-        raise ValueError(f"dropout rate: got {rate}, expected a number from 0 to below 1.")
+def _require_rate(rate: float) -> float:
+    return require.real(rate, "dropout rate", "a number from 0 to below 1", lambda x: 0 <= x < 1)
+
+
+def require_layers(params: Params) -> None:
+    """Raise unless params are one Layer(weight (in, out), bias (out,)) of real numbers or more.
+
+    Examples
+    --------
+    >>> require_layers((Layer(jnp.ones((2, 3)), jnp.zeros(3)),))
+    """
+    if not isinstance(params, tuple | list) or isinstance(params, Layer):
+        raise TypeError(f"params: got {type(params).__name__}, expected a tuple of Layer(weight, bias).")
+    if not params:
+        raise ValueError("params: got no layers, expected at least one Layer(weight, bias).")
+    for depth, layer in enumerate(params):
+        _require_layer(layer, f"params[{depth}]")
+
+
+def _require_layer(layer: Any, name: str) -> None:
+    expected = "Layer(weight (in, out), bias (out,))"
+    if not isinstance(layer, Layer):
+        raise TypeError(f"{name}: got {require.describe(layer)}, expected {expected}.")
+    tree.require_numbers(layer, name, real=True)
+    shapes = jax.tree.map(np.shape, (layer.weight, layer.bias), is_leaf=lambda leaf: leaf is None)
+    if len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
+        raise ValueError(f"{name}: got weight {shapes[0]}, bias {shapes[1]}, expected (in, out), (out,).")
 
 
 def require_fit(values: jax.Array, layer: Layer, depth: int) -> None:
-    """Raise ValueError unless `values` can be multiplied by the weight of layer `depth`.
+    """Raise TypeError or ValueError unless `values` can be multiplied by the weight of layer `depth`.
 
     Examples
     --------
     >>> require_fit(jnp.ones((5, 2)), Layer(jnp.ones((2, 3)), jnp.zeros(3)), depth=0)
     """
+    depth = require.whole(depth, "depth", 0)
+    _require_layer(layer, "layer")
     name = "inputs" if depth == 0 else f"activations of layer {depth}"
+    values = require.numbers(values, name)
     expected = jnp.shape(layer.weight)[0]
     if jnp.ndim(values) < 1 or jnp.shape(values)[-1] != expected:
         raise ValueError(

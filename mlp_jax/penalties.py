@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 
 
 def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Array:
@@ -32,8 +30,10 @@ def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
 
     Raises
     ------
+    TypeError
+        `params` are not floating, or `strength` is no real number.
     ValueError
-        `strength` is negative, or nothing is left to penalise.
+        `strength` is negative or not finite, or nothing is left to penalise.
 
     Examples
     --------
@@ -41,7 +41,7 @@ def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
     >>> float(l1(params, 0.5)), float(l1(params, 0.5, biases=False))
     (3.5, 1.5)
     """
-    _require_strength(strength)
+    strength = require.not_negative(strength, "strength")
     # Not jnp.abs, whose derivative at 0 is 1 in JAX and would push parameters off 0.
     return strength * jnp.asarray(sum(jnp.sum(leaf * jnp.sign(leaf)) for leaf in _penalised(params, biases)))
 
@@ -67,8 +67,10 @@ def l2(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
 
     Raises
     ------
+    TypeError
+        `params` are not floating, or `strength` is no real number.
     ValueError
-        `strength` is negative, or nothing is left to penalise.
+        `strength` is negative or not finite, or nothing is left to penalise.
 
     Examples
     --------
@@ -78,7 +80,7 @@ def l2(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
     >>> float(l2(params, 0.5, biases=False))
     1.25
     """
-    _require_strength(strength)
+    strength = require.not_negative(strength, "strength")
     leaves = _penalised(params, biases)
     return 0.5 * strength * tree.dot(leaves, leaves)
 
@@ -110,8 +112,10 @@ def selective_synaptic_plasticity(
 
     Raises
     ------
+    TypeError
+        A leaf is not floating, or `strength` is no real number.
     ValueError
-        `strength` or an importance is negative or NaN; the structures or shapes differ.
+        `strength` is negative or not finite, an importance negative or NaN; the structures or shapes differ.
 
     Examples
     --------
@@ -119,37 +123,22 @@ def selective_synaptic_plasticity(
     >>> float(selective_synaptic_plasticity(theta, 10.0, reference=reference, importances=jnp.array([1.0, 0.0])))
     10.0
     """
-    _require_strength(strength)
-    _require_same_shapes(params, reference, "reference")
-    _require_same_shapes(params, importances, "importances")
+    strength = require.not_negative(strength, "strength")
+    for name, part in (("params", params), ("reference", reference), ("importances", importances)):
+        tree.require_floating_dtypes(part, name)
+        tree.require_like(part, params, name)
     _require_non_negative(importances)
     distances = jax.tree.map(lambda theta, center: (theta - center) ** 2, params, reference)
     return strength * tree.dot(importances, distances)
 
 
 def _penalised(params: tree.PyTree, biases: bool) -> list[jax.Array]:
+    tree.require_floating_dtypes(params, "params")
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
     kept = [leaf for leaf in leaves if biases or leaf.ndim >= 2]
     if not kept:
         raise ValueError(f"params: got {len(leaves)} leaves and biases={biases}, expected at least one to penalise.")
     return kept
-
-
-def _require_strength(strength: float) -> None:
-    if not tree.is_traced(strength) and not strength >= 0:
-        raise ValueError(f"strength: got {strength}, expected a number of 0 or more.")
-
-
-def _require_same_shapes(params: tree.PyTree, other: tree.PyTree, name: str) -> None:
-    expected: Any = jax.tree.structure(params)
-    got: Any = jax.tree.structure(other)
-    if got != expected:
-        raise ValueError(f"{name}: got the structure {got}, expected that of params, {expected}.")
-    leaves = zip(jax.tree_util.tree_leaves_with_path(other), jax.tree.leaves(params), strict=True)
-    for (path, leaf), theta in leaves:
-        if jnp.shape(leaf) != jnp.shape(theta):
-            where = name + jax.tree_util.keystr(path)
-            raise ValueError(f"{where}: got shape {jnp.shape(leaf)}, expected that of params, {jnp.shape(theta)}.")
 
 
 def _require_non_negative(importances: tree.PyTree) -> None:

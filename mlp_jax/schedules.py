@@ -19,7 +19,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from mlp_jax import require
+
 Schedule = Callable[[jax.Array], jax.Array]
+
+# The number of an update is an int32.
+_MOST_STEPS = 2**31 - 1
 
 
 def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
@@ -44,8 +49,9 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
 
     Raises
     ------
-    ValueError
-        `steps` is not a whole number of 0 or more.
+    TypeError, ValueError
+        `schedule` is no function, `steps` not a whole number of 0 or more, or `start` not a finite number; when called,
+        the schedule returns no real number.
 
     Examples
     --------
@@ -54,11 +60,11 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
     >>> [round(float(rate(t)), 1) for t in range(9)]
     [0.0, 0.2, 0.4, 0.6, 0.8, 0.6, 0.4, 0.2, 0.0]
     """
-    if int(steps) != steps or steps < 0:
-        raise ValueError(f"steps: got {steps}, expected a whole number of 0 or more.")
+    require.function(schedule, "schedule", "step -> value", 1)
+    steps, start = require.whole(steps, "steps", 0, _MOST_STEPS), require.real(start, "start")
 
     def warmed(step: jax.Array) -> jax.Array:
-        value = schedule(jnp.maximum(step - steps, 0))
+        value = _value(schedule, jnp.maximum(step - steps, 0))
         rising = start + (value - start) * (step / max(steps, 1))
         return jnp.where(step < steps, rising, value)
 
@@ -81,8 +87,9 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
 
     Raises
     ------
-    ValueError
-        `steps_per_epoch` is not a whole number of 1 or more.
+    TypeError, ValueError
+        `schedule` is no function, or `steps_per_epoch` not a whole number of 1 or more; when called, the schedule
+        returns no real number.
 
     Examples
     --------
@@ -91,6 +98,10 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     >>> [round(float(rate(t)), 1) for t in range(7)]
     [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2]
     """
-    if int(steps_per_epoch) != steps_per_epoch or steps_per_epoch < 1:
-        raise ValueError(f"steps_per_epoch: got {steps_per_epoch}, expected a whole number of 1 or more.")
-    return lambda step: schedule(step // steps_per_epoch)
+    require.function(schedule, "schedule", "epoch -> value", 1)
+    steps_per_epoch = require.whole(steps_per_epoch, "steps_per_epoch", 1, _MOST_STEPS)
+    return lambda step: _value(schedule, step // steps_per_epoch)
+
+
+def _value(schedule: Schedule, step: jax.Array) -> jax.Array:
+    return require.real(schedule(step), "schedule", "values that are real numbers", lambda x: True)

@@ -131,9 +131,9 @@ def test_a_second_call_traces_nothing(x64):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"index": 3}, "index: got 3, expected None or a whole number from 0 to 2"),
+        ({"index": 3}, "index: got 3, expected a whole number from 0 to 2"),
         ({"index": -1}, "index: got -1"),
-        ({"max_steps": 0}, "max_steps: got 0, expected 1 or more"),
+        ({"max_steps": 0}, "max_steps: got 0, expected a whole number of 1 or more"),
         ({"radius": 0.0}, "radius: got 0.0, expected a number above 0"),
     ],
 )
@@ -336,3 +336,22 @@ def test_many_lanes_of_matrices_end_on_few_cores():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment, check=True
     )
     assert int(done.stdout) >= 55
+
+
+@pytest.mark.parametrize(
+    ("run", "noise", "message"),
+    [
+        (jnp.ones((3, 2)), np.nan, "noise: got nan, expected a finite number of 0 or more"),
+        (jnp.ones((3, 2)), -0.1, "noise: got -0.1, expected a finite number of 0 or more"),
+        (np.full((3, 2), 1e300), 0.1, "run: got 6 numbers that are NaN or infinite"),
+    ],
+)
+def test_starts_that_would_not_be_finite_are_refused(run, noise, message):
+    with pytest.raises(ValueError, match=message):
+        critical.along_run(jax.random.key(0), run, 2, noise)
+
+
+def test_noise_of_large_points_does_not_overflow():
+    run = jnp.full((3, 2), 1e30)
+    np.testing.assert_array_equal(critical.along_run(jax.random.key(0), run, 3, 0.0), run)
+    assert np.all(np.isfinite(critical.along_run(jax.random.key(0), run, 3, 0.1)))

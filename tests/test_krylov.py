@@ -561,7 +561,12 @@ ERRORS = {
     "none": ((DOUBLE, jnp.ones(3)), {}, ValueError, r"smallest \+ largest: got 0 \+ 0, expected between 1 and .* 3"),
     "many": ((DOUBLE, jnp.ones(3)), {"smallest": 2, "largest": 2}, ValueError, r"got 2 \+ 2, expected between 1 and"),
     "negative": ((DOUBLE, jnp.ones(3)), {"smallest": -1, "largest": 2}, ValueError, "smallest: got -1, expected an"),
-    "fraction": ((DOUBLE, jnp.ones(3)), {"largest": 1.5}, TypeError, "largest: got float, expected an integer"),
+    "fraction": (
+        (DOUBLE, jnp.ones(3)),
+        {"largest": 1.5},
+        TypeError,
+        "largest: got 1.5, expected a whole number of 0 or more",
+    ),
     "tolerance": ((DOUBLE, jnp.ones(3)), {"largest": 1, "tolerance": 0.0}, ValueError, "tolerance: got 0.0, expected"),
     "budget": ((DOUBLE, jnp.ones(3)), {"largest": 2, "max_matvecs": 3}, ValueError, "max_matvecs: got 3, expected at"),
     "basis": (
@@ -570,7 +575,12 @@ ERRORS = {
         ValueError,
         "basis_size: got 9, expected at .*32",
     ),
-    "block": ((DOUBLE, jnp.ones(3)), {"largest": 1, "block_size": 0}, ValueError, "block_size: got 0, expected an"),
+    "block": (
+        (DOUBLE, jnp.ones(3)),
+        {"largest": 1, "block_size": 0},
+        ValueError,
+        "block_size: got 0, expected a whole number of 1",
+    ),
     "structure": ((lambda v: (v,), jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got a result of structure"),
     "shape": ((lambda v: v[:2], jnp.ones(3)), {"largest": 1}, TypeError, r"matvec: got a result of shape \(2,\)"),
     "nan dense": ((lambda v: v * jnp.nan, jnp.ones(3)), {"largest": 1}, ValueError, "matvec: got NaN or infinity"),

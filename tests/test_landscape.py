@@ -56,7 +56,7 @@ def test_lines_are_differentiable_and_vmapped():
 
 def test_what_does_not_fit_is_refused():
     point = jnp.ones(3)
-    with pytest.raises(ValueError, match=r"direction: got leaves of shapes \[\(2,\)\], expected those of params"):
+    with pytest.raises(ValueError, match=r"direction: got shape \(2,\), expected that of params"):
         landscape.line(quadratic, point, jnp.ones(2), [0.0], (jnp.eye(3),))
     with pytest.raises(ValueError, match="direction: got the structure"):
         landscape.line(quadratic, point, (point,), [0.0], (jnp.eye(3),))
@@ -191,3 +191,14 @@ def test_units_that_see_each_other_are_not_matched():
         landscape.match_units(params, params, activation=jax.nn.softmax)
     with pytest.raises(ValueError, match="expected the same"):
         landscape.match_units(params, mlp.init(jax.random.key(0), (3, 5, 2)), activation=jnp.tanh)
+
+
+@pytest.mark.parametrize("normalize", [landscape.filter_normalized, landscape.layer_normalized])
+def test_directions_of_other_shapes_do_not_broadcast(normalize):
+    with pytest.raises(ValueError, match=r"direction: got shape \(1, 2\), expected that of params, \(2, 2\)"):
+        normalize(jnp.ones((1, 2)), jnp.ones((2, 2)))
+
+
+def test_a_barrier_needs_fractions_that_rise():
+    with pytest.raises(ValueError, match="fractions: got some below the one before"):
+        landscape.barrier([1.0, 5.0, 2.0], [0.0, 2.0, 1.0])

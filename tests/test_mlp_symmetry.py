@@ -380,7 +380,7 @@ def test_a_penalty_that_tells_units_apart_leaves_no_permutation_but_keeps_flips(
 
 
 def test_params_that_are_not_layers_are_one_clear_sentence():
-    with pytest.raises(ValueError, match=r"params: got .* as layer 1, expected Layer"):
+    with pytest.raises(TypeError, match=r"params\[0\]: got .*, expected Layer"):
         mlp_symmetry.tangents(lambda p: jnp.sum(p[0]), (np.ones(3),), inputs=np.ones((2, 3)), activation=jnp.tanh)
     with pytest.raises(ValueError, match="activation: got shape"):
         mlp_symmetry.traits(lambda z: z[:, :4], 6)

@@ -93,7 +93,7 @@ def test_strength_may_be_traced():
 def test_negative_strengths_are_refused():
     for penalty in (penalties.l1, penalties.l2):
         for strength in (-0.1, float("nan")):
-            with pytest.raises(ValueError, match=f"strength: got {strength}, expected a number of 0 or more"):
+            with pytest.raises(ValueError, match=f"strength: got {strength}, expected a finite number of 0 or more"):
                 penalty(jnp.ones(2), strength)
     with pytest.raises(ValueError, match="strength: got -1"):
         penalties.selective_synaptic_plasticity(jnp.ones(2), -1, reference=jnp.ones(2), importances=jnp.ones(2))

@@ -103,7 +103,7 @@ def test_a_band_is_student_s_interval_of_the_runs_that_did_not_diverge(axes):
     # t(.975; 2 degrees of freedom) = 4.302653; s = 1; n = 3
     assert 2 - low == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
     assert high == 5.0
-    with pytest.raises(ValueError, match=r"got shapes \(2,\), \(2,\)"):
+    with pytest.raises(ValueError, match=r"runs: got shape \(2,\), expected \(runs, t\)"):
         plots.training_curve(axes, [1, 2], [1.0, 2.0])
 
 
@@ -148,3 +148,17 @@ def test_shapes_that_do_not_fit_are_refused(axes):
 def test_a_constant_function_has_no_contours(axes):
     plots.contours(axes, [0.0, 1.0], [0.0, 1.0], np.ones((2, 2)))
     assert not axes.collections
+
+
+@pytest.mark.parametrize("axes", [None, "axes", np.array([None])], ids=["none", "text", "array"])
+def test_what_is_no_axes_is_refused(axes):
+    with pytest.raises(TypeError, match=r"axes: got .*, expected a matplotlib Axes\."):
+        plots.profile(axes, [0.0, 1.0], [2.0, 3.0])
+
+
+def test_edges_between_points_that_are_not_there_are_refused():
+    axes = matplotlib.figure.Figure().subplots()
+    with pytest.raises(
+        ValueError, match=r"edges: got \(9, 0, 1\), expected \(saddle, end, end\), each a number from 0 to 1"
+    ):
+        plots.saddle_graph(axes, [0.1, 0.2], [0, 1], [(9, 0, 1)])

@@ -84,10 +84,11 @@ def test_schedules_hold_under_strict_promotion():
     np.testing.assert_allclose(values, [0.0, 0.05, 0.1, 0.1, 0.075], rtol=1e-6)
 
 
-@pytest.mark.parametrize("steps", [-1, 2.5])
-def test_lengths_that_are_not_whole_numbers_are_refused(steps):
+@pytest.mark.parametrize(("steps", "error"), [(-1, ValueError), (2.5, TypeError), ("2", TypeError), (True, TypeError)])
+def test_lengths_that_are_not_whole_numbers_are_refused(steps, error):
     constant = optax.constant_schedule(0.1)
-    with pytest.raises(ValueError, match=re.escape(f"steps: got {steps}, expected a whole number of 0 or more.")):
+    steps_ = repr(steps)
+    with pytest.raises(error, match=re.escape(f"steps: got {steps_}, expected a whole number of 0 or more.")):
         schedules.warmup(constant, steps)
-    with pytest.raises(ValueError, match=re.escape(f"steps_per_epoch: got {steps}, expected a whole number of 1")):
+    with pytest.raises(error, match=re.escape(f"steps_per_epoch: got {steps_}, expected a whole number of 1")):
         schedules.per_epoch(constant, steps)

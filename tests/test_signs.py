@@ -217,3 +217,17 @@ def test_the_smallest_numbers_of_all_end_without_a_wrong_sign():
     got = inertia(np.diag([5e-324, -5e-324]))
     assert got.negative in (0, 1)
     assert got.positive in (0, 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "message"),
+    [
+        ({"error": "0.1"}, TypeError, "error: got dtype <U3, expected real numbers"),
+        ({"scale": np.array([1.0, -1.0])}, ValueError, "scale: got a number that is not positive and finite"),
+        ({"scale": np.array([1.0, 1j])}, TypeError, "scale: got dtype complex128, expected real numbers"),
+        ({"scale": np.ones(3)}, ValueError, r"scale: got shape \(3,\), expected \(2,\)"),
+    ],
+)
+def test_errors_and_scales_that_are_none_are_refused(settings, error, message):
+    with pytest.raises(error, match=message):
+        inertia(np.diag([1.0, -1.0]), **settings)

@@ -348,7 +348,7 @@ VALID = {"batch_sizes": (5,), "learning_rates": (0.1,), "seeds": 1, "epochs": 1}
         ({"seeds": (-1,)}, "seeds: got (-1,), expected one or more whole numbers from 0."),
         ({"updates": 5}, "epochs, updates: got 1 and 5, expected one of the two."),
         ({"epochs": None}, "epochs, updates: got None and None, expected one of the two."),
-        ({"epochs": 1.5}, "epochs: got 1.5, expected a whole number of 1 or more."),
+        ({"epochs": 0}, "epochs: got 0, expected a whole number of 1 or more."),
         ({"records": 6}, "records: got 6, expected a whole number from 1 to 5, the updates."),
         ({"programs": "many"}, 'programs: got \'many\', expected "one" or "per batch size".'),
         ({"micro_batch": 6}, "micro_batch: got 6, expected a whole number from 1 to 5."),
@@ -365,3 +365,31 @@ def test_what_does_not_fit_is_refused_in_one_sentence(wrong, message):
     arguments = {"loss": loss, **VALID, **wrong}
     with pytest.raises(ValueError, match=re.escape(message)):
         sweep.run(KEY, arguments.pop("loss"), init, problem(), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"epochs": 1.5}, "epochs: got 1.5, expected a whole number of 1 or more."),
+        ({"init": "zeros"}, "init: got str, expected a function (key) -> params."),
+        ({"optimizer": optax.sgd(0.1)}, "optimizer: got GradientTransformationExtraArgs, expected a function"),
+        ({"settings": {"nothing": (1.0,)}}, "optimizer: got a function (learning_rate"),
+        ({"record": lambda state: "text"}, "record: got a result with 'text' in it, expected arrays."),
+        ({"learning_rates": "0.1"}, "learning_rates: got dtype <U3, expected real numbers."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_of_another_type_is_refused_in_one_sentence(wrong, message):
+    arguments = {"loss": loss, "init": init, **VALID, **wrong}
+    with pytest.raises(TypeError, match=re.escape(message)):
+        sweep.run(KEY, arguments.pop("loss"), arguments.pop("init"), problem(), **arguments)
+
+
+@pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
+def test_keys_that_draw_other_numbers_under_vmap_are_refused(implementation):
+    key = jax.random.key(0, impl=implementation)
+    keys = jax.random.split(key, 2)
+    draws = jax.vmap(lambda k: jax.random.normal(k, (3,)))(keys)
+    assert not np.allclose(draws[1], jax.random.normal(keys[1], (3,)))  # why
+    with pytest.raises(ValueError, match=f"key: got one of {implementation}, which draws other numbers under vmap"):
+        sweep.run(key, loss, init, problem(), **VALID)

@@ -158,7 +158,7 @@ def test_slope_of_a_power_law_is_its_power(x64):
         ({"args": jnp.ones(2)}, TypeError, "args: got .*, expected a tuple"),
         ({"fun": lambda p: p}, TypeError, r"fun: got .*shape \(2,\).*, expected .*scalar"),
         ({"direction": {"a": jnp.ones(2)}}, ValueError, "direction: got the structure"),
-        ({"direction": jnp.ones(3)}, ValueError, r"direction: got leaves of shapes \[\(3,\)\], expected .*\(2,\)"),
+        ({"direction": jnp.ones(3)}, ValueError, r"direction: got shape \(3,\), expected .*\(2,\)"),
         ({"steps": jnp.ones((2, 2))}, ValueError, r"steps: got shape \(2, 2\)"),
         ({"params": jnp.array([1, 2])}, TypeError, "params: got dtype int32"),
     ],
@@ -167,3 +167,17 @@ def test_wrong_arguments_are_named(change, error, message):
     given = {"fun": lambda p: p @ p, "params": jnp.ones(2), "direction": jnp.ones(2), "steps": jnp.ones(3)}
     with pytest.raises(error, match=message):
         taylor_remainder(**(given | change))
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_directions_and_steps_that_are_not_finite_are_refused(bad):
+    at, steps = jnp.ones(2), jnp.array([0.1, 0.2])
+    with pytest.raises(ValueError, match="direction: got 1 numbers that are NaN or infinite"):
+        taylor_remainder(jnp.sum, at, jnp.array([1.0, bad]), steps)
+    with pytest.raises(ValueError, match="steps: got 1 numbers that are NaN or infinite"):
+        taylor_remainder(jnp.sum, at, at, jnp.array([0.1, bad]))
+
+
+def test_slopes_of_complex_numbers_are_refused():
+    with pytest.raises(TypeError, match="x: got dtype complex64, expected real numbers"):
+        log_log_slope(jnp.array([1j, 2j]), jnp.ones(2))

@@ -374,3 +374,20 @@ def test_a_certificate_replaces_no_device_and_no_folder(tmp_path):
             certificate.save(path)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert [file.name for file in tmp_path.iterdir()] == ["pipe"]
+
+
+@pytest.mark.parametrize("content", ["", "[" * 100_000, "null", '{"proved": true}'], ids=["", "deep", "null", "short"])
+def test_a_file_that_is_no_certificate_is_refused(tmp_path, content):
+    (tmp_path / "file").write_text(content)
+    with pytest.raises(ValueError, match=r"path: got .*, expected"):
+        interval.load(tmp_path / "file")
+
+
+@pytest.mark.parametrize("fields", [{"proved": 1}, {"index": -1}, {"radius": np.nan}, {"smallest": (2.0, 1.0)}])
+def test_a_certificate_with_a_field_that_none_has_is_neither_saved_nor_checked(tmp_path, fields):
+    changed = dataclasses.replace(interval.certify(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2)), **fields)
+    with pytest.raises(ValueError, match=f"certificate.{next(iter(fields))}: got "):
+        changed.save(tmp_path / "file")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match=f"certificate.{next(iter(fields))}: got "):
+        interval.check(changed, lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2))

@@ -376,9 +376,9 @@ VALID = {
             "batch_size: got 5, expected a whole number from 1 to 4, the number of examples.",
         ),
         ({"batch_size": 0}, ValueError, "batch_size: got 0, expected a whole number from 1 to 4"),
-        ({"batch_size": 2.5}, ValueError, "batch_size: got 2.5, expected a whole number from 1 to 4"),
+        ({"batch_size": 2.5}, TypeError, "batch_size: got 2.5, expected a whole number from 1 to 4"),
         ({"epochs": 0}, ValueError, "epochs: got 0, expected a whole number of 1 or more."),
-        ({"epochs": 1.5}, ValueError, "epochs: got 1.5, expected a whole number of 1 or more."),
+        ({"epochs": 1.5}, TypeError, "epochs: got 1.5, expected a whole number of 1 or more."),
         (
             {"loss": lambda w, x, y, weights, key: (w * x - y) ** 2},
             ValueError,
@@ -628,3 +628,32 @@ def test_early_stopping_of_a_run_that_diverges_returns_finite_parameters():
 def test_stopping_and_records_that_do_not_fit_are_refused_in_one_sentence(wrong, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         training.train(**VALID | wrong)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"optimizer": optax.sgd}, "optimizer: got a function, expected an optax transformation"),
+        ({"record": 3}, "record: got int, expected a function (state) -> pytree."),
+        ({"record": lambda state: "text"}, "record: got a result with 'text' in it, expected arrays."),
+        ({"loss": lambda w, x, y: w}, "loss: got a function (w, x, y) ("),
+        ({"data": (jnp.ones(4),)}, "data: got 1 items, expected a pair (inputs, targets)."),
+        ({"early_stopping": "soon"}, "early_stopping: got 'soon', expected an EarlyStopping."),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_what_is_of_another_type_is_refused_in_one_sentence(wrong, message):
+    with pytest.raises(TypeError, match=re.escape(message)):
+        training.train(**VALID | wrong)
+
+
+@pytest.mark.parametrize(("params", "error"), [(None, ValueError), ({1, 2}, TypeError), (jnp.arange(2), TypeError)])
+def test_there_is_no_widest_dtype_of_what_is_not_floating(params, error):
+    with pytest.raises(error, match="params: got"):
+        training.widest_dtype(params)
+
+
+def test_an_update_with_the_state_of_another_optimizer_is_refused():
+    state = training.State(jnp.zeros(2), optax.sgd(0.1).init(jnp.zeros(2)), jnp.array(0), KEY)
+    with pytest.raises(ValueError, match=r"state\.optimizer_state: got the structure"):
+        training.apply(optax.adam(0.1), state, jnp.array(1.0), jnp.ones(2), lambda p: jnp.sum(p))

@@ -41,7 +41,7 @@ def test_dot_and_norm_are_those_of_the_flat_vectors():
 
 
 def test_dot_refuses_different_structures():
-    with pytest.raises(ValueError, match="key"):
+    with pytest.raises(ValueError, match=r"b: got the structure .*'b'.*expected that of a, .*'a'"):
         tree.dot({"a": jnp.ones(2)}, {"b": jnp.ones(2)})
 
 
@@ -118,3 +118,23 @@ def test_what_is_not_finite_and_floating_is_refused_by_name(params, error, messa
 
 def test_finiteness_is_not_asked_of_tracers():
     jax.jit(lambda x: tree.require_floating({"x": x}))(jnp.array(jnp.nan))
+
+
+def test_products_of_small_integers_do_not_wrap_around():
+    values = {"a": np.full(3, 254, np.uint8)}
+    assert float(tree.dot(values, values)) == 3 * 254**2
+    np.testing.assert_allclose(tree.norm(values), 254 * np.sqrt(3), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "leaf", ["text", None, 1j, np.array([None], object)], ids=["text", "none", "complex", "object"]
+)
+def test_dot_refuses_leaves_that_are_not_real_numbers(leaf):
+    error = ValueError if leaf is None else TypeError  # None is no leaf
+    with pytest.raises(error, match=r"^[ab]"):
+        tree.dot({"a": jnp.ones(2)}, {"a": leaf})
+
+
+def test_dot_refuses_shapes_that_would_broadcast():
+    with pytest.raises(ValueError, match=re.escape("b['a']: got shape (1,), expected that of a, (2,).")):
+        tree.dot({"a": jnp.ones(2)}, {"a": jnp.ones(1)})

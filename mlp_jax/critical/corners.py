@@ -7,6 +7,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from mlp_jax import tree
 from mlp_jax.critical.measurements import Problem, nudges
 
 
@@ -29,10 +30,15 @@ def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step
     moves = np.concatenate([moves, 2 * step[None]])
 
     def values(vector: np.ndarray) -> np.ndarray:
-        leaves = jax.tree.leaves(kinks(problem.unravel(vector), *problem.args))
-        return np.concatenate([np.asarray(leaf, dtype=np.float64).ravel() for leaf in leaves])
+        found = kinks(problem.unravel(vector), *problem.args)
+        tree.require_numbers(found, "kinks", real=True)
+        return np.concatenate([np.zeros(0), *(np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(found))])
 
     here = values(problem.vector)
+    if here.size == 0:
+        return None
+    if not np.all(np.isfinite(here)):
+        raise ValueError("kinks: got numbers that are NaN or infinite, expected finite numbers.")
     change = np.max([np.abs(values(problem.vector + move) - here) for move in (*moves, *-moves)], axis=0)
     near = int(np.sum(np.abs(here) <= 2 * change))
     return (

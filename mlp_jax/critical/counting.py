@@ -12,12 +12,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import display, tree
+from mlp_jax import display, require, tree
 from mlp_jax.critical.duplicates import distinct, uncertainty
 from mlp_jax.critical.finders import HessianMatrix, Point, find_many
 from mlp_jax.critical.tangents import Tangents
 from mlp_jax.critical.verdict import Verdict
-from mlp_jax.critical.verdicts import classify
+from mlp_jax.critical.verdicts import classify, require_evidence
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -181,8 +181,19 @@ def census(
     ([0, 0, 0, 0, 1, 1, 1, 1, 2], 1)
     """
     tree.require_key(key)
-    if num_starts < 1 or passes < 1:
-        raise ValueError(f"num_starts, passes: got {num_starts} and {passes}, expected 1 or more.")
+    num_starts = require.whole(num_starts, "num_starts", 1, 2**30)
+    passes = require.whole(passes, "passes")
+    if complete_sum is not None:
+        require.whole(complete_sum, "complete_sum", -(2**63))
+    require_evidence(evidence)
+    for name in ("canonical", "orbit_size") if symmetries is not None else ():
+        require.function(getattr(symmetries, name, None), f"symmetries.{name}", "(params), as of mlp_symmetry.maps")
+    if tangents is not None:
+        require.function(tangents, "tangents", "(params) -> tangents", 1)
+    signature = "(key) -> params"
+    drawn = require.abstract_result(init, "init", signature, key)
+    tree.require_floating_dtypes(drawn, "init(key)", abstract=True)
+    precision.require_scalar_function(fun, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), drawn), args)
     points = find_many(fun, _starts(init, key, num_starts), args, hessian=hessian, mesh=mesh)
     found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)
     for number in range(1, passes):

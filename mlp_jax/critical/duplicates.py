@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse
 import scipy.spatial
 
+from mlp_jax import require, tree
 from mlp_jax.critical.finders import Point
 from mlp_jax.tree import PyTree
 
@@ -53,8 +54,9 @@ def distinct(
 
     Raises
     ------
-    ValueError
-        The fields of `points` have no leading axis, or a negative tolerance.
+    TypeError, ValueError
+        `points` are not from `find_many`, `canonical` is no function or returns no finite numbers of one size; a
+        tolerance that is negative or not finite.
 
     Examples
     --------
@@ -63,12 +65,16 @@ def distinct(
     >>> (found.points.params.round(9) + 0.0).tolist(), found.hits.tolist(), found.labels.tolist()
     ([1.0, -1.0, 0.0], [2, 1, 1], [0, 1, 0, 2])
     """
+    if not isinstance(points, Point):
+        raise TypeError(f"points: got {require.describe(points)}, expected a Point of `find_many`.")
+    if canonical is not None:
+        require.function(canonical, "canonical", "(params) -> params", 1)
     if np.ndim(points.converged) != 1:
         raise ValueError(
             f"points: got fields of shape {np.shape(points.converged)}, expected a leading axis (find_many)."
         )
-    if tolerance is not None and not tolerance >= 0:
-        raise ValueError(f"tolerance: got {tolerance}, expected 0 or more.")
+    if tolerance is not None:
+        tolerance = float(require.not_negative(tolerance, "tolerance"))
     converged = np.flatnonzero(points.converged)
     labels = np.full(len(points.converged), -1)
     if converged.size == 0:
@@ -103,8 +109,11 @@ def uncertainty(points: Point) -> np.ndarray:
 
 def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None) -> np.ndarray:
     one = jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
-    leaves = jax.tree.leaves(one if canonical is None else canonical(one))
-    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in leaves])
+    form = one if canonical is None else canonical(one)
+    tree.require_floating(form, "canonical")
+    if tree.size(form) != tree.size(one):
+        raise ValueError(f"canonical: got {tree.size(form)} numbers, expected the {tree.size(one)} of params.")
+    return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(form)])
 
 
 def _clusters(forms: np.ndarray, error: np.ndarray) -> np.ndarray:

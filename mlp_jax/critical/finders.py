@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import curvature, devices, display, tree
+from mlp_jax import curvature, devices, display, require, tree
 from mlp_jax.critical.eigenvector_following import eigenvector_following
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
 from mlp_jax.critical.minimum_residual import newton_mr
@@ -156,10 +156,12 @@ def find(
     _require_settings(index, method, max_steps, radius)
     if tree.is_traced((params, args)):
         precision.require_scalar_function(fun, params, args)
+        _require_matrix(hessian, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         return _find(fun, settings, None, index, params, args)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
+        _require_matrix(hessian, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         unit = precision.rounding_unit(fun, params, args)
         point = _compiled_find(fun, settings, unit, index, params, args)
@@ -231,10 +233,12 @@ def find_many(
         precision.require_scalar_function(fun, one, args)
         if mesh is not None and num % mesh.size:
             raise ValueError(f"starts: got {num} for {mesh.size} devices, expected a multiple of that under jit.")
+        _require_matrix(hessian, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         return _find_many(fun, settings, None, mesh, index, starts, args)
     with jax.enable_x64(True):
         one, args = precision.promote_problem(fun, one, args)
+        _require_matrix(hessian, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         unit = precision.rounding_unit(fun, one, args)
         starts = precision.promote(starts)
@@ -253,15 +257,15 @@ def require_params(params: PyTree) -> None:
 def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:
     if index is not None and method is not None:
         raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
-    if method is not None and not callable(method):
-        raise TypeError(f"method: got {type(method).__name__}, expected a function such as critical.newton_mr.")
-    if max_steps < 1:
-        raise ValueError(f"max_steps: got {max_steps}, expected 1 or more.")
-    if radius is not None and not radius > 0:
-        raise ValueError(f"radius: got {radius}, expected a number above 0.")
+    if method is not None:
+        require.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr", 2)
+    require.whole(max_steps, "max_steps", 1, 2**31 - 1)
+    if radius is not None:
+        require.real(radius, "radius", "a number above 0", lambda x: x > 0)
 
 
 def _require_starts(starts: PyTree, lanes: int | None) -> int:
+    tree.require_numbers(starts, "starts")
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(starts)]
     lengths = sorted({shape[0] if shape else None for shape in shapes}, key=str)
     if len(lengths) != 1 or not lengths[0]:
@@ -269,8 +273,9 @@ def _require_starts(starts: PyTree, lanes: int | None) -> int:
             f"starts: got leaves of shapes {shapes}, expected params with a leading axis of the same length, 1 or more,"
             " on every leaf."
         )
-    if lanes is not None and lanes < 1:
-        raise ValueError(f"lanes: got {lanes}, expected 1 or more.")
+    tree.require_floating_dtypes(starts, "starts")
+    if lanes is not None:
+        require.whole(lanes, "lanes")
     return lengths[0]
 
 
@@ -283,13 +288,25 @@ def _settings(
     size: int,
     lanes: int,
 ) -> _Settings:
-    if index is not None and not (int(index) == index and 0 <= index <= size):
-        raise ValueError(f"index: got {index}, expected None or a whole number from 0 to {size}.")
+    if index is not None:
+        require.whole(index, "index", 0, size)
     if method is None:
         method = levenberg_marquardt if size <= _DENSE else newton_mr
     if index is not None or method is levenberg_marquardt:
         matrices.require_memory(size, matrices=8 if lanes == 1 else 10 * lanes)
-    return _Settings(method, hessian, max_steps, radius, lanes)
+    return _Settings(method, hessian, int(max_steps), None if radius is None else float(radius), lanes)
+
+
+def _require_matrix(hessian: HessianMatrix | None, params: PyTree, args: tuple) -> None:
+    """Raise unless a Hessian that was given is (P, P) real numbers, compiling nothing."""
+    if hessian is None:
+        return
+    made = require.abstract_result(hessian, "hessian", "(params, *args) -> (P, P)", params, *args)
+    size = tree.size(params)
+    is_array = isinstance(made, jax.ShapeDtypeStruct)
+    if not is_array or made.shape != (size, size) or not jnp.issubdtype(made.dtype, jnp.floating):
+        got = f"shape {made.shape} and dtype {made.dtype}" if is_array else require.describe(made)
+        raise ValueError(f"hessian: got a result of {got}, expected real floating point of shape {(size, size)}.")
 
 
 def _search(
@@ -309,12 +326,15 @@ def _search(
     def matrix(at: jax.Array) -> jax.Array:
         if settings.hessian is None:
             return curvature.dense_hessian(fun, unravel(at), args)
-        return settings.hessian(unravel(at), *args)
+        return settings.hessian(unravel(at), *args).astype(at.dtype)
 
     unit = float(jnp.finfo(vector.dtype).eps) / 2 if unit is None else unit
     function = Function(gradient, matrix, unit)
     if index is None:
-        return settings.method(function, settings.max_steps), gradient
+        search = settings.method(function, settings.max_steps)
+        if not isinstance(search, Search):
+            raise TypeError(f"method: got one that returns {require.describe(search)}, expected a Search.")
+        return search, gradient
     return eigenvector_following(function, settings.max_steps, index, settings.radius), gradient
 
 

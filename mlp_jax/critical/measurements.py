@@ -18,7 +18,7 @@ import scipy.linalg
 import scipy.sparse.linalg
 from scipy.linalg import lapack
 
-from mlp_jax import curvature, devices, tree
+from mlp_jax import curvature, devices, require, tree
 from mlp_jax.critical.finders import HessianMatrix
 from mlp_jax.curvature import signs
 from mlp_jax.tree import PyTree
@@ -64,7 +64,8 @@ class Problem:
         if self.hessian is None:
             matrix = devices.to_host(curvature.dense_hessian(self.fun, self.unravel(vector), self.args))
         else:
-            matrix = np.asarray(devices.to_host(self.hessian(self.unravel(vector), *self.args)), dtype=np.float64)
+            given = devices.to_host(self.hessian(self.unravel(vector), *self.args))
+            matrix = np.asarray(require.numbers(given, "hessian"), dtype=np.float64)
         size = len(vector)
         if matrix.shape != (size, size):
             raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.tree import PyTree
 
 
@@ -35,7 +35,8 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     Raises
     ------
     TypeError, ValueError
-        key is not a JAX random key; leaves of `run` without a common leading axis; num_starts below 1.
+        key is not a JAX random key; leaves of `run` that are not finite floating numbers with a common leading axis;
+        num_starts below 1; noise that is negative or not finite.
 
     Examples
     --------
@@ -44,20 +45,24 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
     """
     tree.require_key(key)
+    tree.require_floating(run, "run")
+    run = jax.tree.map(jnp.asarray, run)
+    num_starts = require.whole(num_starts, "num_starts", 1, 2**30)
+    noise = require.not_negative(noise, "noise")
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(run)}
     if len(lengths) != 1 or not next(iter(lengths)) or next(iter(lengths)) == (0,):
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(run)]
         raise ValueError(f"run: got leaves of shapes {shapes}, expected params with a leading axis of the same length.")
-    if num_starts < 1:
-        raise ValueError(f"num_starts: got {num_starts}, expected 1 or more.")
     length = next(iter(lengths))[0]
     places = np.round(np.linspace(0, length - 1, num_starts)).astype(int)
-    points = jax.tree.map(lambda leaf: jnp.asarray(leaf)[places], run)
+    points = jax.tree.map(lambda leaf: leaf[places], run)
     draws = tree.random_like(key, points)
 
     def moved(leaf: jax.Array, draw: jax.Array) -> jax.Array:
         axes = tuple(range(1, leaf.ndim))
-        size = jnp.sqrt(jnp.mean(leaf**2, axis=axes, keepdims=True))
+        largest = jnp.max(jnp.abs(leaf), axis=axes, keepdims=True)
+        largest = jnp.where(largest > 0, largest, 1)  # divided by, so that squares do not overflow
+        size = largest * jnp.sqrt(jnp.mean((leaf / largest) ** 2, axis=axes, keepdims=True))
         return leaf + jnp.asarray(noise, leaf.dtype) * jnp.where(size > 0, size, 1) * draw
 
     return jax.tree.map(moved, points, draws)

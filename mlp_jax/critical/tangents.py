@@ -8,6 +8,7 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
+from mlp_jax import tree
 from mlp_jax.critical.measurements import Measurements, Problem
 from mlp_jax.curvature import signs
 from mlp_jax.tree import PyTree
@@ -78,7 +79,14 @@ def _unmoved(problem: Problem, tangent: np.ndarray, distance: float) -> bool:
 
 
 def _tangents(problem: Problem, symmetries: Tangents, vector: np.ndarray) -> np.ndarray:
-    leaves = jax.tree.leaves(symmetries(problem.unravel(vector)))
+    given = symmetries(problem.unravel(vector))
+    tree.require_numbers(given, "symmetries", real=True)
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(given)]
+    if not leaves or any(not leaf.ndim or len(leaf) != len(leaves[0]) for leaf in leaves):
+        shapes = [leaf.shape for leaf in leaves]
+        raise ValueError(
+            f"symmetries: got leaves of shapes {shapes}, expected params with a leading axis on every leaf."
+        )
     rows = [np.asarray(leaf, dtype=np.float64).reshape(len(leaf), math.prod(np.shape(leaf)[1:])) for leaf in leaves]
     tangents = np.concatenate(rows, axis=1).T
     if tangents.shape[0] != len(vector) or not np.all(np.isfinite(tangents)):

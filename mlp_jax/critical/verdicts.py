@@ -11,7 +11,7 @@ import jax
 import numpy as np
 import scipy.sparse.linalg
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.critical.corners import corner_within
 from mlp_jax.critical.finders import HessianMatrix, require_params
 from mlp_jax.critical.higher_order import HigherOrder, higher_order
@@ -95,13 +95,19 @@ def classify(
     >>> classify(lambda x: x[0] ** 2 + x[1] ** 4, jnp.zeros(2)).kind
     'degenerate'
     """
-    if evidence not in (None, "dense", "lanczos", "proved"):
-        raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos', 'proved' or None.")
+    require_evidence(evidence)
     require_params(params)
     key = jax.random.key(0) if key is None else key
     tree.require_key(key)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
+        for name, function, given in (
+            ("hessian", hessian, args),
+            ("symmetries", symmetries, ()),
+            ("kinks", kinks, args),
+        ):
+            if function is not None:
+                require.function(function, name, "of params", 1 + len(given))
         if evidence is None:
             evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
         if evidence != "lanczos":
@@ -114,6 +120,18 @@ def classify(
         corner = measured.jump or corner_within(problem, kinks, measured.step)
         verdict = _decide(problem, measured, tangents, corner)
         return _prove(problem, verdict, symmetries) if evidence == "proved" else verdict
+
+
+def require_evidence(evidence: str | None) -> None:
+    """Raise ValueError unless this is a kind of evidence.
+
+    Examples
+    --------
+    >>> require_evidence("dense")
+    """
+    if evidence is not None and (not isinstance(evidence, str) or evidence not in ("dense", "lanczos", "proved")):
+        got = require.describe(evidence)
+        raise ValueError(f"evidence: got {got}, expected 'dense', 'lanczos', 'proved' or None.")
 
 
 def _prove(problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-import operator as operators
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import devices, display, tree
+from mlp_jax import devices, display, require, tree
 from mlp_jax.curvature import dense_ends, matrices, thick_restart, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
 from mlp_jax.curvature.krylov_space import Space
@@ -189,10 +188,13 @@ def eigenpairs(
     operator = traced_operator.trace(matvec, params)
     size = operator.size()
     wanted = _require_counts(size, smallest, largest)
+    if hessian is not None:
+        require.function(hessian, "hessian", "() -> (P, P) matrix", 0)
     limits = _require_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size, mesh)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if dense_limit is None:
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
+    dense_limit = require.whole(dense_limit, "dense_limit", 0)
     allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
     if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
         return _dense(operator, wanted, limits, hessian)
@@ -200,8 +202,7 @@ def eigenpairs(
 
 
 def _require_concrete(matvec: Any, params: PyTree, key: Any) -> None:
-    if not callable(matvec):
-        raise TypeError(f"matvec: got {type(matvec).__name__}, expected a function v -> H v.")
+    require.function(matvec, "matvec", "v -> H v", 1)
     tree.require_floating(params)
     tree.require_key(key)
     if tree.is_traced((params, key)):
@@ -209,7 +210,7 @@ def _require_concrete(matvec: Any, params: PyTree, key: Any) -> None:
 
 
 def _require_counts(size: int, smallest: Any, largest: Any) -> Wanted:
-    wanted = Wanted(_count("smallest", smallest), _count("largest", largest))
+    wanted = Wanted(require.whole(smallest, "smallest", 0), require.whole(largest, "largest", 0))
     if not 1 <= wanted.total <= size:
         raise ValueError(
             f"smallest + largest: got {wanted.smallest} + {wanted.largest},"
@@ -228,29 +229,16 @@ def _require_limits(
     mesh: Mesh | None,
 ) -> _Limits:
     num_devices = 1 if mesh is None else devices.require_mesh(mesh).size
-    if not (isinstance(tolerance, (int, float)) and 0 < tolerance < math.inf):
-        raise ValueError(f"tolerance: got {tolerance}, expected a positive number.")
+    tolerance = require.real(tolerance, "tolerance", "a positive number", lambda x: 0 < x < math.inf)
     total = wanted.total
-    allowed = 1000 + 200 * total if max_matvecs is None else _count("max_matvecs", max_matvecs)
+    allowed = 1000 + 200 * total if max_matvecs is None else require.whole(max_matvecs, "max_matvecs", 0)
     if allowed < 2 * total:
         raise ValueError(
             f"max_matvecs: got {allowed}, expected at least {2 * total}, two for each of the {total} wanted pairs."
         )
-    if _count("block_size", block_size) < 1:
-        raise ValueError(f"block_size: got {block_size}, expected an integer of 1 or more.")
-    block = min(block_size, operator.size())
+    block = min(require.whole(block_size, "block_size"), operator.size())
     rows = _basis_rows(operator, wanted, basis_size, block, num_devices)
     return _Limits(float(tolerance), allowed, rows, block, mesh)
-
-
-def _count(name: str, value: Any) -> int:
-    try:
-        number = operators.index(value)
-    except TypeError:
-        raise TypeError(f"{name}: got {type(value).__name__}, expected an integer of 0 or more.") from None
-    if number < 0:
-        raise ValueError(f"{name}: got {number}, expected an integer of 0 or more.")
-    return number
 
 
 def _basis_rows(operator: Operator, wanted: Wanted, basis_size: int | None, block: int, num_devices: int) -> int:
@@ -259,7 +247,7 @@ def _basis_rows(operator: Operator, wanted: Wanted, basis_size: int | None, bloc
     if basis_size is None:
         fitting = num_devices * _BASIS_BYTES // (operator.program.dtype.itemsize * size)
         return min(size, max(least, min(fitting, _BASIS_ROWS)))
-    rows = min(size, _count("basis_size", basis_size))
+    rows = min(size, require.whole(basis_size, "basis_size", 0))
     if rows < least:
         raise ValueError(
             f"basis_size: got {basis_size}, expected at least {least} vectors for {wanted.total} pairs of a"
@@ -279,7 +267,7 @@ def _dense(
 ) -> Eigenpairs:
     size = operator.size()
     matrices.require_memory(size, matrices=6)
-    matrix = np.asarray(operator.matrix() if hessian is None else hessian(), np.float64)
+    matrix = np.asarray(operator.matrix() if hessian is None else require.numbers(hessian(), "hessian"), np.float64)
     if matrix.shape != (size, size):
         raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
     if not np.all(np.isfinite(matrix)):

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -40,7 +40,7 @@ def dense_hessian(
     args
         Further arguments of `fun`: data goes here.
     max_bytes
-        Memory it may take; half of the machine's when None.
+        Memory it may take; half of the machine's when None: a whole number.
 
     Raises
     ------
@@ -75,6 +75,8 @@ def require_memory(
     --------
     >>> require_memory(1000, max_bytes=2**30)
     """
+    if max_bytes is not None:
+        max_bytes = require.whole(max_bytes, "max_bytes")
     available = machine_bytes() // 2 if max_bytes is None else max_bytes
     needed = matrices * 8 * num_params * (num_params if num_columns is None else num_columns)
     if needed > available:

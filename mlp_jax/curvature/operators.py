@@ -20,6 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from mlp_jax import require, tree
 from mlp_jax.curvature import precision, streaming
 from mlp_jax.curvature.streaming import Matvec, Over
 from mlp_jax.tree import PyTree
@@ -119,7 +120,9 @@ def hessian_of_mean(
     >>> [round(float(a), 4) for a in 3 * matvec(jnp.array([1.0, 0.0]))]
     [10.0, 2.0]
     """
-    streaming.require_function(per_example, "per_example", "(params, *args) -> (n,)")
+    tree.require_args(args)
+    tree.count_examples(args)
+    require.function(per_example, "per_example", "(params, *args) -> (n,)", 1 + len(args))
     streaming.require_values(per_example, "per_example", params, args)
 
     def build(each: Callable[..., PyTree], p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
@@ -214,6 +217,12 @@ def gauss_newton(
     return streaming.over_examples(build, params, args, over)
 
 
+def _require_floating_outputs(model: Any, params: PyTree, inputs: Any) -> None:
+    outputs = require.abstract_result(model, "model", "(params, inputs) -> outputs", params, inputs)
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(outputs)):
+        raise TypeError(f"model: got outputs {jax.tree.leaves(outputs)}, expected real floating point.")
+
+
 def require_model_and_loss(model: Any, loss: Any, params: PyTree, args: Any) -> None:
     """Raise unless loss(model(params, inputs), targets) is one number an example, for args = (inputs, targets).
 
@@ -222,9 +231,12 @@ def require_model_and_loss(model: Any, loss: Any, params: PyTree, args: Any) -> 
     >>> data = jnp.ones(3), jnp.zeros(3)
     >>> require_model_and_loss(lambda p, x: p * x, lambda z, y: (z - y) ** 2, jnp.ones(()), data)
     """
-    streaming.require_function(model, "model", "(params, inputs) -> outputs")
-    streaming.require_function(loss, "loss", "(outputs, targets) -> (n,)")
+    require.function(model, "model", "(params, inputs) -> outputs", 2)
+    require.function(loss, "loss", "(outputs, targets) -> (n,)", 2)
     if not isinstance(args, tuple) or len(args) != 2:
         got = f"{len(args)} items" if isinstance(args, tuple) else type(args).__name__
         raise TypeError(f"args: got {got}, expected a pair (inputs, targets).")
+    tree.require_floating(params)
+    tree.require_args(args)
+    _require_floating_outputs(model, params, args[0])
     streaming.require_values(lambda p, x, y: loss(model(p, x), y), "loss", params, args)

@@ -9,8 +9,10 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.tree import PyTree
+
+_SIGNATURE = "(params, *args) -> scalar"
 
 
 def promote(values: PyTree) -> PyTree:
@@ -32,7 +34,7 @@ def promote(values: PyTree) -> PyTree:
     return jax.tree.map(leaf, values)
 
 
-def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> None:
+def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
     """Raise unless `fun(params, *args)` is one real number, params are finite floats and args hold no NaN.
 
     Nothing is compiled: `fun` is traced with abstract values.
@@ -48,8 +50,8 @@ def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args:
     --------
     >>> require_scalar_function(lambda x: x**2, jnp.ones(()), ())
     """
-    _require_arguments(fun, params, args)
-    _require_scalar_result(fun, params, args)
+    _require_arguments(fun, params, args, name)
+    _require_scalar_result(fun, params, args, name)
 
 
 def promote_problem(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[PyTree, tuple]:
@@ -70,33 +72,17 @@ def promote_problem(fun: Callable[..., jax.Array], params: PyTree, args: tuple) 
     return params, args
 
 
-def _require_arguments(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> None:
-    if not callable(fun):
-        raise TypeError(f"fun: got {type(fun).__name__}, expected a function (params, *args) -> scalar.")
-    if not isinstance(args, tuple):
-        raise TypeError(f"args: got {type(args).__name__}, expected a tuple, as in args=(inputs, targets).")
+def _require_arguments(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
+    require.function(fun, name, _SIGNATURE)
     tree.require_floating(params)
-    _require_finite_args(args)
+    tree.require_args(args)
 
 
-def _require_scalar_result(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> None:
-    result = jax.eval_shape(fun, params, *args)
+def _require_scalar_result(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
+    result = require.abstract_result(fun, name, _SIGNATURE, params, *args)
     shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
     if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"fun: got a result of {_describe(result)}, expected one real floating-point scalar.")
-
-
-def _require_finite_args(args: tuple) -> None:
-    for path, leaf in jax.tree_util.tree_leaves_with_path(args):
-        where = "args" + jax.tree_util.keystr(path)
-        try:
-            dtype = jnp.result_type(leaf)
-        except TypeError:
-            raise TypeError(f"{where}: got {type(leaf).__name__}, expected arrays only.") from None
-        if jnp.issubdtype(dtype, jnp.floating) and not tree.is_traced(leaf):
-            bad = tree.count_not_finite(leaf)
-            if bad:
-                raise ValueError(f"{where}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
+        raise TypeError(f"{name}: got a result of {_describe(result)}, expected one real floating-point scalar.")
 
 
 def _describe(result: Any) -> str:
@@ -111,6 +97,12 @@ def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = (
     u = 2⁻⁵³ for float64 throughout; 2⁻²⁴ when anything that depends on params passes through float32, even if
     the result is float64 again. Constants and data of lower precision count as exact. Host-level; compiles nothing.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `fun` is not a function of params and args, or returns no arrays; params are not floating; args are not a tuple
+        of arrays.
+
     Examples
     --------
     >>> rounding_unit(lambda x: jnp.sum(x**2), jnp.ones(2)) == 2.0**-53
@@ -118,7 +110,10 @@ def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = (
     >>> rounding_unit(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), jnp.ones(2)) == 2.0**-24
     True
     """
+    tree.require_floating_dtypes(params, "params")
+    tree.require_args(args)
     with jax.enable_x64(True):
+        require.abstract_result(fun, "fun", _SIGNATURE, promote(params), *promote(args))
         closed = jax.make_jaxpr(fun)(promote(params), *promote(args))
         from_params = len(jax.tree.leaves(params))
         dependent = [i < from_params for i in range(len(closed.jaxpr.invars))]

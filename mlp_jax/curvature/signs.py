@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import blas, lapack
 
+from mlp_jax import require
+
 _UNIT = 2.0**-53
 # Rows looked at together: what is made of them stays in the cache.
 _ROWS = 32
@@ -61,7 +63,8 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     Raises
     ------
     TypeError, ValueError
-        Not a square symmetric matrix of finite real numbers, or an error that is negative or of another shape.
+        Not a square symmetric matrix of finite real numbers, an error that is negative or of another shape, or a scale
+        that is not positive.
 
     Examples
     --------
@@ -72,7 +75,8 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     """
     matrix = require_symmetric(matrix)
     size = len(matrix)
-    scale = scaling(matrix, error) if scale is None else scale
+    error = None if error is None else _require_error(matrix, error)
+    scale = scaling(matrix, error) if scale is None else _require_scale(scale, size)
     shift = scale**2 * _diagonal_bound(matrix, error, scale)
     work = np.empty_like(matrix, order="C")
 
@@ -141,7 +145,7 @@ def require_symmetric(matrix: np.ndarray) -> np.ndarray:
     >>> require_symmetric([[1, 2], [2, 1]]).dtype
     dtype('float64')
     """
-    matrix = np.asarray(matrix)
+    matrix = np.asarray(require.numbers(matrix, "matrix"))
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"matrix: got shape {matrix.shape}, expected a square matrix of side 1 or more.")
     if not (np.issubdtype(matrix.dtype, np.floating) or np.issubdtype(matrix.dtype, np.integer)):
@@ -161,12 +165,26 @@ def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale:
     """Return b ≥ 0 with −diag(b) ≤ E ≤ diag(b), for the unscaled error E."""
     if error is None:
         return 4 * _UNIT * np.concatenate([np.abs(matrix[i]) @ scale for i in row_blocks(len(matrix))]) / scale
-    error = np.asarray(error, dtype=np.float64)
+    bound = np.asarray(error)
+    return diagonal_bound(bound, scale) if bound.ndim == 2 else np.broadcast_to(bound, len(matrix))
+
+
+def _require_error(matrix: np.ndarray, error: float | np.ndarray) -> np.ndarray:
+    error = np.asarray(require.numbers(error, "error"), dtype=np.float64)
     if error.shape not in ((), matrix.shape[:1], matrix.shape):
         raise ValueError(f"error: got shape {error.shape}, expected a number, {matrix.shape[:1]} or {matrix.shape}.")
     if not 0 <= error.min() <= error.max() < np.inf:
         raise ValueError("error: got a negative or non-finite number, expected bounds of 0 or more.")
-    return diagonal_bound(error, scale) if error.ndim == 2 else np.broadcast_to(error, len(matrix))
+    return error
+
+
+def _require_scale(scale: np.ndarray, size: int) -> np.ndarray:
+    scale = np.asarray(require.numbers(scale, "scale"), dtype=np.float64)
+    if scale.shape != (size,):
+        raise ValueError(f"scale: got shape {scale.shape}, expected ({size},).")
+    if not np.all((scale > 0) & np.isfinite(scale)):
+        raise ValueError("scale: got a number that is not positive and finite, expected powers of two.")
+    return scale
 
 
 def diagonal_bound(error: np.ndarray, scale: np.ndarray) -> np.ndarray:

@@ -22,10 +22,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.tree import PyTree
 
 Matvec = Callable[[PyTree], PyTree]
+
+# As many keys take 8 GiB.
+_MOST_PROBES = 2**30
 
 
 class Estimate(NamedTuple):
@@ -86,9 +89,10 @@ class Density:
         >>> density.smooth(jnp.array([0.0]), width=1.0).stderr.tolist()
         [0.0]
         """
+        grid = require.numbers(grid, "grid", finite=True)
         tree.require_floating(grid, "grid")
-        if not tree.is_traced(width) and not 0 < width < np.inf:
-            raise ValueError(f"width: got {width}, expected a finite number above 0, in units of the eigenvalues.")
+        expected = "a finite number above 0, in units of the eigenvalues"
+        width = require.real(width, "width", expected, lambda x: 0 < x < np.inf)
         points, scale = (jnp.asarray(x).astype(self.nodes.dtype) for x in (grid, width))
 
         def gaussian(nodes: jax.Array) -> jax.Array:
@@ -102,6 +106,11 @@ class Density:
         `fun` takes (m,) nodes and returns (..., m) values. Exact for each probe when fun is a polynomial of degree
         below 2m (Golub & Meurant 2010, "Matrices, Moments and Quadrature with Applications").
 
+        Raises
+        ------
+        TypeError, ValueError
+            `fun` is no function of one array, or returns something else than one real number a node.
+
         Examples
         --------
         The share of negative eigenvalues:
@@ -111,9 +120,14 @@ class Density:
         0.25
         """
 
+        require.function(fun, "fun", "of one array", 1)
+
         def of_probe(probe: tuple[jax.Array, jax.Array]) -> jax.Array:
             nodes, weights = probe
-            return jnp.sum(jnp.asarray(fun(nodes)).astype(weights.dtype) * weights, axis=-1)
+            values = require.numbers(fun(nodes), "fun")
+            if values.shape[-1:] != nodes.shape:
+                raise ValueError(f"fun: got values of shape {values.shape}, expected (..., {nodes.size}).")
+            return jnp.sum(jnp.asarray(values).astype(weights.dtype) * weights, axis=-1)
 
         num_probes = self.nodes.shape[0]
         return _mean_of(jax.lax.map(of_probe, (self.nodes, self.weights * num_probes)))
@@ -175,8 +189,7 @@ def spectral_density(
     ([[-1.0, 2.0, 5.0]], [[1.0, 1.0, 1.0]])
     """
     _require_arguments(matvec, params, key, num_probes)
-    _require_count(num_steps, "num_steps")
-    steps = min(int(num_steps), tree.size(params))
+    steps = min(require.whole(num_steps, "num_steps"), tree.size(params))
     _, unravel = tree.ravel(params)
 
     def of_probe(probe_key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -340,13 +353,12 @@ def _standard_error(squares: jax.Array, num_samples: int) -> jax.Array:
 
 
 def _require_arguments(matvec: Any, params: PyTree, key: Any, num_probes: Any) -> None:
-    if not callable(matvec):
-        raise TypeError(f"matvec: got {type(matvec).__name__}, expected a function vector -> vector.")
+    require.function(matvec, "matvec", "vector -> vector", 1)
     tree.require_floating(params)
     tree.require_key(key)
-    _require_count(num_probes, "num_probes")
+    require.whole(num_probes, "num_probes", 1, _MOST_PROBES)
     given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
-    returned = jax.eval_shape(matvec, given)
+    returned = require.abstract_result(matvec, "matvec", "vector -> vector", given)
     expected, got = _layout(given), _layout(returned)
     if expected != got:
         raise TypeError(f"matvec: got a result of {got}, expected the shape of params, {expected}.")
@@ -357,10 +369,3 @@ def _layout(values: PyTree) -> str:
     shapes = ", ".join(f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in leaves[:3])
     more = f", ... ({len(leaves)} arrays)" if len(leaves) > 3 else ""
     return f"{shapes}{more} in {structure}"
-
-
-def _require_count(value: Any, name: str) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number of 1 or more.")
-    if value < 1:
-        raise ValueError(f"{name}: got {value}, expected 1 or more.")

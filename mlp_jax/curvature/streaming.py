@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import devices, tree
+from mlp_jax import devices, require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -65,7 +65,7 @@ def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matv
     21.0
     """
     if over.chunk_size is not None:
-        require_whole_number(over.chunk_size, "chunk_size")
+        over = over._replace(chunk_size=require.whole(over.chunk_size, "chunk_size"))
     num_examples = tree.count_examples(args)
     shares = _shares(over.weights, num_examples)
     params, examples = jax.tree.map(jnp.asarray, (params, args))
@@ -128,6 +128,7 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
     """Return wᵢ / Σ w."""
     if weights is None:
         return jnp.full(num_examples, 1 / num_examples)
+    weights = require.numbers(weights, "weights")
     if jnp.shape(weights) != (num_examples,):
         raise ValueError(f"weights: got shape {jnp.shape(weights)}, expected ({num_examples},), one an example.")
     if not tree.is_traced(weights):
@@ -137,6 +138,7 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
                 f"weights: got numbers from {values.min()} to {values.max()},"
                 " expected finite ones of 0 or more, at least one above 0."
             )
+        weights = values / values.max()  # so that none is too large for float32
     weights = jnp.asarray(weights).astype(jnp.result_type(float))
     return weights / jnp.sum(weights)
 
@@ -151,36 +153,13 @@ def require_values(values_of: Callable[..., Any], name: str, params: PyTree, arg
 
     def total(p: PyTree, *examples: Any) -> jax.Array:
         num_examples, values = tree.count_examples(examples), values_of(p, *examples)
-        shape, dtype = getattr(values, "shape", None), getattr(values, "dtype", None)
-        if shape != (num_examples,):
-            got = type(values).__name__ if shape is None else f"shape {shape}"
+        is_array = isinstance(values, jax.Array | np.ndarray)
+        if not is_array or values.shape != (num_examples,):
+            got = f"shape {values.shape}" if is_array else type(values).__name__
             raise ValueError(f"{name}: got a result of {got}, expected shape ({num_examples},), one value an example.")
-        if dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        dtype = values.dtype
+        if not jnp.issubdtype(dtype, jnp.floating):
             raise TypeError(f"{name}: got values of dtype {dtype}, expected real floating point.")
         return jnp.sum(values)
 
     precision.require_scalar_function(total, params, args)
-
-
-def require_function(value: Any, name: str, signature: str) -> None:
-    """Raise TypeError unless `value` can be called.
-
-    Examples
-    --------
-    >>> require_function(len, "size", "(list) -> number")
-    """
-    if not callable(value):
-        raise TypeError(f"{name}: got {type(value).__name__}, expected a function {signature}.")
-
-
-def require_whole_number(value: Any, name: str) -> None:
-    """Raise TypeError or ValueError unless `value` is a whole number of 1 or more.
-
-    Examples
-    --------
-    >>> require_whole_number(3, "chunk_size")
-    """
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
-        raise TypeError(f"{name}: got {value!r}, expected a whole number of 1 or more.")
-    if value < 1:
-        raise ValueError(f"{name}: got {value}, expected 1 or more.")

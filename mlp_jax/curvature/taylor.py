@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -119,7 +120,8 @@ def taylor_remainder(
     Raises
     ------
     TypeError, ValueError
-        As `precision.require_scalar_function`; a direction that does not fit `params`; steps that are not a vector.
+        As `precision.require_scalar_function`; a direction that does not fit `params`, or is not finite; steps that are
+        not a vector of real numbers, outside jit finite ones that are not 0.
 
     References
     ----------
@@ -138,9 +140,10 @@ def taylor_remainder(
     restricted = _at_data(fun, params, args)
     direction = _like(params, direction, "direction")
     value = restricted(params)
+    steps = require.numbers(steps, "steps", 1, axes="a vector of distances (k,)", finite=True)
+    if not tree.is_traced(steps) and not np.all(np.asarray(steps)):
+        raise ValueError("steps: got a step of 0, expected distances that are not 0.")
     steps = jnp.asarray(steps, dtype=value.dtype)
-    if steps.ndim != 1:
-        raise ValueError(f"steps: got shape {steps.shape}, expected a vector of distances (k,).")
     gradient, product = jax.jvp(jax.grad(restricted), (params,), (direction,))
     first = steps * tree.dot(gradient, direction)
     second = 0.5 * steps**2 * tree.dot(product, direction)
@@ -172,6 +175,8 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
 
     Raises
     ------
+    TypeError
+        Something else than real numbers.
     ValueError
         The shapes differ, or are not vectors.
 
@@ -181,8 +186,10 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     >>> print(f"{log_log_slope(x, 5.0 * x**3):.3f}")
     3.000
     """
-    x, y = jnp.asarray(x), jnp.asarray(y)
-    mask = jnp.ones(x.shape, bool) if mask is None else jnp.asarray(mask, bool)
+    x, y = (_floats(a, name) for a, name in ((x, "x"), (y, "y")))
+    mask = jnp.asarray(np.ones(x.shape, bool) if mask is None else require.numbers(mask, "mask"))
+    if mask.dtype != np.bool_:
+        raise TypeError(f"mask: got dtype {mask.dtype}, expected booleans.")
     if x.ndim != 1 or x.shape != y.shape or x.shape != mask.shape:
         raise ValueError(
             f"y: got x {x.shape}, y {y.shape} and mask {mask.shape}, expected three vectors of one length."
@@ -192,6 +199,11 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     spread = jnp.sum(log_x * log_x)
     known = (count >= 2) & (spread > 0)
     return jnp.where(known, jnp.sum(log_x * log_y) / jnp.where(known, spread, 1), jnp.nan)
+
+
+def _floats(a: jax.Array, name: str) -> jax.Array:
+    array = jnp.asarray(require.numbers(a, name))
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def _centred_log(a: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:
@@ -206,11 +218,6 @@ def _at_data(fun: Fun, params: PyTree, args: tuple[Any, ...]) -> Callable[[PyTre
 
 
 def _like(params: PyTree, other: PyTree, name: str) -> PyTree:
-    expected: Any = jax.tree.structure(params)
-    got: Any = jax.tree.structure(other)
-    if expected != got:
-        raise ValueError(f"{name}: got the structure {got}, expected that of params, {expected}.")
-    shapes = [[jnp.shape(leaf) for leaf in jax.tree.leaves(a)] for a in (params, other)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{name}: got leaves of shapes {shapes[1]}, expected those of params, {shapes[0]}.")
+    tree.require_floating(other, name)
+    tree.require_like(other, params, name)
     return jax.tree.map(lambda p, a: jnp.asarray(a, dtype=jnp.result_type(p)), params, other)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from mlp_jax import devices, tree
+from mlp_jax import devices, require, tree
 from mlp_jax.tree import PyTree
 
 # Intermediate values of one block of columns of a matrix stay near this size.
@@ -109,10 +109,14 @@ def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any
     leaves, expected = jax.tree.flatten(params)
     like = [jax.ShapeDtypeStruct(jnp.shape(leaf), dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
     vector = jax.tree.unflatten(expected, like)
-    if isinstance(matvec, jax.tree_util.Partial):
-        traced = _apply.trace(matvec, vector)
-    else:
-        traced = jax.jit(matvec).trace(vector)
+    try:
+        if isinstance(matvec, jax.tree_util.Partial):
+            traced = _apply.trace(matvec, vector)
+        else:
+            traced = jax.jit(matvec).trace(vector)
+    except TypeError:
+        require.abstract_result(matvec, "matvec", "v -> H v", vector)  # where it returns no arrays, this says so
+        raise
     got: Any = jax.tree.structure(traced.out_info)
     if got != expected:
         raise TypeError(f"matvec: got a result of structure {got}, expected that of params, {expected}.")

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import display
+from mlp_jax import display, require
 
 _LARGEST_CLASS = np.iinfo(np.int32).max
 
@@ -83,7 +83,7 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
     >>> as_examples([[0, 1], [2, 3], [4, 5]], [0.5, 1.0, 1.5]).targets.shape
     (3, 1)
     """
-    columns, goals = np.asarray(inputs), np.asarray(targets)
+    columns, goals = (_array(a, f"{name} {part}") for a, part in ((inputs, "inputs"), (targets, "targets")))
     if columns.ndim != 2 or 0 in columns.shape:
         raise ValueError(f"{name} inputs: got shape {columns.shape}, expected (n, d) with n and d of 1 or more.")
     if goals.ndim < 1 or len(goals) != len(columns):
@@ -97,6 +97,13 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
     if goals.ndim != 2 or goals.shape[1] == 0:
         raise ValueError(f"{name} targets: got values of shape {goals.shape}, expected ({len(columns)}, out).")
     return Examples(_as_floats(columns, f"{name} inputs"), _as_floats(goals, f"{name} targets"))
+
+
+def _array(values: ArrayLike, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except (TypeError, ValueError):  # rows of different lengths, for example
+        raise TypeError(f"{name}: got {require.describe(values)}, expected an array of real numbers.") from None
 
 
 def _as_floats(values: np.ndarray, name: str) -> jax.Array:
@@ -155,8 +162,8 @@ def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, n
 
     Raises
     ------
-    ValueError
-        `targets` has another shape, or `test_size` is out of range.
+    TypeError, ValueError
+        `targets` has another shape or holds no classes, or `test_size` is out of range.
 
     Examples
     --------
@@ -164,11 +171,12 @@ def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, n
     >>> test.tolist()
     [1, 3, 5]
     """
-    targets = np.asarray(targets)
-    if targets.ndim != 1:
-        raise ValueError(f"targets: got shape {targets.shape}, expected class numbers of shape (n,).")
-    if not 1 <= test_size < len(targets):
-        raise ValueError(f"test_size: got {test_size}, expected 1 to {len(targets) - 1} for {len(targets)} examples.")
+    targets = _array(targets, "targets")
+    if targets.ndim != 1 or len(targets) < 2:
+        raise ValueError(f"targets: got shape {targets.shape}, expected classes of shape (n,), 2 or more.")
+    if targets.dtype.kind not in "iubfUS" or (targets.dtype.kind == "f" and np.isnan(targets).any()):
+        raise TypeError(f"targets: got dtype {targets.dtype}, or NaN in it, expected numbers or text.")
+    test_size = require.whole(test_size, "test_size", 1, len(targets) - 1, f"for {len(targets)} examples")
     classes, counts = np.unique(targets, return_counts=True)
     shares = counts * (test_size / len(targets))
     taken = np.floor(shares).astype(int)
@@ -200,8 +208,9 @@ def standardize(data: Dataset) -> Dataset:
 
     Raises
     ------
-    ValueError
-        The inputs are not two matrices with the same columns, or hold NaN or infinity.
+    TypeError, ValueError
+        The data are not a pair of inputs and targets, twice; the inputs are not two matrices with the same columns, or
+        hold NaN or infinity.
 
     Examples
     --------
@@ -210,14 +219,28 @@ def standardize(data: Dataset) -> Dataset:
     >>> scaled.train.inputs.tolist(), scaled.test.inputs.tolist()
     ([[-1.0, 0.0], [1.0, 0.0]], [[3.0, 1.0]])
     """
-    train, test = (as_examples(*part, name=name) for part, name in zip(data, Dataset._fields, strict=True))
-    require_compatible(train, test)
-    mean, deviation = _column_statistics(np.asarray(data.train.inputs, np.float64))
+    train, test = _two_parts(data)
+    require_compatible(*(as_examples(*part) for part in (train, test)))
+    mean, deviation = _column_statistics(np.asarray(train.inputs, np.float64))
     parts = []
-    for part, name in zip(data, Dataset._fields, strict=True):
-        scaled = (np.asarray(part.inputs, np.float64) - mean) / deviation
+    for part, name in zip((train, test), Dataset._fields, strict=True):
+        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
+            scaled = (np.asarray(part.inputs, np.float64) - mean) / deviation
         parts.append(as_examples(scaled, part.targets, name=f"standardized {name}"))
     return Dataset(*parts)
+
+
+def _two_parts(data: Dataset) -> list[Examples]:
+    """Return both parts as Examples in their own dtypes; raise unless `as_examples` takes them."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data: got {require.describe(data)}, expected a Dataset(train, test).")
+    parts = []
+    for part, name in zip(data, Dataset._fields, strict=True):
+        if not isinstance(part, tuple | list) or len(part) != 2:
+            raise TypeError(f"data.{name}: got {require.describe(part)}, expected Examples(inputs, targets).")
+        as_examples(*part, name=name)
+        parts.append(Examples(*part))
+    return parts
 
 
 def _column_statistics(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -20,6 +20,7 @@ from typing import Protocol
 import jax.numpy as jnp
 import numpy as np
 
+from mlp_jax import require
 from mlp_jax.datasets.examples import Dataset, as_examples, require_compatible
 
 MAX_BYTES = 2**30
@@ -41,15 +42,17 @@ class _Readable(Protocol):
 
 
 def _require_file(path: Path) -> pathlib.Path:
-    file = pathlib.Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: got no such file, expected a file.")
+    file = require.path(path)
+    if not _is_file(file):
+        raise FileNotFoundError(f"path: got {require.describe(str(file))}, where there is no file, expected a file.")
     return file
 
 
-def _require_limit(max_bytes: int) -> None:
-    if max_bytes < 1:
-        raise ValueError(f"max_bytes: got {max_bytes}, expected 1 or more.")
+def _is_file(file: pathlib.Path) -> bool:
+    try:
+        return file.is_file()
+    except OSError:  # a name that is too long, a folder that may not be searched
+        return False
 
 
 def _read_up_to(stream: _Readable, count: int) -> bytearray:
@@ -123,7 +126,7 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
     array([7, 2, 1], dtype=uint8)
     """
     file = _require_file(path)
-    _require_limit(max_bytes)
+    max_bytes = require.whole(max_bytes, "max_bytes")
     with file.open("rb") as raw:
         if raw.peek(2)[:2] != b"\x1f\x8b":
             return _parse_idx(raw, str(file), max_bytes)
@@ -183,7 +186,7 @@ def load_folder(path: Path, *, max_bytes: int = MAX_BYTES) -> Dataset:
     >>> data.train.inputs.tolist(), data.test.targets.tolist()
     ([[0.0, 1.0]], [9])
     """
-    folder = pathlib.Path(path)
+    folder, max_bytes = require.path(path), require.whole(max_bytes, "max_bytes")
     parts = []
     for prefix in ("train", "t10k"):
         images = _read_part(folder, f"{prefix}-images", 3, max_bytes)
@@ -197,14 +200,15 @@ def load_folder(path: Path, *, max_bytes: int = MAX_BYTES) -> Dataset:
 def _read_part(folder: pathlib.Path, stem: str, axes: int, max_bytes: int) -> np.ndarray:
     names = [f"{stem}{dot}idx{axes}-ubyte{suffix}" for dot in "-." for suffix in ("", ".gz")]
     for name in names:
-        if (folder / name).is_file():
+        if _is_file(folder / name):
             array = read_idx(folder / name, max_bytes=max_bytes)
             if array.ndim != axes or array.dtype != np.uint8:
                 raise ValueError(
                     f"{folder / name}: got {array.dtype} of shape {array.shape}, expected uint8 with {axes} axes."
                 )
             return array
-    raise FileNotFoundError(f"{folder}: got no file for {stem}, expected one of {', '.join(names)}.")
+    where = require.describe(str(folder))
+    raise FileNotFoundError(f"path: got {where} without a file for {stem}, expected one of {', '.join(names)} in it.")
 
 
 def _as_inputs(values: np.ndarray, scale: float | None) -> np.ndarray:
@@ -259,8 +263,7 @@ def load_npz(path: Path, *, scale: float | None = None, max_bytes: int = MAX_BYT
     >>> data.train.inputs.shape, data.test.inputs.tolist(), data.train.targets.tolist()
     ((2, 2), [[0.0, 1.0]], [3, 1])
     """
-    if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise ValueError(f"scale: got {scale}, expected a positive finite number.")
+    scale = None if scale is None else float(require.positive(scale, "scale"))
     arrays = read_npz(path, _NPZ_NAMES, max_bytes=max_bytes)
     parts = []
     for part in ("train", "test"):
@@ -292,7 +295,7 @@ def read_npz(path: Path, names: Sequence[str], *, max_bytes: int = MAX_BYTES) ->
     {'first': array([0., 1., 2.])}
     """
     file = _require_file(path)
-    _require_limit(max_bytes)
+    max_bytes = require.whole(max_bytes, "max_bytes")
     with file.open("rb") as raw:
         try:
             with zipfile.ZipFile(raw) as archive:

@@ -13,7 +13,7 @@ from types import ModuleType
 import jax
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.datasets import cache
 from mlp_jax.datasets.examples import Dataset, as_examples, require_compatible, stratified_split
 
@@ -144,7 +144,7 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     Raises
     ------
     TypeError
-        `key` is not a JAX random key.
+        `key` is not a JAX random key, or `num_examples` no integer.
     ValueError
         `num_examples` is not a positive multiple of 10, or above a million.
     ImportError
@@ -157,12 +157,13 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     ((40, 40), (10,))
     """
     tree.require_key(key)
-    if not 10 <= num_examples <= _MOST_MNIST1D or num_examples % 10:
+    num_examples = require.whole(num_examples, "num_examples", 10, _MOST_MNIST1D)
+    if num_examples % 10:
         raise ValueError(
             f"num_examples: got {num_examples}, expected a positive multiple of 10, {_MOST_MNIST1D:,} at most."
         )
     seed = int(jax.random.bits(key, (), np.uint32))
-    return _as_mnist1d(_generate_mnist1d("mnist1d", seed, int(num_examples)))
+    return _as_mnist1d(_generate_mnist1d("mnist1d", seed, num_examples))
 
 
 _LOADERS: dict[str, Callable[[], Dataset]] = {
@@ -221,6 +222,6 @@ def load(name: str) -> Dataset:
     >>> data.train.inputs.shape, data.test.targets.shape
     ((1500, 64), (297,))
     """
-    if name not in _LOADERS:
-        raise ValueError(f"name: got {name!r}, expected one of {sorted(_LOADERS)}.")
+    if not isinstance(name, str) or name not in _LOADERS:
+        raise ValueError(f"name: got {require.describe(name)}, expected one of {sorted(_LOADERS)}.")
     return _LOADERS[name]()

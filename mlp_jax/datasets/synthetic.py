@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.datasets.examples import Examples, as_examples
 
 _LARGEST_BITS = 20  # 2²⁰ rows of 20 columns: 84 MB in float32
@@ -21,18 +21,6 @@ _LARGEST_TABLE = 2**24  # rows of two columns: 134 MB in float32, and whole numb
 
 # Most numbers that a data set is drawn with, 8 GiB of float64: a larger request would end the process.
 _MOST_NUMBERS = 2**30
-
-
-def _require_count(name: str, value: int, lowest: int, highest: int | None = None) -> None:
-    whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not whole or value < lowest or (highest is not None and value > highest):
-        allowed = f"{lowest} or more" if highest is None else f"{lowest} to {highest}"
-        raise ValueError(f"{name}: got {value!r}, expected a whole number, {allowed}.")
-
-
-def _require_deviation(name: str, value: float) -> None:
-    if not (math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name}: got {value}, expected a standard deviation, 0 or more and finite.")
 
 
 def xor(*, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
@@ -52,7 +40,7 @@ def xor(*, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `coding` is not two different finite numbers.
 
     Examples
@@ -82,7 +70,7 @@ def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Exampl
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `num_bits` is out of range, or `coding` is not two different finite numbers.
 
     Examples
@@ -91,13 +79,20 @@ def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Exampl
     >>> data.inputs[6].tolist(), data.targets[6].tolist()
     ([1.0, 1.0, 0.0], [0.0])
     """
-    _require_count("num_bits", num_bits, 1, _LARGEST_BITS)
-    if len(coding) != 2 or coding[0] == coding[1] or not all(math.isfinite(value) for value in coding):
-        raise ValueError(f"coding: got {coding}, expected two different finite numbers such as (0, 1) or (-1, 1).")
+    num_bits = require.whole(num_bits, "num_bits", 1, _LARGEST_BITS)
+    values = _coded(coding)
     bits = (np.arange(2**num_bits)[:, None] >> np.arange(num_bits)[::-1]) & 1
     odd = bits.sum(axis=1, keepdims=True) & 1
-    values = np.array(coding, dtype=np.float64)
     return as_examples(values[bits], values[odd], name="parity")
+
+
+def _coded(coding: tuple[float, float]) -> np.ndarray:
+    numbers = np.asarray(require.numbers(coding, "coding"), np.float64)
+    with np.errstate(over="ignore"):
+        finite = np.isfinite(numbers.astype(jnp.result_type(float)))
+    if numbers.shape != (2,) or numbers[0] == numbers[1] or not np.all(finite):
+        raise ValueError(f"coding: got {coding}, expected two different finite numbers such as (0, 1) or (-1, 1).")
+    return numbers
 
 
 def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
@@ -122,7 +117,7 @@ def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
         `depth` or `points_per_piece` is out of range, or n would exceed 2²⁴.
 
     Examples
@@ -131,8 +126,8 @@ def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
     >>> data.inputs[:, 0].tolist(), data.targets[:, 0].tolist()
     ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 1.0, 0.0, 1.0, 0.0])
     """
-    _require_count("depth", depth, 1, 20)
-    _require_count("points_per_piece", points_per_piece, 1)
+    depth = require.whole(depth, "depth", 1, 20)
+    points_per_piece = require.whole(points_per_piece, "points_per_piece", 1)
     intervals = 2**depth * int(points_per_piece)
     if intervals >= _LARGEST_TABLE:
         raise ValueError(
@@ -174,7 +169,7 @@ def spirals(
     Raises
     ------
     TypeError
-        `key` is not a JAX random key.
+        `key` is not a JAX random key, or a number is of a wrong type.
     ValueError
         `classes` is below 1, `num_examples` below `classes`, `turns` not finite, or `noise` negative or not finite.
 
@@ -185,11 +180,10 @@ def spirals(
     ((90, 2), [0, 1, 2, 0])
     """
     tree.require_key(key)
-    _require_count("classes", classes, 1)
-    _require_count("num_examples", num_examples, classes)
-    if not math.isfinite(turns):
-        raise ValueError(f"turns: got {turns}, expected a finite number.")
-    _require_deviation("noise", noise)
+    classes = require.whole(classes, "classes", 1)
+    num_examples = require.whole(num_examples, "num_examples", classes, _MOST_NUMBERS, "enough for each class")
+    turns = require.real(turns, "turns")
+    noise = require.not_negative(noise, "noise")
     radius_key, noise_key = jax.random.split(key)
     radii = jax.random.uniform(radius_key, (num_examples,))
     labels = jnp.arange(num_examples, dtype=jnp.int32) % classes
@@ -230,7 +224,7 @@ def teacher_student(
     Raises
     ------
     TypeError
-        `key` is not a JAX random key, or the teacher's values are not real floating point.
+        `key` is not a JAX random key, a number is of a wrong type, or the teacher's values are not real floating point.
     ValueError
         A count is below 1, or inputs are more than 2³⁰ numbers; `noise` is negative or not finite; or the teacher's
         values have another shape or (outside jit) hold NaN or infinity.
@@ -242,12 +236,13 @@ def teacher_student(
     ((50, 3), (50, 1))
     """
     tree.require_key(key)
-    _require_count("num_examples", num_examples, 1, _MOST_NUMBERS)
-    _require_count("num_inputs", num_inputs, 1, _MOST_NUMBERS // num_examples)
-    _require_deviation("noise", noise)
+    num_examples = require.whole(num_examples, "num_examples", 1, _MOST_NUMBERS)
+    num_inputs = require.whole(num_inputs, "num_inputs", 1, _MOST_NUMBERS // num_examples)
+    noise = require.not_negative(noise, "noise")
     input_key, noise_key = jax.random.split(key)
     inputs = jax.random.normal(input_key, (num_examples, num_inputs))
-    values = jnp.asarray(teacher(inputs))
+    require.function(teacher, "teacher", "(n, num_inputs) -> (n, out)", 1)
+    values = jnp.asarray(require.numbers(teacher(inputs), "teacher's values"))
     if values.ndim != 2 or values.shape[0] != num_examples or values.shape[1] == 0:
         raise ValueError(f"teacher: got values of shape {values.shape}, expected ({num_examples}, out).")
     tree.require_floating(values, "teacher's values")

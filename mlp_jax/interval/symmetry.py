@@ -9,6 +9,7 @@ positive, and H_fun on V⊥. So H_fun has the inertia of H_F but for s positive 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -19,6 +20,7 @@ import numpy as np
 import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
+from mlp_jax import require
 from mlp_jax.interval import ball, multiprecision, spectra
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
@@ -70,8 +72,8 @@ def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
 
     Raises
     ------
-    ValueError
-        The tangents do not have the shape of params with a leading axis.
+    TypeError, ValueError
+        The tangents are no real numbers, or do not have the shape of params with a leading axis.
 
     Examples
     --------
@@ -82,14 +84,26 @@ def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
     """
     vector, unravel = ravel_pytree(params)
 
+    made = require.abstract_result(symmetries, "symmetries", "(params) -> tangents", params)
+    leaves = jax.tree.leaves(made)
+    if not leaves or any(not leaf.shape or leaf.shape[0] != leaves[0].shape[0] for leaf in leaves):
+        shapes = [leaf.shape for leaf in leaves]
+        raise ValueError(
+            f"symmetries: got leaves of shapes {shapes}, expected params with a leading axis on every leaf."
+        )
+    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise TypeError(f"symmetries: got dtypes {[leaf.dtype for leaf in leaves]}, expected real floating point.")
+    size = sum(math.prod(leaf.shape[1:]) for leaf in leaves)
+    if size != vector.size:
+        raise ValueError(f"symmetries: got tangents of {size} numbers, expected the {vector.size} of params.")
+
     def rows(v: jax.Array) -> jax.Array:
-        return jnp.concatenate([x.reshape(x.shape[0], -1) for x in jax.tree.leaves(symmetries(unravel(v)))], axis=1)
+        return jnp.concatenate(
+            [x.reshape(x.shape[0], math.prod(x.shape[1:])) for x in jax.tree.leaves(symmetries(unravel(v)))], axis=1
+        )
 
     closed = jax.make_jaxpr(rows)(jax.ShapeDtypeStruct(vector.shape, jnp.float64))
-    shape = closed.out_avals[0].shape
-    if shape[1] != vector.size:
-        raise ValueError(f"symmetries: got tangents of {shape[1]} numbers, expected the {vector.size} of params.")
-    return Tangents(flatten(closed), tuple(range(shape[0])))
+    return Tangents(flatten(closed), tuple(range(leaves[0].shape[0])))
 
 
 def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], bits: int) -> Tangents | None:

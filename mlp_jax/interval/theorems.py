@@ -26,11 +26,11 @@ import jax
 import numpy as np
 from scipy.linalg import lapack
 
-from mlp_jax import curvature, tree
+from mlp_jax import curvature, require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry, trust
 from mlp_jax.interval.ball import Ball, Refusal
-from mlp_jax.interval.certificate import Certificate, Interval
+from mlp_jax.interval.certificate import Certificate, Interval, require_fields
 from mlp_jax.interval.interpreter import evaluate
 from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide_radius
 from mlp_jax.tree import PyTree
@@ -38,6 +38,7 @@ from mlp_jax.tree import PyTree
 Tangents = Callable[[PyTree], PyTree]
 
 _POLISHING_STEPS = 8
+_MOST_BITS = 2**16
 _ASSUMPTIONS = (
     "fun is what JAX traces it to in float64, with every constant and all of args taken as the exact numbers they are",
     "the gradient is the one that JAX derives from it, with the constants of its rules as float64 numbers",
@@ -93,7 +94,8 @@ def certify(
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As `curvature.dense_hessian`.
+        As `curvature.dense_hessian`; symmetries or a hessian that is no function, or of another shape; a reach that is
+        negative or not finite, bits that are no whole number of 2 or more.
 
     Examples
     --------
@@ -104,11 +106,21 @@ def certify(
     >>> print(certify(fun, jnp.array([-0.99, 0.0])))
     Not proved (2 parameters): Newton's step, 0.01005, leaves the reach of 1e-06: params are not at a critical point.
     """
+    reach = float(require.not_negative(reach, "reach"))
+    bits = require.whole(bits, "bits", 2, _MOST_BITS)
     settings = _Settings(symmetries, hessian, reach, bits, None if wide else 0.0)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
+        _require_functions(symmetries, hessian, 1 + len(args))
         start = np.asarray(tree.ravel(params)[0])
         return _attempt(fun, params, args, start, settings, None)
+
+
+def _require_functions(symmetries: Any, hessian: Any = None, given: int = 1) -> None:
+    if symmetries is not None:
+        require.function(symmetries, "symmetries", "(params) -> tangents", 1)
+    if hessian is not None:
+        require.function(hessian, "hessian", "(params, *args) -> (P, P)", given)
 
 
 def check(
@@ -136,8 +148,8 @@ def check(
 
     Raises
     ------
-    ValueError
-        The certificate proves nothing, or params are of another size.
+    TypeError, ValueError
+        The certificate is none, proves nothing, or has fields that none has; params are of another size.
 
     Examples
     --------
@@ -145,6 +157,10 @@ def check(
     >>> check(certify(fun, jnp.zeros(2)), fun, jnp.ones(2)).proved
     True
     """
+    if not isinstance(certificate, Certificate):
+        raise TypeError(f"certificate: got {require.describe(certificate)}, expected a Certificate.")
+    require_fields(certificate)
+    _require_functions(symmetries)
     if not certificate.proved:
         raise ValueError("certificate: got a refusal, expected one that proves something.")
     with jax.enable_x64(True):
@@ -223,7 +239,13 @@ def _problem(fun: Callable[..., Any], params: PyTree, args: tuple, start: np.nda
 def _float_hessian(
     fun: Callable[..., Any], params: PyTree, args: tuple, hessian: Callable[..., jax.Array] | None
 ) -> np.ndarray:
-    matrix = np.asarray(curvature.dense_hessian(fun, params, args) if hessian is None else hessian(params, *args))
+    if hessian is None:
+        matrix = np.asarray(curvature.dense_hessian(fun, params, args))
+    else:
+        matrix = np.asarray(require.numbers(hessian(params, *args), "hessian"), np.float64)
+    size = tree.size(params)
+    if matrix.shape != (size, size):
+        raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
     if not np.all(np.isfinite(matrix)):
         raise Refusal("the floating-point Hessian is not finite")
     return matrix

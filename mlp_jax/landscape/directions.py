@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.curvature import eigenpairs, hessian, precision
 from mlp_jax.tree import PyTree
 
@@ -66,12 +66,21 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
     -------
     pytree like params; zero where a filter of the direction is zero
 
+    Raises
+    ------
+    TypeError, ValueError
+        Leaves that are not floating; structures or shapes that differ; an axis that a leaf does not have.
+
     Examples
     --------
     >>> direction = filter_normalized({"w": jnp.ones((4, 2))}, {"w": jnp.array([[3.0, 0.0]] * 4)})
     >>> jnp.linalg.norm(direction["w"], axis=0).tolist()
     [6.0, 0.0]
     """
+
+    _require_direction(direction, params)
+    largest = min((np.ndim(w) for w in jax.tree.leaves(params) if np.ndim(w) > 1), default=1)
+    axis = require.whole(axis, "axis", -largest, largest - 1)
 
     def scaled(d: jax.Array, w: jax.Array) -> jax.Array:
         if jnp.ndim(w) < 2:
@@ -96,12 +105,24 @@ def layer_normalized(direction: PyTree, params: PyTree) -> PyTree:
     -------
     pytree like params
 
+    Raises
+    ------
+    TypeError, ValueError
+        Leaves that are not floating; structures or shapes that differ.
+
     Examples
     --------
     >>> layer_normalized(jnp.array([3.0, 4.0]), jnp.array([0.0, 10.0])).tolist()
     [6.0, 8.0]
     """
+    _require_direction(direction, params)
     return jax.tree.map(lambda d, w: _scale(d, w, None), direction, params)
+
+
+def _require_direction(direction: PyTree, params: PyTree) -> None:
+    tree.require_floating_dtypes(direction, "direction")
+    tree.require_floating_dtypes(params, "params")
+    tree.require_like(direction, params, "direction")
 
 
 def _scale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
@@ -134,13 +155,17 @@ def principal_plane(trajectory: PyTree) -> PrincipalPlane:
     [0.9, 0.1]
     """
     tree.require_floating(trajectory, "trajectory")
+    for leaf in jax.tree.leaves(trajectory):
+        if jnp.finfo(jnp.result_type(leaf)).bits < 32:  # no singular values of those in LAPACK
+            raise TypeError(f"trajectory: got dtype {jnp.result_type(leaf)}, expected float32 or float64.")
     counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(trajectory)}
-    last = jax.tree.map(lambda leaf: leaf[-1] if np.ndim(leaf) else leaf, trajectory)
-    if len(counts) != 1 or min(counts)[:1] < (3,) or tree.size(last) < 2:
+    number = min(counts)[0] if len(counts) == 1 and min(counts) else 0
+    if number < 3 or tree.size(trajectory) < 2 * number:
         raise ValueError(
-            f"trajectory: got leading axes {sorted(counts)} of {tree.size(last)} parameters, expected one number of"
-            " points for all leaves, 3 or more, of 2 parameters or more."
+            f"trajectory: got leading axes {sorted(counts)} of {tree.size(trajectory)} numbers in all, expected one"
+            " number of points for all leaves, 3 or more, of 2 parameters or more."
         )
+    last = jax.tree.map(lambda leaf: leaf[-1], trajectory)
     rows = jax.vmap(lambda point: tree.ravel(jax.tree.map(jnp.subtract, point, last))[0])(trajectory)
     unravel = tree.ravel(last)[1]
     _, sizes, directions = jnp.linalg.svd(rows, full_matrices=False)
@@ -186,6 +211,8 @@ def eigenvector_plane(
     """
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
+        if hessian_matrix is not None:
+            require.function(hessian_matrix, "hessian_matrix", "() -> (P, P) matrix", 0)
         if tree.size(params) < 2:
             raise ValueError("params: got one number, expected two or more: a plane needs two directions.")
         matvec = hessian(fun, params, args)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import tree
-from mlp_jax.curvature import precision, streaming
+from mlp_jax import require, tree
+from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
 Fun = Callable[..., jax.Array]
@@ -131,6 +131,7 @@ def interpolation(
     >>> interpolation(lambda x: jnp.sum(x**2), jnp.array([2.0]), jnp.array([-2.0]), [0.0, 0.5, 1.0]).tolist()
     [4.0, 0.0, 4.0]
     """
+    tree.require_floating(start, "start")
     direction = jax.tree.map(jnp.subtract, _fitting(end, start, "end"), start)
     return line(fun, start, direction, fractions, args, chunk_size=chunk_size)
 
@@ -150,15 +151,18 @@ def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
 
     Raises
     ------
-    ValueError
-        Shapes differ, or `fractions` do not begin at 0 and end at 1.
+    TypeError, ValueError
+        Something else than real numbers; shapes differ, or outside jit `fractions` do not rise from 0 to 1.
 
     Examples
     --------
     >>> float(barrier([1.0, 5.0, 2.0], [0.0, 0.5, 1.0]))
     3.5
     """
-    values, t = jnp.asarray(values), jnp.asarray(fractions)
+    losses, t = require.numbers(values, "values"), require.numbers(fractions, "fractions", 1, axes="(n,)", finite=True)
+    if not tree.is_traced(t) and np.any(np.diff(np.asarray(t, np.float64)) < 0):
+        raise ValueError("fractions: got some below the one before, expected them ascending.")
+    values, t = (jnp.asarray(a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)) for a in (losses, t))
     if values.ndim != 1 or values.shape != t.shape or len(t) < 2:
         raise ValueError(f"values, fractions: got shapes {values.shape}, {t.shape}, expected two of equal length.")
     if not tree.is_traced(t) and (t[0] != 0 or t[-1] != 1):
@@ -184,17 +188,12 @@ def _evaluate(
 def _fitting(direction: PyTree, params: PyTree, name: str) -> PyTree:
     """Return `direction` in the dtypes of params; raise unless structure and shapes are those of params."""
     tree.require_floating(direction, name)
-    got, expected = (str(jax.tree.structure(t)) for t in (direction, params))
-    if got != expected:
-        raise ValueError(f"{name}: got the structure {got}, expected that of params, {expected}.")
-    shapes = [[np.shape(leaf) for leaf in jax.tree.leaves(t)] for t in (direction, params)]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"{name}: got leaves of shapes {shapes[0]}, expected those of params, {shapes[1]}.")
+    tree.require_like(direction, params, name)
     return jax.tree.map(lambda d, leaf: jnp.asarray(d, jnp.result_type(leaf)), direction, params)
 
 
 def _grid(offsets: ArrayLike, name: str) -> jax.Array:
-    values = jnp.asarray(offsets, jnp.result_type(float))
+    values = jnp.asarray(require.numbers(offsets, name), jnp.result_type(float))
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name}: got shape {values.shape}, expected one axis of at least one number.")
     tree.require_floating(values, name)
@@ -202,5 +201,4 @@ def _grid(offsets: ArrayLike, name: str) -> jax.Array:
 
 
 def _chunk(chunk_size: int) -> int:
-    streaming.require_whole_number(chunk_size, "chunk_size")
-    return int(chunk_size)
+    return require.whole(chunk_size, "chunk_size")

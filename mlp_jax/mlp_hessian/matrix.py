@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import devices, losses, mlp, tree
+from mlp_jax import devices, losses, mlp, require, tree
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
@@ -161,14 +161,22 @@ def blocks(
     """
     terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     _require_layers(params)
-    if len(layers) != 2 or not all(i in range(len(params)) for i in layers):
-        raise ValueError(f"layers: got {layers}, expected two numbers from 0 to {len(params) - 1}.")
-    rows, columns = (tree.size(params[i]) for i in layers)
+    pair_given = _require_pair(layers, len(params))
+    rows, columns = (tree.size(params[i]) for i in pair_given)
     matrices.require_memory(rows, max_bytes, num_columns=columns)
-    first, second = sorted(layers)
-    pair = (int(first), int(second))
+    first, second = sorted(pair_given)
+    pair = (first, second)
     result = _compute(_block, _compiled_block, (params, inputs, targets, weights), terms, pair)
-    return result if layers[0] <= layers[1] else result.T
+    return result if pair_given == pair else result.T
+
+
+def _require_pair(layers: tuple[int, int], number: int) -> Pair:
+    try:
+        first, second = (require.whole(i, "layers", 0, number - 1) for i in layers)
+    except (TypeError, ValueError):
+        got = layers if isinstance(layers, tuple | list) else require.describe(layers)
+        raise ValueError(f"layers: got {got}, expected two numbers from 0 to {number - 1}.") from None
+    return first, second
 
 
 class Terms(NamedTuple):
@@ -198,18 +206,18 @@ def _compute(
 
 
 def _require_layers(params: Params) -> None:
-    tree.require_floating(params)
-    if not isinstance(params, tuple) or not all(isinstance(layer, mlp.Layer) for layer in params):
+    if not isinstance(params, tuple):
         raise TypeError(f"params: got {type(params).__name__}, expected a tuple of Layer(weight, bias).")
-    for depth, layer in enumerate(params):
-        shapes = jnp.shape(layer.weight), jnp.shape(layer.bias)
-        if len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
-            raise ValueError(f"params[{depth}]: got weight {shapes[0]}, bias {shapes[1]}, expected (in, out), (out,).")
+    tree.require_floating(params)
+    mlp.require_layers(params)
 
 
 def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Terms) -> tuple[Params, Any, Any, Any]:
     """Return the arrays in the dtype of params, and raise unless they fit together; nothing is compiled."""
-    _require_examples(jnp.shape(inputs), jnp.shape(targets), None if weights is None else jnp.shape(weights))
+    inputs, targets = require.numbers(inputs, "inputs"), require.numbers(targets, "targets")
+    if weights is not None:
+        weights = require.numbers(weights, "weights")
+    _require_examples(inputs.shape, targets.shape, None if weights is None else weights.shape)
     mlp.require_fit(inputs, params[0], depth=0)
     dtype = params[0].weight.dtype
     inputs, targets = jnp.asarray(inputs).astype(dtype), jnp.asarray(targets)
@@ -233,12 +241,17 @@ def _require_examples(inputs: tuple[int, ...], targets: tuple[int, ...], weights
 
 def _require_losses(params: Params, inputs: jax.Array, targets: jax.Array, terms: Terms) -> None:
     outputs = jax.eval_shape(lambda p, x: mlp.forward(p, x, activation=terms.activation), params, inputs)
+    require.function(terms.loss, "loss", "(outputs, targets) -> (n,)", 2)
     # The targets are not abstract, so that a loss can check their range.
-    values = jax.eval_shape(lambda z: terms.loss(z, targets), outputs)
-    if values.shape != (len(inputs),):
-        raise ValueError(f"loss: got values of shape {values.shape}, expected ({len(inputs)},), one an example.")
+    values = require.abstract_result(lambda z: terms.loss(z, targets), "loss", "(outputs, targets) -> (n,)", outputs)
+    is_array = isinstance(values, jax.ShapeDtypeStruct)
+    if not is_array or values.shape != (len(inputs),):
+        got = f"values of shape {values.shape}" if is_array else require.describe(values)
+        raise ValueError(f"loss: got {got}, expected ({len(inputs)},), one an example.")
+    if not jnp.issubdtype(values.dtype, jnp.floating):
+        raise TypeError(f"loss: got values of dtype {values.dtype}, expected real floating point.")
     if terms.penalty is not None:
-        precision.require_scalar_function(terms.penalty, params, ())
+        precision.require_scalar_function(terms.penalty, params, (), "penalty")
 
 
 def _dense(params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None, terms: Terms) -> jax.Array:

@@ -10,9 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlp_jax import require
 from mlp_jax.mlp import Activation
 
 _POINTS = 64
+_MOST_UNITS = 2**20
 # Where corners are looked for; the grid is irregular so that no corner lies on it.
 _REACH, _CELLS = 20.0, 4001
 
@@ -50,8 +52,9 @@ def traits(activation: Activation, width: int) -> Traits:
 
     Raises
     ------
-    ValueError
-        The number of units that it makes does not divide `width`.
+    TypeError, ValueError
+        `activation` is no function of one array, or returns no real numbers; `width` is no whole number of 1 or more,
+        or not divided by the number of units that are made.
 
     Examples
     --------
@@ -62,17 +65,19 @@ def traits(activation: Activation, width: int) -> Traits:
     >>> found.pieces, found.homogeneous, found.translation, found.odd
     (2, True, True, False)
     """
+    width = require.whole(width, "width", 1, _MOST_UNITS)
+    require.function(activation, "activation", "of one array", 1)
     generator = np.random.default_rng(0)
     sizes = 10.0 ** generator.uniform(-2, 1, (_POINTS, 1))
     z = sizes * generator.standard_normal((_POINTS, width))
     with jax.enable_x64(True):
 
         def phi(values: np.ndarray) -> np.ndarray:
-            return np.asarray(activation(jnp.asarray(values)))
+            return np.asarray(require.numbers(activation(jnp.asarray(values)), "activation"), np.float64)
 
         a = phi(z)
-        units = a.shape[-1]
-        if a.ndim != 2 or units == 0 or width % units:
+        units = a.shape[-1] if a.ndim else 0
+        if a.ndim != 2 or len(a) != _POINTS or units == 0 or width % units:
             raise ValueError(f"activation: got shape {a.shape} from {z.shape}, expected units that divide {width}.")
         pieces = width // units
         grouped = z.reshape(_POINTS, units, pieces)
@@ -109,12 +114,18 @@ def corners(activation: Activation) -> tuple[float, ...]:
     Every cell of a grid is halved towards the larger change of the derivative, down to a rounding: a change that
     does not shrink is a jump.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `activation` is no function of one array, or does not return as many floating numbers.
+
     Examples
     --------
     >>> corners(jax.nn.relu), corners(jnp.tanh), corners(jax.nn.relu6)
     ((0.0,), (), (0.0, 6.0))
     """
     with jax.enable_x64(True):
+        require_activation(activation, (_CELLS,), (_CELLS,))
         derivatives = list(itertools.islice(_derivatives(activation), 2))
         found = np.concatenate([_jumps(derivative) for derivative in derivatives])
     places: list[float] = []
@@ -124,6 +135,25 @@ def corners(activation: Activation) -> tuple[float, ...]:
         if not places or rounded - places[-1] > 1e-9:
             places.append(rounded)
     return tuple(places)
+
+
+def require_activation(
+    activation: Activation, given: tuple[int, ...], expected: tuple[int | None, ...]
+) -> tuple[int, ...]:
+    """Return the shape that an activation makes of another; raise unless it is as expected (None: any), and floating.
+
+    Examples
+    --------
+    >>> require_activation(jnp.tanh, (1, 12), (1, None))
+    (1, 12)
+    """
+    shape = jax.ShapeDtypeStruct(given, jnp.result_type(float))
+    made = require.abstract_result(activation, "activation", "of one array", shape)
+    if not isinstance(made, jax.ShapeDtypeStruct) or not jnp.issubdtype(made.dtype, jnp.floating):
+        raise TypeError(f"activation: got a result of {made}, expected an array of real floating point.")
+    if len(made.shape) != len(expected) or any(b not in (None, a) for a, b in zip(made.shape, expected, strict=True)):
+        raise ValueError(f"activation: got shape {made.shape} from {given}, expected {expected}.")
+    return made.shape
 
 
 def _derivatives(activation: Activation) -> Iterator[Callable[[np.ndarray], np.ndarray]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import jax
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.fields import Field, candidates
@@ -89,7 +89,7 @@ def tangents(
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)
-        inputs = precision.promote(inputs)
+        inputs = precision.promote(require.numbers(inputs, "inputs", 2, axes="(n, in)", finite=True))
         fields = tuple(candidates(params, inputs, activation))
         unit = precision.rounding_unit(fun, params, args)
         names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]

@@ -21,14 +21,8 @@ def require_layers(params: Params) -> None:
     --------
     >>> require_layers((mlp.Layer(np.ones((2, 3)), np.ones(3)),))
     """
+    mlp.require_layers(params)
     tree.require_floating(params)
-    for depth, layer in enumerate(params):
-        fits = isinstance(layer, tuple) and len(layer) == 2
-        if not fits or np.ndim(layer[0]) != 2 or np.shape(layer[1]) != np.shape(layer[0])[1:]:
-            raise ValueError(
-                f"params: got {jax.tree.map(np.shape, layer)} as layer {depth + 1}, expected"
-                " Layer(weight (in, out), bias (out,))."
-            )
 
 
 def pre_activations(params: Params, inputs: jax.Array, activation: Activation) -> list[jax.Array]:

@@ -8,8 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mlp_jax import require
 from mlp_jax.mlp import Activation, Params
-from mlp_jax.mlp_symmetry.activations import corners
+from mlp_jax.mlp_symmetry.activations import corners, require_activation
 from mlp_jax.mlp_symmetry.network import pre_activations
 
 
@@ -27,6 +28,11 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     inputs
         Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `inputs` is no function, or `activation` none that makes units of floating numbers.
+
     Examples
     --------
     >>> from mlp_jax import mlp
@@ -34,6 +40,7 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     >>> kinks(jax.nn.relu)(params, jnp.ones((5, 2))).shape, kinks(jnp.tanh)(params, jnp.ones((5, 2))).shape
     ((15,), (0,))
     """
+    require.function(inputs, "inputs", "(*args) -> (n, in)")
     places = corners(activation) if _is_elementwise(activation) else None
 
     def values(params: Params, *args: Any) -> jax.Array:
@@ -49,11 +56,14 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
 
 def _is_elementwise(activation: Activation) -> bool:
     # Four of them, which two, three or four pieces also make: maxout refuses another number.
-    shape = jax.ShapeDtypeStruct((1, 12), jnp.float32)
+    require.function(activation, "activation", "of one array", 1)
     try:
-        return jax.eval_shape(activation, shape).shape == (1, 12)
+        jax.eval_shape(activation, jax.ShapeDtypeStruct((1, 12), jnp.float32))
     except ValueError:
         return False
+    except TypeError:
+        pass  # said below, in words
+    return require_activation(activation, (1, 12), (1, None)) == (1, 12)
 
 
 def _gap(z: jax.Array, activation: Activation) -> jax.Array:

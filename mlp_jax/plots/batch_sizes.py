@@ -9,7 +9,9 @@ import matplotlib.patheffects
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlp_jax import require
 from mlp_jax.intervals import mean_interval
+from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
@@ -33,7 +35,8 @@ def against_batch_size(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        No axes, or something else than real numbers.
         There is not one row of samples for each batch size.
 
     Examples
@@ -43,8 +46,9 @@ def against_batch_size(
     >>> axes.get_xlabel()
     'batch size'
     """
-    sizes, values = np.asarray(batch_sizes), np.asarray(samples, float)
-    if values.ndim != 2 or len(sizes) != len(values):
+    checks.require_axes(axes)
+    sizes, values = checks.batch_sizes(batch_sizes), checks.numbers(samples, "samples", "(b, seeds)")
+    if len(sizes) != len(values):
         raise ValueError(f"samples: got shape {values.shape}, expected ({len(sizes)}, seeds).")
     kept = [row[np.isfinite(row)] for row in values]
     means = np.array([row.mean() if row.size else np.nan for row in kept])
@@ -76,7 +80,8 @@ def updates_to_target(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        No axes, or something else than real numbers.
         The shapes differ.
 
     Examples
@@ -88,8 +93,14 @@ def updates_to_target(
     >>> axes.get_yscale()
     'log'
     """
-    sizes, counts, hit = np.asarray(batch_sizes), np.asarray(updates, float), np.asarray(reached, bool)
-    if counts.shape != hit.shape or counts.ndim != 2 or len(sizes) != len(counts):
+    checks.require_axes(axes)
+    sizes, counts = checks.batch_sizes(batch_sizes), checks.numbers(updates, "updates", "(b, seeds)")
+    hit = checks.booleans(reached, "reached", "(b, seeds)")
+    min_updates, min_examples = (
+        float(require.real(value, name, "a number", lambda x: True))
+        for value, name in ((min_updates, "min_updates"), (min_examples, "min_examples"))
+    )
+    if counts.shape != hit.shape or len(sizes) != len(counts):
         raise ValueError(
             f"updates, reached: got shapes {counts.shape}, {hit.shape}, expected ({len(sizes)}, seeds) each."
         )
@@ -97,7 +108,7 @@ def updates_to_target(
     axes.plot(grid[hit], counts[hit], "o", color=BLUE, ms=4, alpha=0.6, label="runs that reached it")
     if not np.all(hit):
         axes.plot(grid[~hit], counts[~hit], "^", color=ORANGE, ms=6, label="not reached within these")
-    if np.isfinite(min_updates + min_examples):
+    if np.isfinite(min_updates + min_examples) and len(sizes):
         fine = np.geomspace(sizes.min(), sizes.max(), 100)
         curve = min_updates + min_examples / fine
         axes.plot(fine, curve, color=BLUE, lw=1.2, label="fit $S_{min} + E_{min} / B$")
@@ -123,7 +134,8 @@ def heat_map(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        No axes, or something else than real numbers.
         The shapes do not fit.
 
     Examples
@@ -133,10 +145,15 @@ def heat_map(
     >>> len(axes.get_xticks())
     2
     """
-    grid = np.asarray(values, float)
-    if grid.shape != (len(np.asarray(rows)), len(np.asarray(columns))):
+    checks.require_axes(axes)
+    grid = checks.numbers(values, "values", "(r, c)")
+    rows, columns = (
+        np.asarray(require.numbers(a, name, 1, axes=axes_))
+        for a, name, axes_ in ((rows, "rows", "(r,)"), (columns, "columns", "(c,)"))
+    )
+    if grid.shape != (len(rows), len(columns)) or not grid.size:
         raise ValueError(
-            f"values: got shape {grid.shape}, expected ({len(np.asarray(rows))}, {len(np.asarray(columns))})."
+            f"values: got shape {grid.shape}, expected ({len(rows)}, {len(columns)}), and something to draw."
         )
     finite = np.isfinite(grid)
     image = axes.imshow(np.where(finite, grid, np.nan), aspect="auto", origin="lower", cmap="viridis_r")
@@ -146,8 +163,8 @@ def heat_map(
     halo = [matplotlib.patheffects.withStroke(linewidth=4, foreground="white")]  # seen on light and on dark
     for row in np.flatnonzero(finite.any(axis=1)):
         axes.plot(np.nanargmin(np.where(finite[row], grid[row], np.nan)), row, "o", path_effects=halo, **ring)
-    axes.set_xticks(range(grid.shape[1]), [f"{value:.3g}" for value in np.asarray(columns)], rotation=45)
-    axes.set_yticks(range(grid.shape[0]), [f"{value:.3g}" for value in np.asarray(rows)])
+    axes.set_xticks(range(grid.shape[1]), [f"{value:.3g}" for value in columns], rotation=45)
+    axes.set_yticks(range(grid.shape[0]), [f"{value:.3g}" for value in rows])
     axes.figure.colorbar(image, ax=axes, label=label)
     return axes
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlp_jax import require
+from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
@@ -25,8 +28,8 @@ def census_levels(
 
     Raises
     ------
-    ValueError
-        The lengths differ.
+    TypeError, ValueError
+        No axes, or something else than real numbers; the lengths differ.
 
     Examples
     --------
@@ -35,7 +38,9 @@ def census_levels(
     >>> [label.get_text() for label in axes.get_xticklabels()]
     ['0\\n8', '1\\n12']
     """
-    index_, loss_, copies_ = np.asarray(index), np.asarray(loss), np.asarray(copies)
+    checks.require_axes(axes)
+    index_, copies_ = checks.whole_numbers(index, "index"), checks.whole_numbers(copies, "copies")
+    loss_ = checks.numbers(loss, "loss", "(n,)")
     if not len(index_) == len(loss_) == len(copies_):
         raise ValueError(f"index, loss, copies: got lengths {len(index_)}, {len(loss_)}, {len(copies_)}, not equal.")
     widest = max(1, int(copies_.max(initial=1)))
@@ -67,6 +72,11 @@ def saddle_graph(
     title
         Above the axes.
 
+    Raises
+    ------
+    TypeError, ValueError
+        No axes, something else than real numbers, lengths that differ, or edges between points that are not there.
+
     Examples
     --------
     >>> import matplotlib.figure
@@ -74,7 +84,11 @@ def saddle_graph(
     >>> len(axes.lines)
     1
     """
-    loss_ = np.asarray(loss)
+    checks.require_axes(axes)
+    loss_, index_ = checks.numbers(loss, "loss", "(n,)"), checks.whole_numbers(index, "index")
+    if len(loss_) != len(index_):
+        raise ValueError(f"loss, index: got lengths {len(loss_)}, {len(index_)}, expected equal.")
+    edges = _edges(edges, len(loss_))
     ends_ = sorted({end for _, *ends in edges for end in ends if end is not None}, key=lambda i: loss_[i])
     place = {point: number for number, point in enumerate(ends_)}
     taken: dict[tuple[int, ...], int] = {}
@@ -90,7 +104,7 @@ def saddle_graph(
         axes.plot(xs, [loss_[known[0]], loss_[saddle], loss_[known[-1]]], "-", color=GREY, lw=1, zorder=1)
         axes.scatter(middle, loss_[saddle], 25, color=ORANGE, marker="o", zorder=2, label="saddle")
     for point in ends_:
-        minimum = np.asarray(index)[point] == 0
+        minimum = index_[point] == 0
         look = (150, BLUE, "*", "minimum") if minimum else (40, ORANGE, "s", "end that is none")
         axes.scatter(place[point], loss_[point], look[0], color=look[1], marker=look[2], zorder=3, label=look[3])
     names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
@@ -100,3 +114,20 @@ def saddle_graph(
     axes.margins(x=0.2)
     axes.set(xlabel="where the descents end (point)", ylabel="loss (with penalty)", title=title)
     return axes
+
+
+def _edges(edges: Any, number: int) -> list[tuple[int, int | None, int | None]]:
+    expected = f"(saddle, end, end), each a number from 0 to {number - 1}, or None for an end"
+    if not isinstance(edges, Sequence | np.ndarray) or isinstance(edges, str | bytes):
+        raise TypeError(f"edges: got {require.describe(edges)}, expected a sequence of {expected}.")
+    found: list[Any] = []
+    for edge in edges:
+        try:
+            saddle, *ends = edge
+            numbers = [None if end is None else require.whole(end, "edges", 0, number - 1) for end in ends]
+            found.append((require.whole(saddle, "edges", 0, number - 1), *numbers))
+        except (TypeError, ValueError):
+            found.append(())
+        if len(found[-1]) != 3:
+            raise ValueError(f"edges: got {edge!r}, expected {expected}.")
+    return found

@@ -7,6 +7,8 @@ import matplotlib.ticker
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlp_jax import require
+from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
@@ -24,7 +26,8 @@ def loss_against_index(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        No axes, or something else than real numbers.
         The lengths differ.
 
     Examples
@@ -34,8 +37,9 @@ def loss_against_index(
     >>> axes.get_xlabel()
     'index (number of negative eigenvalues)'
     """
-    index_, loss_ = np.asarray(index), np.asarray(loss)
-    padded_ = np.zeros(len(index_), bool) if padded is None else np.asarray(padded)
+    checks.require_axes(axes)
+    index_, loss_ = checks.whole_numbers(index, "index"), checks.numbers(loss, "loss", "(n,)")
+    padded_ = np.zeros(len(index_), bool) if padded is None else checks.booleans(padded, "padded", "(n,)")
     if not len(index_) == len(loss_) == len(padded_):
         raise ValueError(
             f"index, loss, padded: got lengths {len(index_)}, {len(loss_)}, {len(padded_)}, expected equal."
@@ -73,7 +77,8 @@ def eigenvalues(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        No axes, or something else than real numbers.
         No values, or some are not finite.
 
     Examples
@@ -83,13 +88,15 @@ def eigenvalues(
     >>> axes.get_yscale()
     'symlog'
     """
-    sorted_values = np.sort(np.asarray(values, dtype=float))
+    checks.require_axes(axes)
+    sorted_values = np.sort(checks.numbers(values, "values", "(P,)"))
     if sorted_values.size == 0 or not np.all(np.isfinite(sorted_values)):
         raise ValueError(
             f"values: got {sorted_values.size} values, not all finite or none at all, expected finite ones."
         )
     if bound is None:
         bound = len(sorted_values) * 2.0**-52 * float(np.abs(sorted_values).max())
+    bound = float(require.not_negative(bound, "bound"))
     rank = np.arange(1, len(sorted_values) + 1)
     positive, negative = sorted_values > bound, sorted_values < -bound
     for chosen, style, color, size, name in (

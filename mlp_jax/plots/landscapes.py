@@ -7,6 +7,8 @@ import numpy as np
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import ArrayLike
 
+from mlp_jax import require
+from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, ORANGE
 
 
@@ -30,7 +32,8 @@ def profile(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        No axes, or something else than real numbers.
         Shapes differ.
 
     Examples
@@ -40,8 +43,9 @@ def profile(
     >>> axes.get_ylabel()
     'loss'
     """
-    x, y = np.asarray(offsets), np.asarray(values)
-    if x.ndim != 1 or x.shape != y.shape:
+    checks.require_axes(axes)
+    x, y = checks.numbers(offsets, "offsets", "(n,)"), checks.numbers(values, "values", "(n,)")
+    if x.shape != y.shape:
         raise ValueError(f"offsets, values: got shapes {x.shape}, {y.shape}, expected one length.")
     axes.plot(x, y, line, color=color, label=label or None)
     axes.set(xlabel="offset along the line", ylabel="loss")
@@ -75,7 +79,8 @@ def contours(
 
     Raises
     ------
-    ValueError
+    TypeError, ValueError
+        No axes, or something else than real numbers.
         Shapes do not fit; `log` with values not above 0.
 
     Examples
@@ -86,7 +91,9 @@ def contours(
     >>> axes.get_xlabel()
     'along the first direction'
     """
-    x, y, z = _grid(first_offsets, second_offsets, values)
+    checks.require_axes(axes)
+    x, y, z = _grid(first_offsets, second_offsets, values, finite=True)
+    num_levels = require.whole(num_levels, "num_levels", 2, _MOST_LEVELS)
     if log and not np.all(z > 0):
         raise ValueError(f"values: got {z.min():.4g} as the least, expected values above 0 for contours at ratios.")
     low, high = np.min(z), np.max(z)
@@ -96,7 +103,9 @@ def contours(
         drawn = axes.contour(x, y, z.T, levels, colors="black", linewidths=0.5)
         axes.clabel(drawn, levels[:: max(1, num_levels // 8)], fontsize="x-small", fmt="%.3g")
     if trajectory is not None:
-        points = np.asarray(trajectory)
+        points = checks.numbers(trajectory, "trajectory", "(t, 2)")
+        if points.shape[1] != 2 or not len(points):
+            raise ValueError(f"trajectory: got shape {points.shape}, expected (t, 2), one point or more.")
         axes.plot(*points.T, ".-", color=BLUE, lw=1.2, ms=4, label="training")
         axes.plot(*points[-1], "*", color=ORANGE, ms=12, label="end")
         axes.legend(frameon=True, fontsize="small")
@@ -135,8 +144,18 @@ def surface(axes: Axes3D, first_offsets: ArrayLike, second_offsets: ArrayLike, v
     return axes
 
 
-def _grid(first: ArrayLike, second: ArrayLike, values: ArrayLike) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, z = np.asarray(first), np.asarray(second), np.asarray(values)
-    if x.ndim != 1 or y.ndim != 1 or z.shape != (len(x), len(y)):
+# More than anyone can see.
+_MOST_LEVELS = 1000
+
+
+def _grid(
+    first: ArrayLike, second: ArrayLike, values: ArrayLike, *, finite: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x = checks.numbers(first, "first_offsets", "(n,)", finite=finite)
+    y = checks.numbers(second, "second_offsets", "(m,)", finite=finite)
+    z = checks.numbers(values, "values", "(n, m)", finite=finite)
+    if finite and (len(x) < 2 or len(y) < 2):
+        raise ValueError(f"values: got {len(x)} by {len(y)} points, expected 2 or more along both directions.")
+    if z.shape != (len(x), len(y)):
         raise ValueError(f"values: got shape {z.shape}, expected one of offsets of shapes {x.shape} and {y.shape}.")
     return x, y, z

@@ -6,8 +6,12 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlp_jax import require
 from mlp_jax.curvature import Density
+from mlp_jax.plots import checks
 from mlp_jax.plots.colours import ORANGE, SKY
+
+_MOST_BINS = 10_000
 
 
 def spectral_density(
@@ -26,8 +30,8 @@ def spectral_density(
 
     Raises
     ------
-    ValueError
-        Nothing to draw, or not finite.
+    TypeError, ValueError
+        No axes, something else than real numbers; nothing to draw, or not finite.
 
     Examples
     --------
@@ -37,7 +41,11 @@ def spectral_density(
     >>> axes.get_ylabel()
     'share of the eigenvalues'
     """
-    exact = np.zeros(0) if values is None else np.asarray(values, float).ravel()
+    checks.require_axes(axes)
+    bins = require.whole(bins, "bins", 1, _MOST_BINS)
+    if density is not None and not isinstance(density, Density):
+        raise TypeError(f"density: got {require.describe(density)}, expected a curvature.Density or None.")
+    exact = np.zeros(0) if values is None else np.asarray(require.numbers(values, "values"), float).ravel()
     nodes = np.zeros(0) if density is None else np.asarray(density.nodes, float).ravel()
     both = np.concatenate([exact, nodes])
     if not both.size or not np.all(np.isfinite(both)):

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlp_jax.intervals import mean_interval
+from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE
 
 
@@ -36,8 +37,8 @@ def training_curve(
 
     Raises
     ------
-    ValueError
-        Shapes do not fit.
+    TypeError, ValueError
+        No axes, or something else than real numbers; shapes do not fit.
 
     Examples
     --------
@@ -47,8 +48,9 @@ def training_curve(
     >>> axes.lines[0].get_ydata().tolist(), axes.lines[0].get_label()
     ([4.0, 1.0], 'SGD (1 of 3 diverged)')
     """
-    x, values = np.asarray(steps), np.asarray(runs, float)
-    if x.ndim != 1 or values.ndim != 2 or values.shape[1] != len(x):
+    checks.require_axes(axes)
+    x, values = checks.numbers(steps, "steps", "(t,)"), checks.numbers(runs, "runs", "(runs, t)")
+    if values.shape[1] != len(x):
         raise ValueError(f"steps, runs: got shapes {x.shape}, {values.shape}, expected (t,) and (runs, t).")
     kept = values[np.isfinite(values).all(axis=1)]
     lost = len(values) - len(kept)

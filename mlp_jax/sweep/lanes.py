@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mlp_jax import training
+from mlp_jax import require, training
 from mlp_jax.tree import PyTree
 
 
@@ -37,7 +37,10 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """Return the optimizer: the learning rate is its first argument, whatever its name; the others go by name."""
     others = dict(settings)
-    return optimizer(others.pop("learning_rate"), **others)
+    made = optimizer(others.pop("learning_rate"), **others)
+    if not isinstance(made, optax.GradientTransformation):
+        raise TypeError(f"optimizer: got one that returns {require.describe(made)}, expected an optax transformation.")
+    return made
 
 
 class Lanes(NamedTuple):

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import training, tree
+from mlp_jax import require, training, tree
 from mlp_jax.sweep import grid as grids
 from mlp_jax.sweep import lanes, spread
 from mlp_jax.sweep.grid import Block, Grid
@@ -114,7 +114,8 @@ def run(
     ------
     TypeError, ValueError
         As `training.train`; also an empty axis, both or neither of `epochs` and `updates`, a name used twice, more
-        records than updates, a loss that is not a mean, or a `mesh` that is not a Mesh.
+        records than updates, a loss that is not a mean, a `mesh` that is not a Mesh, or an `rbg` key: it draws other
+        numbers under vmap than in one run.
 
     Examples
     --------
@@ -128,17 +129,23 @@ def run(
     >>> bool(np.all(result.diverged_at[:, 1] > 0)), bool(np.allclose(result.params[:, 0], 3.0, atol=1e-3))
     (True, True)
     """
-    tree.require_key(key)
+    _require_key(key)
+    _require_functions(init, record, progress)
     inputs, targets = training.require_data(getattr(data, "train", data))
-    grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, settings or {}, loss_settings or {}, seeds)
+    grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, _or_none(settings), _or_none(loss_settings), seeds)
     budget = grids.as_budget(grid, len(inputs), epochs, updates, records)
     mesh = None if mesh is None else spread.as_mesh(grid, mesh)
     rows = grids.micro_batch(micro_batch, grid, budget)
-    if programs not in ("one", "per batch size"):
+    if not isinstance(programs, str) or programs not in ("one", "per batch size"):
         raise ValueError(f'programs: got {programs!r}, expected "one" or "per batch size".')
     if record is not None and not isinstance(record, jax.tree_util.Partial):
         record = jax.tree_util.Partial(record)
     seed_numbers = jnp.asarray(grid.seeds, jnp.uint32)
+    signature = "(key) -> params"
+    one = require.abstract_result(init, "init", signature, key)
+    tree.require_floating_dtypes(one, "init(key)", abstract=True)
+    names = [name for name in grid.settings if name not in grid.for_loss]
+    require.function(optimizer, "optimizer", "(learning_rate, **settings) -> optax transformation", 1, names)
     keys, starts, orders = lanes.prepare(key, seed_numbers, init, budget.epochs, len(inputs))
     tree.require_floating(starts, "init(key)")
     vectors = [grid.vectors(batch, training.widest_dtype(starts)) for batch in range(len(grid.batch_sizes))]
@@ -158,13 +165,15 @@ def run(
             return spread.run_lanes(mesh, block, by_lane, (*length, *data_and_record), program)
         return lanes.run_lanes(*_of(block, by_lane), *length, *data_and_record, program)
 
+    one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors[0]["optimizer"])))
+    state = jax.eval_shape(
+        lambda p, s: training.State(p, lanes.make_optimizer(optimizer, s).init(p), jnp.int32(0), keys[0]),
+        one,
+        setting,
+    )
+    if record is not None:
+        require.abstract_result(record, "record", "(state) -> pytree", state)
     if lanes_at_once is None:
-        one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors[0]["optimizer"])))
-        state = jax.eval_shape(
-            lambda p, s: training.State(p, lanes.make_optimizer(optimizer, s).init(p), jnp.int32(0), keys[0]),
-            one,
-            setting,
-        )
         lanes_at_once = _lanes_that_fit(one, state, record, budget.records, inputs, targets)
     over = (1, 1) if mesh is None else mesh.devices.shape
     blocks = list(grids.cut_into_blocks(grid, lanes_at_once, over))
@@ -181,6 +190,29 @@ def _of(block: Block, by_lane: tuple) -> tuple:
         _part(orders, block.seeds, axis=1),
         _part(settings, block.settings),
     )
+
+
+def _or_none(settings: Any) -> Any:
+    return {} if settings is None else settings
+
+
+def _require_key(key: Any) -> None:
+    """Refuse keys whose numbers under vmap are not those of one run: a lane would not be the run that it stands for."""
+    tree.require_key(key)
+    implementation = str(jax.random.key_impl(key))
+    if "rbg" in implementation:
+        raise ValueError(
+            f"key: got one of {implementation}, which draws other numbers under vmap, so that no lane would be the run"
+            " of training.train; expected one of threefry2x32, JAX's default."
+        )
+
+
+def _require_functions(init: Any, record: Any, progress: Any) -> None:
+    require.function(init, "init", "(key) -> params", 1)
+    if record is not None:
+        require.function(record, "record", "(state) -> pytree", 1)
+    if progress is not None:
+        require.function(progress, "progress", "(done, all)", 2)
 
 
 def _part(values: PyTree, part: slice, axis: int = 0) -> PyTree:

@@ -8,23 +8,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from mlp_jax import require, tree
 from mlp_jax.tree import PyTree
 
 
 def require_data(data: Any) -> tuple[jax.Array, jax.Array]:
-    """Return inputs and targets as arrays; ValueError unless they have the same length, and not 0.
+    """Return inputs and targets as arrays; raise unless they are real numbers of the same length, and not 0.
+
+    Raises
+    ------
+    TypeError
+        `data` are not a pair, or hold something else than real numbers.
+    ValueError
+        The lengths differ, or are 0.
 
     Examples
     --------
     >>> [a.shape for a in require_data(([1.0, 2.0], [3.0, 4.0]))]
     [(2,), (2,)]
     """
-    inputs, targets = jnp.asarray(data[0]), jnp.asarray(data[1])
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data: got {_described(data)}, expected a pair (inputs, targets).")
+    inputs, targets = (jnp.asarray(require.numbers(a, f"data {n}")) for n, a in zip(_PARTS, data, strict=True))
     if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets) or len(inputs) == 0:
         raise ValueError(
             f"data: got inputs {inputs.shape} and targets {targets.shape}, expected the same length, not 0."
         )
     return inputs, targets
+
+
+_PARTS = ("inputs", "targets")
+
+
+def _described(data: Any) -> str:
+    return f"{len(data)} items" if isinstance(data, tuple | list) else require.describe(data)
 
 
 def require_loss(
@@ -36,36 +53,54 @@ def require_loss(
     batch_size: int,
     **settings: Any,
 ) -> None:
-    """Raise ValueError unless the loss of a batch is one floating-point number.
+    """Raise TypeError or ValueError unless the loss of a batch is one floating-point number.
+
+    Raises
+    ------
+    TypeError
+        `loss` is no function of five arguments (and `settings`), or returns no arrays; `params` are not floating, the
+        data not real numbers, or `key` is not a JAX random key.
+    ValueError
+        The loss is something else than one floating-point number, or a size is out of range.
 
     Examples
     --------
     >>> require_loss(lambda w, x, y, weights, key: w, 0.0, jnp.ones(4), jnp.ones(4), jax.random.key(0), 2)
     """
+    tree.require_floating_dtypes(params, "params", abstract=True)
+    tree.require_key(key)
+    batch_size = require.whole(batch_size, "batch_size")
+    inputs, targets = require.numbers(inputs, "inputs"), require.numbers(targets, "targets")
+    if not inputs.ndim or not targets.ndim:
+        raise ValueError(f"inputs, targets: got shapes {inputs.shape}, {targets.shape}, expected (n, …) each.")
     weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
     batch = [jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype) for a in (inputs, targets)]
-    require_scalar(jax.eval_shape(loss, params, *batch, weights, key, **settings), "loss")
+    signature = "(params, inputs, targets, weights, key) -> scalar"
+    require_scalar(require.abstract_result(loss, "loss", signature, params, *batch, weights, key, **settings), "loss")
 
 
 def widest_dtype(params: PyTree) -> jnp.dtype:
     """Return the widest dtype among the leaves: that of the weights which a loss is given.
+
+    Raises
+    ------
+    TypeError, ValueError
+        There are no leaves, or one that is not floating.
 
     Examples
     --------
     >>> print(widest_dtype((jnp.ones(2, jnp.float16), jnp.ones(2, jnp.float32))))
     float32
     """
+    tree.require_floating_dtypes(params, "params", abstract=True)
     return max((jnp.result_type(leaf) for leaf in jax.tree.leaves(params)), key=lambda dtype: jnp.finfo(dtype).bits)
 
 
 def require_scalar(result: Any, name: str) -> None:
     """Raise ValueError unless a result, as `jax.eval_shape` returns it, is one floating-point number."""
-    if getattr(result, "shape", None) != () or not jnp.issubdtype(result.dtype, jnp.floating):
+    if (
+        not isinstance(result, jax.ShapeDtypeStruct)
+        or result.shape != ()
+        or not jnp.issubdtype(result.dtype, jnp.floating)
+    ):
         raise ValueError(f"{name}: got a result of {result}, expected one floating-point number.")
-
-
-def require_count(value: Any, name: str, largest: int | None = None, of_what: str = "") -> None:
-    """Raise ValueError unless a value is a whole number from 1 to the largest."""
-    if int(value) != value or value < 1 or (largest is not None and value > largest):
-        expected = "of 1 or more" if largest is None else f"from 1 to {largest}, {of_what}"
-        raise ValueError(f"{name}: got {value}, expected a whole number {expected}.")

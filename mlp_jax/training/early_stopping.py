@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.training import checks
 from mlp_jax.tree import PyTree
 
@@ -81,9 +81,14 @@ def look(early_stopping: EarlyStopping, watch: Watch, params: PyTree) -> tuple[W
 
 
 def require_early_stopping(early_stopping: EarlyStopping, params: PyTree) -> None:
-    """Raise ValueError unless patience and improvement are in range, and the criterion is one number."""
-    checks.require_count(early_stopping.patience, "patience")
-    smallest = early_stopping.min_improvement
-    if not tree.is_traced(smallest) and not smallest >= 0:
-        raise ValueError(f"min_improvement: got {smallest}, expected a number of 0 or more.")
-    checks.require_scalar(jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), "criterion")
+    """Raise TypeError or ValueError unless patience and improvement are in range, and the criterion is one number."""
+    if not isinstance(early_stopping, EarlyStopping):
+        raise TypeError(f"early_stopping: got {require.describe(early_stopping)}, expected an EarlyStopping.")
+    require.whole(early_stopping.patience, "patience")
+    require.real(early_stopping.min_improvement, "min_improvement", "a number of 0 or more", lambda x: x >= 0)
+    data = early_stopping.data
+    if not isinstance(data, tuple):
+        raise TypeError(f"early_stopping.data: got {require.describe(data)}, expected a tuple.")
+    tree.require_numbers(data, "early_stopping.data")
+    criterion, signature = early_stopping.criterion, "(params, *data) -> scalar"
+    checks.require_scalar(require.abstract_result(criterion, "criterion", signature, params, *data), "criterion")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.training import checks
 from mlp_jax.training import early_stopping as stopping
 from mlp_jax.training.early_stopping import EarlyStopping, Watch
@@ -122,8 +122,9 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        Wrong key type; parameters that are not finite floating arrays; inputs and targets of different length; a
-        whole number out of range; a loss or a criterion that is not a scalar; `record_every` without a `record`.
+        Wrong key type; an optimizer, a record or a criterion that is none; parameters that are not finite floating
+        arrays; inputs and targets of different length; a whole number out of range; a loss or a criterion that is not a
+        scalar; `record_every` without a `record`.
 
     Examples
     --------
@@ -135,23 +136,38 @@ def train(
     tree.require_key(key)
     tree.require_floating(params)
     inputs, targets = checks.require_data(data)
-    checks.require_count(batch_size, "batch_size", len(inputs), "the number of examples")
-    checks.require_count(epochs, "epochs")
-    batch_size, epochs = int(batch_size), int(epochs)
+    _require_optimizer(optimizer)
+    require.function(loss, "loss", "(params, inputs, targets, weights, key) -> scalar", 5)
+    batch_size = require.whole(batch_size, "batch_size", 1, len(inputs), "the number of examples")
+    num_batches = -(-len(inputs) // batch_size)
+    # The number of an update is an int32.
+    epochs = require.whole(epochs, "epochs", 1, (2**31 - 1) // num_batches)
     if record_every is not None:
         if record is None:
             raise ValueError(f"record_every: got {record_every} without a record, expected both or neither.")
-        checks.require_count(
-            record_every, "record_every", epochs * -(-len(inputs) // batch_size), "the number of updates"
-        )
+        record_every = require.whole(record_every, "record_every", 1, epochs * num_batches, "the number of updates")
     params = jax.tree.map(jnp.asarray, params)
     if early_stopping is not None:
         stopping.require_early_stopping(early_stopping, params)
-    if record is not None and not isinstance(record, jax.tree_util.Partial):
-        record = jax.tree_util.Partial(record)
+    if record is not None:
+        state = jax.eval_shape(functools.partial(_begin, optimizer), params, key)
+        require.abstract_result(record, "record", "(state) -> pytree", state)
+        record = record if isinstance(record, jax.tree_util.Partial) else jax.tree_util.Partial(record)
     return _train(
         key, params, inputs, targets, record, early_stopping, loss, optimizer, batch_size, epochs, record_every
     )
+
+
+def _require_optimizer(optimizer: Any) -> None:
+    parts = [getattr(optimizer, name, None) for name in ("init", "update")]
+    if isinstance(optimizer, type) or not all(callable(part) for part in parts):
+        raise TypeError(
+            f"optimizer: got {require.describe(optimizer)}, expected an optax transformation, such as optax.sgd(0.1)."
+        )
+
+
+def _begin(optimizer: optax.GradientTransformation, params: PyTree, key: jax.Array) -> State:
+    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.split(key)[1])
 
 
 def apply(
@@ -163,6 +179,12 @@ def apply(
 ) -> State:
     """Return the state after one update from the value and gradient of the batch's loss. Transformable.
 
+    Raises
+    ------
+    TypeError, ValueError
+        The optimizer is no optax transformation, `state` no State, the value not one floating-point number, or the
+        gradient not like the parameters.
+
     Examples
     --------
     >>> optimizer = optax.with_extra_args_support(optax.sgd(0.5))
@@ -170,7 +192,19 @@ def apply(
     >>> float(apply(optimizer, state, jnp.array(1.0), jnp.array(2.0), lambda w: w**2).params)
     0.0
     """
-    updates, optimizer_state = optimizer.update(
+    _require_optimizer(optimizer)
+    if not isinstance(state, State):
+        raise TypeError(f"state: got {require.describe(state)}, expected a training.State.")
+    require.function(value_fn, "value_fn", "(params) -> scalar", 1)
+    value = require.real(value, "value", "one floating-point number", lambda x: True)
+    tree.require_floating_dtypes(value, "value")
+    tree.require_floating_dtypes(gradient, "gradient")
+    tree.require_like(gradient, state.params, "gradient", "state.params")
+    got: Any = jax.tree.structure(state.optimizer_state)
+    expected: Any = jax.tree.structure(jax.eval_shape(optimizer.init, state.params))
+    if got != expected:
+        raise ValueError(f"state.optimizer_state: got the structure {got}, expected that of the optimizer, {expected}.")
+    updates, optimizer_state = optax.with_extra_args_support(optimizer).update(
         gradient, state.optimizer_state, state.params, value=value, grad=gradient, value_fn=value_fn
     )
     return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key)
@@ -276,7 +310,7 @@ def _train(
             progress, outputs = jax.lax.cond(going_on, run_epoch, skip_epoch, progress, epoch)
         return progress, (*outputs, record(progress.state) if record is not None and record_every is None else None)
 
-    state = State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.split(key)[1])
+    state = _begin(optimizer, params, key)
     records = None
     if record_every is not None and record is not None:
         rows = epochs * num_batches // record_every

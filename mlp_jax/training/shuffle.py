@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from mlp_jax import require, tree
+
 
 def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
     """Return the order in which a run with this key visits the examples in an epoch, counted from 0. Transformable.
@@ -16,6 +18,11 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     sorts single numbers several times faster than keys with their positions, as `jax.random.permutation` does. The
     probability that any two of n examples get the same random bits, and so keep their order, is below n³ 2⁻⁶⁴.
 
+    Raises
+    ------
+    TypeError, ValueError
+        `key` is not a JAX random key, `epoch` not a whole number of 0 or more, or `num_examples` not one from 1 to 2³⁰.
+
     Returns
     -------
     (num_examples,) int32, a permutation of 0, …, num_examples − 1
@@ -25,6 +32,10 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     >>> sorted(order(jax.random.key(0), 0, 5).tolist())
     [0, 1, 2, 3, 4]
     """
+    tree.require_key(key)
+    num_examples = require.whole(num_examples, "num_examples", 1, 2**30)
+    if not tree.is_traced(epoch):
+        epoch = require.whole(epoch, "epoch", 0, 2**32 - 1)
     position_bits = max(1, (num_examples - 1).bit_length())
     key = jax.random.fold_in(jax.random.split(key)[0], epoch)
     bits = jax.random.bits(key, (2, num_examples), jnp.uint32)
