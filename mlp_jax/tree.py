@@ -271,7 +271,7 @@ def count_not_finite(values: Any) -> int:
     if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
         with jax.ensure_compile_time_eval():
             return int(_count_not_finite(values))
-    return int(np.sum(~np.isfinite(np.asarray(values, dtype=np.float64))))
+    return int(np.sum(~np.isfinite(np.asarray(require.numbers(values, "values"), dtype=np.float64))))
 
 
 @jax.jit
@@ -287,6 +287,7 @@ def count_examples(args: tuple) -> int:
     >>> count_examples((jnp.ones((3, 2)), {"y": jnp.ones(3)}))
     3
     """
+    require_numbers(args, "args", abstract=True)
     leaves = jax.tree_util.tree_leaves_with_path(args)
     sizes = [(f"args{jax.tree_util.keystr(path)}", jnp.shape(leaf)[:1]) for path, leaf in leaves]
     counts = {size for _, size in sizes}

@@ -10,7 +10,7 @@ import numpy as np
 import scipy
 from hypothesis import strategies as st
 
-from benchmarks.bad_input.arguments import ARGS, BOOLEAN, KEY, LABEL, TREE
+from benchmarks.bad_input.arguments import ARGS, BOOLEAN, KEY, LABEL, TREE, VECTOR
 from benchmarks.bad_input.calls import call
 from benchmarks.bad_input.oracles import a_key, alike, floating, near, near_trees, need, numbers, whole
 from benchmarks.hostile_inputs import arrays, counts, things
@@ -95,6 +95,18 @@ def _(a: Any, result: Any) -> bool:
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(a.args)]
     need(all(leaf.dtype.kind in "iubc" or np.all(np.isfinite(numbers(leaf))) for leaf in leaves))
     return result is None
+
+
+@call("tree.count_not_finite", values=VECTOR)
+def _(a: Any, result: Any) -> bool:
+    return result == np.sum(~np.isfinite(numbers(a.values, kinds="fiub")))
+
+
+@call("tree.count_examples", args=("(jnp.ones(2),)", st.one_of(ARGS[1], TREE[1].map("({},)".format))))
+def _(a: Any, result: Any) -> bool:
+    counts_ = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(a.args)}
+    need(len(counts_) == 1 and not counts_ & {(), (0,)})
+    return result == counts_.pop()[0]
 
 
 @call("display.table", title=("'a < b'", things()), rows=("[('x', 1)]", st.one_of(things(),
