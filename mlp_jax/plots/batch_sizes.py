@@ -97,7 +97,7 @@ def updates_to_target(
     sizes, counts = checks.batch_sizes(batch_sizes), checks.numbers(updates, "updates", "(b, seeds)")
     hit = checks.booleans(reached, "reached", "(b, seeds)")
     min_updates, min_examples = (
-        float(require.real(value, name, "a number", lambda x: True))
+        float(require.real(value, name, "a finite number, or NaN for no curve", lambda x: not np.isinf(x)))
         for value, name in ((min_updates, "min_updates"), (min_examples, "min_examples"))
     )
     if counts.shape != hit.shape or len(sizes) != len(counts):
