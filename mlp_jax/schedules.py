@@ -104,4 +104,6 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
 
 
 def _value(schedule: Schedule, step: jax.Array) -> jax.Array:
-    return require.real(schedule(step), "schedule", "values that are real numbers", lambda x: True)
+    value = schedule(step)
+    require.numbers(value, "schedule")
+    return value

@@ -560,7 +560,12 @@ ERRORS = {
     "empty": ((DOUBLE, {}), {"largest": 1}, ValueError, "params: got an empty pytree"),
     "none": ((DOUBLE, jnp.ones(3)), {}, ValueError, r"smallest \+ largest: got 0 \+ 0, expected between 1 and .* 3"),
     "many": ((DOUBLE, jnp.ones(3)), {"smallest": 2, "largest": 2}, ValueError, r"got 2 \+ 2, expected between 1 and"),
-    "negative": ((DOUBLE, jnp.ones(3)), {"smallest": -1, "largest": 2}, ValueError, "smallest: got -1, expected an"),
+    "negative": (
+        (DOUBLE, jnp.ones(3)),
+        {"smallest": -1, "largest": 2},
+        ValueError,
+        "smallest: got -1, expected a whole number of 0 or more",
+    ),
     "fraction": (
         (DOUBLE, jnp.ones(3)),
         {"largest": 1.5},

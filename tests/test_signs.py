@@ -204,7 +204,7 @@ def test_a_wide_first_bound_resolves_as_much_as_a_narrow_one(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
-@pytest.mark.parametrize("scale", [np.inf, np.nan, 1e-300, 1e300])
+@pytest.mark.parametrize("scale", [1e-300, 1e300])
 def test_a_scale_that_leaves_float64_resolves_nothing_and_ends(scale):
     got = inertia(np.array([[2.0, 1.0], [1.0, -3.0]]), scale=np.full(2, scale))
     assert got.negative + got.unresolved + got.positive == 2
@@ -224,6 +224,8 @@ def test_the_smallest_numbers_of_all_end_without_a_wrong_sign():
     [
         ({"error": "0.1"}, TypeError, "error: got dtype <U3, expected real numbers"),
         ({"scale": np.array([1.0, -1.0])}, ValueError, "scale: got a number that is not positive and finite"),
+        ({"scale": np.array([1.0, np.nan])}, ValueError, "scale: got a number that is not positive and finite"),
+        ({"scale": np.full(2, np.inf)}, ValueError, "scale: got a number that is not positive and finite"),
         ({"scale": np.array([1.0, 1j])}, TypeError, "scale: got dtype complex128, expected real numbers"),
         ({"scale": np.ones(3)}, ValueError, r"scale: got shape \(3,\), expected \(2,\)"),
     ],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -153,15 +153,13 @@ def find(
     converged: the gradient is at the level of its own rounding. 2 parameters, gradient norm ...
     """
     require_params(params)
-    _require_settings(index, method, max_steps, radius)
+    _require_settings(index, method, hessian, max_steps, radius)
     if tree.is_traced((params, args)):
         precision.require_scalar_function(fun, params, args)
-        _require_matrix(hessian, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         return _find(fun, settings, None, index, params, args)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
-        _require_matrix(hessian, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         unit = precision.rounding_unit(fun, params, args)
         point = _compiled_find(fun, settings, unit, index, params, args)
@@ -222,7 +220,7 @@ def find_many(
     >>> print(Reason(points.reason[2]))
     the gradient or the Hessian is not finite
     """
-    _require_settings(index, method, max_steps, radius)
+    _require_settings(index, method, hessian, max_steps, radius)
     num = _require_starts(starts, lanes)
     if mesh is not None:
         devices.require_mesh(mesh)
@@ -233,12 +231,10 @@ def find_many(
         precision.require_scalar_function(fun, one, args)
         if mesh is not None and num % mesh.size:
             raise ValueError(f"starts: got {num} for {mesh.size} devices, expected a multiple of that under jit.")
-        _require_matrix(hessian, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         return _find_many(fun, settings, None, mesh, index, starts, args)
     with jax.enable_x64(True):
         one, args = precision.promote_problem(fun, one, args)
-        _require_matrix(hessian, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         unit = precision.rounding_unit(fun, one, args)
         starts = precision.promote(starts)
@@ -254,12 +250,16 @@ def require_params(params: PyTree) -> None:
         raise TypeError("params: got a Point, expected a pytree of parameters, as in point.params.")
 
 
-def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:
+def _require_settings(
+    index: int | None, method: Method | None, hessian: HessianMatrix | None, max_steps: int, radius: float | None
+) -> None:
     if index is not None and method is not None:
         raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
     if method is not None:
         require.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr", 2)
     require.whole(max_steps, "max_steps", 1, 2**31 - 1)
+    if hessian is not None:
+        require.function(hessian, "hessian", "(params, *args) -> (P, P)")
     if radius is not None:
         require.real(radius, "radius", "a number above 0", lambda x: x > 0)
 
@@ -297,16 +297,13 @@ def _settings(
     return _Settings(method, hessian, int(max_steps), None if radius is None else float(radius), lanes)
 
 
-def _require_matrix(hessian: HessianMatrix | None, params: PyTree, args: tuple) -> None:
-    """Raise unless a Hessian that was given is (P, P) real numbers, compiling nothing."""
-    if hessian is None:
-        return
-    made = require.abstract_result(hessian, "hessian", "(params, *args) -> (P, P)", params, *args)
-    size = tree.size(params)
-    is_array = isinstance(made, jax.ShapeDtypeStruct)
-    if not is_array or made.shape != (size, size) or not jnp.issubdtype(made.dtype, jnp.floating):
-        got = f"shape {made.shape} and dtype {made.dtype}" if is_array else require.describe(made)
+def _require_matrix(made: Any, size: int) -> jax.Array:
+    """Return what a Hessian that was given returns, being traced; raise unless it is (P, P) real numbers."""
+    shape, dtype = getattr(made, "shape", None), getattr(made, "dtype", None)
+    if shape != (size, size) or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        got = require.describe(made) if dtype is None else f"shape {shape} and dtype {dtype}"
         raise ValueError(f"hessian: got a result of {got}, expected real floating point of shape {(size, size)}.")
+    return made
 
 
 def _search(
@@ -326,7 +323,7 @@ def _search(
     def matrix(at: jax.Array) -> jax.Array:
         if settings.hessian is None:
             return curvature.dense_hessian(fun, unravel(at), args)
-        return settings.hessian(unravel(at), *args).astype(at.dtype)
+        return _require_matrix(settings.hessian(unravel(at), *args), at.size).astype(at.dtype)
 
     unit = float(jnp.finfo(vector.dtype).eps) / 2 if unit is None else unit
     function = Function(gradient, matrix, unit)

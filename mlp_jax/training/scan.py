@@ -150,8 +150,7 @@ def train(
     if early_stopping is not None:
         stopping.require_early_stopping(early_stopping, params)
     if record is not None:
-        state = jax.eval_shape(functools.partial(_begin, optimizer), params, key)
-        require.abstract_result(record, "record", "(state) -> pytree", state)
+        require.function(record, "record", "(state) -> pytree", 1)
         record = record if isinstance(record, jax.tree_util.Partial) else jax.tree_util.Partial(record)
     return _train(
         key, params, inputs, targets, record, early_stopping, loss, optimizer, batch_size, epochs, record_every
@@ -312,9 +311,10 @@ def _train(
 
     state = _begin(optimizer, params, key)
     records = None
+    kept = None if record is None else require.abstract_result(record, "record", "(state) -> pytree", state)
     if record_every is not None and record is not None:
         rows = epochs * num_batches // record_every
-        records = jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), jax.eval_shape(record, state))
+        records = jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), kept)
     nothing = jnp.zeros((), jnp.int32)
     watch = None
     if early_stopping is not None:
