@@ -107,6 +107,7 @@ def test_the_list_of_xor_satisfies_poincare_hopf_and_holds_the_spurious_minimum(
     assert xor.unseen < 1
 
 
+@pytest.mark.slow
 def test_the_list_of_xor_is_the_same_for_another_key(xor):
     again = xor_problem.count(jax.random.key(5), "{0, 1}", 0.01, 600).census
     assert again.indices == xor.indices

@@ -68,6 +68,7 @@ def test_the_same_key_gives_the_same_bits_again_and_in_another_process():
     assert there == here
 
 
+@pytest.mark.slow
 def test_many_starts_end_at_the_bits_at_which_each_ends_whatever_the_lanes():
     with jax.enable_x64(True):
         args = tuple(datasets.xor())

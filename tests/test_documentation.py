@@ -65,10 +65,10 @@ def require_alike(printed, shown):
 
 def pages_with_examples():
     with_examples = [page for page in PAGES if any(fence.language == "python" for fence in fences(page.read_text()))]
-    slow = {"README.md": pytest.mark.slow}
-    return [pytest.param(page, id=name_of(page), marks=slow.get(name_of(page), ())) for page in with_examples]
+    return [pytest.param(page, id=name_of(page)) for page in with_examples]
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion  # the examples are run as a reader runs them
 @pytest.mark.parametrize("page", pages_with_examples())
 def test_every_example_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch, capsys):

@@ -321,6 +321,7 @@ def test_starts_along_a_run_are_its_points_with_noise_of_the_chosen_size():
         critical.along_run(jax.random.key(0), run, 0, 0.1)
 
 
+@pytest.mark.slow
 def test_many_lanes_of_matrices_end_on_few_cores():
     # Two batched LU factorisations at a time hung here (jaxlib 0.10.2): a process of its own, with a time limit.
     code = """if True:

@@ -224,6 +224,7 @@ def xor_constant(value):
     return mlp.Layer(np.zeros((2, 2)), np.zeros(2)), mlp.Layer(np.zeros((2, 1)), np.array([value]))
 
 
+@pytest.mark.slow
 def test_xor_at_zero_is_degenerate_and_falls_at_fourth_order():
     verdict = critical.classify(xor_loss, xor_constant(0.5), (0.0,))
     assert verdict.kind == "degenerate saddle"

@@ -15,6 +15,8 @@ from mlp_jax import critical, curvature, devices, losses, mlp, mlp_hessian, pena
 from mlp_jax.curvature import precision
 from several_devices.layouts import LAYOUTS
 
+pytestmark = pytest.mark.slow
+
 SIZE, EXAMPLES = 53, 37  # no number of devices above 1 divides the examples, nor 8 the parameters
 EVEN = 32
 SPECTRUM = np.concatenate([[-1.0] * 3, np.linspace(0, 1, 50), [4.0] * 4])

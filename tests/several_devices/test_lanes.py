@@ -13,6 +13,7 @@ from mlp_jax import critical, losses, mlp, penalties, sweep
 from mlp_jax.sweep import grid, spread
 from several_devices.layouts import LAYOUTS
 
+pytestmark = pytest.mark.slow
 KEY = jax.random.key(3)
 ENDS = np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.0]])
 # 8 devices take them as 2 × 4, and so have two settings or one of one seed.
