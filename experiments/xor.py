@@ -85,5 +85,5 @@ def count(key: jax.Array, coding: str, decay: float, num_starts: int) -> Counted
 @jax.jit
 def slope(vector: jax.Array, args: Args) -> jax.Array:
     """Return the gradient of `loss` with respect to params as one vector (9,)."""
-    unravel = tree.ravel(jax.eval_shape(init, jax.random.key(0)))[1]
+    unravel = tree.ravel(init(jax.random.key(0)))[1]
     return jax.grad(lambda v: loss(unravel(v), *args))(vector)

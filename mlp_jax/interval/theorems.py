@@ -38,6 +38,9 @@ from mlp_jax.tree import PyTree
 Tangents = Callable[[PyTree], PyTree]
 
 _POLISHING_STEPS = 8
+# What a certificate claims is weaker than what was proved by this share, so that the same proof elsewhere, rounded
+# otherwise, still implies it.
+_SLACK = 2.0**-20
 _MOST_BITS = 2**16
 _ASSUMPTIONS = (
     "fun is what JAX traces it to in float64, with every constant and all of args taken as the exact numbers they are",
@@ -284,6 +287,10 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
     spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
     others = [k for k in range(size) if not index <= k < index + null]
     nearest = min(others, key=lambda k: abs(spectrum.values[k]))
+    radius, wide = found.radius, wide_radius(problem, found, unique_radius)
+    if unique_radius is None:
+        # Where only the tiny box is free of a second point, nothing is said of more than it.
+        radius, wide = radius * (1 + _SLACK), wide if wide == radius else wide * (1 - _SLACK)
     return Certificate(
         proved=True,
         reason=(
@@ -295,8 +302,8 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
         displacement=0.0,
         index=index,
         null=null,
-        radius=found.radius,
-        unique_radius=wide_radius(problem, found, unique_radius),
+        radius=radius,
+        unique_radius=wide,
         smallest=spectrum.enclosure(0),
         nearest=spectrum.enclosure(nearest),
         largest=spectrum.enclosure(size - 1),
