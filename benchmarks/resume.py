@@ -52,7 +52,7 @@ def is_killed(case: Case, folder: pathlib.Path, seconds: float) -> bool:
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return True
+        return not (folder / "report.html").exists()  # with its report written a run is finished, and none goes on
     if process.returncode:
         raise RuntimeError(f"{folder}: the run failed with {process.returncode}:\n{errors}")
     return False
