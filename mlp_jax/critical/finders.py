@@ -153,7 +153,8 @@ def find(
     converged: the gradient is at the level of its own rounding. 2 parameters, gradient norm ...
     """
     require_params(params)
-    _require_settings(index, method, hessian, max_steps, radius)
+    _require_settings(index, method, max_steps, radius)
+    _require_hessian(hessian, args)
     if tree.is_traced((params, args)):
         precision.require_scalar_function(fun, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
@@ -220,7 +221,8 @@ def find_many(
     >>> print(Reason(points.reason[2]))
     the gradient or the Hessian is not finite
     """
-    _require_settings(index, method, hessian, max_steps, radius)
+    _require_settings(index, method, max_steps, radius)
+    _require_hessian(hessian, args)
     num = _require_starts(starts, lanes)
     if mesh is not None:
         devices.require_mesh(mesh)
@@ -250,16 +252,18 @@ def require_params(params: PyTree) -> None:
         raise TypeError("params: got a Point, expected a pytree of parameters, as in point.params.")
 
 
-def _require_settings(
-    index: int | None, method: Method | None, hessian: HessianMatrix | None, max_steps: int, radius: float | None
-) -> None:
+def _require_hessian(hessian: HessianMatrix | None, args: tuple) -> None:
+    if hessian is not None:
+        given = 1 + len(args) if isinstance(args, tuple) else None
+        require.function(hessian, "hessian", "(params, *args) -> (P, P)", given)
+
+
+def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:
     if index is not None and method is not None:
         raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
     if method is not None:
         require.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr", 2)
     require.whole(max_steps, "max_steps", 1, 2**31 - 1)
-    if hessian is not None:
-        require.function(hessian, "hessian", "(params, *args) -> (P, P)")
     if radius is not None:
         require.real(radius, "radius", "a number above 0", lambda x: x > 0)
 
