@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mlp_jax import tree
+from mlp_jax import require, tree
 from mlp_jax.tree import PyTree
 
 
@@ -51,8 +51,7 @@ def mean(per_example: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax
     >>> round(float(jax.grad(fun)(jnp.array(2.0), jnp.array([1.0, 2.0, 3.0]))), 4)
     14.6667
     """
-    if not callable(per_example):
-        raise TypeError(f"per_example: got {type(per_example).__name__}, expected a function (params, *args) -> (n,).")
+    require.function(per_example, "per_example", "(params, *args) -> (n,)")
     require_mesh(mesh)
 
     def fun(params: PyTree, *args: Any) -> jax.Array:

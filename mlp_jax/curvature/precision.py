@@ -113,8 +113,13 @@ def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = (
     tree.require_floating_dtypes(params, "params")
     tree.require_args(args)
     with jax.enable_x64(True):
-        require.abstract_result(fun, "fun", _SIGNATURE, promote(params), *promote(args))
-        closed = jax.make_jaxpr(fun)(promote(params), *promote(args))
+        given = promote(params), *promote(args)
+        require.function(fun, "fun", _SIGNATURE, len(given))
+        try:
+            closed = jax.make_jaxpr(fun)(*given)
+        except TypeError:
+            require.abstract_result(fun, "fun", _SIGNATURE, *given)  # where it returns no arrays, this says so
+            raise
         from_params = len(jax.tree.leaves(params))
         dependent = [i < from_params for i in range(len(closed.jaxpr.invars))]
         return max(_units(closed.jaxpr, dependent), default=2.0**-53)
