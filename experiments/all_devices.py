@@ -5,8 +5,19 @@ from __future__ import annotations
 import jax
 
 
+def everywhere() -> jax.sharding.Mesh:
+    """Return all devices of all processes along one axis.
+
+    Examples
+    --------
+    >>> everywhere().size == jax.device_count()
+    True
+    """
+    return jax.make_mesh((jax.device_count(),), ("devices",))
+
+
 def mesh() -> jax.sharding.Mesh | None:
-    """Return all devices along one axis; None where there is only one, and nothing to share.
+    """Return `everywhere`; None where there is only one, and nothing to share.
 
     Examples
     --------
@@ -14,5 +25,4 @@ def mesh() -> jax.sharding.Mesh | None:
     >>> found is None or found.size == jax.device_count() > 1
     True
     """
-    number = jax.device_count()
-    return jax.make_mesh((number,), ("devices",)) if number > 1 else None
+    return everywhere() if jax.device_count() > 1 else None

@@ -26,7 +26,7 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line, processes
+from experiments import all_devices, command_line, processes
 from experiments.run_folder import RunFolder
 from experiments.shared_work import work, work_of_process
 from mlp_jax import plots
@@ -69,7 +69,7 @@ def compared(layout: str, results: Mapping[str, np.ndarray], plain: Mapping[str,
     [{'layout': '8 devices', 'work': 'a', 'same_bits': True, 'difference': 0.0, 'seconds': 3.0}]
     """
     rows = []
-    for name in (name for name in plain if not name.endswith(", seconds")):
+    for name in _pieces(plain):
         mine, truth = np.float64(results[name]), np.float64(plain[name])
         rows.append({
             "layout": layout,
@@ -81,8 +81,13 @@ def compared(layout: str, results: Mapping[str, np.ndarray], plain: Mapping[str,
     return rows
 
 
+def _pieces(results: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the names of the pieces of work, without those of their seconds."""
+    return [name for name in results if not name.endswith(", seconds")]
+
+
 def _require_same(first: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
-    for name in (name for name in first if not name.endswith(", seconds")):
+    for name in _pieces(first):
         if not np.array_equal(first[name], other[name]):
             raise RuntimeError(f"{name}: got different results in two processes, expected the same bits.")
 
@@ -161,7 +166,7 @@ def run_on_cluster(settings: Settings, *address: Any) -> None:
     jax.distributed.initialize(*address)
     first = jax.process_index() == 0
     folder = RunFolder("hosts", settings, settings.output) if first else None
-    results = work(processes.everywhere(), settings.seed, settings.quick)
+    results = work(all_devices.everywhere(), settings.seed, settings.quick)
     layout = f"{jax.process_count()} processes, {jax.device_count()} devices"
     if folder is not None:
         _save(folder, compared(layout, results, work(None, settings.seed, settings.quick)))

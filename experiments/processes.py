@@ -19,6 +19,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from experiments import all_devices
+
 Work = Callable[..., Mapping[str, Any]]
 
 
@@ -75,16 +77,11 @@ def _start(arguments: list[str], devices: int) -> subprocess.Popen:
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def everywhere() -> jax.sharding.Mesh:
-    """Return the mesh of all devices of all processes, on one axis."""
-    return jax.make_mesh((jax.device_count(),), ("devices",))
-
-
 def _main(module: str, function: str, file: str, processes: str, number: str, port: str, *arguments: str) -> None:
     jax.config.update("jax_enable_x64", True)
     if int(processes) > 1:
         jax.distributed.initialize(f"127.0.0.1:{port}", int(processes), int(number))
-    results = getattr(importlib.import_module(module), function)(everywhere(), *arguments)
+    results = getattr(importlib.import_module(module), function)(all_devices.everywhere(), *arguments)
     np.savez(file, **results)
 
 

@@ -143,10 +143,23 @@ def split(rows: PyTree, mesh: Mesh) -> PyTree:
         if isinstance(a, jax.Array) and (jax.process_count() == 1 or not a.is_fully_addressable):
             return jax.device_put(a, there)
         values = np.asarray(a)
-        values = values.astype(jax.dtypes.canonicalize_dtype(values.dtype))
-        return jax.make_array_from_callback(values.shape, there, lambda index: values[index])
+        return lay(values.astype(jax.dtypes.canonicalize_dtype(values.dtype)), there)
 
     return jax.tree.map(leaf, rows)
+
+
+def lay(values: np.ndarray, there: NamedSharding) -> jax.Array:
+    """Return an array that every process has, laid so over devices that each is given its part alone.
+
+    `jax.device_put` would first compare the whole between processes.
+
+    Examples
+    --------
+    >>> there = NamedSharding(jax.make_mesh((1,), ("devices",)), PartitionSpec())
+    >>> lay(np.arange(2), there).tolist()
+    [0, 1]
+    """
+    return jax.make_array_from_callback(values.shape, there, lambda index: values[index])
 
 
 def gather(rows: PyTree, mesh: Mesh) -> PyTree:

@@ -46,7 +46,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 def _require_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return floating logits and targets, of which outside jit each is the number of a logit."""
-    logits, targets = _as_floats(logits, "logits"), require.numbers(targets, "targets")
+    logits, targets = require.floats(logits, "logits"), require.numbers(targets, "targets")
     if not jnp.issubdtype(targets.dtype, jnp.integer):
         raise TypeError(f"targets: got dtype {targets.dtype}, expected integers (class numbers).")
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
@@ -60,12 +60,6 @@ def _require_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, 
         if low < 0 or high >= logits.shape[-1]:
             raise ValueError(f"targets: got class numbers from {low} to {high}, expected 0 to {logits.shape[-1] - 1}.")
     return logits, jnp.asarray(targets)
-
-
-def _as_floats(values: jax.Array, name: str) -> jax.Array:
-    """Return an array of real numbers, whole ones in the default float dtype: they would wrap around."""
-    array = jnp.asarray(require.numbers(values, name))
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -92,7 +86,7 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])).tolist()
     [2.5]
     """
-    outputs, targets = _as_floats(outputs, "outputs"), _as_floats(targets, "targets")
+    outputs, targets = require.floats(outputs, "outputs"), require.floats(targets, "targets")
     if outputs.shape != targets.shape or outputs.ndim < 1:
         raise ValueError(f"targets: got shape {targets.shape}, expected the shape of the outputs, {outputs.shape}.")
     return optax.losses.l2_loss(outputs, targets.astype(outputs.dtype)).sum(-1)
@@ -127,12 +121,12 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     >>> float(mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
     1.5
     """
-    values = _as_floats(values, "values")
+    values = require.floats(values, "values")
     if values.size == 0:
         raise ValueError("values: got no examples, expected at least one.")
     if weights is None:
         return jnp.mean(values)
-    weights = _as_floats(weights, "weights")
+    weights = require.floats(weights, "weights")
     if weights.shape != values.shape:
         raise ValueError(f"weights: got shape {weights.shape}, expected the shape of the values, {values.shape}.")
     if not isinstance(weights, jax.core.Tracer):

@@ -156,6 +156,18 @@ def numbers(value: Any, name: str, ndim: int | None = None, *, axes: str = "", f
     return array
 
 
+def floats(value: Any, name: str) -> jax.Array:
+    """Return an array of real numbers as floating point, others in the default dtype: whole ones would wrap around.
+
+    Examples
+    --------
+    >>> floats([1, 2], "values").dtype
+    dtype('float32')
+    """
+    array = jnp.asarray(numbers(value, name))
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
 def integers(value: Any, name: str) -> Any:
     """Return an array of integers, as `numbers` does.
 

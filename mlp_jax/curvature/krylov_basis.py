@@ -148,7 +148,7 @@ class SplitBasis:
         """Return rows of numbers as rows that go with the basis."""
         columns = np.zeros((len(self.columns), len(rows)), self.dtype)
         columns[: self.size] = rows.T
-        return jax.make_array_from_callback(columns.shape, _splitting(self._mesh), lambda index: columns[index])
+        return devices.lay(columns, _splitting(self._mesh))
 
     def multiply(self, start: int, count: int) -> jax.Array:
         """Return the products of the operator with some rows of the basis."""

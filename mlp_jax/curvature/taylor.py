@@ -186,7 +186,7 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     >>> print(f"{log_log_slope(x, 5.0 * x**3):.3f}")
     3.000
     """
-    x, y = (_floats(a, name) for a, name in ((x, "x"), (y, "y")))
+    x, y = (require.floats(a, name) for a, name in ((x, "x"), (y, "y")))
     mask = jnp.asarray(np.ones(x.shape, bool) if mask is None else require.numbers(mask, "mask"))
     if mask.dtype != np.bool_:
         raise TypeError(f"mask: got dtype {mask.dtype}, expected booleans.")
@@ -199,11 +199,6 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     spread = jnp.sum(log_x * log_x)
     known = (count >= 2) & (spread > 0)
     return jnp.where(known, jnp.sum(log_x * log_y) / jnp.where(known, spread, 1), jnp.nan)
-
-
-def _floats(a: jax.Array, name: str) -> jax.Array:
-    array = jnp.asarray(require.numbers(a, name))
-    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def _centred_log(a: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:

@@ -33,9 +33,7 @@ def place(values: PyTree, mesh: Mesh, *axes: str | None) -> PyTree:
             return a
         if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(leaf(jax.random.key_data(a)), impl=jax.random.key_impl(a))
-        host = np.asarray(a)
-        # Each device is given its part alone. (device_put would first compare the whole between processes.)
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+        return devices.lay(np.asarray(a), sharding)
 
     return jax.tree.map(leaf, values)
 
