@@ -29,7 +29,7 @@ import tqdm
 import tyro
 
 from benchmarks import eigenpairs_peers as peers
-from benchmarks.side_by_side import machine, version
+from benchmarks.side_by_side import machine, require_parts, show, version
 from benchmarks.true_minimum import minimise
 from experiments.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
@@ -291,12 +291,9 @@ def figure_of(tables: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
 
 
 def main(settings: Settings) -> None:
-    unknown = set(settings.parts) - set(PARTS)
-    if unknown:
-        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}.")
+    require_parts(settings.parts, PARTS)
     folder = RunFolder("eigenpairs", settings, settings.output)
     print(f"{machine()}, matfree {version('matfree')}")
-    pd.set_option("display.width", 220, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
     tables: dict[str, pd.DataFrame] = {}
     with jax.enable_x64(True):
         if "small" in settings.parts:
@@ -305,9 +302,7 @@ def main(settings: Settings) -> None:
             tables["large"] = large_table(settings.quick, settings.limit, settings.minimum)
         if "traps" in settings.parts:
             tables["traps"] = traps_table(settings.quick)
-    for name, table in tables.items():
-        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
-        folder.table(name, table)
+    show(tables, folder)
     timed = {name: table for name, table in tables.items() if name != "traps"}
     if timed:
         folder.figure("seconds", figure_of(timed))

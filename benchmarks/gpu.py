@@ -29,7 +29,8 @@ import pandas as pd
 import tqdm
 import tyro
 
-from benchmarks.side_by_side import machine, seconds
+from benchmarks.classifier import batch_loss, mean_loss, tilted_loss
+from benchmarks.side_by_side import machine, seconds, show
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, training, tree
 
@@ -81,18 +82,6 @@ def limits(quick: bool, calls: int) -> Limits:
     long = jnp.ones(2**20 if quick else 2**28, jnp.float32)
     copy = jax.jit(lambda a: a + 1)
     return Limits(rates, 2 * long.nbytes / median_seconds(functools.partial(copy, long), calls)[1])
-
-
-def per_example(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.cross_entropy(mlp.forward(params, x), y)
-
-
-def mean_loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.mean(per_example(params, x, y))
-
-
-def train_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
-    return losses.mean(per_example(params, x, y), weights)
 
 
 def problem(sizes: tuple[int, ...], num: int, dtype: Any) -> tuple[mlp.Params, np.ndarray, np.ndarray]:
@@ -192,7 +181,7 @@ def training_ways(quick: bool, batch_size: int) -> list[Way]:
     data, optimizer = (jnp.asarray(x), jnp.asarray(y)), optax.sgd(RATE)
     call = jax.jit(
         lambda key, p, data: training.train(
-            key, train_loss, p, data, optimizer=optimizer, batch_size=batch_size, epochs=1
+            key, batch_loss, p, data, optimizer=optimizer, batch_size=batch_size, epochs=1
         )[0]
     )
     work = f"training, an epoch at batch {batch_size}"
@@ -212,7 +201,7 @@ def sweep_ways(quick: bool) -> list[Way]:
     _, x, y = problem((64, 32, 10), 200 if quick else 10_000, np.float32)
     seeds, sizes, epochs = (2, (32, 64), 1) if quick else (64, (32, 64, 128, 256, 512, 1024), 5)
     run = functools.partial(
-        sweep.run, jax.random.key(0), train_loss, _init, (jnp.asarray(x), jnp.asarray(y)), batch_sizes=sizes,
+        sweep.run, jax.random.key(0), batch_loss, _init, (jnp.asarray(x), jnp.asarray(y)), batch_sizes=sizes,
         learning_rates=(0.1,), seeds=seeds, epochs=epochs,
     )  # fmt: skip
     lanes = len(sizes) * seeds
@@ -236,21 +225,16 @@ def work_table(quick: bool, calls: int, most: Limits) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def tilted(params: Any, x: Any, y: Any, tilt: Any, decay: Any) -> jax.Array:
-    """Return the loss with weight decay, tilted so that a chosen point is critical (its Hessian stays)."""
-    return mean_loss(params, x, y) + decay / 2 * tree.dot(params, params) - tree.dot(tilt, params)
-
-
 def verdict_table(quick: bool) -> pd.DataFrame:
     """Classify a saddle and a minimum on the default device and on the CPU, in float64."""
     params, x, y = problem((64, 4 if quick else 16, 10), 100 if quick else 1797, np.float64)
     zero, rows = jax.tree.map(jnp.zeros_like, params), []
     for decay in (1e-3, 10.0):
-        tilt = jax.jit(jax.grad(tilted))(params, x, y, zero, jnp.asarray(decay))
+        tilt = jax.jit(jax.grad(tilted_loss))(params, x, y, zero, jnp.asarray(decay))
         for device in dict.fromkeys((jax.devices()[0], jax.devices("cpu")[0])):
             there, *args = jax.device_put((params, x, y, tilt, np.float64(decay)), device)
             with jax.default_device(device):
-                took, verdict = seconds(functools.partial(critical.classify, tilted, there, tuple(args)))
+                took, verdict = seconds(functools.partial(critical.classify, tilted_loss, there, tuple(args)))
             rows.append({
                 "device": device.device_kind, "decay": decay, "kind": verdict.kind, "index": verdict.index,
                 "smallest": float(verdict.smallest), "bound": float(verdict.bound), "seconds": took,
@@ -273,7 +257,6 @@ def main(settings: Settings) -> None:
     device = jax.devices()[0]
     print(machine())
     print(f"device: {device.device_kind}" + ("" if device.platform != "cpu" else " (no accelerator: not a GPU figure)"))
-    pd.set_option("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
     with jax.enable_x64(True):
         most = limits(settings.quick, calls)
         rates = ", ".join(
@@ -281,9 +264,7 @@ def main(settings: Settings) -> None:
         )
         print(f"limits: {rates}; {most.bytes / 1e9:.3g} GB/s")
         tables = {"work": work_table(settings.quick, calls, most), "verdicts": verdict_table(settings.quick)}
-    for name, table in tables.items():
-        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
-        folder.table(name, table)
+    show(tables, folder)
     folder.figure("work", draw(tables["work"]))
     same = all(part.kind.nunique() == 1 for _, part in tables["verdicts"].groupby("decay"))
     print(f"\nverdicts on the device and on the CPU are {'the same' if same else 'NOT the same'}")

@@ -25,6 +25,7 @@ import scipy.linalg.lapack
 import tyro
 
 from benchmarks import hessian_peers
+from benchmarks.classifier import mean_loss, per_example, tilted_loss
 from benchmarks.side_by_side import (
     Way,
     compare,
@@ -33,7 +34,9 @@ from benchmarks.side_by_side import (
     machine,
     memory_now,
     memory_peak,
+    require_parts,
     seconds,
+    show,
 )  # fmt: skip
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
@@ -54,15 +57,6 @@ class Settings:
     """Warm calls of each way."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/hessian-DATE-TIME when not given."""
-
-
-def mean_loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y))
-
-
-def decayed_loss(params: Any, x: jax.Array, y: jax.Array, tilt: Any, decay: jax.Array) -> jax.Array:
-    """Return the loss with weight decay, tilted so that a chosen point is critical (its Hessian stays)."""
-    return mean_loss(params, x, y) + decay / 2 * tree.dot(params, params) - tree.dot(tilt, params)
 
 
 def network(sizes: tuple[int, ...]) -> Any:
@@ -148,7 +142,6 @@ def product_table(quick: bool, rounds: int) -> pd.DataFrame:
     flat = lambda p: tree.ravel(p)[0]  # noqa: E731
     gradient = jax.jit(lambda p, x, y: flat(jax.grad(mean_loss)(p, x, y)))
     plain = jax.jit(lambda p, v, x, y: flat(curvature.hessian(mean_loss, p, (x, y))(v)))
-    per_example = lambda p, x, y: losses.cross_entropy(mlp.forward(p, x), y)  # noqa: E731
     stream = jax.jit(
         lambda p, v, x, y: flat(curvature.hessian_of_mean(per_example, p, (x, y), chunk_size=max(1, num // 20))(v))
     )
@@ -197,14 +190,14 @@ def verdict_row(width: int, num: int, decay: float) -> dict[str, Any]:
         strength = jnp.asarray(decay)
         penalty = functools.partial(penalties.l2, strength=decay)
         zero = jax.tree.map(jnp.zeros_like, params)
-        tilt = jax.jit(jax.grad(decayed_loss))(params, x, y, zero, strength)
+        tilt = jax.jit(jax.grad(tilted_loss))(params, x, y, zero, strength)
 
         def matrix(p: Any, x: Any, y: Any, tilt: Any, strength: Any) -> jax.Array:
             return mlp_hessian.dense(p, x, y, loss=losses.cross_entropy, penalty=penalty)
 
         before = memory_now()
         start = time.perf_counter()
-        verdict = critical.classify(decayed_loss, params, (x, y, tilt, strength), hessian=matrix)
+        verdict = critical.classify(tilted_loss, params, (x, y, tilt, strength), hessian=matrix)
         print(verdict, flush=True)
         took = time.perf_counter() - start
         peak = memory_peak() - before
@@ -233,12 +226,9 @@ def figure_of(growth: pd.DataFrame) -> matplotlib.figure.Figure:
 
 
 def main(settings: Settings) -> None:
-    unknown = set(settings.parts) - set(PARTS)
-    if unknown:
-        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}.")
+    require_parts(settings.parts, PARTS)
     folder, rounds = RunFolder("hessian", settings, settings.output), 1 if settings.quick else settings.rounds
     print(machine())
-    pd.set_option("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
     tables: dict[str, pd.DataFrame] = {}
     with jax.enable_x64(True):
         if "dense" in settings.parts:
@@ -254,9 +244,7 @@ def main(settings: Settings) -> None:
             tables["inertia"] = inertia_table(settings.quick)
         if "verdict" in settings.parts:
             tables["verdict"] = verdict_table(settings.quick)
-    for name, table in tables.items():
-        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
-        folder.table(name, table)
+    show(tables, folder)
     if "growth" in tables:
         folder.figure("growth", figure_of(tables["growth"]))
     print(f"\nresults in {folder.path}")

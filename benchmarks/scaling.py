@@ -28,7 +28,8 @@ import tqdm
 import tyro
 
 from benchmarks import scaling_examples, scaling_lanes
-from benchmarks.side_by_side import exponent, machine, seconds
+from benchmarks.classifier import batch_loss, mean_loss, per_example
+from benchmarks.side_by_side import exponent, machine, require_parts, seconds, show
 from experiments import xor
 from experiments.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, tree
@@ -58,14 +59,6 @@ class Piece(NamedTuple):
     grows: str
     size: int
     call: Callable[[], Any]
-
-
-def per_example(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.cross_entropy(mlp.forward(params, x), y)
-
-
-def mean_loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.mean(per_example(params, x, y))
 
 
 def problem(inputs: int, hidden: int, num: int) -> tuple[mlp.Params, jax.Array, jax.Array]:
@@ -122,10 +115,6 @@ def _matrices(quick: bool) -> Iterator[Piece]:
             yield Piece("inertia", grows, size, functools.partial(curvature.inertia, matrix))
 
 
-def _loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: jax.Array) -> jax.Array:
-    return losses.mean(per_example(params, x, y), weights)
-
-
 def _init(key: jax.Array) -> mlp.Params:
     return mlp.init(key, (64, 16, OUTPUTS))
 
@@ -135,8 +124,8 @@ def _many(quick: bool) -> Iterator[Piece]:
     data = x.astype(jnp.float32), y
     for seeds in (2, 4) if quick else (8, 16, 32, 64, 128):
         run = functools.partial(
-            sweep.run, jax.random.key(0), _loss, _init, data, batch_sizes=(32,), learning_rates=(0.1,), seeds=seeds,
-            epochs=1 if quick else 10,
+            sweep.run, jax.random.key(0), batch_loss, _init, data, batch_sizes=(32,), learning_rates=(0.1,),
+            seeds=seeds, epochs=1 if quick else 10,
         )  # fmt: skip
         yield Piece("sweep, batch size 32", "lanes", seeds, lambda run=run: run().loss)
     for starts in (4, 8) if quick else (64, 128, 256, 512, 1024):
@@ -216,12 +205,9 @@ def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
 
 
 def main(settings: Settings) -> None:
-    unknown = set(settings.parts) - set(PARTS)
-    if unknown:
-        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(PARTS)}.")
+    require_parts(settings.parts, PARTS)
     folder = RunFolder("scaling", settings, settings.output)
     print(machine())
-    pd.set_option("display.width", 200, "display.max_columns", 20, "display.float_format", "{:.3g}".format)
     tables: dict[str, pd.DataFrame] = {}
     if "work" in settings.parts:
         with jax.enable_x64(True):
@@ -231,9 +217,7 @@ def main(settings: Settings) -> None:
     if "devices" in settings.parts:
         tables |= {"examples": scaling_examples.table(settings.quick), "lanes": scaling_lanes.table(settings.quick)}
         tables["memory"] = memory_exponents(tables["examples"], tables["lanes"])
-    for name, table in tables.items():
-        print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
-        folder.table(name, table)
+    show(tables, folder)
     print(f"\nresults in {folder.path}")
 
 

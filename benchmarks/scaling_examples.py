@@ -22,6 +22,7 @@ import pandas as pd
 import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from benchmarks.classifier import per_example
 from experiments import processes
 from mlp_jax import curvature, devices, losses, mlp, mlp_hessian, tree
 from mlp_jax.curvature import krylov_basis, traced_operator
@@ -30,10 +31,6 @@ DEVICES = (1, 2, 4, 8)
 # Widths, examples, vectors of a Krylov basis.
 SIZES, QUICK_SIZES = ((64, 32, 10), 4096, 200), ((6, 5, 3), 40, 32)
 _COLLECTIVE = re.compile(r"= (\S.*?) (all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-
-
-def per_example(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.cross_entropy(mlp.forward(params, x), y)
 
 
 def collectives(compiled: Any) -> list[tuple[str, int]]:

@@ -17,15 +17,12 @@ import jax
 import pandas as pd
 import tyro
 
+from benchmarks.classifier import batch_loss
 from experiments import processes
-from mlp_jax import losses, mlp, sweep
+from mlp_jax import mlp, sweep
 from mlp_jax.sweep import spread
 
 DEVICES = (1, 2, 4, 8)
-
-
-def batch_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
-    return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights)
 
 
 def init(key: jax.Array) -> mlp.Params:

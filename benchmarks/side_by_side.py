@@ -17,6 +17,8 @@ import numpy as np
 import pandas as pd
 import tqdm
 
+from experiments.run_folder import RunFolder
+
 _PACKAGES = ("jax", "numpy", "scipy", "torch", "curvlinops-for-pytorch", "pyhessian", "hessian-eigenthings")
 
 
@@ -102,6 +104,21 @@ def compare(ways: list[Way], rounds: int, reference: str) -> pd.DataFrame:
             "note": way.note,
         })  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def require_parts(chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
+    """Raise SystemExit unless every chosen table is one that there is."""
+    unknown = set(chosen) - set(known)
+    if unknown:
+        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(known)}.")
+
+
+def show(tables: dict[str, pd.DataFrame], folder: RunFolder) -> None:
+    """Print tables by name, and write each to the run folder."""
+    with pd.option_context("display.width", 220, "display.max_columns", 20, "display.float_format", "{:.3g}".format):
+        for name, table in tables.items():
+            print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
+            folder.table(name, table)
 
 
 def gemm_seconds(multiply_adds: float, size: int, calls: int = 5) -> float:

@@ -20,14 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.classifier import batch_loss
 from benchmarks.side_by_side import machine, memory_now
 from mlp_jax import critical, datasets, losses, mlp, mlp_symmetry, penalties, sweep
 
 SETTLED = 0.2
-
-
-def loss(params: Any, inputs: Any, targets: Any, weights: Any, key: Any) -> jax.Array:
-    return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets), weights)
 
 
 def fun(params: Any, x: Any, y: Any) -> jax.Array:
@@ -42,7 +39,7 @@ def one_sweep(number: int, data: datasets.Dataset) -> float:
     """Train 12 lanes at rates of this round; return the mean loss at the end, in nats."""
     rates = tuple((0.1 + 0.01 * (number % 7)) * np.array([1.0, 2.0]))
     result = sweep.run(
-        jax.random.key(number), loss, digits_init, data,
+        jax.random.key(number), batch_loss, digits_init, data,
         batch_sizes=(16, 64), learning_rates=rates, seeds=3, epochs=2, optimizer=optax.sgd,
     )  # fmt: skip
     return float(result.loss[..., -1].mean())

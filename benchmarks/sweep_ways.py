@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from benchmarks.classifier import batch_loss
 from mlp_jax import datasets, losses, mlp, sweep, training
 
 SIZES, BATCH_SIZES, RATE = (64, 32, 10), (16, 32, 64, 128, 256, 512), 0.1
@@ -29,10 +30,6 @@ _SGD = optax.sgd(RATE)
 
 def init(key: jax.Array) -> Any:
     return mlp.init(key, SIZES)
-
-
-def loss(params: Any, inputs: jax.Array, targets: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
-    return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets), weights)
 
 
 @jax.jit
@@ -46,7 +43,7 @@ Way = Callable[[jax.Array, datasets.Dataset, int, int], list]
 
 def one_program(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int, programs: str = "one") -> list:
     result = sweep.run(
-        key, loss, init, data, batch_sizes=BATCH_SIZES, learning_rates=(RATE,), seeds=seeds, epochs=epochs,
+        key, batch_loss, init, data, batch_sizes=BATCH_SIZES, learning_rates=(RATE,), seeds=seeds, epochs=epochs,
         programs=programs,
     )  # fmt: skip
     return [jax.tree.map(lambda a, i=i: a[i, 0], result.params) for i in range(len(BATCH_SIZES))]
@@ -57,7 +54,7 @@ def _obvious(keys: jax.Array, inputs: Any, targets: Any, batch_size: int, epochs
     def one(key: jax.Array) -> Any:
         init_key, run_key = jax.random.split(key)
         return training.train(
-            run_key, loss, init(init_key), (inputs, targets), optimizer=_SGD, batch_size=batch_size, epochs=epochs
+            run_key, batch_loss, init(init_key), (inputs, targets), optimizer=_SGD, batch_size=batch_size, epochs=epochs
         )[0]
 
     return jax.vmap(one)(keys)
@@ -73,7 +70,7 @@ def obvious_loop(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int
 def _sensible(keys: jax.Array, params: Any, inputs: Any, targets: Any, batch_size: int, epochs: int) -> Any:
     def one(key: jax.Array, start: Any) -> Any:
         return training.train(
-            key, loss, start, (inputs, targets), optimizer=_SGD, batch_size=batch_size, epochs=epochs
+            key, batch_loss, start, (inputs, targets), optimizer=_SGD, batch_size=batch_size, epochs=epochs
         )[0]
 
     return jax.vmap(one)(keys, params)
@@ -102,7 +99,7 @@ def _masked(keys: jax.Array, params: Any, sizes: jax.Array, inputs: Any, targets
             rows = step % num_batches * size + jnp.arange(widest)
             weights = ((jnp.arange(widest) < size) & (rows < n)).astype(jnp.float32)
             taken = visited[jnp.minimum(rows, n - 1)]
-            gradient = jax.grad(loss)(params, inputs[taken], targets[taken], weights, key)
+            gradient = jax.grad(batch_loss)(params, inputs[taken], targets[taken], weights, key)
             updates, state = _SGD.update(gradient, state, params)
             return optax.apply_updates(params, updates), state
 

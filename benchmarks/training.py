@@ -25,8 +25,9 @@ import tqdm
 import tyro
 
 from benchmarks import training_peers as peers
+from benchmarks.classifier import batch_loss
 from experiments.run_folder import RunFolder
-from mlp_jax import losses, mlp, training
+from mlp_jax import mlp, training
 
 OURS, ALONE = "mlp_jax", "products alone, in a scan"
 
@@ -63,15 +64,11 @@ def ours(sizes: Sequence[int], inputs: np.ndarray, targets: np.ndarray, batch_si
     def run() -> Any:
         return jax.block_until_ready(
             training.train(
-                jax.random.key(1), loss, params, data, optimizer=_OPTIMIZER, batch_size=batch_size, epochs=epochs
+                jax.random.key(1), batch_loss, params, data, optimizer=_OPTIMIZER, batch_size=batch_size, epochs=epochs
             )
         )
 
     return run
-
-
-def loss(params: Any, inputs: jax.Array, targets: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
-    return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets), weights)
 
 
 _OPTIMIZER = optax.sgd(peers.RATE)

@@ -1,0 +1,27 @@
+"""The losses that most benchmarks share: softmax cross-entropy of the tanh network of this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from mlp_jax import losses, mlp, tree
+
+
+def per_example(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.cross_entropy(mlp.forward(params, x), y)
+
+
+def mean_loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+    return losses.mean(per_example(params, x, y))
+
+
+def batch_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
+    """Return what training minimises: the mean with weights."""
+    return losses.mean(per_example(params, x, y), weights)
+
+
+def tilted_loss(params: mlp.Params, x: jax.Array, y: jax.Array, tilt: Any, decay: jax.Array) -> jax.Array:
+    """Return the loss with weight decay, tilted so that a chosen point is critical (its Hessian stays)."""
+    return mean_loss(params, x, y) + decay / 2 * tree.dot(params, params) - tree.dot(tilt, params)
