@@ -132,7 +132,8 @@ def run(
     _require_key(key)
     _require_functions(init, record, progress)
     inputs, targets = training.require_data(getattr(data, "train", data))
-    grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, _or_none(settings), _or_none(loss_settings), seeds)
+    settings, loss_settings = ({} if given is None else given for given in (settings, loss_settings))
+    grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, settings, loss_settings, seeds)
     budget = grids.as_budget(grid, len(inputs), epochs, updates, records)
     mesh = None if mesh is None else spread.as_mesh(grid, mesh)
     rows = grids.micro_batch(micro_batch, grid, budget)
@@ -190,10 +191,6 @@ def _of(block: Block, by_lane: tuple) -> tuple:
         _part(orders, block.seeds, axis=1),
         _part(settings, block.settings),
     )
-
-
-def _or_none(settings: Any) -> Any:
-    return {} if settings is None else settings
 
 
 def _require_key(key: Any) -> None:
