@@ -4,8 +4,10 @@
 
 Uses JAX's default device, so a machine with a GPU needs `pip install -U 'jax[cuda13]'` (or the release that fits its
 driver); for the peers a CUDA build of torch as well. Limits are measured in the same run: multiply-adds a second of
-large matrix products in float32 and float64, bytes a second of a copy. A critical point is classified on the device
-and on the CPU: the verdicts must be the same. On a machine without an accelerator it runs on the CPU, and says so.
+large matrix products in float32 and float64, bytes a second of a copy. Float32 is float32 on both sides: rounding the
+factors of a product to 10 bits (TF32), which JAX does unasked on some GPUs, is off, as torch has it. A critical point
+is classified on the device and on the CPU: the verdicts must be the same. On a machine without an accelerator it runs
+on the CPU, and says so.
 Prints tables, and writes each as CSV, with a figure, to a new folder.
 """
 
@@ -74,12 +76,14 @@ def median_seconds(run: Callable[[], Any], calls: int) -> tuple[float, float]:
 
 def limits(quick: bool, calls: int) -> Limits:
     """Measure matrix products and a copy."""
-    size, rates = 256 if quick else 8192, {}
-    for dtype in ("float32", "float64"):
-        square = jnp.ones((size, size), dtype)
-        multiply = jax.jit(lambda a: jnp.matmul(a, a, precision="highest"))
-        rates[dtype] = size**3 / median_seconds(functools.partial(multiply, square), calls)[1]
-    long = jnp.ones(2**20 if quick else 2**28, jnp.float32)
+    # The fastest of three shapes; random, since a matrix of ones draws less power and runs faster than data do.
+    shapes = [(256, 256, 256)] if quick else [(4096, 4096, 4096), (8192, 8192, 8192), (65536, 1024, 1024)]
+    multiply, rates = jax.jit(functools.partial(jnp.matmul, precision="highest")), {}
+    for dtype, (rows, inner, columns) in itertools.product(("float32", "float64"), shapes):
+        a, b = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((rows, inner), (inner, columns)))
+        rate = rows * inner * columns / median_seconds(functools.partial(multiply, a, b), calls)[1]
+        rates[dtype] = max(rate, rates.get(dtype, 0.0))
+    long = jax.random.normal(jax.random.key(0), 2**20 if quick else 2**28, jnp.float32)
     copy = jax.jit(lambda a: a + 1)
     return Limits(rates, 2 * long.nbytes / median_seconds(functools.partial(copy, long), calls)[1])
 
@@ -90,8 +94,10 @@ def problem(sizes: tuple[int, ...], num: int, dtype: Any) -> tuple[mlp.Params, n
     return params, generator.random((num, sizes[0])).astype(dtype), generator.integers(0, sizes[-1], num)
 
 
-def _layers(sizes: tuple[int, ...]) -> int:
-    return sum(a * b for a, b in itertools.pairwise(sizes))
+def _each_example(sizes: tuple[int, ...], first: int, other: int) -> int:
+    """Return the multiply-adds an example, with so many products with the first weight and with each other one."""
+    weights = [a * b for a, b in itertools.pairwise(sizes)]
+    return first * weights[0] + other * sum(weights[1:])
 
 
 # --- torch -------------------------------------------------------------------------------------------------------
@@ -110,8 +116,11 @@ class TorchProblem:
     def __init__(self, torch: Any, params: mlp.Params, x: np.ndarray, y: np.ndarray) -> None:
         self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
         move = functools.partial(torch.tensor, device=self.device)
-        self.leaves = tuple(move(np.asarray(leaf)) for leaf in jax.tree.leaves(params))
-        self.x, self.y = move(x), move(y)
+        self.leaves, self.x, self.y = self.move(params), move(x), move(y)
+
+    def move(self, params: mlp.Params) -> tuple:
+        """Return the parameters as tensors on the device."""
+        return tuple(self.torch.tensor(np.asarray(leaf), device=self.device) for leaf in jax.tree.leaves(params))
 
     def loss(self, leaves: tuple, x: Any, y: Any) -> Any:
         """Mean softmax cross-entropy of the tanh network."""
@@ -130,11 +139,24 @@ class TorchProblem:
         """All second derivatives, as torch.func nests them."""
         return self.wait(self.torch.func.hessian(self.loss)(self.leaves, self.x, self.y))
 
-    def product(self) -> Any:
-        """The Hessian times the parameters."""
+    def product(self, direction: tuple) -> Any:
+        """The Hessian times a direction."""
         gradient = self.torch.func.grad(self.loss)
         along = lambda leaves: gradient(leaves, self.x, self.y)  # noqa: E731
-        return self.wait(self.torch.func.jvp(along, (self.leaves,), (self.leaves,))[1])
+        return self.wait(self.torch.func.jvp(along, (self.leaves,), (direction,))[1])
+
+    def train_together(self, batch_size: int, seeds: int, epochs: int) -> Any:
+        """Plain SGD of one network a seed, all in one vmap, each with its own order of examples."""
+        torch = self.torch
+        noise = lambda leaf: 0.1 * torch.randn(seeds, *leaf.shape, device=self.device)  # noqa: E731
+        leaves = tuple(leaf + noise(leaf) for leaf in self.leaves)
+        gradient = torch.func.vmap(torch.func.grad(self.loss))
+        for _ in range(epochs):
+            order = torch.rand(seeds, len(self.x), device=self.device).argsort(1)
+            for rows in order.split(batch_size, 1):
+                steps = gradient(leaves, self.x[rows], self.y[rows])
+                leaves = tuple(leaf - RATE * step for leaf, step in zip(leaves, steps, strict=True))
+        return self.wait(leaves)
 
     def train(self, batch_size: int) -> Any:
         """One epoch of plain SGD."""
@@ -151,13 +173,13 @@ class TorchProblem:
 
 
 def hessian_ways(quick: bool) -> list[Way]:
-    params, x, y = problem((64, 8, 10) if quick else (64, 64, 10), 100 if quick else 20_000, np.float64)
+    params, x, y = problem((64, 8, 10) if quick else (64, 128, 10), 100 if quick else 60_000, np.float64)
     way = functools.partial(Way, "dense Hessian", "float64")
     each = tree.size(params) ** 2 / 2
     ways = [way("mlp_jax", len(x) * each, lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))]
     if torch := _torch():
         # torch.func.hessian holds every column of every example at once: fewer examples, or memory would not do.
-        few = min(len(x), 2000)
+        few = min(len(x), 1000)
         there = TorchProblem(torch, params, x[:few], y[:few])
         ways.append(way(f"torch.func.hessian, {few} examples", few * each, there.hessian))
     return ways
@@ -166,12 +188,15 @@ def hessian_ways(quick: bool) -> list[Way]:
 def product_ways(quick: bool, dtype: str) -> list[Way]:
     sizes = (64, 8, 10) if quick else (784, 1024, 1024, 10)
     params, x, y = problem(sizes, 100 if quick else 60_000, np.dtype(dtype))
-    call = jax.jit(lambda p, x, y: curvature.hessian(mean_loss, p, (x, y))(p))
-    # A gradient is three products with each weight, and every one has two tangents.
-    way = functools.partial(Way, "Hessian-vector product", dtype, multiply_adds=9 * len(x) * _layers(sizes))
-    ways = [way(name="mlp_jax", run=functools.partial(call, params, jnp.asarray(x), jnp.asarray(y)))]
+    call = jax.jit(lambda p, v, x, y: curvature.hessian(mean_loss, p, (x, y))(v))
+    direction = tree.random_like(jax.random.key(1), params)  # not the parameters: XLA would see the same product twice
+    # Forward 1, its tangent 2, backward 1, its tangent 2, the tangent of the weight's gradient 2; inputs have none.
+    least = len(x) * _each_example(sizes, first=3, other=8)
+    way = functools.partial(Way, "Hessian-vector product", dtype, multiply_adds=least)
+    ways = [way(name="mlp_jax", run=functools.partial(call, params, direction, jnp.asarray(x), jnp.asarray(y)))]
     if torch := _torch():
-        ways.append(way(name="torch.func, jvp of grad", run=TorchProblem(torch, params, x, y).product))
+        there = TorchProblem(torch, params, x, y)
+        ways.append(way(name="torch.func, jvp of grad", run=functools.partial(there.product, there.move(direction))))
     return ways
 
 
@@ -185,7 +210,7 @@ def training_ways(quick: bool, batch_size: int) -> list[Way]:
         )[0]
     )
     work = f"training, an epoch at batch {batch_size}"
-    way = functools.partial(Way, work, "float32", multiply_adds=3 * len(x) * _layers(sizes))
+    way = functools.partial(Way, work, "float32", multiply_adds=len(x) * _each_example(sizes, first=2, other=3))
     ways = [way(name="mlp_jax", run=functools.partial(call, jax.random.key(0), params, data))]
     if torch := _torch():
         there = TorchProblem(torch, params, x, y)
@@ -198,15 +223,21 @@ def _init(key: jax.Array) -> mlp.Params:
 
 
 def sweep_ways(quick: bool) -> list[Way]:
-    _, x, y = problem((64, 32, 10), 200 if quick else 10_000, np.float32)
+    params, x, y = problem((64, 32, 10), 200 if quick else 10_000, np.float32)
     seeds, sizes, epochs = (2, (32, 64), 1) if quick else (64, (32, 64, 128, 256, 512, 1024), 5)
     run = functools.partial(
         sweep.run, jax.random.key(0), batch_loss, _init, (jnp.asarray(x), jnp.asarray(y)), batch_sizes=sizes,
-        learning_rates=(0.1,), seeds=seeds, epochs=epochs,
+        learning_rates=(RATE,), seeds=seeds, epochs=epochs,
     )  # fmt: skip
     lanes = len(sizes) * seeds
-    work = 3 * len(x) * _layers((64, 32, 10)) * lanes * epochs
-    return [Way(f"sweep, {lanes} lanes", "float32", "mlp_jax", work, lambda: run().loss)]
+    work = lanes * epochs * len(x) * _each_example((64, 32, 10), first=2, other=3)
+    way = functools.partial(Way, f"sweep, {lanes} lanes", "float32", multiply_adds=work)
+    ways = [way(name="mlp_jax", run=lambda: run().loss)]
+    if torch := _torch():
+        there = TorchProblem(torch, params, x, y)
+        each = lambda: [there.train_together(size, seeds, epochs) for size in sizes]  # noqa: E731
+        ways.append(way(name="torch.func, vmap over seeds", run=each))
+    return ways
 
 
 def work_table(quick: bool, calls: int, most: Limits) -> pd.DataFrame:
@@ -234,10 +265,12 @@ def verdict_table(quick: bool) -> pd.DataFrame:
         for device in dict.fromkeys((jax.devices()[0], jax.devices("cpu")[0])):
             there, *args = jax.device_put((params, x, y, tilt, np.float64(decay)), device)
             with jax.default_device(device):
-                took, verdict = seconds(functools.partial(critical.classify, tilted_loss, there, tuple(args)))
+                classify = functools.partial(critical.classify, tilted_loss, there, tuple(args))
+                first, verdict = seconds(classify)
+                warm, _ = seconds(classify)
             rows.append({
                 "device": device.device_kind, "decay": decay, "kind": verdict.kind, "index": verdict.index,
-                "smallest": float(verdict.smallest), "bound": float(verdict.bound), "seconds": took,
+                "smallest": float(verdict.smallest), "bound": float(verdict.bound), "first_s": first, "warm_s": warm,
             })  # fmt: skip
     return pd.DataFrame(rows)
 
@@ -257,7 +290,7 @@ def main(settings: Settings) -> None:
     device = jax.devices()[0]
     print(machine())
     print(f"device: {device.device_kind}" + ("" if device.platform != "cpu" else " (no accelerator: not a GPU figure)"))
-    with jax.enable_x64(True):
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
         most = limits(settings.quick, calls)
         rates = ", ".join(
             f"{rate / 1e12:.3g}e12 multiply-adds/s in {name}" for name, rate in most.multiply_adds.items()

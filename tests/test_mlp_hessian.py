@@ -9,6 +9,7 @@ import pytest
 from ground_truth import exact, series_hessian, series_network
 
 from mlp_jax import losses, mlp, mlp_hessian, penalties, tree
+from mlp_jax.curvature import precision
 from mlp_jax.mlp_hessian import activations, matrix, penalty_part, sums
 
 SMOOTH = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
@@ -374,6 +375,8 @@ def bad(change, **options):
     ],
 )  # fmt: skip
 def test_bad_arguments_are_refused_in_one_sentence_before_compilation(arguments, error, sentence, compilations):
+    with precision.float64():  # JAX compiles a copy to the device for the first array of a shape
+        [jnp.asarray(leaf) for leaf in jax.tree.leaves(arguments) if isinstance(leaf, np.ndarray)]
     compilations.clear()
     with pytest.raises(error, match=sentence) as caught:
         mlp_hessian.dense(**arguments)

@@ -5,11 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlp_jax import critical, curvature, losses, mlp, mlp_hessian
 from mlp_jax.curvature import dense_hessian, rounding_unit
 
 pytestmark = pytest.mark.implicit_promotion
 
-FULL, SINGLE, HALF = 2.0**-53, 2.0**-24, 2.0**-11
+FULL, SINGLE, HALF, BRAIN = 2.0**-53, 2.0**-24, 2.0**-11, 2.0**-8
+
+
+def squared(x, dtype, precision=None):
+    return jnp.matmul(x.astype(dtype), x.astype(dtype), precision=precision).astype(x.dtype)
 
 
 def low(x, dtype=jnp.float32):
@@ -30,6 +35,11 @@ def low(x, dtype=jnp.float32):
         (lambda x: jnp.sum(x * np.ones(3, np.float32)), FULL),
         (lambda x: jnp.sum(x) * jnp.sum(jnp.ones(3, jnp.float32) * 2), FULL),
         (lambda x: x[jnp.argmax(x)], FULL),
+        (lambda x: squared(x, jnp.float32), SINGLE),
+        (lambda x: squared(x, jnp.float32, "highest"), SINGLE),
+        (lambda x: squared(x, jnp.float32, "default"), BRAIN),
+        (lambda x: squared(x, jnp.float32, "BF16_BF16_F32"), BRAIN),
+        (lambda x: squared(x, jnp.float64, "default"), FULL),
     ],
 )
 def test_the_unit_is_that_of_the_coarsest_type_on_the_way(fun, unit):
@@ -51,3 +61,91 @@ def test_dense_hessians_are_float64_and_exactly_symmetric_for_float32_callers():
 def test_a_hessian_too_large_for_its_memory_is_refused_with_the_numbers():
     with pytest.raises(MemoryError, match=r"100 parameters needs .* more than the .* GiB allowed"):
         dense_hessian(lambda x: jnp.sum(x**2), jnp.zeros(100), max_bytes=1000)
+
+
+# --- Products on a GPU ----------------------------------------------------------------------------------------------
+#
+# Seen on an H200: unasked, JAX rounds the factors of a float32 product to 10 bits, and nodes of a spectral density lie
+# outside the spectrum by 1e-4. On a CPU it does not; what can be seen here is what a product is told.
+
+INPUTS, SLOPES = jnp.ones((5, 2), jnp.float32), jnp.ones(2, jnp.float32)
+
+
+def half_squares(p, x):
+    return (x @ p) ** 2 / 2
+
+
+def mean_square(p, x):
+    return jnp.mean(half_squares(p, x))
+
+
+def outputs(p, x):
+    return x @ p[:, None]
+
+
+def half_error(z, y):
+    return jnp.sum((z - y[:, None]) ** 2, axis=1) / 2
+
+
+def density_of(matvec):
+    return curvature.spectral_density(matvec, SLOPES, jax.random.key(0), num_probes=2, num_steps=2).nodes
+
+
+ARGS = (INPUTS, INPUTS[:, 0])
+ANALYSES = {
+    "hessian": lambda p: curvature.hessian(mean_square, p, (INPUTS,))(p),
+    "hessian_of_mean": lambda p: curvature.hessian_of_mean(half_squares, p, (INPUTS,))(p),
+    "hessian_of_mean in chunks": lambda p: curvature.hessian_of_mean(half_squares, p, (INPUTS,), chunk_size=2)(p),
+    "ggn": lambda p: curvature.ggn(outputs, half_error, p, ARGS)(p),
+    "ggn in chunks": lambda p: curvature.ggn(outputs, half_error, p, ARGS, chunk_size=2)(p),
+    "empirical_fisher": lambda p: curvature.empirical_fisher(outputs, half_error, p, ARGS, chunk_size=2)(p),
+    "spectral_density": lambda p: density_of(lambda v: INPUTS.T @ (INPUTS @ v) + p),
+    "trace": lambda p: curvature.trace(lambda v: INPUTS.T @ (INPUTS @ v) + p, SLOPES, jax.random.key(0)),
+    "diagonal": lambda p: curvature.diagonal(lambda v: INPUTS.T @ (INPUTS @ v) + p, SLOPES, jax.random.key(0)),
+    "dense_hessian": lambda p: dense_hessian(mean_square, p, (INPUTS,)),
+    "quadratic_model": lambda p: curvature.quadratic_model(mean_square, p, (INPUTS,))(p + 1),
+    "taylor_remainder": lambda p: curvature.taylor_remainder(mean_square, p, p, jnp.ones(1), (INPUTS,)),
+    "mlp_hessian": lambda p: mlp_hessian.dense(
+        (mlp.Layer(p[:, None], p[:1]),), INPUTS, INPUTS[:, :1], loss=losses.squared_error
+    ),
+}
+
+
+def products(jaxpr):
+    """What each matrix product of a jaxpr, and of those inside it, is told of its precision."""
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name == "dot_general":
+            yield eqn.params["precision"]
+        for inner in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda x: hasattr(x, "eqns")):
+            if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                yield from products(getattr(inner, "jaxpr", inner))
+
+
+@pytest.mark.parametrize("analysis", ANALYSES.values(), ids=ANALYSES.keys())
+def test_float32_products_are_told_not_to_round_their_factors(analysis):
+    told = list(products(jax.make_jaxpr(analysis)(SLOPES).jaxpr))
+    highest = jax.lax.Precision.HIGHEST
+    assert told
+    assert set(told) == {(highest, highest)}
+
+
+def test_host_level_analyses_trace_what_they_are_given_at_the_highest_precision():
+    seen = []
+
+    def fun(p):
+        seen.append(jax.config.jax_default_matmul_precision)
+        return jnp.sum(p.astype(jnp.float32) ** 2).astype(p.dtype)
+
+    at = jnp.zeros(2)
+    calls = [
+        lambda fun: critical.classify(fun, at),
+        lambda fun: critical.find(fun, at),
+        lambda fun: critical.find_many(fun, at[None]),
+        lambda fun: dense_hessian(fun, at),
+        lambda fun: rounding_unit(fun, at),
+        lambda fun: curvature.eigenpairs(jax.grad(fun), at, jax.random.key(0), largest=1, dense_limit=0),
+    ]
+    for call in calls:
+        seen.clear()
+        call(lambda p: fun(p))  # a new function, since the trace of one that was seen is kept
+        assert set(seen) == {"highest"}

@@ -223,7 +223,7 @@ def chao(hits: np.ndarray) -> float:
 
 def _starts(init: Callable[[jax.Array], PyTree], key: jax.Array, number: int) -> PyTree:
     """Return draws of `init` with noise, each multiplied by a scale of its own."""
-    with jax.enable_x64(True):
+    with precision.float64():
         init_key, noise_key, scale_key = jax.random.split(key, 3)
         draws = _drawn(init, jax.random.split(init_key, number))
         draws = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), draws)
@@ -236,7 +236,7 @@ def _mixed(starts: PyTree, found: PyTree, key: jax.Array) -> PyTree:
     """Return the starts with the second half replaced by points around those found, each in turn."""
     number = len(jax.tree.leaves(starts)[0])
     half = number // 2
-    with jax.enable_x64(True):
+    with precision.float64():
         noise_key, size_key = jax.random.split(jax.random.fold_in(key, 0))
         turn = np.arange(half) % len(jax.tree.leaves(found)[0])
         base = jax.tree.map(lambda leaf: np.asarray(leaf)[turn], found)
@@ -276,7 +276,7 @@ def _classified(
     found = distinct(points, canonical=None if symmetries is None else symmetries.canonical)
     off = uncertainty(found.points) if len(found.hits) else np.zeros(0)
     each = [_settled(jax.tree.map(lambda leaf, i=i: leaf[i], found.points.params), off[i]) for i in range(len(off))]
-    with jax.enable_x64(True):
+    with precision.float64():
         _, promoted = precision.promote_problem(fun, each[0], args) if each else (None, args)
         value = jax.jit(fun)
         values = np.array([float(value(params, *promoted)) for params in each])

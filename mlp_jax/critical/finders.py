@@ -159,7 +159,7 @@ def find(
         precision.require_scalar_function(fun, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         return _find(fun, settings, None, index, params, args)
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         unit = precision.rounding_unit(fun, params, args)
@@ -235,7 +235,7 @@ def find_many(
             raise ValueError(f"starts: got {num} for {mesh.size} devices, expected a multiple of that under jit.")
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         return _find_many(fun, settings, None, mesh, index, starts, args)
-    with jax.enable_x64(True):
+    with precision.float64():
         one, args = precision.promote_problem(fun, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         unit = precision.rounding_unit(fun, one, args)

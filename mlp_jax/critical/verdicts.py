@@ -99,7 +99,7 @@ def classify(
     require_params(params)
     key = jax.random.key(0) if key is None else key
     tree.require_key(key)
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         for name, function, given in (
             ("hessian", hessian, args),

@@ -14,7 +14,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from mlp_jax import devices, display, require, tree
-from mlp_jax.curvature import dense_ends, matrices, thick_restart, traced_operator
+from mlp_jax.curvature import dense_ends, matrices, precision, thick_restart, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
 from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
@@ -92,6 +92,7 @@ class _Limits(NamedTuple):
     mesh: Mesh | None
 
 
+@precision.whole_products
 def eigenpairs(
     matvec: Callable[[PyTree], PyTree],
     params: PyTree,

@@ -58,7 +58,7 @@ def dense_hessian(
         precision.require_scalar_function(fun, params, args)
         require_memory(tree.size(params), max_bytes)
         return _columns(fun, params, args)
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         require_memory(tree.size(params), max_bytes)
         return _compiled_columns(fun, params, args)
@@ -110,6 +110,7 @@ def machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
+@precision.whole_products
 def _columns(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.Array:
     vector, unravel = tree.ravel(params)
 

@@ -26,6 +26,7 @@ from mlp_jax.curvature.streaming import Matvec, Over
 from mlp_jax.tree import PyTree
 
 
+@precision.whole_products
 def hessian(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> Matvec:
     """Return v ↦ H v, where H is the Hessian of `fun` with respect to params. Transformable.
 

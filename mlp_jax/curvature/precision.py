@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,16 +15,54 @@ from mlp_jax import require, tree
 from mlp_jax.tree import PyTree
 
 _SIGNATURE = "(params, *args) -> scalar"
+# What a product may be rounded to that asks for less than its dtype: bfloat16, the coarsest that JAX takes for float32.
+_LOW_PRODUCT = 2.0**-8
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Within it JAX computes in float64 where asked to, and float32 products inside `fun` are not rounded further.
+
+    Examples
+    --------
+    >>> with float64():
+    ...     print(jnp.ones(1).dtype)
+    float64
+    """
+    with jax.enable_x64(True), jax.default_matmul_precision("highest"):
+        yield
+
+
+def whole_products(function: _Function) -> _Function:
+    """Return `function` with every matrix product that it traces in the whole precision of its dtype.
+
+    Unasked, JAX rounds the factors of a float32 product to 10 bits on some GPUs (TF32): an error of 1e-3, in which
+    the vectors of a Krylov space are not orthogonal. On a CPU nothing changes.
+
+    Examples
+    --------
+    >>> square = whole_products(lambda x: x @ x)
+    >>> "HIGHEST" in str(jax.make_jaxpr(square)(jnp.ones((2, 2))))
+    True
+    """
+
+    @functools.wraps(function)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with jax.default_matmul_precision("highest"):
+            return function(*args, **kwargs)
+
+    return inside  # type: ignore[return-value]
 
 
 def promote(values: PyTree) -> PyTree:
     """Return the pytree with floating leaves as float64 arrays; other leaves as they are. Host-level.
 
-    Call it inside `jax.enable_x64(True)`: elsewhere JAX would round to float32 again.
+    Call it inside `float64()`: elsewhere JAX would round to float32 again.
 
     Examples
     --------
-    >>> with jax.enable_x64(True):
+    >>> with float64():
     ...     print(promote({"a": jnp.ones(2, jnp.float32)})["a"].dtype)
     float64
     """
@@ -57,11 +97,11 @@ def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args:
 def promote_problem(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[PyTree, tuple]:
     """Return params and args in float64, after the checks of `require_scalar_function`. Host-level.
 
-    Call it inside `jax.enable_x64(True)`; `fun` is traced with what it will be given there.
+    Call it inside `float64()`; `fun` is traced with what it will be given there.
 
     Examples
     --------
-    >>> with jax.enable_x64(True):
+    >>> with float64():
     ...     params, args = promote_problem(lambda x: x**2, jnp.ones((), jnp.float32), ())
     >>> params.dtype
     dtype('float64')
@@ -95,7 +135,8 @@ def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = (
     """Return the unit roundoff of the coarsest floating type that `fun` computes in on the way from params.
 
     u = 2⁻⁵³ for float64 throughout; 2⁻²⁴ when anything that depends on params passes through float32, even if
-    the result is float64 again. Constants and data of lower precision count as exact. Host-level; compiles nothing.
+    the result is float64 again; 2⁻⁸ when such a product is told to round its factors (`precision="default"`). Constants
+    and data of lower precision count as exact. Host-level; compiles nothing.
 
     Raises
     ------
@@ -112,7 +153,7 @@ def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = (
     """
     tree.require_floating_dtypes(params, "params")
     tree.require_args(args)
-    with jax.enable_x64(True):
+    with float64():
         given = promote(params), *promote(args)
         require.function(fun, "fun", _SIGNATURE, len(given))
         try:
@@ -135,12 +176,22 @@ def _units(jaxpr: Any, dependent: list[bool]) -> Iterator[float]:
         reached.update(eqn.outvars)
         for out in eqn.outvars:
             if jnp.issubdtype(out.aval.dtype, jnp.floating):
-                yield float(jnp.finfo(out.aval.dtype).eps) / 2
+                unit = float(jnp.finfo(out.aval.dtype).eps) / 2
+                yield max(unit, _LOW_PRODUCT) if unit > 2.0**-53 and _rounds_factors(eqn) else unit
         for inner in _inner_jaxprs(eqn):
             count = len(inner.invars)
             # Calls pass their inputs by position; loops and branches are taken to mix everything.
             straight = count == len(marks) and eqn.primitive.name not in ("scan", "while")
             yield from _units(inner, marks if straight else [True] * count)
+
+
+def _rounds_factors(eqn: Any) -> bool:
+    """Whether a product may round its factors below their dtype; told nothing, it does not within `float64`."""
+    if eqn.primitive.name not in ("dot_general", "conv_general_dilated"):
+        return False
+    asked = eqn.params["precision"]
+    each = asked if isinstance(asked, tuple) else (asked,)
+    return any(one not in (None, jax.lax.Precision.HIGHEST) for one in each)
 
 
 def _inner_jaxprs(eqn: Any) -> Iterator[Any]:

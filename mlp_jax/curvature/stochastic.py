@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import require, tree
+from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
 Matvec = Callable[[PyTree], PyTree]
@@ -133,6 +134,7 @@ class Density:
         return _mean_of(jax.lax.map(of_probe, (self.nodes, self.weights * num_probes)))
 
 
+@precision.whole_products
 def spectral_density(
     matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int = 10, num_steps: int = 90
 ) -> Density:
@@ -203,6 +205,7 @@ def spectral_density(
     return Density(nodes, weights / jnp.sum(weights, axis=1, keepdims=True) / num_probes)
 
 
+@precision.whole_products
 def trace(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int = 100) -> Estimate:
     """Estimate the trace of a linear map, with its standard error. Transformable.
 
@@ -244,6 +247,7 @@ def trace(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int = 1
     return _mean_of(jax.lax.map(of_probe, jax.random.split(key, num_probes)))
 
 
+@precision.whole_products
 def diagonal(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int = 100) -> Estimate:
     """Estimate the diagonal of a linear map, with the standard error of each entry. Transformable.
 

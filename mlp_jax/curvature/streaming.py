@@ -51,6 +51,7 @@ def here(function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> P
     return function(rows, *shared)
 
 
+@precision.whole_products
 def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matvec:
     """Return the matvec that `build` makes of all examples at once, or its sum over chunks and devices.
 
@@ -81,7 +82,10 @@ def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matv
     def mine(rows: tuple[tuple, jax.Array], params: PyTree, vector: PyTree) -> PyTree:
         return _by_chunks(build, params, rows, over.chunk_size)(vector)
 
-    return lambda vector: devices.sum_over_rows(mine, mesh, (examples, shares), (params, vector))
+    def matvec(vector: PyTree) -> PyTree:
+        return devices.sum_over_rows(mine, mesh, (examples, shares), (params, vector))
+
+    return precision.whole_products(matvec)
 
 
 def _each_on(mesh: Mesh, function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
@@ -94,6 +98,7 @@ def _by_chunks(build: Build, params: PyTree, rows: tuple[tuple, jax.Array], chun
     if chunk_size is None or chunk_size >= num_rows:
         return build(here, params, *rows)
 
+    @precision.whole_products
     def matvec(vector: PyTree) -> PyTree:
         def add_chunk(partial: PyTree, start: jax.Array) -> tuple[PyTree, None]:
             # The last chunk begins early enough to be full; examples that it repeats get weight 0.

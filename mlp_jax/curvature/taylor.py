@@ -42,6 +42,7 @@ class TaylorRemainder(NamedTuple):
     slope: jax.Array
 
 
+@precision.whole_products
 def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Callable[[PyTree], jax.Array]:
     """Return the second-order Taylor model of `fun` at `params`, a function of any other point. Transformable.
 
@@ -91,6 +92,7 @@ def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Cal
     return model
 
 
+@precision.whole_products
 def taylor_remainder(
     fun: Fun, params: PyTree, direction: PyTree, steps: jax.Array, args: tuple[Any, ...] = ()
 ) -> TaylorRemainder:

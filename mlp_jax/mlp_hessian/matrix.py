@@ -190,6 +190,7 @@ class Terms(NamedTuple):
     mesh: Mesh | None = None
 
 
+@precision.whole_products
 def _compute(
     function: Callable[..., jax.Array], compiled: Callable[..., jax.Array], arrays: tuple, terms: Terms, *pair: Pair
 ) -> jax.Array:
