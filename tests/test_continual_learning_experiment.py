@@ -77,6 +77,7 @@ def test_split_digits_are_the_two_halves_and_permuted_ones_keep_every_pixel():
     assert not np.array_equal(new.test.inputs[0], new.test.inputs[1])
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_no_strength_is_plain_training_and_a_large_one_holds_what_is_important():
     _, new = experiment.make_tasks("permuted", (0, 0), 1)

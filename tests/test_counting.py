@@ -25,7 +25,7 @@ def normal(size):
     return lambda key: jax.random.normal(key, (size,))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_product_of_wells_has_its_known_list(size):
     found = critical.census(wells, normal(size), jax.random.key(size), num_starts=60 * size**2)
     assert len(found.verdicts) == 3**size

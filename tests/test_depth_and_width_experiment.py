@@ -28,6 +28,7 @@ def settings(**changes):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_constructions_are_exact_and_have_the_parameters_of_the_formulas(x64):
     table = depth_and_width.constructions(settings(pieces=(1, 2, 3, 6)))
@@ -81,6 +82,7 @@ def test_width_is_the_largest_that_fits():
         assert sizes[0] == depth_and_width.num_parameters(num_inputs, depth, units) <= most < sizes[1]
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_a_padded_network_trains_as_the_small_one():
     small, task = settings(parameters=(25, 200)), depth_and_width.tasks()[0]

@@ -167,6 +167,7 @@ def test_minres_gives_the_pseudoinverse_solution_of_singular_systems(x64, rank, 
     np.testing.assert_allclose(found.residual, rhs - matrix @ expected, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_newton_mr_reaches_critical_points_of_a_linear_network_without_a_hessian_matrix():
     net = linear_network(6, 2, 6)
     generator = np.random.default_rng(0)
@@ -352,6 +353,7 @@ def test_starts_that_would_not_be_finite_are_refused(run, noise, message):
         critical.along_run(jax.random.key(0), run, 2, noise)
 
 
+@pytest.mark.slow
 def test_noise_of_large_points_does_not_overflow():
     run = jnp.full((3, 2), 1e30)
     np.testing.assert_array_equal(critical.along_run(jax.random.key(0), run, 3, 0.0), run)

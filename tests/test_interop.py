@@ -116,7 +116,9 @@ def reference():
         return analysed("plain")
 
 
-@pytest.mark.parametrize("name", ["linen", "nnx", "equinox"])
+@pytest.mark.parametrize(
+    "name", ["linen", pytest.param("nnx", marks=pytest.mark.slow), pytest.param("equinox", marks=pytest.mark.slow)]
+)
 def test_a_model_of_another_library_has_the_verdict_and_spectrum_of_the_plain_one(name, reference):
     value, fun, point, verdict, exact, pairs, certificate = analysed(name)
     known_value, known_fun, known_point, known_verdict, known_exact, known_pairs, known_certificate = reference

@@ -152,7 +152,10 @@ def distance(a, b):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("activation", "flips"), [(jnp.tanh, True), (jax.nn.relu, False), (jax.nn.sigmoid, False)])
+@pytest.mark.parametrize(
+    ("activation", "flips"),
+    [pytest.param(jnp.tanh, True, marks=pytest.mark.slow), (jax.nn.relu, False), (jax.nn.sigmoid, False)],
+)
 def test_matched_units_are_the_nearest_of_all_copies(activation, flips):
     for seed in range(5):
         params, reference = (mlp.init(jax.random.key(10 * seed + k), (3, 4, 2)) for k in (0, 1))

@@ -350,6 +350,7 @@ def test_the_gradient_of_maxout_is_finite_and_that_of_the_largest_piece():
         np.testing.assert_allclose(by_bias, np.sum(slope, axis=0), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_maxout_hands_on_a_nan_of_any_piece():
     for piece in range(3):
         values = jnp.zeros(3).at[piece].set(jnp.nan)

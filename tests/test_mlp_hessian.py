@@ -185,7 +185,7 @@ def gate(z):
     ("activation", "pieces", "sizes"),
     [
         (mlp.maxout(2), 2, (3, 4, 2)),
-        (mlp.maxout(3), 3, (2, 3, 2, 3, 2)),
+        pytest.param(mlp.maxout(3), 3, (2, 3, 2, 3, 2), marks=pytest.mark.slow),
         (gate, 2, (2, 3, 2, 3, 2)),
         (jax.nn.softmax, 1, (3, 4, 3, 2)),
     ],
@@ -228,7 +228,11 @@ def test_activations_that_mix_units_are_never_taken_for_elementwise(activation):
 
 @pytest.mark.parametrize(
     ("activation", "pieces", "parts"),
-    [(jnp.tanh, 1, {}), (mlp.maxout(2), 2, {"residual": False}), (jnp.tanh, 1, {"gauss_newton": False})],
+    [
+        (jnp.tanh, 1, {}),
+        pytest.param(mlp.maxout(2), 2, {"residual": False}, marks=pytest.mark.slow),
+        (jnp.tanh, 1, {"gauss_newton": False}),
+    ],
 )
 def test_blocks_are_those_of_the_matrix(activation, pieces, parts):
     params, inputs, targets = classification((3, 4, 3, 2), pieces=pieces)
@@ -240,7 +244,7 @@ def test_blocks_are_those_of_the_matrix(activation, pieces, parts):
         assert_close(block, whole[ends[i] : ends[i + 1], ends[j] : ends[j + 1]], 1e-13)
 
 
-@pytest.mark.parametrize("activation", [jnp.tanh, jax.nn.softmax])
+@pytest.mark.parametrize("activation", [jnp.tanh, pytest.param(jax.nn.softmax, marks=pytest.mark.slow)])
 def test_gauss_newton_part_is_the_loss_hessian_seen_through_the_jacobian(x64, activation):
     params, inputs, targets = classification((3, 4, 3, 2))
     vector, unravel = tree.ravel(jax.tree.map(jnp.asarray, params))

@@ -387,6 +387,7 @@ def test_params_that_are_not_layers_are_one_clear_sentence():
     assert list(itertools.chain(mlp_symmetry.corners(jnp.tanh))) == []
 
 
+@pytest.mark.slow
 def test_weight_decay_leaves_the_rotations_of_a_linear_gauge():
     # Each singular value shrinks by the decay, which makes the minimum unique up to rotations of the hidden units.
     generator = np.random.default_rng(0)

@@ -388,6 +388,7 @@ def test_any_pytree_of_params(kind):
     assert jax.tree.structure(product) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_params_of_flax_linen():
     linen = pytest.importorskip("flax.linen")
@@ -412,6 +413,7 @@ def test_state_of_flax_nnx():
     check_model(lambda s, inputs: nnx.merge(graph, s)(inputs), state)
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_arrays_of_equinox():
     module = equinox.nn.MLP(4, CLASSES, 4, 1, activation=jnp.tanh, key=jax.random.key(0), dtype=float)

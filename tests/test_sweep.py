@@ -121,6 +121,7 @@ def test_settings_of_optimizer_and_loss_are_axes():
     assert_same(result.params, params, (0, 1, 1, 2, 0), 1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_lanes_in_blocks_are_the_lanes_together():
     data = problem(dtype=np.float64)
@@ -170,6 +171,7 @@ def test_for_one_seed_every_batch_size_has_the_same_start_and_the_same_order():
     np.testing.assert_allclose(result.loss - result.loss[0], 0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_chosen_seeds_are_the_rows_of_more_of_them():
     data = problem()
     run = lambda seeds: sweep.run(KEY, loss, init, data, batch_sizes=(5,), learning_rates=(0.1,), seeds=seeds, epochs=2)
@@ -279,6 +281,7 @@ def test_the_same_key_gives_the_same_bits_and_other_batch_sizes_and_rates_trace_
     np.testing.assert_array_equal(first.loss, again.loss)
 
 
+@pytest.mark.slow
 def test_a_loss_with_dropout_has_its_own_mask_in_every_micro_batch():
     """The gradient of θ · u is u, drawn once for each micro-batch; a batch of 20 in 4s has the mean of five."""
 

@@ -134,6 +134,7 @@ def test_gradient_flat_points_and_points_next_to_a_critical_point_are_refused():
     assert "not at a critical point" in refused.reason
 
 
+@pytest.mark.slow
 def test_index_is_that_of_a_tilted_function_of_chosen_spectrum():
     generator = np.random.default_rng(0)
     x, y = generator.standard_normal((8, 2)), generator.standard_normal((8, 1))
@@ -227,6 +228,7 @@ def shift(params):
     return zeros, mlp.Layer(weights[:, :, None] * ones[:, None, :], biases * ones)
 
 
+@pytest.mark.slow
 def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
     generator = np.random.default_rng(3)
     x, y = generator.standard_normal((24, 4)), generator.integers(0, 3, 24)

@@ -37,7 +37,15 @@ def gauge_tangents(hidden, params):
 # --- Two-layer linear networks ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("shape", [(4, 2, 4), (6, 3, 6), (5, 2, 3), (3, 2, 5)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (4, 2, 4),
+        pytest.param((6, 3, 6), marks=pytest.mark.slow),
+        (5, 2, 3),
+        pytest.param((3, 2, 5), marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("cond", [1.0, 10.0, 100.0, 1e3])
 def test_every_linear_class_has_the_closed_form_index_and_zeros_along_its_orbit(shape, cond):
     net = linear_network(*shape)
@@ -163,7 +171,7 @@ def tilted(sizes):
 
 
 @pytest.mark.parametrize("spectrum", [(1e-6, 1.0), (-1e-6, 1.0), (-2.0, -1e-3), (-1.0, 1.0)])
-@pytest.mark.parametrize("sizes", [(3, 4, 3), (3, 2, 3, 3), (3, 2, 2, 2, 3)])
+@pytest.mark.parametrize("sizes", [pytest.param((3, 4, 3), marks=pytest.mark.slow), (3, 2, 3, 3), (3, 2, 2, 2, 3)])
 def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
     fun, theta, hessian, rotation = tilted(sizes)
     low, high = spectrum
