@@ -27,7 +27,7 @@ import tqdm
 
 from experiments import command_line
 from experiments.run_folder import RunFolder
-from mlp_jax import datasets, losses, mlp
+from mlp_jax import datasets, losses, mlp, plots
 
 Gradients = tuple[list[np.ndarray], list[np.ndarray]]
 
@@ -520,13 +520,13 @@ def plot(results: Sequence[Result], total: int) -> matplotlib.figure.Figure:
     """Draw test accuracy against epoch: numpy as lines, mlp_jax as markers on them, its other seeds as thin lines."""
     figure = matplotlib.figure.Figure(figsize=(7, 4.5))
     axes = figure.subplots()
-    colours, markers = ("#0072B2", "#009E73", "#E69F00", "#CC79A7"), ("o", "s", "^", "D")
-    for (case, ours, theirs, *_), colour, marker in zip(results, colours, markers, strict=True):
+    looks = zip((plots.BLUE, plots.GREEN, plots.YELLOW, plots.PURPLE), "os^D", ("-", "--", "-.", ":"), strict=True)
+    for (case, ours, theirs, *_), (colour, marker, line) in zip(results, looks, strict=True):
         label = f"η = {case.rate:g}, {_hidden(case)} hidden units"
-        axes.plot(100 * ours / total, color=colour, label=f"{label}: numpy")
+        axes.plot(100 * ours / total, line, color=colour, label=f"{label}: numpy")
         (points,) = axes.plot(100 * theirs[0] / total, marker, color=colour, label=f"{label}: mlp_jax")
         points.set_markerfacecolor("none")
-        axes.plot(100 * theirs[1:].T / total, color=colour, linewidth=0.7, alpha=0.6)
+        axes.plot(100 * theirs[1:].T / total, line, color=colour, linewidth=0.8, alpha=0.8)
     axes.set(xlabel="epoch", ylabel=f"accuracy (% of {total} test examples)", ylim=(0, 100))
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.set_title("Both implementations from the first seed; thin: mlp_jax from others", fontsize="medium")

@@ -46,7 +46,7 @@ METHODS: dict[str, Make] = {
     "Adam": optax.adam,
 }
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.YELLOW, plots.SKY, "black", plots.GREY)
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), "-", "--")
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2, 1, 2, 1, 2)), (0, (1, 2)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -296,12 +296,12 @@ def saturation(settings: Settings, key: jax.Array) -> pd.DataFrame:
 
 def draw(traces: dict, paths: dict, edge: pd.DataFrame, kappa: float) -> matplotlib.figure.Figure:
     """Return the figure: runs on the quadratic, paths on Rosenbrock, growth at the edge, and the two gradients."""
-    figure = matplotlib.figure.Figure(figsize=(12, 9), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(13, 9), layout="constrained")
     (left, right), (edges, sigmoid) = figure.subplots(2, 2)
     for k, (name, values) in enumerate(traces.items()):
         shown = np.maximum(values / values[0], 1e-32)
         left.loglog(np.arange(len(shown)) + 1, shown, color=COLOURS[k], ls=LINES[k], label=name)
-    left.set(xlabel="step + 1", ylabel="value / first value", title=f"quadratic, κ = {kappa:g}", ylim=(1e-16, 10))
+    left.set(xlabel="step + 1", ylabel="value / first value", title=f"descent on a quadratic, κ = {kappa:g}", ylim=(1e-16, 10))
     _valley(right, paths)
     for (name, part), marker, colour in zip(
         edge.groupby("function", sort=False), "os", (plots.BLUE, plots.ORANGE), strict=True
@@ -310,7 +310,7 @@ def draw(traces: dict, paths: dict, edge: pd.DataFrame, kappa: float) -> matplot
         edges.plot(part["η λ_max / 2"], part["theory"], "--", color=colour, lw=1, label=f"{name}: max |1 − η λ|")
     edges.axhline(1, color="black", lw=0.7)
     edges.axvline(1, color="black", lw=0.7)
-    edges.set(xlabel="learning rate η · λ_max / 2", ylabel="growth of ‖x‖ a step", title="above 1 it diverges")
+    edges.set(xlabel="learning rate η · λ_max / 2", ylabel="growth of ‖x‖ a step", title="gradient descent diverges above 1")
     z = np.linspace(-4, 6, 200)
     for fun, name, colour, line in (
         (squared_sigmoid, "squared error", plots.ORANGE, "--"),
@@ -319,10 +319,13 @@ def draw(traces: dict, paths: dict, edge: pd.DataFrame, kappa: float) -> matplot
         slope = jax.vmap(jax.grad(fun))(jnp.stack([jnp.asarray(z), 0 * z], axis=1))
         sigmoid.plot(z, np.asarray(slope)[:, 0], color=colour, ls=line, label=name)
     sigmoid.set(
-        xlabel="input of the sigmoid (target: output 0, far to the left)", ylabel="gradient", title="efficient?"
+        xlabel="input of the sigmoid (target: output 0, far to the left)",
+        ylabel="gradient",
+        title="gradient of a sigmoid unit that is wrong",
     )
-    for axes in (left, right, edges, sigmoid):
-        axes.legend(fontsize="small", framealpha=0.9)  # a frame, since curves run below some
+    left.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # the curves fill the axes
+    for axes in (right, edges, sigmoid):
+        axes.legend(fontsize="small", framealpha=0.9)  # a frame, since contours run below one
     return figure
 
 
@@ -333,7 +336,7 @@ def _valley(axes: matplotlib.axes.Axes, paths: dict) -> None:
     for k, (name, points) in enumerate(paths.items()):
         axes.plot(*points[:3000].T, color=COLOURS[k], ls=LINES[k], lw=1.2, label=name)
     axes.plot(1, 1, "*", color="black", ms=10)
-    axes.set(xlabel="x₀", ylabel="x₁", title="Rosenbrock, from (−1.2, 1)", xlim=(-1.8, 1.8), ylim=(-0.8, 2.6))
+    axes.set(xlabel="x₀", ylabel="x₁", title="paths on Rosenbrock, from (−1.2, 1)", xlim=(-1.8, 1.8), ylim=(-0.8, 2.6))
 
 
 def conclusion(quadratics: pd.DataFrame, valley: pd.DataFrame, edge: pd.DataFrame, sigmoid: pd.DataFrame) -> str:

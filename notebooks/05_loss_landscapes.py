@@ -52,7 +52,7 @@ directions = [landscape.filter_normalized(tree.random_like(jax.random.key(seed),
 t = np.linspace(-1, 1, 31)
 values = landscape.plane(fun, end, *directions, t, t, args)
 figure = plt.figure(figsize=(10, 4), layout="constrained")
-plots.contours(figure.add_subplot(1, 2, 1), t, t, values)
+plots.contours(figure.add_subplot(1, 2, 1), t, t, values).set_title("levels of the loss (nats, with penalty)")
 plots.surface(figure.add_subplot(1, 2, 2, projection="3d"), t, t, values)
 # %% [markdown]
 # ## The plane of a training run
@@ -65,7 +65,9 @@ low, high = plane.coordinates.min(axis=0), plane.coordinates.max(axis=0)
 margin = 0.3 * (high - low)
 s, t = (np.linspace(low[i] - margin[i], high[i] + margin[i], 31) for i in (0, 1))
 values = landscape.plane(fun, end, plane.first, plane.second, s, t, args)
-plots.contours(plt.figure(figsize=(5.5, 4)).subplots(), s, t, values, trajectory=plane.coordinates, log=True)
+axes = plt.figure(figsize=(5.5, 4)).subplots()
+plots.contours(axes, s, t, values, trajectory=plane.coordinates, log=True)
+axes.set_title("training, on levels of the loss (nats, with penalty)")
 # %% [markdown]
 # ## Between two solutions
 # Two networks from different starts, and the straight line between them; then with the hidden units of the second put
@@ -83,8 +85,8 @@ for ends, name, color, style in (
     along = landscape.interpolation(fun, end, ends, fractions, args)
     label = f"{name}: barrier {landscape.barrier(along, fractions):.3f}"
     plots.profile(axes, fractions, along, label, color=color, line=style)
-axes.set_xlabel("from one solution to the other")
-axes.legend()
+axes.set(xlabel="from one solution to the other", ylabel="loss (nats, with penalty)")
+axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # above: the curves fill the axes
 # %% [markdown]
 # ## A saddle that looks like one
 # Random directions miss the few that go down. The lowest and highest eigenvectors of the Hessian do not.
@@ -109,4 +111,6 @@ for direction, name, color, style in (
     plots.profile(left, t, landscape.line(fun, saddle.params, direction, t, args), name, color=color, line=style)
 left.legend(fontsize="small")
 values = landscape.plane(fun, saddle.params, ends.first, ends.second, t, t, args)
-plots.contours(right, t, t, values).set(xlabel="lowest eigenvector", ylabel="highest eigenvector")
+plots.contours(right, t, t, values)
+right.set(xlabel="lowest eigenvector", ylabel="highest eigenvector", title="levels of the loss (nats, with penalty)")
+left.set(ylabel="loss (nats, with penalty)", title="along lines through the saddle")

@@ -59,7 +59,7 @@ def shrink_figures(made: nbformat.NotebookNode) -> None:
             if "image/png" in output.get("data", {}):
                 drawn = PIL.Image.open(io.BytesIO(base64.b64decode(output.data["image/png"]))).convert("RGB")
                 small = io.BytesIO()
-                palette = drawn.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, dither=PIL.Image.Dither.NONE)
+                palette = drawn.quantize(256, PIL.Image.Quantize.MAXCOVERAGE, kmeans=1, dither=PIL.Image.Dither.NONE)
                 palette.save(small, "png", optimize=True)
                 output.data["image/png"] = base64.b64encode(small.getvalue()).decode()
 

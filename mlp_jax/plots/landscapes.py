@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import matplotlib.axes
+import matplotlib.patheffects
 import numpy as np
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import ArrayLike
@@ -101,7 +102,10 @@ def contours(
     if high > low:
         axes.contourf(x, y, z.T, levels, cmap="Greys", alpha=0.5)
         drawn = axes.contour(x, y, z.T, levels, colors="black", linewidths=0.5)
-        axes.clabel(drawn, levels[:: max(1, num_levels // 8)], fontsize="x-small", fmt="%.3g")
+        labels = axes.clabel(drawn, levels[:: max(1, num_levels // 8)], fontsize="x-small", fmt="%.3g", zorder=3)
+        halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground="white")]  # read on a run that crosses them
+        for text in labels:
+            text.set_path_effects(halo)
     if trajectory is not None:
         points = checks.numbers(trajectory, "trajectory", "(t, 2)")
         if points.shape[1] != 2 or not len(points):
