@@ -234,14 +234,20 @@ def draw(
     maxout_fits.draw(maxout, fits)
     loss.axhline(TARGET, color=plots.GREY, lw=0.8, label=f"target, {TARGET:g}")
     loss.set(
-        xlabel="updates", ylabel="training loss (nats), median of seeds", yscale="log", title=f"{shallow} hidden layers"
+        xlabel="updates",
+        ylabel="training loss (nats), median of seeds",
+        yscale="log",
+        title=f"training with {shallow} hidden layers",
     )
     over_depth.set(xlabel="hidden layers", ylabel="error δ, first / last hidden layer", yscale="log")
-    over_depth.set(title="at the start; dotted: theory; open: trained", xscale="log", xticks=[2, 4, 8, 16])
+    over_depth.set(title="error sent back; dotted: theory; open: trained", xscale="log", xticks=[2, 4, 8, 16])
     over_depth.xaxis.set_major_formatter("{x:g}")
     over_depth.xaxis.set_minor_formatter("")
     by_layer.set(
-        xlabel="layer", ylabel="norm of the gradient", yscale="log", title=f"{deep} hidden layers; open: trained"
+        xlabel="layer",
+        ylabel="norm of the gradient",
+        yscale="log",
+        title=f"gradient by layer, {deep} hidden layers; open: trained",
     )
     by_layer.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     for axes in (loss, over_depth, by_layer, maxout):

@@ -301,7 +301,12 @@ def draw(traces: dict, paths: dict, edge: pd.DataFrame, kappa: float) -> matplot
     for k, (name, values) in enumerate(traces.items()):
         shown = np.maximum(values / values[0], 1e-32)
         left.loglog(np.arange(len(shown)) + 1, shown, color=COLOURS[k], ls=LINES[k], label=name)
-    left.set(xlabel="step + 1", ylabel="value / first value", title=f"descent on a quadratic, κ = {kappa:g}", ylim=(1e-16, 10))
+    left.set(
+        xlabel="step + 1",
+        ylabel="value / first value",
+        title=f"descent on a quadratic, κ = {kappa:g}",
+        ylim=(1e-16, 10),
+    )
     _valley(right, paths)
     for (name, part), marker, colour in zip(
         edge.groupby("function", sort=False), "os", (plots.BLUE, plots.ORANGE), strict=True
@@ -310,7 +315,9 @@ def draw(traces: dict, paths: dict, edge: pd.DataFrame, kappa: float) -> matplot
         edges.plot(part["η λ_max / 2"], part["theory"], "--", color=colour, lw=1, label=f"{name}: max |1 − η λ|")
     edges.axhline(1, color="black", lw=0.7)
     edges.axvline(1, color="black", lw=0.7)
-    edges.set(xlabel="learning rate η · λ_max / 2", ylabel="growth of ‖x‖ a step", title="gradient descent diverges above 1")
+    edges.set(
+        xlabel="learning rate η · λ_max / 2", ylabel="growth of ‖x‖ a step", title="gradient descent diverges above 1"
+    )
     z = np.linspace(-4, 6, 200)
     for fun, name, colour, line in (
         (squared_sigmoid, "squared error", plots.ORANGE, "--"),

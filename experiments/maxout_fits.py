@@ -163,7 +163,7 @@ def draw(axes: matplotlib.axes.Axes, fits: pd.DataFrame) -> matplotlib.axes.Axes
     k = np.geomspace(fits.pieces.min(), fits.pieces.max())
     axes.plot(k, 1 / (2 * k**2), color="black", ls=":", label="least possible for x², 1 / (2k²)")
     axes.set(xlabel="pieces k of one maxout unit", ylabel="largest error on [−1, 1]", yscale="log", xscale="log")
-    axes.set(title="maxout on x² and −x²", xticks=sorted(set(fits.pieces)))
+    axes.set(title="a trained maxout unit on x² and −x²", xticks=sorted(set(fits.pieces)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter("")
     return axes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -21,6 +22,7 @@ figure { margin: 1rem 0; } img { max-width: 100%; } figcaption, small { color: #
 .table { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .15rem .6rem; border-bottom: 1px solid #ddd; text-align: right; white-space: nowrap; }
+thead th { white-space: normal; vertical-align: bottom; }
 table.facts th, table.facts td { text-align: left; white-space: normal; }
 """
 
@@ -55,7 +57,8 @@ def page(
     parts = [
         f"<h1>{_text(name)}</h1><p class=question>{_text(question)}</p><p class=found>{_lines(conclusion)}</p>",
         *(_figure(title, png) for title, png in figures.items()),
-        *(_table(title, frame) for title, frame in tables.items()),
+        # Those shown whole come first: they sum up the long ones.
+        *(_table(title, frame) for title, frame in sorted(tables.items(), key=lambda item: len(item[1]) > _ROWS)),
         "<h2>Settings and versions</h2>",
         "<small>As given: --quick computes less.</small>" if facts.get("settings", {}).get("quick") else "",
         _facts({**facts.get("settings", {}), **{k: v for k, v in facts.items() if not isinstance(v, Mapping)}}),
@@ -70,7 +73,8 @@ def _text(value: object) -> str:
 
 
 def _lines(text: str) -> str:
-    return _text(text).replace("\n", "<br>")
+    """Return text as HTML, each sentence on a line of its own."""
+    return re.sub(r"\n|(?<=\.) (?=[A-Z])", "<br>", _text(text))
 
 
 def _figure(title: str, png: bytes) -> str:
