@@ -145,9 +145,9 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
             right.plot(one.step * rate, one.loss, **look)
         left.axhline(2 / rate, color=colors[k % 5], lw=0.8, alpha=0.7)
     left.set(xlabel="step · η", ylabel="largest eigenvalue (thin lines: 2 / η)", ylim=(0, None))
-    right.set(xlabel="step · η", ylabel="loss", yscale="log")
-    for axes in (left, right):
-        axes.legend(frameon=False)
+    left.set(title="sharpness, and where descent turns unstable")
+    right.set(xlabel="step · η", ylabel="training loss", yscale="log", title="loss (each line a seed)")
+    right.legend(frameon=False)  # of both: lines fill the left
     return figure
 
 

@@ -31,6 +31,9 @@ from mlp_jax.intervals import mean_interval
 
 # Of the largest eigenvalue: what counts as the bulk at zero, and as negative beyond it.
 BULK = 1e-3
+# Six looks, so that no two class counts share one.
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY, plots.YELLOW)
+LINES, MARKERS = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))), "os^DvP"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,12 +180,14 @@ def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
     run = max((r for r in runs if r.seed == 0), key=lambda r: r.classes)
     exact = run.spectra[-1]
     plots.spectral_density(axes[0], run.density, exact)
-    axes[0].set(title=f"end of training, {run.classes} classes")
+    axes[0].set(title=f"spectrum at the end of training, {run.classes} classes")
     for k, (epoch, spectrum) in enumerate(zip(run.epochs, run.spectra, strict=True)):
         color = str(0.75 - 0.75 * k / len(run.epochs))
-        axes[1].plot(np.arange(1, 26), np.maximum(spectrum[::-1][:25], 1e-8), ".-", color=color, label=f"epoch {epoch}")
+        look = {"color": color, "marker": MARKERS[k % 6], "ms": 4, "label": f"epoch {epoch}"}
+        axes[1].plot(np.arange(1, 26), np.maximum(spectrum[::-1][:25], 1e-8), **look)
     axes[1].axvline(run.classes - 0.5, color=plots.ORANGE, ls="--", lw=1, label="classes − 1")
-    axes[1].set(yscale="log", xlabel="rank from the top", ylabel="eigenvalue", title=f"{run.classes} classes")
+    axes[1].set(yscale="log", xlabel="rank from the top", ylabel="eigenvalue", xticks=[1, 5, 10, 15, 20, 25])
+    axes[1].set(title=f"top of the spectrum in training, {run.classes} classes")
     axes[1].legend(frameon=False, fontsize="small")
     last = rows[rows.epoch == rows.epoch.max()].groupby("classes").outliers
     means, halves = zip(*(mean_interval(part) for _, part in last), strict=True)
@@ -191,14 +196,15 @@ def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
     axes[2].plot(classes, classes, ":", color=plots.GREY, label="classes")
     axes[2].plot(classes, classes - 1, "--", color=plots.ORANGE, label="classes − 1")
     axes[2].set(xlabel="classes", ylabel="eigenvalues above the largest gap", xticks=classes)
+    axes[2].set(title="outliers at the end of training")
     axes[2].yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes[2].legend(frameon=False)
     for k, (number, part) in enumerate(rows.groupby("classes")):
         mean = part.groupby("epoch").negative_size.mean()
-        colour = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE)[k % 4]
-        line, marker = (("-", "o"), ("--", "s"), ("-.", "^"), (":", "D"))[k % 4]
-        axes[3].plot(mean.index + 1, mean, line, color=colour, marker=marker, ms=4, label=f"{number} classes")
+        look = {"color": COLOURS[k % 6], "ls": LINES[k % 6], "marker": MARKERS[k % 6], "ms": 4}
+        axes[3].plot(mean.index + 1, mean, label=f"{number} classes", **look)
     axes[3].set(xscale="log", yscale="log", xlabel="epoch + 1", ylabel="−smallest / largest eigenvalue")
+    axes[3].set(title="most negative eigenvalue, mean of seeds")
     axes[3].legend(frameon=False, fontsize="small")
     return figure
 

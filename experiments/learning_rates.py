@@ -432,7 +432,7 @@ def draw(
         for number, trace in enumerate(values[row.row, first:]):
             label = f"{row.rate}: {MULTIPLES[row.row]:g} · 2/λ_max" if number == 0 else None
             three.semilogy(trace, color=colour, ls=line, lw=1, label=label)
-    three.set(xlabel="step", ylabel="train loss, nats (each line a seed)", title="tanh, cross-entropy")
+    three.set(xlabel="step", ylabel="train loss, nats (each line a seed)", title="three rates (tanh, cross-entropy)")
     for decay, warm in CONTENDERS:
         style = {"color": COLOURS[decay], "ls": "--" if warm else "-", "marker": MARKERS[decay], "ms": 4}
         style["mfc"] = "none" if warm else COLOURS[decay]
@@ -447,11 +447,13 @@ def draw(
             difference = against(runs, "test_loss", (decay, warm), CONTENDERS[0])
             mean, half = mean_interval(difference[np.isfinite(difference)])
             ends.errorbar(mean, k, xerr=half, color=COLOURS[decay], fmt=MARKERS[decay], mfc=style["mfc"], capsize=3)
-    lost.set(xlabel="peak learning rate", ylabel="tuning runs that diverged", title="schedules: too large peaks")
+    lost.set(
+        xlabel="peak learning rate", ylabel="tuning runs that diverged", title="schedules: peaks that are too large"
+    )
     search.set(xlabel="peak learning rate", ylabel="validation loss, nats", title="search, where no run diverged")
     train.set(xlabel="epoch", ylabel="train loss during the epoch, nats", title="chosen peaks, fresh seeds")
     names = [f"{decay}{', warm-up' if warm else ''}" for decay, warm in CONTENDERS]
-    ends.set(yticks=range(1, len(names)), yticklabels=names[1:], title="paired, 95 %")
+    ends.set(yticks=range(1, len(names)), yticklabels=names[1:], title="against a constant rate (paired, 95 %)")
     ends.set(xlabel="test loss − that of a constant rate, nats")
     ends.axvline(0, color="black", lw=0.7)
     for axes in (where, three, lost):

@@ -29,7 +29,7 @@ import tyro
 
 from experiments import command_line, xor
 from experiments.run_folder import RunFolder
-from mlp_jax import critical, datasets, interval, losses, mlp, mlp_hessian, penalties, training, tree
+from mlp_jax import critical, datasets, interval, losses, mlp, mlp_hessian, penalties, plots, training, tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,14 +218,17 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
     """Return the figure: seconds of a proof, and the two radii, against the number of parameters."""
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
-    for kind, group in rows.groupby("kind"):
-        left.loglog(group.parameters, group.proof_seconds, "o", label=kind)
-    left.set(xlabel="parameters", ylabel="seconds of a proof")
-    left.legend()
-    right.loglog(rows.parameters, rows.unique_radius, "o", label="only critical point within")
-    right.loglog(rows.parameters, rows.radius, "s", label="critical point within")
-    right.set(xlabel="parameters", ylabel="radius, largest coordinate")
-    right.legend()
+    looks = ((plots.BLUE, "*"), (plots.ORANGE, "o"), (plots.GREEN, "^"), (plots.GREY, "x"))
+    for k, (kind, group) in enumerate(rows.groupby("kind")):
+        colour, marker = looks[k % 4]
+        left.loglog(group.parameters, group.proof_seconds, marker, color=colour, ms=8, label=kind)
+    left.set(xlabel="parameters", ylabel="seconds of a proof", title="what a proof costs")
+    radii = {"color": plots.BLUE, "ls": "none", "mfc": "none"}
+    right.loglog(rows.parameters, rows.unique_radius, marker="o", label="no other critical point within", **radii)
+    right.loglog(rows.parameters, rows.radius, marker="s", label="a critical point within", **radii)
+    right.set(xlabel="parameters", ylabel="radius, largest coordinate", title="what it says")
+    for axes in (left, right):
+        axes.legend(fontsize="small", framealpha=0.9)
     return figure
 
 
