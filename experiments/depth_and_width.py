@@ -498,8 +498,9 @@ def draw(
     last.axhline(1, color=plots.GREY, lw=0.8)
     for panel in axes[2 + rows.task.nunique() :]:
         panel.remove()
-    for panel in axes[: 2 + rows.task.nunique()]:
-        panel.legend(fontsize="small", framealpha=0.9)
+    axes[0].legend(fontsize="small", framealpha=0.9)
+    for panel in axes[1 : 1 + rows.task.nunique()]:
+        panel.legend(fontsize="small", framealpha=0.9, loc="lower left")
     # Curves fill that panel; the place beside it is empty.
     last.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1)).set_in_layout(False)
     return figure
@@ -518,6 +519,9 @@ def _errors(panel: matplotlib.axes.Axes, part: pd.DataFrame) -> None:
     panel.set_xticks(ladder, [str(size) for size in ladder])
     panel.xaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     panel.set_ylim(top=2, bottom=min(0.1, panel.get_ylim()[0]))
+    if panel.get_ylim()[0] == 0.1:  # hardly more than a decade: plain numbers
+        panel.set_yticks([0.1, 0.2, 0.5, 1, 2], ["0.1", "0.2", "0.5", "1", "2"])
+        panel.yaxis.set_minor_formatter(matplotlib.ticker.NullFormatter())
     panel.set_ylabel("share of variance left")
 
 

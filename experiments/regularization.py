@@ -23,6 +23,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.axes
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
@@ -412,8 +413,11 @@ def draw(tuning: pd.DataFrame, runs: pd.DataFrame, curves: dict[str, Any]) -> ma
         axes.errorbar(
             x, y, high, wide, fmt="s", color=COLOURS["early stopping"], capsize=3, label="early stopping", zorder=5
         )
-        axes.set(xlabel="epoch", ylabel=f"{part} loss, nats (mean, 95 %)", title=f"{part} examples")
+        axes.set(xlabel="epoch", ylabel=f"{part} loss, nats (mean, 95 %)", title=f"loss on {part} examples")
     train.set(yscale="log")
+    train.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    train.yaxis.set_major_formatter("{x:g}")
+    train.yaxis.set_minor_formatter("")
     finite = [values["test"][np.isfinite(values["test"])] for values in curves.values()]
     low = min(values.min() for values in finite)
     test.set(ylim=(0.9 * low, 2 * np.median(curves["nothing"]["test"][:, -1])))
@@ -431,15 +435,17 @@ def draw(tuning: pd.DataFrame, runs: pd.DataFrame, curves: dict[str, Any]) -> ma
     lowest = tuning["validation loss"].min()
     search.set(xlabel="try, from weak to strong", ylabel="validation loss, nats", ylim=(0.9 * lowest, 3 * lowest))
     search.set(title="the search (chosen: circled)", yscale="log")
-    for axes, column, name in (
-        (correlations, "correlation", "mean |correlation| of hidden units"),
-        (removals, "removal", "rise of the test loss, one unit removed, nats"),
+    search.yaxis.set_major_formatter("{x:g}")
+    search.yaxis.set_minor_formatter("{x:.1f}")  # less than a decade: the minor ticks are all there is
+    for axes, column, title, name in (
+        (correlations, "correlation", "do units move together?", "mean |correlation| of hidden units"),
+        (removals, "removal", "do units rely on each other?", "rise of the test loss, one unit removed, nats"),
     ):
         for k, method in enumerate(TRIES):
             part = runs[(runs.method == method) & ~runs.diverged][column]
             mean, half = mean_interval(part)
             axes.errorbar(mean, k, xerr=half, fmt=MARKERS[method], color=COLOURS[method], capsize=3)
-        axes.set(yticks=range(len(TRIES)), yticklabels=list(TRIES), xlabel=f"{name} (95 %)", title="co-adaptation")
+        axes.set(yticks=range(len(TRIES)), yticklabels=list(TRIES), xlabel=f"{name} (95 %)", title=title)
     for axes in (train, test, search):
         axes.legend(fontsize="small", framealpha=0.9)
     for axes in (gaps, correlations, removals):
