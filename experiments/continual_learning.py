@@ -312,9 +312,14 @@ def draw(fresh: dict[str, pd.DataFrame], tables: dict[str, pd.DataFrame]) -> mat
             )
             _against_strength(axes[1, column], rows[rows.contender == name], name, one)
         axes[0, column].set(
-            xlabel="test accuracy on the new task (%)", ylabel="test accuracy on the old task (%)", title=problem
+            xlabel="test accuracy on the new task (%)",
+            ylabel="test accuracy on the old task (%)",
+            title=f"{problem}: what is kept, what is learnt",
         )
-        axes[1, column].set(xlabel="λ", ylabel="mean test accuracy of both tasks (%)", xscale="log", title=problem)
+        axes[1, column].set(
+            xlabel="λ, strength of the penalty", ylabel="mean test accuracy of both tasks (%)", xscale="log"
+        )
+        axes[1, column].set(title=f"{problem}: both tasks (chosen: ringed)")
         for panel in axes[:, column]:
             panel.legend(frameon=False, fontsize="small", loc="best")
     return figure

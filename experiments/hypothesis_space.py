@@ -25,7 +25,7 @@ import tqdm
 
 from experiments import command_line
 from experiments.run_folder import RunFolder
-from mlp_jax import mlp, tree
+from mlp_jax import mlp, plots, tree
 
 # The bound.
 
@@ -378,14 +378,17 @@ def plot(table: pd.DataFrame, settings: Settings) -> matplotlib.figure.Figure:
     for axes, (space, group) in zip(panels, table.groupby("space", sort=False), strict=True):
         _panel(axes, group, settings)
         axes.set(title=f"{space}")
-    figure.supxlabel("N, examples in a sample (no marker: none was bad)", fontsize="medium")
+    figure.supxlabel(
+        "N, examples in a sample (no marker: none was bad; lines of a kind, from the left: |H| grows)",
+        fontsize="medium",
+    )
     panels[0].set(ylabel=f"P(bad), ε = {settings.deviation:g}", yscale="log", ylim=(0.5 / settings.trials, 1.5))
     panels[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure
 
 
 def _panel(axes: matplotlib.axes.Axes, group: pd.DataFrame, settings: Settings) -> None:
-    colours, markers = ("#0072B2", "#009E73", "#E69F00", "#CC79A7"), ("o", "s", "^", "D")
+    colours, markers = (plots.BLUE, plots.GREEN, plots.YELLOW, plots.PURPLE), ("o", "s", "^", "D")
     for (size, rows), colour, marker in zip(group.groupby("size"), colours, markers, strict=True):
         estimate = rows["bad"] / rows["trials"]
         errors = np.array([estimate - rows["low"], rows["high"] - estimate])

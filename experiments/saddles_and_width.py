@@ -16,6 +16,7 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
+import matplotlib.axes
 import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
@@ -168,24 +169,22 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
     """Return the figure: counts and ratio against width, and the points by index for each width."""
     figure = matplotlib.figure.Figure(figsize=(13, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    styles = zip(("minima", "saddles", "unseen"), (plots.BLUE, plots.ORANGE, plots.GREY), "*os", strict=True)
-    for name, color, marker in styles:
-        part = summed[summed.measure == MEASURES[name]]
-        left.errorbar(
-            part.width, part["mean"], part.half_width, color=color, marker=marker, label=MEASURES[name], capsize=3
-        )
+    for name, *look in (
+        ("minima", plots.BLUE, "*", "-", -0.06),
+        ("saddles", plots.ORANGE, "o", "--", 0.0),
+        ("unseen", plots.GREY, "s", ":", 0.06),
+    ):
+        _against_width(left, summed, name, *look)
     left.set(xlabel="hidden units", ylabel="distinct critical points", yscale="symlog")
-    low, high = left.get_ylim()
+    high = left.get_ylim()[1]
     left.set_yticks([tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if tick <= high])
     left.yaxis.set_major_formatter("{x:g}")
-    left.set_ylim(low, high)
+    left.set(ylim=(-0.2, high), title="counts: mean of data sets, 95 %")  # there are no counts below 0
     left.legend(frameon=False, fontsize="small")
-    for name, color, marker in (("saddles_a_minimum", plots.ORANGE, "o"), ("copies_ratio", plots.GREEN, "^")):
-        part = summed[summed.measure == MEASURES[name]]
-        middle.errorbar(
-            part.width, part["mean"], part.half_width, color=color, marker=marker, label=MEASURES[name], capsize=3
-        )
-    middle.set(xlabel="hidden units", ylabel="saddles for each minimum")
+    _against_width(middle, summed, "saddles_a_minimum", plots.ORANGE, "o", "--", -0.03)
+    _against_width(middle, summed, "copies_ratio", plots.GREEN, "^", "-", 0.03)
+    middle.set(xlabel="hidden units", ylabel="saddles for each minimum", title="ratio: mean of data sets, 95 %")
+    middle.set_ylim(bottom=-1)
     middle.legend(frameon=False, fontsize="small")
     for axes in (left, middle):
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
@@ -194,9 +193,20 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
     for number, (width, part) in enumerate(own.groupby("width")):
         share = part["index"].astype(float) / part.parameters
         right.scatter(share, part.loss, 14, color=colors[number % 5], marker="osD^v"[number % 5], label=f"h = {width}")
-    right.set(xlabel="share of negative eigenvalues", ylabel="loss (with penalty)")
+    right.set(
+        xlabel="share of negative eigenvalues", ylabel="loss (with penalty)", title="points found, by hidden units h"
+    )
     right.legend(frameon=False, fontsize="small")
     return figure
+
+
+def _against_width(
+    axes: matplotlib.axes.Axes, summed: pd.DataFrame, name: str, color: str, marker: str, line: str, shift: float
+) -> None:
+    """Draw one measure, a little to the side, so that the bars of several are seen."""
+    part = summed[summed.measure == MEASURES[name]]
+    look = {"color": color, "marker": marker, "ls": line, "capsize": 3, "label": MEASURES[name]}
+    axes.errorbar(part.width + shift, part["mean"], part.half_width, **look)
 
 
 def conclusion(table: pd.DataFrame) -> str:
