@@ -198,11 +198,11 @@ def draw(splits: list[Split]) -> matplotlib.figure.Figure:
         axes.axhline(0, color="black", lw=0.8)
         for end in (0, 1):
             axes.axvline(end, color=plots.GREY, lw=0.6)
-        axes.set(
-            xlabel="share λ of the first copy", ylabel="lowest eigenvalues of the Hessian", title=f"A {one.definite}"
-        )
+        axes.set(xlabel="share λ of the first copy", ylabel="lowest eigenvalues of the Hessian")
+        axes.set(title=f"the theorem's A is {one.definite}")
         reach = np.max(np.abs(values[:, :2]))
         axes.set_yscale("symlog", linthresh=max(1e-6, 1e-3 * float(reach)))
+        axes.set_ylim(top=3 * np.max(values))  # the highest would lie on the frame
     figure.legend(
         *figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small"
     )

@@ -167,15 +167,17 @@ def draw(chosen: list[Place]) -> matplotlib.figure.Figure:
         for k, rank in enumerate((0, len(place.values) // 2, len(place.values) - 1)):
             color, line = (plots.ORANGE, plots.GREEN, plots.BLUE)[k], place.vectors[:, rank]
             along = np.asarray(value(jnp.asarray(np.asarray(vector) + reach[:, None] * line)))
-            label = f"λ = {place.values[rank]:.2g}"
-            axes[0, column].plot(reach, along - base, color=color, label=label)
+            look = {"color": color, "marker": "os^"[k], "ms": 4, "markevery": (5 * k, 20)}
+            axes[0, column].plot(reach, along - base, label=f"λ = {place.values[rank]:.2g}", **look)
             axes[0, column].plot(reach, 0.5 * place.values[rank] * reach**2, color=color, ls=":", lw=1)
-        axes[0, column].set(xlabel="t", ylabel="loss − loss at t = 0 (dotted: model)", title=place.kind)
+        axes[0, column].set(xlabel="step t along an eigenvector", ylabel="loss − loss at t = 0 (dotted: model)")
+        axes[0, column].set_title(f"{place.kind}: three eigenvectors")
         axes[0, column].legend(frameon=False, fontsize="small")
         both = remainders(place.params, place.args, jnp.asarray(place.vectors.T), jnp.asarray(STEPS))
         axes[1, column].loglog(STEPS, np.asarray(both.values).T, color=plots.SKY, lw=1)
         axes[1, column].loglog(STEPS, STEPS**3, "--", color="black", label="t³")
-        axes[1, column].set(xlabel="t", ylabel="remainder along each eigenvector")
+        axes[1, column].set(xlabel="step t along an eigenvector", ylabel="|remainder| along each eigenvector")
+        axes[1, column].set_title(f"{place.kind}: what the second-order model leaves")
         axes[1, column].legend(frameon=False)
     return figure
 
