@@ -177,7 +177,7 @@ def draw(chosen: list[Place]) -> matplotlib.figure.Figure:
         axes[1, column].loglog(STEPS, np.asarray(both.values).T, color=plots.SKY, lw=1)
         axes[1, column].loglog(STEPS, STEPS**3, "--", color="black", label="t³")
         axes[1, column].set(xlabel="step t along an eigenvector", ylabel="|remainder| along each eigenvector")
-        axes[1, column].set_title(f"{place.kind}: what the second-order model leaves")
+        axes[1, column].set_title(f"{place.kind}: remainder of the model")
         axes[1, column].legend(frameon=False)
     return figure
 
