@@ -184,6 +184,8 @@ def draw(lands: list[Landscape]) -> tuple[matplotlib.figure.Figure, matplotlib.f
     rows = -(-len(lands) // 3)
     figures = [matplotlib.figure.Figure(figsize=(width, 3.8 * rows), layout="constrained") for _ in range(2)]
     axes = [f.subplots(rows, min(3, len(lands)), squeeze=False).ravel() for f in figures]
+    figures[0].suptitle("critical points by index; a level is as wide as a point has copies")
+    figures[1].suptitle("what the saddles of index 1 join: down both sides to where the descent ends")
     for number, land in enumerate(lands):
         census = land.counted.census
         index = np.array([-1 if i is None else i for i in census.indices])
