@@ -269,7 +269,8 @@ def _draw_budgets(measured: Measured) -> matplotlib.figure.Figure:
     left.set(ylabel="test accuracy (%)")
     right.set(ylabel="training loss (nats)", yscale="log")
     left.legend(frameon=False)
-    left.set_title("tuned rates, fresh seeds, mean and 95 % of the mean", fontsize="medium")
+    for axes in (left, right):
+        axes.set_title("tuned rates, fresh seeds, mean and 95 % of the mean", fontsize="medium")
     return figure
 
 
@@ -278,13 +279,16 @@ def _draw_noise(axes: Any, measured: Measured) -> None:
     for number, size in enumerate(measured.batch_sizes):
         epochs = measured.noise_examples[number] / measured.num_examples
         scale = np.median(measured.noise.scale[number], axis=0)
-        look = {"color": matplotlib.colormaps["viridis"](shades[number]), "marker": "os^Dv"[number % 5], "ms": 4}
+        look = {"color": matplotlib.colormaps["viridis"](shades[number]), "marker": "os^DvP"[number % 6], "ms": 4}
         axes.plot(epochs, scale, label=f"{size}", **look)
         axes.axhline(size, color=matplotlib.colormaps["viridis"](shades[number]), lw=0.6, ls=":")
     axes.set(xlabel="epoch", ylabel="gradient noise scale (examples)", yscale="log")
     axes.set_title("exact, on the training examples; dotted: the batch size itself", fontsize="medium")
     axes.legend(title="trained with batch", fontsize="small", title_fontsize="small", framealpha=0.9)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    axes.yaxis.set_major_formatter("{x:g}")
+    axes.yaxis.set_minor_formatter("")
     axes.grid(alpha=0.3)
 
 
@@ -297,6 +301,8 @@ def _draw_sharpness(measured: Measured) -> matplotlib.figure.Figure:
         plots.against_batch_size(right, measured.batch_sizes, sharpness.keskar[0], **look)
     left.set(ylabel="largest Hessian eigenvalue of the training loss")
     right.set(ylabel=f"Keskar sharpness, ε = {RADII[0]:g}")
+    for axes in (left, right):
+        axes.set_title("where training ended, mean and 95 % of the mean", fontsize="medium")
     left.legend(frameon=False)
     return figure
 
@@ -312,5 +318,6 @@ def _draw_times(measured: Measured) -> matplotlib.figure.Figure:
                 axes, measured.batch_sizes, 1e3 * (values * factor)[:, None], color=colour, marker=marker, label=label
             )
         axes.set(yscale="log", ylabel=f"milliseconds for {title}")
+        axes.set_title(f"time of {title}, the fastest of some", fontsize="medium")
         axes.legend(frameon=False)
     return figure

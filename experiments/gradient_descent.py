@@ -46,7 +46,7 @@ METHODS: dict[str, Make] = {
     "Adam": optax.adam,
 }
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.YELLOW, plots.SKY, "black", plots.GREY)
-LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2, 1, 2, 1, 2)), (0, (1, 2)))
+LINES = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1)), (0, (8, 2, 1, 2, 1, 2)), (0, (8, 4)))
 
 
 @dataclasses.dataclass(frozen=True)

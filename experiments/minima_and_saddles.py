@@ -224,7 +224,9 @@ def draw_levels(rows: pd.DataFrame, hidden: int) -> matplotlib.figure.Figure:
     """Return the figure of loss against index."""
     figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
     known = rows[rows["index"].notna()].drop_duplicates("point")
-    plots.loss_against_index(figure.subplots(), known["index"].astype(int), known.loss, known.live_units < hidden)
+    axes = figure.subplots()
+    plots.loss_against_index(axes, known["index"].astype(int), known.loss, known.live_units < hidden)
+    axes.set_title("critical points found")
     return figure
 
 

@@ -114,6 +114,7 @@ def updates_to_target(
         axes.plot(fine, curve, color=BLUE, lw=1.2, label="fit $S_{min} + E_{min} / B$")
         axes.plot(fine, curve[0] * fine[0] / fine, "--", color=GREY, lw=1, label="slope −1")
     axes.set_yscale("log", base=2)
+    axes.yaxis.set_major_formatter("{x:g}")
     axes.set_ylabel("updates to the target")
     _batch_size_axis(axes, sizes)
     axes.legend(frameon=False, fontsize="small")

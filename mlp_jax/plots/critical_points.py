@@ -56,7 +56,7 @@ def loss_against_index(
     axes.set_xlabel("index (number of negative eigenvalues)")
     axes.set_ylabel("loss (nats, with penalty)")
     if len(index_):
-        axes.legend(frameon=False)
+        axes.legend(fontsize="small")  # framed: its markers would pass for points
     return axes
 
 
@@ -113,5 +113,5 @@ def eigenvalues(
     axes.set_yscale("symlog", linthresh=linear, linscale=0.8)
     axes.axhline(0, color=GREY, lw=0.8)
     axes.set(xlabel="rank", ylabel="eigenvalue of the Hessian", title=title)
-    axes.legend(frameon=False)
+    axes.legend(fontsize="small")
     return axes
