@@ -318,6 +318,6 @@ def _draw_times(measured: Measured) -> matplotlib.figure.Figure:
                 axes, measured.batch_sizes, 1e3 * (values * factor)[:, None], color=colour, marker=marker, label=label
             )
         axes.set(yscale="log", ylabel=f"milliseconds for {title}")
-        axes.set_title(f"time of {title}, the fastest of some", fontsize="medium")
+        axes.set_title(f"time of {title}, the fastest run", fontsize="medium")
         axes.legend(frameon=False)
     return figure

@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
@@ -221,13 +222,19 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
     looks = ((plots.BLUE, "*"), (plots.ORANGE, "o"), (plots.GREEN, "^"), (plots.GREY, "x"))
     for k, (kind, group) in enumerate(rows.groupby("kind")):
         colour, marker = looks[k % 4]
-        left.loglog(group.parameters, group.proof_seconds, marker, color=colour, ms=8, label=kind)
+        left.loglog(group.parameters, group.proof_seconds, marker, color=colour, mfc="none", ms=8, label=kind)
     left.set(xlabel="parameters", ylabel="seconds of a proof", title="what a proof costs")
     radii = {"color": plots.BLUE, "ls": "none", "mfc": "none"}
     right.loglog(rows.parameters, rows.unique_radius, marker="o", label="no other critical point within", **radii)
     right.loglog(rows.parameters, rows.radius, marker="s", label="a critical point within", **radii)
     right.set(xlabel="parameters", ylabel="radius, largest coordinate", title="what it says")
+    left.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+    left.yaxis.set_major_formatter("{x:g}")
+    left.yaxis.set_minor_formatter("")
     for axes in (left, right):
+        axes.minorticks_off()
+        axes.set_xticks(sorted(set(rows.parameters)))
+        axes.xaxis.set_major_formatter("{x:g}")
         axes.legend(fontsize="small", framealpha=0.9)
     return figure
 
