@@ -169,12 +169,9 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
     """Return the figure: counts and ratio against width, and the points by index for each width."""
     figure = matplotlib.figure.Figure(figsize=(13, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
-    for name, *look in (
-        ("minima", plots.BLUE, "*", "-", -0.06),
-        ("saddles", plots.ORANGE, "o", "--", 0.0),
-        ("unseen", plots.GREY, "s", ":", 0.06),
-    ):
-        _against_width(left, summed, name, *look)
+    _against_width(left, summed, "minima", plots.BLUE, "*", "-", -0.06)
+    _against_width(left, summed, "saddles", plots.ORANGE, "o", "--", 0.0)
+    _against_width(left, summed, "unseen", plots.GREY, "s", ":", 0.06)
     left.set(xlabel="hidden units", ylabel="distinct critical points", yscale="symlog")
     high = left.get_ylim()[1]
     left.set_yticks([tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if tick <= high])
@@ -205,7 +202,7 @@ def _against_width(
 ) -> None:
     """Draw one measure, a little to the side, so that the bars of several are seen."""
     part = summed[summed.measure == MEASURES[name]]
-    look = {"color": color, "marker": marker, "ls": line, "capsize": 3, "label": MEASURES[name]}
+    look: dict[str, Any] = {"color": color, "marker": marker, "ls": line, "capsize": 3, "label": MEASURES[name]}
     axes.errorbar(part.width + shift, part["mean"], part.half_width, **look)
 
 
