@@ -103,9 +103,10 @@ def contours(
         axes.contourf(x, y, z.T, levels, cmap="Greys", alpha=0.5)
         drawn = axes.contour(x, y, z.T, levels, colors="black", linewidths=0.5)
         labels = axes.clabel(drawn, levels[:: max(1, num_levels // 8)], fontsize="x-small", fmt="%.3g", zorder=3)
-        halo = [matplotlib.patheffects.withStroke(linewidth=2, foreground="white")]  # read on a run that crosses them
+        # Read on a run that crosses them.
+        halo = matplotlib.patheffects.withStroke(linewidth=2, foreground="white")
         for text in labels:
-            text.set_path_effects(halo)
+            text.set_path_effects([halo])
     if trajectory is not None:
         points = checks.numbers(trajectory, "trajectory", "(t, 2)")
         if points.shape[1] != 2 or not len(points):
