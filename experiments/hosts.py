@@ -111,9 +111,11 @@ def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
     axes = figure.subplots()
     colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.SKY)
     for (layout, part), color, marker in zip(table.groupby("layout", sort=False), colours, "os^D", strict=False):
-        axes.plot(part.work, np.maximum(part.difference, 1e-18), marker, color=color, label=layout, alpha=0.8)
-    axes.axhline(2.0**-53, color="black", ls=":", lw=1)
+        shown = np.maximum(part.difference, 1e-18)
+        axes.plot(part.work, shown, marker, color=color, mfc="none", ms=8, label=layout)  # hollow: none hides another
+    axes.axhline(2.0**-53, color="black", ls=":", lw=1, label="unit of rounding, 2⁻⁵³")
     axes.set(yscale="log", ylim=(3e-19, 1e-6), ylabel="relative difference from one device\n(none: drawn at 1e-18)")
+    axes.set_title("results on many devices against those on one")
     axes.tick_params(axis="x", rotation=20)
     axes.legend(frameon=False, fontsize="small")
     return figure

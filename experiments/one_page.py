@@ -8,6 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 # Rows of a table that the page shows; the CSV beside it has all.
@@ -83,7 +84,10 @@ def _figure(title: str, png: bytes) -> str:
 
 
 def _table(title: str, frame: pd.DataFrame) -> str:
-    shown = frame.head(_ROWS).to_html(index=False, border=0, float_format="{:.5g}".format, na_rep="")
+    first = frame.head(_ROWS)
+    # pandas writes its own missing value, <NA>, whatever na_rep is.
+    first = first.astype(object).where(first.notna(), np.nan)
+    shown = first.to_html(index=False, border=0, float_format="{:.5g}".format, na_rep="")
     size = f"{len(frame)} rows" if len(frame) <= _ROWS else f"the first {_ROWS} of {len(frame)} rows"
     below = f"<small>{size} of {_text(title)}.csv</small>"
     return f"<h2>{_text(title.replace('_', ' '))}</h2><div class=table>{shown}</div>{below}"
