@@ -217,9 +217,9 @@ def figure_of(growth: pd.DataFrame) -> matplotlib.figure.Figure:
     """Draw time against P and against N on log axes."""
     figure = matplotlib.figure.Figure(figsize=(8, 3.5), layout="constrained")
     for axes, grows in zip(figure.subplots(1, 2), ("P", "N"), strict=True):
-        for way, part in growth[growth.grows == grows].groupby("way"):
+        for marker, (way, part) in zip("os^Dv", growth[growth.grows == grows].groupby("way"), strict=False):
             slope = exponent(list(part[grows]), list(part.warm_s))
-            axes.loglog(part[grows], part.warm_s, "o-", label=f"{way}: {grows}^{slope:.2f}")
+            axes.loglog(part[grows], part.warm_s, f"{marker}-", label=f"{way}: {grows}^{slope:.2f}")
         axes.set(xlabel=f"{grows}, {'parameters' if grows == 'P' else 'examples'}", ylabel="seconds, warm")
         axes.legend(fontsize=8)
     return figure

@@ -22,6 +22,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import tqdm
@@ -32,7 +33,7 @@ from benchmarks.classifier import batch_loss, mean_loss, per_example
 from benchmarks.side_by_side import exponent, machine, require_parts, seconds, show
 from experiments import xor
 from experiments.run_folder import RunFolder
-from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, tree
+from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, plots, sweep, tree
 
 PARTS = ("work", "devices")
 OUTPUTS = 10
@@ -194,13 +195,19 @@ def memory_exponents(examples: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFram
 def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
     """Return seconds against what grows, a panel each, on log axes."""
     kinds = list(dict.fromkeys(table.grows))
-    figure = matplotlib.figure.Figure(figsize=(4.2 * len(kinds), 3.8), layout="constrained")
+    figure = matplotlib.figure.Figure(figsize=(4.2 * len(kinds), 4.6), layout="constrained")
     names = {"P": "P, parameters", "N": "N, examples", "lanes": "lanes", "starts": "starts"}
     for axes, grows in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        for marker, (work, part) in zip("os^Dv", table[table.grows == grows].groupby("work", sort=False), strict=False):
-            axes.loglog(part["size"], part.seconds, marker=marker, label=work)
+        colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.GREY)
+        works = table[table.grows == grows].groupby("work", sort=False)
+        for marker, colour, (work, part) in zip("os^Dv", colours, works, strict=False):
+            axes.loglog(part["size"], part.seconds, marker=marker, color=colour, label=work)
         axes.set(xlabel=names[grows], ylabel="seconds, warm")
-        axes.legend(frameon=False, fontsize="small")
+        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.yaxis.set_minor_formatter("")
+        # Above: the curves fill the axes.
+        axes.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
     return figure
 
 
