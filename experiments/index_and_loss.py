@@ -20,6 +20,7 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
@@ -203,7 +204,8 @@ def draw(points: pd.DataFrame, flat: pd.DataFrame, control: pd.DataFrame) -> mat
     own, padded = points[~points.padded], points[points.padded]
     for axes in (left, middle):
         axes.scatter(own.loss, own.share.astype(float), 14, color=plots.BLUE, label="critical point")
-        axes.scatter(padded.loss, padded.share.astype(float), 14, "none", edgecolors=plots.GREY, label="padded")
+        if len(padded):
+            axes.scatter(padded.loss, padded.share.astype(float), 14, "none", edgecolors="black", label="padded")
         axes.set(xlabel="loss (nats, with penalty)", ylabel="share of negative eigenvalues")
     middle.scatter(flat.loss, flat.naive_share, 14, color=plots.ORANGE, marker="x", label="not critical, signs counted")
     left.set_title("critical points only")
@@ -211,8 +213,9 @@ def draw(points: pd.DataFrame, flat: pd.DataFrame, control: pd.DataFrame) -> mat
     right.plot(control.known_loss, control.known_index, "s", mfc="none", color=plots.GREY, ms=9, label="closed form")
     right.plot(control.loss, control["index"], ".", color=plots.BLUE, label="found")
     right.set(xlabel="loss", ylabel="index", title="control: linear autoencoder")
+    right.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     for axes in (left, middle, right):
-        axes.legend(frameon=False, fontsize="small")
+        axes.legend(fontsize="small")  # framed: its markers would pass for points
     return figure
 
 

@@ -193,7 +193,7 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
     right.set(
         xlabel="share of negative eigenvalues", ylabel="loss (with penalty)", title="points found, by hidden units h"
     )
-    right.legend(frameon=False, fontsize="small")
+    right.legend(fontsize="small")
     return figure
 
 
