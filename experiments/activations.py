@@ -255,6 +255,11 @@ def draw(
     return figure
 
 
+def _with_half_width(mean: float, half_width: float) -> str:
+    """Return a mean with the half width of its interval, which one seed alone does not have."""
+    return f"{mean:.0f} ± {half_width:.0f}" if np.isfinite(half_width) else f"{mean:.0f}"
+
+
 def accuracy_words(table: pd.DataFrame, depth: int) -> str:
     """Return what was found on accuracy and speed at one depth, in words made from the numbers."""
     rows = table[table.depth == depth].sort_values("updates")
@@ -264,7 +269,7 @@ def accuracy_words(table: pd.DataFrame, depth: int) -> str:
         for _, row in rows[rows.activation != "tanh"].iterrows()
     )
     speed = ", ".join(
-        f"{row['activation']} {row['updates']:.0f} ± {row['updates ±']:.0f} ({100 * row['reached']:.0f} % of seeds)"
+        f"{row['activation']} {_with_half_width(row['updates'], row['updates ±'])} ({100 * row['reached']:.0f} % of seeds)"
         if row["reached"] > 0
         else f"{row['activation']} never"
         for _, row in rows.iterrows()

@@ -199,11 +199,16 @@ def conclusion(rows: pd.DataFrame, hidden: int) -> str:
     padded = saddles[saddles.live_units < hidden]
     indices = ", ".join(str(i) for i in sorted(saddles["index"].dropna().unique()))
     return (
-        f"Found: {len(minima)} minima and {len(saddles)} saddles of index {indices or 'none'} ({len(padded)} of them a"
+        f"Found: {_count(len(minima), 'minimum', 'minima')} and {_count(len(saddles), 'saddle', 'saddles')} of index"
+        f" {indices or 'none'} ({len(padded)} of them a"
         f" smaller network's point padded with dead units), {int(points.proved.sum())} of them proved;"
         f" {len(points) - len(minima) - len(saddles)} searches ended where no verdict of minimum or saddle is"
         " justified."
     )
+
+
+def _count(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 def draw_spectra(problem: Problem, found: list[Found]) -> matplotlib.figure.Figure:
