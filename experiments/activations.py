@@ -255,7 +255,7 @@ def draw(
     return figure
 
 
-def _with_half_width(mean: float, half_width: float) -> str:
+def _plus_minus(mean: float, half_width: float) -> str:
     """Return a mean with the half width of its interval, which one seed alone does not have."""
     return f"{mean:.0f} ± {half_width:.0f}" if np.isfinite(half_width) else f"{mean:.0f}"
 
@@ -269,7 +269,7 @@ def accuracy_words(table: pd.DataFrame, depth: int) -> str:
         for _, row in rows[rows.activation != "tanh"].iterrows()
     )
     speed = ", ".join(
-        f"{row['activation']} {_with_half_width(row['updates'], row['updates ±'])} ({100 * row['reached']:.0f} % of seeds)"
+        f"{row['activation']} {_plus_minus(row['updates'], row['updates ±'])} ({100 * row['reached']:.0f} % of seeds)"
         if row["reached"] > 0
         else f"{row['activation']} never"
         for _, row in rows.iterrows()
