@@ -168,7 +168,7 @@ def draw(chosen: list[Place]) -> matplotlib.figure.Figure:
             color, line = (plots.ORANGE, plots.GREEN, plots.BLUE)[k], place.vectors[:, rank]
             along = np.asarray(value(jnp.asarray(np.asarray(vector) + reach[:, None] * line)))
             look = {"color": color, "marker": "os^"[k], "ms": 4, "markevery": (5 * k, 20)}
-            axes[0, column].plot(reach, along - base, label=f"λ = {place.values[rank]:.2g}", **look)
+            axes[0, column].plot(reach, along - base, label=f"λ = {place.values[rank]:.2g}".replace("-", "−"), **look)
             axes[0, column].plot(reach, 0.5 * place.values[rank] * reach**2, color=color, ls=":", lw=1)
         axes[0, column].set(xlabel="step t along an eigenvector", ylabel="loss − loss at t = 0 (dotted: model)")
         axes[0, column].set_title(f"{place.kind}: three eigenvectors")
