@@ -28,11 +28,13 @@ import sys
 import uuid
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TextIO
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+
+from mlp_jax import require
 
 PyTree = Any
 PathLike = str | os.PathLike[str]
@@ -69,9 +71,11 @@ def save(path: PathLike, state: PyTree, *, keep: int = 2) -> None:
     Raises
     ------
     TypeError
-        A leaf is something else, or `state` is traced.
+        A leaf is something else, or `state` is traced; `path` is none.
     ValueError
-        `keep` is negative, or a JAX array has parts on other hosts.
+        `keep` is negative, no file can have this name, or a JAX array has parts on other hosts.
+    RuntimeError
+        A JAX array has been donated or deleted.
     OSError
         The file cannot be written (disk full, no permission, a folder in its place, ...): what was there is intact.
 
@@ -85,26 +89,27 @@ def save(path: PathLike, state: PyTree, *, keep: int = 2) -> None:
     """
     if type(keep) is not int or keep < 0:
         raise ValueError(f"keep: got {keep!r}, expected the number of earlier checkpoints to keep: 0, 1, 2, ...")
+    path = require.path(path)
     header, contents = _encode(state)
-    path = pathlib.Path(path)
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    if path.exists() and not path.is_file():  # a device would be replaced by the file
-        raise FileExistsError(errno.EEXIST, "is no file", str(path))
-    _remove_partial(path)
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        _write(partial, header, contents)
-        _rotate(path)
-        os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            partial.unlink()
-        raise
-    _force_names_to_disk(path.parent)
-    for number, earlier in reversed(list(_earlier(path))):
-        if number > keep:
-            earlier.unlink()
+    with _naming("path: the checkpoint cannot be written", path):
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+        if path.exists() and not path.is_file():  # a device would be replaced by the file
+            raise FileExistsError(errno.EEXIST, "there is something that is no file", str(path))
+        _remove_partial(path)
+        partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
+        try:
+            _write(partial, header, contents)
+            _rotate(path)
+            os.replace(partial, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                partial.unlink()
+            raise
+        _force_names_to_disk(path.parent)
+        for number, earlier in reversed(list(_earlier(path))):
+            if number > keep:
+                earlier.unlink()
 
 
 def restore(path: PathLike, like: PyTree) -> PyTree:
@@ -127,11 +132,13 @@ def restore(path: PathLike, like: PyTree) -> PyTree:
     ------
     FileNotFoundError
         There is neither this file nor an earlier one.
+    OSError
+        The file cannot be read (no permission, a folder in its place, ...).
     ValueError
-        None of the files is whole; or the newest that is was saved from another model (the first difference is named),
+        No file can have this name, or none of the files is whole; or the newest that is was saved from another model (the first difference is named),
         by a later version, on a machine of other byte order, or has 64-bit JAX arrays while x64 is off here.
     TypeError
-        A leaf of `like` is nothing that `save` accepts.
+        A leaf of `like` is nothing that `save` accepts; `path` is none.
 
     Warns
     -----
@@ -148,23 +155,24 @@ def restore(path: PathLike, like: PyTree) -> PyTree:
     ...
     ValueError: ...: got a JAX array of float32 (3,) at state['weights'], expected a JAX array of float32 (2,).
     """
-    path = pathlib.Path(path)
-    named, structure = _flatten(like)
-    expected = [{"path": name, **_describe(leaf, name)} for name, leaf in named]
+    path = require.path(path)
+    named, structure = _flatten(like, "like")
+    expected = [{"path": name, **_describe(leaf, f"like{name}")} for name, leaf in named]
     failures = []
-    for file in itertools.chain([path], (earlier for _, earlier in _earlier(path))):
-        try:
-            leaves = _read(file, expected)
-        except FileNotFoundError:
-            failures.append(f"{file} is missing")
-        except _Damaged as error:
-            failures.append(f"{file} {error}")
-        else:
-            if failures:
-                warnings.warn(f"{'; '.join(failures)}; restored {file} instead.", stacklevel=2)
-            return jax.tree.unflatten(structure, leaves)
-    if failures == [f"{path} is missing"]:
-        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    with _naming("path: the checkpoint cannot be read", path):
+        for file in itertools.chain([path], (earlier for _, earlier in _earlier(path))):
+            try:
+                leaves = _read(file, expected)
+            except FileNotFoundError:
+                failures.append(f"{file} is missing")
+            except _Damaged as error:
+                failures.append(f"{file} {error}")
+            else:
+                if failures:
+                    warnings.warn(f"{'; '.join(failures)}; restored {file} instead.", stacklevel=2)
+                return jax.tree.unflatten(structure, leaves)
+        if failures == [f"{path} is missing"]:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     raise ValueError(f"path: got no checkpoint that is whole: {'; '.join(failures)}.")
 
 
@@ -177,8 +185,12 @@ def locked(folder: PathLike) -> Iterator[None]:
 
     Raises
     ------
+    TypeError, ValueError
+        `folder` is no path, or none that a folder can have.
     BlockingIOError
         The folder is in use.
+    OSError
+        There is no such folder, or no permission to write into it.
 
     Examples
     --------
@@ -186,12 +198,26 @@ def locked(folder: PathLike) -> Iterator[None]:
     >>> with locked(tempfile.mkdtemp()):
     ...     pass
     """
-    with (pathlib.Path(folder) / ".lock").open("a") as file:
+    with _opened(require.path(folder, "folder") / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise BlockingIOError(f"folder: got {folder}, which another run is using.") from None
         yield
+
+
+def _opened(lock: pathlib.Path) -> TextIO:
+    with _naming("folder: it cannot be locked", lock.parent):
+        return lock.open("a")
+
+
+@contextlib.contextmanager
+def _naming(what: str, path: pathlib.Path) -> Iterator[None]:
+    """Say in errors of the operating system what failed, and with which path."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, f"{what}: {error.strerror}", str(path)) from None
 
 
 # --- Leaves ----------------------------------------------------------------------------------------------------------
@@ -218,71 +244,76 @@ _KINDS = {"bool": np.bool_, "int": np.integer, "float": np.floating, "complex": 
 _ARRAYS = {"jax": "JAX array", "numpy": "numpy array", "numpy scalar": "numpy scalar", "key": "random key"}
 
 
-def _flatten(tree: PyTree) -> tuple[list[tuple[str, Any]], jax.tree_util.PyTreeDef]:
-    leaves, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)
+def _flatten(tree: PyTree, name: str) -> tuple[list[tuple[str, Any]], jax.tree_util.PyTreeDef]:
+    try:
+        leaves, structure = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)
+    except ValueError as error:  # keys of a dict that have no order
+        raise TypeError(f"{name}: got a pytree that JAX cannot flatten ({error}), expected one that it can.") from error
     return [(jax.tree_util.keystr(path), leaf) for path, leaf in leaves], structure
 
 
-def _describe(leaf: Any, name: str) -> dict[str, Any]:
-    """Return type, dtype and shape of a leaf, without looking at its values."""
+def _describe(leaf: Any, where: str) -> dict[str, Any]:
+    """Return type, dtype and shape of a leaf, without looking at its values; `where` it is, for errors."""
     kind = type(leaf)
     if kind.__module__ == "builtins" and kind.__name__ in _PYTHON:
         return {"type": kind.__name__}
     if isinstance(leaf, jax.core.Tracer):
-        raise TypeError(f"state{name}: got a traced value, expected to be called outside jit, vmap and grad.")
+        raise TypeError(f"{where}: got a traced value, expected to be called outside jit, vmap and grad.")
     if isinstance(leaf, jax.Array | jax.ShapeDtypeStruct):
         if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            return {"type": "key", "dtype": _implementation(leaf, name), "shape": list(leaf.shape)}
-        return {"type": "jax", "dtype": _dtype_name(leaf.dtype, name), "shape": list(leaf.shape)}
+            return {"type": "key", "dtype": _implementation(leaf, where), "shape": list(leaf.shape)}
+        return {"type": "jax", "dtype": _dtype_name(leaf.dtype, where), "shape": list(leaf.shape)}
     if kind is np.ndarray:
-        return {"type": "numpy", "dtype": _dtype_name(leaf.dtype, name), "shape": list(leaf.shape)}
+        return {"type": "numpy", "dtype": _dtype_name(leaf.dtype, where), "shape": list(leaf.shape)}
     if isinstance(leaf, np.generic) and leaf.dtype.kind not in "SU":
-        return {"type": "numpy scalar", "dtype": _dtype_name(leaf.dtype, name), "shape": []}
-    raise TypeError(f"state{name}: got a {kind.__name__}, expected an array, a random key, a number, a str or None.")
+        return {"type": "numpy scalar", "dtype": _dtype_name(leaf.dtype, where), "shape": []}
+    raise TypeError(f"{where}: got a {kind.__name__}, expected an array, a random key, a number, a str or None.")
 
 
-def _dtype_name(dtype: np.dtype, name: str) -> str:
+def _dtype_name(dtype: np.dtype, where: str) -> str:
     """Return the name that `np.dtype` turns into this dtype, with the byte order only where it is not the machine's."""
     if dtype.kind in "SU":
         return dtype.str
     if dtype.kind in "bmM" or jnp.issubdtype(dtype, jnp.number):
         return dtype.name if np.dtype(dtype.name) == dtype else dtype.str
-    raise TypeError(f"state{name}: got dtype {dtype}, expected one of numbers, times or text.")
+    raise TypeError(f"{where}: got dtype {dtype}, expected one of numbers, times or text.")
 
 
-def _implementation(keys: jax.Array | jax.ShapeDtypeStruct, name: str) -> str:
+def _implementation(keys: jax.Array | jax.ShapeDtypeStruct, where: str) -> str:
     found: list[Any] = []
     jax.eval_shape(lambda keys: found.append(jax.random.key_impl(keys)), keys)  # a ShapeDtypeStruct does not tell
     if not isinstance(found[0], str):
-        raise TypeError(f"state{name}: got a random key of {found[0]}, expected one of a registered implementation.")
+        raise TypeError(f"{where}: got a random key of {found[0]}, expected one of a registered implementation.")
     return found[0]
 
 
-def _host(leaf: Any, description: dict[str, Any], name: str) -> bytes | np.ndarray:
+def _host(leaf: Any, description: dict[str, Any], where: str) -> bytes | np.ndarray:
     """Return the contents of a leaf; adds to the description what else is needed to rebuild it."""
     kind = description["type"]
     if kind in _PYTHON:
         return _PYTHON[kind].to_bytes(leaf)
     if isinstance(leaf, jax.ShapeDtypeStruct):
-        raise TypeError(f"state{name}: got a ShapeDtypeStruct, which has no values; expected an array.")
+        raise TypeError(f"{where}: got a ShapeDtypeStruct, which has no values; expected an array.")
+    if isinstance(leaf, jax.Array) and leaf.is_deleted():
+        raise RuntimeError(f"{where}: got an array that was deleted or donated, expected one that has its values.")
     if kind == "jax" and jax.typeof(leaf).weak_type:
         description["weak"] = True
     if kind == "key":
         leaf = jax.random.key_data(leaf)
         description["data_shape"] = list(leaf.shape)
     if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
-        raise ValueError(f"state{name}: got an array with parts on other hosts, expected all of it to be on this one.")
+        raise ValueError(f"{where}: got an array with parts on other hosts, expected all of it to be on this one.")
     array = np.asarray(leaf)
     if array.dtype != leaf.dtype:
-        raise TypeError(f"state{name}: got dtype {leaf.dtype}, which comes out of JAX as {array.dtype}.")
+        raise TypeError(f"{where}: got dtype {leaf.dtype}, which comes out of JAX as {array.dtype}.")
     return array
 
 
 def _encode(state: PyTree) -> tuple[bytes, list[bytes | np.ndarray]]:
     descriptions, contents = [], []
-    for name, leaf in _flatten(state)[0]:
-        description = _describe(leaf, name)
-        content = _host(leaf, description, name)
+    for name, leaf in _flatten(state, "state")[0]:
+        description = _describe(leaf, f"state{name}")
+        content = _host(leaf, description, f"state{name}")
         size = len(content) if isinstance(content, bytes) else content.nbytes
         descriptions.append({"path": name, **description, "bytes": size})
         contents.append(content)
@@ -349,6 +380,8 @@ def _force_names_to_disk(folder: pathlib.Path) -> None:
 
 def _read(path: pathlib.Path, expected: list[dict[str, Any]]) -> list[Any]:
     """Return the leaves in a file, or raise: _Damaged, or ValueError where it is whole but not what is expected."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise _Damaged("is no file")  # to open a pipe would wait for what is never written
     try:
         with path.open("rb") as file:
             size = _verify(file)

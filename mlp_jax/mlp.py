@@ -120,7 +120,7 @@ def _floating_dtype(dtype: Any) -> jnp.dtype:
         return jnp.result_type(float)
     try:
         named = jnp.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):  # a module has an attribute dtype
         named = None
     if named is None or not jnp.issubdtype(named, jnp.floating) or not require.is_real(named):
         raise TypeError(f"dtype: got {require.describe(dtype)}, expected a floating dtype, such as jnp.float32.")

@@ -61,6 +61,17 @@ FUN = (
     ),
 )
 CHUNK = (None, counts())
+ONE_DEVICE = "np.array(jax.devices()[:1])"
+MESH = (None, st.one_of(things(), st.sampled_from((
+    "jax.make_mesh((1,), ('devices',))", f"jax.sharding.Mesh({ONE_DEVICE}, ('other',))",
+    f"jax.sharding.Mesh({ONE_DEVICE}.reshape(1, 1), ('a', 'b'))", f"jax.sharding.Mesh({ONE_DEVICE}[0], ())",
+    f"jax.sharding.Mesh({ONE_DEVICE}[:0], ('devices',))", "jax.sharding.AbstractMesh((1,), ('devices',))",
+    "jax.sharding.Mesh(np.array(['cpu:0'], object), ('devices',))",
+    f"jax.sharding.Mesh(np.repeat({ONE_DEVICE}, 2), ('devices',))",
+    "jax.sharding.NamedSharding(jax.make_mesh((1,), ('devices',)), jax.sharding.PartitionSpec())",
+    "jax.sharding.PartitionSpec('devices')", "jax.sharding.SingleDeviceSharding(jax.devices()[0])",
+    "jax.make_mesh", "jax.devices()", "jax.devices()[0]", ONE_DEVICE, "'devices'", "('devices',)", "'cpu'", "1", "True",
+    "{'devices': 1}"))))  # fmt: skip
 POINT_ARGS = (None, st.one_of(ARGS[1], st.just("()")))
 MAX_BYTES = (None, counts())
 MATRICES = st.one_of(

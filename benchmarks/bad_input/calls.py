@@ -15,7 +15,7 @@ from benchmarks.hostile_inputs import Source
 MODULES = {
     name: importlib.import_module(f"mlp_jax.{name}")
     for name in (
-        "tree", "display", "intervals", "mlp", "losses", "penalties", "schedules", "backpropagation", "datasets",
+        "tree", "display", "intervals", "checkpoint", "mlp", "losses", "penalties", "schedules", "backpropagation", "datasets",
         "training", "sweep", "gradient_noise", "curvature", "mlp_hessian", "mlp_symmetry", "interval", "critical",
         "landscape", "plots",
     )

@@ -30,6 +30,7 @@ SECONDS, SLOW = 20, 5.0  # of processor time
 LONGEST = 300  # seconds, after which a process is taken to wait for something that never comes
 MEMORY, ADDRESSES = 2**30, 5 * 2**30  # bytes a case may take; bytes of addresses beyond those at the start
 OUTCOMES = ("clear", "right", "unclear", "accepted", "wrong", "slow", "hang", "memory", "crash", "changed")
+_JITTED = type(jax.jit(lambda: 0))
 LIBRARY = str(pathlib.Path(mlp_jax.__file__).parent)
 
 
@@ -68,6 +69,9 @@ def _run(call: Call, case: Case, arguments: dict[str, Any], allowed: float) -> O
     try:
         with alarm(allowed):
             result = call.function(**arguments)
+            if isinstance(result, contextlib.AbstractContextManager):
+                with result:  # which is when it says what is wrong
+                    pass
             jax.block_until_ready([x for x in jax.tree.leaves(result) if isinstance(x, jax.Array)])
     except Hang as error:
         return Outcome("hang", f"after {allowed} s", where_raised(error))
@@ -103,8 +107,11 @@ def is_clear(error: Exception, call: Call) -> bool:
 
 
 def _is_of_what_was_given(call: Call, arguments: dict[str, Any]) -> bool:
-    """Return whether a function of C that was given raises by itself: a Python function around it has a frame."""
-    in_c = {n: f for n, f in arguments.items() if isinstance(f, type | types.BuiltinFunctionType)}
+    """Return whether a function of C that was given raises by itself: a Python function around it has a frame.
+
+    What `jax.jit` returns is one too.
+    """
+    in_c = {n: f for n, f in arguments.items() if isinstance(f, type | types.BuiltinFunctionType | _JITTED)}
     try:
         with contextlib.suppress(Hang), alarm(SECONDS):
             call.function(**arguments | {name: hostile.in_python(function) for name, function in in_c.items()})

@@ -171,11 +171,20 @@ def shares(weights: Any, n: int) -> np.ndarray:
     return w / w.max() / (w / w.max()).sum()
 
 
+def a_mesh(mesh: Any) -> None:
+    """Raise Illegal unless there is no mesh, or one of devices that are there, each once."""
+    if mesh is not None:
+        need(isinstance(mesh, jax.sharding.Mesh) and mesh.devices.size)
+        found = list(mesh.devices.flat)
+        need(len(set(found)) == len(found) and set(found) <= set(jax.devices()))
+
+
 def pair(data: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return inputs and targets of equal length."""
     need(isinstance(data, tuple | list) and len(data) == 2)
     x, y = np.asarray(data[0]), np.asarray(data[1])
-    need(x.ndim and y.ndim and len(x) == len(y) > 0 and x.dtype.kind in "fiub" and y.dtype.kind in "fiub")
+    need(all(part.dtype.kind in "iub" or jnp.issubdtype(part.dtype, jnp.floating) for part in (x, y)))
+    need(x.ndim and y.ndim and len(x) == len(y) > 0)  # NaN may stand for what is missing: the loss decides
     return x, y
 
 

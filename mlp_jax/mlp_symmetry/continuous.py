@@ -73,7 +73,8 @@ def tangents(
     Raises
     ------
     TypeError, ValueError
-        As `curvature.dense_hessian`; params that are not layers, inputs that do not fit them.
+        As `curvature.dense_hessian`; params that are not layers, inputs that do not fit them, an activation that is no
+        function of one array.
 
     Examples
     --------
@@ -86,6 +87,7 @@ def tangents(
     >>> sorted(set(found.names)), len(found.names)
     (['rescaling of layer 1', 'softmax shift'], 7)
     """
+    require.function(activation, "activation", "of one array", 1)
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)

@@ -15,6 +15,9 @@ from mlp_jax.tree import PyTree
 def require_data(data: Any) -> tuple[jax.Array, jax.Array]:
     """Return inputs and targets as arrays; raise unless they are real numbers of the same length, and not 0.
 
+    NaN and infinity pass: a loss may read NaN as a missing value and leave it out, and a run that cannot do with them
+    says so, by `diverged_at`.
+
     Raises
     ------
     TypeError

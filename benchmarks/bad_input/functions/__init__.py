@@ -1,6 +1,7 @@
 """The public functions, each with its arguments and its oracle: importing this registers all of them in `CALLS`."""
 
 from benchmarks.bad_input.functions import (
+    checkpoints,
     critical_points,
     curvature,
     data,
@@ -14,6 +15,7 @@ from benchmarks.bad_input.functions import (
 )
 
 __all__ = [
+    "checkpoints",
     "critical_points",
     "curvature",
     "data",

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from benchmarks.bad_input.arguments import AT, FUN, KEY, KNOWN_POINT, MATRICES, POINT_ARGS, SYMMETRIES, VECTOR
+from benchmarks.bad_input.arguments import AT, FUN, KEY, KNOWN_POINT, MATRICES, MESH, POINT_ARGS, SYMMETRIES, VECTOR
 from benchmarks.bad_input.calls import call
-from benchmarks.bad_input.oracles import a_key, floating, is_own, near, need, no_data, point, real, truth, whole
+from benchmarks.bad_input.oracles import a_key, a_mesh, floating, is_own, near, need, no_data, point, real, truth, whole
 from benchmarks.hostile_inputs import arrays, counts, functions, functions_of, keys, reals, things
 
 
@@ -92,8 +92,9 @@ def _(a: Any, result: Any) -> bool:
 
 
 @call("critical.find_many", "Hessian", "params", fun=FUN, starts=("jnp.array([[0.5, -1.0], [2.0, 1.0]])", arrays(
-      (3, 2))), args=POINT_ARGS, **SEARCH, lanes=(None, counts()), weight=0.3)  # fmt: skip
+      (3, 2))), args=POINT_ARGS, **SEARCH, lanes=(None, counts()), mesh=MESH, weight=0.3)  # fmt: skip
 def _(a: Any, result: Any) -> bool:
+    a_mesh(a.mesh)
     searched(a)
     need(a.lanes is None or whole(a.lanes))
     (starts,) = floating(a.starts, finite=False)
@@ -128,8 +129,9 @@ def _(a: Any, result: Any) -> bool:
 @call("critical.census", "starts", "Hessian", "params", fun=FUN, init=("start", functions_of("start")), key=KEY,
       num_starts=("4", counts()), args=POINT_ARGS, symmetries=(None, things()), tangents=(None, SYMMETRIES),
       hessian=(None, MATRICES), evidence=(None, things()), passes=("1", counts(huge=False)),
-      complete_sum=(None, counts(0)), weight=0.2)  # fmt: skip
+      complete_sum=(None, counts(0)), mesh=MESH, weight=0.2)  # fmt: skip
 def _(a: Any, result: Any) -> bool:
+    a_mesh(a.mesh)
     no_data(a.args)
     a_key(a.key)
     whole(a.num_starts), whole(a.passes)

@@ -9,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from benchmarks.bad_input.arguments import ACTIVATION, ARGS, BOOLEAN, INPUTS, LOSS, PARAMS, WEIGHTS
+from benchmarks.bad_input.arguments import ACTIVATION, ARGS, BOOLEAN, INPUTS, LOSS, MESH, PARAMS, WEIGHTS
 from benchmarks.bad_input.calls import call
 from benchmarks.bad_input.oracles import (
+    a_mesh,
     an_activation,
     gradient_of,
     is_own,
@@ -39,6 +40,7 @@ NETWORK = {
     "gauss_newton": BOOLEAN,
     "residual": BOOLEAN,
     "max_bytes": (None, counts()),
+    "mesh": MESH,
 }
 
 
@@ -56,6 +58,7 @@ def mlp_loss(a: Any, vector: np.ndarray) -> float:
 
 def mlp_matrix(a: Any) -> np.ndarray | None:
     """Return the Hessian by differences, or None where there is another activation, loss or penalty."""
+    a_mesh(a.mesh)
     layers_ = network(a.params)
     for leaf in jax.tree.leaves((a.params, a.inputs, a.targets)):
         numbers(leaf, finite=True, kinds="fiub")

@@ -11,10 +11,11 @@ import numpy as np
 import optax
 from hypothesis import strategies as st
 
-from benchmarks.bad_input.arguments import BOOLEAN, KEY, MEAN, VECTOR, lists_of, trees
+from benchmarks.bad_input.arguments import BOOLEAN, KEY, MEAN, MESH, VECTOR, lists_of, trees
 from benchmarks.bad_input.calls import call
 from benchmarks.bad_input.oracles import (
     a_key,
+    a_mesh,
     floating,
     gradients,
     is_own,
@@ -140,8 +141,9 @@ def _(a: Any, result: Any) -> bool:
           "{'nothing': [1.0]}")))),
       record=(None, functions_of("lambda state: state.params")), records=(None, counts()),
       programs=(None, st.one_of(things(), st.just("'per batch size'"))), micro_batch=(None, counts()),
-      lanes_at_once=(None, counts()), progress=(None, functions()), weight=0.5)  # fmt: skip
+      lanes_at_once=(None, counts()), progress=(None, functions()), mesh=MESH, weight=0.5)  # fmt: skip
 def _(a: Any, result: Any) -> bool:
+    a_mesh(a.mesh)
     x, y = pair(a.data)
     a_key(a.key)
     sizes = [whole(size, 1, len(x)) for size in a.batch_sizes]
