@@ -213,18 +213,31 @@ def to_host(values: PyTree) -> PyTree:
 
 
 def require_mesh(mesh: Any) -> Mesh:
-    """Return the mesh; raise TypeError unless it is a `jax.sharding.Mesh` of at least one device.
+    """Return the mesh; raise unless it is a `jax.sharding.Mesh` of at least one device, each once.
+
+    Raises
+    ------
+    TypeError
+        There is no Mesh, or none of devices.
+    ValueError
+        A device is in it twice.
 
     Examples
     --------
     >>> require_mesh(jax.make_mesh((1,), ("devices",))).size
     1
     """
-    if not isinstance(mesh, Mesh) or mesh.devices.size == 0:
+    members = list(mesh.devices.flat) if isinstance(mesh, Mesh) else []
+    if not members:
+        got = "a Mesh without devices" if isinstance(mesh, Mesh) else type(mesh).__name__
         raise TypeError(
-            f"mesh: got {type(mesh).__name__}, expected a jax.sharding.Mesh, such as"
+            f"mesh: got {got}, expected a jax.sharding.Mesh, such as"
             ' jax.make_mesh((jax.device_count(),), ("devices",)).'
         )
+    if not all(isinstance(device, jax.Device) for device in members):
+        raise TypeError(f"mesh: got a Mesh of {type(members[0]).__name__}, expected one of jax.devices().")
+    if len(set(members)) < len(members):
+        raise ValueError(f"mesh: got a Mesh of {len(members)} with devices twice, expected each device once.")
     return mesh
 
 

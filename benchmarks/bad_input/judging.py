@@ -93,7 +93,7 @@ def _run(call: Call, case: Case, arguments: dict[str, Any], allowed: float) -> O
 def is_clear(error: Exception, call: Call) -> bool:
     """Return whether an error was raised on purpose and names what was wrong, or is that of the function given."""
     frames = list(_frames(error))
-    inside = max((i for i, (file, _, _) in enumerate(frames) if file.startswith(LIBRARY)), default=len(frames))
+    inside = next((i for i, (file, _, _) in enumerate(frames) if file.startswith(LIBRARY)), len(frames))
     beyond = frames[inside + 1 :]
     if any(file in (hostile.__file__, sources.__file__, "<string>") for file, _, _ in beyond):
         return True  # raised by, or below, a function that was given

@@ -30,7 +30,8 @@ def need(condition: Any) -> None:
 
 def whole(value: Any, low: int = 1, high: float = np.inf) -> int:
     """Return a whole number in a range."""
-    need(np.ndim(value) == 0 and not isinstance(value, str | bytes) and int(value) == value and low <= value <= high)
+    need(np.ndim(value) == 0 and not isinstance(value, str | bytes) and int(value) == value)
+    need(low <= int(value) <= high)
     return int(value)
 
 

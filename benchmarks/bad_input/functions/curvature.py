@@ -29,6 +29,7 @@ from benchmarks.bad_input.oracles import (
     point,
     real,
     shares,
+    single,
     whole,
 )
 from benchmarks.hostile_inputs import arrays, counts, functions_of, keys, reals
@@ -225,7 +226,7 @@ def only_rounding(a: Any, result: Any, steps: np.ndarray, factor: float) -> bool
 @call("curvature.log_log_slope", x=("jnp.array([1.0, 2.0, 4.0])", arrays((3,))),
       y=("jnp.array([1.0, 8.0, 64.0])", arrays((3,))), mask=(None, arrays((3,))))  # fmt: skip
 def _(a: Any, result: Any) -> bool:
-    x, y = numbers(a.x, 1, kinds="fiub"), numbers(a.y, 1, kinds="fiub")
+    x, y = single(a.x, 1), single(a.y, 1)
     mask = np.ones(len(x), bool) if a.mask is None else np.asarray(a.mask)
     need(mask.dtype == bool)
     need(x.shape == y.shape == mask.shape)

@@ -165,7 +165,7 @@ def _(a: Any, result: Any) -> bool:
 def values_of(schedule: Any, steps: Any) -> Any:
     """Return the values of a schedule; the type of the error where it raises one."""
     try:
-        return [real(schedule(step)) for step in steps]
+        return [np.asarray(schedule(step), float) for step in steps]
     except Exception as error:
         return type(error)
 

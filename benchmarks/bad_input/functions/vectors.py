@@ -21,7 +21,8 @@ from mlp_jax import tree
 def _(a: Any, result: Any) -> bool:
     vector, unravel = result
     if any(np.iscomplexobj(leaf) for leaf in jax.tree.leaves(a.tree)):
-        return np.array_equal(vector, np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(a.tree)]))
+        expected = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(a.tree)])
+        return near(np.real(vector), expected.real) and near(np.imag(vector), expected.imag)
     leaves = [numbers(leaf, kinds="fiub") for leaf in jax.tree.leaves(a.tree)]
     return near(vector, np.concatenate([*map(np.ravel, leaves), np.zeros(0)])) and near_trees(unravel(vector), a.tree)
 
