@@ -4,6 +4,8 @@ Each case is a call written as source, one argument of it replaced, and judged b
 are numpy: a clear error, or the right answer; nothing written, no memory taken, the configuration of JAX as it was.
 """
 
+import contextlib
+
 import jax
 import numpy as np
 import pytest
@@ -462,6 +464,8 @@ def test_the_judge_tells_wrong_answers_bare_errors_hangs_and_side_effects():
     assert planted(hangs) == "hang"
     assert planted(lambda value: value.setfield(2, float) or 1, value="np.ones(1)") == "changed"
     assert planted(lambda value: np.asarray("one").astype(float)) == "unclear"
+    assert planted(lambda value: contextlib.closing(2), lambda a, result: True, value="1") == "unclear"
+    assert planted(lambda value: value(object()), value="jax.jit(len)") == "clear"
     before = jax.config.jax_numpy_rank_promotion
     try:
         assert planted(changes_configuration) == "changed"

@@ -259,7 +259,7 @@ def test_a_donated_array_leaves_the_state_before(tmp_path):
     checkpoint.save(tmp_path / "state", 1)
     donated = jnp.ones(3)
     donated.delete()
-    with pytest.raises(RuntimeError, match="deleted"):
+    with pytest.raises(RuntimeError, match=r"state\['w'\]: got an array that was deleted"):
         checkpoint.save(tmp_path / "state", {"w": donated})
     assert checkpoint.restore(tmp_path / "state", 0) == 1
     assert os.listdir(tmp_path) == ["state"]
@@ -802,6 +802,54 @@ def test_a_folder_in_the_place_of_an_earlier_one_leaves_the_newest_intact(tmp_pa
         checkpoint.save(tmp_path / "state", 2)
     assert sorted(os.listdir(tmp_path)) == ["state", "state.1"]
     assert checkpoint.restore(tmp_path / "state", 0) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "error", "message"),
+    [
+        (3, TypeError, "path: got 3, expected a str or"),
+        (b"state", TypeError, "path: got b'state', expected"),
+        ("state\0", ValueError, "path: got .*, expected a name that a file can have"),
+        ("\ud800", ValueError, "path: got .*, expected a name that a file can have"),
+        ("w" * 5000, OSError, "path: the checkpoint cannot be (written|read): File name too long"),
+        ("file/state", NotADirectoryError, "path: the checkpoint cannot be (written|read): Not a directory"),
+        (".", IsADirectoryError, "path: the checkpoint cannot be (written|read): Is a directory"),
+        ("none/state", FileNotFoundError, "path: the checkpoint cannot be (written|read): No such file"),
+    ],
+)
+def test_a_path_that_no_checkpoint_can_have_is_refused_by_name(tmp_path, monkeypatch, path, error, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(error, match=message):
+        checkpoint.save(path, 1)
+    with pytest.raises(error, match=message):
+        checkpoint.restore(path, 1)
+    if path != ".":
+        with pytest.raises((error, FileNotFoundError), match=r"folder: "), checkpoint.locked(path):
+            pass
+    assert os.listdir(tmp_path) == ["file"]
+
+
+def test_a_pipe_is_no_checkpoint_and_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "state")
+    held = os.open(tmp_path / "state", os.O_RDWR)  # so that to open it ends: this test fails, and does not hang
+    with pytest.raises(ValueError, match=r"path: got no checkpoint that is whole: .*/state is no file"):
+        checkpoint.restore(tmp_path / "state", 1)
+    checkpoint.save(tmp_path / "other", 1)
+    os.replace(tmp_path / "other", tmp_path / "state.1")
+    with pytest.warns(UserWarning, match=r"state is no file; restored .*state\.1 instead"):
+        assert checkpoint.restore(tmp_path / "state", 0) == 1
+    os.close(held)
+
+
+def test_keys_of_a_dict_that_have_no_order_are_refused_by_name(tmp_path):
+    with pytest.raises(TypeError, match="state: got a pytree that JAX cannot flatten"):
+        checkpoint.save(tmp_path / "state", {1: 0.0, "a": 0.0})
+    checkpoint.save(tmp_path / "state", 1)
+    with pytest.raises(TypeError, match="like: got a pytree that JAX cannot flatten"):
+        checkpoint.restore(tmp_path / "state", {1: 0.0, "a": 0.0})
+    with pytest.raises(TypeError, match=r"like\['w'\]: got a set, expected"):
+        checkpoint.restore(tmp_path / "state", {"w": {1}})
 
 
 def test_the_state_may_change_after_it_is_saved(tmp_path):

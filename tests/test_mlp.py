@@ -121,6 +121,12 @@ def test_biases_start_at_zero_and_dtypes_are_what_was_asked():
     assert {leaf.dtype for leaf in jax.tree.leaves(mlp.init(jax.random.key(0), (3, 2)))} == {jnp.dtype(jnp.float32)}
 
 
+@pytest.mark.parametrize("dtype", [np, jnp, int, "text", object()])
+def test_what_is_no_floating_dtype_is_refused(dtype):
+    with pytest.raises(TypeError, match=r"dtype: got .*, expected a floating dtype"):
+        mlp.init(jax.random.key(0), (3, 2), dtype=dtype)
+
+
 @pytest.mark.usefixtures("x64")
 def test_dtype_is_the_callers_default():
     assert {leaf.dtype for leaf in jax.tree.leaves(mlp.init(jax.random.key(0), (3, 2)))} == {jnp.dtype(jnp.float64)}

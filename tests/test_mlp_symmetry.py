@@ -384,6 +384,9 @@ def test_params_that_are_not_layers_are_one_clear_sentence():
         mlp_symmetry.tangents(lambda p: jnp.sum(p[0]), (np.ones(3),), inputs=np.ones((2, 3)), activation=jnp.tanh)
     with pytest.raises(ValueError, match="activation: got shape"):
         mlp_symmetry.traits(lambda z: z[:, :4], 6)
+    layers = (mlp.Layer(np.ones((1, 1)), np.ones(1)),) * 2
+    with pytest.raises(TypeError, match="activation: got module, expected a function of one array"):
+        mlp_symmetry.tangents(lambda p: jnp.sum(p[0].weight), layers, inputs=np.ones((2, 1)), activation=np)
     assert list(itertools.chain(mlp_symmetry.corners(jnp.tanh))) == []
 
 

@@ -15,9 +15,9 @@ from benchmarks.hostile_inputs import Source
 MODULES = {
     name: importlib.import_module(f"mlp_jax.{name}")
     for name in (
-        "tree", "display", "intervals", "checkpoint", "mlp", "losses", "penalties", "schedules", "backpropagation", "datasets",
-        "training", "sweep", "gradient_noise", "curvature", "mlp_hessian", "mlp_symmetry", "interval", "critical",
-        "landscape", "plots",
+        "tree", "display", "intervals", "checkpoint", "mlp", "losses", "penalties", "schedules", "backpropagation",
+        "datasets", "training", "sweep", "gradient_noise", "curvature", "mlp_hessian", "mlp_symmetry", "interval",
+        "critical", "landscape", "plots",
     )
 }  # fmt: skip
 

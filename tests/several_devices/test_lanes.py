@@ -201,7 +201,12 @@ def test_what_is_no_mesh_is_refused_and_under_jit_a_number_of_starts_that_does_n
         critical.find_many(two_wells, starts(), mesh=8)
     with pytest.raises(TypeError, match=r"mesh: got int, expected a jax.sharding.Mesh"):
         swept(8, (10,))
-    mesh = mock.Mock(spec=jax.sharding.Mesh, size=8, devices=np.zeros(8))
+    device = jax.devices()[0]
+    for members, error in (([], TypeError), ([0], TypeError), ([device, device], ValueError)):
+        with pytest.raises(error, match=r"mesh: got a Mesh .*, expected"):
+            critical.find_many(two_wells, starts(), mesh=jax.sharding.Mesh(np.array(members, object), ("devices",)))
+    eight = np.array([mock.Mock(spec=jax.Device) for _ in range(8)])
+    mesh = mock.Mock(spec=jax.sharding.Mesh, size=8, devices=eight)
     with pytest.raises(ValueError, match=r"starts: got 29 for 8 devices, expected a multiple of that under jit"):
         jax.jit(lambda begin: critical.find_many(two_wells, begin, mesh=mesh))(starts())
 

@@ -10,7 +10,19 @@ import numpy as np
 import scipy
 from hypothesis import strategies as st
 
-from benchmarks.bad_input.arguments import ARGS, CHUNK, DENSITY, EXAMPLES, FACTORS, FUN, KEY, MEAN, MESH, VECTOR, WEIGHTS
+from benchmarks.bad_input.arguments import (
+    ARGS,
+    CHUNK,
+    DENSITY,
+    EXAMPLES,
+    FACTORS,
+    FUN,
+    KEY,
+    MEAN,
+    MESH,
+    VECTOR,
+    WEIGHTS,
+)
 from benchmarks.bad_input.calls import call
 from benchmarks.bad_input.oracles import (
     Unknown,
