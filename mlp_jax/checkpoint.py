@@ -136,7 +136,8 @@ def restore(path: PathLike, like: PyTree) -> PyTree:
         The file cannot be read (no permission, a folder in its place, ...).
     ValueError
         No file can have this name; none of the files is whole; or the newest that is was saved from another model (the
-        first difference is named), by a later version, on a machine of other byte order, or has 64-bit JAX arrays while x64 is off here.
+        first difference is named), by a later version, on a machine of other byte order, or has 64-bit JAX arrays while
+        x64 is off here.
     TypeError
         A leaf of `like` is nothing that `save` accepts; `path` is none.
 
