@@ -289,6 +289,11 @@ def test_the_rate_may_be_traced():
         ),
         (lambda: mlp.init(jax.random.key(0), (3, 0, 2)), ValueError, "sizes: got (3, 0, 2), expected"),
         (lambda: mlp.init(jax.random.key(0), (3, 2.5)), ValueError, "sizes: got (3, 2.5), expected"),
+        (
+            lambda: mlp.init(jax.random.key(0), np.array(3)),
+            TypeError,
+            "sizes: got 3, expected at least two whole numbers",
+        ),
         (lambda: mlp.init(jax.random.key(0), (3, 2), pieces=0), ValueError, "pieces: got 0, expected a whole number"),
         (
             lambda: mlp.forward((), jnp.ones((4, 3))),

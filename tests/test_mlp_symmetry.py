@@ -144,6 +144,24 @@ def test_constant_and_dependent_inputs_give_a_tangent_for_each_unit(copies):
     assert set(found.names) == {"dependent inputs of layer 1"}
 
 
+def test_inputs_of_whole_numbers_have_the_tangents_of_the_same_floats():
+    x = np.array([[1, 0], [1, 0], [1, 0]])
+    params = mlp.init(jax.random.key(0), (2, 1))
+
+    def fun(p):
+        return jnp.sum(mlp.forward(p, jnp.asarray(x, p[0].weight.dtype)))
+
+    found = [
+        mlp_symmetry.tangents(fun, params, inputs=x.astype(dtype), activation=jnp.tanh)
+        for dtype in (float, np.uint8, bool)
+    ]
+    # The first changes the weight of a pixel that is 0, as the last of the others does.
+    expected = ("softmax shift", "dependent inputs of layer 1", "dependent inputs of layer 1")
+    assert [each.names for each in found] == [expected] * 3
+    for each in found[1:]:
+        jax.tree.map(np.testing.assert_array_equal, each(params), found[0](params))
+
+
 def test_a_dead_relu_unit_frees_all_that_enters_and_leaves_it():
     params, x = draw((3, 4, 2))
     params[0].weight[:, 2], params[0].bias[2] = 0.01, -5.0

@@ -73,6 +73,12 @@ def floating(values: Any, *, finite: bool = True) -> list[np.ndarray]:
     return [numbers(leaf, finite=finite) for leaf in leaves]
 
 
+def abstract(values: Any) -> list[np.ndarray]:
+    """Return what `floating` returns of the shapes and dtypes alone: a leaf may have no values."""
+    zeros = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), jnp.result_type(leaf)), values)
+    return floating(zeros, finite=False)
+
+
 def alike(a: Any, b: Any) -> None:
     """Raise Illegal unless two pytrees have the same structure and shapes."""
     need(jax.tree.structure(a) == jax.tree.structure(b))
@@ -146,8 +152,9 @@ def truth(fun: Any) -> tuple[int, float, float, float] | None:
 
 def no_data(args: Any) -> None:
     """Raise Illegal unless args are a tuple of finite arrays."""
-    need(isinstance(args, tuple) and all(np.asarray(x).dtype.kind in "fiub" for x in jax.tree.leaves(args)))
-    need(all(np.all(np.isfinite(x)) for x in jax.tree.leaves(args)))
+    need(isinstance(args, tuple))
+    for leaf in jax.tree.leaves(args):
+        numbers(leaf, finite=True, kinds="fiub")
 
 
 def point(params: Any) -> np.ndarray:

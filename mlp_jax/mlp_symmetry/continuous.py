@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import require, tree
@@ -91,7 +92,8 @@ def tangents(
     with jax.enable_x64(True):
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)
-        inputs = precision.promote(require.numbers(inputs, "inputs", 2, axes="(n, in)", finite=True))
+        # Pixels may be whole numbers.
+        inputs = jnp.asarray(require.numbers(inputs, "inputs", 2, axes="(n, in)", finite=True), float)
         fields = tuple(candidates(params, inputs, activation))
         unit = precision.rounding_unit(fun, params, args)
         names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]

@@ -212,7 +212,7 @@ def _(a: Any, result: Any) -> bool:
     no_data(a.args)
     alike(a.params, a.direction)
     floating(a.params), floating(a.direction)
-    steps = numbers(a.steps, 1)
+    steps = numbers(a.steps, 1, kinds="fiub")
     need(np.all(np.isfinite(steps)) and np.all(steps != 0))
     factor = factor_of(a.fun, jnp.result_type(*jax.tree.leaves(a.params)))
     return not is_own(a.fun) or only_rounding(a, result, steps, factor)

@@ -70,7 +70,7 @@ def mlp_matrix(a: Any) -> np.ndarray | None:
     if not own or not (a.gauss_newton and a.residual):
         return None
     vector = np.concatenate([np.ravel(leaf) for layer in layers_ for leaf in layer])
-    if np.abs(vector).max() > 3 or np.abs(numbers(a.inputs)).max() > 3 or np.abs(numbers(a.targets)).max() > 3:
+    if max(np.abs(v).max() for v in (vector, *(numbers(v, kinds="fiub") for v in (a.inputs, a.targets)))) > 3:
         return None
     return gradient_of(lambda v: gradient_of(lambda u: mlp_loss(a, u), v), vector)
 
@@ -141,7 +141,7 @@ def _(a: Any, result: Any) -> bool:
 @call("mlp_symmetry.tangents", **ON_NETWORK, inputs=INPUTS, weight=0.2)
 def _(a: Any, result: Any) -> bool:
     own = on_network(a)
-    need(numbers(a.inputs, 2, finite=True).shape[1] == len(network(a.params)[0][0]))
+    need(numbers(a.inputs, 2, finite=True, kinds="fiub").shape[1] == len(network(a.params)[0][0]))
     return not own or not any("rescaling" in name for name in result.names)
 
 

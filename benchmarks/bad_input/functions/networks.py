@@ -240,7 +240,7 @@ def _(a: Any, result: Any) -> bool:
       targets=("jnp.zeros((2, 1))", arrays((2, 1))), activation=ACTIVATION, weights=WEIGHTS,
       derivative=(None, functions()), loss_derivative=(None, functions()))  # fmt: skip
 def _(a: Any, result: Any) -> bool:
-    layers_, x = network(a.params), numbers(a.inputs, 2)
+    layers_, x = network(a.params), numbers(a.inputs, 2, kinds="fiub")
     z, y = through(layers_, x, np.tanh), numbers(a.targets, kinds="fiub")
     need(y.shape == z.shape and callable(a.loss) and callable(a.activation))
     need(np.shape(a.loss(jnp.asarray(z, jnp.float32), jnp.asarray(y, jnp.float32))) == (len(x),))

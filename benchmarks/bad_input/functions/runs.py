@@ -16,6 +16,7 @@ from benchmarks.bad_input.calls import call
 from benchmarks.bad_input.oracles import (
     a_key,
     a_mesh,
+    abstract,
     floating,
     gradients,
     is_own,
@@ -116,16 +117,15 @@ def _(a: Any, result: Any) -> bool:
       batch_size=("3", counts()))  # fmt: skip
 def _(a: Any, result: Any) -> bool:
     batch = whole(a.batch_size)
-    floating(a.params)
-    need(callable(a.loss) and np.asarray(a.inputs).dtype.kind in "fiub" and np.asarray(a.targets).dtype.kind in "fiub")
+    abstract(a.params)
+    need(callable(a.loss) and all(numbers(part, kinds="fiub") is not None for part in (a.inputs, a.targets)))
     need(np.ndim(a.inputs) and np.ndim(a.targets) and batch)
     return result is None
 
 
 @call("training.widest_dtype", params=PARTS["params"])
 def _(a: Any, result: Any) -> bool:
-    shapes = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), jnp.result_type(leaf)), a.params)  # abstract ones too
-    floating(shapes, finite=False)
+    abstract(a.params)
     return result == max((jnp.result_type(leaf) for leaf in jax.tree.leaves(a.params)), key=lambda d: d.itemsize)
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.bad_input.arguments import ARGS, BOOLEAN, KEY, LABEL, TREE, VECTOR
 from benchmarks.bad_input.calls import call
-from benchmarks.bad_input.oracles import a_key, alike, floating, near, near_trees, need, numbers, whole
+from benchmarks.bad_input.oracles import a_key, abstract, alike, floating, near, near_trees, need, numbers, whole
 from benchmarks.hostile_inputs import arrays, counts, things
 from mlp_jax import tree
 
@@ -48,7 +48,7 @@ def _(a: Any, result: Any) -> bool:
 
 @call("tree.random_like", key=KEY, tree=TREE)
 def _(a: Any, result: Any) -> bool:
-    floating(a.tree, finite=False)
+    abstract(a.tree)
     alike(a.tree, result)
     return near_trees(result, tree.random_like(a_key(a.key), a.tree))
 
@@ -70,8 +70,7 @@ def _(a: Any, result: Any) -> bool:
 
 @call("tree.require_floating_dtypes", "params", tree=TREE, name=("'params'", st.just("'params'")), abstract=BOOLEAN)
 def _(a: Any, result: Any) -> bool:
-    shapes = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), jax.numpy.result_type(leaf)), a.tree)
-    return len(floating(shapes, finite=False)) > 0 and result is None
+    return len(abstract(a.tree)) > 0 and result is None
 
 
 @call(
