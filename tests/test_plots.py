@@ -162,3 +162,5 @@ def test_edges_between_points_that_are_not_there_are_refused():
         ValueError, match=r"edges: got \(9, 0, 1\), expected \(saddle, end, end\), each a number from 0 to 1"
     ):
         plots.saddle_graph(axes, [0.1, 0.2], [0, 1], [(9, 0, 1)])
+    with pytest.raises(TypeError, match=r"edges: got 3, expected a sequence"):
+        plots.saddle_graph(axes, [0.1, 0.2], [0, 1], np.array(3))

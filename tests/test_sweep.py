@@ -343,6 +343,7 @@ VALID = {"batch_sizes": (5,), "learning_rates": (0.1,), "seeds": 1, "epochs": 1}
         ({"batch_sizes": (26,)}, "batch_sizes: got (26,), expected whole numbers from 1 to 25"),
         ({"learning_rates": ()}, "learning_rates: got [], expected a list of finite numbers."),
         ({"learning_rates": (np.inf,)}, "learning_rates: got [inf], expected a list of finite numbers."),
+        ({"settings": {"momentum": (np.inf,)}}, "settings['momentum']: got [inf], expected a list of finite numbers."),
         (
             {"learning_rates": {4: (0.1,)}},
             "learning_rates: got none for the batch sizes [5], expected an entry for each.",

@@ -385,7 +385,9 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path, content):
         interval.load(tmp_path / "file")
 
 
-@pytest.mark.parametrize("fields", [{"proved": 1}, {"index": -1}, {"radius": np.nan}, {"smallest": (2.0, 1.0)}])
+@pytest.mark.parametrize(
+    "fields", [{"proved": 1}, {"proved": np.ones(2)}, {"index": -1}, {"radius": np.nan}, {"smallest": (2.0, 1.0)}]
+)
 def test_a_certificate_with_a_field_that_none_has_is_neither_saved_nor_checked(tmp_path, fields):
     changed = dataclasses.replace(interval.certify(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2)), **fields)
     with pytest.raises(ValueError, match=f"certificate.{next(iter(fields))}: got "):

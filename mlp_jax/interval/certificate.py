@@ -228,7 +228,7 @@ def require_fields(certificate: Certificate) -> None:
         "displacement": _is_number(c.displacement) and c.displacement >= 0,
         "assumptions": type(c.assumptions) is tuple and all(type(text) is str for text in c.assumptions),
         "data": type(c.data) is str,
-        **(claims if c.proved else {name: ok or getattr(c, name) is None for name, ok in claims.items()}),
+        **(claims if c.proved is True else {name: ok or getattr(c, name) is None for name, ok in claims.items()}),
     }
     for name, ok in held.items():
         if not ok:

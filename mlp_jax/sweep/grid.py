@@ -112,7 +112,11 @@ def as_grid(
         raise ValueError(
             f"learning_rates: got {[len(values) for values in rates]} of them, expected as many for every batch size."
         )
-    others = {name: _as_values(values, name) for name, values in (*settings.items(), *loss_settings.items())}
+    others = {
+        name: _as_values(values, f"{argument}[{name!r}]")
+        for argument, given in (("settings", settings), ("loss_settings", loss_settings))
+        for name, values in given.items()
+    }
     return Grid(sizes, np.stack(rates), others, frozenset(loss_settings), numbers)
 
 
