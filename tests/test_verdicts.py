@@ -17,7 +17,7 @@ from ground_truth import (
 )
 
 from mlp_jax import critical, losses, mlp, mlp_hessian, penalties, tree
-from mlp_jax.critical import measurements
+from mlp_jax.critical import measurements, tangents
 
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
 
@@ -531,3 +531,10 @@ def test_a_dead_unit_is_a_symmetry_near_the_point_and_explains_its_null_modes():
     verdict = critical.classify(fun, point.params, (x, y), symmetries=dead)
     assert verdict.symmetries == 2
     assert verdict.kind == "minimum modulo symmetry"
+
+
+@pytest.mark.parametrize("place", [0.0, 1e-6])
+def test_false_tangents_at_and_beside_the_origin_are_dropped(place):
+    with jax.enable_x64(True):
+        problem = measurements.Problem(lambda x: x[0] ** 2 - x[1] ** 8, jnp.array([place, 0.0]), (), None, 2.0**-53)
+        assert tangents.valid_tangents(problem, lambda x: jnp.eye(2)).size == 0

@@ -52,7 +52,9 @@ def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     typical = np.mean(np.abs(problem.vector)) or 1.0
     draws = generator.standard_normal((3, size)) * (np.abs(problem.vector) + typical)
     near = np.all([_constant(problem, symmetries, _NEAR * draw) for draw in draws], axis=0)
-    far = np.all([_constant(problem, symmetries, spread * draw) for spread in _FAR for draw in draws], axis=0)
+    # Beside a point close to zero what is flat shows only at the size of numbers that params are elsewhere.
+    spreads = [spread * scale for scale in {1.0, max(1.0, 1.0 / typical)} for spread in _FAR]
+    far = np.all([_constant(problem, symmetries, spread * draw) for spread in spreads for draw in draws], axis=0)
     for number in np.flatnonzero(near & ~far):
         far[number] = _unmoved(problem, here[:, number], _NEAR * typical)
     return _independent(here[:, near & far])
