@@ -358,3 +358,11 @@ def test_noise_of_large_points_does_not_overflow():
     run = jnp.full((3, 2), 1e30)
     np.testing.assert_array_equal(critical.along_run(jax.random.key(0), run, 3, 0.0), run)
     assert np.all(np.isfinite(critical.along_run(jax.random.key(0), run, 3, 0.1)))
+
+
+@pytest.mark.parametrize("settings", [{}, {"index": 0}, {"method": critical.newton_mr}])
+def test_a_gradient_whose_square_is_too_small_for_a_number_is_not_a_critical_point(settings):
+    fun = lambda x: 1e-200 * jnp.sum(x**2 - jnp.cos(3 * x))
+    point = critical.find(fun, jnp.array([1.0, 2.0]), **settings)
+    assert point.gradient_norm > 0 or np.array_equal(point.params, np.zeros(2))
+    assert not point.converged or np.max(np.abs(2 * point.params + 3 * np.sin(3 * point.params))) < 1e-12

@@ -15,6 +15,7 @@ from mlp_jax.critical.searches import (
     all_finite,
     first_of,
     newton_dense,
+    norm,
     one_at_a_time,
     rounding_level,
     typical_size,
@@ -79,7 +80,7 @@ def _advance(function: Function, state: _State, index: jax.Array, max_steps: int
     vector = state.vector + state.step
     gradient, matrix = function.gradient(vector), function.matrix(vector)
     finite = all_finite(gradient, matrix)
-    before, after = jnp.linalg.norm(state.gradient), jnp.linalg.norm(gradient)
+    before, after = norm(state.gradient), norm(gradient)
     level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
     # At rounding level the last step may make things worse: keep the better point.
     at_level = ~fresh & finite & (before <= level) & (after >= before)

@@ -15,7 +15,7 @@ from mlp_jax import curvature, devices, display, require, tree
 from mlp_jax.critical.eigenvector_following import eigenvector_following
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
 from mlp_jax.critical.minimum_residual import newton_mr
-from mlp_jax.critical.searches import End, Function, Reason, Search, run, run_many
+from mlp_jax.critical.searches import End, Function, Reason, Search, norm, run, run_many
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.tree import PyTree
 
@@ -342,12 +342,12 @@ def _search(
 def _point(
     search: Search, gradient: Callable[[jax.Array], jax.Array], end: End, unravel: Callable[[jax.Array], PyTree]
 ) -> Point:
-    size = jnp.linalg.norm(end.gradient)
+    size = norm(end.gradient)
     residual, step = search.newton(end.vector, end.gradient)
     flatness = residual / jnp.where(size == 0, 1, size)
     converged = end.reason == int(Reason.ROUNDING)
     # Near a gradient-flat point a long step solves H p = −g, and leads nowhere: H does not stay what it is.
-    near = (flatness < 0.5) & (jnp.linalg.norm(gradient(end.vector + step)) < size / 2)
+    near = (flatness < 0.5) & (norm(gradient(end.vector + step)) < size / 2)
     return Point(
         params=unravel(end.vector),
         gradient_norm=size,

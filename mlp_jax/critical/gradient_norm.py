@@ -18,6 +18,7 @@ from mlp_jax.critical.searches import (
     first_of,
     matrix_size,
     newton_dense,
+    norm,
     rounding_level,
     times,
     typical_size,
@@ -116,7 +117,7 @@ def _damping(state: _State, before: jax.Array, after: jax.Array, taken: jax.Arra
 
 
 def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Array, max_steps: int) -> jax.Array:
-    size = jnp.linalg.norm(state.gradient)
+    size = norm(state.gradient)
     level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
     scale = jnp.linalg.norm(state.matrix) * size
     stationary = jnp.linalg.norm(times(state.matrix, state.gradient)) <= 1e-8 * scale

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from mlp_jax.critical.minres import Solution, minres
-from mlp_jax.critical.searches import RUNNING, Function, Reason, Search, escaping, first_of, typical_size
+from mlp_jax.critical.searches import RUNNING, Function, Reason, Search, escaping, first_of, norm, typical_size
 
 # Step lengths tried: 1, ½, …, 2⁻⁴⁰.
 _MAX_FAILURES = 40
@@ -132,8 +132,8 @@ def _advance(function: Function, state: _State, max_steps: int) -> _State:
 
 
 def _next_step(function: Function, state: _State) -> _State:
-    norm = jnp.linalg.norm(state.gradient)
-    progress = norm / jnp.where(state.first > 0, state.first, 1)
+    size = norm(state.gradient)
+    progress = size / jnp.where(state.first > 0, state.first, 1)
     # Loose far away, where the model is poor; fast convergence near the end.
     forcing = jnp.clip(0.3 * jnp.sqrt(progress), 1e-4, 0.3)
     stationarity = jnp.clip(1e-3 * progress, 1e-10, 1e-3)
@@ -145,9 +145,9 @@ def _next_step(function: Function, state: _State) -> _State:
     return state._replace(
         step=found.vector,
         slope=jnp.vdot(image, state.gradient),
-        flat=change <= 1e-8 * found.size * norm,
+        flat=change <= 1e-8 * found.size * size,
         size=found.size,
-        level=4 * jnp.linalg.norm(nudged).astype(state.level.dtype),
+        level=4 * norm(nudged).astype(state.level.dtype),
     )
 
 
@@ -158,7 +158,7 @@ def _products(function: Function, state: _State, step: jax.Array) -> tuple[jax.A
 
 
 def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Array, max_steps: int) -> jax.Array:
-    size = jnp.linalg.norm(state.gradient)
+    size = norm(state.gradient)
     negligible = jnp.linalg.norm(tried) <= 4 * function.unit * jnp.linalg.norm(state.vector)
     stuck = (state.failures >= _MAX_FAILURES) | (~taken & negligible)
     return first_of(

@@ -134,6 +134,17 @@ def _end(state: Any) -> End:
     return End(state.vector, state.gradient, state.steps, state.reason)
 
 
+def norm(vector: jax.Array) -> jax.Array:
+    """Return the Euclidean norm; at least the largest entry, where the squares of all are too small for numbers.
+
+    Examples
+    --------
+    >>> float(norm(jnp.array([3.0, 4.0]))), float(norm(jnp.array([1e-30])) > 0)
+    (5.0, 1.0)
+    """
+    return jnp.maximum(jnp.linalg.norm(vector), jnp.max(jnp.abs(vector)))
+
+
 def rounding_level(unit: float, vector: jax.Array, matrix: jax.Array, typical: jax.Array) -> jax.Array:
     """Return what a rounding of the parameters changes the gradient norm by: 4 u ‖|H| max(|θ|, typical)‖.
 
@@ -145,7 +156,7 @@ def rounding_level(unit: float, vector: jax.Array, matrix: jax.Array, typical: j
     >>> float(rounding_level(0.5, jnp.array([3.0]), jnp.array([[-2.0]]), jnp.array(1.0)))
     12.0
     """
-    return 4 * unit * jnp.linalg.norm(times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical)))
+    return 4 * unit * norm(times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical)))
 
 
 def typical_size(start: jax.Array) -> jax.Array:
