@@ -15,8 +15,8 @@ from benchmarks.hostile_inputs import Source
 MODULES = {
     name: importlib.import_module(f"mlp_jax.{name}")
     for name in (
-        "tree", "display", "intervals", "checkpoint", "mlp", "losses", "penalties", "schedules", "backpropagation",
-        "datasets", "training", "sweep", "gradient_noise", "curvature", "mlp_hessian", "mlp_symmetry", "interval",
+        "tree", "display", "intervals", "checkpoint", "devices", "mlp", "losses", "penalties", "schedules",
+        "backpropagation", "datasets", "training", "sweep", "gradient_noise", "curvature", "mlp_hessian", "mlp_symmetry", "interval",
         "critical", "landscape", "plots",
     )
 }  # fmt: skip
