@@ -16,8 +16,8 @@ MODULES = {
     name: importlib.import_module(f"mlp_jax.{name}")
     for name in (
         "tree", "display", "intervals", "checkpoint", "devices", "mlp", "losses", "penalties", "schedules",
-        "backpropagation", "datasets", "training", "sweep", "gradient_noise", "curvature", "mlp_hessian", "mlp_symmetry", "interval",
-        "critical", "landscape", "plots",
+        "backpropagation", "datasets", "training", "sweep", "gradient_noise", "curvature",
+        "mlp_hessian", "mlp_symmetry", "interval", "critical", "landscape", "plots",
     )
 }  # fmt: skip
 

@@ -44,6 +44,7 @@ from benchmarks.bad_input.oracles import (
     single,
     whole,
 )
+from benchmarks.bad_input.sources import evaluate
 from benchmarks.hostile_inputs import arrays, counts, functions_of, keys, reals
 
 MATVEC = ("spread(1.0)", st.one_of(functions_of("spread(1.0)"), functions_of("spread(1.0)"),
@@ -95,10 +96,10 @@ def _(a: Any, result: Any) -> bool:
 def _(a: Any, result: Any) -> bool:
     need(a.mesh is not None)
     a_mesh(a.mesh)
-    if not is_own(a.per_example) or a.per_example is len:
+    p, x = jnp.asarray([0.5, -1.0]), jnp.asarray([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]])
+    if a.per_example is not evaluate("per_example"):
         return callable(result)  # what it is given is called later
-    p, x = np.array([0.5, -1.0]), np.array([[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]])
-    return near(result(jnp.asarray(p), jnp.asarray(x)), np.mean((x @ p) ** 2) / 2)
+    return near(result(p, x), np.mean(np.square(np.asarray(x) @ np.asarray(p))) / 2)
 
 
 MODEL = {
