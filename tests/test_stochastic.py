@@ -389,3 +389,10 @@ def test_wrong_arguments_of_the_density_are_named():
             density(jnp.zeros(3), width)
     with pytest.raises(TypeError, match="grid: got dtype int64, expected real floating"):
         density(np.arange(3), 1.0)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+def test_params_of_half_precision_have_nodes_in_single(dtype):
+    density = spectral_density(lambda v: 2 * v, jnp.zeros(3, dtype), jax.random.key(0), num_probes=2)
+    assert density.nodes.dtype == density.weights.dtype == jnp.float32
+    np.testing.assert_array_equal(density.nodes, 2)

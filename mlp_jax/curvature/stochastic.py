@@ -198,6 +198,8 @@ def spectral_density(
         start = tree.ravel(rademacher_like(probe_key, params))[0]
         diagonal, off_diagonal = _lanczos(lambda v: tree.ravel(matvec(unravel(v)))[0], start, steps)
         tridiagonal = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
+        if tridiagonal.dtype.itemsize < 4:  # LAPACK has no float16 or bfloat16
+            tridiagonal = tridiagonal.astype(jnp.float32)
         nodes, vectors = jnp.linalg.eigh(tridiagonal)
         return nodes, vectors[0] ** 2
 
