@@ -235,7 +235,8 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
         axes.minorticks_off()
         axes.set_xticks(sorted(set(rows.parameters)))
         axes.xaxis.set_major_formatter("{x:g}")
-        axes.legend(fontsize="small", framealpha=0.9)
+    left.legend(fontsize="small", framealpha=0.9)
+    right.legend(fontsize="small", framealpha=0.9, loc="center")  # between the two radii
     return figure
 
 
