@@ -86,7 +86,7 @@ def compare(ways: list[Way], rounds: int, reference: str) -> pd.DataFrame:
         for way in installed:
             if index == 0 or not way.slow:
                 if not way.slow:
-                    way.run()  # not timed: the threads of the way before may still be spinning
+                    seconds(way.run)  # not timed: the threads of the way before may still be spinning
                 warm[way.name].append(seconds(way.run)[0])
     truth = results[reference]
     rows = []
