@@ -103,6 +103,8 @@ ANALYSES = {
     "trace": lambda p: curvature.trace(lambda v: INPUTS.T @ (INPUTS @ v) + p, SLOPES, jax.random.key(0)),
     "diagonal": lambda p: curvature.diagonal(lambda v: INPUTS.T @ (INPUTS @ v) + p, SLOPES, jax.random.key(0)),
     "dense_hessian": lambda p: dense_hessian(mean_square, p, (INPUTS,)),
+    "find": lambda p: critical.find(mean_square, p, (INPUTS,)).params,
+    "find_many": lambda p: critical.find_many(mean_square, p[None], (INPUTS,), index=0).params,
     "quadratic_model": lambda p: curvature.quadratic_model(mean_square, p, (INPUTS,))(p + 1),
     "taylor_remainder": lambda p: curvature.taylor_remainder(mean_square, p, p, jnp.ones(1), (INPUTS,)),
     "mlp_hessian": lambda p: mlp_hessian.dense(

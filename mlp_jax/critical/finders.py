@@ -359,6 +359,7 @@ def _point(
     )
 
 
+@precision.whole_products
 def _find(
     fun: Callable[..., jax.Array],
     settings: _Settings,
@@ -372,6 +373,7 @@ def _find(
     return _point(search, gradient, run(search, start), unravel)
 
 
+@precision.whole_products
 def _find_many(
     fun: Callable[..., jax.Array],
     settings: _Settings,

@@ -112,7 +112,7 @@ def certify(
     reach = float(require.not_negative(reach, "reach"))
     bits = require.whole(bits, "bits", 2, _MOST_BITS)
     settings = _Settings(symmetries, hessian, reach, bits, None if wide else 0.0)
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         _require_functions(symmetries, hessian, 1 + len(args))
         start = np.asarray(tree.ravel(params)[0])
@@ -166,7 +166,7 @@ def check(
     _require_functions(symmetries)
     if not certificate.proved:
         raise ValueError("certificate: got a refusal, expected one that proves something.")
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         if tree.size(params) != certificate.size or certificate.location.shape != (certificate.size,):
             raise ValueError(f"params: got {tree.size(params)} numbers, expected the certificate's {certificate.size}.")

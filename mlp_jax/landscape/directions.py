@@ -209,7 +209,7 @@ def eigenvector_plane(
     >>> found.values.round(6).tolist(), abs(found.first).round(6).tolist()
     ([-2.0, 2.0], [0.0, 1.0])
     """
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         if hessian_matrix is not None:
             require.function(hessian_matrix, "hessian_matrix", "() -> (P, P) matrix", 0)

@@ -89,7 +89,7 @@ def tangents(
     (['rescaling of layer 1', 'softmax shift'], 7)
     """
     require.function(activation, "activation", "of one array", 1)
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)
         # Pixels may be whole numbers.

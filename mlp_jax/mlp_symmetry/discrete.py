@@ -143,7 +143,7 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     >>> maps(fun, params, (jnp.ones((4, 2)),), activation=jnp.tanh).layers
     (LayerMaps(pieces=1, permutations=True, flips=True, exchanges=False),)
     """
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)
         found = [traits(activation, layer.bias.size) for layer in params[:-1]]

@@ -49,7 +49,7 @@ def split_lines(
     [0.707, 0.707]
     """
     tolerance = float(require.not_negative(tolerance, "tolerance"))
-    with jax.enable_x64(True):
+    with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)
         vector, unravel = np.asarray(tree.ravel(params)[0]), tree.ravel(params)[1]
