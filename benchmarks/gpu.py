@@ -115,12 +115,11 @@ class TorchProblem:
 
     def __init__(self, torch: Any, params: mlp.Params, x: np.ndarray, y: np.ndarray) -> None:
         self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
-        move = functools.partial(torch.tensor, device=self.device)
-        self.leaves, self.x, self.y = self.move(params), move(x), move(y)
+        self.leaves, (self.x,), (self.y,) = self.move(params), self.move(x), self.move(y)
 
-    def move(self, params: mlp.Params) -> tuple:
-        """Return the parameters as tensors on the device."""
-        return tuple(self.torch.tensor(np.asarray(leaf), device=self.device) for leaf in jax.tree.leaves(params))
+    def move(self, arrays: Any) -> tuple:
+        """Return the leaves of a pytree as tensors on the device."""
+        return tuple(self.torch.tensor(np.asarray(leaf), device=self.device) for leaf in jax.tree.leaves(arrays))
 
     def loss(self, leaves: tuple, x: Any, y: Any) -> Any:
         """Mean softmax cross-entropy of the tanh network."""

@@ -104,8 +104,7 @@ def init(
 
 def _widths(sizes: Sequence[int]) -> tuple[int, ...]:
     expected = "at least two whole numbers of 1 or more, such as (64, 16, 10)"
-    if not isinstance(sizes, Sequence | np.ndarray) or isinstance(sizes, str | bytes) or getattr(sizes, "ndim", 1) == 0:
-        raise TypeError(f"sizes: got {require.describe(sizes)}, expected {expected}.")
+    require.sequence(sizes, "sizes", expected)
     try:
         widths = tuple(require.whole(n, "sizes") for n in sizes)
     except (TypeError, ValueError):

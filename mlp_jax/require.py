@@ -12,7 +12,7 @@ import numbers as number_types
 import operator
 import os
 import pathlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -166,6 +166,17 @@ def floats(value: Any, name: str) -> jax.Array:
     """
     array = jnp.asarray(numbers(value, name))
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
+def sequence(value: Any, name: str, expected: str) -> None:
+    """Raise TypeError unless this is a sequence, or an array with a first axis, and no text.
+
+    Examples
+    --------
+    >>> sequence((64, 10), "sizes", "whole numbers")
+    """
+    if not isinstance(value, Sequence | np.ndarray) or isinstance(value, str | bytes) or getattr(value, "ndim", 1) == 0:
+        raise TypeError(f"{name}: got {describe(value)}, expected {expected}.")
 
 
 def integers(value: Any, name: str) -> Any:

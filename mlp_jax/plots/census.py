@@ -118,8 +118,7 @@ def saddle_graph(
 
 def _edges(edges: Any, number: int) -> list[tuple[int, int | None, int | None]]:
     expected = f"(saddle, end, end), each a number from 0 to {number - 1}, or None for an end"
-    if not isinstance(edges, Sequence | np.ndarray) or isinstance(edges, str | bytes) or getattr(edges, "ndim", 1) == 0:
-        raise TypeError(f"edges: got {require.describe(edges)}, expected a sequence of {expected}.")
+    require.sequence(edges, "edges", f"a sequence of {expected}")
     found: list[Any] = []
     for edge in edges:
         try:
