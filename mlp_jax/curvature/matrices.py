@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import os
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import require, tree
+from mlp_jax import _compiled, require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -127,7 +126,7 @@ def _columns(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.
     return (matrix + matrix.T) / 2
 
 
-_compiled_columns = functools.partial(jax.jit, static_argnums=0)(_columns)
+_compiled_columns = _compiled.by_function()(_columns)
 
 
 def _product_bytes(gradient: Callable[[jax.Array], jax.Array], vector: jax.Array) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import require, tree
+from mlp_jax import _compiled, require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -54,7 +53,7 @@ def line(
     """
     precision.require_scalar_function(fun, params, args)
     directions = (_fitting(direction, params, "direction"),)
-    return _evaluate(fun, params, directions, _grid(offsets, "offsets")[:, None], args, _chunk(chunk_size))
+    return _evaluate(fun, params, directions, _grid(offsets, "offsets")[:, None], args, chunk_size=_chunk(chunk_size))
 
 
 def plane(
@@ -98,7 +97,9 @@ def plane(
     directions = tuple(_fitting(d, params, name) for d, name in ((first, "first"), (second, "second")))
     rows, columns = _grid(first_offsets, "first_offsets"), _grid(second_offsets, "second_offsets")
     points = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    return _evaluate(fun, params, directions, points, args, _chunk(chunk_size)).reshape(len(rows), len(columns))
+    return _evaluate(fun, params, directions, points, args, chunk_size=_chunk(chunk_size)).reshape(
+        len(rows), len(columns)
+    )
 
 
 def interpolation(
@@ -171,9 +172,9 @@ def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
     return jnp.max(values - ((1 - t) * values[0] + t * values[-1]))
 
 
-@functools.partial(jax.jit, static_argnames=("fun", "chunk_size"))
+@_compiled.by_function(static_argnames="chunk_size")
 def _evaluate(
-    fun: Fun, params: PyTree, directions: tuple[PyTree, ...], offsets: jax.Array, args: tuple, chunk_size: int
+    fun: Fun, params: PyTree, directions: tuple[PyTree, ...], offsets: jax.Array, args: tuple, *, chunk_size: int
 ) -> jax.Array:
     def at(offset: jax.Array) -> jax.Array:
         def moved(leaf: jax.Array, *along: jax.Array) -> jax.Array:

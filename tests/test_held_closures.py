@@ -1,0 +1,173 @@
+"""No call holds a closure, or the data it closes over, once the caller has dropped it."""
+
+import gc
+import weakref
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlp_jax import _compiled, curvature, landscape
+
+POINT = np.array([1.0, -0.5, 2.0], np.float32)
+
+
+def closure_over(megabytes):
+    """Return a function of a vector that closes over arrays of numpy and of JAX, and a weak reference to the first."""
+    on_host = np.linspace(0.0, 1.0, round(megabytes * 2**20 / 16))
+    on_device = jnp.asarray(on_host)
+
+    def fun(p):
+        scale = jnp.mean(on_device).astype(p.dtype) + jnp.mean(jnp.asarray(on_host)).astype(p.dtype)
+        return scale * jnp.sum(p**2 + jnp.tanh(p))
+
+    return fun, weakref.ref(on_host)
+
+
+def live_bytes():
+    gc.collect()
+    return sum(array.nbytes for array in jax.live_arrays())
+
+
+CALLS = {
+    "dense_hessian": lambda fun: curvature.dense_hessian(fun, POINT),
+    "hessian": lambda fun: curvature.hessian(fun, POINT)(POINT),
+    "eigenpairs": lambda fun: curvature.eigenpairs(
+        curvature.hessian(fun, POINT), POINT, jax.random.key(0), smallest=1, tolerance=1e-5
+    ),
+    "line": lambda fun: landscape.line(fun, POINT, POINT, [0.0, 1.0]),
+    "plane": lambda fun: landscape.plane(fun, POINT, POINT, POINT, [0.0, 1.0], [0.0, 1.0]),
+    "eigenvector_plane": lambda fun: landscape.eigenvector_plane(fun, POINT, key=jax.random.key(0)),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_dropped_closure_is_freed_with_its_data(name):
+    CALLS[name](closure_over(0.01)[0])
+    before = live_bytes()
+    for _ in range(5):
+        fun, data = closure_over(2)
+        held = weakref.ref(fun)
+        CALLS[name](fun)
+        del fun
+        gc.collect()
+        assert held() is None
+        assert data() is None
+    assert live_bytes() <= before + 2**20
+
+
+class Settings(NamedTuple):
+    hessian: Any
+    steps: int
+    scale: float | None
+
+
+class Model:
+    def __init__(self, factor):
+        self.factor = factor
+
+    def loss(self, p):
+        return self.factor * jnp.sum(p**2)
+
+
+class Frozen(NamedTuple):
+    factor: float
+
+    def loss(self, p):
+        return self.factor * jnp.sum(p**2)
+
+
+def counted(num_static=1):
+    """Return a compiled function that adds what its functions return, and a list with one entry a trace."""
+    traces = []
+
+    @_compiled.by_function(num_static)
+    def total(*given):
+        *functions, x = given
+        traces.append(x)
+        leaves = jax.tree.leaves(functions, is_leaf=callable)
+        return sum(leaf(x) for leaf in leaves if callable(leaf))
+
+    return total, traces
+
+
+def test_one_function_is_traced_once_and_another_on_its_own():
+    total, traces = counted()
+    functions = [lambda x, k=k: k * jnp.sum(x) for k in (2.0, 3.0)]
+    assert [float(total(f, POINT)) for f in functions for _ in range(3)] == [5.0] * 3 + [7.5] * 3
+    assert len(traces) == 2
+
+
+def test_methods_of_one_object_are_traced_once_though_each_access_makes_another():
+    total, traces = counted()
+    double, triple = Model(2.0), Model(3.0)
+    assert [float(total(m.loss, POINT)) for m in (double, double, triple, double)] == [10.5, 10.5, 15.75, 10.5]
+    assert len(traces) == 2
+    held = weakref.ref(double)
+    del double
+    gc.collect()
+    assert held() is None
+
+
+def test_a_fresh_function_in_settings_leaves_nothing_beside_one_that_stays():
+    total, traces = counted(2)
+    stays = lambda x: jnp.sum(x)
+    for k in range(3):
+        beside = lambda x, k=k: k * jnp.sum(x)
+        held = weakref.ref(beside)
+        assert [float(total(stays, Settings(beside, 3, None), POINT)) for _ in range(2)] == [2.5 * (1 + k)] * 2
+        del beside
+        gc.collect()
+        assert held() is None
+    assert len(traces) == 3
+
+
+def test_an_optimizer_that_is_dropped_is_freed():
+    @_compiled.by_function(1)
+    def updated(optimizer, x):
+        return optimizer.update(x, optimizer.init(x), x)[0]
+
+    optimizer = optax.sgd(0.1, momentum=0.9)
+    held = weakref.ref(optimizer.update)
+    np.testing.assert_allclose(updated(optimizer, POINT), -0.1 * POINT, rtol=1e-6)
+    del optimizer
+    gc.collect()
+    assert held() is None
+
+
+def test_functions_that_cannot_be_referred_to_weakly_are_traced_once_and_a_bounded_number_is_held():
+    total, traces = counted()
+    frozen = [Frozen(float(k)) for k in range(40)]
+    assert [float(total(f.loss, POINT)) for f in frozen[-2:] for _ in range(2)] == [38 * 5.25] * 2 + [39 * 5.25] * 2
+    assert len(traces) == 2
+    for f in frozen:
+        total(f.loss, POINT)
+    assert len(traces) <= 42
+    data = np.ones(3)
+    held = weakref.ref(data)
+    total(Frozen(data).loss, POINT)
+    del data
+    for f in frozen:
+        total(f.loss, POINT)
+    gc.collect()
+    assert held() is None
+
+
+def test_a_remembered_result_goes_with_the_function_it_was_made_for():
+    makings = []
+
+    @_compiled.while_alive
+    def program(fun, size):
+        makings.append(size)
+        return jax.make_jaxpr(fun)(np.zeros(size, np.float32))
+
+    fun, data = closure_over(2)
+    assert program(fun, 3) is program(fun, 3)
+    assert program(fun, 3) is not program(fun, 4)
+    assert makings == [3, 4]
+    del fun
+    gc.collect()
+    assert data() is None
