@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.ode import odeint
 
 from mlp_jax import losses, mlp, tree
 from mlp_jax.curvature.information import empirical_fisher, fisher
-from mlp_jax.curvature.operators import ggn, hessian, hessian_of_mean
+from mlp_jax.curvature.matrices import dense_hessian
+from mlp_jax.curvature.operators import ggn, hessian, hessian_of_mean, hessian_product
 
 N, CLASSES = 10, 3
 
@@ -90,6 +92,27 @@ def test_hessian_is_that_of_jax():
         as_matrix(lambda p, x, y: hessian(fun, p, (x, y)), params, x, y),
         explicit_hessian(lambda p: fun(p, x, y), params),
     )
+
+
+def decay(params):
+    """½ Σ y(1)² for dy/dt = −k y, y(0) = y₀, by a solver whose backward pass has no forward mode."""
+    start, rates = params["start"], params["rates"]
+    times = jnp.array([0.0, 1.0])
+    return jnp.sum(odeint(lambda y, t, k: -k * y, start, times, rates, rtol=1e-11, atol=1e-11)[-1] ** 2) / 2
+
+
+def test_the_hessian_of_the_solution_of_a_differential_equation_is_its_closed_form():
+    y, k = np.array([1.0, -0.5, 2.0]), np.array([0.3, 1.0, -0.2])
+    params = {"rates": jnp.asarray(k), "start": jnp.asarray(y)}
+    factor = np.exp(-2 * k)
+    mixed = np.diag(-2 * y * factor)
+    expected = np.block([[np.diag(2 * y**2 * factor), mixed], [mixed, np.diag(factor)]])
+    close(dense_hessian(decay, params), expected, 1e-7)
+    close(as_matrix(lambda p: hessian(decay, p), params), expected, 1e-7)
+    close(as_matrix(lambda p: lambda v: hessian_product(decay)(p, (), v), params), expected, 1e-7)
+    vector = {"rates": jnp.ones(3), "start": jnp.zeros(3)}
+    outside_jit = tree.ravel(hessian_product(decay)(params, (), vector))[0]
+    close(outside_jit, expected[:, :3].sum(axis=1), 1e-7)
 
 
 def test_hessian_of_mean_is_that_of_the_weighted_mean():

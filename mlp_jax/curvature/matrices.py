@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from mlp_jax import _compiled, require, tree
-from mlp_jax.curvature import precision
+from mlp_jax.curvature import operators, precision
 from mlp_jax.tree import PyTree
 
 # Intermediate values of one block of columns stay near this size: larger blocks leave the cache.
@@ -23,9 +23,10 @@ def dense_hessian(
 ) -> jax.Array:
     """Return the Hessian of `fun` as a symmetric (P, P) float64 matrix, in the order of `tree.ravel`.
 
-    H e_i for a block of unit vectors at a time: forward over reverse differentiation, the gradient linearised
-    once. Memory: 3 · 8 P² bytes for the result and its transposition, plus, a block, at most 64 MiB or the
-    intermediate values of one Hessian-vector product, whichever is more.
+    H e_i for a block of unit vectors at a time: forward over reverse differentiation, the gradient linearised once
+    (reverse over reverse where a rule of `jax.custom_vjp` has no forward mode). Memory: 3 · 8 P² bytes for the result
+    and its transposition, plus, a block, at most 64 MiB or the intermediate values of one Hessian-vector product,
+    whichever is more.
 
     Transformable; outside jit it computes in float64 whatever the caller's default. A second call with the
     same `fun` object and shapes compiles nothing; a fresh closure compiles again.
@@ -113,11 +114,11 @@ def machine_bytes() -> int:
 def _columns(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.Array:
     vector, unravel = tree.ravel(params)
 
-    def gradient(v: jax.Array) -> jax.Array:
-        return tree.ravel(jax.grad(fun)(unravel(v), *args))[0]
+    def of_vector(v: jax.Array) -> jax.Array:
+        return fun(unravel(v), *args)
 
-    _, matvec = jax.linearize(gradient, vector)
-    block = max(1, min(vector.size, _BLOCK_BYTES // _product_bytes(gradient, vector)))
+    matvec = operators.linearize_gradient(of_vector, vector)
+    block = max(1, min(vector.size, _BLOCK_BYTES // _product_bytes(of_vector, vector)))
 
     def column(i: jax.Array) -> jax.Array:
         return matvec(jnp.zeros_like(vector).at[i].set(1))
@@ -129,9 +130,9 @@ def _columns(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.
 _compiled_columns = _compiled.by_function()(_columns)
 
 
-def _product_bytes(gradient: Callable[[jax.Array], jax.Array], vector: jax.Array) -> int:
+def _product_bytes(fun: Callable[[jax.Array], jax.Array], vector: jax.Array) -> int:
     """Return an upper bound on the intermediate values of one Hessian-vector product, in bytes."""
-    jaxpr = jax.make_jaxpr(lambda v: jax.jvp(gradient, (v,), (v,))[1])(vector)
+    jaxpr = jax.make_jaxpr(lambda v: operators.hessian_product(fun)(v, (), v))(vector)
     return max(1, sum(_nbytes(v.aval) for eqn in jaxpr.jaxpr.eqns for v in eqn.outvars))
 
 

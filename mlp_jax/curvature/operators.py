@@ -9,6 +9,9 @@ as arguments of that function; then a second call with the same functions and sh
 [1.0, 2.0]
 
 Outside jit a matvec runs one operation at a time, and one that streams is compiled again at every call.
+
+`hessian_product(fun)` is the one Hessian-vector product of this package, and `linearize_gradient` its linearised form:
+forward over reverse, or reverse over reverse where the backward pass has no forward mode, as that of an `odeint`.
 """
 
 from __future__ import annotations
@@ -21,7 +24,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from mlp_jax import require, tree
-from mlp_jax.curvature import precision, streaming
+from mlp_jax.curvature import precision, streaming, tracing
 from mlp_jax.curvature.streaming import Matvec, Over
 from mlp_jax.tree import PyTree
 
@@ -60,8 +63,52 @@ def hessian(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> 
     (6.0, 2.0)
     """
     precision.require_scalar_function(fun, params, args)
-    _, matvec = jax.linearize(lambda p: jax.grad(fun)(p, *args), jax.tree.map(jnp.asarray, params))
-    return matvec
+    return linearize_gradient(lambda p: fun(p, *args), jax.tree.map(jnp.asarray, params))
+
+
+def hessian_product(fun: Callable[..., jax.Array]) -> Callable[[PyTree, tuple, PyTree], PyTree]:
+    """Return (params, args, v) ↦ H v for the Hessian of `fun(params, *args)` in params. Transformable.
+
+    Forward over reverse; where that meets a backward pass with a derivative rule for reverse mode alone
+    (`jax.custom_vjp`), reverse over reverse, which is Hᵀ v.
+
+    Examples
+    --------
+    >>> product = hessian_product(lambda x, scale: scale * x**3)
+    >>> float(product(jnp.array(2.0), (jnp.array(5.0),), jnp.array(1.0)))
+    60.0
+    """
+
+    def product(params: PyTree, args: tuple, vector: PyTree) -> PyTree:
+        def gradient(p: PyTree) -> PyTree:
+            return jax.grad(fun)(p, *args)
+
+        if _has_forward_mode(gradient, params):
+            return jax.jvp(gradient, (params,), (vector,))[1]
+        return jax.vjp(gradient, params)[1](vector)[0]
+
+    return product
+
+
+def linearize_gradient(fun: Callable[[PyTree], jax.Array], params: PyTree) -> Matvec:
+    """Return v ↦ H v for the Hessian of `fun(params)`, the gradient linearised once, as `hessian_product` does it.
+
+    Examples
+    --------
+    >>> float(linearize_gradient(lambda x: x**3, jnp.array(2.0))(jnp.array(1.0)))
+    12.0
+    """
+    gradient = jax.grad(fun)
+    if _has_forward_mode(gradient, params):
+        return jax.linearize(gradient, params)[1]
+    pull = jax.vjp(gradient, params)[1]
+    return lambda vector: pull(vector)[0]
+
+
+def _has_forward_mode(gradient: Callable[[PyTree], PyTree], params: PyTree) -> bool:
+    """Return whether no rule of `jax.custom_vjp` is left in the gradient; under jit forward mode fails only later."""
+    jaxpr = jax.make_jaxpr(gradient)(params).jaxpr
+    return all(eqn.primitive.name != "custom_vjp_call" for part in tracing.jaxprs(jaxpr) for eqn in part.eqns)
 
 
 def hessian_of_mean(
@@ -130,7 +177,7 @@ def hessian_of_mean(
         def total(q: PyTree) -> jax.Array:
             return streaming.weighted_sum(each(lambda rows, q: per_example(q, *rows), examples, (q,)), shares)
 
-        return jax.linearize(jax.grad(total), p)[1]
+        return linearize_gradient(total, p)
 
     return streaming.over_examples(build, params, args, Over(weights, chunk_size, mesh))
 
