@@ -1,5 +1,6 @@
 """Eigenpairs: what other tools miss, repeat or invent comes out right; a pair that has not converged says so."""
 
+import dataclasses
 from typing import NamedTuple
 
 import chex
@@ -306,6 +307,82 @@ def test_a_matrix_that_is_not_the_operator_is_not_believed(x64):
         eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix[1:, 1:])
     with pytest.raises(ValueError, match="hessian: got NaN or infinity, expected numbers"):
         eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix * np.nan)
+
+
+WRONG = {
+    "another": lambda matrix, u: rotated(np.linspace(1, 9, 50), seed=1),
+    "a multiple": lambda matrix, u: 1e10 * matrix,
+    "a large eigenvalue more, along another direction": lambda matrix, u: matrix + 1e12 * jnp.outer(u, u),
+    "an eigenvalue changed": lambda matrix, u: matrix + 20 * jnp.outer(*2 * [jnp.linalg.eigh(matrix)[1][:, 0]]),
+}
+
+
+@pytest.mark.parametrize("smallest", [0, 1, 2])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_flags_of_pairs_from_a_matrix_are_those_of_the_operator(x64, wrong, smallest):
+    matrix = rotated(np.linspace(-1, 3, 50))
+    given = WRONG[wrong](matrix, jnp.full(50, 50**-0.5))
+    pairs = eigenpairs(
+        product(matrix), matrix[0], jax.random.key(0), smallest=smallest, largest=1, hessian=lambda: given
+    )
+    rows = as_matrix(pairs.vectors)
+    true = np.linalg.norm(rows @ np.asarray(matrix) - np.asarray(pairs.values)[:, None] * rows, axis=1)
+    np.testing.assert_allclose(pairs.residuals, true, atol=1e-13)
+    np.testing.assert_array_equal(pairs.converged, true <= TOLERANCE * 3)
+    assert not pairs.complete
+
+
+# --- Scales ------------------------------------------------------------------------------------------------------
+
+SCALES = [
+    *[(np.float32, scale) for scale in (1e-30, 1e-25, 1e-15, 1e15, 1e25, 1e30)],
+    *[(np.float64, scale) for scale in (1e-200, 1e-170, 1e-100, 1e100, 1e170, 1e200)],
+]
+
+
+@pytest.mark.parametrize(("block_size", "dense_limit"), [(1, 0), (3, 0), (1, 1000)])
+@pytest.mark.parametrize(("dtype", "scale"), SCALES)
+def test_a_multiple_of_an_operator_has_that_multiple_of_its_eigenvalues(x64, dtype, scale, block_size, dense_limit):
+    spectrum = np.linspace(-1, 3, 150)
+    matrix = (np.asarray(rotated(spectrum)) * scale).astype(dtype)
+    tolerance = 1e-5 if dtype is np.float32 else TOLERANCE
+    pairs = eigenpairs(
+        product(jnp.asarray(matrix)),
+        matrix[0],
+        jax.random.key(0),
+        smallest=2,
+        largest=1,
+        tolerance=tolerance,
+        block_size=block_size,
+        dense_limit=dense_limit,
+    )
+    unscaled = pairs.values.astype(np.float64) / scale, pairs.residuals.astype(np.float64) / scale
+    pairs = dataclasses.replace(pairs, values=unscaled[0], residuals=unscaled[1])
+    assert pairs.complete
+    assert np.all(pairs.converged)
+    rows = as_matrix(pairs.vectors).astype(np.float64)
+    np.testing.assert_allclose(pairs.values, ends(spectrum, 2, 1), atol=3 * tolerance)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(3), atol=10 * np.finfo(dtype).eps)
+    true = np.linalg.norm(rows @ (matrix.astype(np.float64) / scale) - pairs.values[:, None] * rows, axis=1)
+    np.testing.assert_allclose(pairs.residuals, true, atol=30 * np.finfo(dtype).eps)
+
+
+def test_a_split_basis_holds_operators_of_any_scale(x64):
+    spectrum = np.linspace(-1, 3, 80)
+    for scale in (1e-200, 1e200):
+        operator = traced_operator.trace(product(rotated(spectrum) * scale), jnp.zeros(80))
+        basis = krylov_basis.SplitBasis(operator, 80, 1, jax.make_mesh((1,), ("devices",)))
+        space = krylov_space.Space(basis, 1, np.random.default_rng(0))
+        space.add_random(1)
+        space.extend(80)
+        np.testing.assert_allclose(space.ritz()[0] / scale, spectrum, atol=1e-12)
+
+
+def test_a_zero_operator_has_zero_eigenvalues(x64):
+    for dense_limit in (0, 1000):
+        pairs = eigenpairs(lambda v: 0 * v, jnp.zeros(9), jax.random.key(0), largest=2, dense_limit=dense_limit)
+        assert np.all(pairs.values == 0)
+        assert np.all(pairs.converged)
 
 
 @pytest.mark.parametrize("split", [False, True])

@@ -129,6 +129,29 @@ def test_a_saddle_looks_like_one_along_its_extreme_eigenvectors():
     assert up[1] < min(up[0], up[2])
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+def test_lengths_and_shares_are_right_where_their_squares_are_no_numbers_of_float32(scale):
+    draw = np.random.default_rng(0).standard_normal
+    direction, params = draw((5, 3)), draw((5, 3))
+    given = [jnp.asarray(a * scale, jnp.float32) for a in (direction, params)]
+    by_filter = direction * np.linalg.norm(params, axis=0) / np.linalg.norm(direction, axis=0)
+    by_layer = direction * np.linalg.norm(params) / np.linalg.norm(direction)
+    np.testing.assert_allclose(landscape.filter_normalized(*given).astype(float) / scale, by_filter, rtol=1e-5)
+    np.testing.assert_allclose(landscape.layer_normalized(*given).astype(float) / scale, by_layer, rtol=1e-5)
+    run = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]) @ draw((2, 20))
+    found = landscape.principal_plane(jnp.asarray(run * scale, jnp.float32))
+    squares = np.linalg.svd(run - run[-1])[1] ** 2
+    np.testing.assert_allclose(found.explained, squares[:2] / squares.sum(), rtol=1e-5)
+
+
+def test_a_plane_is_not_spanned_by_the_ends_of_another_matrix():
+    fun = lambda x: x[0] ** 2 + 2 * x[1] ** 2 - 3 * x[2] ** 2
+    with pytest.raises(RuntimeError, match="there may be others beyond"):
+        landscape.eigenvector_plane(
+            fun, jnp.zeros(3), key=jax.random.key(0), hessian_matrix=lambda: np.diag([2.0, 4.0, 3.0])
+        )
+
+
 def test_the_barrier_between_two_wells_is_their_hill():
     fractions = np.linspace(0, 1, 5)
     values = landscape.interpolation(lambda x: (x[0] ** 2 - 1) ** 2, jnp.array([-1.0]), jnp.array([1.0]), fractions)

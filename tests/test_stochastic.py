@@ -54,6 +54,39 @@ def check_nodes_within(density, eigenvalues):
     np.testing.assert_allclose(np.sum(weights, axis=-1), 1 / weights.shape[-2], rtol=1e-12)
 
 
+# Scale: an estimate for c A is c times that for A, in every dtype that holds c A.
+
+SCALES = [(np.float32, c) for c in (1e-30, 1e-20, 1e20, 1e30)] + [(np.float64, c) for c in (1e-200, 1e200)]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), SCALES)
+def test_estimates_scale_with_the_map_and_so_do_their_standard_errors(dtype, scale):
+    size, num_probes, key = 20, 12, jax.random.key(0)
+    values, basis = np.linalg.eigh(symmetric(np.linspace(-1, 3, size)))
+    matrix = symmetric(np.linspace(-1, 3, size))
+    rows = probes(jnp.zeros(size, dtype), key, num_probes).astype(np.float64)
+    spread = lambda samples: np.std(samples, axis=0, ddof=1) / np.sqrt(num_probes)
+    close = functools.partial(np.testing.assert_allclose, rtol=2e3 * np.finfo(dtype).eps, atol=1e-300)
+    unscaled = lambda array, power=1: np.asarray(array, np.float64) / scale**power
+
+    @jax.jit
+    def estimates(matrix):
+        matvec, params = lambda v: matrix @ v, jnp.zeros(size, dtype)
+        density = spectral_density(matvec, params, key, num_probes=num_probes, num_steps=size)
+        at = (trace(matvec, params, key, num_probes=num_probes), diagonal(matvec, params, key, num_probes=num_probes))
+        return (*at, density.expectation(lambda x: x), density.smooth(jnp.array([0.5 * scale], dtype), 0.3 * scale))
+
+    of_trace, of_diagonal, mean, smooth = estimates(jnp.asarray((matrix * scale).astype(dtype)))
+    samples = np.einsum("ni,ij,nj->n", rows, matrix, rows)
+    for estimate, expected in ((of_trace, samples), (of_diagonal, rows * (rows @ matrix)), (mean, samples / size)):
+        close(unscaled(estimate.value), expected.mean(axis=0))
+        close(unscaled(estimate.stderr), spread(expected))
+    bump = np.exp(-(((values - 0.5) / 0.3) ** 2) / 2) / (0.3 * np.sqrt(2 * np.pi))
+    shares = (rows @ basis) ** 2 @ bump / size
+    close(unscaled(smooth.value, -1), [shares.mean()])
+    close(unscaled(smooth.stderr, -1), [spread(shares)])
+
+
 # The density: the traps of other tools, over seeds.
 
 

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from mlp_jax import devices, display, require, tree
 from mlp_jax.curvature import dense_ends, matrices, precision, thick_restart, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
-from mlp_jax.curvature.krylov_space import Space
+from mlp_jax.curvature.krylov_space import Space, power_of_two
 from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
 from mlp_jax.curvature.traced_operator import Operator
 from mlp_jax.tree import PyTree
@@ -46,12 +46,15 @@ class Eigenpairs:
     residuals
         (k,) ‖H v − λ v‖ from a product with the vectors returned. Some eigenvalue lies within it of λ.
     converged
-        (k,) residual ≤ tolerance · ‖H‖, with ‖H‖ the largest |Ritz value|.
+        (k,) residual ≤ tolerance · ‖H‖, with ‖H‖ the largest |Ritz value|; with `hessian`, the largest ‖H v‖ of the
+        unit vectors multiplied.
     complete
         Whether a random vector in the orthogonal complement found no eigenvalue beyond those returned, such as a
-        copy of a multiple eigenvalue, or one that the first vectors barely contained. Always true of a whole matrix.
+        copy of a multiple eigenvalue, or one that the first vectors barely contained. Always true of a whole matrix
+        from products; of one from `hessian`, whether it agrees with the product with a random vector.
     num_matvecs
-        Products used, the k for `residuals` among them; a matrix from `hessian` costs none.
+        Products used, the k for `residuals` among them. A matrix from `hessian` costs none; the two products that
+        compare it with the operator are not counted.
     method
         "lanczos": from products. "dense": by LAPACK from the whole matrix.
     """
@@ -149,7 +152,7 @@ def eigenpairs(
         4 can halve the time where P is large and the basis is long enough to need no restart.
     hessian
         () -> (P, P), the same operator as a matrix in the order of `tree.ravel`, where there is a faster way to it
-        than P products: `lambda: mlp_hessian.dense(params, ...)`. Values and residuals still come from `matvec`.
+        than P products: `lambda: mlp_hessian.dense(params, ...)`. Values, residuals and flags still come from `matvec`.
     dense_limit
         Largest P for which the matrix is built; 0 for never; when None 1000, or 5000 with `hessian`.
     mesh
@@ -198,7 +201,7 @@ def eigenpairs(
     dense_limit = require.whole(dense_limit, "dense_limit", 0)
     allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
     if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
-        return _dense(operator, wanted, limits, hessian)
+        return _dense(operator, wanted, limits, hessian, generator)
     return _lanczos(operator, wanted, limits, generator)
 
 
@@ -265,6 +268,7 @@ def _dense(
     wanted: Wanted,
     limits: _Limits,
     hessian: Callable[[], Any] | None,
+    generator: np.random.Generator,
 ) -> Eigenpairs:
     size = operator.size()
     matrices.require_memory(size, matrices=6)
@@ -278,9 +282,36 @@ def _dense(
             else "hessian: got NaN or infinity"
         )
         raise ValueError(f"{source}, expected numbers.")
-    rows, norm = dense_ends.both_ends(matrix, wanted)
-    used = size if hessian is None else 0
-    return _measured(operator, limits, rows.astype(operator.program.dtype), norm, True, used, "dense")
+    unit = power_of_two(float(np.max(np.abs(matrix))), np.float64) or 1.0
+    matrix = matrix / unit
+    if hessian is None:
+        rows, norm = dense_ends.both_ends(matrix, wanted)
+        rows = rows.astype(operator.program.dtype)
+        return _measured(operator, limits, rows, norm * unit, True, size, "dense")
+    # One eigenvector of each end at least, so that the products with them see the norm of the operator.
+    more = wanted if wanted.total == size else Wanted(max(1, wanted.smallest), max(1, wanted.largest))
+    rows = dense_ends.both_ends(matrix, more)[0].astype(operator.program.dtype)
+    norm, agrees = _compared(operator, rows, matrix, unit, limits, generator)
+    rows = rows[more.smallest - wanted.smallest : len(rows) - (more.largest - wanted.largest)]
+    return _measured(operator, limits, rows, norm, agrees, 0, "dense")
+
+
+def _compared(
+    operator: Operator, rows: np.ndarray, matrix: np.ndarray, unit: float, limits: _Limits, generator: Any
+) -> tuple[float, bool]:
+    """Return the largest ‖H v‖ of some rows, and whether matrix · unit multiplies a random vector as the operator does.
+
+    The rows are unit eigenvectors of the matrix, in ascending order of their values, so that the extreme ones are at
+    both ends.
+    """
+    vector = generator.normal(size=(1, operator.size()))
+    tried = np.concatenate([rows[[0, -1]], (vector / np.linalg.norm(vector)).astype(rows.dtype)])
+    products = operator.multiply(tried, limits.block).astype(np.float64)
+    own = power_of_two(float(np.max(np.abs(products))), np.float64) or 1.0
+    norm = float(np.max(np.linalg.norm(products / own, axis=1))) * own
+    difference = products[-1] / unit - matrix @ tried[-1].astype(np.float64)
+    rounding = _FLOOR * float(np.finfo(rows.dtype).eps) * math.sqrt(operator.size())
+    return norm, bool(np.linalg.norm(difference) <= max(limits.tolerance, rounding) * norm / unit)
 
 
 def _measured(
@@ -288,15 +319,17 @@ def _measured(
 ) -> Eigenpairs:
     """Return the pairs whose vectors are rows (k, P), with values and residuals from one product each."""
     products = operator.multiply(rows, limits.block)
+    unit = power_of_two(float(np.max(np.abs(products))), products.dtype) or 1.0
+    products = products / products.dtype.type(unit)
     values = np.sum(rows * products, axis=1) / np.sum(rows * rows, axis=1)
     residuals = np.linalg.norm(products - values[:, None] * rows, axis=1)
     order = np.argsort(values, kind="stable")
     values, residuals = values[order], residuals[order]
     return Eigenpairs(
-        values=jnp.asarray(values),
+        values=jnp.asarray(values * values.dtype.type(unit)),
         vectors=operator.unravel(rows[order]),
-        residuals=jnp.asarray(residuals),
-        converged=jnp.asarray(residuals <= limits.tolerance * norm),
+        residuals=jnp.asarray(residuals * residuals.dtype.type(unit)),
+        converged=jnp.asarray(residuals <= limits.tolerance * (norm / unit)),
         complete=complete,
         num_matvecs=used + len(rows),
         method=method,

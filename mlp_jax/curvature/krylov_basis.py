@@ -68,6 +68,14 @@ class HostBasis:
         """Return whether all numbers are finite."""
         return bool(np.all(np.isfinite(rows)))
 
+    def largest(self, rows: np.ndarray) -> float:
+        """Return the size of the largest number."""
+        return float(np.max(np.abs(rows)))
+
+    def divide(self, rows: np.ndarray, unit: float) -> np.ndarray:
+        """Return rows / unit."""
+        return rows / self.dtype.type(unit)
+
     def pick(self, rows: np.ndarray, i: int) -> np.ndarray:
         """Return one of some rows, as rows."""
         return rows[i : i + 1]
@@ -163,6 +171,14 @@ class SplitBasis:
         """Return whether all numbers are finite."""
         return tree.count_not_finite(rows) == 0
 
+    def largest(self, rows: jax.Array) -> float:
+        """Return the size of the largest number."""
+        return float(_largest(rows))
+
+    def divide(self, rows: jax.Array, unit: float) -> jax.Array:
+        """Return rows / unit."""
+        return _divided(rows, unit)
+
     def pick(self, rows: jax.Array, i: int) -> jax.Array:
         """Return one of some rows, as rows."""
         return rows[:, i : i + 1]
@@ -214,6 +230,16 @@ def _splitting(mesh: Mesh) -> NamedSharding:
 
 def _product(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+
+
+@jax.jit
+def _largest(rows: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(rows))
+
+
+@jax.jit
+def _divided(rows: jax.Array, unit: jax.Array) -> jax.Array:
+    return rows / unit.astype(rows.dtype)
 
 
 @functools.partial(jax.jit, static_argnames="mesh")

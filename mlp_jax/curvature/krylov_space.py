@@ -19,11 +19,27 @@ _BREAKDOWN = 10.0
 _KEPT_LENGTH = 0.7
 
 
+def power_of_two(largest: float, dtype: Any) -> float | None:
+    """Return a power of two near the largest number of some, 1 where their squares are safe; None where it is 0.
+
+    Examples
+    --------
+    >>> power_of_two(3.0, np.float32), power_of_two(2.5e30, np.float32) == 2.0**101, power_of_two(0.0, np.float32)
+    (1.0, True, None)
+    """
+    if largest == 0:
+        return None
+    limits, exponent = np.finfo(dtype), int(np.frexp(largest)[1])
+    safe = abs(exponent) <= limits.maxexp // 4 or not np.isfinite(largest)
+    return 1.0 if safe else float(np.ldexp(1.0, min(max(exponent, limits.minexp), limits.maxexp - 1)))
+
+
 class Space:
     """Rows of an orthonormal basis: [frozen | processed | pending | free], and the operator projected on them.
 
     The product of the operator with a processed row lies in the span of all rows in use, and `coupling[:, i]` holds
-    its coefficients: so the residual of any combination of processed rows is known from what it couples to.
+    its coefficients: so the residual of any combination of processed rows is known from what it couples to. They are
+    in units of `unit`, a power of two, so that no square in a norm over- or underflows; it is 1 for most operators.
 
     Parameters
     ----------
@@ -51,6 +67,7 @@ class Space:
         self.size, self.rows, self.block = basis.size, basis.rows, block
         self.coupling = np.zeros((self.rows, self.rows))
         self.frozen = self.position = self.pending = 0
+        self.unit: float | None = None
         self.scale, self.products = 0.0, 0
         self._ritz: tuple[np.ndarray, np.ndarray, np.ndarray] | None = None
 
@@ -88,6 +105,10 @@ class Space:
         self.products += count
         if not self.basis.is_finite(products):
             raise ValueError(f"matvec: got NaN or infinity in the first {self.products} products, expected numbers.")
+        if self.unit is None:
+            self.unit = power_of_two(self.basis.largest(products), self.basis.dtype)
+        if self.unit is not None and self.unit != 1:
+            products = self.basis.divide(products, self.unit)
         self.scale = max(self.scale, float(np.max(self.basis.lengths(products))))
         floor, used = _BREAKDOWN * self.eps * self.scale, self.used
         # Most of a product lies in the last rows; when that is gone one pass over the whole basis is enough.
@@ -133,6 +154,11 @@ class Space:
 
     def ritz(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return Ritz values (ascending), vectors in the coordinates of the processed rows, and residual estimates."""
+        values, vectors, residuals = self._ritz_in_units()
+        unit = self.unit or 1.0
+        return values * unit, vectors, residuals * unit
+
+    def _ritz_in_units(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         if self._ritz is None:
             rows = slice(self.frozen, self.position)
             projected = self.coupling[rows, rows]
@@ -147,7 +173,7 @@ class Space:
 
     def restart(self, kept: np.ndarray, keep_pending: bool = True) -> None:
         """Replace the processed rows by those Ritz vectors; their residuals stay in the pending rows."""
-        values, vectors, _ = self.ritz()
+        values, vectors, _ = self._ritz_in_units()
         values, vectors = values[kept], vectors[:, kept]
         start, stop, used = self.frozen, self.position, self.used if keep_pending else self.position
         end = start + len(values)

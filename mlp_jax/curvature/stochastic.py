@@ -15,6 +15,7 @@ Outside jit the loop is compiled again at every call.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -97,7 +98,8 @@ class Density:
         points, scale = (jnp.asarray(x).astype(self.nodes.dtype) for x in (grid, width))
 
         def gaussian(nodes: jax.Array) -> jax.Array:
-            return jax.scipy.stats.norm.pdf(points[..., None], nodes, scale)
+            # That of jax.scipy.stats squares the scale.
+            return jnp.exp(-jnp.square((points[..., None] - nodes) / scale) / 2) / (scale * math.sqrt(2 * math.pi))
 
         return self.expectation(gaussian)
 
@@ -200,8 +202,9 @@ def spectral_density(
         tridiagonal = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
         if tridiagonal.dtype.itemsize < 4:  # LAPACK has no float16 or bfloat16
             tridiagonal = tridiagonal.astype(jnp.float32)
-        nodes, vectors = jnp.linalg.eigh(tridiagonal)
-        return nodes, vectors[0] ** 2
+        unit = _power_of_two(jnp.max(jnp.abs(tridiagonal)))
+        nodes, vectors = jnp.linalg.eigh(tridiagonal / unit)
+        return nodes * unit, vectors[0] ** 2
 
     nodes, weights = jax.lax.map(of_probe, jax.random.split(key, num_probes))
     return Density(nodes, weights / jnp.sum(weights, axis=1, keepdims=True) / num_probes)
@@ -281,19 +284,20 @@ def diagonal(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int 
     _require_arguments(matvec, params, key, num_probes)
 
     def add_probe(moments: tuple[PyTree, PyTree], step: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
-        mean, squares = moments
+        mean, deviation = moments
         count, probe_key = step
         probe = rademacher_like(probe_key, params)
         change = jax.tree.map(lambda z, product, m: z * product - m, probe, matvec(probe), mean)
-        # Welford (1962): means and sums of squared deviations in one pass, without cancellation.
-        squares = jax.tree.map(lambda s, d: s + d**2 * ((count - 1) / count).astype(d.dtype), squares, change)
+        # Welford (1962): means and roots of sums of squared deviations in one pass, without cancellation.
+        share = jnp.sqrt((count - 1) / count)
+        deviation = jax.tree.map(lambda s, d: jnp.hypot(s, d * share.astype(d.dtype)), deviation, change)
         mean = jax.tree.map(lambda m, d: m + d / count.astype(d.dtype), mean, change)
-        return (mean, squares), None
+        return (mean, deviation), None
 
     zeros = jax.tree.map(jnp.zeros_like, params)
     counts = jnp.arange(1, num_probes + 1, dtype=jnp.result_type(float))
-    (mean, squares), _ = jax.lax.scan(add_probe, (zeros, zeros), (counts, jax.random.split(key, num_probes)))
-    return Estimate(mean, jax.tree.map(lambda s: _standard_error(s, num_probes), squares))
+    (mean, deviation), _ = jax.lax.scan(add_probe, (zeros, zeros), (counts, jax.random.split(key, num_probes)))
+    return Estimate(mean, jax.tree.map(lambda s: _standard_error(s, num_probes), deviation))
 
 
 def rademacher_like(key: jax.Array, params: PyTree) -> PyTree:
@@ -328,11 +332,11 @@ def _lanczos(matvec: Callable[[jax.Array], jax.Array], start: jax.Array, num_ste
         quotient = vector @ image
         once = image - basis.T @ (basis @ image)
         twice = once - basis.T @ (basis @ once)
-        size = jnp.linalg.norm(twice)
+        size = _norm(twice)
         scale = jnp.maximum(scale, jnp.abs(quotient) + size)
         # Twice is enough (Parlett 1998, section 6.9), unless what the first pass leaves is rounding: then the space
         # has ended. A direction made of rounding that survives is orthogonal to the others and has weight ~ eps².
-        ended = (size <= jnp.linalg.norm(once) / 2) | (size <= jnp.finfo(start.dtype).eps * scale)
+        ended = (size <= _norm(once) / 2) | (size <= jnp.finfo(start.dtype).eps * scale)
         following = jnp.where(ended, 0, twice / jnp.where(ended, 1, size))
         return (basis, following, scale), (quotient, jnp.where(ended, 0, size), ended)
 
@@ -349,13 +353,28 @@ def _mean_of(samples: jax.Array) -> Estimate:
     num_samples = samples.shape[0]
     change = samples - samples[0]
     shift = jnp.mean(change, axis=0)
-    return Estimate(samples[0] + shift, _standard_error(jnp.sum((change - shift) ** 2, axis=0), num_samples))
+    return Estimate(samples[0] + shift, _standard_error(_norm(change - shift), num_samples))
 
 
-def _standard_error(squares: jax.Array, num_samples: int) -> jax.Array:
+def _standard_error(deviation: jax.Array, num_samples: int) -> jax.Array:
+    """Return the standard error of a mean from √(Σ squared deviations)."""
     if num_samples == 1:
-        return jnp.full_like(squares, jnp.nan)
-    return jnp.sqrt(squares / (num_samples * (num_samples - 1)))
+        return jnp.full_like(deviation, jnp.nan)
+    return deviation / math.sqrt(num_samples * (num_samples - 1))
+
+
+def _norm(values: jax.Array) -> jax.Array:
+    """Return the norm along the first axis; no square over- or underflows."""
+    unit = _power_of_two(jnp.max(jnp.abs(values), axis=0))
+    return jnp.linalg.norm(values / unit, axis=0) * unit
+
+
+def _power_of_two(size: jax.Array) -> jax.Array:
+    """Return the power of two next above, within the normal numbers of the dtype; 1 where it is 0 or not finite."""
+    limits = jnp.finfo(size.dtype)
+    exponent = jnp.clip(jnp.frexp(size)[1], limits.minexp, limits.maxexp - 1)
+    power = jnp.ldexp(jnp.ones_like(size), exponent)
+    return jax.lax.stop_gradient(jnp.where((size > 0) & jnp.isfinite(size), power, 1))
 
 
 def _require_arguments(matvec: Any, params: PyTree, key: Any, num_probes: Any) -> None:

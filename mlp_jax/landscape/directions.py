@@ -126,8 +126,15 @@ def _require_direction(direction: PyTree, params: PyTree) -> None:
 
 
 def _scale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
-    length, wanted = (jnp.sqrt(jnp.sum(jnp.square(a), axis=axes, keepdims=True)) for a in (d, w))
+    length, wanted = (_length(a, axes) for a in (d, w))
     return d * jnp.where(length > 0, wanted / jnp.where(length > 0, length, 1), 0)
+
+
+def _length(a: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
+    """Return norms over some axes, which stay as axes of length 1; no square over- or underflows."""
+    largest = jnp.max(jnp.abs(a), axis=axes, keepdims=True, initial=0)
+    unit = jnp.where(largest > 0, largest, 1)
+    return unit * jnp.sqrt(jnp.sum(jnp.square(a / unit), axis=axes, keepdims=True))
 
 
 def principal_plane(trajectory: PyTree) -> PrincipalPlane:
@@ -170,8 +177,9 @@ def principal_plane(trajectory: PyTree) -> PrincipalPlane:
     unravel = tree.ravel(last)[1]
     _, sizes, directions = jnp.linalg.svd(rows, full_matrices=False)
     directions = directions[:2]
-    total = jnp.sum(jnp.square(sizes))
-    explained = jnp.square(sizes[:2]) / jnp.where(total > 0, total, 1)
+    squares = jnp.square(sizes / jnp.where(sizes[0] > 0, sizes[0], 1))
+    total = jnp.sum(squares)
+    explained = squares[:2] / jnp.where(total > 0, total, 1)
     return PrincipalPlane(unravel(directions[0]), unravel(directions[1]), rows @ directions.T, explained)
 
 
@@ -201,7 +209,7 @@ def eigenvector_plane(
     TypeError, ValueError
         As `curvature.eigenpairs`; fewer than two parameters.
     RuntimeError
-        An eigenpair did not converge.
+        An eigenpair did not converge, or one beyond may have been missed.
 
     Examples
     --------
@@ -217,10 +225,12 @@ def eigenvector_plane(
             raise ValueError("params: got one number, expected two or more: a plane needs two directions.")
         matvec = hessian(fun, params, args)
         pairs = eigenpairs(matvec, params, key, smallest=1, largest=1, hessian=hessian_matrix)
-        if not bool(jnp.all(pairs.converged)):
+        converged = bool(jnp.all(pairs.converged))
+        if not (converged and pairs.complete):
+            found = "and there may be others beyond" if converged else "not converged"
             raise RuntimeError(
                 f"eigenvectors: residuals {np.asarray(pairs.residuals).tolist()} after {pairs.num_matvecs} products,"
-                " not converged; pass directions of your own to `plane`."
+                f" {found}; pass directions of your own to `plane`."
             )
         first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pairs.vectors) for i in (0, 1))
     return EigenvectorPlane(first, second, np.asarray(pairs.values), np.asarray(pairs.residuals))
