@@ -1,9 +1,10 @@
 """Is any critical point named wrongly? The confusion table over ten thousand points of known inertia.
 
-    python -m benchmarks.verdicts [--quick] [--output FOLDER]
+    python -m benchmarks.verdicts [--quick] [--only known|adversarial|outside] [--output FOLDER]
 
 Prints a table of what is known against what `critical.classify` said, the rate of abstentions on points that are
-nondegenerate modulo symmetry, and adversarial cases apart; writes points.csv, tables and a figure.
+nondegenerate modulo symmetry, and apart adversarial cases and cases from outside, by family; writes the points, tables
+and a figure.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import itertools
 import pathlib
 import time
 from collections.abc import Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,12 @@ import pandas as pd
 import tqdm
 import tyro
 
-from benchmarks import known_points
+from benchmarks import known_points, outside_points
 from benchmarks.known_points import Case
 from experiments.run_folder import RunFolder
 from mlp_jax import critical
 
-NON_ANSWERS = ("undetermined", "degenerate", "nonsmooth", "not critical")
+NON_ANSWERS = ("undetermined", "degenerate", "nonsmooth", "not critical", "error")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,6 +39,8 @@ class Settings:
 
     quick: bool = False
     """A tenth of the points."""
+    only: Literal["known", "adversarial", "outside"] | None = None
+    """One of the three sets; all of them when not given."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/verdicts-DATE-TIME when not given."""
 
@@ -151,6 +154,11 @@ def adversarial(share: float) -> dict[str, list[Case]]:
     }
 
 
+def outside(share: float, count: int = 125) -> dict[str, list[Case]]:
+    """Return the cases that grew out of wrong names found elsewhere, by mechanism; a third of each has no fault."""
+    return {name: list(make(max(12, round(share * count)))) for name, make in outside_points.FAMILIES.items()}
+
+
 # --- Right, wrong, or no answer -----------------------------------------------------------------------------------
 
 
@@ -190,29 +198,34 @@ def is_wrong(case: Case, verdict: critical.Verdict) -> bool:
 
 
 def judge(cases: dict[str, list[Case]]) -> pd.DataFrame:
-    """Classify every point; return one row each."""
+    """Classify every point; return one row each. An exception is an answer that gives no name."""
     rows = []
     with tqdm.tqdm(total=sum(map(len, cases.values())), unit="point") as bar:
         for family, members in cases.items():
             bar.set_postfix_str(family)
             for case in members:
                 began = time.perf_counter()
-                verdict = critical.classify(case.fun, case.params, case.args, **case.options)
+                verdict, error = None, ""
+                try:
+                    verdict = critical.classify(case.fun, case.params, case.args, **case.options)
+                except Exception as exception:
+                    error = f"{type(exception).__name__}: {exception}"
+                said = "error" if verdict is None else verdict.kind
                 rows.append(
                     {
                         "family": family,
                         "known": known(case),
-                        "said": verdict.kind,
-                        "wrong": is_wrong(case, verdict),
-                        "abstained": case.answerable and verdict.kind in NON_ANSWERS,
+                        "said": said,
+                        "wrong": verdict is not None and is_wrong(case, verdict),
+                        "abstained": case.answerable and said in NON_ANSWERS,
                         "answerable": case.answerable,
                         "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(case.params)),
                         "true_negative": None if case.truth is None else case.truth[0],
-                        "index": verdict.index,
-                        "smallest": verdict.smallest,
-                        "bound": verdict.bound,
+                        "index": verdict and verdict.index,
+                        "smallest": verdict and verdict.smallest,
+                        "bound": verdict and verdict.bound,
                         "seconds": time.perf_counter() - began,
-                        "reason": verdict.reason,
+                        "reason": error if verdict is None else verdict.reason,
                     }
                 )
                 bar.update()
@@ -253,22 +266,26 @@ def run(settings: Settings) -> pd.DataFrame:
     """Judge, print and save."""
     folder = RunFolder("verdicts", settings, settings.output)
     share = 0.1 if settings.quick else 1.0
-    with jax.enable_x64(True):
-        cases, hard = families(share), adversarial(share)
-    rows, apart = judge(cases), judge(hard)
-    for name, frame in (("points", rows), ("adversarial", apart)):
-        folder.table(name, frame)
-        folder.table(f"{name}_summary", summary(frame))
-    folder.figure("confusion", draw(rows))
-    print("Known (rows) against said (columns):\n", pd.crosstab(rows.known, rows.said).to_string(), sep="")
-    print(f"\n{summary(rows).to_string(index=False)}\n\nAdversarial, apart:\n{summary(apart).to_string(index=False)}")
-    answerable = int(rows.answerable.sum())
-    print(
-        f"\n{len(rows)} points, {int(rows.wrong.sum())} named wrongly; abstained on {int(rows.abstained.sum())} of"
-        f" {answerable} that are nondegenerate modulo symmetry ({rows.abstained.sum() / answerable:.2%})."
-        f" {len(apart)} adversarial points, {int(apart.wrong.sum())} named wrongly. Results in {folder.path}"
-    )
-    return rows
+    sets = {"known": families, "adversarial": adversarial, "outside": outside}
+    judged = []
+    for name in (settings.only,) if settings.only else sets:
+        with jax.enable_x64(True):
+            cases = sets[name](share)
+        rows = judge(cases)
+        judged.append(rows)
+        folder.table(name, rows)
+        folder.table(f"{name}_summary", summary(rows))
+        if name == "known":
+            folder.figure("confusion", draw(rows))
+            print("Known (rows) against said (columns):\n", pd.crosstab(rows.known, rows.said).to_string(), sep="")
+        answerable = int(rows.answerable.sum())
+        print(
+            f"\n{name}:\n{summary(rows).to_string(index=False)}\n{len(rows)} points, {int(rows.wrong.sum())} named"
+            f" wrongly; abstained on {int(rows.abstained.sum())} of {answerable} that are nondegenerate modulo symmetry"
+            f" ({rows.abstained.sum() / max(answerable, 1):.2%})."
+        )
+    print(f"\nResults in {folder.path}")
+    return pd.concat(judged)
 
 
 if __name__ == "__main__":
