@@ -1,10 +1,11 @@
-"""Do enclosures contain the values computed with 50 digits? Random compositions of primitives, random boxes.
+"""Do enclosures contain the values computed with 50 digits, and are theorems true?
 
 A case is one composition on one box. The composition is traced by JAX and evaluated by `interval`; the oracle evaluates
 it with mpmath, which shares no code with either, at random points and corners of the box. Every other composition
-is differentiated: JAX's gradient, as `interval` encloses it, against forward differentiation with 50 digits.
+is differentiated: JAX's gradient, as `interval` encloses it, against forward differentiation with 50 digits. After that
+`certify` is asked about functions whose critical points and corners are known (see `constructed_theorems`).
 
-    python -m benchmarks.soundness --cases 100000
+    python -m benchmarks.soundness --cases 100000 --theorems 500
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import collections
 import dataclasses
+import functools
 import platform
 import time
 from collections.abc import Callable
@@ -24,6 +26,7 @@ import mpmath
 import numpy as np
 import tqdm
 
+from benchmarks import constructed_theorems
 from mlp_jax.interval import ball, multiprecision
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
@@ -319,6 +322,7 @@ def _contains(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--theorems", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     began = time.perf_counter()
@@ -332,7 +336,12 @@ def main() -> None:
     )
     for name in count.examples[:10]:
         print("outside:", name)
-    raise SystemExit(bool(count.missed))
+    tallies = constructed_theorems.run(options.theorems, options.seed, functools.partial(tqdm.tqdm, unit="theorem"))
+    for family, tally in tallies.items():
+        print(f"{family}: {tally.cases} functions, {tally.proved} theorems, {len(tally.false)} false")
+        for name in tally.false[:10]:
+            print("false:", name)
+    raise SystemExit(bool(count.missed) or any(tally.false for tally in tallies.values()))
 
 
 if __name__ == "__main__":

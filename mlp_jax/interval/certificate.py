@@ -38,8 +38,8 @@ class Certificate:
         It is the only one within this of location, in every coordinate; with symmetries, the only one on the slice
         through location.
     smallest, nearest, largest
-        Enclosures of eigenvalues of the Hessian at the critical point: the least, the one nearest to 0 (symmetry
-        directions aside), and the greatest.
+        Enclosures of eigenvalues of the Hessian at the critical point: the least, one than which none is nearer to 0 by
+        more than the width of its enclosure (symmetry directions aside), and the greatest.
     loss
         Enclosure of fun at the critical point.
     precision

@@ -20,6 +20,7 @@ from jax.extend import core
 from jax.flatten_util import ravel_pytree
 from threadpoolctl import ThreadpoolController
 
+from mlp_jax._compiled import while_alive
 from mlp_jax.interval import ball, multiprecision, spectra
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
@@ -44,10 +45,18 @@ class Traced(NamedTuple):
     trusted: tuple[str, ...]
 
 
-def trace(fun: Callable[..., Any], params: Any, args: tuple) -> tuple[Traced, list[np.ndarray]]:
+def trace(
+    fun: Callable[..., Any], params: Any, args: tuple, constant_maxima: bool = False
+) -> tuple[Traced, list[np.ndarray]]:
     """Return the programs of fun, and its data as numpy arrays. Call it inside `jax.enable_x64(True)`.
 
-    Programs are kept for the last few functions, so that a second call with the same shapes traces nothing.
+    Programs are kept as long as fun, so that a second call with the same shapes traces nothing. With `constant_maxima`
+    each `jnp.max` is differentiated as a constant, which is right where fun does not depend on it (see `smoothness`).
+
+    Raises
+    ------
+    Refusal
+        As `program.flatten`.
 
     Examples
     --------
@@ -57,20 +66,35 @@ def trace(fun: Callable[..., Any], params: Any, args: tuple) -> tuple[Traced, li
     (1, ())
     """
     leaves, structure = jax.tree.flatten(args)
+    if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves if hasattr(leaf, "dtype")):
+        raise Refusal("args hold a random key: draw the numbers first and pass them in args")
     data = [np.asarray(leaf) for leaf in leaves]
     shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data)
     parameters, parameter_structure = jax.tree.flatten(params)
     sizes = tuple(np.shape(leaf) for leaf in parameters)
-    return _trace(fun, parameter_structure, sizes, structure, shapes), data
+    return _trace(fun, parameter_structure, sizes, structure, shapes, constant_maxima), data
 
 
-@functools.lru_cache(maxsize=16)
-def _trace(fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: Any, shapes: tuple) -> Traced:
+@while_alive
+def _trace(
+    fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: Any, shapes: tuple, constant_maxima: bool
+) -> Traced:
     template = jax.tree.unflatten(parameters, [np.zeros(size) for size in sizes])
     vector, unravel = ravel_pytree(template)
 
-    def value(v: jax.Array, *leaves: jax.Array) -> jax.Array:
+    def plain(v: jax.Array, *leaves: jax.Array) -> jax.Array:
         return fun(unravel(v), *jax.tree.unflatten(structure, leaves))
+
+    point = jax.ShapeDtypeStruct(vector.shape, jnp.float64)
+    value_jaxpr = jax.make_jaxpr(plain)(point, *shapes)
+    # Refused before JAX is asked for derivatives that it does not have, such as those of `while`.
+    value_program = flatten(value_jaxpr)
+    if constant_maxima:
+        value_jaxpr = jax.make_jaxpr(functools.partial(_with_constant_maxima, value_jaxpr))(point, *shapes)
+    closed = value_jaxpr
+
+    def value(v: jax.Array, *leaves: jax.Array) -> jax.Array:
+        return core.jaxpr_as_fun(closed)(v, *leaves)[0]
 
     def gradient(v: jax.Array, *leaves: jax.Array) -> jax.Array:
         return jax.grad(value)(v, *leaves)
@@ -78,7 +102,6 @@ def _trace(fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: An
     def rows(v: jax.Array, *leaves: jax.Array, tangents: jax.Array) -> jax.Array:
         return jax.vmap(lambda t: jax.jvp(lambda w: gradient(w, *leaves), (v,), (t,))[1])(tangents)
 
-    point = jax.ShapeDtypeStruct(vector.shape, jnp.float64)
     first = jax.make_jaxpr(gradient)(point, *shapes)
     gradient_program = flatten(first)
     largest = max((int(np.prod(a.shape)) for e in gradient_program.equations for a in e.avals), default=1)
@@ -86,10 +109,28 @@ def _trace(fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: An
     tangents = jax.ShapeDtypeStruct((block, vector.size), jnp.float64)
     second = flatten(jax.make_jaxpr(lambda t, v, *leaves: rows(v, *leaves, tangents=t))(tangents, point, *shapes))
     fixed, rest = cut(second, second.inputs[:1])
-    value_jaxpr = jax.make_jaxpr(value)(point, *shapes)
-    return Traced(
-        flatten(value_jaxpr), gradient_program, fixed, rest, block, tuple(sorted(_trusted(value_jaxpr.jaxpr)))
-    )
+    return Traced(value_program, gradient_program, fixed, rest, block, tuple(sorted(_trusted(value_jaxpr.jaxpr))))
+
+
+def _with_constant_maxima(closed: Any, *inputs: Any) -> Any:
+    """Evaluate a jaxpr with each maximum over axes as a constant of differentiation; loops are left as they are."""
+    values = dict(zip(closed.jaxpr.invars, inputs, strict=True))
+    values.update(zip(closed.jaxpr.constvars, closed.consts, strict=True))
+
+    def read(v: Any) -> Any:
+        return v.val if isinstance(v, core.Literal) else values[v]
+
+    for eqn in closed.jaxpr.eqns:
+        operands = map(read, eqn.invars)
+        if eqn.primitive.name in ("jit", "pjit"):
+            results = _with_constant_maxima(eqn.params["jaxpr"], *operands)
+        else:
+            results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+            results = results if eqn.primitive.multiple_results else [results]
+        if eqn.primitive.name == "reduce_max":
+            results = jax.lax.stop_gradient(results)
+        values.update(zip(eqn.outvars, results, strict=True))
+    return [read(v) for v in closed.jaxpr.outvars]
 
 
 def _trusted(jaxpr: Any) -> set[str]:

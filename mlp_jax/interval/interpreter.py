@@ -1,16 +1,18 @@
 """Evaluate a program on balls: each primitive by a rule that encloses it, or a refusal that names it.
 
 The scalars are a module: `ball` (float64) or `multiprecision` (arb). Comparisons must be decided on the whole box: an
-undecided one is refused, never widened, so the function is smooth there. Two numbers that are one and the same, such
-as x and max(x, y) where x > y surely, are known to be equal by identities, which are moved about with the numbers.
+undecided one is refused, never widened. A maximum, minimum, clip or absolute value that the box leaves open is
+enclosed, and reported as a `Tie`: the function need not be smooth there (see `smoothness`). Two numbers that are one
+and the same, such as x and max(x, y) where x > y surely, are known to be equal by identities, which are moved about
+with the numbers.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,7 +27,20 @@ _COMPARISONS: dict[str, tuple[int, ...]] = {  # the orders (1: a > b) in which t
 }  # fmt: skip
 
 
-def evaluate(program: Program, inputs: Sequence[Any], field: Field) -> list[Any]:
+class Tie(NamedTuple):
+    """Where a box leaves a maximum open: a mask of its numbers, and their enclosures (or numbers to put there)."""
+
+    open: np.ndarray
+    value: Any
+
+
+def evaluate(
+    program: Program,
+    inputs: Sequence[Any],
+    field: Field,
+    ties: dict[int, Tie] | None = None,
+    instead: Mapping[int, Tie] | None = None,
+) -> list[Any]:
     """Return enclosures of the outputs of a program for all points of its inputs.
 
     Parameters
@@ -36,6 +51,10 @@ def evaluate(program: Program, inputs: Sequence[Any], field: Field) -> list[Any]
         Balls of the field, or numpy arrays, which are exact.
     field
         `ball` or `multiprecision`.
+    ties
+        Filled with the maxima that the box leaves open, by the numbers of their equations.
+    instead
+        Numbers to go on with at open maxima, in the place of their values.
 
     Raises
     ------
@@ -52,15 +71,18 @@ def evaluate(program: Program, inputs: Sequence[Any], field: Field) -> list[Any]
     >>> bool(abs(result.mid - 0.25) + 0.1 * 0.1 <= result.rad)
     True
     """
-    return _Run(field, program).run(inputs)
+    return _Run(field, program, {} if ties is None else ties, instead or {}).run(inputs)
 
 
 class _Run:
     """The values of one evaluation."""
 
-    def __init__(self, field: Field, program: Program) -> None:
+    def __init__(self, field: Field, program: Program, ties: dict[int, Tie], instead: Mapping[int, Tie]) -> None:
         self.field = field
         self.program = program
+        self.ties = ties
+        self.instead = instead
+        self.at = 0
         self.values: dict[int, Any] = {}
         # Identities are followed only where something compares for equality.
         self.identities: dict[int, np.ndarray] | None = None
@@ -73,7 +95,8 @@ class _Run:
             self.values[number] = self.read(value)
         for number, value in zip(self.program.inputs, inputs, strict=True):
             self.values[number] = self.read(value)
-        for equation, released in with_releases(self.program):
+        for number, (equation, released) in enumerate(with_releases(self.program)):
+            self.at = number
             operands = [self.values[number] for number in equation.inputs]
             for number, value in zip(equation.outputs, self.apply(equation, operands), strict=True):
                 self.values[number] = value
@@ -250,36 +273,71 @@ def _select_n(run: _Run, equation: Equation, which: np.ndarray, *cases: Any) -> 
     return run.field.select(choice, *cases)
 
 
-def _maximum(run: _Run, a: Any, b: Any, names: tuple[np.ndarray, np.ndarray] | None) -> tuple[Any, np.ndarray | None]:
-    """Return max(a, b) and its identities: those of the larger where that is sure, else a hull and none (−1)."""
-    order = run.field.compare(a, b)
-    if names is not None:
+class _Maximum(NamedTuple):
+    """The larger of numbers, their identities if they are followed (−1: none), and where the box leaves it open."""
+
+    value: Any
+    names: np.ndarray | None
+    open: np.ndarray
+
+
+def _larger(run: _Run, a: _Maximum, b: _Maximum) -> _Maximum:
+    """Return max(a, b), with the identities of the larger where that is sure, else a hull."""
+    order, names = run.field.compare(a.value, b.value), None
+    if a.names is not None and b.names is not None:
+        names = np.broadcast_arrays(a.names, b.names)
         order = np.where((names[0] == names[1]) & (names[0] >= 0), np.int8(0), order)
     choice = np.select([order >= 2, order < 0], [2, 1], 0)
-    cases = (a, b, run.field.hull_of_maximum(a, b)) if np.any(choice == 2) else (a, b)
-    if names is None:
-        return run.field.select(choice, *cases), None
-    return run.field.select(choice, *cases), np.choose(choice, [*np.broadcast_arrays(*names), np.int64(-1)])
+    hull = [run.field.hull_of_maximum(a.value, b.value)] if np.any(choice == 2) else []
+    return _Maximum(
+        run.field.select(choice, a.value, b.value, *hull),
+        None if names is None else np.choose(choice, [*names, np.int64(-1)]),
+        np.choose(choice, [*np.broadcast_arrays(a.open, b.open), np.True_]),
+    )
 
 
-def _named(run: _Run, equation: Equation, identities: np.ndarray | None) -> None:
-    """Keep identities of a result; a number without one gets a new one."""
-    if run.identities is None or identities is None:
-        return
-    fresh = (next(run.counter) << 40) + np.arange(identities.size).reshape(identities.shape)
-    run.identities[equation.outputs[0]] = np.where(identities < 0, fresh, identities)
+def _operands(run: _Run, equation: Equation, *values: Any) -> list[_Maximum]:
+    followed = run.identities is not None
+    return [
+        _Maximum(value, run.identity(number, value) if followed else None, np.zeros(value.shape, dtype=bool))
+        for number, value in zip(equation.inputs, values, strict=True)
+    ]
 
 
-def _max(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
-    names = None
-    if run.identities is not None:
-        names = run.identity(equation.inputs[0], a), run.identity(equation.inputs[1], b)
-    value, identities = _maximum(run, a, b, names)
-    _named(run, equation, identities)
+def _negative(run: _Run, a: _Maximum) -> _Maximum:
+    # The identities stay those of x: what is negative is negated again, before any other number is compared with it.
+    return a._replace(value=run.field.neg(a.value))
+
+
+def _closed(run: _Run, equation: Equation, result: _Maximum) -> Any:
+    """Return the value of a maximum; report a tie, or go on with the number given for it; keep identities."""
+    value, names = result.value, result.names
+    if np.any(result.open):
+        run.ties[run.at] = Tie(result.open, value)
+    if run.at in run.instead:
+        mask, other = run.instead[run.at]
+        value = run.field.select(mask.astype(np.int64), value, other)
+        names = None if names is None else np.where(mask, np.int64(-1), names)
+    if run.identities is not None and names is not None:
+        fresh = (next(run.counter) << 40) + np.arange(names.size).reshape(names.shape)
+        run.identities[equation.outputs[0]] = np.where(names < 0, fresh, names)
     return value
 
 
-def _reduce_max(run: _Run, equation: Equation, a: Any) -> Any:
+def _max(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
+    return _closed(run, equation, _larger(run, *_operands(run, equation, a, b)))
+
+
+def _min(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
+    return _closed(run, equation, _smaller(run, *_operands(run, equation, a, b)))
+
+
+def _smaller(run: _Run, a: _Maximum, b: _Maximum) -> _Maximum:
+    return _negative(run, _larger(run, _negative(run, a), _negative(run, b)))
+
+
+def _reduced(run: _Run, equation: Equation, a: _Maximum) -> _Maximum:
+    """Return the maximum over the axes of an equation."""
     axes = tuple(int(axis) for axis in equation.params["axes"])
 
     def first(x: np.ndarray) -> np.ndarray:
@@ -288,33 +346,32 @@ def _reduce_max(run: _Run, equation: Equation, a: Any) -> Any:
     def step(i: int) -> Callable[[np.ndarray], np.ndarray]:
         return lambda x: x[i]
 
-    steps = run.field.move(first, a)
-    names = first(run.identity(equation.inputs[0], a)) if run.identities is not None else None
-    value, identities = run.field.move(step(0), steps), None if names is None else names[0]
-    for i in range(1, steps.shape[0]):
-        pair = None if identities is None or names is None else (identities, names[i])
-        value, identities = _maximum(run, value, run.field.move(step(i), steps), pair)
-    _named(run, equation, identities)
-    return value
+    steps = run.field.move(first, a.value)
+    names = None if a.names is None else first(a.names)
+
+    def part(i: int) -> _Maximum:
+        value = run.field.move(step(i), steps)
+        return _Maximum(value, None if names is None else names[i], np.zeros(value.shape, dtype=bool))
+
+    return functools.reduce(functools.partial(_larger, run), map(part, range(1, steps.shape[0])), part(0))
 
 
-def _negated(rule: Callable[..., Any]) -> Callable[..., Any]:
-    """Return min from max; the identities of −x are not those of x, so equalities with a minimum stay undecided."""
+def _reduce_max(run: _Run, equation: Equation, a: Any) -> Any:
+    return _closed(run, equation, _reduced(run, equation, *_operands(run, equation, a)))
 
-    def negated(run: _Run, equation: Equation, *operands: Any) -> Any:
-        plain = _Run(run.field, run.program._replace(equations=()))
-        return run.field.neg(rule(plain, equation, *(run.field.neg(x) for x in operands)))
 
-    return negated
+def _reduce_min(run: _Run, equation: Equation, a: Any) -> Any:
+    return _closed(run, equation, _negative(run, _reduced(run, equation, _negative(run, *_operands(run, equation, a)))))
 
 
 def _clamp(run: _Run, equation: Equation, low: Any, a: Any, high: Any) -> Any:
-    plain = _Run(run.field, run.program._replace(equations=()))
-    return RULES["min"](plain, equation, _maximum(run, a, low, None)[0], high)
+    least, middle, most = _operands(run, equation, low, a, high)
+    return _closed(run, equation, _smaller(run, _larger(run, middle, least), most))
 
 
 def _abs(run: _Run, equation: Equation, a: Any) -> Any:
-    return _maximum(run, a, run.field.neg(a), None)[0]
+    (positive,) = _operands(run, equation, a)
+    return _closed(run, equation, _larger(run, positive, _negative(run, positive)._replace(names=None)))
 
 
 def _sign(run: _Run, equation: Equation, a: Any) -> Any:
@@ -364,11 +421,11 @@ RULES: dict[str, Callable[..., Any]] = {
     "iota": _iota,
     "is_finite": _is_finite,
     "max": _max,
-    "min": _negated(_max),
+    "min": _min,
     "neg": _neg,
     "one_minus_square": _one_minus_square,
     "reduce_max": _reduce_max,
-    "reduce_min": _negated(_reduce_max),
+    "reduce_min": _reduce_min,
     "reduce_sum": _reduce_sum,
     "scatter-add": _scatter_add,
     "select_n": _select_n,

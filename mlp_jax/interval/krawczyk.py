@@ -9,6 +9,7 @@ import numpy as np
 from mlp_jax.curvature import signs
 from mlp_jax.interval import ball, enclosures, spectra, symmetry
 from mlp_jax.interval.ball import Array, Ball, Refusal
+from mlp_jax.interval.smoothness import Smoothness
 from mlp_jax.interval.spectra import Contraction, Spectrum
 
 _TRIES = 3
@@ -17,10 +18,11 @@ _AIM = 0.4
 
 
 class Problem(NamedTuple):
-    """fun as programs, its data, its symmetries and the bits of its gradient."""
+    """fun as programs, its data, the boxes on which it is smooth, its symmetries and the bits of its gradient."""
 
     traced: enclosures.Traced
     data: list[Array]
+    smoothness: Smoothness
     tangents: symmetry.Tangents | None
     bits: int
 
@@ -29,7 +31,8 @@ class Problem(NamedTuple):
         return enclosures.gradient(self.traced, point, self.data, self.bits)
 
     def hessian(self, box: Ball) -> Ball:
-        """Return the Hessian on a box."""
+        """Return the Hessian on a box, on which fun is smooth."""
+        self.smoothness.require(box)
         return enclosures.hessian(self.traced, box, self.data)
 
 
@@ -142,7 +145,7 @@ def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> flo
             if not ratio < 1:
                 raise Refusal(f"Krawczyk's test maps the cube of radius {wanted:.3g} to {ratio:.3g} times itself")
         return max(wanted, tiny)
-    radius = _estimate(problem, found)
+    radius = _smooth_radius(problem, found, _estimate(problem, found))
     for _ in range(2):
         if not radius > 2 * tiny:
             break
@@ -155,6 +158,18 @@ def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> flo
             return radius
         radius *= _AIM / ratio
     return tiny
+
+
+def _smooth_radius(problem: Problem, found: Existence, radius: float) -> float:
+    """Return a radius, at most the given one, of a cube on which fun is smooth; what the tiny box proves if none is."""
+    while radius > 2 * found.radius:
+        try:
+            problem.smoothness.require(found.center.cube(radius))
+        except Refusal:
+            radius /= 2
+        else:
+            return radius
+    return found.radius
 
 
 def _mapped(problem: Problem, found: Existence, radius: float) -> float:

@@ -28,6 +28,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         for name in ("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "digamma", "erf", "erfc", "exp",
                      "expm1", "lgamma", "log", "log1p", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh")
     },
+    "logaddexp": lambda x, y: _logaddexp(x, y),
     "logistic": lambda x: 1 / (1 + (-x).exp()),
     "pow": lambda x, y: x**y,
 }  # fmt: skip
@@ -49,6 +50,15 @@ _MONOTONE = {
     "tanh",
 }
 _WIDE = 2.0**-10
+
+
+def _logaddexp(x: Any, y: Any) -> Any:
+    """Return log(eˣ + eʸ), which is monotone in both, from the ends of both."""
+    ends = []
+    for a, b in ((x.lower(), y.lower()), (x.upper(), y.upper())):
+        high, low = (a, b) if a > b else (b, a)
+        ends.append(high + (low - high).exp().log1p())
+    return ends[0].union(ends[1])
 
 
 def _apply(name: str, values: tuple[Any, ...]) -> Any:
@@ -155,6 +165,19 @@ def from_ball(a: Ball) -> Array:
     result = _array(a.shape)
     result.ravel()[:] = _arbs(a, a.shape)
     return result
+
+
+def random_point(box: Ball, generator: np.random.Generator) -> Array:
+    """Return a random point of float64 balls, exact arbs that may lie between two float64 numbers.
+
+    Examples
+    --------
+    >>> with flint.ctx.workprec(128):
+    ...     point = random_point(Ball(np.array([1.0]), np.array([2.0**-70])), np.random.default_rng(0))
+    >>> bool(0 < abs(point[0] - 1) < 2.0**-70)
+    True
+    """
+    return add(exact(box.mid), mul(exact(box.radius), exact(generator.uniform(-1, 1, box.shape))))
 
 
 def to_ball(values: Array) -> Ball:

@@ -1,15 +1,18 @@
 """A traced function as a flat list of equations: calls inlined, loops unrolled, dead code removed, cut at its inputs.
 
 Dead code goes first, because differentiating a gradient leaves comparisons that nothing uses and that no box decides.
-The list is cut into what depends on chosen inputs and what does not, so that the second part is evaluated once.
+`jnp.logaddexp` stays one operation: its parts have a corner where the whole has none. The list is cut into what depends
+on chosen inputs and what does not, so that the second part is evaluated once.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -27,6 +30,7 @@ _CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
+_MAXIMA = ("abs", "clamp", "max", "min", "reduce_max", "reduce_min")
 _MOST_EQUATIONS = 200_000
 
 
@@ -60,7 +64,7 @@ def flatten(closed: Any) -> Program:
     Raises
     ------
     Refusal
-        The loops unroll to too many equations, or a loop has no fixed length.
+        The loops unroll to too many equations, a loop has no fixed length, or there are random keys or callbacks.
 
     Examples
     --------
@@ -80,6 +84,7 @@ class _Builder:
     def __init__(self) -> None:
         self.equations: list[Equation] = []
         self.constants: dict[int, np.ndarray] = {}
+        self.known: dict[Any, Any] = {}
         self.count = 0
 
     def new(self) -> int:
@@ -88,8 +93,7 @@ class _Builder:
 
     def constant(self, value: Any) -> int:
         number = self.new()
-        if jax.dtypes.issubdtype(getattr(value, "dtype", np.float64), jax.dtypes.prng_key):
-            raise Refusal("constants: random keys cannot be enclosed; draw the numbers first and pass them in args")
+        _require_no_key(getattr(value, "dtype", np.float64))
         self.constants[number] = np.asarray(value)
         return number
 
@@ -98,27 +102,45 @@ class _Builder:
         env.update({v: self.constant(c) for v, c in zip(jaxpr.constvars, consts, strict=True)})
 
         def read(v: Any) -> int:
-            return self.constant(v.val) if isinstance(v, core.Literal) else env[v]
+            return self.literal(v.val) if isinstance(v, core.Literal) else env[v]
 
         for eqn in jaxpr.eqns:
             outputs = self._apply(eqn, [read(v) for v in eqn.invars])
             env.update(zip(eqn.outvars, outputs, strict=True))
         return [read(v) for v in jaxpr.outvars]
 
+    def literal(self, value: Any) -> int:
+        """Return the number of a scalar in the text of a jaxpr, the same for the same scalar."""
+        array = np.asarray(value)
+        key = array.dtype, array.tobytes()
+        if key not in self.known:
+            self.known[key] = self.constant(value)
+        return self.known[key]
+
     def _apply(self, eqn: Any, inputs: list[int]) -> list[int]:
         name = eqn.primitive.name
+        if name == "custom_jvp_call" and _is_logaddexp(eqn):
+            return self._append("logaddexp", None, {}, inputs, [eqn.outvars[0].aval])
         if name in _CALLS:
             inner = eqn.params[_CALLS[name]]
             closed = hasattr(inner, "consts")
             return self.inline(inner.jaxpr if closed else inner, inner.consts if closed else (), inputs)
         if name == "scan":
             return self._unroll(eqn, inputs)
+        if name == "while" or "callback" in name:
+            raise Refusal(f"{name}: this primitive is not supported")
         return self._append(name, eqn.primitive, eqn.params, inputs, [v.aval for v in eqn.outvars])
 
     def _append(self, name: str, primitive: Any, params: dict, inputs: list[int], avals: list[Any]) -> list[int]:
         if len(self.equations) >= _MOST_EQUATIONS:
             raise Refusal(f"the loops unroll to more than {_MOST_EQUATIONS} operations")
-        outputs = [self.new() for _ in avals]
+        for aval in avals:
+            _require_no_key(aval.dtype)
+        # A maximum that a box leaves open is one number, however often it is written down.
+        key = name, str(params.get("axes")), tuple(inputs)
+        if name in _MAXIMA and key in self.known:
+            return self.known[key]
+        self.known[key] = outputs = [self.new() for _ in avals]
         self.equations.append(Equation(name, primitive, params, tuple(inputs), tuple(outputs), tuple(avals)))
         return outputs
 
@@ -147,6 +169,25 @@ class _Builder:
             for result, aval in zip(results, avals, strict=True)
         ]
         return [*carry, *stacks]
+
+
+def _require_no_key(dtype: Any) -> None:
+    if jax.dtypes.issubdtype(dtype, jax.dtypes.prng_key):
+        raise Refusal("random keys cannot be enclosed: draw the numbers first and pass them in args")
+
+
+def _is_logaddexp(eqn: Any) -> bool:
+    """Return whether a call has the very equations of jnp.logaddexp; its rule is tested like any other."""
+    inner = eqn.params["call_jaxpr"]
+    operands = tuple((v.aval.shape, v.aval.dtype) for v in eqn.invars)
+    return len(operands) == 2 and not inner.consts and str(inner) == _logaddexp(operands)
+
+
+@functools.lru_cache(maxsize=64)
+def _logaddexp(operands: tuple[tuple[Any, Any], ...]) -> str:
+    """Return the equations of jnp.logaddexp on arrays of these shapes and dtypes."""
+    closed = jax.make_jaxpr(jnp.logaddexp)(*(jax.ShapeDtypeStruct(*operand) for operand in operands))
+    return str(closed.jaxpr.eqns[-1].params["call_jaxpr"]) if closed.jaxpr.eqns else ""
 
 
 def _scan_counts(eqn: Any) -> tuple[int, int]:

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlp_jax.interval import ball
 from mlp_jax.interval.ball import UNIT, Ball, Refusal
+from mlp_jax.interval.rounding import quiet
 
 # Scalars are computed in a handful of operations, each to nearest: growing them this much bounds them.
 _UP = 1 + 2.0**-40
@@ -78,6 +79,7 @@ def spectrum(matrix: Ball) -> Spectrum:
     return Spectrum(values, (middle + spread) * _UP + ball.TINY, vectors)
 
 
+@quiet
 def norm(matrix: Ball) -> float:
     """Return an upper bound on the 2-norm of all matrices in a matrix of balls: (‖·‖₁ ‖·‖∞)^½, or Frobenius.
 

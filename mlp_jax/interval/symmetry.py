@@ -23,11 +23,12 @@ from jax.flatten_util import ravel_pytree
 from mlp_jax import require
 from mlp_jax.interval import ball, multiprecision, spectra
 from mlp_jax.interval.ball import Array, Ball, Refusal
-from mlp_jax.interval.interpreter import evaluate
+from mlp_jax.interval.interpreter import Tie, evaluate
 from mlp_jax.interval.program import Program, flatten
 from mlp_jax.tree import PyTree
 
 _TEST_POINTS = 3
+_BITS = 512
 
 
 class Tangents(NamedTuple):
@@ -38,7 +39,10 @@ class Tangents(NamedTuple):
 
     def on(self, box: Ball) -> Ball:
         """Return the tangents at every point of a box, (s, P)."""
-        found = evaluate(self.program, [box], ball)[0]
+        ties: dict[int, Tie] = {}
+        found = evaluate(self.program, [box], ball, ties)[0]
+        if ties:
+            raise Refusal("symmetries: the box does not decide a maximum in them")
         return Ball(found.mid[list(self.rows)], found.radius[list(self.rows)])
 
 
@@ -133,6 +137,25 @@ def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], 
     sizes = np.abs(np.diag(triangle))
     rank = int(np.sum(sizes > 1e-9 * max(sizes[0], 1e-300)))
     return Tangents(tangents.program, tuple(kept[k] for k in sorted(order[:rank]))) if rank else None
+
+
+def require_constant(tangents: Tangents, box: Ball, gradient: Program, data: list[Array]) -> None:
+    """Raise Refusal unless fun is constant along the tangents at a random point of a box, on which all is analytic.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     rotation = trace(lambda x: jnp.stack([-x[1], x[0]])[None], jnp.ones(2))
+    ...     gradient = flatten(jax.make_jaxpr(lambda x: 2 * x)(jnp.ones(2)))
+    >>> require_constant(rotation, Ball(np.ones(2), np.full(2, 0.1)), gradient, [])
+    """
+    tangents.on(box)
+    with flint.ctx.workprec(_BITS):
+        there = multiprecision.random_point(box, np.random.default_rng(1))
+        slope = evaluate(gradient, [there, *data], multiprecision)[0]
+        rows = evaluate(tangents.program, [there], multiprecision)[0]
+        if not all(_orthogonal(rows[k], slope, 2.0**-64) for k in tangents.rows):
+            raise Refusal("symmetries: fun is not constant along all of them here")
 
 
 def _orthogonal(row: Array, slope: Array, tolerance: float) -> bool:

@@ -8,7 +8,8 @@ then θ ↦ θ − A g(θ) maps B into itself and contracts it, so B holds exact
 is nonsingular. The inertia of the Hessian at the critical point is read from enclosures of all its eigenvalues.
 
 The gradient at c is enclosed with many bits, because it nearly cancels there; the Hessian in float64. The first box is
-tiny, and gives existence, index and eigenvalues. A second, wide one enlarges the neighbourhood of uniqueness.
+tiny, and gives existence, index and eigenvalues. A second, wide one enlarges the neighbourhood of uniqueness. On both
+fun must be smooth (see `smoothness`): the Hessian, without its dead code, does not show every corner of fun.
 
 Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0: in the place of fun stands F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ −
 c)‖². Where ΞᵀV is nonsingular, the critical points of F in B are those of fun on the slice Vᵀ(θ − c) = 0; the inertia
@@ -22,6 +23,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import flint
 import jax
 import numpy as np
 from scipy.linalg import lapack
@@ -33,15 +35,18 @@ from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, Interval, require_fields
 from mlp_jax.interval.interpreter import evaluate
 from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide_radius
+from mlp_jax.interval.smoothness import Smoothness, TieInGradient
 from mlp_jax.tree import PyTree
 
 Tangents = Callable[[PyTree], PyTree]
 
 _POLISHING_STEPS = 8
-# What a certificate claims is weaker than what was proved by this share, so that the same proof elsewhere, rounded
-# otherwise, still implies it.
+# What a certificate claims of radii is weaker by this share than what was proved.
 _SLACK = 2.0**-20
+# Boxes around the centre, widest first, on the first of which that is smooth what is assumed is tested.
+_TEST_RADII = 2.0 ** -np.arange(7.0, 50, 7)
 _MOST_BITS = 2**16
+_INTERVALS = ("smallest", "nearest", "largest", "loss")
 _ASSUMPTIONS = (
     "fun is what JAX traces it to in float64, with every constant and all of args taken as the exact numbers they are",
     "the gradient is the one that JAX derives from it, with the constants of its rules as float64 numbers",
@@ -116,7 +121,22 @@ def certify(
         params, args = precision.promote_problem(fun, params, args)
         _require_functions(symmetries, hessian, 1 + len(args))
         start = np.asarray(tree.ravel(params)[0])
-        return _attempt(fun, params, args, start, settings, None)
+        return _weakened(_attempt(fun, params, args, start, settings, None))
+
+
+def _weakened(proved: Certificate) -> Certificate:
+    """Return what the same proof still implies where it is rounded otherwise, on another machine."""
+    if proved.radius is None or proved.unique_radius is None:
+        return proved
+    # Where only the tiny box is free of a second point, nothing is said of more than it.
+    wide = proved.unique_radius if proved.unique_radius == proved.radius else proved.unique_radius * (1 - _SLACK)
+    intervals: dict[str, Any] = {name: _doubled(getattr(proved, name)) for name in _INTERVALS}
+    return dataclasses.replace(proved, radius=proved.radius * (1 + _SLACK), unique_radius=wide, **intervals)
+
+
+def _doubled(interval: Interval) -> Interval:
+    half = (interval[1] - interval[0]) / 2
+    return interval[0] - half, interval[1] + half
 
 
 def _require_functions(symmetries: Any, hessian: Any = None, given: int = 1) -> None:
@@ -147,7 +167,7 @@ def check(
 
     Returns
     -------
-    Certificate: the theorem as proved now; a refusal where it is not what the given one says.
+    Certificate: the theorem as proved now; a refusal where it does not imply all that the given one says.
 
     Raises
     ------
@@ -170,7 +190,11 @@ def check(
         params, args = precision.promote_problem(fun, params, args)
         if tree.size(params) != certificate.size or certificate.location.shape != (certificate.size,):
             raise ValueError(f"params: got {tree.size(params)} numbers, expected the certificate's {certificate.size}.")
-        settings = _Settings(symmetries, None, 0.0, certificate.precision or 128, certificate.unique_radius)
+        bits = certificate.precision or 0
+        if not 2 <= bits <= _MOST_BITS:
+            reason = f"its precision is {bits} bits, expected 2 to {_MOST_BITS}"
+            return Certificate(False, reason, certificate.size, certificate.location, 0.0)
+        settings = _Settings(symmetries, None, 0.0, bits, certificate.unique_radius)
         new = _attempt(fun, params, args, certificate.location, settings, certificate.radius)
     return _agree(certificate, new) if new.proved else new
 
@@ -184,11 +208,13 @@ def _agree(old: Certificate, new: Certificate) -> Certificate:
         reason = f"the index is {new.index} with {new.null} zeros, not {old.index} with {old.null}"
     elif not _at_most(new.radius, old.radius) or not _at_most(old.unique_radius, new.unique_radius):
         reason = f"the radii proved now are {new.radius:.3g} and {new.unique_radius:.3g}, not those of the certificate"
+    elif not set(new.assumptions) <= set(old.assumptions):
+        reason = "it is assumed that " + ", and ".join(sorted(set(new.assumptions) - set(old.assumptions)))
     else:
-        for name in ("smallest", "nearest", "largest", "loss"):
+        for name in _INTERVALS:
             first, second = getattr(old, name), getattr(new, name)
-            if first[1] < second[0] or second[1] < first[0]:
-                reason = f"the {name} is in {second}, not in {first}"
+            if not first[0] <= second[0] <= second[1] <= first[1]:
+                reason = f"the {name} is in {second} as proved now, which is not inside {first}"
     return new if reason is None else Certificate(False, reason, new.size, new.location, 0.0)
 
 
@@ -209,34 +235,91 @@ def _attempt(
 ) -> Certificate:
     """Polish unless a box is given to start from, prove, and turn a refusal into a certificate."""
     curvature.matrices.require_memory(start.size, matrices=10)
-    center = start
     try:
         ball.require_ieee()
-        problem = _problem(fun, params, args, start, settings)
-        if side is None:
-            matrix = _float_hessian(fun, params, args, settings.hessian)
-            center, side, gradient = _polish(problem, start, matrix, settings.reach)
-        else:
-            gradient = problem.gradient(start)
-        certificate = _prove(problem, Center(center, gradient), side, settings.unique_radius)
+        try:
+            return _certificate(fun, params, args, start, settings, side)
+        except TieInGradient:
+            return _certificate(fun, params, args, start, settings, side, constant_maxima=True)
     except Refusal as refusal:
-        return Certificate(False, str(refusal), start.size, center, float(np.max(np.abs(center - start))))
+        return Certificate(False, str(refusal), start.size, start, 0.0)
+
+
+def _certificate(
+    fun: Callable[..., Any],
+    params: PyTree,
+    args: tuple,
+    start: np.ndarray,
+    settings: _Settings,
+    side: float | None,
+    constant_maxima: bool = False,
+) -> Certificate:
+    """Polish unless a box is given to start from, and prove; or raise Refusal."""
+    problem = _problem(fun, params, args, start, settings, constant_maxima)
+    center = start
+    if side is None:
+        matrix = _float_hessian(fun, params, args, settings.hessian)
+        center, side, gradient = _polish(problem, start, matrix, settings.reach)
+    else:
+        gradient = problem.gradient(start)
+    _test_assumptions(problem, center, side)
+    certificate = _prove(problem, Center(center, gradient), side, settings.unique_radius)
     moved = float(np.max(np.abs(center - start)))
     return dataclasses.replace(certificate, displacement=moved, data=_digest(problem.data))
 
 
-def _problem(fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings) -> Problem:
-    traced, data = enclosures.trace(fun, params, args)
-    if traced.trusted:
-        trust.require_consistent(traced, start, data, settings.bits)
+def _problem(
+    fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings, constant_maxima: bool
+) -> Problem:
+    traced, data = enclosures.trace(fun, params, args, constant_maxima)
+    problem = Problem(traced, data, Smoothness(traced, data), None, settings.bits)
+    _require_value(problem, start)
     if settings.symmetries is None:
-        return Problem(traced, data, None, settings.bits)
+        return problem
     tangents = symmetry.trace(settings.symmetries, params)
 
     def gradient(point: np.ndarray) -> np.ndarray:
         return evaluate(traced.gradient, [point, *data], multiprecision)[0]
 
-    return Problem(traced, data, symmetry.valid(tangents, start, gradient, settings.bits), settings.bits)
+    return problem._replace(tangents=symmetry.valid(tangents, start, gradient, settings.bits))
+
+
+def _require_value(problem: Problem, point: np.ndarray) -> None:
+    """Raise Refusal where fun has no finite value, or a tie that its gradient cannot be followed through."""
+    with flint.ctx.workprec(problem.bits):
+        if not evaluate(problem.traced.value, [point, *problem.data], multiprecision)[0].item().is_finite():
+            raise Refusal("fun is NaN or infinite at params")
+    try:
+        problem.smoothness.require(Ball(point, ball.UNIT * np.maximum(1, np.abs(point))))
+    except TieInGradient:
+        raise
+    except Refusal:
+        pass  # params may be next to a corner, and the centre is elsewhere
+
+
+def _test_assumptions(problem: Problem, center: np.ndarray, side: float) -> None:
+    """Test the rules that are trusted, and the symmetries, on a box about the centre where fun is smooth.
+
+    fun on the boxes of the proof is continued analytically from there.
+    """
+    if not problem.traced.trusted and problem.tangents is None:
+        return
+    for radius in (*_TEST_RADII, None):
+        box = Ball(center, np.full(center.shape, side) if radius is None else radius * np.maximum(1, np.abs(center)))
+        try:
+            problem.smoothness.require(box)
+            evaluate(problem.traced.fixed, [box, *problem.data], ball)  # the choices of the Hessian
+            if problem.tangents is not None:
+                problem.tangents.on(box)
+        except Refusal:
+            if radius is None:
+                raise
+        else:
+            break
+    if problem.traced.trusted:
+        trust.require_consistent(problem.traced, box, problem.data)
+    if problem.tangents is not None:
+        symmetry.require_constant(problem.tangents, box, problem.traced.gradient, problem.data)
 
 
 def _float_hessian(
@@ -286,11 +369,9 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
     # The zeros of the symmetries stand between the negative and the positive eigenvalues of fun's own Hessian.
     spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
     others = [k for k in range(size) if not index <= k < index + null]
-    nearest = min(others, key=lambda k: abs(spectrum.values[k]))
-    radius, wide = found.radius, wide_radius(problem, found, unique_radius)
-    if unique_radius is None:
-        # Where only the tiny box is free of a second point, nothing is said of more than it.
-        radius, wide = radius * (1 + _SLACK), wide if wide == radius else wide * (1 - _SLACK)
+    # Of eigenvalues as near as one another the first, so that rounding does not choose.
+    sizes = np.abs(spectrum.values)
+    nearest = next(k for k in others if sizes[k] <= np.min(sizes[others]) + spectrum.error / 2)
     return Certificate(
         proved=True,
         reason=(
@@ -302,8 +383,8 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
         displacement=0.0,
         index=index,
         null=null,
-        radius=radius,
-        unique_radius=wide,
+        radius=found.radius,
+        unique_radius=wide_radius(problem, found, unique_radius),
         smallest=spectrum.enclosure(0),
         nearest=spectrum.enclosure(nearest),
         largest=spectrum.enclosure(size - 1),
@@ -324,21 +405,20 @@ def _loss(problem: Problem, found: Existence) -> Interval:
 
 
 def _assumptions(problem: Problem) -> tuple[str, ...]:
-    trusted = problem.traced.trusted
-    rules = (
-        (f"the rules of {', '.join(trusted)} in it are right (they agree with differences at a random point)",)
-        if trusted
-        else ()
-    )
-    tangents = problem.tangents
-    if tangents is None:
-        return (*_ASSUMPTIONS, *rules)
-    return (
-        *_ASSUMPTIONS,
-        *rules,
-        f"fun is constant along the {len(tangents.rows)} given symmetry directions used (tested at random points with"
-        f" {problem.bits} bits)",
-    )
+    found = list(_ASSUMPTIONS)
+    if problem.traced.trusted:
+        rules = ", ".join(problem.traced.trusted)
+        found.append(f"the rules of {rules} in it are right (they agree with differences at a random point)")
+    if problem.smoothness.independent:
+        found.append(
+            "fun does not depend on the maxima that a box leaves open (tested at a random point with many bits)"
+        )
+    if problem.tangents is not None:
+        found.append(
+            f"fun is constant along the {len(problem.tangents.rows)} given symmetry directions used (tested at random"
+            f" points with {problem.bits} bits)"
+        )
+    return tuple(found)
 
 
 def _digest(data: list[np.ndarray]) -> str:

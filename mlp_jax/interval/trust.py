@@ -1,8 +1,8 @@
 """Derivative rules that JAX takes on trust (custom_jvp, custom_vjp, stop_gradient), against differences with many bits.
 
 A proof is about the gradient as traced, so a wrong rule would make a theorem about another function. Central
-differences of the function against its gradient, and of the gradient against its Hessian, at a random point near the
-one that is asked about, are no proof that the rules are right, but wrong ones do not survive them.
+differences of the function against its gradient, and of the gradient against its Hessian, at a random point of a box
+on which both are analytic, are no proof that the rules are right there, but wrong ones do not survive them.
 """
 
 from __future__ import annotations
@@ -11,46 +11,57 @@ import flint
 import numpy as np
 
 from mlp_jax.interval import ball, enclosures, multiprecision
-from mlp_jax.interval.ball import Array, Refusal
+from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
 
-_NEARBY = 2.0**-7
-_STEP = 2.0**-30
-# Differences are right to about the square of the step, times third derivatives over first ones.
-_TOLERANCE = 1e-8
+_BITS = 512
+# In units of the box: differences are right to about its square.
+_STEP = 2.0**-120
+# Rules have constants that are rounded to float64, and what they are multiplied by may cancel.
+_TOLERANCE = 2.0**-36
+# Least share of a parameter in a direction.
+_LEAST = 2.0**-100
 
 
-def require_consistent(traced: enclosures.Traced, point: Array, data: list[Array], bits: int) -> None:
-    """Raise Refusal where derivatives and differences contradict each other near a point.
+def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) -> None:
+    """Raise Refusal where derivatives and differences contradict each other at a random point of a box.
 
     Examples
     --------
     >>> with jax.enable_x64(True):
-    ...     wrong = lambda x: x * jax.lax.stop_gradient(x)
-    ...     traced, data = enclosures.trace(wrong, jnp.ones(()), ())
-    ...     require_consistent(traced, np.array([1.0]), data, 128)
+    ...     wrong = lambda x: x[0] * jax.lax.stop_gradient(x[0])
+    ...     traced, data = enclosures.trace(wrong, jnp.ones(1), ())
+    ...     require_consistent(traced, Ball(np.array([1.0]), np.array([0.1])), data)
     Traceback (most recent call last):
     ...
     mlp_jax.interval.rounding.Refusal: the gradient is not that of fun: a rule of stop_gradient is wrong here
     """
     generator = np.random.default_rng(0)
-    there = point + _NEARBY * np.maximum(1, np.abs(point)) * generator.standard_normal(point.shape)
-    direction = generator.standard_normal(point.shape)
     rules = ", ".join(traced.trusted)
-    with flint.ctx.workprec(bits):
-        center, way = multiprecision.exact(there), multiprecision.exact(_STEP * direction)
+    with flint.ctx.workprec(_BITS):
+        there = multiprecision.random_point(Ball(box.mid, box.radius / 2), generator)
+        gradient = evaluate(traced.gradient, [there, *data], multiprecision)[0]
+        slope = np.abs(multiprecision.to_ball(gradient).mid)
+        # All parameters have an equal part in the change of the value, or about that in the change of the gradient.
+        share = np.min(np.maximum(slope, _LEAST * np.max(slope)), initial=np.inf)
+        share = share / np.maximum(slope, max(share, ball.TINY)) if share > 0 else np.ones_like(slope)
+        for name, program, shares in (("gradient", traced.value, share), ("Hessian", traced.gradient, np.sqrt(share))):
+            way = np.min(box.radius) * shares * generator.uniform(0.5, 1, shares.shape)
+            way *= generator.choice([-1.0, 1.0], shares.shape)
+            if name == "gradient":
+                derivative = multiprecision.to_ball(np.sum(gradient * multiprecision.exact(way)))
+                size = float(slope @ np.abs(way))
+            else:
+                derivative = enclosures.hessian_product(traced, multiprecision.to_ball(there), data, way)
+                size = np.abs(derivative.mid)
+            difference = multiprecision.to_ball(_difference(program, there, way, data))
+            gap = np.abs(difference.mid - derivative.mid) - difference.radius - derivative.radius
+            if not np.all(gap <= _TOLERANCE * size):
+                raise Refusal(f"the {name} is not that of fun: a rule of {rules} is wrong here")
 
-        def difference(program: enclosures.Program) -> Array:
-            ahead, behind = (evaluate(program, [p, *data], multiprecision)[0] for p in (center + way, center - way))
-            return multiprecision.to_ball((ahead - behind) / (2 * _STEP)).mid
 
-        slope = enclosures.gradient(traced, there, data, bits).mid
-        if not _agree(difference(traced.value), slope @ direction, np.abs(slope) @ np.abs(direction)):
-            raise Refusal(f"the gradient is not that of fun: a rule of {rules} is wrong here")
-        bend = enclosures.hessian_product(traced, ball.exact(there), data, direction).mid
-        if not _agree(difference(traced.gradient), bend, np.max(np.abs(bend))):
-            raise Refusal(f"the Hessian is not that of fun: a rule of {rules} is wrong here")
-
-
-def _agree(first: Array, second: Array, size: float) -> bool:
-    return bool(np.all(np.abs(first - second) <= _TOLERANCE * (size + np.max(np.abs(first)))))
+def _difference(program: enclosures.Program, point: Array, way: Array, data: list[Array]) -> Array:
+    """Return a central difference of what a program returns, along a way, at a point."""
+    step = multiprecision.exact(way) * _STEP
+    ahead, behind = (evaluate(program, [p, *data], multiprecision)[0] for p in (point + step, point - step))
+    return np.asarray((ahead - behind) / (2 * _STEP), dtype=object)

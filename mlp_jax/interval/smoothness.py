@@ -1,0 +1,103 @@
+"""Is fun smooth on a box, with the traced derivatives as its own? A corner is dead code in the Hessian, so look here.
+
+The value and the gradient are evaluated on the whole box, each with all that its result depends on. Where every
+comparison and every choice is decided there, both are compositions of analytic functions, and on a box that holds
+another one they are continued from it.
+
+A maximum that the box leaves open is allowed where it cancels, such as the shift in a softmax. With s in its place as
+an independent number, fun(θ) = F(θ, s(θ)), and where F does not depend on s, fun is F(·, s) for any constant s. F is
+analytic in s too, so this is tested at one random point of the box, with many bits: an F that depends on s, to any
+coefficient that float64 can express, differs there with probability 1.
+"""
+
+from __future__ import annotations
+
+import flint
+import numpy as np
+
+from mlp_jax.interval import ball, multiprecision
+from mlp_jax.interval.ball import Array, Ball, Refusal
+from mlp_jax.interval.enclosures import Traced
+from mlp_jax.interval.interpreter import Tie, evaluate
+from mlp_jax.interval.program import Program
+
+_BITS = 512
+
+
+class TieInGradient(Refusal):
+    """The value does not depend on a maximum that the box leaves open, but its gradient as traced is refused there."""
+
+
+class Smoothness:
+    """Boxes on which fun is smooth; `independent` holds the open maxima that were found not to matter.
+
+    Examples
+    --------
+    >>> from mlp_jax.interval import enclosures
+    >>> with jax.enable_x64(True):
+    ...     smoothness = Smoothness(*enclosures.trace(lambda x: x**2 - jnp.abs(x), jnp.ones(()), ()))
+    >>> smoothness.require(Ball(np.array([1.0]), np.array([0.5])))
+    >>> smoothness.require(Ball(np.array([1.0]), np.array([1.5])))
+    Traceback (most recent call last):
+    ...
+    mlp_jax.interval.rounding.Refusal: abs: the box leaves 1 of 1 open, and fun depends on which it is (a kink inside)
+    """
+
+    def __init__(self, traced: Traced, data: list[Array]) -> None:
+        self._traced = traced
+        self._data = data
+        self.independent: dict[tuple[str, int], Array] = {}
+
+    def require(self, box: Ball) -> None:
+        """Raise Refusal unless fun is smooth on a box.
+
+        Raises
+        ------
+        TieInGradient
+            fun is, but its gradient as traced cannot be followed through a tie.
+        Refusal
+            As `interpreter.evaluate`, or fun depends on a maximum that the box leaves open.
+        """
+        tied = self._evaluate("value", self._traced.value, box)
+        try:
+            self._evaluate("gradient", self._traced.gradient, box)
+        except Refusal as refusal:
+            if tied:
+                raise TieInGradient(str(refusal)) from refusal
+            raise
+
+    def _evaluate(self, name: str, program: Program, box: Ball) -> bool:
+        """Evaluate a program on a box, test what it leaves open, and return whether there was any."""
+        ties: dict[int, Tie] = {}
+        result = evaluate(program, [box, *self._data], ball, ties)[0]
+        if not np.all(np.isfinite(result.mid)):
+            raise Refusal(f"the {name} is NaN or infinite")
+        known = {number: self.independent.get((name, number), False) for number in ties}
+        if any(np.any(tie.open & ~known[number]) for number, tie in ties.items()):
+            _require_independent(program, box, self._data, ties)
+        for number, tie in ties.items():
+            self.independent[name, number] = tie.open | known[number]
+        return bool(ties)
+
+
+def _require_independent(program: Program, box: Ball, data: list[Array], ties: dict[int, Tie]) -> None:
+    """Raise Refusal where the results of a program change with numbers put in the place of open maxima."""
+    generator = np.random.default_rng(0)
+    with flint.ctx.workprec(_BITS):
+        point = multiprecision.random_point(box, generator)
+
+        def result() -> Array:
+            others = {
+                number: Tie(tie.open, multiprecision.random_point(tie.value, generator)) for number, tie in ties.items()
+            }
+            return np.ravel(evaluate(program, [point, *data], multiprecision, instead=others)[0])
+
+        first, second = result(), result()
+        size = max((abs(x).upper() for x in first), default=flint.arb(0))
+        same = all(d.contains(0) and d.rad() <= size * 2.0 ** (-_BITS // 2) for d in (first - second).tolist())
+    if not same:
+        number, tie = next(iter(ties.items()))
+        raise Refusal(
+            f"{program.equations[number].name}: the box leaves {int(np.sum(tie.open))} of {tie.open.size} open, and fun"
+            " depends on which it is (a kink inside)"
+        )

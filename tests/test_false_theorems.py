@@ -1,0 +1,257 @@
+"""No theorem is false: corners that the Hessian does not show, rules that are wrong, claims that were changed."""
+
+import dataclasses
+import gc
+import weakref
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from benchmarks import constructed_theorems
+from mlp_jax import critical, interval, losses, mlp, penalties, tree
+from mlp_jax.interval import ball, multiprecision
+from mlp_jax.interval.ball import Ball
+from mlp_jax.interval.interpreter import Tie, evaluate
+from mlp_jax.interval.program import flatten
+
+pytestmark = pytest.mark.implicit_promotion  # functions as users write them
+
+
+def test_theorems_about_constructed_functions_are_true_and_smooth_ones_are_proved():
+    tallies = constructed_theorems.run(40, seed=5)
+    assert [name for tally in tallies.values() for name in tally.false] == []
+    for family in ("smooth closed form", "maximum that cancels"):
+        assert tallies[family].refused == []
+        assert tallies[family].proved == tallies[family].cases >= 8
+    assert tallies["corner near the point"].proved > 0
+    assert tallies["corner at the point"].proved == tallies["wrong derivative"].proved == 0
+
+
+@pytest.mark.parametrize("name", sorted(constructed_theorems.CORNERS))
+@pytest.mark.parametrize("part", [1e-30, -1.0])
+def test_no_point_on_a_corner_or_a_jump_is_proved_whatever_its_size(name, part):
+    corner = constructed_theorems.CORNERS[name]
+    proof = interval.certify(lambda x: x[0] ** 2 - x[1] ** 2 + part * (corner(x[0]) + corner(-x[0])), np.zeros(2))
+    assert not proof.proved
+    assert proof.reason
+
+
+def test_a_maximum_over_a_corner_is_no_proved_minimum_in_any_evidence():
+    # f(±.1) = −.09 < f(0) = 0.
+    def fun(x):
+        return x[0] ** 2 - jax.nn.relu(x[0]) - jax.nn.relu(-x[0])
+
+    assert not interval.certify(fun, np.zeros(1)).proved
+    verdict = critical.classify(fun, np.zeros(1), evidence="proved")
+    assert verdict.kind != "minimum"
+    assert verdict.evidence != "proved"
+
+
+def test_uniqueness_ends_before_the_corner_between_mirrored_points():
+    # x² − 2|x| has its minima at ±1; Σ w⁴/4 − w²/2 + .05 |w| its maxima at ± a root near .05: a corner at 0 between.
+    double = interval.certify(lambda x: x**2 - 2 * jnp.abs(x), np.array(1.0))
+    assert (double.proved, double.kind) == (True, "minimum")
+    assert 0.4 < double.unique_radius < 1
+
+    def decayed(w):
+        return jnp.sum(w**4 / 4 - w**2 / 2) + penalties.l1(w, 0.05)
+
+    root = min(np.roots([1, 0, -1, 0.05]), key=lambda r: abs(r - 0.05)).real
+    proof = interval.certify(decayed, np.array([root]))
+    assert (proof.proved, proof.kind) == (True, "maximum")
+    assert 0.02 < proof.unique_radius < root
+
+
+@pytest.mark.parametrize("name", sorted(constructed_theorems.TIED))
+@pytest.mark.parametrize("classes", [2, 8])
+def test_a_maximum_that_cancels_is_proved_at_a_tie_with_the_value_and_eigenvalues_in_closed_form(name, classes):
+    function = constructed_theorems.TIED[name]
+    proof = interval.certify(lambda t: function(t) + jnp.sum(t * t) / 4, np.zeros(classes))
+    assert proof.proved, proof.reason
+    for interval_, value in (
+        (proof.loss, np.log(classes)),
+        (proof.smallest, 0.5),
+        (proof.largest, 0.5 + 1 / classes),
+    ):
+        assert interval_[0] - 1e-15 <= value <= interval_[1] + 1e-15
+    assert proof.unique_radius > 1e-3
+    assert "does not depend on the maxima that a box leaves open" in str(proof)
+
+
+def test_balanced_classes_without_inputs_are_proved_at_tied_logits():
+    # All logits are equal at the minimum: the penalised mean cross-entropy is log 3 there.
+    inputs, targets = np.tile(np.eye(2), (3, 1)), np.repeat(np.arange(3), 2)
+
+    def fun(params, x, y):
+        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + 0.05 * tree.dot(params, params)
+
+    zeros = (mlp.Layer(np.zeros((2, 3)), np.zeros(3)),)
+    proof = interval.certify(fun, zeros, (inputs, targets))
+    assert (proof.proved, proof.kind) == (True, "minimum"), proof.reason
+    assert proof.loss[0] <= np.log(3) <= proof.loss[1]
+    assert interval.check(proof, fun, zeros, (inputs, targets)).proved
+
+
+def test_active_minima_and_clips_are_proved_away_from_their_corners():
+    def fun(x):
+        return jnp.minimum(x[0] ** 2, 4.0) + jnp.clip(x[1], -1.0, 1.0) ** 2 - jnp.min(jnp.stack([x[2], 5.0])) ** 2
+
+    proof = interval.certify(fun, np.zeros(3))
+    assert (proof.proved, proof.index) == (True, 1), proof.reason
+    assert proof.unique_radius < 1
+
+
+def test_a_tiny_part_of_a_maximum_is_a_dependence_on_it():
+    for part in (1e-12, 1e-60):
+        proof = interval.certify(lambda x, a: jnp.sum(x**2) + a * jnp.max(x), np.zeros(2), (np.float64(part),))
+        assert "fun depends on which it is" in proof.reason or "not at a critical point" in proof.reason
+        assert not proof.proved
+
+
+@pytest.mark.parametrize(
+    ("fun", "words"),
+    [
+        (lambda x: x[0] ** 2 * jax.random.uniform(jax.random.key(0), dtype=x.dtype), "random keys cannot be enclosed"),
+        (lambda x: x[jax.random.permutation(jax.random.key(0), 1)][0] ** 2, "random keys cannot be enclosed"),
+        (lambda x: x[0] ** 2 + jnp.real(1j * jnp.exp(1j * x[0])), "complex128"),
+        (lambda x: jnp.asarray([1.0, 2.0])[x[0].astype(int)] + x[0] ** 2, "a conversion to int"),
+        (
+            lambda x: x[0] ** 2 * jax.pure_callback(lambda: np.int64(1), jax.ShapeDtypeStruct((), np.int64)),
+            "pure_callback: this primitive is not supported",
+        ),
+        (lambda x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: c + 1, x)[0] ** 2, "while: this primitive is not"),
+    ],
+    ids=["key", "permutation", "complex", "table", "callback", "while"],
+)
+def test_what_has_no_enclosure_is_refused_by_name(fun, words):
+    proof = interval.certify(fun, np.zeros(1))
+    assert not proof.proved
+    assert words in proof.reason
+
+
+def test_a_key_captured_or_passed_in_args_is_refused():
+    key = jax.random.key(0)
+    captured = interval.certify(lambda x: jnp.sum(x**2) * jax.random.uniform(key, dtype=x.dtype), np.zeros(1))
+    assert "random key" in captured.reason
+
+
+@pytest.mark.parametrize(
+    "fun",
+    [
+        lambda x: jnp.sum(x**2) + jnp.log(-1.0),
+        lambda x: jnp.sum(x**2) + jnp.inf,
+        lambda x: jnp.sum(x**2) + jnp.where(jnp.asarray(True), jnp.nan, x[0]),
+    ],
+    ids=["log of -1", "infinity", "nan"],
+)
+def test_a_function_without_a_finite_value_at_the_point_has_no_theorem(fun):
+    proof = interval.certify(fun, np.zeros(2))
+    assert not proof.proved
+    assert "infinite" in proof.reason
+
+
+@pytest.mark.parametrize("shift", [0.25, -0.25, 1.0])
+def test_rules_that_are_wrong_on_one_side_of_a_corner_next_to_the_point_are_found(shift):
+    # t² − 6e-5 t has its minimum at 3e-5; with the rule 3t it is at 2e-5. Left of 1e-5 the rule is right.
+    ruled = constructed_theorems.ruled(lambda t: t * t, lambda t, v: jnp.where(t < 1e-5, 2 * t, 3 * t) * v)
+    proof = interval.certify(
+        lambda x: ruled(x[0] - shift) - 6e-5 * x[0] + x[1] ** 2, np.array([shift + 2e-5, 0.0]), reach=1e-7
+    )
+    assert not proof.proved
+    assert "the gradient is not that of fun" in proof.reason
+
+
+@pytest.fixture(scope="module")
+def saddle():
+    def fun(x, a):
+        return jax.nn.logsumexp(x) - jnp.mean(x) + x @ a @ x / 2
+
+    args = (np.diag([1.0, -2.0, 3.0]),)
+    return fun, args, interval.certify(fun, np.zeros(3), args)
+
+
+def test_the_same_claim_is_proved_again_and_with_less_claimed_too(saddle):
+    fun, args, proof = saddle
+    assert interval.check(proof, fun, np.ones(3), args).proved
+    weaker = dataclasses.replace(
+        proof,
+        loss=(proof.loss[0] - 1, proof.loss[1] + 1),
+        radius=2 * proof.radius,
+        unique_radius=proof.unique_radius / 2,
+    )
+    assert interval.check(weaker, fun, np.ones(3), args).proved
+
+
+@pytest.mark.parametrize("name", ["smallest", "nearest", "largest", "loss"])
+@pytest.mark.parametrize("side", [0, 1])
+def test_an_interval_that_was_narrowed_or_merely_touches_does_not_pass(saddle, name, side):
+    fun, args, proof = saddle
+    low, high = getattr(proof, name)
+    middle = (low + high) / 2
+    width = high - low
+    for changed in ((middle, high), (low, middle), (high, high + width), (low - width, low), (middle, middle))[side::2]:
+        claim = dataclasses.replace(proof, **{name: changed})
+        again = interval.check(claim, fun, np.zeros(3), args)
+        assert not again.proved
+        assert f"the {name} is in" in again.reason
+
+
+def test_a_smaller_radius_a_wider_uniqueness_or_fewer_assumptions_do_not_pass(saddle):
+    fun, args, proof = saddle
+    assert interval.certify(fun, np.zeros(3), args, wide=False).proved
+    for change in (
+        {"radius": proof.radius / 2},
+        {"unique_radius": 4 * proof.unique_radius + 10},
+        {"assumptions": proof.assumptions[:-1]},
+        {"index": 0},
+        {"null": 1},
+    ):
+        assert not interval.check(dataclasses.replace(proof, **change), fun, np.zeros(3), args).proved
+
+
+@pytest.mark.parametrize("bits", [2**40, 0, 1])
+def test_absurd_precision_is_a_refusal(saddle, bits):
+    fun, args, proof = saddle
+    again = interval.check(dataclasses.replace(proof, precision=bits), fun, np.zeros(3), args)
+    assert not again.proved
+    assert f"its precision is {bits} bits" in again.reason
+
+
+def test_the_nearest_of_equal_eigenvalues_does_not_depend_on_rounding():
+    # ±2 are as near to 0 as one another; rotated, neither is computed exactly.
+    generator = np.random.default_rng(0)
+    for _ in range(5):
+        rotation = np.linalg.qr(generator.standard_normal((4, 4)))[0]
+        matrix = (rotation * np.array([2.0, -2.0, 5.0, 2.0])) @ rotation.T
+        proof = interval.certify(lambda x, a: x @ a @ x / 2, np.zeros(4), ((matrix + matrix.T) / 2,))
+        assert proof.nearest[1] < 0
+
+
+def test_a_proof_holds_neither_the_function_nor_its_data():
+    def prove():
+        data = np.linspace(0.0, 1.0, 1000)
+
+        def fun(x):
+            return jnp.sum((x - jnp.mean(jnp.asarray(data))) ** 2) + jax.nn.softplus(x[0])
+
+        assert interval.certify(fun, np.full(2, 0.5), reach=1.0).proved
+        return weakref.ref(fun), weakref.ref(data)
+
+    held = prove()
+    gc.collect()
+    assert [reference() for reference in held] == [None, None]
+
+
+def test_numbers_in_place_of_open_maxima_are_used():
+    with jax.enable_x64(True):
+        program = flatten(jax.make_jaxpr(lambda x: 3.0 * jnp.max(x))(jnp.zeros(2)))
+    ties: dict = {}
+    box = Ball(np.zeros(2), np.ones(2))
+    evaluate(program, [box], ball, ties)
+    ((number, tie),) = ties.items()
+    assert tie.open.all()
+    other = Tie(tie.open, multiprecision.exact(np.array(7.0)))
+    found = evaluate(program, [np.zeros(2)], multiprecision, instead={number: other})[0]
+    assert float(found[()]) == 21.0
