@@ -22,6 +22,7 @@ functions: a function in it reaches them through `weak`.
 
 from __future__ import annotations
 
+import atexit
 import functools
 import types
 import weakref
@@ -74,6 +75,7 @@ def while_alive(make: Callable[..., Any]) -> Callable[..., Any]:
     """
     results: dict[Any, Any] = {}
     held: deque[Any] = deque()
+    atexit.register(results.clear)  # later, what a key consists of may be gone
 
     @functools.wraps(make)
     def remembered(*static: Any) -> Any:

@@ -20,11 +20,12 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     logits
         (n, classes) floating.
     targets
-        (n,) whole numbers from 0 to classes − 1. Outside jit the range is checked.
+        (n,) whole numbers from 0 to classes − 1. The range is checked where the numbers are known, outside jit.
 
     Returns
     -------
-    (n,) losses.
+    (n,) losses. Where targets are traced, NaN with NaN derivatives for one that is out of range; a weight of 0 does not
+    take it out.
 
     Raises
     ------
@@ -39,9 +40,19 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     [1.3863]
     """
     logits, targets = _require_classes(logits, targets)
+    if isinstance(targets, jax.core.Tracer):
+        # A negative number would count from the end. One past the end gives NaN: in a factor, since the derivative of
+        # what is read there would be 0.
+        targets = targets.astype(jnp.int32) if targets.dtype.itemsize < 4 else targets  # which may not hold `classes`
+        targets = jnp.where(targets < 0, logits.shape[-1], targets)
+        logits = logits * _at(jnp.ones_like(logits), targets)[..., None]
     # Not optax's integer-label form: it subtracts logits from their log-sum-exp, and so loses |z| · eps.
-    log_probabilities = jax.nn.log_softmax(logits)
-    return -jnp.take_along_axis(log_probabilities, targets[..., None], axis=-1)[..., 0]
+    return -_at(jax.nn.log_softmax(logits), targets)
+
+
+def _at(rows: jax.Array, targets: jax.Array) -> jax.Array:
+    """Return the number of each row at its target, NaN where there is none."""
+    return jnp.take_along_axis(rows, targets[..., None], axis=-1, mode="fill")[..., 0]
 
 
 def _require_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -152,7 +163,7 @@ def accuracy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     logits
         (n, classes).
     targets
-        (n,) class numbers.
+        (n,) class numbers. One that is out of range is never right; outside jit it is refused.
 
     Returns
     -------

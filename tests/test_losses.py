@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from sklearn import metrics
 
-from mlp_jax import losses
+from mlp_jax import critical, interval, losses, mlp, mlp_hessian
 
 RNG = np.random.default_rng(0)
 LOGITS = 3 * RNG.normal(size=(12, 5))
@@ -100,6 +100,52 @@ def test_losses_keep_leading_axes_under_vmap():
     together = jax.jit(jax.vmap(losses.cross_entropy))(logits, classes)
     expected = [single(*pair) for pair in zip(logits, classes, strict=True)]
     np.testing.assert_allclose(together, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.int8, jnp.int32, jnp.uint8, jnp.int64, jnp.uint32])
+@pytest.mark.usefixtures("x64")
+def test_a_class_number_out_of_range_has_no_loss_and_no_derivative_where_it_cannot_be_refused(dtype):
+    classes = 200
+    logits = RNG.normal(size=(4, classes))
+    last = {1: 100, 2: 127}.get(jnp.iinfo(dtype).bits // 8, classes - 1)
+    wrong = -1 if jnp.iinfo(dtype).min < 0 else 255
+    targets = jnp.asarray([0, last, wrong, 7]).astype(dtype)
+    total = lambda z, t: losses.cross_entropy(z, t).sum()
+    values = jax.jit(losses.cross_entropy)(logits, targets)
+    expected = [exact_cross_entropy(logits[i].tolist(), int(targets[i])) for i in (0, 1, 3)]
+    np.testing.assert_allclose(values[jnp.array([0, 1, 3])], expected, rtol=1e-14)
+    assert np.isnan(values[2])
+    bad_rows = [False, False, True, False]
+    gradient = jax.jit(jax.grad(total))(logits, targets)
+    np.testing.assert_array_equal(np.isnan(gradient).all(axis=1), bad_rows)
+    np.testing.assert_array_equal(np.isnan(gradient).any(axis=1), bad_rows)
+    product = jax.jit(lambda z, t: jax.jvp(lambda z: jax.grad(total)(z, t), (z,), (z,))[1])(logits, targets)
+    np.testing.assert_array_equal(np.isnan(product).all(axis=1), bad_rows)
+    assert np.all(losses.accuracy(jnp.asarray(logits), jnp.argmax(logits, 1)) == 1)
+    assert jax.jit(losses.accuracy)(logits, targets)[2] == 0
+
+
+@pytest.mark.parametrize("shift", [-1, 1])
+def test_labels_shifted_by_one_have_no_loss_and_no_hessian_under_jit(shift):
+    params = mlp.init(jax.random.key(0), (2, 4, 3))
+    inputs, labels = jnp.asarray(RNG.normal(size=(9, 2)), jnp.float32), jnp.arange(9) % 3 + shift
+    dense = lambda y: mlp_hessian.dense(params, inputs, y, loss=losses.cross_entropy)
+    values = jax.jit(lambda y: losses.cross_entropy(mlp.forward(params, inputs), y))(labels)
+    np.testing.assert_array_equal(np.isnan(values), (labels < 0) | (labels > 2))
+    assert np.any(np.isnan(jax.jit(dense)(labels)))
+    assert np.all(np.isfinite(jax.jit(dense)(labels - shift)))
+    with pytest.raises(ValueError, match="targets: got class numbers"):
+        dense(labels)
+
+
+def test_a_proof_takes_labels_in_range_and_refuses_others():
+    inputs = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    fun = lambda w, x, y: losses.mean(losses.cross_entropy(x @ w, y)) + jnp.sum(w**2)
+    point = critical.find(fun, np.zeros((2, 3)), (inputs, np.array([0, 1, 2])))
+    assert interval.certify(fun, point.params, (inputs, np.array([0, 1, 2]))).proved
+    hidden = jax.jit(fun)  # the loss sees no numbers, and cannot refuse them itself
+    for labels in ([0, 1, 3], [0, 1, -1]):
+        assert not interval.certify(hidden, point.params, (inputs, np.array(labels))).proved
 
 
 def test_targets_captured_by_jit_are_checked_too():

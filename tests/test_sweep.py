@@ -389,6 +389,21 @@ def test_what_is_of_another_type_is_refused_in_one_sentence(wrong, message):
         sweep.run(KEY, arguments.pop("loss"), arguments.pop("init"), problem(), **arguments)
 
 
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_class_number_out_of_range_is_refused_before_the_runs(wrong):
+    inputs, labels = jnp.linspace(-1.0, 1.0, 40).reshape(20, 2), np.arange(20) % 3
+    labels[19] = wrong
+
+    def loss(params, x, y, weights, key):
+        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights)
+
+    with pytest.raises(ValueError, match=r"targets: got class numbers from .*, expected 0 to 2"):
+        sweep.run(
+            jax.random.key(0), loss, lambda key: mlp.init(key, (2, 3)), (inputs, labels),
+            batch_sizes=(4, 8), learning_rates=(0.1,), seeds=2, epochs=1,
+        )  # fmt: skip
+
+
 @pytest.mark.parametrize("implementation", ["rbg", "unsafe_rbg"])
 def test_keys_that_draw_other_numbers_under_vmap_are_refused(implementation):
     key = jax.random.key(0, impl=implementation)

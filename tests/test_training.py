@@ -402,6 +402,32 @@ def test_what_does_not_fit_is_refused_in_one_sentence(wrong, error, message):
         training.train(**VALID | wrong)
 
 
+@pytest.mark.parametrize("batch_size", [1, 4, 12])
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_a_class_number_out_of_range_is_refused_before_the_run(wrong, batch_size):
+    params, inputs, labels = mlp.init(KEY, (2, 3)), jnp.linspace(-1.0, 1.0, 24).reshape(12, 2), np.arange(12) % 3
+    traces = []
+
+    def loss(params, x, y, weights, key):
+        traces.append(y)
+        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights)
+
+    settings = {"optimizer": SGD, "batch_size": batch_size, "epochs": 1}
+    training.train(KEY, loss, params, (inputs, labels), **settings)
+    traced = len(traces)
+    training.train(jax.random.key(1), loss, params, (-inputs, labels[::-1]), **settings)
+    assert len(traces) <= traced + 2  # another row has the lowest label now, but nothing is compiled
+    training.train(jax.random.key(2), loss, params, (inputs, labels), **settings)
+    assert len(traces) <= traced + 2
+    labels[7] = wrong
+    with pytest.raises(ValueError, match=r"targets: got class numbers from .*, expected 0 to 2"):
+        training.train(KEY, loss, params, (inputs, labels), **settings)
+    validated = training.EarlyStopping(lambda p, x, y: loss(p, x, y, None, None), (inputs, jnp.asarray(labels)), 2)
+    _, history = training.train(KEY, loss, params, (inputs, np.arange(12) % 3), early_stopping=validated, **settings)
+    assert np.all(np.isnan(history.criterion))
+    assert int(history.best_epoch) == 0
+
+
 # --- traced learning rates ---
 
 

@@ -265,6 +265,7 @@ def _require_mean(
     one, its_settings = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, settings)))
     rows = min(16, len(inputs) // 2 * 2)
     training.require_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
+    training.require_class_numbers(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
     if rows == 0:
         return
     whole, halves = map(float, lanes.loss_of_halves(loss, starts, settings, inputs, targets, keys, rows))

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _compiled, devices, require, tree
 from mlp_jax.tree import PyTree
 
 
@@ -78,8 +79,63 @@ def require_loss(
         raise ValueError(f"inputs, targets: got shapes {inputs.shape}, {targets.shape}, expected (n, …) each.")
     weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
     batch = [jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype) for a in (inputs, targets)]
-    signature = "(params, inputs, targets, weights, key) -> scalar"
-    require_scalar(require.abstract_result(loss, "loss", signature, params, *batch, weights, key, **settings), "loss")
+    require_scalar(require.abstract_result(loss, "loss", _LOSS, params, *batch, weights, key, **settings), "loss")
+
+
+_LOSS = "(params, inputs, targets, weights, key) -> scalar"
+
+
+def require_class_numbers(
+    loss: Callable[..., jax.Array],
+    params: PyTree,
+    inputs: jax.Array,
+    targets: jax.Array,
+    key: jax.Array,
+    batch_size: int,
+    **settings: Any,
+) -> None:
+    """Raise what the loss of a batch raises when it sees the lowest and the highest of targets that are integers.
+
+    In a compiled run targets are abstract, and out of the sight of a loss that checks their range. Nothing is computed.
+
+    Raises
+    ------
+    ValueError
+        Such as that of `losses.cross_entropy`.
+
+    Examples
+    --------
+    >>> from mlp_jax import losses
+    >>> def loss(w, x, y, weights, key):
+    ...     return losses.mean(losses.cross_entropy(x * w, y), weights)
+    >>> try:
+    ...     require_class_numbers(loss, 1.0, jnp.ones((3, 3)), jnp.array([2, 0, -1]), jax.random.key(0), 2)
+    ... except ValueError as error:
+    ...     print(error)
+    targets: got class numbers from -1 to 2, expected 0 to 2.
+    """
+    if tree.is_traced(targets) or not jnp.issubdtype(targets.dtype, jnp.integer) or not targets.size:
+        return
+    weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
+    inputs = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
+    shapes = jax.eval_shape(lambda *given: given, params, inputs, weights, key, settings)
+    leaves, structure = jax.tree.flatten(shapes)
+    numbers = devices.to_host(targets)
+    flat = numbers.reshape(len(numbers), -1)
+    rows = [int(flat.min(axis=1).argmin()), int(flat.max(axis=1).argmax())]
+    for piece in [rows] if batch_size > 1 else [rows[:1], rows[1:]]:
+        batch = numbers[np.resize(piece, batch_size)]
+        _look(loss, structure, tuple(leaves), batch.tobytes(), batch.dtype, batch.shape)
+
+
+@_compiled.while_alive
+def _look(loss: Callable[..., Any], structure: Any, leaves: tuple, content: bytes, dtype: Any, shape: Any) -> None:
+    targets = jnp.asarray(np.frombuffer(content, dtype).reshape(shape))
+
+    def at(params: PyTree, inputs: Any, weights: Any, key: Any, settings: dict[str, Any]) -> Any:
+        return loss(params, inputs, targets, weights, key, **settings)
+
+    require.abstract_result(at, "loss", _LOSS, *jax.tree.unflatten(structure, leaves))
 
 
 def widest_dtype(params: PyTree) -> jnp.dtype:

@@ -124,7 +124,7 @@ def train(
     TypeError, ValueError
         Wrong key type; an optimizer, a record or a criterion that is none; parameters that are not finite floating
         arrays; inputs and targets of different length; a whole number out of range; a loss or a criterion that is not a
-        scalar; `record_every` without a `record`.
+        scalar; `record_every` without a `record`; what the loss raises of the lowest and the highest class number.
 
     Examples
     --------
@@ -152,6 +152,7 @@ def train(
     if record is not None:
         require.function(record, "record", "(state) -> pytree", 1)
         record = record if isinstance(record, jax.tree_util.Partial) else jax.tree_util.Partial(record)
+    checks.require_class_numbers(loss, params, inputs, targets, key, batch_size)
     return _train(
         key, params, inputs, targets, record, early_stopping, loss, optimizer, batch_size, epochs, record_every
     )
