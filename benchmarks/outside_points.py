@@ -624,8 +624,8 @@ def hidden_eigenvalues(count: int) -> Iterator[Case]:
     data = np.zeros(30_000)
     for draw in draws(count, (2, 5, 20, 65, 200), positive=True):
         generator, z = draw.generator, np.zeros(draw.size)
-        small = draw.decades(-6, -2) if draw.fault else generator.uniform(0.1, 1)
-        z[0] = generator.choice([-1.0, 1.0]) * (small * draw.decades(-1.5, 0.5) if draw.fault else draw.decades(-9, -4))
+        small = draw.decades(-8, -3) if draw.fault else generator.uniform(0.1, 1)
+        z[0] = generator.choice([-1.0, 1.0]) * (small * draw.decades(-1, 0.5) if draw.fault else draw.decades(-9, -4))
         if generator.random() < 0.4:
             small = -small
         # With a cubic term a second critical point, of the other sign, is about as far away: only as it was found.
@@ -660,7 +660,7 @@ def tiny_params(count: int) -> Iterator[Case]:
     """A singular critical point at 0, from params that are nearly 0."""
     for draw in draws(count, (2, 5, 20, 65), positive=True):
         generator, rest = draw.generator, draw.size - 2
-        a = draw.decades(-9, -3) if draw.fault else draw.decades(-12, -7)
+        a = draw.decades(-8, -4) if draw.fault else draw.decades(-12, -7)
         if draw.number // 4 % 2 == 0:
             s = 1.0 if draw.fault else generator.choice([generator.uniform(0.3, 0.8), generator.uniform(1.3, 3)])
             v = np.append([-a, a], np.zeros(rest))
