@@ -7,7 +7,8 @@ import pytest
 
 from mlp_jax import critical
 from mlp_jax.critical.higher_order import higher_order
-from mlp_jax.critical.measurements import Problem, measure
+from mlp_jax.critical.measurements import measure
+from mlp_jax.critical.problem import Problem
 
 # fun, order, lowest and highest value of the reduced form on the unit sphere of the null space.
 FORMS = {

@@ -18,6 +18,7 @@ from ground_truth import (
 
 from mlp_jax import critical, losses, mlp, mlp_hessian, penalties, tree
 from mlp_jax.critical import measurements, tangents
+from mlp_jax.critical.problem import Problem
 
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
 
@@ -474,12 +475,13 @@ SQUARE = lambda x: jnp.sum(x**2)
         (3.0, jnp.ones(3), (), TypeError, "fun: got float, expected a function"),
         (lambda x, y: x @ y, jnp.ones(2), jnp.ones(2), TypeError, "args: got .*, expected a tuple"),
         (lambda x, y: x @ y, jnp.ones(2), (np.array([1.0, np.nan]),), ValueError, r"args\[0\]: got 1 numbers"),
-        (lambda x: jnp.sum(jnp.log(x - 1)), jnp.ones(2), (), ValueError, "gradient components that are NaN or inf"),
+        (lambda x: jnp.sum(jnp.log(x - 1)), jnp.ones(2), (), ValueError, "a value of -inf at params, expected a finite"),
+        (lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(2), (), ValueError, "gradient components that are NaN or inf"),
     ],
 )
 @pytest.mark.parametrize("entry", [critical.classify, critical.find])
 def test_bad_input_is_one_clear_sentence(entry, fun, params, args, kind, words):
-    if entry is critical.find and "gradient components" in words:
+    if entry is critical.find and words.startswith(("a value of", "gradient components")):
         assert not critical.find(fun, params, args).converged
         return
     with pytest.raises(kind, match=words):
@@ -536,5 +538,5 @@ def test_a_dead_unit_is_a_symmetry_near_the_point_and_explains_its_null_modes():
 @pytest.mark.parametrize("place", [0.0, 1e-6])
 def test_false_tangents_at_and_beside_the_origin_are_dropped(place):
     with jax.enable_x64(True):
-        problem = measurements.Problem(lambda x: x[0] ** 2 - x[1] ** 8, jnp.array([place, 0.0]), (), None, 2.0**-53)
+        problem = Problem(lambda x: x[0] ** 2 - x[1] ** 8, jnp.array([place, 0.0]), (), None, 2.0**-53)
         assert tangents.valid_tangents(problem, lambda x: jnp.eye(2)).size == 0

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from mlp_jax import tree
-from mlp_jax.critical.measurements import Problem, nudges
+from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.slopes import nudges
 
 
 def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step: np.ndarray) -> str | None:

@@ -6,28 +6,32 @@ With N the null space and f expanded at a critical point, the range follows a nu
 
 (the splitting lemma of singularity theory; Gilmore 1981, "Catastrophe theory", chapter 2). Where the cubic form is
 not zero on N, f both rises and falls; where it is zero, the quartic form decides as far as it is not zero itself.
+
+D³f[v,v,·] and D⁴f[v,v,v,·] are central differences of the gradient along v, of eighth and sixth order, with an error
+from two step lengths: nothing is compiled for them, whatever fun is made of.
 """
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import tree
-from mlp_jax.critical.measurements import Measurements, Problem, nudges
-from mlp_jax.tree import PyTree
+from mlp_jax.critical.measurements import Measurements
+from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.slopes import typical_size
 
 _SAMPLES = 128
 _REFINED = 8
 _ITERATIONS = 40
-_BATCH = 16
 _SAFETY = 4.0
+# Step lengths of the differences tried, relative to the size of params; each is compared with twice itself.
+_LENGTHS = 2e-2, 2e-3
+_OFFSETS = np.array([1.0, 2.0, 3.0, 4.0])
+# Weights of F(kh) ± F(−kh) for the second and third derivatives of F (Fornberg 1988).
+_MIDDLE, _SECOND = -205 / 72, np.array([8 / 5, -1 / 5, 8 / 315, -1 / 560])
+_THIRD = np.array([-61 / 30, 169 / 120, -3 / 10, 7 / 240])
 
 
 class HigherOrder(NamedTuple):
@@ -59,9 +63,49 @@ class HigherOrder(NamedTuple):
 
 
 class _Forms(NamedTuple):
-    cubic: jax.Array
-    quartic: jax.Array
-    bend: jax.Array
+    """Forms of directions v, (n,), and their slopes in v, (n, P); the bends −H⁺ D³f[v,v,·] of the paths, (n, P)."""
+
+    cubic: np.ndarray
+    quartic: np.ndarray
+    cubic_slope: np.ndarray
+    quartic_slope: np.ndarray
+    bend: np.ndarray
+
+
+class _Differences(NamedTuple):
+    """Derivatives of the gradient along directions, from differences of a length."""
+
+    problem: Problem
+    gradient: np.ndarray
+    pseudo_inverse: np.ndarray
+    length: float
+
+    def along(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return D³f[v,v,·] and D⁴f[v,v,v,·], (n, P) each, for each row v."""
+        steps = self.length * _OFFSETS[:, None, None] * rows
+        points = self.problem.vector + np.concatenate([steps, -steps]).reshape(-1, rows.shape[1])
+        ahead, behind = self.problem.gradients(points).reshape(2, len(_OFFSETS), *rows.shape)
+        second = np.tensordot(_SECOND, ahead + behind, 1) + _MIDDLE * self.gradient
+        return second / self.length**2, np.tensordot(_THIRD, ahead - behind, 1) / self.length**3
+
+    def forms(self, rows: np.ndarray) -> _Forms:
+        """Return the forms of each row."""
+        third, fourth = self.along(rows)
+        bend = -third @ self.pseudo_inverse
+        size = np.linalg.norm(bend, axis=1, keepdims=True)
+        unit = bend / np.where(size > 0, size, 1)
+        mixed = size * (self.along(rows + unit)[0] - self.along(rows - unit)[0]) / 4
+        cubic, bent = np.sum(third * rows, axis=1), np.sum(third * bend, axis=1)
+        quartic = np.sum(fourth * rows, axis=1) + 3 * bent
+        return _Forms(cubic, quartic, 3 * third, 4 * fourth + 12 * mixed, bend)
+
+    def rounding(self, m: Measurements, rows: np.ndarray, forms: _Forms, order: int) -> float:
+        """Return what the rounding of the gradient may leave in a form."""
+        second = np.abs(rows) @ m.gradient_error * (abs(_MIDDLE) + 2 * np.sum(np.abs(_SECOND))) / self.length**2
+        if order == 3:
+            return float(np.max(second))
+        third = np.abs(rows) @ m.gradient_error * 2 * np.sum(np.abs(_THIRD)) / self.length**3
+        return float(np.max(third + 6 * np.linalg.norm(forms.bend, axis=1) * second))
 
 
 def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> HigherOrder:
@@ -90,21 +134,16 @@ def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> 
     """
     basis, pseudo_inverse = spaces(measured, null)
     directions = _sphere(basis.shape[1])
-    evaluate = functools.partial(_forms, problem.fun, pseudo_inverse=pseudo_inverse, args=problem.args)
+    lengths = typical_size(problem) * np.array(_LENGTHS)
+    tools = [_Differences(problem, measured.gradient, pseudo_inverse, length) for length in lengths]
     for order in (3, 4):
-        extremes = [
-            np.asarray(
-                _extreme(problem.fun, problem.params, problem.args, basis, pseudo_inverse, directions, order, sign)
-            )
-            for sign in (-1.0, 1.0)
-        ]
-        rows = np.stack(extremes) @ basis.T
-        here = evaluate(problem.params, rows)
-        values = np.asarray(here.cubic if order == 3 else here.quartic)
+        # The length at which rounding and the orders left out disturb least.
+        choices = [_extremes(tool, measured, basis, directions, order) for tool in tools]
+        rows, forms, bound = min(choices, key=lambda choice: choice[2])
+        values = forms.cubic if order == 3 else forms.quartic
         lowest, highest = float(values[0]), float(values[1])
-        bound = _bound(problem, evaluate, rows, here, order)
-        if np.max(np.abs(values)) > bound:
-            seen = [_seen(problem, rows[i], np.asarray(here.bend)[i], values[i], order) for i in range(2)]
+        if max(-lowest, highest) > bound:
+            seen = [_seen(problem, rows[i], forms.bend[i], values[i], order) for i in range(2)]
             falls, rises = bool(values[0] < -bound and seen[0]), bool(values[1] > bound and seen[1])
             return HigherOrder(order if falls or rises else None, falls, rises, lowest, highest, bound)
     return HigherOrder(None, False, False, lowest, highest, bound)
@@ -129,74 +168,47 @@ def spaces(m: Measurements, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _sphere(dimension: int) -> np.ndarray:
+    if dimension == 1:
+        return np.array([[1.0], [-1.0]])
     draws = np.random.default_rng(3).standard_normal((_SAMPLES, dimension))
     draws = np.concatenate([np.eye(dimension)[:_SAMPLES], draws])
     return draws / np.linalg.norm(draws, axis=1, keepdims=True)
 
 
-def _along(function: Callable[[jax.Array], jax.Array], vector: jax.Array) -> Callable[[jax.Array], jax.Array]:
-    """Return θ ↦ Df(θ)[v]."""
-    return lambda theta: jax.jvp(function, (theta,), (vector,))[1]
+def _extremes(
+    tool: _Differences, m: Measurements, basis: np.ndarray, directions: np.ndarray, order: int
+) -> tuple[np.ndarray, _Forms, float]:
+    """Return the directions of the lowest and highest form of those tried, (2, P), the forms, and a bound on them."""
+    forms = tool.forms(directions @ basis.T)
+    values = forms.cubic if order == 3 else forms.quartic
+    found = np.stack([_climbed(tool, basis, directions, sign * values, sign, order) for sign in (-1.0, 1.0)]) @ basis.T
+    here, wider = tool.forms(found), tool._replace(length=2 * tool.length).forms(found)
+    apart = np.max(np.abs(here[order - 3] - wider[order - 3]))
+    bound = _SAFETY * apart + tool.rounding(m, found, here, order)
+    return found, here, float(bound) if np.isfinite(bound) else np.inf
 
 
-def _form(
-    fun: Callable[..., jax.Array], params: PyTree, args: tuple, pseudo_inverse: jax.Array, vector: jax.Array
-) -> _Forms:
-    theta, unravel = tree.ravel(params)
-    second = _along(_along(lambda p: fun(unravel(p), *args), vector), vector)
-    third, fourth = jax.grad(second)(theta), _along(_along(second, vector), vector)(theta)
-    bend = -pseudo_inverse @ third
-    return _Forms(third @ vector, fourth + 3 * third @ bend, bend)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _forms(
-    fun: Callable[..., jax.Array], params: PyTree, rows: jax.Array, *, pseudo_inverse: jax.Array, args: tuple
-) -> _Forms:
-    return jax.vmap(lambda v: _form(fun, params, args, pseudo_inverse, v))(rows)
-
-
-@functools.partial(jax.jit, static_argnums=(0, 6))
-def _extreme(
-    fun: Callable[..., jax.Array],
-    params: PyTree,
-    args: tuple,
-    basis: jax.Array,
-    pseudo_inverse: jax.Array,
-    directions: jax.Array,
-    order: int,
-    sign: jax.Array,
-) -> jax.Array:
+def _climbed(
+    tool: _Differences, basis: np.ndarray, directions: np.ndarray, values: np.ndarray, sign: float, order: int
+) -> np.ndarray:
     """Return the direction, in the coordinates of the basis, at which sign · form is largest of those tried."""
-
-    def value(direction: jax.Array) -> jax.Array:
-        forms = _form(fun, params, args, pseudo_inverse, basis @ direction)
-        return sign * (forms.cubic if order == 3 else forms.quartic)
-
-    def climb(direction: jax.Array) -> jax.Array:
-        def step(_: int, d: jax.Array) -> jax.Array:
-            moved = jax.grad(value)(d) + shift * d
-            return moved / jnp.linalg.norm(moved)
-
-        return jax.lax.fori_loop(0, _ITERATIONS, step, direction)
-
-    values = jax.lax.map(value, directions, batch_size=_BATCH)
+    best = directions[np.argsort(-values)[:_REFINED]]
     # Larger than the slope can be, so that the iteration climbs and the sum is never zero.
-    shift = 2 * order * jnp.max(jnp.abs(values))
-    best = directions[jnp.argsort(-values)[:_REFINED]]
-    climbed = jnp.where(shift > 0, jax.vmap(climb)(best), best)
-    candidates = jnp.concatenate([best, climbed])
-    return candidates[jnp.argmax(jax.vmap(value)(candidates))]
-
-
-def _bound(problem: Problem, evaluate: Callable[..., _Forms], rows: np.ndarray, here: _Forms, order: int) -> float:
-    """Return what a rounding of the parameters, and of the sum that makes the form, may change it by."""
-    changes = []
-    for move in nudges(problem)[:2]:
-        there = evaluate(problem.unravel(problem.vector + move), rows)
-        changes.append(np.abs(np.asarray(there[order - 3]) - np.asarray(here[order - 3])))
-    size = np.abs(np.asarray(here.cubic)) + np.abs(np.asarray(here.quartic))
-    return float(_SAFETY * np.max(changes) + 64 * len(problem.vector) * problem.unit * np.max(size))
+    shift = 2 * order * float(np.max(np.abs(values)))
+    if len(directions[0]) == 1 or not 0 < shift < np.inf:
+        return best[0]
+    tried, scores = [best], []
+    for _ in range(_ITERATIONS):
+        forms = tool.forms(tried[-1] @ basis.T)
+        scores.append(sign * (forms.cubic if order == 3 else forms.quartic))
+        slope = forms.cubic_slope if order == 3 else forms.quartic_slope
+        moved = sign * slope @ basis + shift * tried[-1]
+        moved /= np.linalg.norm(moved, axis=1, keepdims=True)
+        if np.max(np.abs(moved - tried[-1])) < 1e-9:
+            break
+        tried.append(moved)
+    step, row = np.unravel_index(int(np.argmax(scores)), np.shape(scores))
+    return tried[step][row]
 
 
 def _seen(problem: Problem, direction: np.ndarray, bend: np.ndarray, value: float, order: int) -> bool:
@@ -205,13 +217,10 @@ def _seen(problem: Problem, direction: np.ndarray, bend: np.ndarray, value: floa
         return False
     typical = max(float(np.mean(np.abs(problem.vector))), 1.0)
     times = typical * np.geomspace(1e-4, 1.0, 13)
-    paths = _values(problem, [t * direction + t**2 / 2 * bend * (order == 4) for t in times])
-    start = _values(problem, [np.zeros_like(direction)])[0]
+    moves = [t * direction + t**2 / 2 * bend * (order == 4) for t in (0.0, *times)]
+    start, *paths = problem.slopes(problem.vector + np.stack(moves))[0]
+    paths = np.array(paths)
     rounding = 64 * problem.unit * np.maximum(np.abs(paths), abs(start))
     expected = value * times**order / math.factorial(order)
     close = np.abs(paths - start - expected) <= np.abs(expected) / 2
     return bool(np.any(close & (np.abs(expected) > rounding)))
-
-
-def _values(problem: Problem, moves: list[np.ndarray]) -> np.ndarray:
-    return np.array([float(problem.fun(problem.unravel(problem.vector + move), *problem.args)) for move in moves])

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import jax
 import numpy as np
 
 from mlp_jax.critical.higher_order import spaces
-from mlp_jax.critical.measurements import Measurements, Problem
+from mlp_jax.critical.measurements import Measurements
+from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.slopes import typical_size
+from mlp_jax.tree import PyTree
+
+Tangents = Callable[[PyTree], PyTree]
 
 BITS = 256
 # What null means at that precision, relative to the largest mode: half of the digits.
@@ -17,6 +24,11 @@ _STEPS = 8
 # Sizes up to which a second look takes seconds at most.
 _MOST_PARAMETERS = 64
 _MOST_DATA = 20_000
+# The same for one gradient: parameters times numbers of data.
+_MOST_WORK = 2 * 10**9
+# Bits in which tangents are tested, and how far from params.
+_TANGENT_BITS = 128
+_NEARBY = 1e-3
 
 
 class SecondLook(NamedTuple):
@@ -67,6 +79,42 @@ def second_look(problem: Problem, measured: Measurements, null: np.ndarray) -> S
     return SecondLook(False, curvature, f"not null but of relative curvature {curvature:.2g} with {BITS} bits")
 
 
+def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> bool | None:
+    """Return whether the function is constant along the marked tangents with many bits; None: not looked at.
+
+    ∇f · t at a point near params, relative to ‖∇f‖ ‖t‖: a tilt that float64 cannot tell from a rounding shows.
+
+    Examples
+    --------
+    >>> turn = lambda x: jnp.stack([-x[1], x[0]])[None]
+    >>> with jax.enable_x64(True):
+    ...     tilted = lambda x: (x @ x - 1) ** 2 + 1e-17 * x[0]
+    ...     problem = Problem(tilted, jnp.array([1.0, 0.0]), (), None, 2.0**-53)
+    ...     constant_along(problem, turn, np.array([True]))
+    False
+    """
+    data = sum(np.size(leaf) for leaf in jax.tree.leaves(problem.args))
+    if len(problem.vector) * max(data, 1) > _MOST_WORK or importlib.util.find_spec("flint") is None:
+        return None
+    import flint
+
+    from mlp_jax.interval import Refusal, enclosures, multiprecision, symmetry
+    from mlp_jax.interval.interpreter import evaluate
+
+    draw = np.random.default_rng(4).standard_normal(len(problem.vector))
+    there = problem.vector + _NEARBY * (np.abs(problem.vector) + typical_size(problem)) * draw
+    try:
+        traced, given = enclosures.trace(problem.traced, problem.params, problem.args)
+        tangents = symmetry.trace(symmetries, problem.params)
+        with flint.ctx.workprec(_TANGENT_BITS):
+            point = multiprecision.exact(there)
+            slope = evaluate(traced.gradient, [point, *given], multiprecision)[0]
+            rows = evaluate(tangents.program, [point], multiprecision)[0][kept]
+            return all(symmetry.orthogonal(row, slope, 2.0 ** (-_TANGENT_BITS / 2)) for row in rows)
+    except Refusal:
+        return None
+
+
 def _curvature(problem: Problem, m: Measurements, null: np.ndarray) -> float:
     """Return the largest entry, in size, of the Schur complement on the null modes, relative to the largest mode."""
     import flint
@@ -75,7 +123,7 @@ def _curvature(problem: Problem, m: Measurements, null: np.ndarray) -> float:
 
     if m.eigenvalues is None or m.eigenvectors is None:
         raise ValueError(f"measured: got no eigenvectors for {len(m.matrix)} parameters, expected them.")
-    traced, data = enclosures.trace(problem.fun, problem.params, problem.args)
+    traced, data = enclosures.trace(problem.traced, problem.params, problem.args)
     with flint.ctx.workprec(BITS):
         point = _refined(problem, m, null, traced, data)
         vectors = flint.arb_mat((m.scale[:, None] * m.eigenvectors).tolist())
@@ -86,8 +134,9 @@ def _curvature(problem: Problem, m: Measurements, null: np.ndarray) -> float:
         if len(rest):
             inner = _part(matrix, rest, rest).solve(_part(matrix, rest, first))
             schur = schur - _part(matrix, first, rest) * inner
-        largest = float(np.max(np.abs(m.eigenvalues))) or 1.0
-        return max(float(entry.abs_upper()) for entry in schur.entries()) / largest
+        # Of the exact matrix, which has numbers where float64 has zeros.
+        largest = max(entry.abs_upper() for entry in matrix.entries())
+        return float(max(entry.abs_upper() for entry in schur.entries()) / largest) if largest > 0 else 0.0
 
 
 def _part(matrix: Any, rows: np.ndarray, columns: np.ndarray) -> Any:

@@ -8,7 +8,6 @@ Woźniakowski 1992, "Estimating the largest eigenvalue by the power and Lanczos 
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,11 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from mlp_jax.critical.measurements import JUMP, SAFETY, Problem, gradient_jumps, measure_gradient, nudges
+from mlp_jax import _compiled
+from mlp_jax.critical.agreement import disagreement
+from mlp_jax.critical.measurements import JUMP, Way, gradient_jumps, hessian_jump, strayed, within
+from mlp_jax.critical.perturbed import perturbed
+from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.slopes import SAFETY, Slope, length, measure_slope, nudges
 from mlp_jax.critical.verdict import Verdict
-from mlp_jax.curvature import Inertia, matrices, traced_operator
+from mlp_jax.curvature import Inertia, matrices, operators, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis
 from mlp_jax.curvature.krylov_space import Space
+from mlp_jax.curvature.tracing import Traced
 from mlp_jax.tree import PyTree
 
 # Sizes of which the squares, and the squares of their rounding, are numbers of float64.
@@ -37,6 +42,7 @@ _CONTRACTION = 0.25
 
 class _Newton(NamedTuple):
     step: np.ndarray
+    reach: np.ndarray  # the step for the largest gradient that rounding leaves possible
     flatness: float
     critical: bool
     reason: str
@@ -63,35 +69,34 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     ('saddle', (1, 49))
     """
     moves = nudges(problem)
-    gradient, gradient_error, gradient_jump = measure_gradient(problem, moves)
-    newton = _newton(problem, gradient, gradient_error)
-    rounding, change = _hessian_errors(problem, newton.step, moves[0], key)
+    slope = measure_slope(problem, moves)
+    vectors = np.random.default_rng(6).choice([-1.0, 1.0], (4, len(problem.vector)))
+    largest = float(np.max(np.abs(problem.products(np.broadcast_to(problem.vector, vectors.shape), vectors))))
+    if largest > 0 and not _SMALLEST < largest < 1 / _SMALLEST:
+        return _unrepresentable(problem, slope, largest)
+    scale = _scaling(problem, vectors)
+    newton = _newton(problem, slope, scale)
+    rounding, change = _hessian_errors(problem, newton.reach, moves, key)
     spectrum, bound = _spectrum(problem, key, max(rounding, change))
-    level = JUMP * float(np.max(np.abs(spectrum.ritz)) * np.max(np.abs(moves)))
-    jumps = gradient_jumps(gradient_jump) if np.max(gradient_jump) > level else None
-    where = jumps or corner(newton.step)
     kind, counts, reason = _name(spectrum, bound, len(problem.vector))
+    where = _jump(problem, slope, spectrum, moves, scale * vectors, scale) or corner(newton.step)
+    disagrees = disagreement(problem, slope)
     if where is not None:
         kind, reason = "nonsmooth", where
+    elif disagrees is not None:
+        kind, reason = "undetermined", disagrees
     elif not newton.critical:
         kind, reason = "not critical", newton.reason
-    largest = float(np.max(np.abs(spectrum.ritz)))
-    representable = largest == 0 or _SMALLEST < largest < 1 / _SMALLEST
-    if not representable:
-        kind = "undetermined"
-        reason = (
-            f"eigenvalues of {largest:.1e} have squares outside float64; multiply fun by a number that makes them 1"
-        )
-    claims = newton.critical and where is None and representable
+    claims = newton.critical and where is None and disagrees is None
     return Verdict(
         kind=kind,
         index=counts.negative if claims and counts.unresolved == 0 else None,
         index_range=(counts.negative, counts.negative + counts.unresolved),
         inertia=counts,
-        gradient_norm=float(np.linalg.norm(gradient)),
-        gradient_error=float(np.linalg.norm(gradient_error)),
+        gradient_norm=length(slope.gradient),
+        gradient_error=length(slope.gradient_error),
         flatness=newton.flatness,
-        distance=2 * float(np.linalg.norm(newton.step)) if claims else float("inf"),
+        distance=2 * length(newton.reach) if claims else float("inf"),
         bound=counts.bound,
         rounding=_relative(rounding, spectrum.ritz),
         change=_relative(change, spectrum.ritz),
@@ -105,51 +110,114 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     )
 
 
-@functools.lru_cache(maxsize=64)
-def _product(fun: Callable[..., jax.Array]) -> Callable[..., PyTree]:
+def _unrepresentable(problem: Problem, slope: Slope, largest: float) -> Verdict:
+    """Return the verdict where squares of the Hessian's numbers are outside float64."""
+    size, unknown = len(problem.vector), float("inf")
+    return Verdict(
+        kind="undetermined",
+        index=None,
+        index_range=(0, size),
+        inertia=Inertia(0, size, 0, unknown),
+        gradient_norm=length(slope.gradient),
+        gradient_error=length(slope.gradient_error),
+        flatness=1.0,
+        distance=unknown,
+        bound=unknown,
+        rounding=unknown,
+        change=unknown,
+        smallest=-unknown,
+        largest=unknown,
+        symmetries=0,
+        higher_order=None,
+        unit=problem.unit,
+        evidence="lanczos (4 products)",
+        reason=f"products with the Hessian of {largest:.1e} have squares outside float64; multiply fun by a number"
+        " that makes them 1",
+    )
+
+
+def _jump(
+    problem: Problem, slope: Slope, spectrum: _Spectrum, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
+) -> str | None:
+    """Say which of value, gradient and Hessian jumps when params move by a rounding; None where none does."""
+    if slope.value_jump > 0:
+        return f"fun jumps by {slope.value_jump:.2g} when params move by a rounding"
+    level = JUMP * float(np.max(np.abs(spectrum.ritz)) * np.max(np.abs(moves)))
+    if np.max(slope.gradient_jump) > level:
+        return gradient_jumps(slope.gradient_jump)
+    return hessian_jump(problem, vectors, moves, scale)
+
+
+def _scaling(problem: Problem, vectors: np.ndarray) -> np.ndarray:
+    """Return s for which the rows of diag(s) H diag(s) are alike, from products with a few vectors of signs."""
+    rows = np.max(np.abs(problem.products(np.broadcast_to(problem.vector, vectors.shape), vectors)), axis=0)
+    return 1 / np.sqrt(np.where((rows > 0) & np.isfinite(rows), rows, 1.0))
+
+
+@_compiled.while_alive
+def _product(traced: Traced) -> Callable[..., PyTree]:
     """Return one function object for each `fun`, so that it is traced once."""
+    fun = _compiled.weak(traced)
 
     def product(params: PyTree, args: tuple, vector: PyTree) -> PyTree:
-        return jax.jvp(lambda p: jax.grad(fun)(p, *args), (params,), (vector,))[1]
+        return operators.hessian_product(fun())(params, args, vector)
 
     return product
 
 
-@functools.lru_cache(maxsize=64)
-def _difference(fun: Callable[..., jax.Array]) -> Callable[..., PyTree]:
-    """Return (θ₁, θ₂, args, v) ↦ (H(θ₁) − H(θ₂)) v."""
-    product = _product(fun)
+@_compiled.while_alive
+def _difference(traced: Traced, unit: float) -> Callable[..., PyTree]:
+    """Return (θ₁, θ₂, args, v) ↦ (H(θ₁) − H(θ₂)) v, the first with other roundings."""
+    fun = _compiled.weak(traced)
 
     def difference(there: PyTree, here: PyTree, args: tuple, vector: PyTree) -> PyTree:
-        return jax.tree.map(jnp.subtract, product(there, args, vector), product(here, args, vector))
+        other = operators.hessian_product(lambda p: perturbed(fun(), unit, jnp.uint32(1), p, args))(there, (), vector)
+        return jax.tree.map(jnp.subtract, other, operators.hessian_product(fun())(here, args, vector))
 
     return difference
 
 
-def _newton(problem: Problem, gradient: np.ndarray, error: np.ndarray) -> _Newton:
-    """Return the minimum-residual Newton step, and whether it leads to a critical point."""
-    size, rounding = np.linalg.norm(gradient), np.linalg.norm(error)
-    if size <= rounding:
-        return _Newton(np.zeros_like(gradient), 0.0, True, "")
-    operator = scipy.sparse.linalg.LinearOperator((len(gradient),) * 2, matvec=problem.product, dtype=np.float64)
-    step, _ = scipy.sparse.linalg.minres(operator, -gradient, rtol=1e-8, maxiter=_SOLVE_STEPS)
-    flatness = float(np.linalg.norm(problem.product(step) + gradient) / size)
-    after = float(np.linalg.norm(problem.gradients((problem.vector + step)[None])[0]))
-    critical = after <= _CONTRACTION * size + rounding
-    reason = (
-        f"the gradient norm {size:.2g} is above rounding, and the Newton step, of flatness {flatness:.2g}, leads to"
-        f" one of {after:.2g}"
+def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
+    """Return the minimum-residual Newton step in scaled coordinates, and whether it leads to a critical point."""
+    gradient, error = slope.gradient, slope.gradient_error
+    size, rounding = np.linalg.norm(scale * gradient), np.linalg.norm(scale * error)
+    shape = (len(gradient),) * 2
+    operator = scipy.sparse.linalg.LinearOperator(
+        shape, matvec=lambda v: scale * problem.product(scale * v), dtype=np.float64
     )
-    return _Newton(step, flatness, bool(critical), reason)
+    if within(scale, gradient, error):
+        farthest = gradient + error / SAFETY * np.random.default_rng(8).choice([-1.0, 1.0], len(error))
+        reach, _ = scipy.sparse.linalg.minres(operator, -scale * farthest, rtol=1e-4, maxiter=_SOLVE_STEPS)
+        return _Newton(np.zeros_like(gradient), scale * reach, 0.0, True, "")
+    solved, _ = scipy.sparse.linalg.minres(operator, -scale * gradient, rtol=1e-8, maxiter=_SOLVE_STEPS)
+    step = scale * solved
+    residual = problem.product(step) + gradient
+    flatness = float(np.linalg.norm(residual) / np.linalg.norm(gradient))
+    after = problem.gradients((problem.vector + step)[None])[0]
+    turned = np.abs(problem.products((problem.vector + step)[None], step[None])[0] - (residual - gradient))
+    turned = 2 * turned + 0.1 * np.max(scale * turned) / scale
+    reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
+    critical = reason is None and bool(np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding)
+    words = f"the gradient norm {np.linalg.norm(gradient):.2g} is above rounding, and " + (
+        reason or f"the Newton step, of flatness {flatness:.2g}, leads to one of {np.linalg.norm(after):.2g}"
+    )
+    return _Newton(step, (1 + rounding / size) * step, flatness, critical, words)
 
 
-def _hessian_errors(problem: Problem, step: np.ndarray, move: np.ndarray, key: jax.Array) -> tuple[float, float]:
+def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key: jax.Array) -> tuple[float, float]:
     """Return bounds, by estimate, on the 2-norms of the rounding of H and of its change over the Newton step."""
     sizes = []
-    for number, moved in enumerate((problem.vector - move, problem.vector + step + move)):
-        matvec = jax.tree_util.Partial(_difference(problem.fun), problem.unravel(moved), problem.params, problem.args)
-        space = _lanczos(matvec, problem.params, jax.random.fold_in(key, number), min(_ERROR_STEPS, len(move)))
-        sizes.append(SAFETY * float(np.max(np.abs(space.ritz()[0]))))
+    ends = (-moves[0], moves[1]), (reach + moves[0], -reach - moves[1], 2 * reach)
+    for offsets in ends:
+        norms = []
+        for number, offset in enumerate(offsets):
+            moved = problem.unravel(problem.vector + offset)
+            operator = _difference(problem.traced, problem.unit)
+            matvec = jax.tree_util.Partial(operator, moved, problem.params, problem.args)
+            steps = min(_ERROR_STEPS, len(offset))
+            space = _lanczos(matvec, problem.params, jax.random.fold_in(key, number), steps)
+            norms.append(float(np.max(np.abs(space.ritz()[0]))))
+        sizes.append(SAFETY * max(norms))
     return sizes[0], sizes[1]
 
 
@@ -168,23 +236,24 @@ def _spectrum(problem: Problem, key: jax.Array, bound: float) -> tuple[_Spectrum
     """Run Lanczos, unrestarted, until the signs at both ends are clear or the steps are used up."""
     size = len(problem.vector)
     most = min(size, _MOST_STEPS, max(_FIRST_STEPS, matrices.machine_bytes() // (4 * 8 * size)))
-    matvec = jax.tree_util.Partial(_product(problem.fun), problem.params, problem.args)
+    matvec = jax.tree_util.Partial(_product(problem.traced), problem.params, problem.args)
     steps, products = min(_FIRST_STEPS, most), 0
     while True:
         # From the same start again, with room for more: memory follows need, at the price of a third more products.
         space = _lanczos(matvec, problem.params, jax.random.fold_in(key, 2), steps)
         products += space.products
         found = _ends(space, size)._replace(products=products)
-        bound = max(bound, _arithmetic(problem.unit, found.ritz, size))
+        bound = max(bound, _arithmetic(problem, found.ritz))
         indefinite = found.ritz[0] < -bound and found.ritz[-1] > bound
         if indefinite or found.lowest > bound or found.highest < -bound or steps == most or not space.pending:
             return found, bound
         steps = min(most, 4 * steps)
 
 
-def _arithmetic(unit: float, ritz: np.ndarray, size: int) -> float:
+def _arithmetic(problem: Problem, ritz: np.ndarray) -> float:
     """Return what rounding in products and orthogonalisation may leave in a Ritz value."""
-    return float(SAFETY * unit * (np.sqrt(size) + len(ritz)) * np.max(np.abs(ritz)))
+    sums = np.sqrt(len(problem.vector)) + len(ritz) + problem.growth
+    return float(SAFETY * problem.unit * sums * np.max(np.abs(ritz)))
 
 
 def _ends(space: Space, size: int) -> _Spectrum:

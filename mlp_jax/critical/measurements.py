@@ -1,31 +1,26 @@
 """What a verdict rests on: gradient, Hessian and Newton step at a point, each with what it may be wrong by.
 
-Rounding is measured, not assumed: parameters are moved by one unit in the last place, up and down, which changes
-every later rounding as well; what the gradient and the Hessian change by, times a safety factor, is their error.
+Rounding is measured, not assumed: parameters and data are moved by one unit in the last place and every operation is
+rounded otherwise; what the gradient and the Hessian change by, times a safety factor, is their error. The Newton step
+is checked at its end and on the way: the Hessian must keep its signs there, and the values and gradients must be what
+the Hessian says.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable
 from typing import NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 from scipy.linalg import lapack
 
-from mlp_jax import curvature, devices, require, tree
-from mlp_jax.critical.finders import HessianMatrix
+from mlp_jax.critical.agreement import disagreement
+from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.slopes import SAFETY, Slope, measure_slope, nudges
 from mlp_jax.curvature import signs
-from mlp_jax.tree import PyTree
 
-# Times the largest change seen: the probes are a sample of the roundings, not their maximum.
-SAFETY = 4.0
-_PROBES = 8
 # A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.
 JUMP = 512.0
 # Above this many parameters the eigenvectors of the Hessian are not computed (9 P³ flops).
@@ -34,60 +29,10 @@ EIGENVECTOR_LIMIT = 3000
 _REPEATS = 3
 # Longest Newton step, in units of the parameters' norm, that is looked at where P is large.
 _FAR = 10.0
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A function at float64 parameters, seen as a function of one vector; `unit` is its unit roundoff."""
-
-    fun: Callable[..., jax.Array]
-    params: PyTree
-    args: tuple
-    hessian: HessianMatrix | None
-    unit: float
-
-    @functools.cached_property
-    def vector(self) -> np.ndarray:
-        """The parameters as one vector."""
-        return devices.to_host(tree.ravel(self.params)[0])
-
-    def unravel(self, vector: np.ndarray) -> PyTree:
-        """Return a vector as parameters."""
-        return tree.ravel(self.params)[1](jnp.asarray(vector))
-
-    def gradients(self, vectors: np.ndarray) -> np.ndarray:
-        """Return the gradient at each row of `vectors`."""
-        return devices.to_host(_gradients(self.fun, jnp.asarray(vectors), self.params, self.args))
-
-    def matrix(self, vector: np.ndarray) -> np.ndarray:
-        """Return the Hessian at a vector, symmetric; raise ValueError if it is not a finite (P, P) matrix."""
-        if self.hessian is None:
-            matrix = devices.to_host(curvature.dense_hessian(self.fun, self.unravel(vector), self.args))
-        else:
-            given = devices.to_host(self.hessian(self.unravel(vector), *self.args))
-            matrix = np.asarray(require.numbers(given, "hessian"), dtype=np.float64)
-        size = len(vector)
-        if matrix.shape != (size, size):
-            raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")
-        if not np.all(np.isfinite(matrix)):
-            raise ValueError(f"fun: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")
-        return matrix if np.array_equal(matrix, matrix.T) else (matrix + matrix.T) / 2
-
-    def product(self, direction: np.ndarray) -> np.ndarray:
-        """Return the Hessian times a vector, by automatic differentiation of `fun` alone."""
-        return devices.to_host(_product(self.fun, jnp.asarray(direction), self.params, self.args))
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _gradients(fun: Callable[..., jax.Array], vectors: jax.Array, params: PyTree, args: tuple) -> jax.Array:
-    unravel = tree.ravel(params)[1]
-    return jax.lax.map(lambda v: tree.ravel(jax.grad(fun)(unravel(v), *args))[0], vectors)
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _product(fun: Callable[..., jax.Array], direction: jax.Array, params: PyTree, args: tuple) -> jax.Array:
-    tangent = tree.ravel(params)[1](direction)
-    return tree.ravel(jax.jvp(lambda p: jax.grad(fun)(p, *args), (params,), (tangent,))[1])[0]
+# Where on the way, in Newton steps, values and gradients are looked at.
+_WAY = np.array([0.5, 1.0, 2.0])
+# Moves at which products with the Hessian are compared.
+_PROBES = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,6 +51,8 @@ class Measurements:
         s with diag(s) H diag(s) well scaled.
     step
         The minimum-residual Newton step p over the modes that rounding leaves resolved; their number is `num_solved`.
+    reach
+        The same step with the largest rounding of the gradient that was seen: how far the critical point may be.
     residual, residual_error
         H p + g, and a bound on what the rounding of this sum and of g leaves in it.
     curvature_change
@@ -114,6 +61,10 @@ class Measurements:
         Of the scaled Hessian, ascending, vectors in columns; None for large P.
     jump
         What jumps when params move by a rounding, in words; None where nothing does.
+    strayed
+        What is not as the Hessian says on the way along the Newton step, in words; None where all is.
+    disagreement
+        Which derivatives are not those of the function, in words; None where none is seen.
     """
 
     gradient: np.ndarray
@@ -124,6 +75,7 @@ class Measurements:
     counts: signs.Inertia
     scale: np.ndarray
     step: np.ndarray
+    reach: np.ndarray
     num_solved: int
     residual: np.ndarray
     residual_error: np.ndarray
@@ -131,6 +83,8 @@ class Measurements:
     eigenvalues: np.ndarray | None
     eigenvectors: np.ndarray | None
     jump: str | None
+    strayed: str | None
+    disagreement: str | None
 
     @property
     def error(self) -> np.ndarray:
@@ -139,7 +93,7 @@ class Measurements:
 
 
 def measure(problem: Problem) -> Measurements:
-    """Measure gradient, Hessian and Newton step with their errors: three to five Hessians, 33 gradients. Host-level.
+    """Measure gradient, Hessian and Newton step with their errors: three to five Hessians, 140 gradients. Host-level.
 
     Errors of the Hessian are reduced to diagonals, so that no more than two (P, P) matrices are held beside what a
     Hessian takes to compute.
@@ -147,7 +101,7 @@ def measure(problem: Problem) -> Measurements:
     Raises
     ------
     ValueError
-        The gradient or Hessian is not finite, or a given `hessian` is not that of `fun`.
+        The value, gradient or Hessian is not finite, or a given `hessian` is not that of `fun`.
 
     Examples
     --------
@@ -157,47 +111,126 @@ def measure(problem: Problem) -> Measurements:
     [-1.0, -1.0]
     """
     moves = nudges(problem)
-    gradient, gradient_error, gradient_jump = measure_gradient(problem, moves)
+    slope = measure_slope(problem, moves)
     matrix = problem.matrix(problem.vector)
-    scale, rounding, jump = _measure_rounding(problem, matrix, moves[0], gradient_jump)
+    scale, rounding, jump = _measure_rounding(problem, matrix, moves, slope)
     values, vectors = _modes(matrix, scale)
-    newton = _Newton(problem, matrix, scale, rounding, gradient, gradient_error, moves[0])
+    newton = _Newton(problem, matrix, scale, rounding, slope, moves)
     taken = newton.by_factors() if values is None or vectors is None else newton.by_modes(values, vectors)
+    residual = matrix @ taken.step + slope.gradient
+    residual_error = slope.gradient_error + _solve_rounding(problem.unit, matrix, scale, taken.step, slope.gradient)
     return Measurements(
-        gradient=gradient,
-        gradient_error=gradient_error,
+        gradient=slope.gradient,
+        gradient_error=slope.gradient_error,
         matrix=matrix,
         rounding=rounding,
         change=taken.change,
         counts=taken.counts,
         scale=scale,
         step=taken.step,
+        reach=taken.reach,
         num_solved=taken.num_solved,
-        residual=matrix @ taken.step + gradient,
-        residual_error=gradient_error + _solve_rounding(problem.unit, matrix, scale, taken.step, gradient),
+        residual=residual,
+        residual_error=residual_error,
         curvature_change=taken.curvature_change,
         eigenvalues=values,
         eigenvectors=vectors,
         jump=jump,
+        strayed=strayed(problem, slope, Way(scale, taken.step, residual, residual_error, taken.curvature_change)),
+        disagreement=disagreement(problem, slope),
     )
 
 
+class Way(NamedTuple):
+    """A Newton step p with its scaling, H p + g, the error of that, and a bound on (H(θ + p) − H(θ)) p."""
+
+    scale: np.ndarray
+    step: np.ndarray
+    residual: np.ndarray
+    error: np.ndarray
+    curvature_change: np.ndarray
+
+
+def strayed(problem: Problem, slope: Slope, way: Way) -> str | None:
+    """Say what is not as the Hessian says on the way to twice the Newton step, None where all is within the errors.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     problem = Problem(lambda x: x[0] ** 2 + jnp.abs(x[0]), jnp.ones(1), (), None, 2.0**-53)
+    ...     slope = measure_slope(problem, nudges(problem))
+    ...     strayed(problem, slope, Way(np.ones(1), np.array([-1.5]), np.zeros(1), np.ones(1) * 1e-15, np.zeros(1)))
+    'the gradient norm at 1 of the Newton step is 2, not the 0 that the Hessian says'
+    """
+    step = way.step
+    if not np.any(step):
+        return None
+    values, rows = problem.slopes(problem.vector + _WAY[:, None] * step)
+    if not (np.all(np.isfinite(values)) and np.all(np.isfinite(rows))):
+        return "fun is not finite on the way along the Newton step"
+    for part, value, gradient in zip(_WAY, values, rows, strict=True):
+        expected = (1 - part) * slope.gradient + part * way.residual
+        allowed = 2 * way.error + max(part, part**2) * way.curvature_change
+        if not within(way.scale, gradient - expected, allowed):
+            return (
+                f"the gradient norm at {part:g} of the Newton step is {np.linalg.norm(gradient):.2g}, not the"
+                f" {np.linalg.norm(expected):.2g} that the Hessian says"
+            )
+        rise = part * (slope.gradient @ step) + part**2 / 2 * (step @ (way.residual - slope.gradient))
+        room = np.abs(step) @ (part**3 * way.curvature_change + 2 * part * way.error) + 2 * slope.value_error
+        if abs(value - slope.value - rise) > room:
+            return (
+                f"fun changes by {value - slope.value:.2g} over {part:g} of the Newton step, not by the {rise:.2g} that"
+                " its derivatives say"
+            )
+    return None
+
+
+def within(scale: np.ndarray, values: np.ndarray, error: np.ndarray) -> bool:
+    """Return whether each value is within its error, or within that of a typical component, when scaled.
+
+    Examples
+    --------
+    >>> within(np.ones(2), np.array([1e-9, -1e-9]), np.array([1e-8, 1e-8]))
+    True
+    """
+    allowed = scale * error
+    return bool(np.all(scale * np.abs(values) <= np.maximum(allowed, np.median(allowed))))
+
+
 def _measure_rounding(
-    problem: Problem, matrix: np.ndarray, move: np.ndarray, gradient_jump: np.ndarray
+    problem: Problem, matrix: np.ndarray, moves: np.ndarray, slope: Slope
 ) -> tuple[np.ndarray, np.ndarray, str | None]:
     """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps over a rounding."""
-    below = _difference(problem.matrix(problem.vector - move), matrix)
+    below = _difference(problem.matrix(problem.vector - moves[0]), matrix)
     _require_agreement(problem, matrix, below)
-    jump = _hessian_jumps(problem, move, below, matrix)
     error = np.multiply(SAFETY, below, out=below)
     for rows in signs.row_blocks(len(matrix)):
-        error[rows] += 8 * problem.unit * np.abs(matrix[rows])
+        error[rows] += problem.growth * problem.unit * np.abs(matrix[rows])
     scale = signs.scaling(matrix, error)
+    bound = signs.diagonal_bound(error, scale)
+    vectors = _probe_vectors(problem, scale)
+    jump = hessian_jump(problem, vectors, moves, scale)
+    at = problem.vector + moves[:_PROBES]
+    noise = problem.products(at, vectors, np.arange(1, _PROBES + 1)) - problem.products(at, vectors)
+    bound = _at_least(bound, SAFETY * np.max(np.linalg.norm(scale * noise, axis=1)), scale)
     # Rounding does not grow with the move either, and components near zero have that of the others.
-    floor = _solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(move))
-    if np.any(gradient_jump > JUMP * _absolute_product(matrix, move) + floor):
-        jump = gradient_jumps(gradient_jump)
-    return scale, signs.diagonal_bound(error, scale), jump
+    floor = _solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(slope.gradient))
+    if slope.value_jump > 0:
+        jump = f"fun jumps by {slope.value_jump:.2g} when params move by a rounding"
+    elif np.any(slope.gradient_jump > JUMP * _absolute_product(matrix, moves[0]) + floor):
+        jump = gradient_jumps(slope.gradient_jump)
+    return scale, bound, jump
+
+
+def _probe_vectors(problem: Problem, scale: np.ndarray) -> np.ndarray:
+    """Return vectors whose products show a change in any entry of the Hessian, sized as it is scaled."""
+    return scale * np.random.default_rng(6).choice([-1.0, 1.0], (_PROBES, len(scale)))
+
+
+def _at_least(bound: np.ndarray, size: float, scale: np.ndarray) -> np.ndarray:
+    """Return the diagonal bound, or one of this size in scaled coordinates where products show much more than it."""
+    return bound if size <= SAFETY * np.max(scale**2 * bound) else np.maximum(bound, size / scale**2)
 
 
 def _difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -219,51 +252,13 @@ def _solve_rounding(
     return 4 * len(matrix) * unit * largest / scale
 
 
-def nudges(problem: Problem) -> np.ndarray:
-    """Return moves of about one unit in the last place with random signs; zeros move by that of a typical size.
-
-    Examples
-    --------
-    >>> moves = nudges(Problem(lambda x: jnp.sum(x**2), np.array([4.0]), (), None, 2.0**-53))
-    >>> moves.shape, float(abs(moves).max() * 2**50)
-    ((8, 1), 1.0)
-    """
-    size = np.abs(problem.vector)
-    typical = float(np.mean(size[size > 0])) if np.any(size > 0) else 1.0
-    sides = np.random.default_rng(0).choice([-1.0, 1.0], size=(_PROBES, size.size))
-    return 2 * problem.unit * np.where(size > 0, size, typical) * sides
-
-
-def measure_gradient(problem: Problem, moves: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return g, its error, and the part of the change that does not grow with the move: a jump.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     problem = Problem(lambda x: jnp.sum(x**2), jnp.ones(2), (), None, 2.0**-53)
-    ...     gradient, error, _ = measure_gradient(problem, nudges(problem))
-    >>> gradient.tolist(), bool(np.all((0 < error) & (error < 1e-14)))
-    ([2.0, 2.0], True)
-    """
-    vector = problem.vector
-    rows = problem.gradients(np.concatenate([vector[None], vector + moves, vector - moves]))
-    if not np.all(np.isfinite(rows[0])):
-        raise ValueError(f"fun: got {np.sum(~np.isfinite(rows[0]))} gradient components that are NaN or infinite.")
-    near = rows[1:] - rows[0]
-    far = problem.gradients(np.concatenate([vector + 8 * moves, vector - 8 * moves])) - rows[0]
-    change = np.max(np.abs(near), axis=0)
-    same = np.abs(far - near) <= np.abs(near) / 4
-    jump = np.max(np.where(same, np.abs(near), 0), axis=0)
-    return rows[0], SAFETY * (change + problem.unit * np.abs(rows[0])), jump
-
-
 def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray) -> None:
     """Raise ValueError unless a given Hessian times a vector is what `fun` itself gives."""
     if problem.hessian is None:
         return
     size = len(matrix)
     direction = np.random.default_rng(1).standard_normal(size)
-    theirs, ours = matrix @ direction, problem.product(direction)
+    theirs, ours = matrix @ direction, problem.products(problem.vector[None], direction)[0]
     allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * _absolute_product(matrix, direction)
     worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
     if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
@@ -294,7 +289,9 @@ def _resolved(error: np.ndarray, scale: np.ndarray, values: np.ndarray, vectors:
 class _Taken(NamedTuple):
     """A Newton step, over how many modes, what H changes by on the way, and the inertia that is left sure."""
 
+    scale: np.ndarray
     step: np.ndarray
+    reach: np.ndarray
     num_solved: int
     change: np.ndarray
     curvature_change: np.ndarray
@@ -308,18 +305,20 @@ class _Newton(NamedTuple):
     matrix: np.ndarray
     scale: np.ndarray
     rounding: np.ndarray
-    gradient: np.ndarray
-    gradient_error: np.ndarray
-    move: np.ndarray
+    slope: Slope
+    moves: np.ndarray
 
     def by_modes(self, values: np.ndarray, vectors: np.ndarray) -> _Taken:
         """Step over the modes larger than their error, leaving out those that change sign on the way."""
         error = self.rounding
+        along = vectors.T @ (self.scale * self.slope.gradient)
+        possible = np.sqrt((vectors**2).T @ (self.scale * self.slope.gradient_error / SAFETY) ** 2)
+        farthest = along + np.where(along < 0, -possible, possible)
         for _ in range(_REPEATS):
             solved = _resolved(error, self.scale, values, vectors)
             inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
-            step = -self.scale * (vectors @ (inverse * (vectors.T @ (self.scale * self.gradient))))
-            taken = self._take(step, int(np.sum(solved)))
+            step, reach = (-self.scale * (vectors @ (inverse * part)) for part in (along, farthest))
+            taken = self._take(step, reach, int(np.sum(solved)))
             error = self.rounding + taken.change
             if taken.num_solved == int(np.sum(_resolved(error, self.scale, values, vectors))):
                 break
@@ -327,38 +326,63 @@ class _Newton(NamedTuple):
 
     def by_factors(self) -> _Taken:
         """Step over all modes by LDLᵀ; where some are not resolved, over what MINRES reaches."""
-        step = self._solve()
-        if step is not None:
-            taken = self._take(step, len(step))
+        steps = self._solve()
+        if steps is not None:
+            taken = self._take(*steps, len(self.scale))
             if taken.counts.unresolved == 0:
                 return taken
         resolved = signs.inertia(self.matrix, self.rounding, scale=self.scale)
-        if step is not None and resolved.unresolved == 0:
+        if steps is not None and resolved.unresolved == 0:
             return taken
-        return self._take(self._minimum_residual(), resolved.negative + resolved.positive)
+        return self._take(*self._minimum_residual(), resolved.negative + resolved.positive)
 
-    def _minimum_residual(self) -> np.ndarray:
+    def _farthest(self) -> np.ndarray:
+        """Return the gradient with its largest rounding seen; what is made from it has a safety factor of its own."""
+        return self.slope.gradient + np.copysign(self.slope.gradient_error / SAFETY, self.slope.gradient)
+
+    def _minimum_residual(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the step by MINRES, stopped where what is left is rounding: further on it grows along null modes."""
-        size, rounding = (float(np.linalg.norm(self.scale * v)) for v in (self.gradient, self.gradient_error))
+        gradient, error = self.slope.gradient, self.slope.gradient_error
+        size, rounding = (float(np.linalg.norm(self.scale * v)) for v in (gradient, error))
         scaled, enough = _scaled(self.matrix, self.scale), np.clip(0.1 * rounding / max(size, 1e-300), 1e-12, 0.1)
-        solution, _ = scipy.sparse.linalg.minres(scaled, -self.scale * self.gradient, rtol=float(enough))
-        return self.scale * solution
+        step, _ = scipy.sparse.linalg.minres(scaled, -self.scale * gradient, rtol=float(enough))
+        reach, _ = scipy.sparse.linalg.minres(scaled, -self.scale * self._farthest(), rtol=float(enough))
+        return self.scale * step, self.scale * reach
 
-    def _solve(self) -> np.ndarray | None:
+    def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return −H⁻¹ g, or None where it is out of all proportion, as it is where H is singular to rounding."""
-        scaled, right = _scaled(self.matrix, self.scale).T, -self.scale * self.gradient
+        right = -self.scale[:, None] * np.stack([self.slope.gradient, self._farthest()], axis=1)
+        scaled = _scaled(self.matrix, self.scale).T
         lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # less would be the unblocked algorithm
         _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
-        step = self.scale * solution
+        step, reach = (self.scale * column for column in solution.reshape(right.shape).T)
         far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
-        return step if failed == 0 and np.linalg.norm(step) <= far else None
+        return (step, reach) if failed == 0 and np.linalg.norm(step) <= far else None
 
-    def _take(self, step: np.ndarray, num_solved: int) -> _Taken:
-        moved = _difference(self.problem.matrix(self.problem.vector + step + self.move), self.matrix)
-        change, curvature_change = SAFETY * signs.diagonal_bound(moved, self.scale), moved @ np.abs(step)
+    def _take(self, step: np.ndarray, reach: np.ndarray, num_solved: int) -> _Taken:
+        problem, move = self.problem, self.moves[0]
+        moved = _difference(problem.matrix(problem.vector + reach + move), self.matrix)
+        change, curvature_change = SAFETY * signs.diagonal_bound(moved, self.scale), moved @ np.abs(reach)
+        vectors = _probe_vectors(problem, self.scale)
+        seen = float(np.max(np.linalg.norm(self.scale * (vectors @ moved), axis=1)))
         del moved
+        size = self._seen_about(reach, vectors)
+        if size > SAFETY * seen:
+            change = _at_least(change, SAFETY * size, self.scale)
         counts = signs.inertia(self.matrix, self.rounding + change, scale=self.scale)
-        return _Taken(step, num_solved, change, curvature_change, counts)
+        return _Taken(self.scale, step, reach, num_solved, change, curvature_change, counts)
+
+    def _seen_about(self, reach: np.ndarray, vectors: np.ndarray) -> float:
+        """Return how much products with fun's own Hessian, scaled, differ about params and the end of the step."""
+        problem = self.problem
+        sides = reach * np.random.default_rng(7).choice([-1.0, 1.0], (2, len(reach)))
+        offsets = [reach - m for m in self.moves[:2]] + [reach + m for m in self.moves[1:3]]
+        offsets += [2 * reach, -reach, *sides, *-sides]
+        there = problem.vector + np.stack(offsets)
+        rows = np.resize(vectors, (len(there), len(reach)))
+        products = problem.products(there, rows)
+        here = self.matrix @ rows.T
+        return float(np.nanmax(np.linalg.norm(self.scale * (products - here.T), axis=1)))
 
 
 def gradient_jumps(jump: np.ndarray) -> str:
@@ -372,15 +396,24 @@ def gradient_jumps(jump: np.ndarray) -> str:
     return f"the gradient jumps by {np.max(jump):.2g} when params move by a rounding"
 
 
-def _hessian_jumps(problem: Problem, move: np.ndarray, below: np.ndarray, matrix: np.ndarray) -> str | None:
-    """Say by how much the Hessian jumps, if a move of a rounding changes it by much more than a rounding."""
-    much, scale = np.sqrt(problem.unit), signs.scaling(matrix)
-    if np.max(scale * (below @ scale)) <= much:
-        return None
-    farther = _difference(problem.matrix(problem.vector - 8 * move), matrix)
+def hessian_jump(problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale: np.ndarray) -> str | None:
+    """Say by how much the Hessian jumps, if moves of a rounding change it by much more, whatever their size.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     problem = Problem(lambda x: x[0] * jnp.abs(x[0]), jnp.zeros(1), (), None, 2.0**-53)
+    ...     hessian_jump(problem, np.ones((4, 1)), nudges(problem), np.ones(1))
+    'the Hessian jumps by 4 when params move by a rounding'
+    """
+    vector, count = problem.vector, len(vectors)
+    here = problem.products(np.broadcast_to(vector, vectors.shape), vectors)
+    offsets = np.concatenate([side * size * moves[:count] for side in (1.0, -1.0) for size in (1.0, 8.0)])
+    there = problem.products(vector + offsets, np.tile(vectors, (4, 1)))
+    near, far = (there.reshape(2, 2, count, -1) - here).swapaxes(0, 1).reshape(2, 2 * count, -1)
     # Rows that hold only rounding are scaled up, so that what is rounding beside the largest entry does not count.
-    is_jump = (np.abs(farther - below) <= below / 4) & (below > JUMP * problem.unit * np.max(np.abs(matrix)))
-    jump = np.where(is_jump, below, 0)
-    if np.max(scale * (jump @ scale)) <= much:
+    is_jump = (np.abs(far - near) <= np.abs(near) / 4) & (np.abs(near) > JUMP * problem.unit * np.max(np.abs(here)))
+    jump = np.where(is_jump, np.abs(near), 0)
+    if np.max(scale * jump) <= np.sqrt(problem.unit) * max(1.0, float(np.max(scale * np.abs(here)))):
         return None
     return f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding"

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from mlp_jax import tree
-from mlp_jax.critical.measurements import Measurements, Problem
+from mlp_jax.critical.measurements import Measurements
+from mlp_jax.critical.problem import Problem
 from mlp_jax.curvature import signs
 from mlp_jax.tree import PyTree
 
@@ -44,9 +45,23 @@ def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     ...     np.abs(valid_tangents(problem, rotation)).round(6).tolist()
     [[0.8], [0.6]]
     """
-    size = len(problem.vector)
     if symmetries is None:
-        return np.zeros((size, 0))
+        return np.zeros((len(problem.vector), 0))
+    here, kept = constant_tangents(problem, symmetries)
+    return _independent(here[:, kept])
+
+
+def constant_tangents(problem: Problem, symmetries: Tangents) -> tuple[np.ndarray, np.ndarray]:
+    """Return (P, k) all tangents at params, and a mask of those along which `fun` is constant, by test.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     problem = Problem(lambda x: x[0] ** 2, jnp.ones(2), (), None, 2.0**-53)
+    ...     constant_tangents(problem, lambda x: jnp.eye(2))[1].tolist()
+    [False, True]
+    """
+    size = len(problem.vector)
     here = _tangents(problem, symmetries, problem.vector)
     generator = np.random.default_rng(2)
     typical = np.mean(np.abs(problem.vector)) or 1.0
@@ -57,7 +72,7 @@ def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     far = np.all([_constant(problem, symmetries, spread * draw) for spread in spreads for draw in draws], axis=0)
     for number in np.flatnonzero(near & ~far):
         far[number] = _unmoved(problem, here[:, number], _NEAR * typical)
-    return _independent(here[:, near & far])
+    return here, near & far
 
 
 def _constant(problem: Problem, symmetries: Tangents, offset: np.ndarray) -> np.ndarray:

@@ -15,17 +15,21 @@ from mlp_jax import require, tree
 from mlp_jax.critical.corners import corner_within
 from mlp_jax.critical.finders import HessianMatrix, require_params
 from mlp_jax.critical.higher_order import HigherOrder, higher_order
-from mlp_jax.critical.higher_precision import second_look
+from mlp_jax.critical.higher_precision import constant_along, second_look
 from mlp_jax.critical.matrix_free import classify_by_products
-from mlp_jax.critical.measurements import Measurements, Problem, measure
-from mlp_jax.critical.tangents import Tangents, explained, valid_tangents
+from mlp_jax.critical.measurements import Measurements, measure, within
+from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.slopes import length
+from mlp_jax.critical.tangents import Tangents, constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
-from mlp_jax.curvature import Inertia, matrices, precision, signs
+from mlp_jax.curvature import Inertia, matrices, precision, signs, units
 from mlp_jax.tree import PyTree
 
 # A null cluster is separated when no eigenvalue changes side though every error is taken this much larger.
 _GAP = 1e3
 _DENSE_EIGENVALUES = 4000
+# Largest entries of a Hessian between these leave room for their rounding, and for squares of what is made from them.
+_REPRESENTABLE = 1e-290, 1e290
 # (P, P) float64 matrices held at once, those of a Hessian being computed among them.
 _MATRICES = 4
 
@@ -100,7 +104,7 @@ def classify(
     key = jax.random.key(0) if key is None else key
     tree.require_key(key)
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        traced, params, args = precision.traced_problem(fun, params, args)
         for name, function, given in (
             ("hessian", hessian, args),
             ("symmetries", symmetries, ()),
@@ -112,14 +116,14 @@ def classify(
             evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
         if evidence != "lanczos":
             matrices.require_memory(tree.size(params), matrices=_MATRICES)
-        problem = Problem(fun, params, args, hessian, precision.rounding_unit(fun, params, args))
+        problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params))
         if evidence == "lanczos":
             return classify_by_products(problem, key, functools.partial(corner_within, problem, kinks))
         measured = measure(problem)
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
-        verdict = _decide(problem, measured, tangents, corner)
-        return _prove(problem, verdict, symmetries) if evidence == "proved" else verdict
+        verdict = _decide(problem, measured, tangents, symmetries, corner)
+        return _prove(fun, problem, verdict, symmetries) if evidence == "proved" else verdict
 
 
 def require_evidence(evidence: str | None) -> None:
@@ -134,14 +138,21 @@ def require_evidence(evidence: str | None) -> None:
         raise ValueError(f"evidence: got {got}, expected 'dense', 'lanczos', 'proved' or None.")
 
 
-def _prove(problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:
-    """Return the verdict with a certificate; what is proved takes the place of what was estimated."""
+def _prove(fun: Callable[..., jax.Array], problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:
+    """Return the verdict with a certificate; what is proved takes the place of what was estimated.
+
+    Not where the two contradict each other: a proof is about the function as traced, with its rules of derivatives.
+    """
     from mlp_jax.interval import certify
 
-    proof = certify(problem.fun, problem.params, problem.args, symmetries=symmetries, hessian=problem.hessian)
-    if proof.index is None or proof.null is None or proof.radius is None:
+    proof = certify(fun, problem.params, problem.args, symmetries=symmetries, hessian=problem.hessian)
+    if proof.index is None or proof.null is None or proof.radius is None or verdict.kind == "nonsmooth":
         return dataclasses.replace(verdict, certificate=proof)
     positive = proof.size - proof.index - proof.null
+    inertia = verdict.inertia
+    if verdict.kind != "not critical" and (inertia.negative > proof.index or inertia.positive > positive):
+        reason = f"the proof says {proof.kind}, the measurements {verdict.name}: one of them is about another function"
+        return dataclasses.replace(verdict, kind="undetermined", index=None, reason=reason, certificate=proof)
     return dataclasses.replace(
         verdict,
         kind=proof.kind,
@@ -155,14 +166,21 @@ def _prove(problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> V
     )
 
 
-def _decide(problem: Problem, m: Measurements, tangents: np.ndarray, corner: str | None) -> Verdict:
+def _decide(
+    problem: Problem, m: Measurements, tangents: np.ndarray, symmetries: Tangents | None, corner: str | None
+) -> Verdict:
     counts = m.counts
-    angle = _explained(problem, m, tangents)
+    angle = _explained(problem, m, tangents, symmetries)
     unresolved = counts.unresolved if angle is None else 0
     critical, why_not = _is_critical(m, counts)
-    found = None
+    found, largest = None, float(np.max(np.abs(m.matrix)))
     if corner is not None:
         kind, reason = "nonsmooth", corner
+    elif m.disagreement is not None:
+        kind, reason = "undetermined", m.disagreement
+    elif np.any(m.matrix) and not _REPRESENTABLE[0] < largest < _REPRESENTABLE[1]:
+        kind = "undetermined"
+        reason = f"the Hessian has entries of {largest:.1e}; multiply fun by a number that makes them 1"
     elif critical is not True:
         kind, reason = "undetermined" if critical is None else "not critical", why_not
     else:
@@ -170,18 +188,17 @@ def _decide(problem: Problem, m: Measurements, tangents: np.ndarray, corner: str
     if kind == "not critical":  # nothing is claimed beyond this point, so that its own rounding alone counts
         counts = signs.inertia(m.matrix, m.rounding, scale=m.scale)
         unresolved = counts.unresolved
-    size = float(np.linalg.norm(m.gradient))
     smallest, largest = _extremes(m.matrix)
-    is_critical = critical is True and corner is None
+    is_critical = critical is True and kind not in ("nonsmooth", "not critical") and m.disagreement is None
     return Verdict(
         kind=kind,
         index=counts.negative if is_critical and not unresolved else None,
         index_range=(counts.negative, counts.negative + unresolved),
         inertia=counts,
-        gradient_norm=size,
-        gradient_error=float(np.linalg.norm(m.gradient_error)),
-        flatness=float(np.linalg.norm(m.residual)) / size if size > 0 else 0.0,
-        distance=2 * float(np.linalg.norm(m.step)) if is_critical else float("inf"),
+        gradient_norm=length(m.gradient),
+        gradient_error=length(m.gradient_error),
+        flatness=length(m.residual) / length(m.gradient) if np.any(m.gradient) else 0.0,
+        distance=2 * length(m.reach) if is_critical else float("inf"),
         bound=counts.bound,
         rounding=float(np.max(m.scale**2 * m.rounding)),
         change=float(np.max(m.scale**2 * m.change)),
@@ -195,15 +212,19 @@ def _decide(problem: Problem, m: Measurements, tangents: np.ndarray, corner: str
     )
 
 
-def _explained(problem: Problem, m: Measurements, tangents: np.ndarray) -> float | None:
+def _explained(problem: Problem, m: Measurements, tangents: np.ndarray, symmetries: Tangents | None) -> float | None:
     """Return the largest angle between null modes and tangents; None unless they are as many, and null as far as seen.
 
-    A false tangent that float64 cannot tell from a symmetry is told by more digits, where a minimum or maximum would
-    rest on it and the function is small enough.
+    A false tangent that float64 cannot tell from a symmetry is told by more digits: the function must be constant along
+    it, and, where a minimum or maximum of a small function rests on it, the Hessian null.
     """
     counts = m.counts
     angle = explained(m, counts.unresolved, tangents)
-    if angle is None or (counts.negative and counts.positive) or m.eigenvalues is None or m.eigenvectors is None:
+    if angle is None or symmetries is None:
+        return None
+    if constant_along(problem, symmetries, constant_tangents(problem, symmetries)[1]) is False:
+        return None
+    if (counts.negative and counts.positive) or m.eigenvalues is None or m.eigenvectors is None:
         return angle
     return None if second_look(problem, m, _smallest(m.eigenvalues, counts.unresolved)).confirmed is False else angle
 
@@ -252,10 +273,10 @@ def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) 
     """Name a point with a null cluster by what higher orders do along it."""
     gap = f"{counts.unresolved} null modes, separated from the others by a factor of more than {_GAP:.0f}"
     if m.eigenvalues is None:
-        return "degenerate", f"{gap}: higher orders decide (P is too large to look at them){never}", None
+        return "undetermined", f"{gap}: null as far as float64 tells (P is too large to look closer){never}", None
     null = _smallest(m.eigenvalues, counts.unresolved)
     look = second_look(problem, m, null)
-    if look.confirmed is False:
+    if not look.confirmed:
         return "undetermined", f"{gap}, {look.words}; a proof (interval.certify) may decide{never}", None
     gap = f"{gap}, {look.words}"
     found = higher_order(problem, m, null)
@@ -268,9 +289,11 @@ def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) 
 def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
     """Return whether there is a critical point within a finite distance (None: cannot tell), and why not."""
     size = np.linalg.norm(m.gradient)
-    if _within(m.scale, m.gradient, m.gradient_error):
+    if within(m.scale, m.gradient, m.gradient_error):
         return True, ""
-    if not _within(m.scale, m.residual, m.residual_error + m.curvature_change):
+    if m.strayed is not None:
+        return False, f"the gradient norm {size:.2g} is above rounding, and {m.strayed}"
+    if not within(m.scale, m.residual, m.residual_error + m.curvature_change):
         flatness = np.linalg.norm(m.residual) / size
         return False, (
             f"the gradient norm {size:.2g} is above rounding and the Newton step does not solve it"
@@ -282,18 +305,12 @@ def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
             f" {np.linalg.norm(m.step):.2g}, leaves the region in which the Hessian keeps its signs: critical.find may"
             " reach one from here"
         )
-    if not _within(m.scale, m.residual, m.residual_error):
+    if not within(m.scale, m.residual, m.residual_error):
         return None, (
             f"the gradient norm {size:.2g} is above rounding, and along null modes the Newton step leaves a part that"
             " only a point nearer to the critical one could tell from zero (critical.find first)"
         )
     return True, ""
-
-
-def _within(scale: np.ndarray, values: np.ndarray, error: np.ndarray) -> bool:
-    """Return whether each value is within its error, or within that of a typical component, when scaled."""
-    allowed = scale * error
-    return bool(np.all(scale * np.abs(values) <= np.maximum(allowed, np.median(allowed))))
 
 
 def _extremes(matrix: np.ndarray) -> tuple[float, float]:

@@ -23,10 +23,10 @@ from mlp_jax.curvature.information import empirical_fisher, fisher
 from mlp_jax.curvature.krylov import Eigenpairs, eigenpairs
 from mlp_jax.curvature.matrices import dense_hessian
 from mlp_jax.curvature.operators import ggn, hessian, hessian_of_mean
-from mlp_jax.curvature.precision import rounding_unit
 from mlp_jax.curvature.signs import Inertia, inertia
 from mlp_jax.curvature.stochastic import Density, Estimate, diagonal, spectral_density, trace
 from mlp_jax.curvature.taylor import TaylorRemainder, log_log_slope, quadratic_model, taylor_remainder
+from mlp_jax.curvature.units import rounding_unit
 
 __all__ = [
     "Density",

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import curvature, require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.fields import Field, candidates
@@ -95,7 +95,7 @@ def tangents(
         # Pixels may be whole numbers.
         inputs = jnp.asarray(require.numbers(inputs, "inputs", 2, axes="(n, in)", finite=True), float)
         fields = tuple(candidates(params, inputs, activation))
-        unit = precision.rounding_unit(fun, params, args)
+        unit = curvature.rounding_unit(fun, params, args)
         names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]
         kept = _valid(fun, params, args, fields, unit)
     dropped = dict.fromkeys(name for name, keep in zip(names, kept, strict=True) if not keep)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import curvature, tree
 from mlp_jax.curvature import precision
 from mlp_jax.mlp import Activation, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
@@ -148,7 +148,7 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
         require_layers(params)
         found = [traits(activation, layer.bias.size) for layer in params[:-1]]
         offered = tuple(map(_offered, found))
-        unit = precision.rounding_unit(fun, params, args)
+        unit = curvature.rounding_unit(fun, params, args)
         good = _valid(fun, params, args, offered, unit)
     kept = []
     for depth, layer in enumerate(offered, start=1):

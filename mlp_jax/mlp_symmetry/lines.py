@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import curvature, require, tree
 from mlp_jax.curvature import precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.activations import traits
@@ -53,7 +53,7 @@ def split_lines(
         params, args = precision.promote_problem(fun, params, args)
         require_layers(params)
         vector, unravel = np.asarray(tree.ravel(params)[0]), tree.ravel(params)[1]
-        unit = precision.rounding_unit(fun, params, args)
+        unit = curvature.rounding_unit(fun, params, args)
         rows = _directions(params, activation, tolerance * float(np.max(np.abs(vector))))
 
         def at(v: np.ndarray) -> np.ndarray:

@@ -270,7 +270,7 @@ def test_lower_precision_is_seen_inside_the_devices():
     mesh = jax.make_mesh((1,), ("devices",))
     for dtype, unit in ((jnp.float64, 2.0**-53), (jnp.float32, 2.0**-24)):
         fun = devices.mean(lambda p, x, dtype=dtype: (p * x).astype(dtype).astype(p.dtype), mesh)
-        assert precision.rounding_unit(fun, np.ones(()), (np.ones(3),)) == unit
+        assert curvature.rounding_unit(fun, np.ones(()), (np.ones(3),)) == unit
 
 
 def test_a_mesh_is_asked_for():

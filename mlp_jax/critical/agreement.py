@@ -1,0 +1,94 @@
+"""Whether derivatives are those of the function: differences of its values and gradients tell, at any point.
+
+JAX takes rules of derivatives on trust (custom_jvp, custom_vjp, stop_gradient). A wrong rule makes a gradient that is
+not that of the values, or a Hessian that is not that of the gradient, or not symmetric.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.slopes import Slope, typical_size
+
+# Lengths of the differences, relative to the size of params.
+_LENGTHS = 10.0 ** -np.arange(2, 10)
+# How far the random points are.
+_NEARBY = 2.0**-7
+_POINTS = 2
+
+
+def disagreement(problem: Problem, slope: Slope) -> str | None:
+    """Say which derivatives are not those of the function; None where none is seen. Host-level.
+
+    A quotient of differences counts where two of neighbouring lengths agree, so that it has converged and is no
+    rounding.
+
+    Examples
+    --------
+    >>> from mlp_jax.critical.slopes import measure_slope, nudges
+    >>> with jax.enable_x64(True):
+    ...     wrong = lambda x: x[0] ** 2 + x[1] ** 2 + 3 * jax.lax.stop_gradient(x[0]) * x[1]
+    ...     problem = Problem(wrong, jnp.zeros(2), (), None, 2.0**-53)
+    ...     print(disagreement(problem, measure_slope(problem, nudges(problem))).partition(":")[0])
+    the Hessian of fun is not that of its gradient
+    """
+    generator = np.random.default_rng(5)
+    vector, size = problem.vector, len(problem.vector)
+    spread = _spread(problem, generator)
+    directions = spread * generator.choice([-1.0, 1.0], (2, size)) * generator.uniform(0.5, 1.0, (2, size))
+    images = problem.products(np.stack([vector, vector]), directions)
+    tolerance = max(1e-8, 1e4 * problem.unit)
+    rule = "a rule of derivatives in it is wrong (stop_gradient, custom_jvp, custom_vjp)"
+    cross = directions[0] @ images[1], directions[1] @ images[0]
+    noise = problem.products(np.stack([vector, vector]), directions, np.array([1, 2])) - images
+    allowed = np.sum(np.abs(directions) * (tolerance * np.abs(images[::-1]) + 8 * np.abs(noise[::-1])))
+    if abs(cross[0] - cross[1]) > allowed:
+        return f"the Hessian of fun is not symmetric: {rule}"
+    steps = _LENGTHS[:, None] * directions[0]
+    _, ahead = problem.slopes(vector + np.concatenate([steps, -steps]))
+    with np.errstate(invalid="ignore", over="ignore"):
+        quotients = (ahead[: len(steps)] - ahead[len(steps) :]) / (2 * _LENGTHS[:, None])
+    typical = np.max(np.abs(spread * images[0])) / spread
+    rounding = (slope.gradient_error + problem.unit * np.max(np.abs(ahead), axis=0)) / _LENGTHS[:, None]
+    if _contradicts(quotients, rounding, images[0], typical, problem.unit):
+        return f"the Hessian of fun is not that of its gradient: {rule}"
+    for _ in range(_POINTS):
+        there = vector + _NEARBY * spread * generator.standard_normal(size)
+        direction = spread * generator.choice([-1.0, 1.0], size)
+        steps = _LENGTHS[:, None] * direction
+        values, rows = problem.slopes(there + np.concatenate([np.zeros((1, size)), steps, -steps]))
+        ahead, behind = values[1:].reshape(2, -1)
+        rounding = (slope.value_error + 16 * problem.unit * np.max(np.abs(values))) / _LENGTHS
+        typical = np.sum(np.abs(rows[0] * direction))
+        with np.errstate(invalid="ignore", over="ignore"):
+            slopes = ((ahead - behind) / (2 * _LENGTHS))[:, None]
+        if _contradicts(slopes, rounding[:, None], rows[0] @ direction, typical, problem.unit):
+            return f"the gradient of fun is not that of its values: {rule}"
+    return None
+
+
+def _spread(problem: Problem, generator: np.random.Generator) -> np.ndarray:
+    """Return how far to move each parameter: as far as those like it, less where the curvature is large."""
+    size = len(problem.vector)
+    signs = generator.choice([-1.0, 1.0], (4, size))
+    images = problem.products(np.broadcast_to(problem.vector, signs.shape), signs)
+    curvature = np.max(np.abs(images), axis=0)
+    known = curvature[np.isfinite(curvature) & (curvature > 0)]
+    if known.size == 0:
+        return np.full(size, typical_size(problem))
+    middle = np.median(known)
+    ratio = np.clip(np.where(np.isfinite(curvature) & (curvature > 0), curvature, middle) / middle, 1e-12, 1e12)
+    return typical_size(problem) * np.minimum(1.0, 1 / np.sqrt(ratio))
+
+
+def _contradicts(
+    quotients: np.ndarray, rounding: np.ndarray, predicted: np.ndarray, typical: np.ndarray, unit: float
+) -> bool:
+    """Return whether quotients, (lengths, n), converge to something else than what is predicted, (n,)."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        apart = np.abs(np.diff(quotients, axis=0)) + rounding[1:]
+        off = np.abs(quotients[1:] - predicted)
+        informative = np.isfinite(apart) & (apart <= 1e-2 * np.maximum(np.abs(predicted), typical))
+        agrees = informative & (off <= 16 * apart + max(1e-6, 1e3 * unit) * typical)
+        return bool(np.any(np.any(informative, axis=0) & ~np.any(agrees, axis=0)))

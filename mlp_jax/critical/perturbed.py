@@ -1,0 +1,121 @@
+"""A function with its arithmetic rounded otherwise: what rounding may do to its values and derivatives. Transformable.
+
+Each result of the function's own arithmetic, each number of its data and each constant is changed by about one unit in
+the last place, up or down at random (Monte Carlo arithmetic; Parker, Pierce & Eggert 2000). That shows what no move of
+the parameters shows: a difference of two large sums that does not depend on them, or a number that another absorbs.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from mlp_jax.curvature.tracing import Traced
+from mlp_jax.tree import PyTree
+
+# Calls that are looked into; loops, branches and calls with derivative rules of their own are run as they are.
+_CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
+# Primitives that round nothing.
+_EXACT = {
+    *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "dynamic_slice", "concatenate"),
+    *("dynamic_update_slice", "gather", "scatter", "rev", "pad", "select_n", "copy", "copy_p", "stop_gradient", "iota"),
+    *("neg", "abs", "sign", "max", "min", "reduce_max", "reduce_min", "clamp", "floor", "ceil", "round", "sort"),
+    *("real", "imag", "complex", "conj", "split", "argmax", "argmin", "convert_element_type", "reduce_precision"),
+}
+
+# Sides of the roundings of operations; longer programs use them again.
+_SIDES = 1024
+
+
+def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args: tuple) -> jax.Array:
+    """Return the function's value with all but params rounded otherwise; its own value where seed is 0.
+
+    Parameters
+    ----------
+    traced
+        The function.
+    unit
+        Its unit roundoff: data and constants are moved by twice that, where it is coarser than that of their type.
+    seed
+        A whole number of 0 or more: which of the many roundings.
+
+    Examples
+    --------
+    >>> from mlp_jax.curvature import tracing
+    >>> with jax.enable_x64(True):
+    ...     variance = tracing.trace(lambda p, x: jnp.mean(x * x) - jnp.mean(x) ** 2, 0.0, (jnp.ones(9),))
+    ...     values = [float(perturbed(variance, 2.0**-53, s, 0.0, (1e8 + jnp.ones(9),))) for s in range(9)]
+    >>> values[0], 1 < max(values) < 100
+    (0.0, True)
+    """
+    run = _Run(unit, seed)
+    moved = [run.moved(leaf) for leaf in jax.tree.leaves(args)]
+    inputs = [*jax.tree.leaves(params), *moved]
+    return run.evaluate(traced.jaxpr, [run.moved(c) for c in traced.consts], inputs)[0]
+
+
+class _Run:
+    """One evaluation; every rounding has a number of its own."""
+
+    def __init__(self, unit: float, seed: jax.Array) -> None:
+        self.unit = unit
+        self.seed = jnp.asarray(seed, jnp.uint32)
+        self.sides = _sides((_SIDES,), self.seed)
+        self.count = 0
+
+    def evaluate(self, jaxpr: core.Jaxpr, consts: list[Any], inputs: list[Any]) -> list[Any]:
+        env = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*consts, *inputs), strict=True))
+
+        def read(v: Any) -> Any:
+            return v.val if isinstance(v, core.Literal) else env[v]
+
+        for eqn in jaxpr.eqns:
+            env.update(zip(eqn.outvars, self.apply(eqn, [read(v) for v in eqn.invars]), strict=True))
+        return [read(v) for v in jaxpr.outvars]
+
+    def apply(self, eqn: Any, operands: list[Any]) -> list[Any]:
+        name = eqn.primitive.name
+        if name in _CALLS:
+            inner = eqn.params[_CALLS[name]]
+            return self.evaluate(inner.jaxpr, list(inner.consts), operands)
+        with eqn.ctx.manager:
+            results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
+        results = list(results) if eqn.primitive.multiple_results else [results]
+        return results if name in _EXACT else [self.rounded(result) for result in results]
+
+    def rounded(self, value: Any) -> Any:
+        """Return a result changed by a unit in the last place, all its numbers to the same side."""
+        dtype = jnp.result_type(value)
+        if not _is_floating(dtype):
+            return value
+        self.count += 1
+        return value * self.factor(self.sides[self.count % _SIDES], dtype, float(jnp.finfo(dtype).eps))
+
+    def moved(self, value: Any) -> Any:
+        """Return data or a constant with each number changed by a unit in the last place, each to a side of its own."""
+        dtype = jnp.result_type(value)
+        if not _is_floating(dtype):
+            return value
+        self.count += 1
+        sides = _sides(jnp.shape(value), self.seed + jnp.uint32(7919 * self.count))
+        return value * self.factor(sides, dtype, max(float(jnp.finfo(dtype).eps), 2 * self.unit))
+
+    def factor(self, sides: jax.Array, dtype: Any, size: float) -> jax.Array:
+        return 1 + jnp.where(self.seed > 0, jnp.asarray(size, dtype), jnp.zeros((), dtype)) * sides.astype(dtype)
+
+
+def _is_floating(dtype: Any) -> bool:
+    return bool(jnp.issubdtype(dtype, jnp.floating))
+
+
+def _sides(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
+    """Return −1 and 1 at random: a hash of the position, cheap to compile (finaliser of MurmurHash3, Appleby 2011)."""
+    numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32)
+    bits = numbers * jnp.uint32(0x9E3779B9) + seed * jnp.uint32(0x85EBCA6B)
+    for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        bits = (bits ^ (bits >> jnp.uint32(shift))) * jnp.uint32(multiplier)
+    return (1 - 2 * ((bits >> jnp.uint32(16)) & jnp.uint32(1)).astype(jnp.int32)).reshape(shape)

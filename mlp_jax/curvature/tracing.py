@@ -1,0 +1,158 @@
+"""A function in float64, as JAX traces it: what every host-level analysis computes with in place of the caller's own.
+
+The caller's function is traced once for each set of shapes, and then left alone: while a trace of it is alive, JAX
+remembers its numpy constants in float64, and the caller's own call of it in float32 would fail. The traced function
+holds copies, and lives as long as the caller's.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.extend import core
+
+from mlp_jax import _compiled
+from mlp_jax.tree import PyTree
+
+
+class Traced:
+    """A function of params and args, (params, *args) -> scalar, as a jaxpr with copies of its constants. Transformable.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     square = trace(lambda x: x**2, jnp.ones(()), ())
+    ...     print(square(jnp.array(3.0)))
+    9.0
+    """
+
+    def __init__(self, jaxpr: core.Jaxpr, consts: list[Any], result: Any) -> None:
+        self.jaxpr = jaxpr
+        self.consts = consts
+        self.result = result  # shapes and dtypes of what the function returns
+
+    def __call__(self, params: PyTree, *args: Any) -> jax.Array:
+        """Return the function's value at params of the shapes that it was traced at."""
+        return core.jaxpr_as_fun(core.ClosedJaxpr(self.jaxpr, self.consts))(*jax.tree.leaves((params, args)))[0]
+
+
+def trace(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> Traced:
+    """Return `fun` as traced at the shapes and dtypes of params and args; the same object at every call. Host-level.
+
+    A function that computes in float32 whatever it is given, and so cannot be traced with float64 (a loop whose carry
+    is written down as float32), is given float32, and its value converted.
+
+    Raises
+    ------
+    TypeError
+        What tracing `fun` raises.
+
+    Examples
+    --------
+    >>> square = lambda x: x**2
+    >>> trace(square, jnp.ones(2), ()) is trace(square, jnp.zeros(2), ())
+    True
+    """
+    if isinstance(fun, Traced):
+        return fun
+    leaves, structure = jax.tree.flatten((params, args))
+    avals = [jax.typeof(leaf) for leaf in leaves]
+    return _traced(fun, structure, tuple((aval.shape, aval.dtype, aval.weak_type) for aval in avals))
+
+
+@_compiled.while_alive
+def _traced(fun: Callable[..., jax.Array], structure: Any, shapes: tuple) -> Traced:
+    given = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in shapes]
+    params, args = jax.tree.unflatten(structure, given)
+    try:
+        closed, result = jax.make_jaxpr(lambda *given: fun(*given), return_shape=True)(params, *args)
+    except TypeError as error:
+        closed, result = _traced_in_float32(fun, params, args, error)
+    for inner in jaxprs(closed.jaxpr):
+        _release(inner)
+    return Traced(closed.jaxpr, [_copied(const) for const in closed.consts], result)
+
+
+def _traced_in_float32(fun: Callable[..., jax.Array], params: PyTree, args: tuple, error: TypeError) -> Any:
+    """Trace fun with its floating arguments converted; raise the first error where that does not help."""
+
+    def low(leaf: jax.Array) -> jax.Array:
+        return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+    def converted(*given: Any) -> jax.Array:
+        return fun(*jax.tree.map(low, given)).astype(jnp.float64)
+
+    try:
+        return jax.make_jaxpr(converted, return_shape=True)(params, *args)
+    except (TypeError, AttributeError):
+        raise error from None
+
+
+def _copied(const: Any) -> Any:
+    if jax.dtypes.issubdtype(const.dtype, jax.dtypes.extended):
+        return const
+    return jnp.array(np.array(const))
+
+
+def _release(jaxpr: core.Jaxpr) -> None:
+    """Put plain numbers in the place of the caller's arrays of one number, which JAX holds as literals."""
+    for eqn in jaxpr.eqns:
+        for v in eqn.invars:
+            if isinstance(v, core.Literal) and isinstance(v.val, np.ndarray):
+                v.val = np.array(v.val)[()]
+
+
+def jaxprs(jaxpr: core.Jaxpr) -> Iterator[core.Jaxpr]:
+    """Yield a jaxpr and all those inside it.
+
+    Examples
+    --------
+    >>> closed = jax.make_jaxpr(jax.jit(lambda x: jax.nn.relu(x)))(1.0)
+    >>> len(list(jaxprs(closed.jaxpr)))
+    4
+    """
+    yield jaxpr
+    for eqn in jaxpr.eqns:
+        for inner in inner_jaxprs(eqn):
+            yield from jaxprs(inner)
+
+
+def inner_jaxprs(eqn: Any) -> Iterator[core.Jaxpr]:
+    """Yield the jaxprs among the parameters of an equation: bodies of calls, loops and branches.
+
+    Examples
+    --------
+    >>> [len(list(inner_jaxprs(eqn))) for eqn in jax.make_jaxpr(jax.jit(jnp.sin))(1.0).eqns]
+    [1]
+    """
+    for value in eqn.params.values():
+        for item in value if isinstance(value, (tuple, list)) else (value,):
+            if hasattr(item, "jaxpr"):
+                yield item.jaxpr
+            elif hasattr(item, "eqns"):
+                yield item
+
+
+def longest_sum(jaxpr: core.Jaxpr) -> int:
+    """Return the most numbers that any sum or product of matrices adds up to one, loops counted by their length.
+
+    Examples
+    --------
+    >>> longest_sum(jax.make_jaxpr(lambda x: jnp.sum(x @ x))(jnp.ones((7, 7))).jaxpr)
+    49
+    """
+    longest = 1
+    for eqn in jaxpr.eqns:
+        name, shape = eqn.primitive.name, eqn.invars[0].aval.shape if eqn.invars else ()
+        if name == "dot_general":
+            longest = max(longest, math.prod(shape[d] for d in eqn.params["dimension_numbers"][0][0]))
+        elif name.startswith(("reduce_", "cum", "conv_")):
+            longest = max(longest, math.prod(shape))
+        inner = max((longest_sum(j) for j in inner_jaxprs(eqn)), default=1)
+        longest = max(longest, inner * eqn.params["length"] if name == "scan" else inner)
+    return longest

@@ -1,0 +1,122 @@
+"""What precision a function and its derivatives really compute in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.extend import core
+
+from mlp_jax import _compiled, tree
+from mlp_jax.curvature import operators, precision, tracing
+from mlp_jax.tree import PyTree
+
+# What a product may be rounded to that asks for less than its dtype: bfloat16, the coarsest that JAX takes for float32.
+_LOW_PRODUCT = 2.0**-8
+
+
+def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> float:
+    """Return the unit roundoff of the coarsest floating type that `fun` or its derivatives compute in.
+
+    u = 2⁻⁵³ for float64 throughout; 2⁻²⁴ when anything that depends on params passes through float32 or complex64, even
+    if the result is float64 again; 2⁻⁸ when such a product is told to round its factors (`precision="default"`). Of a
+    scalar function the gradient and the Hessian are looked at as well, because a rule of derivatives may be coarser
+    than the function. Constants and data of lower precision count as exact. Host-level; compiles nothing.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `fun` is not a function of params and args, or returns no arrays; params are not floating; args are not a tuple
+        of arrays.
+
+    Examples
+    --------
+    >>> rounding_unit(lambda x: jnp.sum(x**2), jnp.ones(2)) == 2.0**-53
+    True
+    >>> rounding_unit(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), jnp.ones(2)) == 2.0**-24
+    True
+    """
+    tree.require_floating_dtypes(params, "params")
+    tree.require_args(args)
+    with precision.float64():
+        params, args = precision.promote(params), precision.promote(args)
+        return traced_unit(precision.traced(fun, params, args), params)
+
+
+def traced_unit(traced: tracing.Traced, params: PyTree) -> float:
+    """Return `rounding_unit` of a function that is traced already.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     traced_unit(tracing.trace(lambda x: x**2, jnp.ones(()), ()), jnp.ones(())) == 2.0**-53
+    True
+    """
+    return _unit(traced, len(jax.tree.leaves(params)))
+
+
+@_compiled.while_alive
+def _unit(traced: tracing.Traced, from_params: int) -> float:
+    jaxprs, result = [traced.jaxpr], traced.result
+    if getattr(result, "shape", None) == () and jnp.issubdtype(result.dtype, jnp.floating):
+        jaxprs.append(hessian_jaxpr(traced, from_params))
+    units = [2.0**-53]
+    for jaxpr in jaxprs:
+        units += _units(jaxpr, [i < from_params for i in range(len(jaxpr.invars))])
+    return max(units)
+
+
+@_compiled.while_alive
+def hessian_jaxpr(traced: tracing.Traced, from_params: int) -> core.Jaxpr:
+    """Return value, gradient and a Hessian-vector product in the first inputs as a jaxpr of all inputs and the vector.
+
+    Examples
+    --------
+    >>> jaxpr = hessian_jaxpr(tracing.trace(lambda x, y: x * y, jnp.ones(()), (jnp.ones(()),)), 1)
+    >>> len(jaxpr.invars), len(jaxpr.outvars)
+    (3, 3)
+    """
+    given = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in traced.jaxpr.invars]
+    run = _compiled.weak(traced)
+
+    def value(leaves: list[jax.Array], *rest: jax.Array) -> jax.Array:
+        return run()(leaves, *rest)
+
+    def all_three(leaves: list[jax.Array], rest: list[jax.Array], vector: list[jax.Array]) -> PyTree:
+        product = operators.hessian_product(value)(leaves, tuple(rest), vector)
+        return jax.value_and_grad(value)(leaves, *rest), product
+
+    parameters = given[:from_params]
+    return jax.make_jaxpr(all_three)(parameters, given[from_params:], parameters).jaxpr
+
+
+def _units(jaxpr: Any, dependent: list[bool]) -> Iterator[float]:
+    """Yield the unit roundoff of every floating value in a jaxpr that depends on the marked inputs."""
+    reached = {v for v, is_dependent in zip(jaxpr.invars, dependent, strict=True) if is_dependent}
+    for eqn in jaxpr.eqns:
+        marks = [not isinstance(v, core.Literal) and v in reached for v in eqn.invars]
+        if not any(marks):
+            continue
+        reached.update(eqn.outvars)
+        for out in eqn.outvars:
+            if jnp.issubdtype(out.aval.dtype, jnp.inexact):
+                unit = float(jnp.finfo(out.aval.dtype).eps) / 2
+                if eqn.primitive.name == "reduce_precision":
+                    unit = max(unit, 2.0 ** -(eqn.params["mantissa_bits"] + 1))
+                yield max(unit, _LOW_PRODUCT) if unit > 2.0**-53 and _rounds_factors(eqn) else unit
+        for inner in tracing.inner_jaxprs(eqn):
+            count = len(inner.invars)
+            # Calls pass their inputs by position; loops and branches are taken to mix everything.
+            straight = count == len(marks) and eqn.primitive.name not in ("scan", "while")
+            yield from _units(inner, marks if straight else [True] * count)
+
+
+def _rounds_factors(eqn: Any) -> bool:
+    """Whether a product may round its factors below their dtype; told nothing, it does not within `float64`."""
+    if eqn.primitive.name not in ("dot_general", "conv_general_dilated"):
+        return False
+    asked = eqn.params["precision"]
+    each = asked if isinstance(asked, tuple) else (asked,)
+    return any(one not in (None, jax.lax.Precision.HIGHEST) for one in each)
