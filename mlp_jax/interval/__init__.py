@@ -4,8 +4,9 @@
 - `check`: prove a saved certificate again; `load`: read one; `Certificate`: the theorem as a value
 
 Inside, from numbers to theorems: `ball` and `multiprecision` (two scalars), `program` (a jaxpr as a flat list),
-`movement` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a box), `spectra`
-(eigenvalues, verified), `symmetry` (slices across orbits), `krawczyk` (boxes), `theorems`.
+`movement` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a box), `smoothness`
+(boxes without corners and jumps), `trust` (rules of derivatives), `spectra` (eigenvalues, verified), `symmetry` (slices
+across orbits), `krawczyk` (boxes), `theorems`.
 """
 
 import importlib.util

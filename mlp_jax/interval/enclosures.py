@@ -46,12 +46,12 @@ class Traced(NamedTuple):
 
 
 def trace(
-    fun: Callable[..., Any], params: Any, args: tuple, constant_maxima: bool = False
+    fun: Callable[..., Any], params: Any, args: tuple, constants: tuple[str, ...] = ()
 ) -> tuple[Traced, list[np.ndarray]]:
     """Return the programs of fun, and its data as numpy arrays. Call it inside `jax.enable_x64(True)`.
 
-    Programs are kept as long as fun, so that a second call with the same shapes traces nothing. With `constant_maxima`
-    each `jnp.max` is differentiated as a constant, which is right where fun does not depend on it (see `smoothness`).
+    Programs are kept as long as fun, so that a second call with the same shapes traces nothing. The primitives in
+    `constants`, "max" or "reduce_max", are differentiated as constants: right where fun does not depend on them.
 
     Raises
     ------
@@ -72,12 +72,12 @@ def trace(
     shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data)
     parameters, parameter_structure = jax.tree.flatten(params)
     sizes = tuple(np.shape(leaf) for leaf in parameters)
-    return _trace(fun, parameter_structure, sizes, structure, shapes, constant_maxima), data
+    return _trace(fun, parameter_structure, sizes, structure, shapes, constants), data
 
 
 @while_alive
 def _trace(
-    fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: Any, shapes: tuple, constant_maxima: bool
+    fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: Any, shapes: tuple, constants: tuple[str, ...]
 ) -> Traced:
     template = jax.tree.unflatten(parameters, [np.zeros(size) for size in sizes])
     vector, unravel = ravel_pytree(template)
@@ -89,8 +89,8 @@ def _trace(
     value_jaxpr = jax.make_jaxpr(plain)(point, *shapes)
     # Refused before JAX is asked for derivatives that it does not have, such as those of `while`.
     value_program = flatten(value_jaxpr)
-    if constant_maxima:
-        value_jaxpr = jax.make_jaxpr(functools.partial(_with_constant_maxima, value_jaxpr))(point, *shapes)
+    if constants:
+        value_jaxpr = jax.make_jaxpr(functools.partial(_with_constants, value_jaxpr, constants))(point, *shapes)
     closed = value_jaxpr
 
     def value(v: jax.Array, *leaves: jax.Array) -> jax.Array:
@@ -112,8 +112,8 @@ def _trace(
     return Traced(value_program, gradient_program, fixed, rest, block, tuple(sorted(_trusted(value_jaxpr.jaxpr))))
 
 
-def _with_constant_maxima(closed: Any, *inputs: Any) -> Any:
-    """Evaluate a jaxpr with each maximum over axes as a constant of differentiation; loops are left as they are."""
+def _with_constants(closed: Any, constants: tuple[str, ...], *inputs: Any) -> Any:
+    """Evaluate a jaxpr with some primitives as constants of differentiation; those in loops and rules stay."""
     values = dict(zip(closed.jaxpr.invars, inputs, strict=True))
     values.update(zip(closed.jaxpr.constvars, closed.consts, strict=True))
 
@@ -123,11 +123,11 @@ def _with_constant_maxima(closed: Any, *inputs: Any) -> Any:
     for eqn in closed.jaxpr.eqns:
         operands = map(read, eqn.invars)
         if eqn.primitive.name in ("jit", "pjit"):
-            results = _with_constant_maxima(eqn.params["jaxpr"], *operands)
+            results = _with_constants(eqn.params["jaxpr"], constants, *operands)
         else:
             results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
             results = results if eqn.primitive.multiple_results else [results]
-        if eqn.primitive.name == "reduce_max":
+        if eqn.primitive.name in constants:
             results = jax.lax.stop_gradient(results)
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in closed.jaxpr.outvars]

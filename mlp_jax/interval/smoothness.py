@@ -21,7 +21,7 @@ from mlp_jax.interval.enclosures import Traced
 from mlp_jax.interval.interpreter import Tie, evaluate
 from mlp_jax.interval.program import Program
 
-_BITS = 512
+_BITS = 384
 
 
 class TieInGradient(Refusal):
@@ -47,6 +47,7 @@ class Smoothness:
         self._traced = traced
         self._data = data
         self.independent: dict[tuple[str, int], Array] = {}
+        self._known: list[Ball] = []
 
     def require(self, box: Ball) -> None:
         """Raise Refusal unless fun is smooth on a box.
@@ -58,6 +59,8 @@ class Smoothness:
         Refusal
             As `interpreter.evaluate`, or fun depends on a maximum that the box leaves open.
         """
+        if any(np.array_equal(box.mid, known.mid) and np.all(box.radius <= known.radius) for known in self._known):
+            return
         tied = self._evaluate("value", self._traced.value, box)
         try:
             self._evaluate("gradient", self._traced.gradient, box)
@@ -65,6 +68,7 @@ class Smoothness:
             if tied:
                 raise TieInGradient(str(refusal)) from refusal
             raise
+        self._known.append(box)
 
     def _evaluate(self, name: str, program: Program, box: Ball) -> bool:
         """Evaluate a program on a box, test what it leaves open, and return whether there was any."""

@@ -129,7 +129,7 @@ def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], 
             there = point + 0.1 * (0.1 + np.abs(point)) * generator.standard_normal(point.shape)
             slope = gradient(there)
             rows = evaluate(tangents.program, [there], multiprecision)[0]
-            kept = [k for k in kept if _orthogonal(rows[k], slope, 2.0 ** (-bits / 2))]
+            kept = [k for k in kept if orthogonal(rows[k], slope, 2.0 ** (-bits / 2))]
     if not kept:
         return None
     here = Tangents(tangents.program, tuple(kept)).on(ball.exact(point)).mid
@@ -154,11 +154,18 @@ def require_constant(tangents: Tangents, box: Ball, gradient: Program, data: lis
         there = multiprecision.random_point(box, np.random.default_rng(1))
         slope = evaluate(gradient, [there, *data], multiprecision)[0]
         rows = evaluate(tangents.program, [there], multiprecision)[0]
-        if not all(_orthogonal(rows[k], slope, 2.0**-64) for k in tangents.rows):
+        if not all(orthogonal(rows[k], slope, 2.0**-64) for k in tangents.rows):
             raise Refusal("symmetries: fun is not constant along all of them here")
 
 
-def _orthogonal(row: Array, slope: Array, tolerance: float) -> bool:
+def orthogonal(row: Array, slope: Array, tolerance: float) -> bool:
+    """Return whether ⟨a, b⟩ of two arrays of arbs is 0 to a share of ‖a‖ ‖b‖.
+
+    Examples
+    --------
+    >>> orthogonal(multiprecision.exact([1.0, 2.0]), multiprecision.exact([2.0, -1.0]), 1e-30)
+    True
+    """
     product = sum((a * b for a, b in zip(row.tolist(), slope.tolist(), strict=True)), flint.arb(0))
     squares = [sum((a * a for a in values.tolist()), flint.arb(0)) for values in (row, slope)]
     size = (squares[0] * squares[1]).sqrt()

@@ -237,10 +237,12 @@ def _attempt(
     curvature.matrices.require_memory(start.size, matrices=10)
     try:
         ball.require_ieee()
-        try:
-            return _certificate(fun, params, args, start, settings, side)
-        except TieInGradient:
-            return _certificate(fun, params, args, start, settings, side, constant_maxima=True)
+        for constants in ((), ("reduce_max",), ("max",)):
+            try:
+                return _certificate(fun, params, args, start, settings, side, constants)
+            except TieInGradient:
+                pass  # try the maxima that fun does not depend on as constants
+        return _certificate(fun, params, args, start, settings, side, ("max", "reduce_max"))
     except Refusal as refusal:
         return Certificate(False, str(refusal), start.size, start, 0.0)
 
@@ -252,10 +254,10 @@ def _certificate(
     start: np.ndarray,
     settings: _Settings,
     side: float | None,
-    constant_maxima: bool = False,
+    constants: tuple[str, ...],
 ) -> Certificate:
     """Polish unless a box is given to start from, and prove; or raise Refusal."""
-    problem = _problem(fun, params, args, start, settings, constant_maxima)
+    problem = _problem(fun, params, args, start, settings, constants)
     center = start
     if side is None:
         matrix = _float_hessian(fun, params, args, settings.hessian)
@@ -269,11 +271,21 @@ def _certificate(
 
 
 def _problem(
-    fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: _Settings, constant_maxima: bool
+    fun: Callable[..., Any],
+    params: PyTree,
+    args: tuple,
+    start: np.ndarray,
+    settings: _Settings,
+    constants: tuple[str, ...],
 ) -> Problem:
-    traced, data = enclosures.trace(fun, params, args, constant_maxima)
+    traced, data = enclosures.trace(fun, params, args, constants)
     problem = Problem(traced, data, Smoothness(traced, data), None, settings.bits)
-    _require_value(problem, start)
+    try:
+        _require_value(problem, start)
+    except Refusal:
+        fun(params, *args)  # raises where fun itself refuses these numbers, such as a label out of range
+        raise
+    _require_no_tie(problem, start)
     if settings.symmetries is None:
         return problem
     tangents = symmetry.trace(settings.symmetries, params)
@@ -285,10 +297,14 @@ def _problem(
 
 
 def _require_value(problem: Problem, point: np.ndarray) -> None:
-    """Raise Refusal where fun has no finite value, or a tie that its gradient cannot be followed through."""
+    """Raise Refusal where fun has no finite value."""
     with flint.ctx.workprec(problem.bits):
         if not evaluate(problem.traced.value, [point, *problem.data], multiprecision)[0].item().is_finite():
             raise Refusal("fun is NaN or infinite at params")
+
+
+def _require_no_tie(problem: Problem, point: np.ndarray) -> None:
+    """Raise TieInGradient here, where polishing has not yet been refused for it."""
     try:
         problem.smoothness.require(Ball(point, ball.UNIT * np.maximum(1, np.abs(point))))
     except TieInGradient:

@@ -14,13 +14,13 @@ from mlp_jax.interval import ball, enclosures, multiprecision
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
 
-_BITS = 512
+_BITS = 256
 # In units of the box: differences are right to about its square.
-_STEP = 2.0**-120
+_STEP = 2.0**-64
 # Rules have constants that are rounded to float64, and what they are multiplied by may cancel.
 _TOLERANCE = 2.0**-36
 # Least share of a parameter in a direction.
-_LEAST = 2.0**-100
+_LEAST = 2.0**-40
 
 
 def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) -> None:
@@ -55,8 +55,8 @@ def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) 
                 derivative = enclosures.hessian_product(traced, multiprecision.to_ball(there), data, way)
                 size = np.abs(derivative.mid)
             difference = multiprecision.to_ball(_difference(program, there, way, data))
-            gap = np.abs(difference.mid - derivative.mid) - difference.radius - derivative.radius
-            if not np.all(gap <= _TOLERANCE * size):
+            gap = np.abs(difference.mid - derivative.mid) + difference.radius
+            if not np.all(gap <= _TOLERANCE * size + derivative.radius):
                 raise Refusal(f"the {name} is not that of fun: a rule of {rules} is wrong here")
 
 
