@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -12,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import display, require, tree
-from mlp_jax.critical.duplicates import distinct, uncertainty
+from mlp_jax import _compiled, display, require, tree
+from mlp_jax.critical.duplicates import distinct
 from mlp_jax.critical.finders import HessianMatrix, Point, find_many
 from mlp_jax.critical.tangents import Tangents
 from mlp_jax.critical.verdict import Verdict
@@ -53,8 +52,9 @@ class Census:
         (m,) copies of each under the discrete symmetries that were given, itself included; 1 without any.
     hits
         (m,) searches that ended at the point or at a copy of it.
-    num_starts, num_converged
-        Searches made, and those that ended at a critical point.
+    num_starts, num_converged, num_rejected
+        Searches made, those that ended at a critical point, and those that converged where `classify` says that there
+        is none: these are not in the list.
     symmetric
         Whether symmetries were given; without them only exact duplicates were removed.
     """
@@ -66,6 +66,7 @@ class Census:
     hits: np.ndarray
     num_starts: int
     num_converged: int
+    num_rejected: int
     symmetric: bool
 
     @property
@@ -97,10 +98,11 @@ class Census:
     def __str__(self) -> str:
         kinds = collections.Counter(verdict.kind for verdict in self.verdicts)
         parts = ", ".join(f"{number} {kind}" for kind, number in kinds.most_common())
+        rejected = f" ({self.num_rejected} more at points that are not critical)" if self.num_rejected else ""
         copies = "modulo discrete symmetries" if self.symmetric else "with their symmetric copies, if there are any"
         return (
             f"{len(self.verdicts)} critical points {copies} ({parts}), {int(np.sum(self.orbit_sizes))} in all, from"
-            f" {self.num_starts} searches of which {self.num_converged} converged; Σ copies · (−1)^index ="
+            f" {self.num_starts} searches of which {self.num_converged} converged{rejected}; Σ copies · (−1)^index ="
             f" {self.euler_sum} over {sum(i is not None for i in self.indices)} nondegenerate ones; estimated not seen:"
             f" {self.unseen:.1f}."
         )
@@ -246,7 +248,7 @@ def _mixed(starts: PyTree, found: PyTree, key: jax.Array) -> PyTree:
 
 
 # Drawing numbers is slow to compile at full optimisation, more so under vmap, and is little work.
-@functools.partial(jax.jit, static_argnames="init", compiler_options={"xla_backend_optimization_level": 0})
+@_compiled.by_function(compiler_options={"xla_backend_optimization_level": 0})
 def _drawn(init: Callable[[jax.Array], PyTree], keys: jax.Array) -> PyTree:
     return jax.vmap(init)(keys)
 
@@ -274,29 +276,37 @@ def _classified(
     evidence: str | None,
 ) -> Census:
     found = distinct(points, canonical=None if symmetries is None else symmetries.canonical)
-    off = uncertainty(found.points) if len(found.hits) else np.zeros(0)
-    each = [_settled(jax.tree.map(lambda leaf, i=i: leaf[i], found.points.params), off[i]) for i in range(len(off))]
+    each = [_settled(found.points, i) for i in range(len(found.hits))]
+    verdicts = [classify(fun, p, args, hessian=hessian, symmetries=tangents, evidence=evidence) for p in each]
+    critical = [i for i, verdict in enumerate(verdicts) if verdict.kind != "not critical"]
+    each, verdicts, hits = [each[i] for i in critical], [verdicts[i] for i in critical], found.hits[critical]
     with precision.float64():
         _, promoted = precision.promote_problem(fun, each[0], args) if each else (None, args)
-        value = jax.jit(fun)
-        values = np.array([float(value(params, *promoted)) for params in each])
+        values = np.array([float(_value(fun, params, promoted)) for params in each])
     order = np.argsort(values, kind="stable")
     each = [each[i] for i in order]
-    verdicts = [classify(fun, p, args, hessian=hessian, symmetries=tangents, evidence=evidence) for p in each]
     sizes = [1 if symmetries is None else symmetries.orbit_size(params) for params in each]
     empty = jax.tree.map(lambda leaf: np.asarray(leaf)[:0], found.points.params)
     return Census(
         params=jax.tree.map(lambda *leaves: np.stack(leaves), *each) if each else empty,
         values=values[order],
-        verdicts=tuple(verdicts),
+        verdicts=tuple(verdicts[i] for i in order),
         orbit_sizes=np.array(sizes, dtype=int),
-        hits=found.hits[order],
+        hits=hits[order],
         num_starts=len(points.converged),
-        num_converged=int(np.sum(points.converged)),
+        num_converged=int(np.sum(hits)),
+        num_rejected=int(np.sum(found.hits) - np.sum(hits)),
         symmetric=symmetries is not None,
     )
 
 
-def _settled(params: PyTree, off: float) -> PyTree:
+@_compiled.by_function()
+def _value(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.Array:
+    return fun(params, *args)
+
+
+def _settled(points: Point, i: int) -> PyTree:
     """Return params with what may be zero set to zero: what is nothing but rounding has no copies."""
-    return jax.tree.map(lambda leaf: np.where(np.abs(leaf) <= off, 0, leaf), params)
+    return jax.tree.map(
+        lambda leaf, error: np.where(np.abs(leaf[i]) <= error[i], 0, leaf[i]), points.params, points.error
+    )

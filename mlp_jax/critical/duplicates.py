@@ -7,14 +7,11 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import scipy.sparse
 import scipy.spatial
 
 from mlp_jax import require, tree
 from mlp_jax.critical.finders import Point
 from mlp_jax.tree import PyTree
-
-_UNIT = 2.0**-53
 
 
 class Distinct(NamedTuple):
@@ -38,19 +35,19 @@ def distinct(
 ) -> Distinct:
     """Return the converged points of `find_many`, each once. Host-level.
 
-    Two are the same when they are nearer than the sum of what each may be off by: 8 times `distance`, the Newton step
-    that is left, and 64 roundings of ‖θ‖, or of its median over all points where that is larger (a point at zero has no
-    size of its own); chains of such pairs are one point. On a curve of critical points each search ends somewhere else,
-    and nothing is the same.
+    Two are the same when no parameter differs by more than the sum of what it may be off by in each, `Point.error`;
+    chains of such pairs are one point. On a curve of critical points each search ends somewhere else, and nothing is
+    the same.
 
     Parameters
     ----------
     points
         From `find_many`, with a leading axis n on every field.
     canonical
-        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: compared in their place.
+        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: compared in their place,
+        each parameter with the largest error of all.
     tolerance
-        What each may be off by, in place of the estimate above.
+        What each parameter may be off by, in place of the estimate above.
 
     Raises
     ------
@@ -81,9 +78,12 @@ def distinct(
         return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[converged], points), np.zeros(0, int), labels)
     forms = np.stack([_vector(points.params, i, canonical) for i in converged.tolist()])
     if tolerance is None:
-        error = uncertainty(jax.tree.map(lambda leaf: np.asarray(leaf)[converged], points))
+        leaves = [np.asarray(leaf, np.float64)[converged] for leaf in jax.tree.leaves(points.error)]
+        error = np.concatenate([leaf.reshape(len(forms), -1) for leaf in leaves], axis=1)
+        if canonical is not None:
+            error = np.broadcast_to(np.max(error, axis=1, keepdims=True), forms.shape)
     else:
-        error = np.full(len(forms), tolerance)
+        error = np.full(forms.shape, tolerance)
     cluster = _clusters(forms, error)
     order = np.argsort(-np.bincount(cluster), kind="stable")
     rank = np.argsort(order, kind="stable")
@@ -91,20 +91,6 @@ def distinct(
     sizes = np.asarray(points.gradient_norm)
     best = [min(np.flatnonzero(labels == k), key=lambda i: sizes[i]) for k in range(len(order))]
     return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[best], points), np.bincount(cluster)[order], labels)
-
-
-def uncertainty(points: Point) -> np.ndarray:
-    """Return (n,) what each converged point may be off by: see `distinct`.
-
-    Examples
-    --------
-    >>> from mlp_jax.critical import find_many
-    >>> bool(np.all(uncertainty(find_many(lambda x: (x**2 - 1) ** 2, np.array([0.9, 0.1]))) < 1e-12))
-    True
-    """
-    leaves = [np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(points.params)]
-    size = np.sqrt(sum(np.sum(leaf.reshape(len(leaf), -1) ** 2, axis=1) for leaf in leaves))
-    return 8 * np.asarray(points.distance) + 64 * _UNIT * np.maximum(size, np.median(size))
 
 
 def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None) -> np.ndarray:
@@ -118,8 +104,16 @@ def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None
 
 def _clusters(forms: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Return the cluster of each row: connected components of the pairs that are the same."""
-    pairs = scipy.spatial.cKDTree(forms).query_pairs(2 * float(np.max(error)), output_type="ndarray")
-    apart = np.linalg.norm(forms[pairs[:, 0]] - forms[pairs[:, 1]], axis=1)
-    same = pairs[apart <= error[pairs[:, 0]] + error[pairs[:, 1]]]
-    graph = scipy.sparse.coo_array((np.ones(len(same)), (same[:, 0], same[:, 1])), shape=(len(forms), len(forms)))
-    return scipy.sparse.csgraph.connected_components(graph, directed=False)[1]
+    # In units of its typical error every parameter counts alike, and one ball holds all that may be the same.
+    unit = np.median(error, axis=0)
+    unit[unit == 0] = 1
+    places = forms / unit
+    balls = scipy.spatial.cKDTree(places)
+    cluster = np.arange(len(forms))
+    for i, reach in enumerate(np.max(2 * error / unit, axis=1)):
+        near = np.array(balls.query_ball_point(places[i], reach * (1 + 1e-9), p=np.inf))
+        same = near[np.all(np.abs(forms[near] - forms[i]) <= error[near] + error[i], axis=1)]
+        others = np.unique(cluster[same])
+        if len(others) > 1:
+            cluster[np.isin(cluster, others)] = others[0]
+    return np.unique(cluster, return_inverse=True)[1]

@@ -14,7 +14,6 @@ from mlp_jax.critical.searches import (
     Search,
     all_finite,
     first_of,
-    newton_dense,
     norm,
     one_at_a_time,
     rounding_level,
@@ -22,17 +21,24 @@ from mlp_jax.critical.searches import (
 )
 
 _BISECTIONS = 50
+# Times a search is moved off a point of another index.
+_MAX_KICKS = 3
 
 
 class _State(NamedTuple):
     vector: jax.Array
     gradient: jax.Array
     matrix: jax.Array
+    values: jax.Array  # eigenvalues, ascending
+    vectors: jax.Array
     step: jax.Array  # to be tried
-    taken: jax.Array  # the step before
+    shift: jax.Array  # μ of that step
     radius: jax.Array
     longest: jax.Array
     typical: jax.Array
+    forced: jax.Array  # the step is taken whatever the model says: the start, or a kick
+    kicks: jax.Array
+    kept: tuple[jax.Array, jax.Array]  # vector and gradient of a point of another index
     steps: jax.Array
     reason: jax.Array
 
@@ -42,9 +48,13 @@ def eigenvector_following(function: Function, max_steps: int, index: int | jax.A
 
     In the eigenbasis of H, with c = Qᵀ g, the step is σᵢ cᵢ / (|λᵢ| + μ), σ = +1 for the `index` lowest modes and −1
     for the others (Cerjan & Miller 1981; for index 0 saddle-free Newton, Dauphin et al. 2014); μ ≥ 0 holds it to a
-    trust radius, which shrinks when consecutive steps turn back and grows when they agree. Near a critical point of
-    that index it is Newton's step; points of another index repel it. The radius never exceeds `radius`, a sixth of
-    ‖start‖ (or of 1 if that is larger) when None.
+    trust radius. Near a critical point of that index it is Newton's step; points of another index repel it. The radius
+    never exceeds `radius`, a sixth of ‖start‖ (or of 1 if that is larger) when None.
+
+    The radius follows the error of the model, ‖(|Λ| + μ)⁻¹ (Qᵀ (g₊ − g) − Λ p)‖ / ‖p‖ for the step Q p, in which
+    coordinates of every scale count alike: above 1 the step is not taken, above .6 the radius is halved, below .25
+    doubled. On a line of symmetry, where the search ends at a point of another index, it is moved off along the modes
+    of wrong sign, three times at most; where that leads nowhere, it ends at the first such point.
 
     Examples
     --------
@@ -58,79 +68,136 @@ def eigenvector_following(function: Function, max_steps: int, index: int | jax.A
 
     def begin(start: jax.Array) -> _State:
         longest = jnp.maximum(1, jnp.linalg.norm(start)) / 6 if radius is None else jnp.asarray(radius)
+        nothing = jnp.zeros((start.size, start.size), start.dtype)
         return _State(
             vector=start,
             gradient=jnp.full_like(start, jnp.inf),
-            matrix=jnp.zeros((start.size, start.size), start.dtype),
+            matrix=nothing,
+            values=jnp.zeros_like(start),
+            vectors=nothing,
             step=jnp.zeros_like(start),
-            taken=jnp.zeros_like(start),
+            shift=jnp.zeros((), start.dtype),
             radius=longest.astype(start.dtype),
             longest=longest.astype(start.dtype),
             typical=typical_size(start),
+            forced=jnp.ones((), bool),
+            kicks=jnp.zeros((), jnp.int32),
+            kept=(start, jnp.full_like(start, jnp.inf)),
             steps=jnp.zeros((), jnp.int32),
             reason=jnp.full((), RUNNING, jnp.int32),
         )
 
     climbing = jnp.asarray(index)
-    return Search(begin, lambda state: _advance(function, state, climbing, max_steps), newton_dense(function))
+    return Search(begin, lambda state: _advance(function, state, climbing, max_steps))
 
 
 def _advance(function: Function, state: _State, index: jax.Array, max_steps: int) -> _State:
-    fresh = state.steps == 0
-    vector = state.vector + state.step
-    gradient, matrix = function.gradient(vector), function.matrix(vector)
-    finite = all_finite(gradient, matrix)
+    """Try the step; take it unless its model was wrong; make the next, or say why there is none."""
+    trial = state.vector + state.step
+    gradient = function.gradient(trial)
     before, after = norm(state.gradient), norm(gradient)
-    level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
+    at_level = ~state.forced & jnp.all(jnp.abs(state.gradient) <= _level(function, state))
+    error = jnp.where(state.forced, 0, _model_error(state, gradient))
     # At rounding level the last step may make things worse: keep the better point.
-    at_level = ~fresh & finite & (before <= level) & (after >= before)
-    steps = state.steps + 1
+    wanted = all_finite(gradient) & (error <= 1) & ~(at_level & (after >= before))
+    nothing = state.matrix, state.values, state.vectors
+    matrix, values, vectors = jax.lax.cond(wanted, lambda at: _modes(function, at), lambda _: nothing, trial)
+    taken = wanted & all_finite(matrix)
+    failed, arrived = state.forced & ~taken, (at_level & ~taken) | (taken & (after == 0))
+    state = state._replace(
+        vector=jnp.where(taken, trial, state.vector),
+        gradient=jnp.where(taken, gradient, state.gradient),
+        matrix=jnp.where(taken, matrix, state.matrix),
+        values=jnp.where(taken, values, state.values),
+        vectors=jnp.where(taken, vectors, state.vectors),
+        radius=_radius(state, error, taken),
+        steps=state.steps + (taken | state.forced).astype(jnp.int32),
+        forced=jnp.zeros((), bool),
+    )
+    stuck = ~taken & (state.radius <= 4 * function.unit * norm(state.vector))
+    small = norm(state.gradient) <= 16 * norm(_level(function, state))
     reason = first_of(
-        (at_level | (finite & (after == 0)), Reason.ROUNDING),
-        (~finite, Reason.NOT_FINITE),
-        (steps >= max_steps, Reason.MAX_STEPS),
+        (arrived | (stuck & small), Reason.ROUNDING),
+        (failed & (state.kicks == 0), Reason.NOT_FINITE),
+        (failed | stuck, Reason.NO_DESCENT),
+        (state.steps >= max_steps, Reason.MAX_STEPS),
     )
-    moved = finite & ~at_level
-    radius = jnp.where(fresh, state.radius, _radius(state))
-    matrix = jnp.where(moved, matrix, state.matrix)
-    gradient = jnp.where(moved, gradient, state.gradient)
-    return state._replace(
-        vector=jnp.where(moved, vector, state.vector),
-        gradient=gradient,
-        matrix=matrix,
-        step=_step(matrix, gradient, index, radius),
-        taken=state.step,
-        radius=radius,
-        steps=steps,
-        reason=reason,
-    )
+    step, shift = _step(state, index)
+    return _moved_off(state._replace(step=step, shift=shift, reason=reason), index)
 
 
-def _radius(state: _State) -> jax.Array:
-    lengths = jnp.linalg.norm(state.step) * jnp.linalg.norm(state.taken)
-    agreement = jnp.vdot(state.step, state.taken) / (lengths + jnp.finfo(lengths.dtype).tiny)
-    radius = state.radius * jnp.where(agreement < -0.3, 0.6, jnp.where(agreement > 0.3, 1.3, 1.0))
-    return jnp.clip(radius, 1e-3 * state.longest, state.longest).astype(state.radius.dtype)
+def _level(function: Function, state: _State) -> jax.Array:
+    return rounding_level(function.unit, state.vector, state.matrix, state.typical)
 
 
-def _step(matrix: jax.Array, gradient: jax.Array, index: jax.Array, radius: jax.Array) -> jax.Array:
+def _modes(function: Function, vector: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    matrix = function.matrix(vector)
     values, vectors = one_at_a_time(jnp.linalg.eigh)(matrix)
-    climbing = jnp.arange(len(values)) < index
-    components = vectors.T @ gradient
+    return matrix, values, vectors
+
+
+def _sizes(values: jax.Array) -> jax.Array:
+    """Return |λ|, none of them smaller than rounding."""
     size = jnp.abs(values)
-    floor = jnp.finfo(size.dtype).eps * jnp.max(size) + jnp.finfo(size.dtype).tiny
+    return size + jnp.finfo(size.dtype).eps * jnp.max(size) + jnp.finfo(size.dtype).tiny
+
+
+def _model_error(state: _State, gradient: jax.Array) -> jax.Array:
+    """Return how wrong the model was over the step, as a part of the step."""
+    taken = state.step @ state.vectors
+    wrong = (gradient - state.gradient) @ state.vectors - state.values * taken
+    length = norm(taken)
+    return norm(wrong / (_sizes(state.values) + state.shift)) / jnp.where(length > 0, length, 1)
+
+
+def _radius(state: _State, error: jax.Array, taken: jax.Array) -> jax.Array:
+    grown = jnp.where(error < 0.25, 2.0, jnp.where(error > 0.6, 0.5, 1.0)) * state.radius
+    radius = jnp.where(taken, grown, jnp.minimum(state.radius, norm(state.step)) / 2)
+    return jnp.minimum(radius, state.longest).astype(state.radius.dtype)
+
+
+def _step(state: _State, index: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return the step, and its shift μ."""
+    climbing = jnp.arange(len(state.values)) < index
+    components = state.gradient @ state.vectors
+    size = _sizes(state.values)
 
     def length(mu: jax.Array) -> jax.Array:
-        return jnp.linalg.norm(components / (size + floor + mu))
+        return jnp.linalg.norm(components / (size + mu))
 
     def bisect(_: int, ends: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
         low, high = ends
         middle = (low + high) / 2
-        too_long = length(middle) > radius
+        too_long = length(middle) > state.radius
         return jnp.where(too_long, middle, low), jnp.where(too_long, high, middle)
 
     # ‖c‖ / μ bounds the length from above, so μ = ‖c‖ / radius is always enough.
-    enough = jnp.linalg.norm(components) / radius
+    enough = jnp.linalg.norm(components) / state.radius
     _, mu = jax.lax.fori_loop(0, _BISECTIONS, bisect, (jnp.zeros_like(enough), enough))
-    mu = jnp.where(length(jnp.zeros_like(enough)) <= radius, 0, mu)
-    return vectors @ (jnp.where(climbing, 1.0, -1.0) * components / (size + floor + mu))
+    mu = jnp.where(length(jnp.zeros_like(enough)) <= state.radius, 0, mu)
+    return state.vectors @ (jnp.where(climbing, 1.0, -1.0) * components / (size + mu)), mu
+
+
+def _moved_off(state: _State, index: jax.Array) -> _State:
+    """Go on from a point of another index along its modes of wrong sign, or end at the first such point."""
+    rounding = 16 * len(state.values) * jnp.finfo(state.values.dtype).eps * jnp.max(jnp.abs(state.values))
+    climbing = jnp.arange(len(state.values)) < index
+    wrong = jnp.where(climbing, state.values > rounding, state.values < -rounding)
+    arrived = state.reason == int(Reason.ROUNDING)
+    kick = arrived & jnp.any(wrong) & (state.kicks < _MAX_KICKS)
+    kicks = state.kicks.astype(state.longest.dtype)
+    length = state.longest * jnp.exp2(kicks - 7) / jnp.sqrt(jnp.maximum(jnp.sum(wrong), 1).astype(kicks.dtype))
+    keep = kick & (state.kicks == 0)
+    kept = tuple(jnp.where(keep, new, old) for new, old in zip((state.vector, state.gradient), state.kept, strict=True))
+    lost = (state.kicks > 0) & ~arrived & (state.reason != RUNNING)
+    reason = jnp.where(kick, RUNNING, jnp.where(lost, int(Reason.ROUNDING), state.reason))
+    return state._replace(
+        vector=jnp.where(lost, kept[0], state.vector),
+        gradient=jnp.where(lost, kept[1], state.gradient),
+        step=jnp.where(kick, length * (state.vectors @ wrong.astype(length.dtype)), state.step),
+        radius=jnp.where(kick, state.longest, state.radius),
+        forced=kick,
+        kicks=state.kicks + kick.astype(jnp.int32),
+        kept=kept,
+        reason=reason.astype(jnp.int32),
+    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import curvature, devices, display, require, tree
+from mlp_jax import _compiled, curvature, devices, display, require, tree
 from mlp_jax.critical.eigenvector_following import eigenvector_following
+from mlp_jax.critical.ends import settle
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
 from mlp_jax.critical.minimum_residual import newton_mr
 from mlp_jax.critical.searches import End, Function, Reason, Search, norm, run, run_many
@@ -46,8 +46,18 @@ class Point:
     distance
         Length of the Newton step over all modes: an estimate of how far the critical point is. Infinite where the
         search did not converge, and that step or p leaves half of the gradient or more.
+    error
+        What each parameter may be off by, as params: the Newton step that is left, and the one that the rounding of the
+        gradient could make.
     converged
-        True only when the gradient is at the level of its own rounding.
+        True only when every component of the gradient is at the level of its own rounding, and `error` is small beside
+        the parameters.
+    index
+        Number of negative eigenvalues of the Hessian there. None (−1, when vmapped, traced or from `find_many`) unless
+        the search converged and every eigenvalue is larger than its rounding; not known without matrices.
+    reached
+        Whether it converged at a point of the index asked for; without one, the same as `converged`. False where the
+        index is not known.
     steps
         Number of points at which the Hessian was used.
     reason
@@ -58,7 +68,10 @@ class Point:
     gradient_norm: jax.Array
     flatness: jax.Array
     distance: jax.Array
+    error: PyTree
     converged: jax.Array
+    index: jax.Array | int | None
+    reached: jax.Array
     steps: jax.Array
     reason: jax.Array | Reason
 
@@ -68,10 +81,11 @@ class Point:
             return repr(self)
         if np.ndim(self.converged):
             return f"{np.sum(self.converged)} of {np.size(self.converged)} searches converged."
+        index = "" if self.index is None or self.index < 0 else f"; index {int(self.index)}"
         return (
             f"{'converged' if self.converged else 'not converged'}: {Reason(int(self.reason))}."
             f" {tree.size(self.params)} parameters, gradient norm {float(self.gradient_norm):.1e}, flatness"
-            f" {float(self.flatness):.1e}, distance {float(self.distance):.1e}, {int(self.steps)} Hessians."
+            f" {float(self.flatness):.1e}, distance {float(self.distance):.1e}, {int(self.steps)} Hessians{index}."
         )
 
     def _repr_html_(self) -> str:
@@ -106,7 +120,8 @@ def find(
     gradient-flat points, which are not critical: it says which. `levenberg_marquardt` is the method up to 1500
     parameters, `newton_mr`, which needs no matrices, above. With `index` it climbs along that many eigenvectors and
     descends along the others (`eigenvector_following`); index 0 looks for minima, by saddle-free Newton steps. All
-    report convergence only where the gradient is within what a rounding of params changes it by.
+    end with Newton's steps, and report convergence only where each component of the gradient is within what a rounding
+    of params changes it by. With `index` the point may be of another one all the same: `reached` says whether it is.
 
     Outside jit it computes in float64 whatever the caller's default; a second call with the same functions, settings
     and shapes compiles nothing. Memory with matrices: 8 of 8 P² bytes, and O(P³) work a step.
@@ -134,7 +149,7 @@ def find(
 
     Returns
     -------
-    Point(params, gradient_norm, flatness, distance, converged, steps, reason)
+    Point(params, gradient_norm, flatness, distance, error, converged, index, reached, steps, reason)
 
     Raises
     ------
@@ -162,10 +177,11 @@ def find(
     with precision.float64():
         params, args = precision.promote_problem(fun, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
-        unit = precision.rounding_unit(fun, params, args)
+        unit = curvature.rounding_unit(fun, params, args)
         point = _compiled_find(fun, settings, unit, index, params, args)
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
-        return dataclasses.replace(devices.to_host(point), reason=Reason(int(point.reason)))
+        known = int(point.index) if int(point.index) >= 0 else None
+        return dataclasses.replace(devices.to_host(point), index=known, reason=Reason(int(point.reason)))
 
 
 def find_many(
@@ -238,7 +254,7 @@ def find_many(
     with precision.float64():
         one, args = precision.promote_problem(fun, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
-        unit = precision.rounding_unit(fun, one, args)
+        unit = curvature.rounding_unit(fun, one, args)
         starts = precision.promote(starts)
         if mesh is not None:
             starts = devices.pad(starts, mesh)
@@ -317,45 +333,66 @@ def _search(
     index: int | jax.Array | None,
     params: PyTree,
     args: tuple,
-) -> tuple[Search, Callable[[jax.Array], jax.Array]]:
-    """Return the search in vectors, and the gradient."""
+) -> tuple[Search, Function]:
+    """Return the search in vectors, and what it searches."""
     vector, unravel = tree.ravel(params)
 
     def gradient(at: jax.Array) -> jax.Array:
         return tree.ravel(jax.grad(fun)(unravel(at), *args))[0]
 
-    def matrix(at: jax.Array) -> jax.Array:
+    def matrix(at: jax.Array, args: tuple = args) -> jax.Array:
         if settings.hessian is None:
             return curvature.dense_hessian(fun, unravel(at), args)
         return _require_matrix(settings.hessian(unravel(at), *args), at.size).astype(at.dtype)
 
+    def rounded(at: jax.Array) -> jax.Array:
+        return matrix(at, jax.tree.map(lambda leaf: _rounded(leaf, unit), args))
+
     unit = float(jnp.finfo(vector.dtype).eps) / 2 if unit is None else unit
-    function = Function(gradient, matrix, unit)
+    function = Function(gradient, matrix, unit, rounded)
     if index is None:
         search = settings.method(function, settings.max_steps)
         if not isinstance(search, Search):
             raise TypeError(f"method: got one that returns {require.describe(search)}, expected a Search.")
-        return search, gradient
-    return eigenvector_following(function, settings.max_steps, index, settings.radius), gradient
+        return search, function
+    return eigenvector_following(function, settings.max_steps, index, settings.radius), function
+
+
+def _rounded(leaf: Any, unit: float) -> Any:
+    """Return floating data moved by a rounding, up or down by a hash of the place."""
+    if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
+        return leaf
+    leaf = jnp.asarray(leaf)
+    place = jnp.arange(leaf.size, dtype=jnp.uint32) * jnp.uint32(2654435761)
+    signs = jnp.where((place >> 15) % 2 == 0, 1, -1).astype(leaf.dtype).reshape(leaf.shape)
+    return leaf * (1 + 2 * max(unit, float(jnp.finfo(leaf.dtype).eps) / 2) * signs)
 
 
 def _point(
-    search: Search, gradient: Callable[[jax.Array], jax.Array], end: End, unravel: Callable[[jax.Array], PyTree]
+    search: Search,
+    function: Function,
+    index: int | jax.Array | None,
+    start: jax.Array,
+    end: End,
+    unravel: Callable[[jax.Array], PyTree],
 ) -> Point:
-    size = norm(end.gradient)
-    residual, step = search.newton(end.vector, end.gradient)
-    flatness = residual / jnp.where(size == 0, 1, size)
-    converged = end.reason == int(Reason.ROUNDING)
+    settled = settle(search, function, start, end)
+    end, size = settled.end, norm(settled.end.gradient)
+    reached = settled.converged if index is None else settled.converged & (settled.index == index)
+    other = settled.converged & ~reached & (settled.index >= 0)
     # Near a gradient-flat point a long step solves H p = −g, and leads nowhere: H does not stay what it is.
-    near = (flatness < 0.5) & (norm(gradient(end.vector + step)) < size / 2)
+    near = (settled.flatness < 0.5) & (norm(function.gradient(end.vector + settled.step)) < size / 2)
     return Point(
         params=unravel(end.vector),
         gradient_norm=size,
-        flatness=flatness,
-        distance=jnp.where(converged | near, jnp.linalg.norm(step), jnp.inf),
-        converged=converged,
+        flatness=settled.flatness,
+        distance=jnp.where(settled.converged | near, norm(settled.step), jnp.inf),
+        error=unravel(settled.error),
+        converged=settled.converged,
+        index=settled.index,
+        reached=reached,
         steps=end.steps,
-        reason=end.reason,
+        reason=jnp.where(other, int(Reason.OTHER_INDEX), end.reason).astype(jnp.int32),
     )
 
 
@@ -368,9 +405,9 @@ def _find(
     params: PyTree,
     args: tuple,
 ) -> Point:
-    search, gradient = _search(fun, settings, unit, index, params, args)
+    search, function = _search(fun, settings, unit, index, params, args)
     start, unravel = tree.ravel(params)
-    return _point(search, gradient, run(search, start), unravel)
+    return _point(search, function, index, start, run(search, start), unravel)
 
 
 @precision.whole_products
@@ -385,15 +422,16 @@ def _find_many(
 ) -> Point:
     def searches(starts: PyTree, index: int | jax.Array | None, args: tuple) -> Point:
         one = jax.tree.map(lambda leaf: leaf[0], starts)
-        search, gradient = _search(fun, settings, unit, index, one, args)
+        search, function = _search(fun, settings, unit, index, one, args)
         unravel = tree.ravel(one)[1]
-        ends = run_many(search, jax.vmap(lambda start: tree.ravel(start)[0])(starts), settings.lanes)
+        vectors = jax.vmap(lambda start: tree.ravel(start)[0])(starts)
+        ends = run_many(search, vectors, settings.lanes)
         # Whole batches, because XLA may round otherwise for what would be left over.
         num = len(ends.reason)
         rows = np.minimum(np.arange(-(-num // settings.lanes) * settings.lanes), num - 1)
         points = jax.lax.map(
-            lambda end: _point(search, gradient, end, unravel),
-            jax.tree.map(lambda leaf: leaf[rows], ends),
+            lambda both: _point(search, function, index, *both, unravel),
+            jax.tree.map(lambda leaf: leaf[rows], (vectors, ends)),
             batch_size=settings.lanes,
         )
         return jax.tree.map(lambda leaf: leaf[:num], points)
@@ -403,5 +441,5 @@ def _find_many(
     return devices.over_rows(searches, mesh, starts, (index, args))
 
 
-_compiled_find = functools.partial(jax.jit, static_argnums=(0, 1, 2))(_find)
-_compiled_find_many = functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))(_find_many)
+_compiled_find = _compiled.by_function(3)(_find)
+_compiled_find_many = _compiled.by_function(4)(_find_many)

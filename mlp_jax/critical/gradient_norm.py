@@ -17,7 +17,6 @@ from mlp_jax.critical.searches import (
     escaping,
     first_of,
     matrix_size,
-    newton_dense,
     norm,
     rounding_level,
     times,
@@ -75,7 +74,7 @@ def levenberg_marquardt(function: Function, max_steps: int) -> Search:
             reason=jnp.full((), RUNNING, jnp.int32),
         )
 
-    return Search(begin, lambda state: _advance(function, state, max_steps), newton_dense(function))
+    return Search(begin, lambda state: _advance(function, state, max_steps))
 
 
 def _advance(function: Function, state: _State, max_steps: int) -> _State:
@@ -124,9 +123,9 @@ def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Arra
     negligible = jnp.linalg.norm(tried) <= 4 * function.unit * jnp.linalg.norm(state.vector)
     stuck = (state.failures >= _MAX_FAILURES) | (~taken & negligible)
     return first_of(
-        ((size == 0) | ((size <= level) & ~taken), Reason.ROUNDING),
-        ((size > 16 * level) & stationary, Reason.GRADIENT_FLAT),
-        (stuck & (size <= 16 * level), Reason.ROUNDING),
+        ((size == 0) | (jnp.all(jnp.abs(state.gradient) <= level) & ~taken), Reason.ROUNDING),
+        ((size > 16 * norm(level)) & stationary, Reason.GRADIENT_FLAT),
+        (stuck & (size <= 16 * norm(level)), Reason.ROUNDING),
         (stuck, Reason.NO_DESCENT),
         (state.steps >= max_steps, Reason.MAX_STEPS),
     )

@@ -26,7 +26,7 @@ class _State(NamedTuple):
     size: jax.Array  # of H, from below
     radius: jax.Array  # length of p at which the inner solve ends
     first: jax.Array  # ‖g‖ at the start
-    level: jax.Array  # what a rounding of the parameters changes ‖g‖ by
+    level: jax.Array  # what a rounding of the parameters changes each component of g by
     typical: jax.Array
     steps: jax.Array
     failures: jax.Array
@@ -63,7 +63,7 @@ def newton_mr(function: Function, max_steps: int) -> Search:
             size=zero,
             radius=typical_size(start) * jnp.sqrt(zero + start.size),
             first=zero + jnp.inf,
-            level=zero,
+            level=jnp.zeros_like(start),
             typical=typical_size(start),
             steps=jnp.zeros((), jnp.int32),
             failures=jnp.zeros((), jnp.int32),
@@ -141,13 +141,13 @@ def _next_step(function: Function, state: _State) -> _State:
     image, change = _products(function, state, found.vector)
     nudge = 2 * function.unit * jnp.maximum(jnp.abs(state.vector), state.typical)
     signs = jnp.where(jnp.arange(state.vector.size) % 2 == 0, 1, -1).astype(state.vector.dtype)
-    nudged = function.gradient(state.vector + signs * nudge) - state.gradient
+    nudged = [jnp.abs(function.gradient(state.vector + s * nudge) - state.gradient) for s in (signs, 1)]
     return state._replace(
         step=found.vector,
         slope=jnp.vdot(image, state.gradient),
         flat=change <= 1e-8 * found.size * size,
         size=found.size,
-        level=4 * norm(nudged).astype(state.level.dtype),
+        level=4 * jnp.maximum(*nudged),
     )
 
 
@@ -162,9 +162,9 @@ def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Arra
     negligible = jnp.linalg.norm(tried) <= 4 * function.unit * jnp.linalg.norm(state.vector)
     stuck = (state.failures >= _MAX_FAILURES) | (~taken & negligible)
     return first_of(
-        ((size == 0) | ((size <= state.level) & ~taken), Reason.ROUNDING),
-        ((size > 16 * state.level) & state.flat, Reason.GRADIENT_FLAT),
-        (stuck & (size <= 16 * state.level), Reason.ROUNDING),
+        ((size == 0) | (jnp.all(jnp.abs(state.gradient) <= state.level) & ~taken), Reason.ROUNDING),
+        ((size > 16 * norm(state.level)) & state.flat, Reason.GRADIENT_FLAT),
+        (stuck & (size <= 16 * norm(state.level)), Reason.ROUNDING),
         (stuck, Reason.NO_DESCENT),
         (state.steps >= max_steps, Reason.MAX_STEPS),
     )

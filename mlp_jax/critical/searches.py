@@ -19,6 +19,11 @@ class Reason(enum.IntEnum):
     NO_DESCENT = 2
     MAX_STEPS = 3
     NOT_FINITE = 4
+    OTHER_INDEX = 5
+    UNRESOLVED = 6
+    SINGULAR = 7
+    RAN_OFF = 8
+    TAIL = 9
 
     def __str__(self) -> str:
         return _REASONS[self]
@@ -30,6 +35,11 @@ _REASONS = {
     Reason.NO_DESCENT: "no step made the gradient smaller, above the level of its rounding",
     Reason.MAX_STEPS: "the largest number of steps was reached",
     Reason.NOT_FINITE: "the gradient or the Hessian is not finite",
+    Reason.OTHER_INDEX: "the gradient is at the level of its own rounding, at a point of another index",
+    Reason.UNRESOLVED: "the gradient is small, but some components or the Newton step are above their own rounding",
+    Reason.SINGULAR: "the parameters shrank to a point where the function is singular: away from it the gradient falls",
+    Reason.TAIL: "the gradient is too small for a number, as on a tail that falls to zero without end",
+    Reason.RAN_OFF: "the parameters grew a thousand times, and the gradient is above the level of its own rounding",
 }
 
 RUNNING = -1
@@ -40,11 +50,20 @@ _SMALL = 12
 
 
 class Function(NamedTuple):
-    """A function of one vector: its gradient, its Hessian matrix, its unit roundoff."""
+    """A function of one vector.
+
+    gradient, matrix
+        Its gradient (P,) and its Hessian (P, P).
+    unit
+        Its unit roundoff.
+    rounded
+        Its Hessian where the data are moved by a rounding; `matrix` where there are no data.
+    """
 
     gradient: Callable[[jax.Array], jax.Array]
     matrix: Callable[[jax.Array], jax.Array]
     unit: float
+    rounded: Callable[[jax.Array], jax.Array] | None = None
 
 
 class End(NamedTuple):
@@ -65,13 +84,16 @@ class Search(NamedTuple):
         state -> state. Evaluates the function at one point. A state has the fields of `End`; `reason` is `RUNNING`
         until the search is over.
     newton
-        (vector, gradient) -> (residual, step): ‖H p + g‖ with p the minimum-residual Newton step over the modes above
-        1e-6 of the largest, and the Newton step over nearly all modes, (P,).
+        (vector, gradient) -> (residual, step), for a method without matrices: ‖H p + g‖ with p the minimum-residual
+        Newton step over the modes above 1e-6 of the largest, and the Newton step over nearly all modes, (P,). None
+        where the Hessian may be computed.
+
+    Where a search ends is looked at once more, whatever its reason: see `ends`.
     """
 
     begin: Callable[[jax.Array], Any]
     advance: Callable[[Any], Any]
-    newton: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
+    newton: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
 
 
 def run(search: Search, start: jax.Array) -> End:
@@ -146,17 +168,17 @@ def norm(vector: jax.Array) -> jax.Array:
 
 
 def rounding_level(unit: float, vector: jax.Array, matrix: jax.Array, typical: jax.Array) -> jax.Array:
-    """Return what a rounding of the parameters changes the gradient norm by: 4 u ‖|H| max(|θ|, typical)‖.
+    """Return what a rounding of the parameters changes each component of the gradient by: 4 u |H| max(|θ|, typical).
 
     `typical` is the mean size of the parameters where the search began: at a zero of all parameters, or of some, the
     roundings are those of what they are added to.
 
     Examples
     --------
-    >>> float(rounding_level(0.5, jnp.array([3.0]), jnp.array([[-2.0]]), jnp.array(1.0)))
-    12.0
+    >>> rounding_level(0.5, jnp.array([3.0, 0.0]), jnp.array([[-2.0, 0.0], [0.0, 0.25]]), jnp.array(1.0)).tolist()
+    [12.0, 0.5]
     """
-    return 4 * unit * norm(times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical)))
+    return 4 * unit * times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical))
 
 
 def typical_size(start: jax.Array) -> jax.Array:
@@ -209,26 +231,6 @@ def escape(gradient: jax.Array, typical: jax.Array, count: jax.Array) -> jax.Arr
     size = jnp.linalg.norm(gradient)
     length = jnp.exp2(count.astype(gradient.dtype)) * typical * jnp.sqrt(jnp.asarray(gradient.size, gradient.dtype)) / 4
     return (-length / jnp.where(size > 0, size, 1) * gradient).astype(gradient.dtype)
-
-
-def newton_dense(function: Function) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
-    """Return the `newton` of a `Search` that has Hessian matrices.
-
-    Examples
-    --------
-    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
-    >>> residual, step = newton_dense(function)(jnp.array([3.0]), jnp.array([6.0]))
-    >>> print(f"{residual:.3f} {step[0]:.3f}")
-    0.000 -3.000
-    """
-
-    def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        matrix = function.matrix(vector)
-        # A search calls a point gradient-flat when g sees curvature below 1e-8 of the largest: far below this damping.
-        coarse = damped_newton(matrix, gradient, 1e-6 * matrix_size(matrix))
-        return jnp.linalg.norm(matrix @ coarse + gradient), damped_newton(matrix, gradient, 1e-10 * matrix_size(matrix))
-
-    return newton
 
 
 def damped_newton(matrix: jax.Array, gradient: jax.Array, damping: jax.Array) -> jax.Array:

@@ -1,0 +1,151 @@
+"""Do searches say that they converged where there is no critical point? Functions whose critical points are all known.
+
+    python -m benchmarks.false_searches [--runs 12] [--seed 0]
+
+A run is one start with one method. It is false when the search says that it converged farther than 1e-6 (beside the
+size of the point, coordinate by coordinate) from every critical point, and `misnamed` when `Point.index` is a number
+and not the index there. Families without critical points must never converge.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import tqdm
+import tyro
+
+from mlp_jax import critical
+
+METHODS: dict[str, dict[str, Any]] = {
+    "any index": {},
+    "index 0": {"index": 0},
+    "index 1": {"index": 1},
+    "Newton-MR": {"method": critical.newton_mr},
+}
+# Whether a point is critical: (params, args) -> (yes, index or None where it is degenerate or not asked).
+Truth = Callable[[np.ndarray, tuple], tuple[bool, int | None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A function, random starts and args for it, and its critical points."""
+
+    fun: Callable[..., jax.Array]
+    draw: Callable[[np.random.Generator], tuple[np.ndarray, tuple]]
+    truth: Truth
+
+
+def close(x: np.ndarray, points: list[tuple[list[float], int | None]]) -> tuple[bool, int | None]:
+    for point, index in points:
+        if np.allclose(x, point, rtol=1e-6, atol=1e-6 * np.min(np.abs(point), initial=1.0, where=np.array(point) != 0)):
+            return True, index
+    return False, None
+
+
+def eigenvector(x: np.ndarray, args: tuple) -> tuple[bool, int | None]:
+    unit = x / np.linalg.norm(x)
+    image = args[0] @ unit
+    return bool(np.linalg.norm(image - (unit @ image) * unit) < 1e-6 * np.linalg.norm(args[0])), None
+
+
+def regression(x: np.ndarray, args: tuple) -> tuple[bool, int | None]:
+    # Gradients along the length, and across the direction.
+    inputs, targets = args
+    unit, length = x[:-1] / np.linalg.norm(x[:-1]), x[-1]
+    back = inputs.T @ (length * inputs @ unit - targets) / np.linalg.norm(inputs.T @ targets)
+    return bool(abs(unit @ back) < 1e-6 and np.linalg.norm(length * (back - (unit @ back) * unit)) < 1e-6), None
+
+
+def none(_: np.ndarray, __: tuple) -> tuple[bool, int | None]:
+    return False, None
+
+
+def normal(size: int, scale: float = 1.0, shift: float = 0.0) -> Callable[[np.random.Generator], tuple]:
+    return lambda generator: (shift + scale * generator.standard_normal(size), ())
+
+
+def symmetric(size: int) -> Callable[[np.random.Generator], tuple]:
+    def draw(generator: np.random.Generator) -> tuple:
+        matrix = generator.standard_normal((size, size))
+        return generator.standard_normal(size), (matrix + matrix.T,)
+
+    return draw
+
+
+def data(generator: np.random.Generator) -> tuple:
+    return generator.standard_normal(6), (generator.standard_normal((20, 5)), generator.standard_normal(20))
+
+
+def weight_norm(p: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    return jnp.mean((p[-1] * (x @ p[:-1]) / jnp.linalg.norm(p[:-1]) - y) ** 2)
+
+
+def rayleigh(x: jax.Array, a: jax.Array) -> jax.Array:
+    return (x @ a @ x) / (x @ x)
+
+
+def two(first: float, second: float) -> Truth:
+    """Minima at ± first and a maximum between, in the first coordinate; a minimum in the second."""
+    points = [([first, second], 0), ([-first, second], 0), ([0.0, second], 1)]
+    return lambda x, _: close(x, points)
+
+
+FAMILIES: dict[str, Family] = {
+    "scaled, shifted": Family(
+        lambda x: (1e12 * x[0] - 1) ** 2 + (x[1] - 1e6) ** 2, normal(2), lambda x, _: close(x, [([1e-12, 1e6], 0)])
+    ),
+    "scaled wells": Family(lambda x: ((1e9 * x[0]) ** 2 - 1) ** 2 + (x[1] - 1e6) ** 2, normal(2), two(1e-9, 1e6)),
+    "near wells": Family(lambda x: (x[0] ** 2 - 1e-12) ** 2 + (x[1] - 1) ** 2, normal(2), two(1e-6, 1.0)),
+    "line of symmetry": Family(
+        lambda x: (x[0] ** 2 - 1) ** 2 + (x[1] - 1) ** 2, lambda g: (np.array([0, g.standard_normal()]), ()), two(1, 1)
+    ),
+    "constant 1e8": Family(lambda x: (x[0] ** 2 - 1) ** 2 + (x[1] - 1) ** 2 + 1e8, normal(2), two(1, 1)),
+    "Rayleigh, P = 3": Family(rayleigh, symmetric(3), eigenvector),
+    "Rayleigh, P = 20": Family(rayleigh, symmetric(20), eigenvector),
+    "weight norm": Family(weight_norm, data, regression),
+    "exponential": Family(lambda x: jnp.exp(3 * x[0]) + jnp.sum(x[1:] ** 2), normal(3, 3.0), none),
+    "Gaussian tail": Family(
+        lambda x: x[1] ** 2 - jnp.exp(-((x[0] - 4) ** 2)), normal(2, 20.0), lambda x, _: close(x, [([4.0, 0.0], 0)])
+    ),
+    "saturated": Family(lambda x: (1 - jax.nn.sigmoid(x[0])) ** 2 + x[1] ** 2, normal(2, 30.0), none),
+    "1/x": Family(lambda x: 1 / x[0] + x[1] ** 2, normal(2, 1.0, 5.0), none),
+    "logarithm": Family(lambda x: jnp.log(jnp.sum(x[:2] ** 2)) + x[2] ** 2, normal(3), none),
+    "corner": Family(lambda x: jnp.sum(jnp.abs(x - 0.5)) + 0.1 * jnp.sum(x**2), normal(2), none),
+    "gradient-flat": Family(lambda x: 1e-6 * x[0] + x[0] ** 3 + x[1] ** 2, normal(2), none),
+}
+
+
+def judge(family: Family, runs: int, seed: int, bar: tqdm.tqdm) -> dict[str, int]:
+    generator = np.random.default_rng(seed)
+    counts = dict.fromkeys(("runs", "converged", "false", "misnamed"), 0)
+    for _ in range(runs):
+        start, args = family.draw(generator)
+        for settings in METHODS.values():
+            point = critical.find(family.fun, start, args, **settings)
+            right, index = family.truth(np.asarray(point.params), args)
+            named = point.index is not None and index is not None
+            counts["runs"] += 1
+            counts["converged"] += bool(point.converged)
+            counts["false"] += bool(point.converged) and not right
+            counts["misnamed"] += right and named and point.index != index
+            bar.update()
+    return counts
+
+
+def main(runs: int = 12, seed: int = 0) -> pd.DataFrame:
+    """Search, print the table by family, and return it."""
+    with tqdm.tqdm(total=runs * len(FAMILIES) * len(METHODS), desc="searching") as bar:
+        table = pd.DataFrame({name: judge(family, runs, seed, bar) for name, family in FAMILIES.items()}).T
+    table.loc["all"] = table.sum()
+    print(table.to_string())
+    return table
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

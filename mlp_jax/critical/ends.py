@@ -1,0 +1,257 @@
+"""What is said of the point where a search ended: whether it is critical, how exact it is, its index. Transformable.
+
+A search stops by norms, in which a large component hides the others. Here the last steps are Newton's, in coordinates
+scaled so that curvature is about one, and each component of the gradient is compared with its own rounding.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax.critical.searches import (
+    End,
+    Function,
+    Reason,
+    Search,
+    all_finite,
+    damped_newton,
+    first_of,
+    matrix_size,
+    norm,
+    one_at_a_time,
+    typical_size,
+)
+
+# Newton's steps taken from where a search ended, as long as each halves the scaled gradient.
+_MAX_POLISHES = 8
+# Moves by a rounding; what they change the gradient by, times the factor, is its error.
+_MOVES, _SAFETY = 8, 16
+# Multiples of such a move over which the gradient must not fall.
+_FARTHER = (64, 4096)
+# How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
+_RUN_OFF = 1e3
+# Places at which a parameter that changes nothing is looked at, and how far the gradient falls on a tail.
+_SAMPLES, _TAIL = 12, 1e-9
+_SWEEPS = 8
+
+
+class Settled(NamedTuple):
+    """A critical point or not, with the numbers of a `Point` as vectors.
+
+    end
+        Where the search ended, after the last Newton steps; its reason says what the point is.
+    converged
+        Whether it is a critical point, of any index.
+    flatness, step
+        ‖H p + g‖ / ‖g‖ with p over the modes above 1e-6 of the largest; the Newton step over all.
+    error
+        (P,) what each parameter may be off by.
+    index
+        Number of negative eigenvalues, −1 where it is not known.
+    """
+
+    end: End
+    converged: jax.Array
+    flatness: jax.Array
+    step: jax.Array
+    error: jax.Array
+    index: jax.Array
+
+
+class _Local(NamedTuple):
+    """What the Hessian at a point gives."""
+
+    residual: jax.Array
+    step: jax.Array
+    error: jax.Array
+    index: jax.Array
+
+
+def settle(search: Search, function: Function, start: jax.Array, end: End) -> Settled:
+    """Return what the point is at which the search from `start` ended.
+
+    It is critical where each component of the gradient is within what a rounding of the parameters changes it by; where
+    the gradient does not fall as they move farther, nor has fallen to nothing by degrees; and where the Newton step,
+    with the one that rounding could make, is negligible beside the parameters (without matrices: where the gradient
+    does not jump).
+
+    Examples
+    --------
+    >>> from mlp_jax.critical import levenberg_marquardt
+    >>> from mlp_jax.critical.searches import run
+    >>> diagonal = jnp.array([2e12, 2.0])
+    >>> function = Function(lambda x: diagonal * x - 1, lambda x: jnp.diag(diagonal), 2.0**-24)
+    >>> search, start = levenberg_marquardt(function, 50), jnp.ones(2)
+    >>> settled = settle(search, function, start, run(search, start))
+    >>> bool(settled.converged), int(settled.index), f"{settled.end.vector[1]:.3f}"
+    (True, 0, '0.500')
+    """
+    stopped = (end.reason == int(Reason.MAX_STEPS)) | (end.reason == int(Reason.NOT_FINITE))
+    end, scale, step = _polished(search, function, end, ~stopped)
+    typical = typical_size(start)
+    vector, size = end.vector, jnp.maximum(jnp.abs(end.vector), typical)
+    scaled_typical = jnp.minimum(scale * _lower_median(jnp.abs(start) / scale), typical)
+    moves = 2 * function.unit * _signs(_MOVES, start)
+    near = moves * jnp.maximum(jnp.abs(vector), scaled_typical)
+
+    def changes(moves: jax.Array) -> jax.Array:
+        return jax.lax.map(lambda move: function.gradient(vector + move), moves) - end.gradient
+
+    change = changes(near)
+    level = _SAFETY * jnp.max(jnp.abs(change), axis=0)
+    local = _local(search, function, end, near, step, level)
+    error = local.error + 64 * function.unit * jnp.maximum(jnp.abs(vector), scaled_typical)
+    here = norm(scale * end.gradient)
+    singular = jnp.zeros((), bool)
+    for factor in _FARTHER:
+        singular |= _largest(scale * (end.gradient + changes(factor * moves * size))) < here / 2
+    if search.newton is None:
+        exact = jnp.all(error <= min(0.1, function.unit**0.25) * size)
+    else:  # no corner, where the gradient changes as much over all moves; a step would be rounding along null modes
+        first = norm(function.gradient(start))
+        exact = (_largest(changes(64 * near)) >= 8 * _largest(change)) | (norm(level) <= 1e-6 * first)
+    dead = (end.gradient == 0) & (level == 0)
+    tail = jax.lax.cond(jnp.any(dead), lambda: _on_tail(function, start, vector, dead), lambda: jnp.zeros((), bool))
+    critical = jnp.all(jnp.abs(end.gradient) <= level) & exact & ~singular & ~tail
+    rounding = end.reason == int(Reason.ROUNDING)
+    off = norm(vector) > _RUN_OFF * jnp.maximum(1, norm(start))
+    reason = first_of(
+        (end.reason == int(Reason.NOT_FINITE), Reason.NOT_FINITE),
+        (critical & (rounding | ~stopped), Reason.ROUNDING),
+        (singular, Reason.SINGULAR),
+        (tail & rounding, Reason.TAIL),
+        (off, Reason.RAN_OFF),
+        (rounding, Reason.UNRESOLVED),
+    )
+    converged = reason == int(Reason.ROUNDING)
+    total = norm(end.gradient)
+    return Settled(
+        end=end._replace(reason=jnp.where(reason < 0, end.reason, reason).astype(jnp.int32)),
+        converged=converged,
+        flatness=local.residual / jnp.where(total == 0, 1, total),
+        step=local.step,
+        error=error,
+        index=jnp.where(converged, local.index, -1).astype(jnp.int32),
+    )
+
+
+def _on_tail(function: Function, start: jax.Array, vector: jax.Array, dead: jax.Array) -> jax.Array:
+    """Return whether the gradient along a parameter that changes nothing here falls to nothing by degrees.
+
+    It is looked at on the way from the start, and from zero: a unit that is dead is so at once.
+    """
+    shares = jnp.arange(_SAMPLES, dtype=vector.dtype)[:, None] / _SAMPLES
+    samples = jnp.concatenate([start + shares * (vector - start), jnp.where(dead, shares * vector, vector)])
+    sizes = jnp.nan_to_num(jnp.abs(jax.lax.map(function.gradient, samples)))
+    smallest = jnp.min(jnp.where(sizes > 0, sizes, jnp.inf), axis=0)
+    return jnp.any(dead & (smallest < _TAIL * jnp.max(sizes, axis=0)))
+
+
+def _largest(rows: jax.Array) -> jax.Array:
+    return jnp.max(jax.vmap(norm)(rows))
+
+
+def _polished(search: Search, function: Function, end: End, allowed: jax.Array) -> tuple[End, jax.Array, jax.Array]:
+    """Return the end after Newton's steps, the scale there, and the step that was not taken."""
+
+    def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        if search.newton is not None:
+            return jnp.ones_like(vector), search.newton(vector, gradient)[1]
+        matrix = function.matrix(vector)
+        scale = _scaling(matrix, None)
+        return scale, _scaled_newton(matrix, scale, gradient, 1e-10)
+
+    def body(state: tuple[End, jax.Array, jax.Array, jax.Array, jax.Array]) -> tuple:
+        end, scale, step, count, _ = state
+        trial = end.vector + step
+        gradient = function.gradient(trial)
+        better = all_finite(gradient) & (norm(scale * gradient) <= norm(scale * end.gradient) / 2) & jnp.any(step != 0)
+        moved = end._replace(
+            vector=jnp.where(better, trial, end.vector), gradient=jnp.where(better, gradient, end.gradient)
+        )
+        scale, step = jax.lax.cond(better, newton, lambda *_: (scale, step), moved.vector, moved.gradient)
+        return moved, scale, step, count + 1, better
+
+    scale, step = newton(end.vector, end.gradient)
+    state = (end, scale, step, jnp.zeros((), jnp.int32), allowed)
+    return jax.lax.while_loop(lambda s: s[4] & (s[3] < _MAX_POLISHES), body, state)[:3]
+
+
+def _local(
+    search: Search,
+    function: Function,
+    end: End,
+    moves: jax.Array,
+    step: jax.Array,
+    level: jax.Array,
+) -> _Local:
+    """Return the Newton step, with the one that the rounding of the gradient could make, and the index."""
+    if search.newton is not None:
+        residual, step = search.newton(end.vector, end.gradient)
+        return _Local(residual, step, jnp.full_like(step, 8 * norm(step)), jnp.full((), -1))
+    matrix = function.matrix(end.vector)
+    # The Hessian at the end of the step, with params and data moved by a rounding: all that this one may be wrong by.
+    other = (function.rounded or function.matrix)(end.vector + step + moves[0])
+    wrong = 8 * (jnp.abs(other - matrix) + function.unit * jnp.abs(matrix))
+    scale = _scaling(matrix, wrong)
+    coarse = damped_newton(matrix, end.gradient, 1e-6 * matrix_size(matrix))
+    step = _scaled_newton(matrix, scale, end.gradient, 1e-10)
+    rounding = jnp.abs(_scaled_newton(matrix, scale, level * _signs(1, level)[0], 1e-8))
+    return _Local(
+        residual=jnp.linalg.norm(matrix @ coarse + end.gradient),
+        step=step,
+        error=8 * jnp.abs(step) + 4 * rounding + scale**2 * level,
+        index=_index(_scaled(matrix, scale), _scaled(wrong, scale), function.unit),
+    )
+
+
+def _index(matrix: jax.Array, wrong: jax.Array, unit: float) -> jax.Array:
+    """Return the number of negative eigenvalues; −1 unless all are larger than what the matrix may be wrong by."""
+    values = one_at_a_time(jnp.linalg.eigvalsh)(matrix)
+    bound = jnp.max(jnp.sum(wrong, axis=1)) + 4 * unit * len(matrix) * jnp.max(jnp.abs(values))
+    known = jnp.all(jnp.abs(values) > bound)
+    return jnp.where(known, jnp.sum(values < 0), -1)
+
+
+def _scaled_newton(matrix: jax.Array, scale: jax.Array, gradient: jax.Array, damping: float) -> jax.Array:
+    scaled = _scaled(matrix, scale)
+    return scale * damped_newton(scaled, scale * gradient, damping * matrix_size(scaled))
+
+
+def _scaled(matrix: jax.Array, scale: jax.Array) -> jax.Array:
+    return matrix * scale[:, None] * scale
+
+
+def _scaling(matrix: jax.Array, wrong: jax.Array | None) -> jax.Array:
+    """Return s for which diag(s) H diag(s) has rows of largest entry 1; rows that hold only rounding stay small.
+
+    As `curvature.signs.scaling`: what a row may be wrong by counts as no less, beside its largest entry, than in the
+    most exact row.
+    """
+    size = jnp.abs(matrix)
+    if wrong is not None:
+        rows, errors = jnp.max(size, axis=1), jnp.max(wrong, axis=1)
+        most_exact = jnp.min(jnp.where(rows > 0, errors / jnp.where(rows > 0, rows, 1), jnp.inf))
+        size = jnp.maximum(size, wrong / jnp.where(jnp.isfinite(most_exact) & (most_exact > 0), most_exact, 1))
+
+    def sweep(_: int, scale: jax.Array) -> jax.Array:
+        rows = jnp.max(size * scale[:, None] * scale, axis=1)
+        return scale / jnp.sqrt(jnp.where(rows > 0, rows, 1))
+
+    diagonal = jnp.diag(size)
+    begin = 1 / jnp.sqrt(jnp.where(diagonal > 0, diagonal, 1))
+    return jax.lax.fori_loop(0, _SWEEPS, sweep, begin)
+
+
+def _signs(number: int, like: jax.Array) -> jax.Array:
+    """Return rows of random signs."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], size=(number, like.size))
+    return jnp.asarray(signs, like.dtype)
+
+
+def _lower_median(values: jax.Array) -> jax.Array:
+    return jnp.sort(values)[(values.size - 1) // 2]
