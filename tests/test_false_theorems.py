@@ -19,6 +19,7 @@ from mlp_jax.interval.program import flatten
 pytestmark = pytest.mark.implicit_promotion  # functions as users write them
 
 
+@pytest.mark.slow
 def test_theorems_about_constructed_functions_are_true_and_smooth_ones_are_proved():
     tallies = constructed_theorems.run(30, seed=5)
     assert [name for tally in tallies.values() for name in tally.false] == []

@@ -197,6 +197,33 @@ def test_flax_and_equinox_models_are_functions_like_any_other():
             assert np.all(np.abs(found.mid - expected) <= found.radius + 1e-14)
 
 
+@pytest.mark.parametrize(
+    ("fun", "known"),
+    [
+        (lambda x, y: jnp.logaddexp(x, y), True),
+        (lambda x, y: jax.nn.softplus(x), True),
+        (lambda x, y: jnp.log1p(jnp.exp(-jnp.abs(x))) + jnp.maximum(0.0, x), True),
+        (lambda x, y: jnp.maximum(x, y) + jnp.log1p(jnp.exp(-jnp.abs(y - x))), True),
+        (lambda x, y: jax.lax.scan(lambda c, a: (c, jnp.logaddexp(a, c)), y[0], x)[1], True),
+        (lambda x, y: jax.vmap(jnp.logaddexp, (0, None))(x, y[0]), True),
+        (lambda x, y: jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(-jnp.abs(y))), False),
+        (lambda x, y: jnp.maximum(x, y) + jnp.log1p(jnp.exp(-jnp.abs(x))), False),
+        (lambda x, y: jnp.maximum(x, y) + jnp.log1p(jnp.exp(-jnp.abs(x - 2 * y))), False),
+        (lambda x, y: jnp.maximum(x, 1.0) + jnp.log1p(jnp.exp(-jnp.abs(x))), False),
+        (lambda x, y: jnp.maximum(x, 0.0) + jnp.log1p(jnp.exp(jnp.abs(x))), False),
+    ],
+)
+def test_sums_that_are_logaddexp_and_no_others_are_evaluated_as_it(fun, known):
+    x, y = np.array([0.3, -2.0, 0.0]), np.array([1.5, -2.0, 0.25])
+    with jax.enable_x64(True):
+        program = program_of(fun, jnp.asarray(x), jnp.asarray(y))
+        found = evaluate(program, [x, y], ball)[0]
+        expected = np.asarray(fun(jnp.asarray(x), jnp.asarray(y)))
+    names = {equation.name for equation in program.equations}
+    assert ("logaddexp" in names, "abs" in names) == (known, not known)
+    assert np.all(np.abs(found.mid - expected) <= found.radius + 1e-15)
+
+
 def test_integers_beyond_float64_and_random_keys_are_refused():
     with jax.enable_x64(True):
         program = program_of(lambda n: n.astype(jnp.float64), jnp.asarray(2**53 + 1))

@@ -1,18 +1,16 @@
 """A traced function as a flat list of equations: calls inlined, loops unrolled, dead code removed, cut at its inputs.
 
 Dead code goes first, because differentiating a gradient leaves comparisons that nothing uses and that no box decides.
-`jnp.logaddexp` stays one operation: its parts have a corner where the whole has none. The list is cut into what depends
-on chosen inputs and what does not, so that the second part is evaluated once.
+max(a, b) + log1p(exp(−|a − b|)) becomes one operation: its parts have a corner where the whole has none. The list is
+cut into what depends on chosen inputs and what does not, so that the second part is evaluated once.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
@@ -30,7 +28,8 @@ _CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-_MAXIMA = ("abs", "clamp", "max", "min", "reduce_max", "reduce_min")
+# Written down twice, these are one number: maxima that a box leaves open, and what leads to logaddexp.
+_SHARED = ("abs", "broadcast_in_dim", "clamp", "max", "min", "reduce_max", "reduce_min", "sub")
 _MOST_EQUATIONS = 200_000
 
 
@@ -75,7 +74,9 @@ def flatten(closed: Any) -> Program:
     builder = _Builder()
     inputs = tuple(builder.new() for _ in closed.jaxpr.invars)
     outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
-    return _without_dead_code(Program(tuple(builder.equations), inputs, tuple(outputs), builder.constants))
+    return _without_dead_code(
+        _with_logaddexp(Program(tuple(builder.equations), inputs, tuple(outputs), builder.constants))
+    )
 
 
 class _Builder:
@@ -119,8 +120,6 @@ class _Builder:
 
     def _apply(self, eqn: Any, inputs: list[int]) -> list[int]:
         name = eqn.primitive.name
-        if name == "custom_jvp_call" and _is_logaddexp(eqn):
-            return self._append("logaddexp", None, {}, inputs, [eqn.outvars[0].aval])
         if name in _CALLS:
             inner = eqn.params[_CALLS[name]]
             closed = hasattr(inner, "consts")
@@ -136,9 +135,8 @@ class _Builder:
             raise Refusal(f"the loops unroll to more than {_MOST_EQUATIONS} operations")
         for aval in avals:
             _require_no_key(aval.dtype)
-        # A maximum that a box leaves open is one number, however often it is written down.
-        key = name, str(params.get("axes")), tuple(inputs)
-        if name in _MAXIMA and key in self.known:
+        key = name, str(params), tuple(inputs)
+        if name in _SHARED and key in self.known:
             return self.known[key]
         self.known[key] = outputs = [self.new() for _ in avals]
         self.equations.append(Equation(name, primitive, params, tuple(inputs), tuple(outputs), tuple(avals)))
@@ -176,18 +174,36 @@ def _require_no_key(dtype: Any) -> None:
         raise Refusal("random keys cannot be enclosed: draw the numbers first and pass them in args")
 
 
-def _is_logaddexp(eqn: Any) -> bool:
-    """Return whether a call has the very equations of jnp.logaddexp; its rule is tested like any other."""
-    inner = eqn.params["call_jaxpr"]
-    operands = tuple((v.aval.shape, v.aval.dtype) for v in eqn.invars)
-    return len(operands) == 2 and not inner.consts and str(inner) == _logaddexp(operands)
+def _with_logaddexp(program: Program) -> Program:
+    """Return a program in which sums max(a, b) + log1p(exp(−|a − b|)) are log(eᵃ + eᵇ), which they equal."""
+    made = {equation.outputs[0]: equation for equation in program.equations}
 
+    def source(number: int, *names: str) -> int | None:
+        """Return what a number is made of by unary primitives, the last first, or None."""
+        for name in names:
+            if number not in made or made[number].name != name:
+                return None
+            number = made[number].inputs[0]
+        return number
 
-@functools.lru_cache(maxsize=64)
-def _logaddexp(operands: tuple[tuple[Any, Any], ...]) -> str:
-    """Return the equations of jnp.logaddexp on arrays of these shapes and dtypes."""
-    closed = jax.make_jaxpr(jnp.logaddexp)(*(jax.ShapeDtypeStruct(*operand) for operand in operands))
-    return str(closed.jaxpr.eqns[-1].params["call_jaxpr"]) if closed.jaxpr.eqns else ""
+    def operands(large: int, small: int) -> tuple[int, ...] | None:
+        difference = source(small, "log1p", "exp", "neg", "abs")
+        if difference is None or source(large, "max") is None:
+            return None
+        pair = made[large].inputs
+        if source(difference, "sub") is not None and set(made[difference].inputs) == set(pair):
+            return pair
+        other = set(pair) - {difference}
+        zeros = [n for n in other if n in program.constants and not np.any(program.constants[n])]
+        return pair if len(other) == len(zeros) == 1 else None
+
+    def replaced(equation: Equation) -> Equation:
+        if equation.name != "add":
+            return equation
+        pair = operands(*equation.inputs) or operands(*equation.inputs[::-1])
+        return equation if pair is None else equation._replace(name="logaddexp", inputs=pair)
+
+    return program._replace(equations=tuple(map(replaced, program.equations)))
 
 
 def _scan_counts(eqn: Any) -> tuple[int, int]:
