@@ -10,7 +10,7 @@ import numpy as np
 import optax
 import pytest
 
-from mlp_jax import _compiled, curvature, landscape
+from mlp_jax import _compiled, curvature, landscape, losses, mlp, mlp_hessian, sweep, training
 
 POINT = np.array([1.0, -0.5, 2.0], np.float32)
 
@@ -32,12 +32,48 @@ def live_bytes():
     return sum(array.nbytes for array in jax.live_arrays())
 
 
+NETWORK = mlp.init(jax.random.key(0), (2, 3, 1))
+SGD = optax.sgd(0.1)
+
+
+def square(w, x, y, weights, key):
+    return jnp.sum(w**2)
+
+
+def train(loss, **settings):
+    numbers = np.ones(4, np.float32)
+    return training.train(
+        jax.random.key(0), loss, POINT, (numbers, numbers), optimizer=SGD, batch_size=2, epochs=2, **settings
+    )
+
+
+def run_sweep(loss, record):
+    numbers, init = np.ones(4, np.float32), lambda key: jnp.asarray(POINT)
+    settings = {"batch_sizes": (2,), "learning_rates": (0.1,), "seeds": 1, "epochs": 1}
+    return sweep.run(jax.random.key(0), loss, init, (numbers, numbers), record=record, **settings)
+
+
 CALLS = {
     "dense_hessian": lambda fun: curvature.dense_hessian(fun, POINT),
     "hessian": lambda fun: curvature.hessian(fun, POINT)(POINT),
     "eigenpairs": lambda fun: curvature.eigenpairs(
         curvature.hessian(fun, POINT), POINT, jax.random.key(0), smallest=1, tolerance=1e-5
     ),
+    "eigenpairs of a Partial": lambda fun: curvature.eigenpairs(
+        jax.tree_util.Partial(lambda p, v: jax.jvp(jax.grad(fun), (p,), (v,))[1], jnp.asarray(POINT)),
+        POINT,
+        jax.random.key(0),
+        smallest=1,
+        tolerance=1e-5,
+    ),
+    "mlp_hessian.dense": lambda fun: mlp_hessian.dense(
+        NETWORK, np.ones((5, 2)), np.ones((5, 1)), loss=losses.squared_error, penalty=lambda p: fun(p[0].bias)
+    ),
+    "train": lambda fun: train(lambda w, x, y, weights, key: fun(w)),
+    "train with a record": lambda fun: train(square, record=lambda state: fun(state.params)),
+    "train with a criterion": lambda fun: train(square, early_stopping=training.EarlyStopping(fun, (), 1)),
+    "sweep": lambda fun: run_sweep(lambda w, x, y, weights, key: fun(w), lambda state: fun(state.params)),
+    "sweep with a record": lambda fun: run_sweep(square, lambda state: fun(state.params)),
     "line": lambda fun: landscape.line(fun, POINT, POINT, [0.0, 1.0]),
     "plane": lambda fun: landscape.plane(fun, POINT, POINT, POINT, [0.0, 1.0], [0.0, 1.0]),
     "eigenvector_plane": lambda fun: landscape.eigenvector_plane(fun, POINT, key=jax.random.key(0)),

@@ -158,6 +158,24 @@ def test_an_optimizer_that_asks_for_the_loss_is_given_that_of_the_whole_batch():
     assert_same(result.params, params, (0, 0, 0), 1e-10)
 
 
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        lambda rate: optax.chain(optax.sgd(rate), optax.scale_by_zoom_linesearch(max_linesearch_steps=5)),
+        lambda rate: optax.contrib.sam(optax.sgd(rate), optax.sgd(0.1), opaque_mode=True),
+    ],
+)
+@pytest.mark.usefixtures("x64")
+def test_an_optimizer_that_asks_for_further_gradients_is_given_those_of_the_whole_batch(optimizer):
+    data = problem(dtype=np.float64)
+    result = sweep.run(
+        KEY, loss, init, data, batch_sizes=(10,), learning_rates=(0.5,), seeds=1, epochs=2, micro_batch=4,
+        optimizer=optimizer,
+    )  # fmt: skip
+    params, _ = single(KEY, 0, data, optimizer=optimizer(0.5), batch_size=10, epochs=2)
+    assert_same(result.params, params, (0, 0, 0), 1e-8)
+
+
 # --- what batch sizes have in common ---
 
 

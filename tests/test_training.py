@@ -223,6 +223,37 @@ def test_polyak_steps_are_given_the_loss_of_the_batch():
     np.testing.assert_allclose(trained, theta, rtol=1e-10)
 
 
+@pytest.mark.parametrize("opaque", [False, True])
+@pytest.mark.implicit_promotion
+@pytest.mark.usefixtures("x64")
+def test_sharpness_aware_minimisation_is_given_the_gradient_at_the_adversarial_point(opaque):
+    """θ ← θ − η g(θ + ρ g(θ) / ‖g(θ)‖) (Foret et al. 2021): in one update, or in two that the run sees."""
+    data, hessian, minimum = line(np.float64)
+    theta, rate, radius, steps = np.array([3.0, 3.0]), 0.05, 0.3, 4
+    ascent = optax.chain(optax.contrib.normalize(), optax.sgd(radius))
+    optimizer = optax.contrib.sam(optax.sgd(rate), ascent, opaque_mode=opaque)
+    settings = {"optimizer": optimizer, "batch_size": 8, "epochs": steps if opaque else 2 * steps}
+    trained, _ = training.train(KEY, line_loss, jnp.asarray(theta), data, **settings)
+    for _ in range(steps):
+        g = hessian @ (theta - minimum)
+        theta = theta - rate * hessian @ (theta + radius * g / np.linalg.norm(g) - minimum)
+    np.testing.assert_allclose(trained, theta, rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "needs"),
+    [
+        (optax.contrib.hutchinson_estimator_diag_hessian(), r"ValueError \(obj_fn must be provided"),
+        (optax.chain(optax.contrib.sam(SGD, SGD)), r"TypeError \(.* unexpected keyword argument 'value'\)"),
+        (optax.GradientTransformationExtraArgs(SGD.init, lambda u, s, p, *, hessian: (u, s)), "'hessian'"),
+    ],
+)
+def test_an_optimizer_that_needs_something_else_is_refused_with_what_it_needs(optimizer, needs):
+    data, _, _ = line()
+    with pytest.raises(TypeError, match=f"optimizer: got one whose update raised .*{needs}.*value, grad and value_fn"):
+        training.train(KEY, line_loss, jnp.zeros(2), data, optimizer=optimizer, batch_size=8, epochs=1)
+
+
 @pytest.mark.usefixtures("x64")
 def test_a_line_search_is_given_the_loss_itself_and_holds_a_step_that_would_diverge():
     data, _, minimum = line(np.float64)

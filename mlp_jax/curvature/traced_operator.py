@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from mlp_jax import devices, require, tree
+from mlp_jax import _compiled, devices, require, tree
 from mlp_jax.tree import PyTree
 
 # Intermediate values of one block of columns of a matrix stay near this size.
@@ -67,8 +67,8 @@ class Operator(NamedTuple):
 def trace(matvec: Callable[[PyTree], PyTree], params: PyTree) -> Operator:
     """Trace a matvec once for each function object, shapes and dtype, data that it closes over kept outside.
 
-    `jax.jit` holds the trace for as long as the function lives, so that a second call finds the same jaxpr; a Partial
-    of the same function with other data of the same shapes finds it too.
+    The trace is held for as long as the function lives, so that a second call finds the same jaxpr; a Partial of the
+    same function with other data of the same shapes finds it too.
 
     Raises
     ------
@@ -100,9 +100,11 @@ def _data(matvec: Callable[[PyTree], PyTree]) -> list[Any]:
     return jax.tree.leaves(matvec) if isinstance(matvec, jax.tree_util.Partial) else []
 
 
-@jax.jit
-def _apply(matvec: Callable[[PyTree], PyTree], vector: PyTree) -> PyTree:
-    return matvec(vector)
+@_compiled.while_alive
+def _program(function: Callable[..., PyTree]) -> Any:
+    """Return the compiled function of the data of a Partial and a vector."""
+    get = _compiled.weak(function)
+    return jax.jit(lambda args, keywords, vector: get()(*args, vector, **keywords))
 
 
 def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any]) -> Any:
@@ -111,7 +113,7 @@ def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any
     vector = jax.tree.unflatten(expected, like)
     try:
         if isinstance(matvec, jax.tree_util.Partial):
-            traced = _apply.trace(matvec, vector)
+            traced = _program(matvec.func).trace(matvec.args, matvec.keywords, vector)
         else:
             traced = jax.jit(matvec).trace(vector)
     except TypeError:
@@ -161,10 +163,10 @@ def multiply_rows(program: Program, constants: tuple[Any, ...], rows: jax.Array)
     return jax.vmap(functools.partial(_product, program, constants))(rows)
 
 
-_rows = functools.partial(jax.jit, static_argnums=0)(multiply_rows)
+_rows = _compiled.by_function()(multiply_rows)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_compiled.by_function()
 def _matrix(program: Program, constants: tuple[Any, ...]) -> jax.Array:
     size = program.size()
     nbytes = sum(math.prod(v.aval.shape) * 8 for eqn in program.jaxpr.eqns for v in eqn.outvars)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import devices, losses, mlp, require, tree
+from mlp_jax import _compiled, devices, losses, mlp, require, tree
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
@@ -201,9 +200,9 @@ def _compute(
         devices.require_mesh(terms.mesh)
     params, inputs, targets, weights = arrays
     if tree.is_traced(arrays):
-        return function(*_prepare(params, inputs, targets, weights, terms), terms, *pair)
+        return function(terms, *pair, *_prepare(params, inputs, targets, weights, terms))
     with jax.enable_x64(True):
-        return compiled(*_prepare(precision.promote(params), inputs, targets, weights, terms), terms, *pair)
+        return compiled(terms, *pair, *_prepare(precision.promote(params), inputs, targets, weights, terms))
 
 
 def _require_layers(params: Params) -> None:
@@ -255,7 +254,7 @@ def _require_losses(params: Params, inputs: jax.Array, targets: jax.Array, terms
         precision.require_scalar_function(terms.penalty, params, (), "penalty")
 
 
-def _dense(params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None, terms: Terms) -> jax.Array:
+def _dense(terms: Terms, params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None) -> jax.Array:
     pairs = tuple(itertools.combinations_with_replacement(range(len(params)), 2))
     totals = _totals(params, (inputs, targets, _shares(inputs, weights)), pairs, terms)
     starts = np.cumsum([0, *(tree.size(layer) for layer in params)])
@@ -280,7 +279,7 @@ def _place(matrix: jax.Array, total: Sums, shapes: Shapes, corner: tuple[int, in
 
 
 def _block(
-    params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None, terms: Terms, pair: Pair
+    terms: Terms, pair: Pair, params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None
 ) -> jax.Array:
     totals = _totals(params, (inputs, targets, _shares(inputs, weights)), (pair,), terms)
     shapes = _shapes(params, pair)
@@ -291,8 +290,8 @@ def _block(
     return block
 
 
-_compiled_dense = functools.partial(jax.jit, static_argnames="terms")(_dense)
-_compiled_block = functools.partial(jax.jit, static_argnames=("terms", "pair"))(_block)
+_compiled_dense = _compiled.by_function()(_dense)
+_compiled_block = _compiled.by_function(2)(_block)
 
 
 def _shares(inputs: jax.Array, weights: jax.Array | None) -> jax.Array:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mlp_jax import require, training
+from mlp_jax import _compiled, require, training
 from mlp_jax.tree import PyTree
 
 
@@ -23,6 +23,8 @@ class Program(NamedTuple):
         Rows of a micro-batch.
     batch_size
         When given, it is compiled in too, and equals `rows`: a batch is one micro-batch.
+    record
+        (*data, state, **keywords) -> pytree, or None.
     """
 
     loss: Callable[..., jax.Array]
@@ -30,6 +32,7 @@ class Program(NamedTuple):
     records: int
     rows: int
     batch_size: int | None = None
+    record: Callable[..., PyTree] | None = None
 
 
 def make_optimizer(
@@ -65,11 +68,9 @@ class _Kept(NamedTuple):
 # Drawing numbers is slow to compile at full optimisation, more so under vmap, and is a small part of the work: it is a
 # program of its own, at the lowest level. (Inside the program of the updates it costs most of the time to the first
 # result.)
-@functools.partial(
-    jax.jit, static_argnames=("init", "epochs", "num_examples"), compiler_options={"xla_backend_optimization_level": 0}
-)
+@_compiled.by_function(3, compiler_options={"xla_backend_optimization_level": 0})
 def prepare(
-    key: jax.Array, seeds: jax.Array, init: Callable[[jax.Array], PyTree], epochs: int, num_examples: int
+    init: Callable[[jax.Array], PyTree], epochs: int, num_examples: int, key: jax.Array, seeds: jax.Array
 ) -> tuple[jax.Array, PyTree, jax.Array]:
     """Return for the numbers of the seeds (seeds,) keys of the runs, start values, and orders (epochs, seeds, n)."""
     init_keys, run_keys = jnp.swapaxes(
@@ -81,9 +82,9 @@ def prepare(
     return run_keys, jax.vmap(init)(init_keys), orders
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "rows"), compiler_options={"xla_backend_optimization_level": 0})
+@_compiled.by_function(2, compiler_options={"xla_backend_optimization_level": 0})
 def loss_of_halves(
-    loss: Callable[..., jax.Array], starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: Any, rows: int
+    loss: Callable[..., jax.Array], rows: int, starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: Any
 ) -> tuple[jax.Array, jax.Array]:
     """Return the loss of the first rows, and the mean of the losses of two halves of them."""
     params, settings = jax.tree.map(lambda a: a[0], (starts, settings))
@@ -132,8 +133,26 @@ def _over_batch(program: Program, batch: _Batch, loss: Callable[..., Any], param
     return jax.lax.fori_loop(0, -(-batch.held // program.rows), add, start)
 
 
-@functools.partial(jax.jit, static_argnames="program")
+def _value_fn(program: Program, batch: _Batch, loss: Callable[..., Any]) -> Callable[[PyTree], jax.Array]:
+    """Return the loss of a batch as a function of params; its rule is needed since a loop has no reverse mode."""
+
+    @jax.custom_vjp
+    def value(params: PyTree) -> jax.Array:
+        return _over_batch(program, batch, loss, params)
+
+    def forward(params: PyTree) -> tuple[jax.Array, PyTree]:
+        return _over_batch(program, batch, jax.value_and_grad(loss), params)
+
+    def backward(gradient: PyTree, cotangent: jax.Array) -> tuple[PyTree]:
+        return (jax.tree.map(lambda g: cotangent.astype(g.dtype) * g, gradient),)
+
+    value.defvjp(forward, backward)
+    return value
+
+
+@_compiled.by_function()
 def run_lanes(
+    program: Program,
     keys: jax.Array,
     params: PyTree,
     orders: jax.Array,
@@ -142,8 +161,7 @@ def run_lanes(
     updates: jax.Array,
     inputs: jax.Array,
     targets: jax.Array,
-    record: Callable[[training.State], PyTree] | None,
-    program: Program,
+    record_data: tuple[tuple, dict[str, Any]],
 ) -> Lanes:
     """Return what each setting ends with from each seed.
 
@@ -155,8 +173,11 @@ def run_lanes(
         {"optimizer": {name: (settings,)}, "loss": {name: (settings,)}}.
     batch_size, updates
         Scalars, the same in every lane.
+    record_data
+        The data and keywords of `program.record`.
     """
     n = inputs.shape[0]
+    record = None if program.record is None else functools.partial(program.record, *record_data[0], **record_data[1])
     # Rows past the end, so that no micro-batch has to start earlier than it should.
     padding = program.rows
     size = batch_size if program.batch_size is None else program.batch_size
@@ -173,9 +194,7 @@ def run_lanes(
             held = jnp.minimum(size, n - first)
             batch = _Batch(shuffled, first, held, jax.random.fold_in(state.key, state.step))
             value, gradient = _over_batch(program, batch, jax.value_and_grad(loss), state.params)
-            state = training.apply(
-                optimizer, state, value, gradient, functools.partial(_over_batch, program, batch, loss)
-            )
+            state = training.apply(optimizer, state, value, gradient, _value_fn(program, batch, loss))
             done = epoch * num_batches + number + 1
             bad = (kept.diverged_at == 0) & ~jnp.isfinite(value)
             kept = kept._replace(

@@ -147,24 +147,24 @@ def run(
     tree.require_floating_dtypes(one, "init(key)", abstract=True)
     names = [name for name in grid.settings if name not in grid.for_loss]
     require.function(optimizer, "optimizer", "(learning_rate, **settings) -> optax transformation", 1, names)
-    keys, starts, orders = lanes.prepare(key, seed_numbers, init, budget.epochs, len(inputs))
+    keys, starts, orders = lanes.prepare(init, budget.epochs, len(inputs), key, seed_numbers)
     tree.require_floating(starts, "init(key)")
     vectors = [grid.vectors(batch, training.widest_dtype(starts)) for batch in range(len(grid.batch_sizes))]
     _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
 
-    data_and_record = (inputs, targets, record)
+    data_and_record = (inputs, targets, ((), {}) if record is None else (record.args, record.keywords))
     if mesh is not None:
         data_and_record, orders = spread.place(data_and_record, mesh), np.asarray(orders)
 
     def call(block: Block) -> lanes.Lanes:
         size = grid.batch_sizes[block.batch]
         fixed = (size, size) if programs == "per batch size" else (rows, None)
-        program = lanes.Program(loss, optimizer, budget.records, *fixed)
+        program = lanes.Program(loss, optimizer, budget.records, *fixed, None if record is None else record.func)
         by_lane = keys, starts, orders, vectors[block.batch]
         length = jnp.asarray(size, jnp.int32), jnp.asarray(budget.updates[block.batch], jnp.int32)
         if mesh is not None:
             return spread.run_lanes(mesh, block, by_lane, (*length, *data_and_record), program)
-        return lanes.run_lanes(*_of(block, by_lane), *length, *data_and_record, program)
+        return lanes.run_lanes(program, *_of(block, by_lane), *length, *data_and_record)
 
     one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors[0]["optimizer"])))
     state = jax.eval_shape(
@@ -268,7 +268,7 @@ def _require_mean(
     training.require_class_numbers(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
     if rows == 0:
         return
-    whole, halves = map(float, lanes.loss_of_halves(loss, starts, settings, inputs, targets, keys, rows))
+    whole, halves = map(float, lanes.loss_of_halves(loss, rows, starts, settings, inputs, targets, keys))
     if np.isfinite(whole) and abs(whole - halves) > 1e-3 * max(abs(whole), abs(halves)):
         raise ValueError(
             f"loss: got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves, expected the same:"

@@ -76,7 +76,7 @@ def _rows(part: slice, number: int) -> np.ndarray:
 def _run_lanes(*arguments: Any, mesh: Mesh, program: lanes.Program) -> lanes.Lanes:
     by_seed, by_setting, whole = Spec("seeds"), Spec("settings"), Spec()
     specs = (by_seed, by_seed, Spec(None, "seeds"), by_setting) + (whole,) * (len(arguments) - 4)
-    run = functools.partial(lanes.run_lanes, program=program)
+    run = functools.partial(lanes.run_lanes, program)
     # check_vma would refuse a loop whose carry starts from constants.
     return jax.shard_map(run, mesh=mesh, in_specs=specs, out_specs=Spec("settings", "seeds"), check_vma=False)(
         *arguments

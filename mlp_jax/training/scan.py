@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import require, tree
+from mlp_jax import _compiled, require, tree
 from mlp_jax.training import checks
 from mlp_jax.training import early_stopping as stopping
 from mlp_jax.training.early_stopping import EarlyStopping, Watch
@@ -102,8 +102,10 @@ def train(
     data
         A pair (inputs (n, …), targets (n, …)), such as `datasets.load("digits").train`.
     optimizer
-        Any optax transformation; one that asks for the value of the loss or for the loss itself (a line search,
-        Polyak's step) is given that of the batch.
+        Any optax transformation. One that asks for more than the gradient is given that of the batch: the loss as
+        `value`, its gradient as `grad`, and params -> loss as `value_fn`, as for line searches and Polyak's step;
+        (params, step) -> gradient as `grad_fn` where its `update` names it, as that of `optax.contrib.sam`. One that
+        needs something else (the `obj_fn` of `optax.contrib.sophia`) is refused.
     batch_size, epochs
         Whole numbers; batch_size from 1 to n.
     record
@@ -124,7 +126,8 @@ def train(
     TypeError, ValueError
         Wrong key type; an optimizer, a record or a criterion that is none; parameters that are not finite floating
         arrays; inputs and targets of different length; a whole number out of range; a loss or a criterion that is not a
-        scalar; `record_every` without a `record`; what the loss raises of the lowest and the highest class number.
+        scalar; an optimizer that needs something else; `record_every` without a `record`; what the loss raises of the
+        lowest and the highest class number.
 
     Examples
     --------
@@ -153,9 +156,19 @@ def train(
         require.function(record, "record", "(state) -> pytree", 1)
         record = record if isinstance(record, jax.tree_util.Partial) else jax.tree_util.Partial(record)
     checks.require_class_numbers(loss, params, inputs, targets, key, batch_size)
-    return _train(
-        key, params, inputs, targets, record, early_stopping, loss, optimizer, batch_size, epochs, record_every
+    program = _Program(
+        loss,
+        optimizer,
+        batch_size,
+        epochs,
+        record_every,
+        None if record is None else record.func,
+        None if early_stopping is None else early_stopping.criterion,
+        0 if early_stopping is None else early_stopping.patience,
     )
+    record_data = ((), {}) if record is None else (record.args, record.keywords)
+    stopping_data = ((), 0.0) if early_stopping is None else (early_stopping.data, early_stopping.min_improvement)
+    return _train(program, key, params, inputs, targets, record_data, stopping_data)
 
 
 def _require_optimizer(optimizer: Any) -> None:
@@ -182,8 +195,8 @@ def apply(
     Raises
     ------
     TypeError, ValueError
-        The optimizer is no optax transformation, `state` no State, the value not one floating-point number, or the
-        gradient not like the parameters.
+        The optimizer is no optax transformation, or needs more than it is given; `state` is no State, the value not
+        one floating-point number, or the gradient not like the parameters.
 
     Examples
     --------
@@ -204,9 +217,19 @@ def apply(
     expected: Any = jax.tree.structure(jax.eval_shape(optimizer.init, state.params))
     if got != expected:
         raise ValueError(f"state.optimizer_state: got the structure {got}, expected that of the optimizer, {expected}.")
-    updates, optimizer_state = optax.with_extra_args_support(optimizer).update(
-        gradient, state.optimizer_state, state.params, value=value, grad=gradient, value_fn=value_fn
-    )
+    update = optax.with_extra_args_support(optimizer).update
+    taken = inspect.signature(update).parameters
+    extra: dict[str, Any] = {"value": value, "grad": gradient, "value_fn": value_fn}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
+        extra["grad_fn"] = lambda params, step: jax.grad(value_fn)(params)
+        extra = {name: extra[name] for name in taken if name in extra}
+    try:
+        updates, optimizer_state = update(gradient, state.optimizer_state, state.params, **extra)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise TypeError(
+            f"optimizer: got one whose update raised {type(error).__name__} ({error}), expected one that takes the"
+            " gradient, its state, the parameters, and value, grad and value_fn of the batch."
+        ) from error
     return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key)
 
 
@@ -235,20 +258,33 @@ class _Progress(NamedTuple):
     watch: Watch | None
 
 
-@functools.partial(jax.jit, static_argnames=("loss", "optimizer", "batch_size", "epochs", "record_every"))
+class _Program(NamedTuple):
+    """What is compiled for."""
+
+    loss: Loss
+    optimizer: optax.GradientTransformation
+    batch_size: int
+    epochs: int
+    record_every: int | None
+    recorded: Callable[..., PyTree] | None
+    criterion: Callable[..., jax.Array] | None
+    patience: int
+
+
+@_compiled.by_function()
 def _train(
+    program: _Program,
     key: jax.Array,
     params: PyTree,
     inputs: jax.Array,
     targets: jax.Array,
-    record: Callable[[State], PyTree] | None,
-    early_stopping: EarlyStopping | None,
-    loss: Loss,
-    optimizer: optax.GradientTransformation,
-    batch_size: int,
-    epochs: int,
-    record_every: int | None,
+    record_data: tuple[tuple, dict[str, Any]],
+    stopping_data: tuple,
 ) -> tuple[PyTree, History]:
+    loss, optimizer, batch_size, epochs, record_every, recorded, criterion, patience = program
+    data, min_improvement = stopping_data
+    record = None if recorded is None else jax.tree_util.Partial(recorded, *record_data[0], **record_data[1])
+    early_stopping = None if criterion is None else EarlyStopping(criterion, data, patience, min_improvement)
     checks.require_loss(loss, params, inputs, targets, key, batch_size)  # while tracing: a second call costs nothing
     num_examples = len(inputs)
     num_batches = -(-num_examples // batch_size)
