@@ -155,6 +155,19 @@ def test_a_function_without_a_finite_value_at_the_point_has_no_theorem(fun):
     assert "infinite" in proof.reason
 
 
+def test_a_rule_for_reverse_mode_alone_is_proved_if_it_is_right_and_refused_if_it_is_not():
+    for factor, right in ((2.0, True), (-2.0, False)):
+
+        @jax.custom_vjp
+        def squared(x):
+            return jnp.sum(x * x)
+
+        # The forward pass calls the function itself, so that its gradient has no forward mode.
+        squared.defvjp(lambda x, f=squared: (f(x), x), lambda x, g, c=factor: (g * c * x,))
+        proof = interval.certify(squared, np.zeros(2))
+        assert (proof.proved, proof.kind) == ((True, "minimum") if right else (False, "not proved")), proof.reason
+
+
 @pytest.mark.parametrize("shift", [0.25, -0.25, 1.0])
 def test_rules_that_are_wrong_on_one_side_of_a_corner_next_to_the_point_are_found(shift):
     # t² − 6e-5 t has its minimum at 3e-5; with the rule 3t it is at 2e-5. Left of 1e-5 the rule is right.

@@ -1,6 +1,6 @@
 """Enclosures of a function's value, gradient and Hessian on a box, from what JAX traces of it.
 
-The Hessian comes from forward differentiation of the traced gradient, some columns at a time. What does not depend on
+The Hessian comes from differentiation of the traced gradient, some columns at a time. What does not depend on
 the column is evaluated once; memory beyond the matrix is bounded by what one block of columns needs.
 """
 
@@ -21,6 +21,7 @@ from jax.flatten_util import ravel_pytree
 from threadpoolctl import ThreadpoolController
 
 from mlp_jax._compiled import while_alive
+from mlp_jax.curvature import operators
 from mlp_jax.interval import ball, multiprecision, spectra
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
@@ -100,7 +101,7 @@ def _trace(
         return jax.grad(value)(v, *leaves)
 
     def rows(v: jax.Array, *leaves: jax.Array, tangents: jax.Array) -> jax.Array:
-        return jax.vmap(lambda t: jax.jvp(lambda w: gradient(w, *leaves), (v,), (t,))[1])(tangents)
+        return jax.vmap(lambda t: operators.hessian_product(value)(v, leaves, t))(tangents)
 
     first = jax.make_jaxpr(gradient)(point, *shapes)
     gradient_program = flatten(first)
