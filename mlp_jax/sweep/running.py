@@ -158,8 +158,11 @@ def run(
 
     def call(block: Block) -> lanes.Lanes:
         size = grid.batch_sizes[block.batch]
-        fixed = (size, size) if programs == "per batch size" else (rows, None)
-        program = lanes.Program(loss, optimizer, budget.records, *fixed, None if record is None else record.func)
+        each = programs == "per batch size"
+        function = None if record is None else record.func
+        program = lanes.Program(
+            loss, optimizer, budget.records, size if each else rows, size if each else None, function
+        )
         by_lane = keys, starts, orders, vectors[block.batch]
         length = jnp.asarray(size, jnp.int32), jnp.asarray(budget.updates[block.batch], jnp.int32)
         if mesh is not None:

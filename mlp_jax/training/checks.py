@@ -117,8 +117,8 @@ def require_class_numbers(
     if tree.is_traced(targets) or not jnp.issubdtype(targets.dtype, jnp.integer) or not targets.size:
         return
     weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
-    inputs = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
-    shapes = jax.eval_shape(lambda *given: given, params, inputs, weights, key, settings)
+    rows_of_inputs = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
+    shapes = jax.eval_shape(lambda *given: given, params, rows_of_inputs, weights, key, settings)
     leaves, structure = jax.tree.flatten(shapes)
     numbers = devices.to_host(targets)
     flat = numbers.reshape(len(numbers), -1)
