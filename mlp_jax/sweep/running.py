@@ -17,6 +17,7 @@ from mlp_jax.sweep import grid as grids
 from mlp_jax.sweep import lanes, spread
 from mlp_jax.sweep.grid import Block, Grid
 from mlp_jax.sweep.result import Result
+from mlp_jax.training import checks
 from mlp_jax.tree import PyTree
 
 _MEMORY = 2**30
@@ -268,7 +269,7 @@ def _require_mean(
     one, its_settings = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, settings)))
     rows = min(16, len(inputs) // 2 * 2)
     training.require_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
-    training.require_class_numbers(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
+    checks.require_class_numbers(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
     if rows == 0:
         return
     whole, halves = map(float, lanes.loss_of_halves(loss, rows, starts, settings, inputs, targets, keys))

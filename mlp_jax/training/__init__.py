@@ -3,10 +3,10 @@
 - `train`: a run; `EarlyStopping`: when it ends before its last epoch
 - `State`: what `record` sees; `History`: what a run keeps
 - `order`, `apply`: the order of an epoch, and one update, for loops of your own
-- `require_data`, `require_loss`, `require_class_numbers`, `widest_dtype`: the checks, for modules that train
+- `require_data`, `require_loss`, `widest_dtype`: the checks, for modules that train
 """
 
-from mlp_jax.training.checks import require_class_numbers, require_data, require_loss, widest_dtype
+from mlp_jax.training.checks import require_data, require_loss, widest_dtype
 from mlp_jax.training.early_stopping import EarlyStopping
 from mlp_jax.training.scan import History, Loss, State, apply, train
 from mlp_jax.training.shuffle import order
@@ -18,7 +18,6 @@ __all__ = [
     "State",
     "apply",
     "order",
-    "require_class_numbers",
     "require_data",
     "require_loss",
     "train",
