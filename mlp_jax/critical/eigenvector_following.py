@@ -188,7 +188,7 @@ def _moved_off(state: _State, index: jax.Array) -> _State:
     kicks = state.kicks.astype(state.longest.dtype)
     length = state.longest * jnp.exp2(kicks - 7) / jnp.sqrt(jnp.maximum(jnp.sum(wrong), 1).astype(kicks.dtype))
     keep = kick & (state.kicks == 0)
-    kept = tuple(jnp.where(keep, new, old) for new, old in zip((state.vector, state.gradient), state.kept, strict=True))
+    kept = jnp.where(keep, state.vector, state.kept[0]), jnp.where(keep, state.gradient, state.kept[1])
     lost = (state.kicks > 0) & ~arrived & (state.reason != RUNNING)
     reason = jnp.where(kick, RUNNING, jnp.where(lost, int(Reason.ROUNDING), state.reason))
     return state._replace(

@@ -35,7 +35,7 @@ _FARTHER = (64, 4096)
 # How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
 _RUN_OFF = 1e3
 # Places at which a parameter that changes nothing is looked at, and how far the gradient falls on a tail.
-_SAMPLES, _TAIL = 12, 1e-9
+_SAMPLES, _TAIL = 8, 1e-9
 _SWEEPS = 8
 
 
@@ -46,29 +46,45 @@ class Settled(NamedTuple):
         Where the search ended, after the last Newton steps; its reason says what the point is.
     converged
         Whether it is a critical point, of any index.
-    flatness, step
-        ‖H p + g‖ / ‖g‖ with p over the modes above 1e-6 of the largest; the Newton step over all.
+    flatness
+        ‖H p + g‖ / ‖g‖ with p over the modes above 1e-6 of the largest.
+    distance
+        Length of the Newton step over all modes; infinite where it leads nowhere.
     error
         (P,) what each parameter may be off by.
-    index
+    negative
         Number of negative eigenvalues, −1 where it is not known.
     """
 
     end: End
     converged: jax.Array
     flatness: jax.Array
-    step: jax.Array
+    distance: jax.Array
     error: jax.Array
-    index: jax.Array
+    negative: jax.Array
 
 
 class _Local(NamedTuple):
-    """What the Hessian at a point gives."""
+    """What the Hessian at a point gives: a scaling, the Newton step, the gradient at its end.
+
+    matrices
+        The Hessian, and the one at the end of the step, params and data moved by a rounding; None without matrices.
+    """
+
+    matrices: jax.Array | None
+    scale: jax.Array
+    residual: jax.Array
+    step: jax.Array
+    ahead: jax.Array
+
+
+class _Measured(NamedTuple):
+    """The same, with the rounding of the Hessian known."""
 
     residual: jax.Array
     step: jax.Array
     error: jax.Array
-    index: jax.Array
+    negative: jax.Array
 
 
 def settle(search: Search, function: Function, start: jax.Array, end: End) -> Settled:
@@ -87,33 +103,33 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Se
     >>> function = Function(lambda x: diagonal * x - 1, lambda x: jnp.diag(diagonal), 2.0**-24)
     >>> search, start = levenberg_marquardt(function, 50), jnp.ones(2)
     >>> settled = settle(search, function, start, run(search, start))
-    >>> bool(settled.converged), int(settled.index), f"{settled.end.vector[1]:.3f}"
+    >>> bool(settled.converged), int(settled.negative), f"{settled.end.vector[1]:.3f}"
     (True, 0, '0.500')
     """
     stopped = (end.reason == int(Reason.MAX_STEPS)) | (end.reason == int(Reason.NOT_FINITE))
-    end, scale, step = _polished(search, function, end, ~stopped)
+    end, local = _polished(search, function, start, end, ~stopped)
+    scale = local.scale
     typical = typical_size(start)
     vector, size = end.vector, jnp.maximum(jnp.abs(end.vector), typical)
-    scaled_typical = jnp.minimum(scale * _lower_median(jnp.abs(start) / scale), typical)
+    own = _size(vector, scale, start)
     moves = 2 * function.unit * _signs(_MOVES, start)
-    near = moves * jnp.maximum(jnp.abs(vector), scaled_typical)
+    near = moves * own
 
     def changes(moves: jax.Array) -> jax.Array:
         return jax.lax.map(lambda move: function.gradient(vector + move), moves) - end.gradient
 
-    change = changes(near)
+    far = [factor * moves[:4] * size for factor in _FARTHER]
+    change, corner, *farther = jnp.split(changes(jnp.concatenate([near, 64 * near[:4], *far])), [8, 12, 16])
     level = _SAFETY * jnp.max(jnp.abs(change), axis=0)
-    local = _local(search, function, end, near, step, level)
-    error = local.error + 64 * function.unit * jnp.maximum(jnp.abs(vector), scaled_typical)
-    here = norm(scale * end.gradient)
-    singular = jnp.zeros((), bool)
-    for factor in _FARTHER:
-        singular |= _largest(scale * (end.gradient + changes(factor * moves * size))) < here / 2
+    measured = _measured(function, end, local, level)
+    error = measured.error + 64 * function.unit * own
+    here, total = norm(scale * end.gradient), norm(end.gradient)
+    singular = jnp.any(jnp.stack([_largest(scale * (end.gradient + rows)) < here / 2 for rows in farther]))
     if search.newton is None:
         exact = jnp.all(error <= min(0.1, function.unit**0.25) * size)
     else:  # no corner, where the gradient changes as much over all moves; a step would be rounding along null modes
         first = norm(function.gradient(start))
-        exact = (_largest(changes(64 * near)) >= 8 * _largest(change)) | (norm(level) <= 1e-6 * first)
+        exact = (_largest(corner) >= 8 * _largest(change)) | (norm(level) <= 1e-6 * first)
     dead = (end.gradient == 0) & (level == 0)
     tail = jax.lax.cond(jnp.any(dead), lambda: _on_tail(function, start, vector, dead), lambda: jnp.zeros((), bool))
     critical = jnp.all(jnp.abs(end.gradient) <= level) & exact & ~singular & ~tail
@@ -128,14 +144,17 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Se
         (rounding, Reason.UNRESOLVED),
     )
     converged = reason == int(Reason.ROUNDING)
-    total = norm(end.gradient)
+    flatness = measured.residual / jnp.where(total == 0, 1, total)
+    # Near a gradient-flat point a long step solves H p = −g, and leads nowhere: H does not stay what it is.
+    leads = (flatness < 0.5) & (norm(local.ahead) < total / 2)
+    distance = jnp.where(converged, norm(measured.step), jnp.where(leads, norm(local.step), jnp.inf))
     return Settled(
         end=end._replace(reason=jnp.where(reason < 0, end.reason, reason).astype(jnp.int32)),
         converged=converged,
-        flatness=local.residual / jnp.where(total == 0, 1, total),
-        step=local.step,
+        flatness=flatness,
+        distance=distance,
         error=error,
-        index=jnp.where(converged, local.index, -1).astype(jnp.int32),
+        negative=jnp.where(converged, measured.negative, -1).astype(jnp.int32),
     )
 
 
@@ -155,57 +174,58 @@ def _largest(rows: jax.Array) -> jax.Array:
     return jnp.max(jax.vmap(norm)(rows))
 
 
-def _polished(search: Search, function: Function, end: End, allowed: jax.Array) -> tuple[End, jax.Array, jax.Array]:
-    """Return the end after Newton's steps, the scale there, and the step that was not taken."""
+def _polished(search: Search, function: Function, start: jax.Array, end: End, allowed: jax.Array) -> tuple[End, _Local]:
+    """Return the end after Newton's steps, and what the Hessian gives there."""
 
-    def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    def local(end: End) -> _Local:
         if search.newton is not None:
-            return jnp.ones_like(vector), search.newton(vector, gradient)[1]
-        matrix = function.matrix(vector)
-        scale = _scaling(matrix, None)
-        return scale, _scaled_newton(matrix, scale, gradient, 1e-10)
+            residual, step = search.newton(end.vector, end.gradient)
+            return _Local(None, jnp.ones_like(step), residual, step, end.gradient)
 
-    def body(state: tuple[End, jax.Array, jax.Array, jax.Array, jax.Array]) -> tuple:
-        end, scale, step, count, _ = state
-        trial = end.vector + step
-        gradient = function.gradient(trial)
-        better = all_finite(gradient) & (norm(scale * gradient) <= norm(scale * end.gradient) / 2) & jnp.any(step != 0)
-        moved = end._replace(
-            vector=jnp.where(better, trial, end.vector), gradient=jnp.where(better, gradient, end.gradient)
-        )
-        scale, step = jax.lax.cond(better, newton, lambda *_: (scale, step), moved.vector, moved.gradient)
-        return moved, scale, step, count + 1, better
+        def look(at: jax.Array, by: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
+            matrix = function.matrix(at) if function.rounded is None else function.rounded(at, by)
+            scale = _scaling(matrix, None)
+            step = _scaled_newton(matrix, scale, end.gradient, 1e-10)
+            return at + step + 2 * function.unit * _signs(1, at)[0] * _size(at, scale, start), (matrix, scale, step)
 
-    scale, step = newton(end.vector, end.gradient)
-    state = (end, scale, step, jnp.zeros((), jnp.int32), allowed)
-    return jax.lax.while_loop(lambda s: s[4] & (s[3] < _MAX_POLISHES), body, state)[:3]
+        # The second at the end of the step, with params and data moved by a rounding: all that the first may be wrong
+        # by. A scan, so that one Hessian is compiled.
+        _, (matrices, scales, steps) = jax.lax.scan(look, end.vector, jnp.arange(2).astype(end.vector.dtype))
+        return _Local(matrices, scales[0], jnp.zeros_like(end.vector[0]), steps[0], end.gradient)
+
+    def body(state: tuple[End, _Local, jax.Array, jax.Array]) -> tuple[End, _Local, jax.Array, jax.Array]:
+        end, _, count, _ = state
+        here = local(end)
+        trial = end.vector + here.step
+        ahead = function.gradient(trial)
+        better = all_finite(ahead) & (norm(here.scale * ahead) <= norm(here.scale * end.gradient) / 2)
+        better &= allowed & jnp.any(here.step != 0) & (count < _MAX_POLISHES)
+        vector, gradient = jnp.where(better, trial, end.vector), jnp.where(better, ahead, end.gradient)
+        return end._replace(vector=vector, gradient=gradient), here._replace(ahead=ahead), count + 1, better
+
+    size = end.vector.size
+    matrices = None if search.newton is not None else jnp.zeros((2, size, size), end.vector.dtype)
+    nothing = _Local(matrices, end.vector, jnp.zeros_like(end.vector[0]), end.vector, end.vector)
+    state = (end, nothing, jnp.zeros((), jnp.int32), jnp.ones((), bool))
+    return jax.lax.while_loop(lambda s: s[3], body, state)[:2]
 
 
-def _local(
-    search: Search,
-    function: Function,
-    end: End,
-    moves: jax.Array,
-    step: jax.Array,
-    level: jax.Array,
-) -> _Local:
+def _measured(function: Function, end: End, local: _Local, level: jax.Array) -> _Measured:
     """Return the Newton step, with the one that the rounding of the gradient could make, and the index."""
-    if search.newton is not None:
-        residual, step = search.newton(end.vector, end.gradient)
-        return _Local(residual, step, jnp.full_like(step, 8 * norm(step)), jnp.full((), -1))
-    matrix = function.matrix(end.vector)
-    # The Hessian at the end of the step, with params and data moved by a rounding: all that this one may be wrong by.
-    other = (function.rounded or function.matrix)(end.vector + step + moves[0])
+    if local.matrices is None:
+        error = jnp.full_like(local.step, 8 * norm(local.step))
+        return _Measured(local.residual, local.step, error, jnp.full((), -1))
+    matrix, other = local.matrices
     wrong = 8 * (jnp.abs(other - matrix) + function.unit * jnp.abs(matrix))
     scale = _scaling(matrix, wrong)
     coarse = damped_newton(matrix, end.gradient, 1e-6 * matrix_size(matrix))
     step = _scaled_newton(matrix, scale, end.gradient, 1e-10)
     rounding = jnp.abs(_scaled_newton(matrix, scale, level * _signs(1, level)[0], 1e-8))
-    return _Local(
+    return _Measured(
         residual=jnp.linalg.norm(matrix @ coarse + end.gradient),
         step=step,
         error=8 * jnp.abs(step) + 4 * rounding + scale**2 * level,
-        index=_index(_scaled(matrix, scale), _scaled(wrong, scale), function.unit),
+        negative=_index(_scaled(matrix, scale), _scaled(wrong, scale), function.unit),
     )
 
 
@@ -253,5 +273,10 @@ def _signs(number: int, like: jax.Array) -> jax.Array:
     return jnp.asarray(signs, like.dtype)
 
 
-def _lower_median(values: jax.Array) -> jax.Array:
-    return jnp.sort(values)[(values.size - 1) // 2]
+def _size(vector: jax.Array, scale: jax.Array, start: jax.Array) -> jax.Array:
+    """Return what each parameter is rounded as: its size, or what was typical at the start where that is larger.
+
+    Typical in units of the scale, where curvature is about one, and never above the mean.
+    """
+    typical = scale * jnp.sort(jnp.abs(start) / scale)[(start.size - 1) // 2]
+    return jnp.maximum(jnp.abs(vector), jnp.minimum(typical, typical_size(start)))

@@ -336,6 +336,7 @@ def _search(
 ) -> tuple[Search, Function]:
     """Return the search in vectors, and what it searches."""
     vector, unravel = tree.ravel(params)
+    unit = float(jnp.finfo(vector.dtype).eps) / 2 if unit is None else unit
 
     def gradient(at: jax.Array) -> jax.Array:
         return tree.ravel(jax.grad(fun)(unravel(at), *args))[0]
@@ -345,10 +346,9 @@ def _search(
             return curvature.dense_hessian(fun, unravel(at), args)
         return _require_matrix(settings.hessian(unravel(at), *args), at.size).astype(at.dtype)
 
-    def rounded(at: jax.Array) -> jax.Array:
-        return matrix(at, jax.tree.map(lambda leaf: _rounded(leaf, unit), args))
+    def rounded(at: jax.Array, by: jax.Array) -> jax.Array:
+        return matrix(at, jax.tree.map(lambda leaf: _rounded(leaf, unit, by), args))
 
-    unit = float(jnp.finfo(vector.dtype).eps) / 2 if unit is None else unit
     function = Function(gradient, matrix, unit, rounded)
     if index is None:
         search = settings.method(function, settings.max_steps)
@@ -358,14 +358,14 @@ def _search(
     return eigenvector_following(function, settings.max_steps, index, settings.radius), function
 
 
-def _rounded(leaf: Any, unit: float) -> Any:
-    """Return floating data moved by a rounding, up or down by a hash of the place."""
+def _rounded(leaf: Any, unit: float, by: jax.Array) -> Any:
+    """Return floating data moved by so many roundings, up or down by a hash of the place."""
     if not jnp.issubdtype(jnp.result_type(leaf), jnp.floating):
         return leaf
     leaf = jnp.asarray(leaf)
     place = jnp.arange(leaf.size, dtype=jnp.uint32) * jnp.uint32(2654435761)
     signs = jnp.where((place >> 15) % 2 == 0, 1, -1).astype(leaf.dtype).reshape(leaf.shape)
-    return leaf * (1 + 2 * max(unit, float(jnp.finfo(leaf.dtype).eps) / 2) * signs)
+    return leaf * (1 + by.astype(leaf.dtype) * 2 * max(unit, float(jnp.finfo(leaf.dtype).eps) / 2) * signs)
 
 
 def _point(
@@ -377,19 +377,17 @@ def _point(
     unravel: Callable[[jax.Array], PyTree],
 ) -> Point:
     settled = settle(search, function, start, end)
-    end, size = settled.end, norm(settled.end.gradient)
-    reached = settled.converged if index is None else settled.converged & (settled.index == index)
-    other = settled.converged & ~reached & (settled.index >= 0)
-    # Near a gradient-flat point a long step solves H p = −g, and leads nowhere: H does not stay what it is.
-    near = (settled.flatness < 0.5) & (norm(function.gradient(end.vector + settled.step)) < size / 2)
+    end = settled.end
+    reached = settled.converged if index is None else settled.converged & (settled.negative == index)
+    other = settled.converged & ~reached & (settled.negative >= 0)
     return Point(
         params=unravel(end.vector),
-        gradient_norm=size,
+        gradient_norm=norm(end.gradient),
         flatness=settled.flatness,
-        distance=jnp.where(settled.converged | near, norm(settled.step), jnp.inf),
+        distance=settled.distance,
         error=unravel(settled.error),
         converged=settled.converged,
-        index=settled.index,
+        index=settled.negative,
         reached=reached,
         steps=end.steps,
         reason=jnp.where(other, int(Reason.OTHER_INDEX), end.reason).astype(jnp.int32),
@@ -430,7 +428,7 @@ def _find_many(
         num = len(ends.reason)
         rows = np.minimum(np.arange(-(-num // settings.lanes) * settings.lanes), num - 1)
         points = jax.lax.map(
-            lambda both: _point(search, function, index, *both, unravel),
+            lambda both: _point(search, function, index, both[0], both[1], unravel),
             jax.tree.map(lambda leaf: leaf[rows], (vectors, ends)),
             batch_size=settings.lanes,
         )

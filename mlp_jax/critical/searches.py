@@ -57,13 +57,13 @@ class Function(NamedTuple):
     unit
         Its unit roundoff.
     rounded
-        Its Hessian where the data are moved by a rounding; `matrix` where there are no data.
+        (vector, by) -> its Hessian where the data are moved by so many roundings; `matrix` in its place when None.
     """
 
     gradient: Callable[[jax.Array], jax.Array]
     matrix: Callable[[jax.Array], jax.Array]
     unit: float
-    rounded: Callable[[jax.Array], jax.Array] | None = None
+    rounded: Callable[[jax.Array, jax.Array], jax.Array] | None = None
 
 
 class End(NamedTuple):
