@@ -8,11 +8,12 @@ import jax
 import numpy as np
 
 from mlp_jax import tree
+from mlp_jax.critical.measurements import Jump
 from mlp_jax.critical.problem import Problem
 from mlp_jax.critical.slopes import nudges
 
 
-def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step: np.ndarray) -> str | None:
+def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step: np.ndarray) -> Jump | None:
     """Say how many corners of `fun` lie within twice the Newton step, or a rounding, of params; None if none.
 
     A corner is within reach when its number is smaller than twice what it changes by over moves of that length.
@@ -21,7 +22,7 @@ def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step
     --------
     >>> with jax.enable_x64(True):
     ...     problem = Problem(lambda x: jnp.abs(x[0]), jnp.array([1e-9]), (), None, 2.0**-53)
-    ...     corner_within(problem, lambda x: x, np.array([1e-8]))
+    ...     corner_within(problem, lambda x: x, np.array([1e-8])).words
     '1 corners of fun lie within 2.0e-08 of params or its rounding'
     """
     if kinks is None:
@@ -42,6 +43,6 @@ def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step
         raise ValueError("kinks: got numbers that are NaN or infinite, expected finite numbers.")
     change = np.max([np.abs(values(problem.vector + move) - here) for move in (*moves, *-moves)], axis=0)
     near = int(np.sum(np.abs(here) <= 2 * change))
-    return (
-        f"{near} corners of fun lie within {2 * np.linalg.norm(step):.1e} of params or its rounding" if near else None
-    )
+    if not near:
+        return None
+    return Jump(f"{near} corners of fun lie within {2 * np.linalg.norm(step):.1e} of params or its rounding", False)

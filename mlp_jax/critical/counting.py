@@ -281,8 +281,10 @@ def _classified(
     critical = [i for i, verdict in enumerate(verdicts) if verdict.kind != "not critical"]
     each, verdicts, hits = [each[i] for i in critical], [verdicts[i] for i in critical], found.hits[critical]
     with precision.float64():
-        _, promoted = precision.promote_problem(fun, each[0], args) if each else (None, args)
-        values = np.array([float(_value(fun, params, promoted)) for params in each])
+        values = np.zeros(len(each))
+        if each:
+            traced, _, promoted = precision.traced_problem(fun, each[0], args)
+            values = np.array([float(_value(traced, params, promoted)) for params in each])
     order = np.argsort(values, kind="stable")
     each = [each[i] for i in order]
     sizes = [1 if symmetries is None else symmetries.orbit_size(params) for params in each]

@@ -16,7 +16,7 @@ from mlp_jax.critical.ends import settle
 from mlp_jax.critical.gradient_norm import levenberg_marquardt
 from mlp_jax.critical.minimum_residual import newton_mr
 from mlp_jax.critical.searches import End, Function, Reason, Search, norm, run, run_many
-from mlp_jax.curvature import matrices, precision
+from mlp_jax.curvature import matrices, precision, units
 from mlp_jax.tree import PyTree
 
 HessianMatrix = Callable[..., jax.Array]
@@ -175,10 +175,11 @@ def find(
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         return _find(fun, settings, None, index, params, args)
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        traced, params, args = precision.traced_problem(fun, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
-        unit = curvature.rounding_unit(fun, params, args)
-        point = _compiled_find(fun, settings, unit, index, params, args)
+        point = _compiled_find(traced, settings, units.traced_unit(traced, params), index, params, args)
+        if int(point.reason) == Reason.NOT_FINITE:
+            fun(params, *args)  # with numbers to look at, fun may say what is wrong with them
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
         known = int(point.index) if int(point.index) >= 0 else None
         return dataclasses.replace(devices.to_host(point), index=known, reason=Reason(int(point.reason)))
@@ -252,13 +253,13 @@ def find_many(
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
         return _find_many(fun, settings, None, mesh, index, starts, args)
     with precision.float64():
-        one, args = precision.promote_problem(fun, one, args)
+        traced, one, args = precision.traced_problem(fun, one, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(one), lanes)
-        unit = curvature.rounding_unit(fun, one, args)
+        unit = units.traced_unit(traced, one)
         starts = precision.promote(starts)
         if mesh is not None:
             starts = devices.pad(starts, mesh)
-        points = devices.to_host(_compiled_find_many(fun, settings, unit, mesh, index, starts, args))
+        points = devices.to_host(_compiled_find_many(traced, settings, unit, mesh, index, starts, args))
         return jax.tree.map(lambda leaf: leaf[:num], points)
 
 

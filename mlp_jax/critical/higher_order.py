@@ -218,8 +218,8 @@ def _seen(problem: Problem, direction: np.ndarray, bend: np.ndarray, value: floa
     typical = max(float(np.mean(np.abs(problem.vector))), 1.0)
     times = typical * np.geomspace(1e-4, 1.0, 13)
     moves = [t * direction + t**2 / 2 * bend * (order == 4) for t in (0.0, *times)]
-    start, *paths = problem.slopes(problem.vector + np.stack(moves))[0]
-    paths = np.array(paths)
+    values = problem.slopes(problem.vector + np.stack(moves))[0]
+    start, paths = values[0], values[1:]
     rounding = 64 * problem.unit * np.maximum(np.abs(paths), abs(start))
     expected = value * times**order / math.factorial(order)
     close = np.abs(paths - start - expected) <= np.abs(expected) / 2

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+import scipy.linalg
 
 from mlp_jax.critical.higher_order import spaces
 from mlp_jax.critical.measurements import Measurements
@@ -18,14 +20,11 @@ from mlp_jax.tree import PyTree
 Tangents = Callable[[PyTree], PyTree]
 
 BITS = 256
-# What null means at that precision, relative to the largest mode: half of the digits.
-_NULL = 2.0 ** (-BITS / 2)
+# What null means at that precision, relative to the size of H: what float64 leaves of the parts computed in it.
+_NULL = 2.0**-112
 _STEPS = 8
-# Sizes up to which a second look takes seconds at most.
-_MOST_PARAMETERS = 64
-_MOST_DATA = 20_000
-# The same for one gradient: parameters times numbers of data.
-_MOST_WORK = 2 * 10**9
+# Numbers that evaluations in long arithmetic may look at, so that they take seconds: about a microsecond each.
+_MOST_WORK = 5 * 10**6
 # Bits in which tangents are tested, and how far from params.
 _TANGENT_BITS = 128
 _NEARBY = 1e-3
@@ -35,7 +34,7 @@ class SecondLook(NamedTuple):
     """What 256-bit arithmetic says of the modes that float64 could not tell from zero.
 
     confirmed
-        True: null to half of the digits; False: not null; None: not looked at.
+        True: null to 34 digits; False: not null; None: not looked at.
     curvature
         Largest curvature of these modes, the others minimised out, relative to the largest mode; None: not looked at.
     words
@@ -47,11 +46,13 @@ class SecondLook(NamedTuple):
     words: str
 
 
-def second_look(problem: Problem, measured: Measurements, null: np.ndarray) -> SecondLook:
-    """Evaluate the Hessian at the critical point nearby with 256 bits, and its Schur complement on the null modes.
+def second_look(problem: Problem, measured: Measurements, count: int) -> SecondLook:
+    """Look with 256 bits at the `count` modes of smallest size, at the critical point nearby.
 
     The point is first moved by Newton's steps over the other modes until the gradient along these vanishes to the
-    precision; then S = H₀₀ − H₀₁ H₁₁⁻¹ H₁₀, whose inertia added to that of H₁₁ is the inertia of H (Haynsworth 1968).
+    precision. Then S = Nᵀ H N − (H N)ᵀ H₁⁺ (H N), with N a basis of the modes and H₁⁺ the inverse on all others: its
+    inertia added to that of the others is the inertia of H (Haynsworth 1968). The second part is as small as N is
+    exact, so that float64 is enough for it.
 
     Examples
     --------
@@ -59,19 +60,18 @@ def second_look(problem: Problem, measured: Measurements, null: np.ndarray) -> S
     >>> with jax.enable_x64(True):
     ...     valley = lambda x: (x[0] + x[1]) ** 2 + 1e-25 * (x[0] - x[1]) ** 2
     ...     problem = Problem(valley, jnp.zeros(2), (), None, 2.0**-53)
-    ...     look = second_look(problem, measure(problem), np.array([True, False]))
+    ...     look = second_look(problem, measure(problem), 1)
     >>> look.confirmed, f"{look.curvature:.0e}"
-    (False, '1e-25')
+    (False, '4e-25')
     """
-    size, data = len(problem.vector), sum(np.size(leaf) for leaf in problem.args)
-    if size > _MOST_PARAMETERS or data > _MOST_DATA:
+    if (_STEPS + 3 * count) * _numbers(problem) > _MOST_WORK:
         return SecondLook(None, None, "not looked at with more digits, for its size")
     if importlib.util.find_spec("flint") is None:
         return SecondLook(None, None, "not looked at with more digits, for want of python-flint (mlp_jax[proofs])")
     from mlp_jax.interval import Refusal
 
     try:
-        curvature = _curvature(problem, measured, null)
+        curvature = _curvature(problem, measured, count)
     except Refusal as refusal:
         return SecondLook(None, None, f"not looked at with more digits ({refusal})")
     if curvature <= _NULL:
@@ -93,8 +93,7 @@ def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> 
     ...     constant_along(problem, turn, np.array([True]))
     False
     """
-    data = sum(np.size(leaf) for leaf in jax.tree.leaves(problem.args))
-    if len(problem.vector) * max(data, 1) > _MOST_WORK or importlib.util.find_spec("flint") is None:
+    if _numbers(problem) > _MOST_WORK or importlib.util.find_spec("flint") is None:
         return None
     import flint
 
@@ -111,49 +110,73 @@ def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> 
             slope = evaluate(traced.gradient, [point, *given], multiprecision)[0]
             rows = evaluate(tangents.program, [point], multiprecision)[0][kept]
             return all(symmetry.orthogonal(row, slope, 2.0 ** (-_TANGENT_BITS / 2)) for row in rows)
-    except Refusal:
+    except (Refusal, jax.errors.JAXTypeError):  # tangents computed by numpy cannot be traced
         return None
 
 
-def _curvature(problem: Problem, m: Measurements, null: np.ndarray) -> float:
-    """Return the largest entry, in size, of the Schur complement on the null modes, relative to the largest mode."""
+def _numbers(problem: Problem) -> int:
+    """Return about how many numbers an evaluation of the gradient looks at: what its cost grows with."""
+    avals: list[Any] = [v.aval for eqn in problem.traced.jaxpr.eqns for v in eqn.outvars]
+    largest = max((math.prod(aval.shape) for aval in avals), default=1)
+    return len(problem.vector) + sum(np.size(leaf) for leaf in jax.tree.leaves(problem.args)) + largest
+
+
+def _curvature(problem: Problem, m: Measurements, count: int) -> float:
+    """Return the largest entry of S, in size, relative to the largest of the Hessian seen."""
     import flint
 
-    from mlp_jax.interval import enclosures
-
-    if m.eigenvalues is None or m.eigenvectors is None:
-        raise ValueError(f"measured: got no eigenvectors for {len(m.matrix)} parameters, expected them.")
-    traced, data = enclosures.trace(problem.traced, problem.params, problem.args)
-    with flint.ctx.workprec(BITS):
-        point = _refined(problem, m, null, traced, data)
-        vectors = flint.arb_mat((m.scale[:, None] * m.eigenvectors).tolist())
-        matrix = flint.arb_mat(enclosures.precise_hessian(traced, point, data).tolist())
-        matrix = vectors.transpose() * matrix * vectors
-        first, rest = np.flatnonzero(null), np.flatnonzero(~null)
-        schur = _part(matrix, first, first)
-        if len(rest):
-            inner = _part(matrix, rest, rest).solve(_part(matrix, rest, first))
-            schur = schur - _part(matrix, first, rest) * inner
-        # Of the exact matrix, which has numbers where float64 has zeros.
-        largest = max(entry.abs_upper() for entry in matrix.entries())
-        return float(max(entry.abs_upper() for entry in schur.entries()) / largest) if largest > 0 else 0.0
-
-
-def _part(matrix: Any, rows: np.ndarray, columns: np.ndarray) -> Any:
-    import flint
-
-    return flint.arb_mat([[matrix[int(i), int(j)] for j in columns] for i in rows])
-
-
-def _refined(problem: Problem, m: Measurements, null: np.ndarray, traced: Any, data: list[np.ndarray]) -> np.ndarray:
-    """Return the point, exact arbs, where the gradient along the modes that are not null vanishes."""
-    from mlp_jax.interval import multiprecision
+    from mlp_jax.interval import enclosures, multiprecision
     from mlp_jax.interval.interpreter import evaluate
 
-    _, inverse = spaces(m, null)
-    point = multiprecision.exact(problem.vector)
-    for _ in range(_STEPS):
-        gradient = evaluate(traced.gradient, [point, *data], multiprecision)[0]
-        step = inverse @ np.array([float(entry) for entry in gradient])
-        point = np.array([entry.mid() for entry in point - multiprecision.exact(step)], dtype=object)
-    return point
+    basis, solve = _null_space(m, count)
+    traced, data = enclosures.trace(problem.traced, problem.params, problem.args)
+    with flint.ctx.workprec(BITS):
+        point = multiprecision.exact(problem.vector)
+        for _ in range(_STEPS):
+            gradient = evaluate(traced.gradient, [point, *data], multiprecision)[0].astype(float)
+            if not np.any(gradient):
+                break
+            point = np.array([x.mid() for x in point - multiprecision.exact(solve(gradient))], dtype=object)
+        links = evaluate(traced.fixed, [point, *data], multiprecision)
+        # One direction in which H is not null shows how large it is.
+        directions = np.vstack([basis.T, np.random.default_rng(9).standard_normal(len(basis))])
+        images = []
+        for first in range(0, count + 1, traced.block):
+            tangents = np.zeros((traced.block, len(basis)))
+            part = directions[first : first + traced.block]
+            tangents[: len(part)] = part
+            images.append(evaluate(traced.rows, [*links, tangents], multiprecision)[0][: len(part)])
+        exact = np.concatenate(images)
+        # In units of H, so that float64 has numbers for it.
+        unit = max(abs(x).mid() for x in exact.ravel())
+        if not unit > 0:
+            return 0.0
+        exact = exact / unit
+        rows = exact[:count].astype(float)
+        above = np.array([[sum(multiprecision.exact(n) * w) for w in exact[:count]] for n in basis.T], dtype=object)
+        corrected = above - multiprecision.exact(rows @ solve(float(unit) * rows.T))
+        return float(max(abs(x).upper() for x in corrected.ravel()))
+
+
+def _null_space(m: Measurements, count: int) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
+    """Return an orthonormal basis of the modes of smallest size, (P, count), and b ↦ H⁺ b over all others."""
+    if m.eigenvalues is not None:
+        null = np.zeros(len(m.matrix), dtype=bool)
+        null[np.argsort(np.abs(m.eigenvalues))[:count]] = True
+        basis, inverse = spaces(m, null)
+        return basis, lambda b: inverse @ b
+    # By inverse iteration, in scaled coordinates.
+    scaled = m.scale[:, None] * m.matrix * m.scale
+    shifted = scipy.linalg.lu_factor(scaled + np.finfo(float).eps * len(scaled) * np.eye(len(scaled)))
+    block = np.random.default_rng(9).standard_normal((len(scaled), count))
+    for _ in range(3):
+        block = np.linalg.qr(scipy.linalg.lu_solve(shifted, np.linalg.qr(block)[0]))[0]
+    bordered = scipy.linalg.lu_factor(scaled + block @ block.T)
+
+    def solve(b: np.ndarray) -> np.ndarray:
+        right = (m.scale * b.T).T
+        right = right - block @ (block.T @ right)
+        solved = scipy.linalg.lu_solve(bordered, right)
+        return (m.scale * (solved - block @ (block.T @ solved)).T).T
+
+    return np.linalg.qr(m.scale[:, None] * block)[0], solve

@@ -8,6 +8,7 @@ Woźniakowski 1992, "Estimating the largest eigenvalue by the power and Lanczos 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,7 +19,7 @@ import scipy.sparse.linalg
 
 from mlp_jax import _compiled
 from mlp_jax.critical.agreement import disagreement
-from mlp_jax.critical.measurements import JUMP, Way, gradient_jumps, hessian_jump, strayed, within
+from mlp_jax.critical.measurements import JUMP, Jump, Way, first_order_jump, hessian_jump, nonsmooth, strayed, within
 from mlp_jax.critical.perturbed import perturbed
 from mlp_jax.critical.problem import Problem
 from mlp_jax.critical.slopes import SAFETY, Slope, length, measure_slope, nudges
@@ -42,7 +43,7 @@ _CONTRACTION = 0.25
 
 class _Newton(NamedTuple):
     step: np.ndarray
-    reach: np.ndarray  # the step for the largest gradient that rounding leaves possible
+    reach: np.ndarray  # the same step with the rounding of the gradient that was seen
     flatness: float
     critical: bool
     reason: str
@@ -55,7 +56,7 @@ class _Spectrum(NamedTuple):
     products: int
 
 
-def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.ndarray], str | None]) -> Verdict:
+def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.ndarray], Jump | None]) -> Verdict:
     """Classify from Hessian-vector products: see `classify` with evidence="lanczos". Host-level.
 
     Memory: k vectors of P numbers for k steps of Lanczos, at most 1000 and at most a quarter of the machine.
@@ -82,9 +83,9 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     where = _jump(problem, slope, spectrum, moves, scale * vectors, scale) or corner(newton.step)
     disagrees = disagreement(problem, slope)
     if where is not None:
-        kind, reason = "nonsmooth", where
+        kind, reason = nonsmooth(where)
     elif disagrees is not None:
-        kind, reason = "undetermined", disagrees
+        kind, counts, reason = "undetermined", Inertia(0, len(problem.vector), 0, float("inf")), disagrees
     elif not newton.critical:
         kind, reason = "not critical", newton.reason
     claims = newton.critical and where is None and disagrees is None
@@ -138,14 +139,10 @@ def _unrepresentable(problem: Problem, slope: Slope, largest: float) -> Verdict:
 
 def _jump(
     problem: Problem, slope: Slope, spectrum: _Spectrum, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
-) -> str | None:
+) -> Jump | None:
     """Say which of value, gradient and Hessian jumps when params move by a rounding; None where none does."""
-    if slope.value_jump > 0:
-        return f"fun jumps by {slope.value_jump:.2g} when params move by a rounding"
-    level = JUMP * float(np.max(np.abs(spectrum.ritz)) * np.max(np.abs(moves)))
-    if np.max(slope.gradient_jump) > level:
-        return gradient_jumps(slope.gradient_jump)
-    return hessian_jump(problem, vectors, moves, scale)
+    level = JUMP * float(np.max(np.abs(spectrum.ritz))) * max(float(np.max(np.abs(moves))), problem.unit)
+    return first_order_jump(slope, level) or hessian_jump(problem, vectors, moves, scale)
 
 
 def _scaling(problem: Problem, vectors: np.ndarray) -> np.ndarray:
@@ -186,7 +183,7 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
         shape, matvec=lambda v: scale * problem.product(scale * v), dtype=np.float64
     )
     if within(scale, gradient, error):
-        farthest = gradient + error / SAFETY * np.random.default_rng(8).choice([-1.0, 1.0], len(error))
+        farthest = gradient + slope.typical_rounding
         reach, _ = scipy.sparse.linalg.minres(operator, -scale * farthest, rtol=1e-4, maxiter=_SOLVE_STEPS)
         return _Newton(np.zeros_like(gradient), scale * reach, 0.0, True, "")
     solved, _ = scipy.sparse.linalg.minres(operator, -scale * gradient, rtol=1e-8, maxiter=_SOLVE_STEPS)
@@ -198,6 +195,19 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
     turned = 2 * turned + 0.1 * np.max(scale * turned) / scale
     reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
     critical = reason is None and bool(np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding)
+    if critical and not within(scale, after, error):
+        # A tail that falls for ever lets every step shrink the gradient, but no step is shorter than the one before.
+        following = dataclasses.replace(problem, params=problem.unravel(problem.vector + step))
+        solved, _ = scipy.sparse.linalg.minres(
+            scipy.sparse.linalg.LinearOperator(
+                shape, matvec=lambda v: scale * following.product(scale * v), dtype=np.float64
+            ),
+            -scale * after,
+            rtol=1e-3,
+            maxiter=_SOLVE_STEPS,
+        )
+        critical = bool(np.linalg.norm(solved) <= _CONTRACTION * np.linalg.norm(step / scale))
+        reason = None if critical else "Newton's steps do not become shorter"
     words = f"the gradient norm {np.linalg.norm(gradient):.2g} is above rounding, and " + (
         reason or f"the Newton step, of flatness {flatness:.2g}, leads to one of {np.linalg.norm(after):.2g}"
     )
@@ -218,7 +228,11 @@ def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key:
             space = _lanczos(matvec, problem.params, jax.random.fold_in(key, number), steps)
             norms.append(float(np.max(np.abs(space.ritz()[0]))))
         sizes.append(SAFETY * max(norms))
-    return sizes[0], sizes[1]
+    # One rounding of each kind is a small sample.
+    vectors = np.random.default_rng(6).choice([-1.0, 1.0], (_ERROR_STEPS, len(reach)))
+    at, seeds = np.broadcast_to(problem.vector, vectors.shape), np.arange(2, 2 + len(vectors))
+    noise = problem.products(at, vectors, seeds) - problem.products(at, vectors)
+    return max(sizes[0], SAFETY * float(np.max(np.linalg.norm(noise, axis=1))) / np.sqrt(len(reach))), sizes[1]
 
 
 def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array, steps: int) -> Space:

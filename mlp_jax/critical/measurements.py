@@ -23,16 +23,28 @@ from mlp_jax.curvature import signs
 
 # A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.
 JUMP = 512.0
+# A jump is no rounding where it is so many times what other roundings of the data and the operations change.
+_CLEAR = 64.0
 # Above this many parameters the eigenvectors of the Hessian are not computed (9 P³ flops).
 EIGENVECTOR_LIMIT = 3000
 # Newton steps tried over fewer and fewer modes.
 _REPEATS = 3
+# Errors are seen in samples, so that none counts as smaller than this share of the median.
+_TYPICAL = 1 / 16
 # Longest Newton step, in units of the parameters' norm, that is looked at where P is large.
 _FAR = 10.0
 # Where on the way, in Newton steps, values and gradients are looked at.
 _WAY = np.array([0.5, 1.0, 2.0])
-# Moves at which products with the Hessian are compared.
+# Moves at which products with the Hessian are compared, and their sizes in roundings, in pairs.
 _PROBES = 4
+_JUMP_SIZES = 8.0 ** np.array([0, 1, 4, 5, 7, 8])
+
+
+class Jump(NamedTuple):
+    """What jumps, in words, and whether it may as well be the rounding of numbers much larger than params."""
+
+    words: str
+    may_be_rounding: bool
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +64,7 @@ class Measurements:
     step
         The minimum-residual Newton step p over the modes that rounding leaves resolved; their number is `num_solved`.
     reach
-        The same step with the largest rounding of the gradient that was seen: how far the critical point may be.
+        The same step with the rounding of the gradient that was seen: how far the critical point may be.
     residual, residual_error
         H p + g, and a bound on what the rounding of this sum and of g leaves in it.
     curvature_change
@@ -60,7 +72,7 @@ class Measurements:
     eigenvalues, eigenvectors
         Of the scaled Hessian, ascending, vectors in columns; None for large P.
     jump
-        What jumps when params move by a rounding, in words; None where nothing does.
+        What jumps when params move by a rounding; None where nothing does.
     strayed
         What is not as the Hessian says on the way along the Newton step, in words; None where all is.
     disagreement
@@ -82,7 +94,7 @@ class Measurements:
     curvature_change: np.ndarray
     eigenvalues: np.ndarray | None
     eigenvectors: np.ndarray | None
-    jump: str | None
+    jump: Jump | None
     strayed: str | None
     disagreement: str | None
 
@@ -187,7 +199,7 @@ def strayed(problem: Problem, slope: Slope, way: Way) -> str | None:
 
 
 def within(scale: np.ndarray, values: np.ndarray, error: np.ndarray) -> bool:
-    """Return whether each value is within its error, or within that of a typical component, when scaled.
+    """Return whether each value is within its error, or within a share of that of a typical component, when scaled.
 
     Examples
     --------
@@ -195,12 +207,12 @@ def within(scale: np.ndarray, values: np.ndarray, error: np.ndarray) -> bool:
     True
     """
     allowed = scale * error
-    return bool(np.all(scale * np.abs(values) <= np.maximum(allowed, np.median(allowed))))
+    return bool(np.all(scale * np.abs(values) <= np.maximum(allowed, _TYPICAL * np.median(allowed))))
 
 
 def _measure_rounding(
     problem: Problem, matrix: np.ndarray, moves: np.ndarray, slope: Slope
-) -> tuple[np.ndarray, np.ndarray, str | None]:
+) -> tuple[np.ndarray, np.ndarray, Jump | None]:
     """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps over a rounding."""
     below = _difference(problem.matrix(problem.vector - moves[0]), matrix)
     _require_agreement(problem, matrix, below)
@@ -216,10 +228,8 @@ def _measure_rounding(
     bound = _at_least(bound, SAFETY * np.max(np.linalg.norm(scale * noise, axis=1)), scale)
     # Rounding does not grow with the move either, and components near zero have that of the others.
     floor = _solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(slope.gradient))
-    if slope.value_jump > 0:
-        jump = f"fun jumps by {slope.value_jump:.2g} when params move by a rounding"
-    elif np.any(slope.gradient_jump > JUMP * _absolute_product(matrix, moves[0]) + floor):
-        jump = gradient_jumps(slope.gradient_jump)
+    moved = JUMP * (_absolute_product(matrix, moves[0]) + problem.unit * _absolute_product(matrix, np.ones(len(scale))))
+    jump = first_order_jump(slope, moved + floor) or jump
     return scale, bound, jump
 
 
@@ -312,8 +322,9 @@ class _Newton(NamedTuple):
         """Step over the modes larger than their error, leaving out those that change sign on the way."""
         error = self.rounding
         along = vectors.T @ (self.scale * self.slope.gradient)
-        possible = np.sqrt((vectors**2).T @ (self.scale * self.slope.gradient_error / SAFETY) ** 2)
-        farthest = along + np.where(along < 0, -possible, possible)
+        # Seen along each mode: a move of params changes the gradient by less where the curvature is less.
+        possible = np.sqrt(np.mean(((self.slope.roundings * self.scale) @ vectors) ** 2, axis=0))
+        farthest = np.copysign(np.maximum(np.abs(along), possible), along)
         for _ in range(_REPEATS):
             solved = _resolved(error, self.scale, values, vectors)
             inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
@@ -336,28 +347,23 @@ class _Newton(NamedTuple):
             return taken
         return self._take(*self._minimum_residual(), resolved.negative + resolved.positive)
 
-    def _farthest(self) -> np.ndarray:
-        """Return the gradient with its largest rounding seen; what is made from it has a safety factor of its own."""
-        return self.slope.gradient + np.copysign(self.slope.gradient_error / SAFETY, self.slope.gradient)
-
     def _minimum_residual(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the step by MINRES, stopped where what is left is rounding: further on it grows along null modes."""
         gradient, error = self.slope.gradient, self.slope.gradient_error
         size, rounding = (float(np.linalg.norm(self.scale * v)) for v in (gradient, error))
         scaled, enough = _scaled(self.matrix, self.scale), np.clip(0.1 * rounding / max(size, 1e-300), 1e-12, 0.1)
-        step, _ = scipy.sparse.linalg.minres(scaled, -self.scale * gradient, rtol=float(enough))
-        reach, _ = scipy.sparse.linalg.minres(scaled, -self.scale * self._farthest(), rtol=float(enough))
-        return self.scale * step, self.scale * reach
+        solution, _ = scipy.sparse.linalg.minres(scaled, -self.scale * gradient, rtol=float(enough))
+        return self.scale * solution, self.scale * solution  # what rounding adds would grow along null modes, too
 
     def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return −H⁻¹ g, or None where it is out of all proportion, as it is where H is singular to rounding."""
-        right = -self.scale[:, None] * np.stack([self.slope.gradient, self._farthest()], axis=1)
+        right = -(np.stack([self.slope.gradient, self.slope.typical_rounding]) * self.scale).T
         scaled = _scaled(self.matrix, self.scale).T
         lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # less would be the unblocked algorithm
         _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
-        step, reach = (self.scale * column for column in solution.reshape(right.shape).T)
+        step, rounding = (self.scale[:, None] * solution.reshape(right.shape)).T
         far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
-        return (step, reach) if failed == 0 and np.linalg.norm(step) <= far else None
+        return (step, step + rounding) if failed == 0 and np.linalg.norm(step) <= far else None
 
     def _take(self, step: np.ndarray, reach: np.ndarray, num_solved: int) -> _Taken:
         problem, move = self.problem, self.moves[0]
@@ -375,9 +381,8 @@ class _Newton(NamedTuple):
     def _seen_about(self, reach: np.ndarray, vectors: np.ndarray) -> float:
         """Return how much products with fun's own Hessian, scaled, differ about params and the end of the step."""
         problem = self.problem
-        sides = reach * np.random.default_rng(7).choice([-1.0, 1.0], (2, len(reach)))
         offsets = [reach - m for m in self.moves[:2]] + [reach + m for m in self.moves[1:3]]
-        offsets += [2 * reach, -reach, *sides, *-sides]
+        offsets += [2 * reach, -reach]
         there = problem.vector + np.stack(offsets)
         rows = np.resize(vectors, (len(there), len(reach)))
         products = problem.products(there, rows)
@@ -385,18 +390,40 @@ class _Newton(NamedTuple):
         return float(np.nanmax(np.linalg.norm(self.scale * (products - here.T), axis=1)))
 
 
-def gradient_jumps(jump: np.ndarray) -> str:
-    """Say by how much the gradient jumps.
+def nonsmooth(jump: Jump) -> tuple[str, str]:
+    """Return the kind of a point where something jumps, and why.
 
     Examples
     --------
-    >>> gradient_jumps(np.array([0.5]))
-    'the gradient jumps by 0.5 when params move by a rounding'
+    >>> nonsmooth(Jump("fun jumps", False))
+    ('nonsmooth', 'fun jumps')
     """
-    return f"the gradient jumps by {np.max(jump):.2g} when params move by a rounding"
+    if jump.may_be_rounding:
+        return "undetermined", f"{jump.words}: a corner, or the rounding of numbers much larger than params"
+    return "nonsmooth", jump.words
 
 
-def hessian_jump(problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale: np.ndarray) -> str | None:
+def first_order_jump(slope: Slope, level: float | np.ndarray) -> Jump | None:
+    """Say by how much the value jumps, or the gradient by more than a level; None where neither does.
+
+    Examples
+    --------
+    >>> with jax.enable_x64(True):
+    ...     problem = Problem(lambda x: jnp.abs(x[0]), jnp.zeros(1), (), None, 2.0**-53)
+    ...     first_order_jump(measure_slope(problem, nudges(problem)), 1e-9)
+    Jump(words='the gradient jumps by 2 when params move by a rounding', may_be_rounding=False)
+    """
+    if slope.value_jump > 0:
+        return Jump(f"fun jumps by {slope.value_jump:.2g} when params move by a rounding", False)
+    jumps = slope.gradient_jump > level
+    if not np.any(jumps):
+        return None
+    largest = float(np.max(slope.gradient_jump[jumps]))
+    clear = np.any(slope.gradient_jump[jumps] > _CLEAR * slope.gradient_noise[jumps])
+    return Jump(f"the gradient jumps by {largest:.2g} when params move by a rounding", not clear)
+
+
+def hessian_jump(problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale: np.ndarray) -> Jump | None:
     """Say by how much the Hessian jumps, if moves of a rounding change it by much more, whatever their size.
 
     Examples
@@ -404,16 +431,19 @@ def hessian_jump(problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale
     >>> with jax.enable_x64(True):
     ...     problem = Problem(lambda x: x[0] * jnp.abs(x[0]), jnp.zeros(1), (), None, 2.0**-53)
     ...     hessian_jump(problem, np.ones((4, 1)), nudges(problem), np.ones(1))
-    'the Hessian jumps by 4 when params move by a rounding'
+    Jump(words='the Hessian jumps by 4 when params move by a rounding', may_be_rounding=False)
     """
     vector, count = problem.vector, len(vectors)
     here = problem.products(np.broadcast_to(vector, vectors.shape), vectors)
-    offsets = np.concatenate([side * size * moves[:count] for side in (1.0, -1.0) for size in (1.0, 8.0)])
-    there = problem.products(vector + offsets, np.tile(vectors, (4, 1)))
-    near, far = (there.reshape(2, 2, count, -1) - here).swapaxes(0, 1).reshape(2, 2 * count, -1)
+    offsets = np.concatenate([size * side * moves[:count] for size in _JUMP_SIZES for side in (1.0, -1.0)])
+    there = problem.products(vector + offsets, np.tile(vectors, (len(offsets) // count, 1)))
+    changes = there.reshape(len(_JUMP_SIZES) // 2, 2, 2 * count, -1) - np.tile(here, (2, 1))
+    near, far = changes[:, 0], changes[:, 1]
     # Rows that hold only rounding are scaled up, so that what is rounding beside the largest entry does not count.
     is_jump = (np.abs(far - near) <= np.abs(near) / 4) & (np.abs(near) > JUMP * problem.unit * np.max(np.abs(here)))
     jump = np.where(is_jump, np.abs(near), 0)
     if np.max(scale * jump) <= np.sqrt(problem.unit) * max(1.0, float(np.max(scale * np.abs(here)))):
         return None
-    return f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding"
+    noise = np.abs(problem.products(np.broadcast_to(vector, vectors.shape), vectors, np.arange(1, count + 1)) - here)
+    unclear = np.max(scale * jump) <= _CLEAR * np.max(scale * noise)
+    return Jump(f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding", bool(unclear))

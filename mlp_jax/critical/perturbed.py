@@ -27,8 +27,8 @@ _EXACT = {
     *("real", "imag", "complex", "conj", "split", "argmax", "argmin", "convert_element_type", "reduce_precision"),
 }
 
-# Sides of the roundings of operations; longer programs use them again.
-_SIDES = 1024
+# Roundings with a random start of their own; longer programs use them again.
+_STARTS = 1024
 
 
 def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args: tuple) -> jax.Array:
@@ -64,7 +64,7 @@ class _Run:
     def __init__(self, unit: float, seed: jax.Array) -> None:
         self.unit = unit
         self.seed = jnp.asarray(seed, jnp.uint32)
-        self.sides = _sides((_SIDES,), self.seed)
+        self.starts = _hash(jnp.arange(_STARTS, dtype=jnp.uint32) + self.seed * jnp.uint32(_STARTS))
         self.count = 0
 
     def evaluate(self, jaxpr: core.Jaxpr, consts: list[Any], inputs: list[Any]) -> list[Any]:
@@ -88,34 +88,35 @@ class _Run:
         return results if name in _EXACT else [self.rounded(result) for result in results]
 
     def rounded(self, value: Any) -> Any:
-        """Return a result changed by a unit in the last place, all its numbers to the same side."""
+        """Return a result with each of its numbers changed by a unit in the last place, to a side of its own."""
         dtype = jnp.result_type(value)
-        if not _is_floating(dtype):
-            return value
-        self.count += 1
-        return value * self.factor(self.sides[self.count % _SIDES], dtype, float(jnp.finfo(dtype).eps))
+        return (
+            value * self.factor(jnp.shape(value), dtype, float(jnp.finfo(dtype).eps)) if _is_floating(dtype) else value
+        )
 
     def moved(self, value: Any) -> Any:
-        """Return data or a constant with each number changed by a unit in the last place, each to a side of its own."""
+        """Return data or a constant changed in the same way, by a rounding of the function where that is coarser."""
         dtype = jnp.result_type(value)
         if not _is_floating(dtype):
             return value
-        self.count += 1
-        sides = _sides(jnp.shape(value), self.seed + jnp.uint32(7919 * self.count))
-        return value * self.factor(sides, dtype, max(float(jnp.finfo(dtype).eps), 2 * self.unit))
+        return value * self.factor(jnp.shape(value), dtype, max(float(jnp.finfo(dtype).eps), 2 * self.unit))
 
-    def factor(self, sides: jax.Array, dtype: Any, size: float) -> jax.Array:
-        return 1 + jnp.where(self.seed > 0, jnp.asarray(size, dtype), jnp.zeros((), dtype)) * sides.astype(dtype)
+    def factor(self, shape: tuple[int, ...], dtype: Any, size: float) -> jax.Array:
+        """Return numbers one unit above or below 1 at random; 1 where the seed is 0."""
+        self.count += 1
+        change = jnp.where(self.seed > 0, jnp.asarray(size, dtype), jnp.zeros((), dtype))
+        # The highest bit of a Weyl sequence from a random start: cheap to compile and to compute.
+        start = self.starts[self.count % _STARTS]
+        bits = jnp.arange(math.prod(shape), dtype=jnp.uint32) * jnp.uint32(0x9E3779B9) + start
+        return (1 - change + 2 * change * (bits >> jnp.uint32(31)).astype(dtype)).reshape(shape)
 
 
 def _is_floating(dtype: Any) -> bool:
     return bool(jnp.issubdtype(dtype, jnp.floating))
 
 
-def _sides(shape: tuple[int, ...], seed: jax.Array) -> jax.Array:
-    """Return −1 and 1 at random: a hash of the position, cheap to compile (finaliser of MurmurHash3, Appleby 2011)."""
-    numbers = jnp.arange(math.prod(shape), dtype=jnp.uint32)
-    bits = numbers * jnp.uint32(0x9E3779B9) + seed * jnp.uint32(0x85EBCA6B)
+def _hash(bits: jax.Array) -> jax.Array:
+    """Return random bits for each number (the finaliser of MurmurHash3, Appleby 2011), cheap to compile."""
     for shift, multiplier in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
         bits = (bits ^ (bits >> jnp.uint32(shift))) * jnp.uint32(multiplier)
-    return (1 - 2 * ((bits >> jnp.uint32(16)) & jnp.uint32(1)).astype(jnp.int32)).reshape(shape)
+    return bits ^ (bits >> jnp.uint32(16))

@@ -11,10 +11,20 @@ from mlp_jax.critical.problem import Problem
 # Times the largest change seen: the probes are a sample of the roundings, not their maximum.
 SAFETY = 4.0
 _PROBES = 8
-# Sizes of the moves that look for jumps, in roundings.
-_SIZES = (1.0, 8.0, 64.0, 512.0)
+# Sizes of the moves that look for jumps, in roundings: where params are added to something, small ones do nothing.
+_SIZES = 8.0 ** np.arange(9)
+# Moves of each size.
+_MOVES = 4
+# A jump of the value is the same for so many sizes in a row.
+_SAME = 4
+# How far, relative to params, the value is looked at for the size of what it is made of.
+_NEARBY = 2.0**-10
 # Below this a parameter counts as zero: a rounding of it would not be a number.
 _ZERO = 1e-150
+
+
+class NotFinite(ValueError):
+    """The function has no finite value, or no finite gradient."""
 
 
 class Slope(NamedTuple):
@@ -24,18 +34,30 @@ class Slope(NamedTuple):
         f, and what rounding may have changed it by.
     gradient, gradient_error
         g, and a bound on each component's error.
+    roundings
+        (n, P) what rounding does to g: what it changes by over moves of a unit in the last place, divided by √12, since
+        a rounding is spread evenly over half a unit to either side.
     value_jump
         What the value jumps by when params move by a rounding; 0 where it does not.
-    gradient_jump
-        (P,) the part of the gradient's change that does not grow with the move.
+    gradient_jump, gradient_noise
+        (P,) the part of the gradient's change that does not grow with the move, and what other roundings of the data
+        and the operations alone change the gradient by.
     """
 
     value: float
     value_error: float
     gradient: np.ndarray
     gradient_error: np.ndarray
+    roundings: np.ndarray
     value_jump: float
     gradient_jump: np.ndarray
+    gradient_noise: np.ndarray
+
+    @property
+    def typical_rounding(self) -> np.ndarray:
+        """A change of the gradient that is as large, in every direction, as the roundings that were seen are."""
+        sides = np.random.default_rng(8).choice([-1.0, 1.0], len(self.roundings))
+        return sides @ self.roundings / np.sqrt(len(sides))
 
 
 def nudges(problem: Problem) -> np.ndarray:
@@ -80,7 +102,7 @@ def length(vector: np.ndarray) -> float:
 
 
 def measure_slope(problem: Problem, moves: np.ndarray) -> Slope:
-    """Return value and gradient with their errors: 73 gradients. Host-level.
+    """Return value and gradient with their errors: 99 gradients. Host-level.
 
     Raises
     ------
@@ -96,39 +118,51 @@ def measure_slope(problem: Problem, moves: np.ndarray) -> Slope:
     (2.0, [2.0, 2.0], True)
     """
     vector, count = problem.vector, len(moves)
-    sizes = np.array([side * size for size in _SIZES for side in (1.0, -1.0)])
-    offsets = (sizes[:, None, None] * moves).reshape(-1, len(vector))
-    values, rows = problem.slopes(vector + np.concatenate([0 * moves[:1], offsets]))
+    ladder = (_SIZES[:, None, None] * np.concatenate([moves[:_MOVES], -moves[:_MOVES]])).reshape(-1, len(vector))
+    draws = np.random.default_rng(3).standard_normal((2, len(vector)))
+    nearby = _NEARBY * np.maximum(np.abs(vector), typical_size(problem)) * draws
+    small = np.concatenate([moves[_MOVES:], -moves[_MOVES:]])
+    offsets = np.concatenate([0 * moves[:1], ladder, small, nearby])
+    values, rows = problem.slopes(vector + offsets)
     other_values, other_rows = problem.slopes(vector + moves, np.arange(1, count + 1))
+    noise_rows = problem.slopes(np.broadcast_to(vector, moves.shape), np.arange(1, count + 1))[1]
     if not np.isfinite(values[0]):
-        raise ValueError(
+        raise NotFinite(
             f"fun: got a value of {values[0]} at params, expected a finite number (a label that is no class, or a"
             " number outside the domain of a function?)."
         )
     if not np.all(np.isfinite(rows[0])):
-        raise ValueError(f"fun: got {np.sum(~np.isfinite(rows[0]))} gradient components that are NaN or infinite.")
-    changes = (rows[1:] - rows[0]).reshape(len(_SIZES), 2 * count, -1)
-    near, far = changes[0], changes[1]
-    same = np.abs(far - near) <= np.abs(near) / 4
-    rounded = np.concatenate([near, other_rows - rows[0]])
-    change = np.max(np.where(np.isfinite(rounded), np.abs(rounded), 0), axis=0)
-    along = offsets @ rows[0]
-    left = (values[1:] - values[0] - along).reshape(len(_SIZES), 2 * count)
+        raise NotFinite(f"fun: got {np.sum(~np.isfinite(rows[0]))} gradient components that are NaN or infinite.")
+    changes = rows[1 : 1 + len(ladder)].reshape(len(_SIZES), 2 * _MOVES, -1) - rows[0]
+    rounded = np.concatenate([changes[0], rows[1 + len(ladder) : -2] - rows[0], other_rows - rows[0]])
+    rounded = np.where(np.isfinite(rounded), rounded, 0)
+    left = (values[1 : 1 + len(ladder)] - values[0] - ladder @ rows[0]).reshape(len(_SIZES), -1)
     rounding = problem.unit * problem.growth * np.max(np.abs(values[np.isfinite(values)]))
     noise = np.abs(other_values - values[0] - moves @ rows[0])
     return Slope(
         value=float(values[0]),
         value_error=SAFETY * float(np.max(np.where(np.isfinite(noise), noise, 0)) + rounding),
         gradient=rows[0],
-        gradient_error=SAFETY * (change + problem.unit * np.abs(rows[0])),
+        gradient_error=SAFETY * (np.max(np.abs(rounded), axis=0) + problem.unit * np.abs(rows[0])),
+        roundings=rounded / np.sqrt(12),
         value_jump=_constant(left, 64 * rounding),
-        gradient_jump=np.max(np.where(same, np.abs(near), 0), axis=0),
+        gradient_jump=_same(changes),
+        gradient_noise=np.max(np.abs(noise_rows - rows[0]), axis=0),
     )
 
 
-def _constant(left: np.ndarray, rounding: float) -> float:
-    """Return the largest change of the value that is the same for moves of all sizes, and no rounding; else 0."""
-    nearest = left[0]
+def _same(changes: np.ndarray) -> np.ndarray:
+    """Return the largest part of the changes, (sizes, moves, P), that two sizes in a row have in common."""
     with np.errstate(invalid="ignore"):
-        same = np.all(np.abs(left - nearest) <= np.abs(nearest) / 4, axis=0) & (np.abs(nearest) > rounding)
-    return float(np.max(np.where(same, np.abs(nearest), 0)))
+        near = np.abs(changes[:-1])
+        common = np.where(np.abs(np.diff(changes, axis=0)) <= near / 4, near, 0)
+    return np.max(common, axis=(0, 1))
+
+
+def _constant(left: np.ndarray, rounding: float) -> float:
+    """Return the largest change of the value, (sizes, moves), that several sizes have in common, and no rounding."""
+    windows = np.lib.stride_tricks.sliding_window_view(left, _SAME, axis=0)
+    with np.errstate(invalid="ignore"):
+        nearest = np.abs(windows[..., :1])
+        same = np.all(np.abs(windows - windows[..., :1]) <= nearest / 4, axis=-1) & (nearest[..., 0] > rounding)
+    return float(np.max(np.where(same, nearest[..., 0], 0)))

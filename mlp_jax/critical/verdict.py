@@ -111,7 +111,7 @@ class Verdict:
         --------
         >>> from mlp_jax import critical
         >>> print(critical.classify(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2)).explain().splitlines()[0])
-        1. Is it critical? The gradient norm 0.0e+00 is within its rounding, 2.5e-15: yes.
+        1. Is it critical? The gradient norm 0.0e+00 is within its rounding, 4.8e-15: yes.
         """
         return "\n".join((f"1. {self._why_critical()}", f"2. {self._why_signs()}", f"3. {self._why_name()}"))
 

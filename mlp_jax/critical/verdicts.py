@@ -17,9 +17,9 @@ from mlp_jax.critical.finders import HessianMatrix, require_params
 from mlp_jax.critical.higher_order import HigherOrder, higher_order
 from mlp_jax.critical.higher_precision import constant_along, second_look
 from mlp_jax.critical.matrix_free import classify_by_products
-from mlp_jax.critical.measurements import Measurements, measure, within
+from mlp_jax.critical.measurements import Jump, Measurements, measure, nonsmooth, within
 from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import length
+from mlp_jax.critical.slopes import NotFinite, length
 from mlp_jax.critical.tangents import Tangents, constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, precision, signs, units
@@ -117,9 +117,13 @@ def classify(
         if evidence != "lanczos":
             matrices.require_memory(tree.size(params), matrices=_MATRICES)
         problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params))
-        if evidence == "lanczos":
-            return classify_by_products(problem, key, functools.partial(corner_within, problem, kinks))
-        measured = measure(problem)
+        try:
+            if evidence == "lanczos":
+                return classify_by_products(problem, key, functools.partial(corner_within, problem, kinks))
+            measured = measure(problem)
+        except NotFinite:
+            fun(params, *args)  # with numbers to look at, fun may say what is wrong, such as a label out of range
+            raise
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
         verdict = _decide(problem, measured, tangents, symmetries, corner)
@@ -167,7 +171,7 @@ def _prove(fun: Callable[..., jax.Array], problem: Problem, verdict: Verdict, sy
 
 
 def _decide(
-    problem: Problem, m: Measurements, tangents: np.ndarray, symmetries: Tangents | None, corner: str | None
+    problem: Problem, m: Measurements, tangents: np.ndarray, symmetries: Tangents | None, corner: Jump | None
 ) -> Verdict:
     counts = m.counts
     angle = _explained(problem, m, tangents, symmetries)
@@ -175,9 +179,10 @@ def _decide(
     critical, why_not = _is_critical(m, counts)
     found, largest = None, float(np.max(np.abs(m.matrix)))
     if corner is not None:
-        kind, reason = "nonsmooth", corner
+        kind, reason = nonsmooth(corner)
     elif m.disagreement is not None:
         kind, reason = "undetermined", m.disagreement
+        counts, unresolved = Inertia(0, len(m.matrix), 0, math.inf), len(m.matrix)
     elif np.any(m.matrix) and not _REPRESENTABLE[0] < largest < _REPRESENTABLE[1]:
         kind = "undetermined"
         reason = f"the Hessian has entries of {largest:.1e}; multiply fun by a number that makes them 1"
@@ -189,7 +194,7 @@ def _decide(
         counts = signs.inertia(m.matrix, m.rounding, scale=m.scale)
         unresolved = counts.unresolved
     smallest, largest = _extremes(m.matrix)
-    is_critical = critical is True and kind not in ("nonsmooth", "not critical") and m.disagreement is None
+    is_critical = critical is True and corner is None and m.disagreement is None
     return Verdict(
         kind=kind,
         index=counts.negative if is_critical and not unresolved else None,
@@ -224,9 +229,9 @@ def _explained(problem: Problem, m: Measurements, tangents: np.ndarray, symmetri
         return None
     if constant_along(problem, symmetries, constant_tangents(problem, symmetries)[1]) is False:
         return None
-    if (counts.negative and counts.positive) or m.eigenvalues is None or m.eigenvectors is None:
+    if counts.negative and counts.positive:
         return angle
-    return None if second_look(problem, m, _smallest(m.eigenvalues, counts.unresolved)).confirmed is False else angle
+    return None if second_look(problem, m, counts.unresolved).confirmed is False else angle
 
 
 def _smallest(eigenvalues: np.ndarray, number: int) -> np.ndarray:
@@ -272,18 +277,17 @@ def _symmetric(unresolved: int, angle: float) -> str:
 def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) -> tuple[str, str, HigherOrder | None]:
     """Name a point with a null cluster by what higher orders do along it."""
     gap = f"{counts.unresolved} null modes, separated from the others by a factor of more than {_GAP:.0f}"
-    if m.eigenvalues is None:
-        return "undetermined", f"{gap}: null as far as float64 tells (P is too large to look closer){never}", None
-    null = _smallest(m.eigenvalues, counts.unresolved)
-    look = second_look(problem, m, null)
+    look = second_look(problem, m, counts.unresolved)
     if not look.confirmed:
         return "undetermined", f"{gap}, {look.words}; a proof (interval.certify) may decide{never}", None
-    gap = f"{gap}, {look.words}"
-    found = higher_order(problem, m, null)
+    gap = f"{gap}, {look.words}: higher orders decide"
+    if m.eigenvalues is None:
+        return "degenerate", f"{gap} (P is too large to look at them){never}", None
+    found = higher_order(problem, m, _smallest(m.eigenvalues, counts.unresolved))
     falls, rises = found.falls or counts.negative > 0, found.rises or counts.positive > 0
     if falls and rises and found.order is not None:
         return "degenerate saddle", f"{gap}; {found}, so that fun falls and rises from here{never}", found
-    return "degenerate", f"{gap}: higher orders decide; {found}{never}", found
+    return "degenerate", f"{gap}; {found}{never}", found
 
 
 def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:

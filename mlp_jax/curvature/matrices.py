@@ -59,7 +59,7 @@ def dense_hessian(
         require_memory(tree.size(params), max_bytes)
         return _columns(fun, params, args)
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        fun, params, args = precision.traced_problem(fun, params, args)
         require_memory(tree.size(params), max_bytes)
         return _compiled_columns(fun, params, args)
 

@@ -92,24 +92,7 @@ def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args:
     _require_scalar_result(fun, params, args, name)
 
 
-def promote_problem(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[PyTree, tuple]:
-    """Return params and args in float64, after the checks of `require_scalar_function`. Host-level.
-
-    Call it inside `float64()`; `fun` is traced with what it will be given there.
-
-    Examples
-    --------
-    >>> with float64():
-    ...     params, args = promote_problem(lambda x: x**2, jnp.ones((), jnp.float32), ())
-    >>> params.dtype
-    dtype('float64')
-    """
-    return traced_problem(fun, params, args)[1:]
-
-
-def traced_problem(
-    fun: Callable[..., jax.Array], params: PyTree, args: tuple
-) -> tuple[tracing.Traced, PyTree, tuple]:
+def traced_problem(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[tracing.Traced, PyTree, tuple]:
     """Return `fun` as traced in float64, with params and args in float64, after the checks above. Host-level.
 
     Call it inside `float64()`.

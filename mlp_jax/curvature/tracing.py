@@ -148,7 +148,8 @@ def longest_sum(jaxpr: core.Jaxpr) -> int:
     """
     longest = 1
     for eqn in jaxpr.eqns:
-        name, shape = eqn.primitive.name, eqn.invars[0].aval.shape if eqn.invars else ()
+        first: Any = eqn.invars[0].aval if eqn.invars else None
+        name, shape = eqn.primitive.name, () if first is None else first.shape
         if name == "dot_general":
             longest = max(longest, math.prod(shape[d] for d in eqn.params["dimension_numbers"][0][0]))
         elif name.startswith(("reduce_", "cum", "conv_")):

@@ -78,7 +78,8 @@ def hessian_jaxpr(traced: tracing.Traced, from_params: int) -> core.Jaxpr:
     >>> len(jaxpr.invars), len(jaxpr.outvars)
     (3, 3)
     """
-    given = [jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype) for v in traced.jaxpr.invars]
+    avals: list[Any] = [v.aval for v in traced.jaxpr.invars]
+    given = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
     run = _compiled.weak(traced)
 
     def value(leaves: list[jax.Array], *rest: jax.Array) -> jax.Array:

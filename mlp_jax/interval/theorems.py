@@ -118,10 +118,13 @@ def certify(
     bits = require.whole(bits, "bits", 2, _MOST_BITS)
     settings = _Settings(symmetries, hessian, reach, bits, None if wide else 0.0)
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        traced, params, args = precision.traced_problem(fun, params, args)
         _require_functions(symmetries, hessian, 1 + len(args))
         start = np.asarray(tree.ravel(params)[0])
-        return _weakened(_attempt(fun, params, args, start, settings, None))
+        proved = _attempt(traced, params, args, start, settings, None)
+        if not proved.proved and not np.isfinite(jax.jit(traced)(params, *args)):
+            fun(params, *args)  # with numbers to look at, fun may say what is wrong, such as a label out of range
+        return _weakened(proved)
 
 
 def _weakened(proved: Certificate) -> Certificate:
@@ -187,7 +190,7 @@ def check(
     if not certificate.proved:
         raise ValueError("certificate: got a refusal, expected one that proves something.")
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        traced, params, args = precision.traced_problem(fun, params, args)
         if tree.size(params) != certificate.size or certificate.location.shape != (certificate.size,):
             raise ValueError(f"params: got {tree.size(params)} numbers, expected the certificate's {certificate.size}.")
         bits = certificate.precision or 0
@@ -195,7 +198,7 @@ def check(
             reason = f"its precision is {bits} bits, expected 2 to {_MOST_BITS}"
             return Certificate(False, reason, certificate.size, certificate.location, 0.0)
         settings = _Settings(symmetries, None, 0.0, bits, certificate.unique_radius)
-        new = _attempt(fun, params, args, certificate.location, settings, certificate.radius)
+        new = _attempt(traced, params, args, certificate.location, settings, certificate.radius)
     return _agree(certificate, new) if new.proved else new
 
 
@@ -280,11 +283,7 @@ def _problem(
 ) -> Problem:
     traced, data = enclosures.trace(fun, params, args, constants)
     problem = Problem(traced, data, Smoothness(traced, data), None, settings.bits)
-    try:
-        _require_value(problem, start)
-    except Refusal:
-        fun(params, *args)  # raises where fun itself refuses these numbers, such as a label out of range
-        raise
+    _require_value(problem, start)
     _require_no_tie(problem, start)
     if settings.symmetries is None:
         return problem

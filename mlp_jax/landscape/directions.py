@@ -218,7 +218,7 @@ def eigenvector_plane(
     ([-2.0, 2.0], [0.0, 1.0])
     """
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        fun, params, args = precision.traced_problem(fun, params, args)
         if hessian_matrix is not None:
             require.function(hessian_matrix, "hessian_matrix", "() -> (P, P) matrix", 0)
         if tree.size(params) < 2:

@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import curvature, require, tree
-from mlp_jax.curvature import precision
+from mlp_jax import require, tree
+from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.fields import Field, candidates
 from mlp_jax.mlp_symmetry.network import gradient, require_layers
@@ -90,12 +90,12 @@ def tangents(
     """
     require.function(activation, "activation", "of one array", 1)
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        fun, params, args = precision.traced_problem(fun, params, args)
         require_layers(params)
         # Pixels may be whole numbers.
         inputs = jnp.asarray(require.numbers(inputs, "inputs", 2, axes="(n, in)", finite=True), float)
         fields = tuple(candidates(params, inputs, activation))
-        unit = curvature.rounding_unit(fun, params, args)
+        unit = units.traced_unit(fun, params)
         names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]
         kept = _valid(fun, params, args, fields, unit)
     dropped = dict.fromkeys(name for name, keep in zip(names, kept, strict=True) if not keep)

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mlp_jax import curvature, tree
-from mlp_jax.curvature import precision
+from mlp_jax import tree
+from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
 from mlp_jax.mlp_symmetry.network import require_layers
@@ -144,11 +144,11 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     (LayerMaps(pieces=1, permutations=True, flips=True, exchanges=False),)
     """
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        fun, params, args = precision.traced_problem(fun, params, args)
         require_layers(params)
         found = [traits(activation, layer.bias.size) for layer in params[:-1]]
         offered = tuple(map(_offered, found))
-        unit = curvature.rounding_unit(fun, params, args)
+        unit = units.traced_unit(fun, params)
         good = _valid(fun, params, args, offered, unit)
     kept = []
     for depth, layer in enumerate(offered, start=1):

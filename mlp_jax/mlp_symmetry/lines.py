@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import curvature, require, tree
-from mlp_jax.curvature import precision
+from mlp_jax import require, tree
+from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.activations import traits
 from mlp_jax.mlp_symmetry.network import gradient, require_layers
@@ -50,10 +50,10 @@ def split_lines(
     """
     tolerance = float(require.not_negative(tolerance, "tolerance"))
     with precision.float64():
-        params, args = precision.promote_problem(fun, params, args)
+        fun, params, args = precision.traced_problem(fun, params, args)
         require_layers(params)
         vector, unravel = np.asarray(tree.ravel(params)[0]), tree.ravel(params)[1]
-        unit = curvature.rounding_unit(fun, params, args)
+        unit = units.traced_unit(fun, params)
         rows = _directions(params, activation, tolerance * float(np.max(np.abs(vector))))
 
         def at(v: np.ndarray) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 
 import jax
@@ -10,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import mlp, tree
+from mlp_jax import _compiled, mlp, tree
 from mlp_jax.mlp import Activation, Params
 
 
@@ -69,6 +68,6 @@ def gradient(fun: Callable[..., jax.Array], vector: ArrayLike, params: Params, a
     return np.asarray(_gradient(fun, jnp.asarray(vector), params, args))
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@_compiled.by_function()
 def _gradient(fun: Callable[..., jax.Array], vector: jax.Array, params: Params, args: tuple) -> jax.Array:
     return tree.ravel(jax.grad(fun)(tree.ravel(params)[1](vector), *args))[0]
