@@ -18,7 +18,7 @@ from scipy.linalg import lapack
 
 from mlp_jax.critical.agreement import disagreement
 from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import SAFETY, Slope, measure_slope, nudges
+from mlp_jax.critical.slopes import SAFETY, Slope, measure_slope, move_sizes, nudges
 from mlp_jax.curvature import signs
 
 # A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.
@@ -35,9 +35,9 @@ _TYPICAL = 1 / 16
 _FAR = 10.0
 # Where on the way, in Newton steps, values and gradients are looked at.
 _WAY = np.array([0.5, 1.0, 2.0])
-# Moves at which products with the Hessian are compared, and their sizes in roundings, in pairs.
+# Moves at which products with the Hessian are compared, and which of their sizes, in pairs.
 _PROBES = 4
-_JUMP_SIZES = 8.0 ** np.array([0, 1, 4, 5, 7, 8])
+_PAIRS = (0, 1), (4, 5), (7, 8)
 
 
 class Jump(NamedTuple):
@@ -435,9 +435,11 @@ def hessian_jump(problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale
     """
     vector, count = problem.vector, len(vectors)
     here = problem.products(np.broadcast_to(vector, vectors.shape), vectors)
-    offsets = np.concatenate([size * side * moves[:count] for size in _JUMP_SIZES for side in (1.0, -1.0)])
+    sizes = move_sizes(problem)
+    chosen = [sizes[k] for pair in _PAIRS if pair[1] < len(sizes) for k in pair]
+    offsets = np.concatenate([size * side * moves[:count] for size in chosen for side in (1.0, -1.0)])
     there = problem.products(vector + offsets, np.tile(vectors, (len(offsets) // count, 1)))
-    changes = there.reshape(len(_JUMP_SIZES) // 2, 2, 2 * count, -1) - np.tile(here, (2, 1))
+    changes = there.reshape(len(chosen) // 2, 2, 2 * count, -1) - np.tile(here, (2, 1))
     near, far = changes[:, 0], changes[:, 1]
     # Rows that hold only rounding are scaled up, so that what is rounding beside the largest entry does not count.
     is_jump = (np.abs(far - near) <= np.abs(near) / 4) & (np.abs(near) > JUMP * problem.unit * np.max(np.abs(here)))

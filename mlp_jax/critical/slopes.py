@@ -11,8 +11,9 @@ from mlp_jax.critical.problem import Problem
 # Times the largest change seen: the probes are a sample of the roundings, not their maximum.
 SAFETY = 4.0
 _PROBES = 8
-# Sizes of the moves that look for jumps, in roundings: where params are added to something, small ones do nothing.
-_SIZES = 8.0 ** np.arange(9)
+# Moves that look for jumps grow by this factor, so often, and to no more than this part of params: where params are
+# added to something, small ones do nothing.
+_GROWTH, _MOST_SIZES, _LONGEST = 8.0, 9, 1e-4
 # Moves of each size.
 _MOVES = 4
 # A jump of the value is the same for so many sizes in a row.
@@ -77,6 +78,18 @@ def nudges(problem: Problem) -> np.ndarray:
     return 2 * problem.unit * np.where(size > 0, size, typical_size(problem)) * sides
 
 
+def move_sizes(problem: Problem) -> np.ndarray:
+    """Return the sizes of the moves that look for jumps, in roundings.
+
+    Examples
+    --------
+    >>> move_sizes(Problem(lambda x: jnp.sum(x**2), np.ones(1), (), None, 2.0**-24)).tolist()
+    [1.0, 8.0, 64.0]
+    """
+    count = int(np.log(_LONGEST / (4 * problem.unit)) / np.log(_GROWTH)) + 1 if 4 * problem.unit < _LONGEST else 0
+    return _GROWTH ** np.arange(np.clip(count, 2, _MOST_SIZES))
+
+
 def typical_size(problem: Problem) -> float:
     """Return the mean size of the parameters that are not zero; 1 where all are.
 
@@ -118,7 +131,8 @@ def measure_slope(problem: Problem, moves: np.ndarray) -> Slope:
     (2.0, [2.0, 2.0], True)
     """
     vector, count = problem.vector, len(moves)
-    ladder = (_SIZES[:, None, None] * np.concatenate([moves[:_MOVES], -moves[:_MOVES]])).reshape(-1, len(vector))
+    sizes = move_sizes(problem)
+    ladder = (sizes[:, None, None] * np.concatenate([moves[:_MOVES], -moves[:_MOVES]])).reshape(-1, len(vector))
     draws = np.random.default_rng(3).standard_normal((2, len(vector)))
     nearby = _NEARBY * np.maximum(np.abs(vector), typical_size(problem)) * draws
     small = np.concatenate([moves[_MOVES:], -moves[_MOVES:]])
@@ -133,10 +147,10 @@ def measure_slope(problem: Problem, moves: np.ndarray) -> Slope:
         )
     if not np.all(np.isfinite(rows[0])):
         raise NotFinite(f"fun: got {np.sum(~np.isfinite(rows[0]))} gradient components that are NaN or infinite.")
-    changes = rows[1 : 1 + len(ladder)].reshape(len(_SIZES), 2 * _MOVES, -1) - rows[0]
+    changes = rows[1 : 1 + len(ladder)].reshape(len(sizes), 2 * _MOVES, -1) - rows[0]
     rounded = np.concatenate([changes[0], rows[1 + len(ladder) : -2] - rows[0], other_rows - rows[0]])
     rounded = np.where(np.isfinite(rounded), rounded, 0)
-    left = (values[1 : 1 + len(ladder)] - values[0] - ladder @ rows[0]).reshape(len(_SIZES), -1)
+    left = (values[1 : 1 + len(ladder)] - values[0] - ladder @ rows[0]).reshape(len(sizes), -1)
     rounding = problem.unit * problem.growth * np.max(np.abs(values[np.isfinite(values)]))
     noise = np.abs(other_values - values[0] - moves @ rows[0])
     return Slope(
@@ -161,7 +175,7 @@ def _same(changes: np.ndarray) -> np.ndarray:
 
 def _constant(left: np.ndarray, rounding: float) -> float:
     """Return the largest change of the value, (sizes, moves), that several sizes have in common, and no rounding."""
-    windows = np.lib.stride_tricks.sliding_window_view(left, _SAME, axis=0)
+    windows = np.lib.stride_tricks.sliding_window_view(left, min(_SAME, len(left)), axis=0)
     with np.errstate(invalid="ignore"):
         nearest = np.abs(windows[..., :1])
         same = np.all(np.abs(windows - windows[..., :1]) <= nearest / 4, axis=-1) & (nearest[..., 0] > rounding)

@@ -7,7 +7,9 @@ holds copies, and lives as long as the caller's.
 
 from __future__ import annotations
 
+import gc
 import math
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -69,17 +71,33 @@ def trace(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> Traced:
 def _traced(fun: Callable[..., jax.Array], structure: Any, shapes: tuple) -> Traced:
     given = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in shapes]
     params, args = jax.tree.unflatten(structure, given)
-    try:
-        closed, result = jax.make_jaxpr(lambda *given: fun(*given), return_shape=True)(params, *args)
-    except TypeError as error:
-        closed, result = _traced_in_float32(fun, params, args, error)
+    closed, result = _make_jaxpr(fun, params, args)
+    if closed is None or any(map(_is_stale, _constants(closed))):
+        # The caller's own programs in float32 hold its constants as float32 numbers, and JAX offers these for float64.
+        closed = None
+        jax.clear_caches()
+        gc.collect()
+        closed, result = _make_jaxpr(fun, params, args)
+    if closed is None:
+        closed, result = _in_float32(fun, params, args)
     for inner in jaxprs(closed.jaxpr):
         _release(inner)
     return Traced(closed.jaxpr, [_copied(const) for const in closed.consts], result)
 
 
-def _traced_in_float32(fun: Callable[..., jax.Array], params: PyTree, args: tuple, error: TypeError) -> Any:
-    """Trace fun with its floating arguments converted; raise the first error where that does not help."""
+_DtypesDiffer = TypeError, jax.dtypes.TypePromotionError
+
+
+def _make_jaxpr(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[Any, Any]:
+    """Return the jaxpr of fun and what it returns; None where dtypes do not fit together."""
+    try:
+        return jax.make_jaxpr(lambda *given: fun(*given), return_shape=True)(params, *args)
+    except _DtypesDiffer:
+        return None, None
+
+
+def _in_float32(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[Any, Any]:
+    """Trace fun with its floating arguments converted; raise what float64 raises where that does not help."""
 
     def low(leaf: jax.Array) -> jax.Array:
         return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -89,8 +107,21 @@ def _traced_in_float32(fun: Callable[..., jax.Array], params: PyTree, args: tupl
 
     try:
         return jax.make_jaxpr(converted, return_shape=True)(params, *args)
-    except (TypeError, AttributeError):
-        raise error from None
+    except (AttributeError, *_DtypesDiffer):
+        return jax.make_jaxpr(lambda *given: fun(*given), return_shape=True)(params, *args)
+
+
+def _constants(closed: Any) -> Iterator[Any]:
+    """Yield the constants of a jaxpr and of those inside it, and its literals."""
+    yield from closed.consts
+    for jaxpr in jaxprs(closed.jaxpr):
+        yield from (v.val for eqn in jaxpr.eqns for v in eqn.invars if isinstance(v, core.Literal))
+
+
+def _is_stale(const: Any) -> bool:
+    """Whether a constant is a rounded copy of the caller's: in float32, and of an array that nobody else refers to."""
+    rounded = isinstance(const, np.ndarray) and const.dtype == np.float32 and const.base is not None
+    return rounded and sys.getrefcount(const.base) <= 2
 
 
 def _copied(const: Any) -> Any:
