@@ -21,7 +21,7 @@ Tangents = Callable[[PyTree], PyTree]
 
 BITS = 256
 # What null means at that precision, relative to the size of H: what float64 leaves of the parts computed in it.
-_NULL = 2.0**-112
+_NULL = 2.0**-100
 _STEPS = 8
 # Numbers that evaluations in long arithmetic may look at, so that they take seconds: about a microsecond each.
 _MOST_WORK = 5 * 10**6
@@ -34,7 +34,7 @@ class SecondLook(NamedTuple):
     """What 256-bit arithmetic says of the modes that float64 could not tell from zero.
 
     confirmed
-        True: null to 34 digits; False: not null; None: not looked at.
+        True: null to 30 digits; False: not null; None: not looked at.
     curvature
         Largest curvature of these modes, the others minimised out, relative to the largest mode; None: not looked at.
     words

@@ -22,7 +22,7 @@ from mlp_jax.critical.agreement import disagreement
 from mlp_jax.critical.measurements import JUMP, Jump, Way, first_order_jump, hessian_jump, nonsmooth, strayed, within
 from mlp_jax.critical.perturbed import perturbed
 from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import SAFETY, Slope, length, measure_slope, nudges
+from mlp_jax.critical.slopes import SAFETY, Slope, length, measure_slope, nudges, typical_size
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, operators, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis
@@ -141,8 +141,14 @@ def _jump(
     problem: Problem, slope: Slope, spectrum: _Spectrum, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
 ) -> Jump | None:
     """Say which of value, gradient and Hessian jumps when params move by a rounding; None where none does."""
-    level = JUMP * float(np.max(np.abs(spectrum.ritz))) * max(float(np.max(np.abs(moves))), problem.unit)
-    return first_order_jump(slope, level) or hessian_jump(problem, vectors, moves, scale)
+    largest = float(np.max(np.abs(spectrum.ritz)))
+    level = JUMP * largest * max(float(np.max(np.abs(moves))), problem.unit)
+    at = np.broadcast_to(problem.vector, vectors.shape)
+    here = problem.products(at, vectors)
+    noise = problem.products(at, vectors, np.arange(1, len(vectors) + 1)) - here
+    return first_order_jump(slope, level, largest * typical_size(problem)) or hessian_jump(
+        problem, vectors, moves, scale, here, noise
+    )
 
 
 def _scaling(problem: Problem, vectors: np.ndarray) -> np.ndarray:

@@ -18,13 +18,15 @@ from scipy.linalg import lapack
 
 from mlp_jax.critical.agreement import disagreement
 from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import SAFETY, Slope, measure_slope, move_sizes, nudges
+from mlp_jax.critical.slopes import SAFETY, Slope, measure_slope, move_sizes, nudges, typical_size
 from mlp_jax.curvature import signs
 
 # A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.
 JUMP = 512.0
 # A jump is no rounding where it is so many times what other roundings of the data and the operations change.
 _CLEAR = 64.0
+# A part of the gradient's natural size that may be its rounding.
+_TINY = 1e-8
 # Above this many parameters the eigenvectors of the Hessian are not computed (9 P³ flops).
 EIGENVECTOR_LIMIT = 3000
 # Newton steps tried over fewer and fewer modes.
@@ -35,9 +37,9 @@ _TYPICAL = 1 / 16
 _FAR = 10.0
 # Where on the way, in Newton steps, values and gradients are looked at.
 _WAY = np.array([0.5, 1.0, 2.0])
-# Moves at which products with the Hessian are compared, and which of their sizes, in pairs.
-_PROBES = 4
-_PAIRS = (0, 1), (4, 5), (7, 8)
+# Vectors whose products with the Hessian are compared; moves that look for jumps of it, and their sizes, in pairs.
+_PROBES, _MOVES = 4, 2
+_PAIRS = (0, 1), (7, 8)
 
 
 class Jump(NamedTuple):
@@ -222,14 +224,16 @@ def _measure_rounding(
     scale = signs.scaling(matrix, error)
     bound = signs.diagonal_bound(error, scale)
     vectors = _probe_vectors(problem, scale)
-    jump = hessian_jump(problem, vectors, moves, scale)
-    at = problem.vector + moves[:_PROBES]
-    noise = problem.products(at, vectors, np.arange(1, _PROBES + 1)) - problem.products(at, vectors)
+    at = np.broadcast_to(problem.vector, vectors.shape)
+    here = problem.products(at, vectors)
+    noise = problem.products(at, vectors, np.arange(1, _PROBES + 1)) - here
+    jump = hessian_jump(problem, vectors, moves, scale, here, noise)
     bound = _at_least(bound, SAFETY * np.max(np.linalg.norm(scale * noise, axis=1)), scale)
     # Rounding does not grow with the move either, and components near zero have that of the others.
     floor = _solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(slope.gradient))
     moved = JUMP * (_absolute_product(matrix, moves[0]) + problem.unit * _absolute_product(matrix, np.ones(len(scale))))
-    jump = first_order_jump(slope, moved + floor) or jump
+    natural = _absolute_product(matrix, np.maximum(np.abs(problem.vector), typical_size(problem)))
+    jump = first_order_jump(slope, moved + floor, natural) or jump
     return scale, bound, jump
 
 
@@ -403,49 +407,54 @@ def nonsmooth(jump: Jump) -> tuple[str, str]:
     return "nonsmooth", jump.words
 
 
-def first_order_jump(slope: Slope, level: float | np.ndarray) -> Jump | None:
+def first_order_jump(slope: Slope, level: float | np.ndarray, natural: float | np.ndarray) -> Jump | None:
     """Say by how much the value jumps, or the gradient by more than a level; None where neither does.
+
+    A jump of the gradient no larger than its rounding, and far below its natural size, is that rounding.
 
     Examples
     --------
     >>> with jax.enable_x64(True):
     ...     problem = Problem(lambda x: jnp.abs(x[0]), jnp.zeros(1), (), None, 2.0**-53)
-    ...     first_order_jump(measure_slope(problem, nudges(problem)), 1e-9)
+    ...     first_order_jump(measure_slope(problem, nudges(problem)), 1e-9, 1.0)
     Jump(words='the gradient jumps by 2 when params move by a rounding', may_be_rounding=False)
     """
     if slope.value_jump > 0:
         return Jump(f"fun jumps by {slope.value_jump:.2g} when params move by a rounding", False)
-    jumps = slope.gradient_jump > level
+    clear = slope.gradient_jump > _CLEAR * slope.gradient_noise
+    jumps = (slope.gradient_jump > level) & (clear | (slope.gradient_jump > _TINY * natural))
     if not np.any(jumps):
         return None
     largest = float(np.max(slope.gradient_jump[jumps]))
-    clear = np.any(slope.gradient_jump[jumps] > _CLEAR * slope.gradient_noise[jumps])
-    return Jump(f"the gradient jumps by {largest:.2g} when params move by a rounding", not clear)
+    return Jump(f"the gradient jumps by {largest:.2g} when params move by a rounding", not np.any(clear & jumps))
 
 
-def hessian_jump(problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale: np.ndarray) -> Jump | None:
+def hessian_jump(
+    problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale: np.ndarray, here: np.ndarray, noise: np.ndarray
+) -> Jump | None:
     """Say by how much the Hessian jumps, if moves of a rounding change it by much more, whatever their size.
+
+    `here` are its products with the vectors, and `noise` what other roundings of data and operations change these by.
 
     Examples
     --------
     >>> with jax.enable_x64(True):
     ...     problem = Problem(lambda x: x[0] * jnp.abs(x[0]), jnp.zeros(1), (), None, 2.0**-53)
-    ...     hessian_jump(problem, np.ones((4, 1)), nudges(problem), np.ones(1))
+    ...     ones = np.ones((4, 1))
+    ...     hessian_jump(problem, ones, nudges(problem), np.ones(1), 2 * ones, 0 * ones)
     Jump(words='the Hessian jumps by 4 when params move by a rounding', may_be_rounding=False)
     """
-    vector, count = problem.vector, len(vectors)
-    here = problem.products(np.broadcast_to(vector, vectors.shape), vectors)
     sizes = move_sizes(problem)
     chosen = [sizes[k] for pair in _PAIRS if pair[1] < len(sizes) for k in pair]
-    offsets = np.concatenate([size * side * moves[:count] for size in chosen for side in (1.0, -1.0)])
-    there = problem.products(vector + offsets, np.tile(vectors, (len(offsets) // count, 1)))
-    changes = there.reshape(len(chosen) // 2, 2, 2 * count, -1) - np.tile(here, (2, 1))
+    offsets = np.concatenate([size * side * moves[:_MOVES] for size in chosen for side in (1.0, -1.0)])
+    vectors, here = vectors[:_MOVES], here[:_MOVES]
+    there = problem.products(problem.vector + offsets, np.tile(vectors, (len(offsets) // _MOVES, 1)))
+    changes = there.reshape(len(chosen) // 2, 2, 2 * _MOVES, -1) - np.tile(here, (2, 1))
     near, far = changes[:, 0], changes[:, 1]
     # Rows that hold only rounding are scaled up, so that what is rounding beside the largest entry does not count.
     is_jump = (np.abs(far - near) <= np.abs(near) / 4) & (np.abs(near) > JUMP * problem.unit * np.max(np.abs(here)))
     jump = np.where(is_jump, np.abs(near), 0)
     if np.max(scale * jump) <= np.sqrt(problem.unit) * max(1.0, float(np.max(scale * np.abs(here)))):
         return None
-    noise = np.abs(problem.products(np.broadcast_to(vector, vectors.shape), vectors, np.arange(1, count + 1)) - here)
-    unclear = np.max(scale * jump) <= _CLEAR * np.max(scale * noise)
+    unclear = np.max(scale * jump) <= _CLEAR * np.max(scale * np.abs(noise))
     return Jump(f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding", bool(unclear))

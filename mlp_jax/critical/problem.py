@@ -18,7 +18,7 @@ from mlp_jax.curvature import operators, tracing, units
 from mlp_jax.tree import PyTree
 
 # Points at which a compiled program evaluates at a time, so that it is compiled once.
-_ROWS = 8
+_ROWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Problem:
 
     def slopes(self, vectors: np.ndarray, seeds: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
         """Return the values (n,) and gradients (n, P) at the rows of `vectors`."""
-        return self._by_rows(_slopes, seeds, vectors)
+        return self._by_rows(_slopes, vectors) if seeds is None else self._by_rows(_other_slopes, vectors, seeds=seeds)
 
     def gradients(self, vectors: np.ndarray) -> np.ndarray:
         """Return the gradient at each row of `vectors`."""
@@ -65,21 +65,22 @@ class Problem:
     def products(self, vectors: np.ndarray, directions: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
         """Return H v, (n, P), at each row of `vectors` by automatic differentiation of `fun`, whatever `hessian` is."""
         directions = np.broadcast_to(directions, vectors.shape)
-        return self._by_rows(_products, seeds, vectors, directions)[0]
+        if seeds is None:
+            return self._by_rows(_products, vectors, directions)[0]
+        return self._by_rows(_other_products, vectors, directions, seeds=seeds)[0]
 
     def product(self, direction: np.ndarray) -> np.ndarray:
         """Return H v at params."""
         return self.products(self.vector[None], direction[None])[0]
 
-    def _by_rows(self, program: Callable[..., Any], seeds: np.ndarray | None, *rows: np.ndarray) -> Any:
+    def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
         number = len(rows[0])
-        seeds = np.zeros(number, np.uint32) if seeds is None else seeds.astype(np.uint32)
+        given = [np.asarray(array) for array in ((*rows,) if seeds is None else (*rows, seeds.astype(np.uint32)))]
         blocks = []
         count = 1 if number == 1 else _ROWS  # two programs at most
         for first in range(0, number, count):
             chosen = np.minimum(np.arange(first, first + count), number - 1)
-            given = [jnp.asarray(array[chosen]) for array in (seeds, *rows)]
-            results = program(self.traced, self.unit, self.params, self.args, *given)
+            results = program(self.traced, self.unit, self.params, self.args, *(jnp.asarray(a[chosen]) for a in given))
             blocks.append([devices.to_host(r)[: number - first] for r in results])
         return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
 
@@ -98,26 +99,41 @@ class Problem:
         return matrix if np.array_equal(matrix, matrix.T) else (matrix + matrix.T) / 2
 
 
-@_compiled.by_function(2)
-def _slopes(traced: tracing.Traced, unit: float, params: PyTree, args: tuple, seeds: Any, vectors: Any) -> Any:
-    unravel = tree.ravel(params)[1]
-
-    def row(given: tuple) -> tuple[jax.Array, jax.Array]:
-        seed, vector = given
-        return jax.value_and_grad(lambda v: perturbed(traced, unit, seed, unravel(v), args))(vector)
-
-    return jax.lax.map(row, (seeds, vectors))
+def _slopes_of(fun: Callable[..., jax.Array], vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return jax.value_and_grad(fun)(vector)
 
 
-@_compiled.by_function(2)
-def _products(
-    traced: tracing.Traced, unit: float, params: PyTree, args: tuple, seeds: Any, vectors: Any, directions: Any
-) -> Any:
-    unravel = tree.ravel(params)[1]
+def _product_of(fun: Callable[..., jax.Array], vector: jax.Array, direction: jax.Array) -> tuple[jax.Array]:
+    return (operators.hessian_product(fun)(vector, (), direction),)
 
-    def row(given: tuple) -> jax.Array:
-        seed, vector, direction = given
-        product = operators.hessian_product(lambda v: perturbed(traced, unit, seed, unravel(v), args))
-        return product(vector, (), direction)
 
-    return (jax.lax.map(row, (seeds, vectors, directions)),)
+def _plain(of: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a program that evaluates a function at rows."""
+
+    @_compiled.by_function(2)
+    def program(traced: tracing.Traced, unit: float, params: PyTree, args: tuple, *rows: jax.Array) -> Any:
+        unravel = tree.ravel(params)[1]
+        return jax.lax.map(lambda row: of(lambda v: traced(unravel(v), *args), *row), rows)
+
+    return program
+
+
+def _otherwise_rounded(of: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the same program for other roundings, of which the seeds are the last of the rows."""
+
+    # Few rows are evaluated, so that compiling fast matters more than running fast.
+    @_compiled.by_function(2, compiler_options={"xla_backend_optimization_level": 0})
+    def program(traced: tracing.Traced, unit: float, params: PyTree, args: tuple, *rows: jax.Array) -> Any:
+        unravel = tree.ravel(params)[1]
+
+        def one(row: tuple) -> Any:
+            *given, seed = row
+            return of(lambda v: perturbed(traced, unit, seed, unravel(v), args), *given)
+
+        return jax.lax.map(one, rows)
+
+    return program
+
+
+_slopes, _other_slopes = _plain(_slopes_of), _otherwise_rounded(_slopes_of)
+_products, _other_products = _plain(_product_of), _otherwise_rounded(_product_of)
