@@ -358,7 +358,7 @@ def label_entries() -> dict[str, Callable[[np.ndarray, np.ndarray], object]]:
 @pytest.mark.parametrize("entry", ["find", "classify", "certify", "train", "sweep"])
 def test_a_label_out_of_range_is_an_error_wherever_it_enters(entry, wrong):
     x, y = np.zeros((6, 1), np.float32), np.array([wrong, 2, 2, 1, 1, 0], np.int32)
-    with pytest.raises(ValueError, match="target|label"):
+    with pytest.raises(ValueError, match=r"target|label"):
         label_entries()[entry](x, y)
 
 

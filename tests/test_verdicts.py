@@ -475,7 +475,13 @@ SQUARE = lambda x: jnp.sum(x**2)
         (3.0, jnp.ones(3), (), TypeError, "fun: got float, expected a function"),
         (lambda x, y: x @ y, jnp.ones(2), jnp.ones(2), TypeError, "args: got .*, expected a tuple"),
         (lambda x, y: x @ y, jnp.ones(2), (np.array([1.0, np.nan]),), ValueError, r"args\[0\]: got 1 numbers"),
-        (lambda x: jnp.sum(jnp.log(x - 1)), jnp.ones(2), (), ValueError, "a value of -inf at params, expected a finite"),
+        (
+            lambda x: jnp.sum(jnp.log(x - 1)),
+            jnp.ones(2),
+            (),
+            ValueError,
+            "a value of -inf at params, expected a finite",
+        ),
         (lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(2), (), ValueError, "gradient components that are NaN or inf"),
     ],
 )

@@ -49,14 +49,14 @@ def classify(
 
     The claim: there is, by estimate, exactly one critical point (or one symmetry orbit of them) within `distance` of
     params, and its inertia is this. An eigenvalue counts only when it is larger than what the Hessian may be wrong
-    by: the rounding of its entries (measured by moving params by a rounding), its change over `distance`, and the
+    by: the rounding of its entries (measured by rounding all arithmetic otherwise), its change over `distance`, and the
     backward error of the factorisation. Everything is float64 whatever the caller's default; a function that
     computes in float32 inside is noticed, and the errors are those of float32.
 
-    Dense evidence takes 4 matrices of 8 P² bytes, three to five Hessians, 33 gradients and O(P³) work. Where that would
-    not fit in half of the memory, the verdict rests on Hessian-vector products (see `matrix_free`): a saddle is shown
-    by two directions, a minimum claimed with a failure probability of 1e-6; symmetries are not used then, and a null
-    mode ends as `undetermined`.
+    Dense evidence takes 4 matrices of 8 P² bytes, three to five Hessians, about 130 gradients and products, and O(P³)
+    work. Where that would not fit in half of the memory, the verdict rests on Hessian-vector products (see
+    `matrix_free`): a saddle is shown by two directions, a minimum claimed with a failure probability of 1e-6;
+    symmetries are not used then, and a null mode ends as `undetermined`.
 
     Parameters
     ----------
