@@ -54,8 +54,8 @@ def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args
     """
     run = _Run(unit, seed)
     moved = [run.moved(leaf) for leaf in jax.tree.leaves(args)]
-    inputs = [*jax.tree.leaves(params), *moved]
-    return run.evaluate(traced.jaxpr, [run.moved(c) for c in traced.consts], inputs)[0]
+    inputs = [*map(run.moved, traced.consts), *jax.tree.leaves(params), *moved]
+    return run.evaluate(traced.jaxpr, [], inputs)[0]
 
 
 class _Run:

@@ -7,6 +7,7 @@ holds copies, and lives as long as the caller's.
 
 from __future__ import annotations
 
+import functools
 import gc
 import math
 import sys
@@ -34,13 +35,18 @@ class Traced:
     """
 
     def __init__(self, jaxpr: core.Jaxpr, consts: list[Any], result: Any) -> None:
-        self.jaxpr = jaxpr
+        self.jaxpr = jaxpr  # its first inputs are the constants
         self.consts = consts
         self.result = result  # shapes and dtypes of what the function returns
 
     def __call__(self, params: PyTree, *args: Any) -> jax.Array:
         """Return the function's value at params of the shapes that it was traced at."""
-        return core.jaxpr_as_fun(core.ClosedJaxpr(self.jaxpr, self.consts))(*jax.tree.leaves((params, args)))[0]
+        return core.jaxpr_as_fun(core.ClosedJaxpr(self.jaxpr, []))(*self.consts, *jax.tree.leaves((params, args)))[0]
+
+    @property
+    def avals(self) -> list[Any]:
+        """Shapes and dtypes of the leaves of params and args."""
+        return [v.aval for v in self.jaxpr.invars[len(self.consts) :]]
 
 
 def trace(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> Traced:
@@ -80,9 +86,17 @@ def _traced(fun: Callable[..., jax.Array], structure: Any, shapes: tuple) -> Tra
         closed, result = _make_jaxpr(fun, params, args)
     if closed is None:
         closed, result = _in_float32(fun, params, args)
+    consts = [_copied(const) for const in closed.consts]
+    if consts:
+        # Once more, with the constants as inputs: a jaxpr may keep those that it was traced with.
+        closed = jax.make_jaxpr(functools.partial(_with_consts, closed.jaxpr))(consts, jax.tree.leaves(given))
     for inner in jaxprs(closed.jaxpr):
         _release(inner)
-    return Traced(closed.jaxpr, [_copied(const) for const in closed.consts], result)
+    return Traced(closed.jaxpr, consts, result)
+
+
+def _with_consts(jaxpr: core.Jaxpr, consts: list[Any], inputs: list[Any]) -> Any:
+    return core.jaxpr_as_fun(core.ClosedJaxpr(jaxpr, consts))(*inputs)
 
 
 _DtypesDiffer = TypeError, jax.dtypes.TypePromotionError

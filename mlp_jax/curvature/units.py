@@ -59,11 +59,11 @@ def traced_unit(traced: tracing.Traced, params: PyTree) -> float:
 
 @_compiled.while_alive
 def _unit(traced: tracing.Traced, from_params: int) -> float:
-    jaxprs, result = [traced.jaxpr], traced.result
+    first, result = len(traced.consts), traced.result
+    marks = [first <= i < first + from_params for i in range(len(traced.jaxpr.invars))]
+    units = [2.0**-53, *_units(traced.jaxpr, marks)]
     if getattr(result, "shape", None) == () and jnp.issubdtype(result.dtype, jnp.floating):
-        jaxprs.append(hessian_jaxpr(traced, from_params))
-    units = [2.0**-53]
-    for jaxpr in jaxprs:
+        jaxpr = hessian_jaxpr(traced, from_params)
         units += _units(jaxpr, [i < from_params for i in range(len(jaxpr.invars))])
     return max(units)
 
@@ -78,8 +78,7 @@ def hessian_jaxpr(traced: tracing.Traced, from_params: int) -> core.Jaxpr:
     >>> len(jaxpr.invars), len(jaxpr.outvars)
     (3, 3)
     """
-    avals: list[Any] = [v.aval for v in traced.jaxpr.invars]
-    given = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in avals]
+    given = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in traced.avals]
     run = _compiled.weak(traced)
 
     def value(leaves: list[jax.Array], *rest: jax.Array) -> jax.Array:

@@ -77,7 +77,7 @@ class Smoothness:
         if not np.all(np.isfinite(result.mid)):
             raise Refusal(f"the {name} is NaN or infinite")
         known = {number: self.independent.get((name, number), False) for number in ties}
-        if any(np.any(tie.open & ~known[number]) for number, tie in ties.items()):
+        if any(np.any(tie.open & np.logical_not(known[number])) for number, tie in ties.items()):
             _require_independent(program, box, self._data, ties)
         for number, tie in ties.items():
             self.independent[name, number] = tie.open | known[number]
