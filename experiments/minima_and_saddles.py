@@ -44,7 +44,7 @@ class Settings:
     epochs: int = 60
     """Epochs of the training run from whose points the searches start."""
     prove: bool = True
-    """Prove each point where a search converged: that it is there, the only one near, and its index."""
+    """Prove each point where a search ended: that it is critical, the only one near, and its index."""
     output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
     """A new folder for the results; runs/minima_and_saddles-DATE-TIME when not given."""
     resume: bool = False
@@ -130,11 +130,11 @@ def searches(settings: Settings, problem: Problem) -> list[Search]:
 
 
 def search(problem: Problem, start: Search, prove: bool) -> Found:
-    """Search, and classify where it ended; prove it where it converged."""
+    """Search, and classify where it ended; prove it where that can be."""
     point = critical.find(
         problem.fun, start.params, problem.data.train, index=start.wanted, hessian=problem.hessian, max_steps=100
     )
-    evidence = "proved" if prove and point.converged else None
+    evidence = "proved" if prove else None
     verdict = critical.classify(
         problem.fun, point.params, problem.data.train, hessian=problem.hessian, evidence=evidence
     )
