@@ -15,9 +15,7 @@ from mlp_jax.critical.higher_order import spaces
 from mlp_jax.critical.measurements import Measurements
 from mlp_jax.critical.problem import Problem
 from mlp_jax.critical.slopes import typical_size
-from mlp_jax.tree import PyTree
-
-Tangents = Callable[[PyTree], PyTree]
+from mlp_jax.critical.tangents import Tangents
 
 BITS = 256
 # What null means at that precision, relative to the size of H: what float64 leaves of the parts computed in it.

@@ -72,10 +72,12 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     moves = nudges(problem)
     slope = measure_slope(problem, moves)
     vectors = np.random.default_rng(6).choice([-1.0, 1.0], (4, len(problem.vector)))
-    largest = float(np.max(np.abs(problem.products(np.broadcast_to(problem.vector, vectors.shape), vectors))))
+    rows = np.max(np.abs(problem.products(np.broadcast_to(problem.vector, vectors.shape), vectors)), axis=0)
+    largest = float(np.max(rows))
     if largest > 0 and not _SMALLEST < largest < 1 / _SMALLEST:
         return _unrepresentable(problem, slope, largest)
-    scale = _scaling(problem, vectors)
+    # The rows of diag(s) H diag(s) are alike.
+    scale = 1 / np.sqrt(np.where((rows > 0) & np.isfinite(rows), rows, 1.0))
     newton = _newton(problem, slope, scale)
     rounding, change = _hessian_errors(problem, newton.reach, moves, key)
     spectrum, bound = _spectrum(problem, key, max(rounding, change))
@@ -151,12 +153,6 @@ def _jump(
     )
 
 
-def _scaling(problem: Problem, vectors: np.ndarray) -> np.ndarray:
-    """Return s for which the rows of diag(s) H diag(s) are alike, from products with a few vectors of signs."""
-    rows = np.max(np.abs(problem.products(np.broadcast_to(problem.vector, vectors.shape), vectors)), axis=0)
-    return 1 / np.sqrt(np.where((rows > 0) & np.isfinite(rows), rows, 1.0))
-
-
 @_compiled.while_alive
 def _product(traced: Traced) -> Callable[..., PyTree]:
     """Return one function object for each `fun`, so that it is traced once."""
@@ -184,16 +180,10 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
     """Return the minimum-residual Newton step in scaled coordinates, and whether it leads to a critical point."""
     gradient, error = slope.gradient, slope.gradient_error
     size, rounding = np.linalg.norm(scale * gradient), np.linalg.norm(scale * error)
-    shape = (len(gradient),) * 2
-    operator = scipy.sparse.linalg.LinearOperator(
-        shape, matvec=lambda v: scale * problem.product(scale * v), dtype=np.float64
-    )
     if within(scale, gradient, error):
-        farthest = gradient + slope.typical_rounding
-        reach, _ = scipy.sparse.linalg.minres(operator, -scale * farthest, rtol=1e-4, maxiter=_SOLVE_STEPS)
-        return _Newton(np.zeros_like(gradient), scale * reach, 0.0, True, "")
-    solved, _ = scipy.sparse.linalg.minres(operator, -scale * gradient, rtol=1e-8, maxiter=_SOLVE_STEPS)
-    step = scale * solved
+        reach = _minimum_residual(problem, scale, gradient + slope.typical_rounding, 1e-4)
+        return _Newton(np.zeros_like(gradient), reach, 0.0, True, "")
+    step = _minimum_residual(problem, scale, gradient, 1e-8)
     residual = problem.product(step) + gradient
     flatness = float(np.linalg.norm(residual) / np.linalg.norm(gradient))
     after = problem.gradients((problem.vector + step)[None])[0]
@@ -204,20 +194,22 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
     if critical and not within(scale, after, error):
         # A tail that falls for ever lets every step shrink the gradient, but no step is shorter than the one before.
         following = dataclasses.replace(problem, params=problem.unravel(problem.vector + step))
-        solved, _ = scipy.sparse.linalg.minres(
-            scipy.sparse.linalg.LinearOperator(
-                shape, matvec=lambda v: scale * following.product(scale * v), dtype=np.float64
-            ),
-            -scale * after,
-            rtol=1e-3,
-            maxiter=_SOLVE_STEPS,
-        )
-        critical = bool(np.linalg.norm(solved) <= _CONTRACTION * np.linalg.norm(step / scale))
+        second = _minimum_residual(following, scale, after, 1e-3)
+        critical = bool(np.linalg.norm(second / scale) <= _CONTRACTION * np.linalg.norm(step / scale))
         reason = None if critical else "Newton's steps do not become shorter"
     words = f"the gradient norm {np.linalg.norm(gradient):.2g} is above rounding, and " + (
         reason or f"the Newton step, of flatness {flatness:.2g}, leads to one of {np.linalg.norm(after):.2g}"
     )
     return _Newton(step, (1 + rounding / size) * step, flatness, critical, words)
+
+
+def _minimum_residual(problem: Problem, scale: np.ndarray, gradient: np.ndarray, tolerance: float) -> np.ndarray:
+    """Return −H⁺ g by MINRES in scaled coordinates."""
+    operator = scipy.sparse.linalg.LinearOperator(
+        (len(scale),) * 2, matvec=lambda v: scale * problem.product(scale * v), dtype=np.float64
+    )
+    solved, _ = scipy.sparse.linalg.minres(operator, -scale * gradient, rtol=tolerance, maxiter=_SOLVE_STEPS)
+    return scale * solved
 
 
 def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key: jax.Array) -> tuple[float, float]:

@@ -272,7 +272,7 @@ def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray)
         return
     size = len(matrix)
     direction = np.random.default_rng(1).standard_normal(size)
-    theirs, ours = matrix @ direction, problem.products(problem.vector[None], direction)[0]
+    theirs, ours = matrix @ direction, problem.product(direction)
     allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * _absolute_product(matrix, direction)
     worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
     if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
@@ -303,7 +303,6 @@ def _resolved(error: np.ndarray, scale: np.ndarray, values: np.ndarray, vectors:
 class _Taken(NamedTuple):
     """A Newton step, over how many modes, what H changes by on the way, and the inertia that is left sure."""
 
-    scale: np.ndarray
     step: np.ndarray
     reach: np.ndarray
     num_solved: int
@@ -380,7 +379,7 @@ class _Newton(NamedTuple):
         if size > SAFETY * seen:
             change = _at_least(change, SAFETY * size, self.scale)
         counts = signs.inertia(self.matrix, self.rounding + change, scale=self.scale)
-        return _Taken(self.scale, step, reach, num_solved, change, curvature_change, counts)
+        return _Taken(step, reach, num_solved, change, curvature_change, counts)
 
     def _seen_about(self, reach: np.ndarray, vectors: np.ndarray) -> float:
         """Return how much products with fun's own Hessian, scaled, differ about params and the end of the step."""
