@@ -63,12 +63,12 @@ class HigherOrder(NamedTuple):
 
 
 class _Forms(NamedTuple):
-    """Forms of directions v, (n,), and their slopes in v, (n, P); the bends −H⁺ D³f[v,v,·] of the paths, (n, P)."""
+    """Forms of directions v, (n,); D³f[v,v,·], D⁴f[v,v,v,·] and the bends −H⁺ D³f[v,v,·] of the paths, (n, P) each."""
 
     cubic: np.ndarray
     quartic: np.ndarray
-    cubic_slope: np.ndarray
-    quartic_slope: np.ndarray
+    third: np.ndarray
+    fourth: np.ndarray
     bend: np.ndarray
 
 
@@ -92,12 +92,17 @@ class _Differences(NamedTuple):
         """Return the forms of each row."""
         third, fourth = self.along(rows)
         bend = -third @ self.pseudo_inverse
-        size = np.linalg.norm(bend, axis=1, keepdims=True)
-        unit = bend / np.where(size > 0, size, 1)
-        mixed = size * (self.along(rows + unit)[0] - self.along(rows - unit)[0]) / 4
         cubic, bent = np.sum(third * rows, axis=1), np.sum(third * bend, axis=1)
-        quartic = np.sum(fourth * rows, axis=1) + 3 * bent
-        return _Forms(cubic, quartic, 3 * third, 4 * fourth + 12 * mixed, bend)
+        return _Forms(cubic, np.sum(fourth * rows, axis=1) + 3 * bent, third, fourth, bend)
+
+    def slope(self, rows: np.ndarray, forms: _Forms, order: int) -> np.ndarray:
+        """Return the slope of a form in each row, (n, P)."""
+        if order == 3:
+            return 3 * forms.third
+        size = np.linalg.norm(forms.bend, axis=1, keepdims=True)
+        unit = forms.bend / np.where(size > 0, size, 1)
+        mixed = size * (self.along(rows + unit)[0] - self.along(rows - unit)[0]) / 4
+        return 4 * forms.fourth + 12 * mixed
 
     def rounding(self, m: Measurements, rows: np.ndarray, forms: _Forms, order: int) -> float:
         """Return what the rounding of the gradient may leave in a form."""
@@ -199,10 +204,10 @@ def _climbed(
         return best[0]
     tried, scores = [best], []
     for _ in range(_ITERATIONS):
-        forms = tool.forms(tried[-1] @ basis.T)
+        rows = tried[-1] @ basis.T
+        forms = tool.forms(rows)
         scores.append(sign * (forms.cubic if order == 3 else forms.quartic))
-        slope = forms.cubic_slope if order == 3 else forms.quartic_slope
-        moved = sign * slope @ basis + shift * tried[-1]
+        moved = sign * tool.slope(rows, forms, order) @ basis + shift * tried[-1]
         moved /= np.linalg.norm(moved, axis=1, keepdims=True)
         if np.max(np.abs(moved - tried[-1])) < 1e-9:
             break
