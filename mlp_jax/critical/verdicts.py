@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
+import scipy.linalg
 import scipy.sparse.linalg
 
 from mlp_jax import require, tree
@@ -319,7 +320,7 @@ def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
 
 def _extremes(matrix: np.ndarray) -> tuple[float, float]:
     if len(matrix) <= _DENSE_EIGENVALUES:
-        values = np.linalg.eigvalsh(matrix)
+        values = scipy.linalg.eigvalsh(matrix, check_finite=False)
         return float(values[0]), float(values[-1])
     start = np.random.default_rng(0).standard_normal(len(matrix))
     ends = [scipy.sparse.linalg.eigsh(matrix, k=1, which=w, v0=start, tol=1e-4)[0][0] for w in ("SA", "LA")]
