@@ -31,7 +31,7 @@ import tyro
 from benchmarks import eigenpairs_peers as peers
 from benchmarks.side_by_side import machine, require_parts, show, version
 from benchmarks.true_minimum import minimise
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
 
 PARTS = ("small", "large", "traps")

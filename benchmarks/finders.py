@@ -29,7 +29,7 @@ import scipy.optimize
 import tqdm
 import tyro
 
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, penalties, tree
 
 

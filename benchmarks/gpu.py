@@ -33,7 +33,7 @@ import tyro
 
 from benchmarks.classifier import batch_loss, mean_loss, tilted_loss
 from benchmarks.side_by_side import machine, seconds, show
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, training, tree
 
 RATE = 0.01

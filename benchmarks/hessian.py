@@ -38,7 +38,7 @@ from benchmarks.side_by_side import (
     seconds,
     show,
 )  # fmt: skip
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
 
 PARTS = ("dense", "growth", "product", "inertia", "verdict")

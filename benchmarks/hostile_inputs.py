@@ -190,7 +190,7 @@ def things() -> Source:
 
 
 def counts(lowest: int = 1, *, huge: bool = True) -> Source:
-    """Numbers for an argument that is a whole number of `lowest` or more: mostly none of that kind."""
+    """Numbers for an argument that is an integer of `lowest` or more: mostly none of that kind."""
     forms = ["0.5", "1.5", "2.5", "nan", "inf", "-inf", "1j", "'1'", "'two'", "None", "True", "False", "np.array([1])",
              "np.array([1, 2])", "np.array(2)", "np.int8(2)", "np.uint64(1)", "np.float32(2)", "np.float64(1.5)",
              "jnp.array(2)", "jnp.array(1.5)", "fractions.Fraction(3, 2)", "fractions.Fraction(2)",

@@ -293,7 +293,7 @@ def polynomials(count: int) -> Iterator[Case]:
             yield Case(coupled_pairs, np.zeros(2 * size), (a,), (negative, 0, 2 * size - negative), True, {})
             continue
         lower = np.tril(generator.integers(-2, 3, (size, size)), -1) + np.eye(size)
-        mixing = lower @ lower.T  # whole numbers, determinant 1: the inverse is exact
+        mixing = lower @ lower.T  # integers, determinant 1: the inverse is exact
         root = generator.choice([0.25, 0.5, 1.0, 1.5, 2.0], size)
         z = root * generator.integers(-1, 2, size)
         x = np.round(np.linalg.solve(lower.T, np.linalg.solve(lower, z)) * 2**20) / 2**20

@@ -31,8 +31,8 @@ import tyro
 from benchmarks import scaling_examples, scaling_lanes
 from benchmarks.classifier import batch_loss, mean_loss, per_example
 from benchmarks.side_by_side import exponent, machine, require_parts, seconds, show
-from experiments import xor
-from experiments.run_folder import RunFolder
+from experiments._shared import xor
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, plots, sweep, tree
 
 PARTS = ("work", "devices")

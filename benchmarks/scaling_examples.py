@@ -23,7 +23,7 @@ import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.classifier import per_example
-from experiments import processes
+from experiments._shared import processes
 from mlp_jax import curvature, devices, losses, mlp, mlp_hessian, tree
 from mlp_jax.curvature import krylov_basis, traced_operator
 

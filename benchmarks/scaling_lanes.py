@@ -18,7 +18,7 @@ import pandas as pd
 import tyro
 
 from benchmarks.classifier import batch_loss
-from experiments import processes
+from experiments._shared import processes
 from mlp_jax import mlp, sweep
 from mlp_jax.sweep import spread
 
@@ -58,7 +58,7 @@ def measure(seeds: int, epochs: int) -> dict[str, Any]:
 
 
 def measure_in_process(mesh: jax.sharding.Mesh, seeds: str, epochs: str) -> dict[str, Any]:
-    """Return `measure`, in a process that `experiments.processes` started."""
+    """Return `measure`, in a process that `experiments._shared.processes` started."""
     with jax.enable_x64(False):
         return measure(int(seeds), int(epochs))
 

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 
 _PACKAGES = ("jax", "numpy", "scipy", "torch", "curvlinops-for-pytorch", "pyhessian", "hessian-eigenthings")
 

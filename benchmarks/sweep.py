@@ -25,7 +25,7 @@ import tyro
 
 from benchmarks.sweep_ways import WAYS
 from benchmarks.training_peers import machine
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ import tyro
 
 from benchmarks import training_peers as peers
 from benchmarks.classifier import batch_loss
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import mlp, training
 
 OURS, ALONE = "mlp_jax", "products alone, in a scan"

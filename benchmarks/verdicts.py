@@ -27,7 +27,7 @@ import tyro
 
 from benchmarks import known_points, outside_points
 from benchmarks.known_points import Case
-from experiments.run_folder import RunFolder
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical
 
 NON_ANSWERS = ("undetermined", "degenerate", "nonsmooth", "not critical", "error")

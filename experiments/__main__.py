@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from experiments.questions import questions
+from experiments._shared.questions import questions
 
 
 def main() -> None:

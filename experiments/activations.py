@@ -30,12 +30,12 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import activation_networks as networks
-from experiments import command_line, maxout_fits
-from experiments.activation_networks import KINDS
-from experiments.run_folder import RunFolder
+from experiments._shared import activation_networks as networks
+from experiments._shared import command_line, maxout_fits
+from experiments._shared.activation_networks import KINDS
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, plots, training
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 TRIES, BATCH_SIZE, RECORD_EVERY, TARGET = 10, 32, 10, 0.2
 RATES = np.geomspace(1e-3, 10**1.5, TRIES)

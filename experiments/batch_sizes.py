@@ -18,10 +18,10 @@ import numpy as np
 import tqdm
 import tyro
 
-from experiments import batch_size_protocol as protocol
-from experiments import batch_size_report as report
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import batch_size_protocol as protocol
+from experiments._shared import batch_size_report as report
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import datasets, gradient_noise
 
 

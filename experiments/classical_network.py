@@ -25,8 +25,8 @@ import pandas as pd
 import scipy.stats
 import tqdm
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, plots
 
 Gradients = tuple[list[np.ndarray], list[np.ndarray]]
@@ -83,7 +83,7 @@ class Network:
     def __init__(self, sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float64) -> None:
         self.sizes, self.rng = tuple(sizes), rng
         if len(self.sizes) < 2 or min(self.sizes) < 1:
-            raise ValueError(f"sizes: got {self.sizes}, expected at least two whole numbers of 1 or more.")
+            raise ValueError(f"sizes: got {self.sizes}, expected at least two integers of 1 or more.")
         shapes = list(zip(self.sizes[:-1], self.sizes[1:], strict=True))
         self.weights = [rng.standard_normal(shape).astype(dtype) for shape in shapes]
         self.biases = [rng.standard_normal(width).astype(dtype) for _, width in shapes]

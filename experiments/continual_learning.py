@@ -29,11 +29,11 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
+from mlp_jax.confidence import mean_interval
 from mlp_jax.datasets import Examples
-from mlp_jax.intervals import mean_interval
 
 PROBLEMS = ("permuted", "split")
 # Tries of every contender: λ, the learning rate of the old task, and shares of that rate for the new one.

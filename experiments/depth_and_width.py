@@ -28,10 +28,11 @@ import scipy.stats
 import tqdm
 import tyro
 
-from experiments import command_line, hypothesis_space
-from experiments.run_folder import RunFolder
+from experiments import hypothesis_space
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, plots, training, tree
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 BATCH, DEVIATION, FAILURE = 32, 0.1, 0.05
 PIECES, BITS = 4, 8  # of the trained functions: log₂ of the pieces of the sawtooth; bits of the parity

@@ -21,10 +21,10 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, plots
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 EXAMPLES, START = 300, 0.3
 

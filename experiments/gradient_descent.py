@@ -27,10 +27,10 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import plots
-from mlp_jax.intervals import mean_interval, show
+from mlp_jax.confidence import mean_interval, show
 
 Fun = Callable[..., jax.Array]
 Make = Callable[[Any], optax.GradientTransformation]

@@ -24,10 +24,10 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 # Of the largest eigenvalue: what counts as the bulk at zero, and as negative beyond it.
 BULK = 1e-3

@@ -26,9 +26,9 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import all_devices, command_line, processes
-from experiments.run_folder import RunFolder
-from experiments.shared_work import work, work_of_process
+from experiments._shared import all_devices, command_line, processes
+from experiments._shared.run_folder import RunFolder
+from experiments._shared.shared_work import work, work_of_process
 from mlp_jax import plots
 
 # Processes, and emulated devices of each, on this machine.

@@ -23,8 +23,8 @@ import pandas as pd
 import scipy.stats
 import tqdm
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import mlp, plots, tree
 
 # The bound.

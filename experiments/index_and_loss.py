@@ -28,11 +28,11 @@ import scipy.stats
 import tqdm
 import tyro
 
-from experiments import all_devices, command_line, linear_control
-from experiments.live import live_units
-from experiments.run_folder import RunFolder
+from experiments._shared import all_devices, command_line, linear_control
+from experiments._shared.live import live_units
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 COMPONENTS, CLASSES = 10, 10
 

@@ -30,10 +30,10 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import all_devices, command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import all_devices, command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, plots, schedules, sweep, training
-from mlp_jax.intervals import change, mean_interval, show
+from mlp_jax.confidence import change, mean_interval, show
 
 HIDDEN, BATCH_SIZE, EXAMPLES = 32, 32, 150
 MULTIPLES = (

@@ -23,9 +23,9 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.live import live_units
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.live import live_units
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
 
 

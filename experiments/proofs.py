@@ -28,8 +28,8 @@ import scipy.optimize
 import tqdm
 import tyro
 
-from experiments import command_line, xor
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line, xor
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, datasets, interval, losses, mlp, mlp_hessian, penalties, plots, training, tree
 
 

@@ -30,10 +30,10 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import datasets, losses, mlp, penalties, plots, training
-from mlp_jax.intervals import change, mean_interval, show
+from mlp_jax.confidence import change, mean_interval, show
 
 ACTIVATION, MOMENTUM, BATCH_SIZE, TEST_SIZE = jax.nn.relu, 0.9, 20, 797
 # Of each method, six tries from weak to strong. Patience is in epochs, and its strongest is the shortest.

@@ -21,8 +21,8 @@ import scipy.integrate
 import tqdm
 import tyro
 
-from experiments import command_line, xor
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line, xor
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, interval, mlp, plots, tree
 
 

@@ -24,11 +24,11 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import all_devices, command_line
-from experiments.live import live_units
-from experiments.run_folder import RunFolder
+from experiments._shared import all_devices, command_line
+from experiments._shared.live import live_units
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, losses, mlp, mlp_symmetry, plots, tree
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 INPUTS, EXAMPLES, NOISE = 2, 20, 0.1
 DECAY = np.float64(0.003)

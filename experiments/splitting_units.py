@@ -23,8 +23,8 @@ import scipy.stats
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, plots, tree
 
 LINE = ["network", "teacher", "unit"]

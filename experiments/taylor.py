@@ -22,10 +22,10 @@ import pandas as pd
 import tqdm
 import tyro
 
-from experiments import command_line
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, plots, tree
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 SIZES, EXAMPLES, DECAY = (2, 3, 1), 30, 0.01
 STEPS = np.geomspace(1e-3, 1e-1, 15)

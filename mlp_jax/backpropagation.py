@@ -18,7 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import losses, mlp, require
+from mlp_jax import _checks, losses, mlp
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
@@ -70,13 +70,13 @@ def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation
     True
     """
     mlp.require_layers(params)
-    require.function(activation, "activation", "of one array", 1)
-    activations: list[jax.Array] = [jnp.asarray(require.numbers(inputs, "inputs", 2, axes="two axes (n, in)"))]
+    _checks.function(activation, "activation", "of one array")
+    activations: list[jax.Array] = [jnp.asarray(_checks.numbers(inputs, "inputs", "two axes (n, in)"))]
     preactivations: list[jax.Array] = []
     for depth, layer in enumerate(params):
         if depth:
             name = f"activations of layer {depth}"
-            activations.append(require.numbers(activation(preactivations[-1]), name, 2, axes="two axes"))
+            activations.append(_checks.numbers(activation(preactivations[-1]), name, "two axes"))
         mlp.require_fit(activations[-1], layer, depth)
         preactivations.append(activations[-1] @ layer.weight + layer.bias)
     return Trace(tuple(activations), tuple(preactivations))
@@ -126,8 +126,8 @@ def backward(
     """
     mlp.require_layers(params)
     _require_trace(params, trace)
-    require.function(activation, "activation", "of one array", 1)
-    output_delta = require.numbers(output_delta, "output_delta")
+    _checks.function(activation, "activation", "of one array")
+    output_delta = _checks.numbers(output_delta, "output_delta")
     outputs = trace.preactivations[-1]
     if jnp.shape(output_delta) != outputs.shape:
         raise ValueError(
@@ -137,7 +137,7 @@ def backward(
     for layer, preactivation in zip(params[:0:-1], trace.preactivations[-2::-1], strict=True):
         error = deltas[-1] @ layer.weight.T
         if derivative is None:
-            values = require.abstract_result(activation, "activation", "of one array", preactivation)
+            values = jax.eval_shape(activation, preactivation)
             _require_shape(values, error.shape, "activation")
             values, pull = jax.vjp(activation, preactivation)
             (delta,) = pull(error.astype(values.dtype))
@@ -149,8 +149,8 @@ def backward(
 
 def _require_trace(params: mlp.Params, trace: Trace) -> None:
     if not isinstance(trace, Trace) or not all(isinstance(part, tuple | list) for part in trace):
-        raise TypeError(f"trace: got {require.describe(trace)}, expected what `forward` returned.")
-    got = [[jnp.shape(require.numbers(values, "trace")) for values in part] for part in trace]
+        raise TypeError(f"trace: got {_checks.describe(trace)}, expected what `forward` returned.")
+    got = [[jnp.shape(_checks.numbers(values, "trace")) for values in part] for part in trace]
     n = got[1][0][0] if got[1] and got[1][0] else 0
     if got[1] != [(n, jnp.shape(layer.weight)[1]) for layer in params]:
         raise ValueError(f"trace: got pre-activations of shapes {got[1]}, expected those of `forward` for params.")
@@ -162,8 +162,8 @@ def _require_shape(values: jax.Array, shape: tuple[int, ...], name: str) -> None
 
 
 def _slope(derivative: Callable[..., jax.Array], at: jax.Array, name: str, *more: jax.Array) -> jax.Array:
-    require.function(derivative, name, "of arrays", 1 + len(more))
-    values = require.numbers(derivative(at, *more), name)
+    _checks.function(derivative, name, "of arrays")
+    values = _checks.numbers(derivative(at, *more), name)
     _require_shape(values, at.shape, name)
     return values
 
@@ -222,9 +222,9 @@ def gradient(
     >>> bool(jnp.allclose(by_hand[0].weight, by_jax[0].weight))
     True
     """
-    require.function(loss, "loss", "(outputs, targets) -> (n,)", 2)
+    _checks.function(loss, "loss", "(outputs, targets) -> (n,)")
     trace = forward(params, inputs, activation=activation)
-    outputs, targets = trace.preactivations[-1], jnp.asarray(require.numbers(targets, "targets"))
+    outputs, targets = trace.preactivations[-1], jnp.asarray(_checks.numbers(targets, "targets"))
     if loss_derivative is None:
         output_delta = jax.grad(lambda z: jnp.sum(_values(loss, z, targets)))(outputs)
     else:
@@ -238,7 +238,7 @@ def gradient(
 
 
 def _values(loss: Loss, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    values = require.numbers(loss(outputs, targets), "loss")
+    values = _checks.numbers(loss(outputs, targets), "loss")
     _require_shape(values, outputs.shape[:1], "loss")
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"loss: got values of dtype {values.dtype}, expected real floating point.")
@@ -250,7 +250,7 @@ def _shares(weights: jax.Array | None, outputs: jax.Array) -> jax.Array:
     n = len(outputs)
     if weights is None:
         return jnp.full(n, 1.0 / n, outputs.dtype)
-    weights = require.numbers(weights, "weights")
+    weights = _checks.numbers(weights, "weights")
     if jnp.shape(weights) != (n,):
         raise ValueError(f"weights: got shape {jnp.shape(weights)}, expected {(n,)}, one for each example.")
     losses.mean(weights, weights)  # refuses weights that are negative, or all 0

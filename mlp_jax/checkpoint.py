@@ -34,8 +34,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require
-
 PyTree = Any
 PathLike = str | os.PathLike[str]
 
@@ -89,7 +87,7 @@ def save(path: PathLike, state: PyTree, *, keep: int = 2) -> None:
     """
     if type(keep) is not int or keep < 0:
         raise ValueError(f"keep: got {keep!r}, expected the number of earlier checkpoints to keep: 0, 1, 2, ...")
-    path = require.path(path)
+    path = pathlib.Path(path)
     header, contents = _encode(state)
     with _naming("path: the checkpoint cannot be written", path):
         if path.is_dir():
@@ -156,7 +154,7 @@ def restore(path: PathLike, like: PyTree) -> PyTree:
     ...
     ValueError: ...: got a JAX array of float32 (3,) at state['weights'], expected a JAX array of float32 (2,).
     """
-    path = require.path(path)
+    path = pathlib.Path(path)
     named, structure = _flatten(like, "like")
     expected = [{"path": name, **_describe(leaf, f"like{name}")} for name, leaf in named]
     failures = []
@@ -199,7 +197,7 @@ def locked(folder: PathLike) -> Iterator[None]:
     >>> with locked(tempfile.mkdtemp()):
     ...     pass
     """
-    with _opened(require.path(folder, "folder") / ".lock") as file:
+    with _opened(pathlib.Path(folder) / ".lock") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 from mlp_jax.tree import PyTree
 
 
@@ -51,11 +51,11 @@ def mean(per_example: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax
     >>> round(float(jax.grad(fun)(jnp.array(2.0), jnp.array([1.0, 2.0, 3.0]))), 4)
     14.6667
     """
-    require.function(per_example, "per_example", "(params, *args) -> (n,)")
+    _checks.function(per_example, "per_example", "(params, *args) -> (n,)")
     require_mesh(mesh)
 
     def fun(params: PyTree, *args: Any) -> jax.Array:
-        rows = tree.count_examples(args)
+        rows = _checks.count_examples(args)
 
         def part(mine: tuple[tuple, jax.Array], params: PyTree) -> jax.Array:
             examples, real = mine
@@ -138,7 +138,7 @@ def split(rows: PyTree, mesh: Mesh) -> PyTree:
     there = NamedSharding(_plain(mesh), PartitionSpec(mesh.axis_names))
 
     def leaf(a: Any) -> Any:
-        if tree.is_traced(a):
+        if _checks.is_traced(a):
             return a
         if isinstance(a, jax.Array) and (jax.process_count() == 1 or not a.is_fully_addressable):
             return jax.device_put(a, there)

@@ -6,7 +6,7 @@ import html
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from mlp_jax import require
+from mlp_jax import _checks
 
 _CELL = 'style="text-align:left; vertical-align:top"'
 
@@ -35,7 +35,7 @@ def table(title: str, rows: Iterable[Sequence[object]], header: Sequence[str] = 
     """
     for name, value in (("title", title), ("note", note)):
         if not isinstance(value, str):
-            raise TypeError(f"{name}: got {require.describe(value)}, expected text.")
+            raise TypeError(f"{name}: got {_checks.describe(value)}, expected text.")
     names = _cells(header, "header")
     lines = [f"<tr>{''.join(f'<th {_CELL}>{_text(name)}</th>' for name in names)}</tr>"] if names else []
     for number, row in enumerate(_cells(rows, "rows")):
@@ -53,7 +53,7 @@ def _cells(values: Any, name: str, fewest: int = 0) -> list[object]:
     except TypeError:
         cells = None
     if cells is None or isinstance(values, str | bytes):
-        raise TypeError(f"{name}: got {require.describe(values)}, expected a sequence.")
+        raise TypeError(f"{name}: got {_checks.describe(values)}, expected a sequence.")
     if len(cells) < fewest:
         raise ValueError(f"{name}: got {len(cells)} cells, expected {fewest} or more.")
     return cells

@@ -20,7 +20,7 @@ import scipy.optimize
 import scipy.special
 from numpy.typing import ArrayLike
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.tree import PyTree
 
 PerExample = Callable[..., jax.Array]
@@ -71,7 +71,7 @@ def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: i
     (4.0, 1.0, 0.25)
     """
     num_examples = _require_examples(per_example, params, args)
-    chunk_size = require.whole(chunk_size, "chunk_size")
+    chunk_size = _checks.integer(chunk_size, "chunk_size")
     mean = _gradient(per_example, params, args)
 
     def distance(example: tuple) -> jax.Array:
@@ -113,9 +113,9 @@ def two_batches(
     (4.0, 1.0)
     """
     if num_examples is not None:
-        num_examples = require.whole(num_examples, "num_examples")
+        num_examples = _checks.integer(num_examples, "num_examples")
     small_size, large_size = _require_sizes(small_size, large_size, num_examples)
-    small, large = (jnp.asarray(require.numbers(a, name)) for a, name in ((small, "small"), (large, "large")))
+    small, large = (jnp.asarray(_checks.numbers(a, name)) for a, name in ((small, "small"), (large, "large")))
     if small.shape != large.shape:
         raise ValueError(f"small, large: got shapes {small.shape} and {large.shape}, expected one shape.")
     first, second = (_coefficient(size, num_examples) for size in (small_size, large_size))
@@ -165,10 +165,10 @@ def estimate(
     >>> bool(abs(value.trace - 0.5) < 4 * stderr.trace)
     True
     """
-    tree.require_key(key)
+    _checks.key(key)
     num_examples = _require_examples(per_example, params, args)
     small, large = _require_sizes(small, large, None if replace else num_examples)
-    num_pairs = require.whole(num_pairs, "num_pairs", 2, 2**30)
+    num_pairs = _checks.integer(num_pairs, "num_pairs", 2, 2**30)
 
     def squared_norm(key: jax.Array, size: int) -> jax.Array:
         rows = jax.random.choice(key, num_examples, (size,), replace=replace)
@@ -240,10 +240,10 @@ def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike 
     10.00 80.00 8.00
     """
     sizes, numbers = (
-        np.asarray(require.numbers(a, name, 1, axes="(n,)"), float)
+        np.asarray(_checks.numbers(a, name, "(n,)"), float)
         for a, name in ((batch_sizes, "batch_sizes"), (updates, "updates"))
     )
-    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(require.numbers(reached, "reached"))
+    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(_checks.numbers(reached, "reached"))
     if hit.dtype != bool:
         raise TypeError(f"reached: got dtype {hit.dtype}, expected booleans.")
     if not (sizes.shape == numbers.shape == hit.shape and sizes.ndim == 1):
@@ -348,12 +348,12 @@ def _gradient(per_example: PerExample, params: PyTree, args: tuple) -> PyTree:
 
 
 def _require_examples(per_example: PerExample, params: PyTree, args: tuple) -> int:
-    tree.require_floating(params)
-    tree.require_args(args)
+    _checks.params(params)
+    _checks.args(args)
     lengths = sorted({jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(args)})
     if len(lengths) != 1 or lengths[0] == 0:
         raise ValueError(f"args: got arrays of {lengths} examples, expected the same number, not 0.")
-    values = require.abstract_result(per_example, "per_example", "(params, *args) -> (n,)", params, *args)
+    values = jax.eval_shape(per_example, params, *args)
     if (
         not isinstance(values, jax.ShapeDtypeStruct)
         or values.shape != (lengths[0],)
@@ -365,8 +365,8 @@ def _require_examples(per_example: PerExample, params: PyTree, args: tuple) -> i
 
 def _require_sizes(small: int, large: int, num_examples: int | None) -> tuple[int, int]:
     for size in (small, large):
-        require.whole(size, "batch sizes", -(2**63))
+        _checks.integer(size, "batch sizes", -(2**63))
     largest = "" if num_examples is None else f" ≤ {num_examples}"
     if not 1 <= small < large <= (num_examples or large):
-        raise ValueError(f"batch sizes: got {small} and {large}, expected whole numbers 1 ≤ small < large{largest}.")
+        raise ValueError(f"batch sizes: got {small} and {large}, expected integers 1 ≤ small < large{largest}.")
     return int(small), int(large)

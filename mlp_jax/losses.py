@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import devices, require
+from mlp_jax import _checks, devices
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
@@ -20,7 +20,7 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     logits
         (n, classes) floating.
     targets
-        (n,) whole numbers from 0 to classes − 1. The range is checked where the numbers are known, outside jit.
+        (n,) integers from 0 to classes − 1. The range is checked where the numbers are known, outside jit.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def _at(rows: jax.Array, targets: jax.Array) -> jax.Array:
 
 def _require_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Return floating logits and targets, of which outside jit each is the number of a logit."""
-    logits, targets = require.floats(logits, "logits"), require.numbers(targets, "targets")
+    logits, targets = _checks.floats(logits, "logits"), _checks.numbers(targets, "targets")
     if not jnp.issubdtype(targets.dtype, jnp.integer):
         raise TypeError(f"targets: got dtype {targets.dtype}, expected integers (class numbers).")
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
@@ -97,7 +97,7 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
     >>> squared_error(jnp.array([[1.0, 3.0]]), jnp.array([[0.0, 1.0]])).tolist()
     [2.5]
     """
-    outputs, targets = require.floats(outputs, "outputs"), require.floats(targets, "targets")
+    outputs, targets = _checks.floats(outputs, "outputs"), _checks.floats(targets, "targets")
     if outputs.shape != targets.shape or outputs.ndim < 1:
         raise ValueError(f"targets: got shape {targets.shape}, expected the shape of the outputs, {outputs.shape}.")
     return optax.losses.l2_loss(outputs, targets.astype(outputs.dtype)).sum(-1)
@@ -132,12 +132,12 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     >>> float(mean(jnp.array([1.0, 2.0, 9.0]), jnp.array([1.0, 1.0, 0.0])))
     1.5
     """
-    values = require.floats(values, "values")
+    values = _checks.floats(values, "values")
     if values.size == 0:
         raise ValueError("values: got no examples, expected at least one.")
     if weights is None:
         return jnp.mean(values)
-    weights = require.floats(weights, "weights")
+    weights = _checks.floats(weights, "weights")
     if weights.shape != values.shape:
         raise ValueError(f"weights: got shape {weights.shape}, expected the shape of the values, {values.shape}.")
     if not isinstance(weights, jax.core.Tracer):

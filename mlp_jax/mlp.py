@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 
 Activation = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., jax.Array]
@@ -80,12 +80,12 @@ def init(
     >>> [layer.weight.shape for layer in params]
     [(64, 16), (16, 10)]
     """
-    tree.require_key(key)
+    _checks.key(key)
     widths = _widths(sizes)
-    pieces = require.whole(pieces, "pieces")
+    pieces = _checks.integer(pieces, "pieces")
     weight_init = jax.nn.initializers.lecun_normal() if weight_init is None else weight_init
-    require.function(weight_init, "weight_init", "(key, shape, dtype) -> array", 3)
-    require.function(bias_init, "bias_init", "(key, shape, dtype) -> array", 3)
+    _checks.function(weight_init, "weight_init", "(key, shape, dtype) -> array")
+    _checks.function(bias_init, "bias_init", "(key, shape, dtype) -> array")
     float_dtype = _floating_dtype(dtype)
     layers = []
     for depth, layer_key in enumerate(jax.random.split(key, len(widths) - 1)):
@@ -103,10 +103,9 @@ def init(
 
 
 def _widths(sizes: Sequence[int]) -> tuple[int, ...]:
-    expected = "at least two whole numbers of 1 or more, such as (64, 16, 10)"
-    require.sequence(sizes, "sizes", expected)
+    expected = "at least two integers of 1 or more, such as (64, 16, 10)"
     try:
-        widths = tuple(require.whole(n, "sizes") for n in sizes)
+        widths = tuple(_checks.integer(n, "sizes") for n in sizes)
     except (TypeError, ValueError):
         widths = ()
     if len(widths) < 2:
@@ -121,13 +120,13 @@ def _floating_dtype(dtype: Any) -> jnp.dtype:
         named = jnp.dtype(dtype)
     except (TypeError, ValueError):  # a module has an attribute dtype
         named = None
-    if named is None or not jnp.issubdtype(named, jnp.floating) or not require.is_real(named):
-        raise TypeError(f"dtype: got {require.describe(dtype)}, expected a floating dtype, such as jnp.float32.")
+    if named is None or not jnp.issubdtype(named, jnp.floating):
+        raise TypeError(f"dtype: got {_checks.describe(dtype)}, expected a floating dtype, such as jnp.float32.")
     return named
 
 
 def _require_drawn(values: Any, shape: tuple[int, ...], name: str) -> None:
-    array = require.numbers(values, name)
+    array = _checks.numbers(values, name)
     if not jnp.issubdtype(array.dtype, jnp.floating):
         raise TypeError(f"{name}: got values of dtype {array.dtype}, expected real floating point.")
     if array.shape != shape:
@@ -191,16 +190,16 @@ def forward(
     (4, 5, 3)
     """
     require_layers(params)
-    require.function(activation, "activation", "of one array", 1)
+    _checks.function(activation, "activation", "of one array")
     dropout_rate = _require_rate(dropout_rate)
-    if tree.is_traced(dropout_rate) or dropout_rate > 0:
-        tree.require_key(key)
+    if _checks.is_traced(dropout_rate) or dropout_rate > 0:
+        _checks.key(key)
     else:
         key = None
-    hidden = jnp.asarray(require.numbers(inputs, "inputs"))
+    hidden = jnp.asarray(_checks.numbers(inputs, "inputs"))
     for depth, layer in enumerate(params):
         if depth:
-            hidden = require.numbers(activation(hidden), f"activations of layer {depth}")
+            hidden = _checks.numbers(activation(hidden), f"activations of layer {depth}")
         if depth and key is not None:
             hidden = dropout(jax.random.fold_in(key, depth), hidden, dropout_rate)
         require_fit(hidden, layer, depth)
@@ -228,7 +227,7 @@ def maxout(pieces: int) -> Activation:
     Raises
     ------
     TypeError, ValueError
-        `pieces` is not a whole number of 1 or more; when called, the last axis is not a multiple of `pieces`.
+        `pieces` is not an integer of 1 or more; when called, the last axis is not a multiple of `pieces`.
 
     Examples
     --------
@@ -238,7 +237,7 @@ def maxout(pieces: int) -> Activation:
     >>> forward(params, jnp.ones((5, 2)), activation=maxout(3)).shape
     (5, 1)
     """
-    return _maxout(require.whole(pieces, "pieces"))
+    return _maxout(_checks.integer(pieces, "pieces"))
 
 
 @functools.cache
@@ -293,12 +292,12 @@ def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     >>> sorted(set(dropout(jax.random.key(0), jnp.ones(100), 0.75).tolist()))
     [0.0, 4.0]
     """
-    tree.require_key(key)
+    _checks.key(key)
     rate = _require_rate(rate)
-    values = jnp.asarray(require.numbers(values, "values"))
+    values = jnp.asarray(_checks.numbers(values, "values"))
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"values: got dtype {values.dtype}, expected real floating point.")
-    if not tree.is_traced(rate) and rate == 0:
+    if not _checks.is_traced(rate) and rate == 0:
         return values
     keep = 1.0 - rate
     mask = jax.random.bernoulli(key, keep, values.shape)
@@ -306,7 +305,7 @@ def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
 
 
 def _require_rate(rate: float) -> float:
-    return require.real(rate, "dropout rate", "a number from 0 to below 1", lambda x: 0 <= x < 1)
+    return _checks.real(rate, "dropout rate", "a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
 def require_layers(params: Params) -> None:
@@ -327,8 +326,8 @@ def require_layers(params: Params) -> None:
 def _require_layer(layer: Any, name: str) -> None:
     expected = "Layer(weight (in, out), bias (out,))"
     if not isinstance(layer, Layer):
-        raise TypeError(f"{name}: got {require.describe(layer)}, expected {expected}.")
-    tree.require_numbers(layer, name, real=True)
+        raise TypeError(f"{name}: got {_checks.describe(layer)}, expected {expected}.")
+    _checks.leaves(layer, name)
     shapes = jax.tree.map(np.shape, (layer.weight, layer.bias), is_leaf=lambda leaf: leaf is None)
     if len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
         raise ValueError(f"{name}: got weight {shapes[0]}, bias {shapes[1]}, expected (in, out), (out,).")
@@ -341,10 +340,10 @@ def require_fit(values: jax.Array, layer: Layer, depth: int) -> None:
     --------
     >>> require_fit(jnp.ones((5, 2)), Layer(jnp.ones((2, 3)), jnp.zeros(3)), depth=0)
     """
-    depth = require.whole(depth, "depth", 0)
+    depth = _checks.integer(depth, "depth", 0)
     _require_layer(layer, "layer")
     name = "inputs" if depth == 0 else f"activations of layer {depth}"
-    values = require.numbers(values, name)
+    values = _checks.numbers(values, name)
     expected = jnp.shape(layer.weight)[0]
     if jnp.ndim(values) < 1 or jnp.shape(values)[-1] != expected:
         raise ValueError(

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 
 
 def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Array:
@@ -41,7 +41,7 @@ def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
     >>> float(l1(params, 0.5)), float(l1(params, 0.5, biases=False))
     (3.5, 1.5)
     """
-    strength = require.not_negative(strength, "strength")
+    strength = _checks.not_negative(strength, "strength")
     # Not jnp.abs, whose derivative at 0 is 1 in JAX and would push parameters off 0.
     return strength * jnp.asarray(sum(jnp.sum(leaf * jnp.sign(leaf)) for leaf in _penalised(params, biases)))
 
@@ -80,7 +80,7 @@ def l2(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
     >>> float(l2(params, 0.5, biases=False))
     1.25
     """
-    strength = require.not_negative(strength, "strength")
+    strength = _checks.not_negative(strength, "strength")
     leaves = _penalised(params, biases)
     return 0.5 * strength * tree.dot(leaves, leaves)
 
@@ -123,17 +123,17 @@ def selective_synaptic_plasticity(
     >>> float(selective_synaptic_plasticity(theta, 10.0, reference=reference, importances=jnp.array([1.0, 0.0])))
     10.0
     """
-    strength = require.not_negative(strength, "strength")
+    strength = _checks.not_negative(strength, "strength")
     for name, part in (("params", params), ("reference", reference), ("importances", importances)):
-        tree.require_floating_dtypes(part, name)
-        tree.require_like(part, params, name)
+        _checks.leaves(part, name, floating=True)
+        _checks.like(part, params, name)
     _require_non_negative(importances)
     distances = jax.tree.map(lambda theta, center: (theta - center) ** 2, params, reference)
     return strength * tree.dot(importances, distances)
 
 
 def _penalised(params: tree.PyTree, biases: bool) -> list[jax.Array]:
-    tree.require_floating_dtypes(params, "params")
+    _checks.leaves(params, "params", floating=True)
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
     kept = [leaf for leaf in leaves if biases or leaf.ndim >= 2]
     if not kept:
@@ -144,7 +144,7 @@ def _penalised(params: tree.PyTree, biases: bool) -> list[jax.Array]:
 def _require_non_negative(importances: tree.PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(importances):
         # numpy, because jnp operations on captured arrays are staged inside jit.
-        bad = 0 if tree.is_traced(leaf) else int(np.sum(~(np.asarray(leaf, dtype=np.float64) >= 0)))
+        bad = 0 if _checks.is_traced(leaf) else int(np.sum(~(np.asarray(leaf, dtype=np.float64) >= 0)))
         if bad:
             where = "importances" + jax.tree_util.keystr(path)
             raise ValueError(f"{where}: got {bad} numbers that are negative or NaN, expected numbers of 0 or more.")

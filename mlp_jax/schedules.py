@@ -19,7 +19,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import require
+from mlp_jax import _checks
 
 Schedule = Callable[[jax.Array], jax.Array]
 
@@ -50,7 +50,7 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
     Raises
     ------
     TypeError, ValueError
-        `schedule` is no function, `steps` not a whole number of 0 or more, or `start` not a finite number; when called,
+        `schedule` is no function, `steps` not an integer of 0 or more, or `start` not a finite number; when called,
         the schedule returns no real number.
 
     Examples
@@ -60,8 +60,8 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
     >>> [round(float(rate(t)), 1) for t in range(9)]
     [0.0, 0.2, 0.4, 0.6, 0.8, 0.6, 0.4, 0.2, 0.0]
     """
-    require.function(schedule, "schedule", "step -> value", 1)
-    steps, start = require.whole(steps, "steps", 0, _MOST_STEPS), require.real(start, "start")
+    _checks.function(schedule, "schedule", "step -> value")
+    steps, start = _checks.integer(steps, "steps", 0, _MOST_STEPS), _checks.real(start, "start")
 
     def warmed(step: jax.Array) -> jax.Array:
         value = _value(schedule, jnp.maximum(step - steps, 0))
@@ -88,7 +88,7 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     Raises
     ------
     TypeError, ValueError
-        `schedule` is no function, or `steps_per_epoch` not a whole number of 1 or more; when called, the schedule
+        `schedule` is no function, or `steps_per_epoch` not an integer of 1 or more; when called, the schedule
         returns no real number.
 
     Examples
@@ -98,12 +98,12 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     >>> [round(float(rate(t)), 1) for t in range(7)]
     [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2]
     """
-    require.function(schedule, "schedule", "epoch -> value", 1)
-    steps_per_epoch = require.whole(steps_per_epoch, "steps_per_epoch", 1, _MOST_STEPS)
+    _checks.function(schedule, "schedule", "epoch -> value")
+    steps_per_epoch = _checks.integer(steps_per_epoch, "steps_per_epoch", 1, _MOST_STEPS)
     return lambda step: _value(schedule, step // steps_per_epoch)
 
 
 def _value(schedule: Schedule, step: jax.Array) -> jax.Array:
     value = schedule(step)
-    require.numbers(value, "schedule")
+    _checks.numbers(value, "schedule")
     return value

@@ -9,8 +9,9 @@ import scipy.integrate
 import scipy.special
 import scipy.stats
 
-from experiments import activation_networks as networks
-from experiments import activations, maxout_fits
+from experiments import activations
+from experiments._shared import activation_networks as networks
+from experiments._shared import maxout_fits
 from mlp_jax import losses, mlp
 
 

@@ -71,7 +71,7 @@ KEYS = st.one_of(
     ("name", "argument"),
     pairs("""
     tree.random_like key
-    tree.require_key key
+    _checks.key key
     mlp.init key
     mlp.dropout key
     datasets.spirals key
@@ -111,7 +111,7 @@ NOT_PARAMS = st.one_of(
 @pytest.mark.parametrize(
     ("name", "argument"),
     pairs("""
-    tree.require_floating tree
+    _checks.floating tree
     training.train params
     gradient_noise.exact params
     gradient_noise.estimate params

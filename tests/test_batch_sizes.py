@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 import scipy.stats
 
-from experiments import batch_size_protocol as protocol
-from experiments import batch_size_report as report
 from experiments import batch_sizes
+from experiments._shared import batch_size_protocol as protocol
+from experiments._shared import batch_size_report as report
 from mlp_jax import datasets, mlp, sweep, tree
 
 

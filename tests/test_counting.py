@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import xor as xor_problem
+from experiments._shared import xor as xor_problem
 from mlp_jax import critical, interval, tree
 from mlp_jax.critical.counting import chao
 
@@ -133,7 +133,7 @@ def test_points_of_a_census_can_be_proved(xor):
 
 
 def test_a_wrong_number_of_starts_is_refused():
-    with pytest.raises(ValueError, match=r"num_starts: got 0, expected a whole number of 1 or more\."):
+    with pytest.raises(ValueError, match=r"num_starts: got 0, expected an integer of 1 or more\."):
         critical.census(wells, normal(1), jax.random.key(0), num_starts=0)
     with pytest.raises(TypeError, match="key"):
         critical.census(wells, normal(1), np.arange(2), num_starts=2)

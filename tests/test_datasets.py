@@ -244,7 +244,7 @@ def test_what_cannot_be_drawn_is_refused_with_the_numbers(call, words):
 
 @pytest.mark.parametrize("number", [2.0, True, "2", None])
 def test_a_count_of_another_type_is_refused(number):
-    with pytest.raises(TypeError, match=re.escape(f"num_bits: got {number!r}, expected a whole number")):
+    with pytest.raises(TypeError, match=re.escape(f"num_bits: got {number!r}, expected an integer")):
         datasets.parity(number)
 
 
@@ -283,7 +283,7 @@ def test_a_split_is_disjoint_complete_and_stratified_to_within_one(counts, data)
 @pytest.mark.parametrize("test_size", [0, 4, -1])
 def test_a_split_without_train_or_test_is_refused(test_size):
     with pytest.raises(
-        ValueError, match=f"test_size: got {test_size}, expected a whole number from 1 to 3, for 4 examples"
+        ValueError, match=f"test_size: got {test_size}, expected an integer from 1 to 3, for 4 examples"
     ):
         datasets.stratified_split(np.zeros(4), test_size)
 
@@ -970,5 +970,5 @@ def test_a_request_larger_than_memory_is_refused_before_it_is_made():
         datasets.teacher_student(KEY, lambda x: x[:, :1], 2**32, 2)
     with pytest.raises(ValueError, match="num_inputs: got 2000000"):
         datasets.teacher_student(KEY, lambda x: x[:, :1], 1000, 2_000_000)
-    with pytest.raises(ValueError, match="num_examples: got 1000000000000, expected a whole number from 10 to 1000000"):
+    with pytest.raises(ValueError, match="num_examples: got 1000000000000, expected an integer from 10 to 1000000"):
         datasets.mnist1d(KEY, num_examples=10**12)

@@ -56,7 +56,7 @@ _NUMBER = re.compile(r"-?\d+\.\d*(?:e[-+]\d+)?|\d+e[-+]\d+")
 
 
 def require_alike(printed, shown):
-    """The same words and whole numbers; fractions to 5 %; not what is written with an exponent, which is rounding."""
+    """The same words and integers; fractions to 5 %; not what is written with an exponent, which is rounding."""
     assert _NUMBER.sub("#", printed).split() == _NUMBER.sub("#", shown).split()
     for ours, theirs in zip(_NUMBER.findall(printed), _NUMBER.findall(shown), strict=True):
         if "e" not in ours + theirs:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from test_verdicts import linear_loss, xor_loss
 
 from mlp_jax import critical, mlp, tree
-from mlp_jax.critical.minres import minres
+from mlp_jax.critical.search.minres import minres
 
 QUADRATIC = np.diag([-3.0, 1e-4, 2.0])
 
@@ -131,9 +131,9 @@ def test_a_second_call_traces_nothing(x64):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"index": 3}, "index: got 3, expected a whole number from 0 to 2"),
+        ({"index": 3}, "index: got 3, expected an integer from 0 to 2"),
         ({"index": -1}, "index: got -1"),
-        ({"max_steps": 0}, "max_steps: got 0, expected a whole number of 1 or more"),
+        ({"max_steps": 0}, "max_steps: got 0, expected an integer of 1 or more"),
         ({"radius": 0.0}, "radius: got 0.0, expected a number above 0"),
     ],
 )
@@ -327,7 +327,7 @@ def test_many_lanes_of_matrices_end_on_few_cores():
     # Two batched LU factorisations at a time hung here (jaxlib 0.10.2): a process of its own, with a time limit.
     code = """if True:
         import jax, jax.numpy as jnp, numpy as np
-        from experiments import linear_control
+        from experiments._shared import linear_control
         from mlp_jax import critical, mlp
         x = linear_control.rows_of(np.array([0.3, 0.25, 0.2, 0.1, 0.08, 0.07]))
         starts = jax.vmap(lambda key: mlp.init(key, (6, 3, 6)))(jax.random.split(jax.random.key(0), 60))

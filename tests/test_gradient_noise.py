@@ -157,13 +157,13 @@ def test_a_curve_that_never_flattens_has_no_critical_batch_size_in_sight():
         (lambda t, d: gradient_noise.exact(per_example, t, d, chunk_size=0), "chunk_size: got 0, expected"),
         (
             lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=2, large=6),
-            "batch sizes: got 2 and 6, expected whole numbers 1 ≤ small < large ≤ 5.",
+            "batch sizes: got 2 and 6, expected integers 1 ≤ small < large ≤ 5.",
         ),
         (
             lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=1, large=2, num_pairs=1),
-            "num_pairs: got 1, expected a whole number of 2 or more.",
+            "num_pairs: got 1, expected an integer of 2 or more.",
         ),
-        (lambda t, d: gradient_noise.two_batches(t[0], t[1], 3, 3), "batch sizes: got 3 and 3, expected whole numbers"),
+        (lambda t, d: gradient_noise.two_batches(t[0], t[1], 3, 3), "batch sizes: got 3 and 3, expected integers"),
         (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3]), "expected (n,) each."),
         (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3, 0]), "not positive and finite"),
         (lambda t, d: gradient_noise.fit_tradeoff([1, 1, 1], [3, 4, 5]), "expected at least 3 of 2."),

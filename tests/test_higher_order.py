@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from mlp_jax import critical
-from mlp_jax.critical.higher_order import higher_order
-from mlp_jax.critical.measurements import measure
-from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.evidence.higher_order import higher_order
+from mlp_jax.critical.evidence.measurements import measure
+from mlp_jax.critical.evidence.problem import Problem
 
 # fun, order, lowest and highest value of the reduced form on the unit sphere of the null space.
 FORMS = {

@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from experiments import minima_and_saddles
-from experiments.questions import questions
+from experiments._shared.questions import questions
 from mlp_jax import datasets, interval
 
 

@@ -285,16 +285,16 @@ def test_the_rate_may_be_traced():
         (
             lambda: mlp.init(jax.random.key(0), (3,)),
             ValueError,
-            "sizes: got (3,), expected at least two whole numbers of 1 or more, such as (64, 16, 10).",
+            "sizes: got (3,), expected at least two integers of 1 or more, such as (64, 16, 10).",
         ),
         (lambda: mlp.init(jax.random.key(0), (3, 0, 2)), ValueError, "sizes: got (3, 0, 2), expected"),
         (lambda: mlp.init(jax.random.key(0), (3, 2.5)), ValueError, "sizes: got (3, 2.5), expected"),
         (
             lambda: mlp.init(jax.random.key(0), np.array(3)),
             TypeError,
-            "sizes: got 3, expected at least two whole numbers",
+            "sizes: got 3, expected at least two integers",
         ),
-        (lambda: mlp.init(jax.random.key(0), (3, 2), pieces=0), ValueError, "pieces: got 0, expected a whole number"),
+        (lambda: mlp.init(jax.random.key(0), (3, 2), pieces=0), ValueError, "pieces: got 0, expected an integer"),
         (
             lambda: mlp.forward((), jnp.ones((4, 3))),
             ValueError,
@@ -315,8 +315,8 @@ def test_the_rate_may_be_traced():
             ValueError,
             "maxout: got shape (4, 5), expected a last axis that is a multiple of 2 pieces.",
         ),
-        (lambda: mlp.maxout(0), ValueError, "pieces: got 0, expected a whole number of 1 or more."),
-        (lambda: mlp.maxout(1.5), TypeError, "pieces: got 1.5, expected a whole number of 1 or more."),
+        (lambda: mlp.maxout(0), ValueError, "pieces: got 0, expected an integer of 1 or more."),
+        (lambda: mlp.maxout(1.5), TypeError, "pieces: got 1.5, expected an integer of 1 or more."),
         (
             lambda: mlp.forward(network(), jnp.ones((4, 3)), dropout_rate=0.5),
             TypeError,

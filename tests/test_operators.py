@@ -486,8 +486,8 @@ def given(**change):
         ({"loss": lambda z, y: z**2}, ValueError, r"loss: got a result of shape \(10, 3\), expected shape \(10,\)"),
         ({"loss": lambda z, y: y}, TypeError, "loss: got values of dtype int64, expected real floating"),
         ({"loss": lambda z, y: [z]}, ValueError, "loss: got a result of list, expected shape"),
-        ({"chunk_size": 0}, ValueError, "chunk_size: got 0, expected a whole number of 1 or more"),
-        ({"chunk_size": 2.0}, TypeError, "chunk_size: got 2.0, expected a whole number"),
+        ({"chunk_size": 0}, ValueError, "chunk_size: got 0, expected an integer of 1 or more"),
+        ({"chunk_size": 2.0}, TypeError, "chunk_size: got 2.0, expected an integer"),
         ({"weights": np.ones(9)}, ValueError, r"weights: got shape \(9,\), expected \(10,\)"),
         ({"weights": np.zeros(10)}, ValueError, "weights: got numbers from 0.0 to 0.0, expected"),
         ({"weights": -np.ones(10)}, ValueError, "weights: got numbers from -1.0 to -1.0, expected"),
@@ -510,7 +510,7 @@ def test_wrong_arguments_are_named(make, change, error, message):
             ValueError,
             r"per_example: got a result of shape \(\), expected shape",
         ),
-        ({"chunk_size": True}, TypeError, "chunk_size: got True, expected a whole number"),
+        ({"chunk_size": True}, TypeError, "chunk_size: got True, expected an integer"),
     ],
 )
 def test_wrong_arguments_of_the_mean_are_named(change, error, message):
@@ -547,7 +547,7 @@ def test_fisher_refuses_an_expectation_that_it_does_not_know():
         fisher(network, student, params, (x, t), sample=lambda key, z: z)
     with pytest.raises(TypeError, match="sample: got float, expected a function"):
         fisher(network, student, params, (x, t), sample=1.0, key=jax.random.key(0))
-    with pytest.raises(ValueError, match="num_samples: got 0, expected a whole number of 1 or more"):
+    with pytest.raises(ValueError, match="num_samples: got 0, expected an integer of 1 or more"):
         fisher(network, student, params, (x, t), sample=lambda key, z: z, key=jax.random.key(0), num_samples=0)
     with pytest.raises(ValueError, match=r"sample: got targets of shapes \[\(10,\)\], expected .* \[\(10, 3\)\]"):
         fisher(network, student, params, (x, t), sample=lambda key, z: z[0], key=jax.random.key(0))

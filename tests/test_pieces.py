@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import pieces
+from experiments._shared import pieces
 from experiments.minima_and_saddles import Search
 from mlp_jax import critical, interval, mlp
 from mlp_jax.critical import Reason
@@ -91,7 +91,7 @@ def test_verdicts_certificates_and_records_come_back_whole():
         "os:system",
         "subprocess:Popen",
         "builtins:eval",
-        "experiments.run_folder:RunFolder",
+        "experiments._shared.run_folder:RunFolder",
         "mlp_jax.mlp:init",
         "x",
         ":",

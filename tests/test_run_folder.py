@@ -14,9 +14,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import command_line
-from experiments.questions import questions
-from experiments.run_folder import RunFolder
+from experiments._shared import command_line
+from experiments._shared.questions import questions
+from experiments._shared.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -88,7 +88,7 @@ def test_schedules_hold_under_strict_promotion():
 def test_lengths_that_are_not_whole_numbers_are_refused(steps, error):
     constant = optax.constant_schedule(0.1)
     steps_ = repr(steps)
-    with pytest.raises(error, match=re.escape(f"steps: got {steps_}, expected a whole number of 0 or more.")):
+    with pytest.raises(error, match=re.escape(f"steps: got {steps_}, expected an integer of 0 or more.")):
         schedules.warmup(constant, steps)
-    with pytest.raises(error, match=re.escape(f"steps_per_epoch: got {steps_}, expected a whole number of 1")):
+    with pytest.raises(error, match=re.escape(f"steps_per_epoch: got {steps_}, expected an integer of 1")):
         schedules.per_epoch(constant, steps)

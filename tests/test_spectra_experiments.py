@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import edge_of_stability, hessian_spectrum, index_and_loss, linear_control
+from experiments import edge_of_stability, hessian_spectrum, index_and_loss
+from experiments._shared import linear_control
 
 
 @pytest.mark.implicit_promotion

@@ -403,8 +403,8 @@ def test_trace_can_be_differentiated():
         ({"params": np.ones(2, int)}, TypeError, "params: got dtype int64, expected real floating point"),
         ({"params": {}}, ValueError, "params: got an empty pytree"),
         ({"key": 0}, TypeError, "key: got int, expected a JAX random key"),
-        ({"num_probes": 0}, ValueError, "num_probes: got 0, expected a whole number of 1 or more"),
-        ({"num_probes": 2.5}, TypeError, "num_probes: got 2.5, expected a whole number"),
+        ({"num_probes": 0}, ValueError, "num_probes: got 0, expected an integer of 1 or more"),
+        ({"num_probes": 2.5}, TypeError, "num_probes: got 2.5, expected an integer"),
     ],
 )
 def test_wrong_arguments_are_named(of, change, error, message):
@@ -414,7 +414,7 @@ def test_wrong_arguments_are_named(of, change, error, message):
 
 
 def test_wrong_arguments_of_the_density_are_named():
-    with pytest.raises(ValueError, match="num_steps: got 0, expected a whole number of 1 or more"):
+    with pytest.raises(ValueError, match="num_steps: got 0, expected an integer of 1 or more"):
         spectral_density(lambda v: v, jnp.ones(2), jax.random.key(0), num_steps=0)
     density = Density(jnp.zeros((1, 2)), jnp.full((1, 2), 0.5))
     for width in (0.0, -1.0, np.nan, np.inf):

@@ -357,8 +357,8 @@ VALID = {"batch_sizes": (5,), "learning_rates": (0.1,), "seeds": 1, "epochs": 1}
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"batch_sizes": ()}, "batch_sizes: got (), expected whole numbers from 1 to 25, the number of examples."),
-        ({"batch_sizes": (26,)}, "batch_sizes: got (26,), expected whole numbers from 1 to 25"),
+        ({"batch_sizes": ()}, "batch_sizes: got (), expected integers from 1 to 25, the number of examples."),
+        ({"batch_sizes": (26,)}, "batch_sizes: got (26,), expected integers from 1 to 25"),
         ({"learning_rates": ()}, "learning_rates: got [], expected a list of finite numbers."),
         ({"learning_rates": (np.inf,)}, "learning_rates: got [inf], expected a list of finite numbers."),
         ({"settings": {"momentum": (np.inf,)}}, "settings['momentum']: got [inf], expected a list of finite numbers."),
@@ -366,15 +366,15 @@ VALID = {"batch_sizes": (5,), "learning_rates": (0.1,), "seeds": 1, "epochs": 1}
             {"learning_rates": {4: (0.1,)}},
             "learning_rates: got none for the batch sizes [5], expected an entry for each.",
         ),
-        ({"seeds": 0}, "seeds: got 0, expected one or more whole numbers from 0."),
-        ({"seeds": (-1,)}, "seeds: got (-1,), expected one or more whole numbers from 0."),
+        ({"seeds": 0}, "seeds: got 0, expected one or more integers from 0."),
+        ({"seeds": (-1,)}, "seeds: got (-1,), expected one or more integers from 0."),
         ({"updates": 5}, "epochs, updates: got 1 and 5, expected one of the two."),
         ({"epochs": None}, "epochs, updates: got None and None, expected one of the two."),
-        ({"epochs": 0}, "epochs: got 0, expected a whole number of 1 or more."),
-        ({"records": 6}, "records: got 6, expected a whole number from 1 to 5, the updates."),
+        ({"epochs": 0}, "epochs: got 0, expected an integer of 1 or more."),
+        ({"records": 6}, "records: got 6, expected an integer from 1 to 5, the updates."),
         ({"programs": "many"}, 'programs: got \'many\', expected "one" or "per batch size".'),
-        ({"micro_batch": 6}, "micro_batch: got 6, expected a whole number from 1 to 5."),
-        ({"lanes_at_once": 0}, "lanes_at_once: got 0, expected a whole number of 1 or more."),
+        ({"micro_batch": 6}, "micro_batch: got 6, expected an integer from 1 to 5."),
+        ({"lanes_at_once": 0}, "lanes_at_once: got 0, expected an integer of 1 or more."),
         ({"settings": {"seed": (1.0,)}}, "settings: got the names ('learning_rate', 'seed'), expected each once"),
         (
             {"loss": lambda p, x, y, w, key: jnp.sum(w * losses.cross_entropy(mlp.forward(p, x), y))},
@@ -392,7 +392,7 @@ def test_what_does_not_fit_is_refused_in_one_sentence(wrong, message):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"epochs": 1.5}, "epochs: got 1.5, expected a whole number of 1 or more."),
+        ({"epochs": 1.5}, "epochs: got 1.5, expected an integer of 1 or more."),
         ({"init": "zeros"}, "init: got str, expected a function (key) -> params."),
         ({"optimizer": optax.sgd(0.1)}, "optimizer: got GradientTransformationExtraArgs, expected a function"),
         ({"settings": {"nothing": (1.0,)}}, "optimizer: got a function (learning_rate"),

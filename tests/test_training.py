@@ -404,12 +404,12 @@ VALID = {
         (
             {"batch_size": 5},
             ValueError,
-            "batch_size: got 5, expected a whole number from 1 to 4, the number of examples.",
+            "batch_size: got 5, expected an integer from 1 to 4, the number of examples.",
         ),
-        ({"batch_size": 0}, ValueError, "batch_size: got 0, expected a whole number from 1 to 4"),
-        ({"batch_size": 2.5}, TypeError, "batch_size: got 2.5, expected a whole number from 1 to 4"),
-        ({"epochs": 0}, ValueError, "epochs: got 0, expected a whole number of 1 or more."),
-        ({"epochs": 1.5}, TypeError, "epochs: got 1.5, expected a whole number of 1 or more."),
+        ({"batch_size": 0}, ValueError, "batch_size: got 0, expected an integer from 1 to 4"),
+        ({"batch_size": 2.5}, TypeError, "batch_size: got 2.5, expected an integer from 1 to 4"),
+        ({"epochs": 0}, ValueError, "epochs: got 0, expected an integer of 1 or more."),
+        ({"epochs": 1.5}, TypeError, "epochs: got 1.5, expected an integer of 1 or more."),
         (
             {"loss": lambda w, x, y, weights, key: (w * x - y) ** 2},
             ValueError,
@@ -666,11 +666,11 @@ def test_early_stopping_of_a_run_that_diverges_returns_finite_parameters():
         ({"record_every": 1}, "record_every: got 1 without a record, expected both or neither."),
         (
             {"record_every": 3, "record": lambda state: state.step},
-            "record_every: got 3, expected a whole number from 1 to 2, the number of updates.",
+            "record_every: got 3, expected an integer from 1 to 2, the number of updates.",
         ),
         (
             {"early_stopping": training.EarlyStopping(lambda w: w, (), 0)},
-            "patience: got 0, expected a whole number of 1 or more.",
+            "patience: got 0, expected an integer of 1 or more.",
         ),
         (
             {"early_stopping": training.EarlyStopping(lambda w: w, (), 1, -1.0)},

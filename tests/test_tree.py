@@ -70,56 +70,6 @@ def test_random_like_depends_on_the_key_only_and_keeps_shapes_and_dtypes():
     assert jax.tree.map(lambda x: (x.shape, x.dtype), first) == jax.tree.map(lambda x: (x.shape, x.dtype), shape)
 
 
-def test_values_under_a_transformation_are_traced_and_others_are_not():
-    seen = []
-    jax.jit(lambda x: seen.append((tree.is_traced({"x": x}), tree.is_traced({"one": jnp.float32(1)}))))(1.0)
-    jax.vmap(lambda x: seen.append((tree.is_traced(x), tree.is_traced(2.0))))(jnp.ones(3))
-    assert [under for under, _ in seen] == [True, True]
-    assert not tree.is_traced(PARAMS)
-    assert not seen[1][1]
-
-
-@pytest.mark.parametrize("key", [jax.random.key(0), jax.random.PRNGKey(0)], ids=["typed", "two words"])
-def test_both_forms_of_a_key_are_keys(key):
-    tree.require_key(key)
-    jax.jit(lambda k: tree.require_key(k))(key)
-
-
-@pytest.mark.parametrize(
-    ("key", "message"),
-    [
-        (0, "key: got int, expected a JAX random key such as jax.random.key(0)."),
-        (None, "key: got NoneType, expected a JAX random key such as jax.random.key(0)."),
-        (np.zeros(2), "key: got an array of dtype float64 and shape (2,), expected a JAX random key"),
-        (jax.random.split(jax.random.key(0), 3), "key: got keys of shape (3,), expected a single key; use jax.vmap"),
-        (jax.random.split(jax.random.PRNGKey(0), 2), "key: got an array of dtype uint32 and shape (2, 2), expected"),
-    ],
-)
-def test_what_is_not_one_key_is_refused(key, message):
-    with pytest.raises(TypeError, match=re.escape(message)):
-        tree.require_key(key)
-
-
-@pytest.mark.parametrize(
-    ("params", "error", "message"),
-    [
-        ({}, ValueError, "params: got an empty pytree, expected at least one floating-point number."),
-        ([jnp.zeros((2, 0))], ValueError, "params: got an empty pytree"),
-        ({"w": jnp.arange(2)}, TypeError, "params['w']: got dtype int32, expected real floating point."),
-        ({"w": jnp.ones(2, complex)}, TypeError, "params['w']: got dtype complex64, expected real floating point."),
-        ({"w": "tanh"}, TypeError, "params['w']: got str, expected a floating-point array."),
-        ([1.0, jnp.array([jnp.nan, 1, jnp.inf])], ValueError, "params[1]: got 2 numbers that are NaN or infinite"),
-    ],
-)
-def test_what_is_not_finite_and_floating_is_refused_by_name(params, error, message):
-    with pytest.raises(error, match=re.escape(message)):
-        tree.require_floating(params)
-
-
-def test_finiteness_is_not_asked_of_tracers():
-    jax.jit(lambda x: tree.require_floating({"x": x}))(jnp.array(jnp.nan))
-
-
 def test_products_of_small_integers_do_not_wrap_around():
     values = {"a": np.full(3, 254, np.uint8)}
     assert float(tree.dot(values, values)) == 3 * 254**2

@@ -7,16 +7,16 @@
 - `classify`: name it, with the numbers that justify the name, or say why it has none
 """
 
+from mlp_jax.critical.classification import classify
 from mlp_jax.critical.counting import Census, census
 from mlp_jax.critical.duplicates import Distinct, distinct
+from mlp_jax.critical.evidence.higher_order import HigherOrder
 from mlp_jax.critical.finders import Point, find, find_many
-from mlp_jax.critical.gradient_norm import levenberg_marquardt
-from mlp_jax.critical.higher_order import HigherOrder
-from mlp_jax.critical.minimum_residual import newton_mr
-from mlp_jax.critical.searches import Reason
+from mlp_jax.critical.search.contract import Reason
+from mlp_jax.critical.search.gradient_norm import levenberg_marquardt
+from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.starts import along_run
 from mlp_jax.critical.verdict import Verdict
-from mlp_jax.critical.verdicts import classify
 
 __all__ = [
     "Census",

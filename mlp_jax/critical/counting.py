@@ -11,12 +11,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _compiled, display, require, tree
+from mlp_jax import _checks, _compiled, display, tree
+from mlp_jax.critical.classification import classify, require_evidence
 from mlp_jax.critical.duplicates import distinct
+from mlp_jax.critical.evidence.tangents import Tangents
 from mlp_jax.critical.finders import HessianMatrix, Point, find_many
-from mlp_jax.critical.tangents import Tangents
 from mlp_jax.critical.verdict import Verdict
-from mlp_jax.critical.verdicts import classify, require_evidence
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -182,19 +182,18 @@ def census(
     >>> sorted(found.indices), found.euler_sum
     ([0, 0, 0, 0, 1, 1, 1, 1, 2], 1)
     """
-    tree.require_key(key)
-    num_starts = require.whole(num_starts, "num_starts", 1, 2**30)
-    passes = require.whole(passes, "passes")
+    _checks.key(key)
+    num_starts = _checks.integer(num_starts, "num_starts", 1, 2**30)
+    passes = _checks.integer(passes, "passes")
     if complete_sum is not None:
-        require.whole(complete_sum, "complete_sum", -(2**63))
+        _checks.integer(complete_sum, "complete_sum", -(2**63))
     require_evidence(evidence)
     for name in ("canonical", "orbit_size") if symmetries is not None else ():
-        require.function(getattr(symmetries, name, None), f"symmetries.{name}", "(params), as of mlp_symmetry.maps")
+        _checks.function(getattr(symmetries, name, None), f"symmetries.{name}", "(params), as of mlp_symmetry.maps")
     if tangents is not None:
-        require.function(tangents, "tangents", "(params) -> tangents", 1)
-    signature = "(key) -> params"
-    drawn = require.abstract_result(init, "init", signature, key)
-    tree.require_floating_dtypes(drawn, "init(key)", abstract=True)
+        _checks.function(tangents, "tangents", "(params) -> tangents")
+    drawn = jax.eval_shape(init, key)
+    _checks.leaves(drawn, "init(key)", floating=True)
     precision.require_scalar_function(fun, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), drawn), args)
     points = find_many(fun, _starts(init, key, num_starts), args, hessian=hessian, mesh=mesh)
     found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import scipy.spatial
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.critical.finders import Point
 from mlp_jax.tree import PyTree
 
@@ -63,15 +63,15 @@ def distinct(
     ([1.0, -1.0, 0.0], [2, 1, 1], [0, 1, 0, 2])
     """
     if not isinstance(points, Point):
-        raise TypeError(f"points: got {require.describe(points)}, expected a Point of `find_many`.")
+        raise TypeError(f"points: got {_checks.describe(points)}, expected a Point of `find_many`.")
     if canonical is not None:
-        require.function(canonical, "canonical", "(params) -> params", 1)
+        _checks.function(canonical, "canonical", "(params) -> params")
     if np.ndim(points.converged) != 1:
         raise ValueError(
             f"points: got fields of shape {np.shape(points.converged)}, expected a leading axis (find_many)."
         )
     if tolerance is not None:
-        tolerance = float(require.not_negative(tolerance, "tolerance"))
+        tolerance = float(_checks.not_negative(tolerance, "tolerance"))
     converged = np.flatnonzero(points.converged)
     labels = np.full(len(points.converged), -1)
     if converged.size == 0:
@@ -96,7 +96,7 @@ def distinct(
 def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None) -> np.ndarray:
     one = jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
     form = one if canonical is None else canonical(one)
-    tree.require_floating(form, "canonical")
+    _checks.params(form, "canonical")
     if tree.size(form) != tree.size(one):
         raise ValueError(f"canonical: got {tree.size(form)} numbers, expected the {tree.size(one)} of params.")
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(form)])

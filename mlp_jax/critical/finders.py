@@ -10,12 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _compiled, curvature, devices, display, require, tree
-from mlp_jax.critical.eigenvector_following import eigenvector_following
-from mlp_jax.critical.ends import settle
-from mlp_jax.critical.gradient_norm import levenberg_marquardt
-from mlp_jax.critical.minimum_residual import newton_mr
-from mlp_jax.critical.searches import End, Function, Reason, Search, norm, run, run_many
+from mlp_jax import _checks, _compiled, curvature, devices, display, tree
+from mlp_jax.critical.search.contract import End, Function, Reason, Search, norm, run, run_many
+from mlp_jax.critical.search.eigenvector_following import eigenvector_following
+from mlp_jax.critical.search.ends import settle
+from mlp_jax.critical.search.gradient_norm import levenberg_marquardt
+from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.curvature import matrices, precision, units
 from mlp_jax.tree import PyTree
 
@@ -77,7 +77,7 @@ class Point:
 
     def __str__(self) -> str:
         """Say in a sentence where the search ended, without the params; the whole where values cannot be looked at."""
-        if tree.is_traced(self):
+        if _checks.is_traced(self):
             return repr(self)
         if np.ndim(self.converged):
             return f"{np.sum(self.converged)} of {np.size(self.converged)} searches converged."
@@ -170,7 +170,7 @@ def find(
     require_params(params)
     _require_settings(index, method, max_steps, radius)
     _require_hessian(hessian, args)
-    if tree.is_traced((params, args)):
+    if _checks.is_traced((params, args)):
         precision.require_scalar_function(fun, params, args)
         settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), lanes=1)
         return _find(fun, settings, None, index, params, args)
@@ -246,7 +246,7 @@ def find_many(
     one = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
     size = max(1, tree.size(one))
     lanes = min(num, (min(32, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else lanes)
-    if tree.is_traced((starts, args)):
+    if _checks.is_traced((starts, args)):
         precision.require_scalar_function(fun, one, args)
         if mesh is not None and num % mesh.size:
             raise ValueError(f"starts: got {num} for {mesh.size} devices, expected a multiple of that under jit.")
@@ -271,22 +271,21 @@ def require_params(params: PyTree) -> None:
 
 def _require_hessian(hessian: HessianMatrix | None, args: tuple) -> None:
     if hessian is not None:
-        given = 1 + len(args) if isinstance(args, tuple) else None
-        require.function(hessian, "hessian", "(params, *args) -> (P, P)", given)
+        _checks.function(hessian, "hessian", "(params, *args) -> (P, P)")
 
 
 def _require_settings(index: int | None, method: Method | None, max_steps: int, radius: float | None) -> None:
     if index is not None and method is not None:
         raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
     if method is not None:
-        require.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr", 2)
-    require.whole(max_steps, "max_steps", 1, 2**31 - 1)
+        _checks.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr")
+    _checks.integer(max_steps, "max_steps", 1, 2**31 - 1)
     if radius is not None:
-        require.real(radius, "radius", "a number above 0", lambda x: x > 0)
+        _checks.real(radius, "radius", "a number above 0", lambda x: x > 0)
 
 
 def _require_starts(starts: PyTree, lanes: int | None) -> int:
-    tree.require_numbers(starts, "starts")
+    _checks.leaves(starts, "starts")
     shapes = [np.shape(leaf) for leaf in jax.tree.leaves(starts)]
     lengths = sorted({shape[0] if shape else None for shape in shapes}, key=str)
     if len(lengths) != 1 or not lengths[0]:
@@ -294,9 +293,9 @@ def _require_starts(starts: PyTree, lanes: int | None) -> int:
             f"starts: got leaves of shapes {shapes}, expected params with a leading axis of the same length, 1 or more,"
             " on every leaf."
         )
-    tree.require_floating_dtypes(starts, "starts")
+    _checks.leaves(starts, "starts", floating=True)
     if lanes is not None:
-        require.whole(lanes, "lanes")
+        _checks.integer(lanes, "lanes")
     return lengths[0]
 
 
@@ -310,7 +309,7 @@ def _settings(
     lanes: int,
 ) -> _Settings:
     if index is not None:
-        require.whole(index, "index", 0, size)
+        _checks.integer(index, "index", 0, size)
     if method is None:
         method = levenberg_marquardt if size <= _DENSE else newton_mr
     if index is not None or method is levenberg_marquardt:
@@ -322,7 +321,7 @@ def _require_matrix(made: Any, size: int) -> jax.Array:
     """Return what a Hessian that was given returns, being traced; raise unless it is (P, P) real numbers."""
     shape, dtype = getattr(made, "shape", None), getattr(made, "dtype", None)
     if shape != (size, size) or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        got = require.describe(made) if dtype is None else f"shape {shape} and dtype {dtype}"
+        got = _checks.describe(made) if dtype is None else f"shape {shape} and dtype {dtype}"
         raise ValueError(f"hessian: got a result of {got}, expected real floating point of shape {(size, size)}.")
     return made
 
@@ -354,7 +353,7 @@ def _search(
     if index is None:
         search = settings.method(function, settings.max_steps)
         if not isinstance(search, Search):
-            raise TypeError(f"method: got one that returns {require.describe(search)}, expected a Search.")
+            raise TypeError(f"method: got one that returns {_checks.describe(search)}, expected a Search.")
         return search, function
     return eigenvector_following(function, settings.max_steps, index, settings.radius), function
 

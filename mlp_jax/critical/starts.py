@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.tree import PyTree
 
 
@@ -44,11 +44,11 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     >>> along_run(jax.random.key(0), run, 3, 0.0)["w"].tolist()
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
     """
-    tree.require_key(key)
-    tree.require_floating(run, "run")
+    _checks.key(key)
+    _checks.params(run, "run")
     run = jax.tree.map(jnp.asarray, run)
-    num_starts = require.whole(num_starts, "num_starts", 1, 2**30)
-    noise = require.not_negative(noise, "noise")
+    num_starts = _checks.integer(num_starts, "num_starts", 1, 2**30)
+    noise = _checks.not_negative(noise, "noise")
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(run)}
     if len(lengths) != 1 or not next(iter(lengths)) or next(iter(lengths)) == (0,):
         shapes = [np.shape(leaf) for leaf in jax.tree.leaves(run)]

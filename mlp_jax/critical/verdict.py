@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from mlp_jax import display
-from mlp_jax.critical.higher_order import HigherOrder
+from mlp_jax.critical.evidence.higher_order import HigherOrder
 from mlp_jax.curvature import Inertia
 
 if TYPE_CHECKING:

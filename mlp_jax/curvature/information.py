@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax.interpreters import partial_eval
 from jax.sharding import Mesh
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 from mlp_jax.curvature import operators
 from mlp_jax.curvature.operators import ggn
 from mlp_jax.curvature.streaming import Matvec, Over
@@ -92,14 +92,14 @@ def fisher(
     operators.require_model_and_loss(model, loss, params, args)
     over = Over(weights, chunk_size, mesh)
     if sample is not None:
-        require.function(sample, "sample", "(key, output) -> target", 2)
-        tree.require_key(key)
-        num_samples = require.whole(num_samples, "num_samples")
+        _checks.function(sample, "sample", "(key, output) -> target")
+        _checks.key(key)
+        num_samples = _checks.integer(num_samples, "num_samples")
         _require_draws(sample, key, jax.eval_shape(model, params, args[0]), args[1])
         inner, outer = _drawn_losses(model, loss, sample, key, num_samples)
-        indexed = (*args, jnp.arange(tree.count_examples(args), dtype=jnp.uint32))
+        indexed = (*args, jnp.arange(_checks.count_examples(args), dtype=jnp.uint32))
         return operators.gauss_newton(inner, outer, params, indexed, over)
-    if key is not None or require.whole(num_samples, "num_samples") != 1:
+    if key is not None or _checks.integer(num_samples, "num_samples") != 1:
         raise TypeError("sample: got none, but a key or num_samples for it; expected sample=(key, output) -> target.")
     num_classes = _exact_expectation(loss, jax.eval_shape(model, params, args[0]), args[1])
     if num_classes is None:
@@ -219,8 +219,8 @@ def _curvature_uses_targets(loss: Callable[..., jax.Array], outputs: PyTree, tar
 
 
 def _require_draws(sample: Callable[..., PyTree], key: Any, outputs: PyTree, targets: PyTree) -> None:
-    keys = jax.eval_shape(lambda k: jax.random.split(k, tree.count_examples((targets,))), key)
-    drawn = require.abstract_result(jax.vmap(sample), "sample", "(key, output) -> target", keys, outputs)
+    keys = jax.eval_shape(lambda k: jax.random.split(k, _checks.count_examples((targets,))), key)
+    drawn = jax.eval_shape(jax.vmap(sample), keys, outputs)
     got, expected = ([jnp.shape(leaf) for leaf in jax.tree.leaves(t)] for t in (drawn, targets))
     if got != expected:
         raise ValueError(f"sample: got targets of shapes {got}, expected those of the targets in args, {expected}.")

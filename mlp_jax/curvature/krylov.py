@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import devices, display, require, tree
+from mlp_jax import _checks, devices, display
 from mlp_jax.curvature import dense_ends, matrices, precision, thick_restart, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
 from mlp_jax.curvature.krylov_space import Space, power_of_two
@@ -193,12 +193,12 @@ def eigenpairs(
     size = operator.size()
     wanted = _require_counts(size, smallest, largest)
     if hessian is not None:
-        require.function(hessian, "hessian", "() -> (P, P) matrix", 0)
+        _checks.function(hessian, "hessian", "() -> (P, P) matrix")
     limits = _require_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size, mesh)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if dense_limit is None:
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
-    dense_limit = require.whole(dense_limit, "dense_limit", 0)
+    dense_limit = _checks.integer(dense_limit, "dense_limit", 0)
     allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
     if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
         return _dense(operator, wanted, limits, hessian, generator)
@@ -206,15 +206,15 @@ def eigenpairs(
 
 
 def _require_concrete(matvec: Any, params: PyTree, key: Any) -> None:
-    require.function(matvec, "matvec", "v -> H v", 1)
-    tree.require_floating(params)
-    tree.require_key(key)
-    if tree.is_traced((params, key)):
+    _checks.function(matvec, "matvec", "v -> H v")
+    _checks.params(params)
+    _checks.key(key)
+    if _checks.is_traced((params, key)):
         raise TypeError("params, key: got traced values, expected concrete ones; call eigenpairs outside jit.")
 
 
 def _require_counts(size: int, smallest: Any, largest: Any) -> Wanted:
-    wanted = Wanted(require.whole(smallest, "smallest", 0), require.whole(largest, "largest", 0))
+    wanted = Wanted(_checks.integer(smallest, "smallest", 0), _checks.integer(largest, "largest", 0))
     if not 1 <= wanted.total <= size:
         raise ValueError(
             f"smallest + largest: got {wanted.smallest} + {wanted.largest},"
@@ -233,14 +233,14 @@ def _require_limits(
     mesh: Mesh | None,
 ) -> _Limits:
     num_devices = 1 if mesh is None else devices.require_mesh(mesh).size
-    tolerance = require.real(tolerance, "tolerance", "a positive number", lambda x: 0 < x < math.inf)
+    tolerance = _checks.real(tolerance, "tolerance", "a positive number", lambda x: 0 < x < math.inf)
     total = wanted.total
-    allowed = 1000 + 200 * total if max_matvecs is None else require.whole(max_matvecs, "max_matvecs", 0)
+    allowed = 1000 + 200 * total if max_matvecs is None else _checks.integer(max_matvecs, "max_matvecs", 0)
     if allowed < 2 * total:
         raise ValueError(
             f"max_matvecs: got {allowed}, expected at least {2 * total}, two for each of the {total} wanted pairs."
         )
-    block = min(require.whole(block_size, "block_size"), operator.size())
+    block = min(_checks.integer(block_size, "block_size"), operator.size())
     rows = _basis_rows(operator, wanted, basis_size, block, num_devices)
     return _Limits(float(tolerance), allowed, rows, block, mesh)
 
@@ -251,7 +251,7 @@ def _basis_rows(operator: Operator, wanted: Wanted, basis_size: int | None, bloc
     if basis_size is None:
         fitting = num_devices * _BASIS_BYTES // (operator.program.dtype.itemsize * size)
         return min(size, max(least, min(fitting, _BASIS_ROWS)))
-    rows = min(size, require.whole(basis_size, "basis_size", 0))
+    rows = min(size, _checks.integer(basis_size, "basis_size", 0))
     if rows < least:
         raise ValueError(
             f"basis_size: got {basis_size}, expected at least {least} vectors for {wanted.total} pairs of a"
@@ -272,7 +272,7 @@ def _dense(
 ) -> Eigenpairs:
     size = operator.size()
     matrices.require_memory(size, matrices=6)
-    matrix = np.asarray(operator.matrix() if hessian is None else require.numbers(hessian(), "hessian"), np.float64)
+    matrix = np.asarray(operator.matrix() if hessian is None else _checks.numbers(hessian(), "hessian"), np.float64)
     if matrix.shape != (size, size):
         raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
     if not np.all(np.isfinite(matrix)):

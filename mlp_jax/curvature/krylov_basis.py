@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mlp_jax import devices, tree
+from mlp_jax import _checks, devices
 from mlp_jax.curvature.traced_operator import Operator, Program, multiply_rows
 
 # Columns of a split basis that are multiplied together, and rows of it that a restart turns at a time.
@@ -169,7 +169,7 @@ class SplitBasis:
 
     def is_finite(self, rows: jax.Array) -> bool:
         """Return whether all numbers are finite."""
-        return tree.count_not_finite(rows) == 0
+        return _checks.count_not_finite(rows) == 0
 
     def largest(self, rows: jax.Array) -> float:
         """Return the size of the largest number."""

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import _compiled, require, tree
+from mlp_jax import _checks, _compiled, tree
 from mlp_jax.curvature import operators, precision
 from mlp_jax.tree import PyTree
 
@@ -40,7 +40,7 @@ def dense_hessian(
     args
         Further arguments of `fun`: data goes here.
     max_bytes
-        Memory it may take; half of the machine's when None: a whole number.
+        Memory it may take; half of the machine's when None: an integer.
 
     Raises
     ------
@@ -54,7 +54,7 @@ def dense_hessian(
     >>> dense_hessian(lambda x: x["a"] ** 2 * x["b"], {"a": jnp.array(1.0), "b": jnp.array(3.0)}).tolist()
     [[6.0, 2.0], [2.0, 0.0]]
     """
-    if tree.is_traced((params, args)):
+    if _checks.is_traced((params, args)):
         precision.require_scalar_function(fun, params, args)
         require_memory(tree.size(params), max_bytes)
         return _columns(fun, params, args)
@@ -76,7 +76,7 @@ def require_memory(
     >>> require_memory(1000, max_bytes=2**30)
     """
     if max_bytes is not None:
-        max_bytes = require.whole(max_bytes, "max_bytes")
+        max_bytes = _checks.integer(max_bytes, "max_bytes")
     available = machine_bytes() // 2 if max_bytes is None else max_bytes
     needed = matrices * 8 * num_params * (num_params if num_columns is None else num_columns)
     if needed > available:

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 from mlp_jax.curvature import precision, streaming, tracing
 from mlp_jax.curvature.streaming import Matvec, Over
 from mlp_jax.tree import PyTree
@@ -154,7 +154,7 @@ def hessian_of_mean(
     ------
     TypeError
         `per_example` is not a function, or its values are not floating; params are not floating; args is not a
-        tuple; the chunk size is not a whole number; the mesh is not a Mesh.
+        tuple; the chunk size is not an integer; the mesh is not a Mesh.
     ValueError
         There are no examples, or arrays of different numbers of them; the values or the weights are not one an
         example; the chunk size is below 1; outside jit, a number is NaN or infinite, or the weights are negative
@@ -168,9 +168,9 @@ def hessian_of_mean(
     >>> [round(float(a), 4) for a in 3 * matvec(jnp.array([1.0, 0.0]))]
     [10.0, 2.0]
     """
-    tree.require_args(args)
-    tree.count_examples(args)
-    require.function(per_example, "per_example", "(params, *args) -> (n,)", 1 + len(args))
+    _checks.args(args)
+    _checks.count_examples(args)
+    _checks.function(per_example, "per_example", "(params, *args) -> (n,)")
     streaming.require_values(per_example, "per_example", params, args)
 
     def build(each: Callable[..., PyTree], p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
@@ -266,7 +266,7 @@ def gauss_newton(
 
 
 def _require_floating_outputs(model: Any, params: PyTree, inputs: Any) -> None:
-    outputs = require.abstract_result(model, "model", "(params, inputs) -> outputs", params, inputs)
+    outputs = jax.eval_shape(model, params, inputs)
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(outputs)):
         raise TypeError(f"model: got outputs {jax.tree.leaves(outputs)}, expected real floating point.")
 
@@ -279,12 +279,12 @@ def require_model_and_loss(model: Any, loss: Any, params: PyTree, args: Any) -> 
     >>> data = jnp.ones(3), jnp.zeros(3)
     >>> require_model_and_loss(lambda p, x: p * x, lambda z, y: (z - y) ** 2, jnp.ones(()), data)
     """
-    require.function(model, "model", "(params, inputs) -> outputs", 2)
-    require.function(loss, "loss", "(outputs, targets) -> (n,)", 2)
+    _checks.function(model, "model", "(params, inputs) -> outputs")
+    _checks.function(loss, "loss", "(outputs, targets) -> (n,)")
     if not isinstance(args, tuple) or len(args) != 2:
         got = f"{len(args)} items" if isinstance(args, tuple) else type(args).__name__
         raise TypeError(f"args: got {got}, expected a pair (inputs, targets).")
-    tree.require_floating(params)
-    tree.require_args(args)
+    _checks.params(params)
+    _checks.args(args)
     _require_floating_outputs(model, params, args[0])
     streaming.require_values(lambda p, x, y: loss(model(p, x), y), "loss", params, args)

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 from mlp_jax.curvature import tracing
 from mlp_jax.tree import PyTree
 
@@ -119,22 +119,22 @@ def traced(fun: Callable[..., Any], params: PyTree, args: tuple) -> tracing.Trac
     >>> traced(lambda x: 2 * x, jnp.ones(3), ()).result.shape
     (3,)
     """
-    require.function(fun, "fun", _SIGNATURE, 1 + len(args))
+    _checks.function(fun, "fun", _SIGNATURE)
     try:
         return tracing.trace(fun, params, args)
     except TypeError:
-        require.abstract_result(functools.partial(fun), "fun", _SIGNATURE, params, *args)  # where no arrays come back
+        jax.eval_shape(functools.partial(fun), params, *args)  # where no arrays come back
         raise
 
 
 def _require_arguments(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
-    require.function(fun, name, _SIGNATURE)
-    tree.require_floating(params)
-    tree.require_args(args)
+    _checks.function(fun, name, _SIGNATURE)
+    _checks.params(params)
+    _checks.args(args)
 
 
 def _require_scalar_result(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
-    _require_scalar(require.abstract_result(fun, name, _SIGNATURE, params, *args), name)
+    _require_scalar(jax.eval_shape(fun, params, *args), name)
 
 
 def _require_scalar(result: Any, name: str) -> None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import blas, lapack
 
-from mlp_jax import require
+from mlp_jax import _checks
 
 _UNIT = 2.0**-53
 # Rows looked at together: what is made of them stays in the cache.
@@ -145,7 +145,7 @@ def require_symmetric(matrix: np.ndarray) -> np.ndarray:
     >>> require_symmetric([[1, 2], [2, 1]]).dtype
     dtype('float64')
     """
-    matrix = np.asarray(require.numbers(matrix, "matrix"))
+    matrix = np.asarray(_checks.numbers(matrix, "matrix"))
     if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"matrix: got shape {matrix.shape}, expected a square matrix of side 1 or more.")
     if not (np.issubdtype(matrix.dtype, np.floating) or np.issubdtype(matrix.dtype, np.integer)):
@@ -170,7 +170,7 @@ def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale:
 
 
 def _require_error(matrix: np.ndarray, error: float | np.ndarray) -> np.ndarray:
-    error = np.asarray(require.numbers(error, "error"), dtype=np.float64)
+    error = np.asarray(_checks.numbers(error, "error"), dtype=np.float64)
     if error.shape not in ((), matrix.shape[:1], matrix.shape):
         raise ValueError(f"error: got shape {error.shape}, expected a number, {matrix.shape[:1]} or {matrix.shape}.")
     if not 0 <= error.min() <= error.max() < np.inf:
@@ -179,7 +179,7 @@ def _require_error(matrix: np.ndarray, error: float | np.ndarray) -> np.ndarray:
 
 
 def _require_scale(scale: np.ndarray, size: int) -> np.ndarray:
-    scale = np.asarray(require.numbers(scale, "scale"), dtype=np.float64)
+    scale = np.asarray(_checks.numbers(scale, "scale"), dtype=np.float64)
     if scale.shape != (size,):
         raise ValueError(f"scale: got shape {scale.shape}, expected ({size},).")
     if not np.all((scale > 0) & np.isfinite(scale)):

@@ -23,7 +23,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -91,10 +91,10 @@ class Density:
         >>> density.smooth(jnp.array([0.0]), width=1.0).stderr.tolist()
         [0.0]
         """
-        grid = require.numbers(grid, "grid", finite=True)
-        tree.require_floating(grid, "grid")
+        grid = _checks.numbers(grid, "grid", finite=True)
+        _checks.params(grid, "grid")
         expected = "a finite number above 0, in units of the eigenvalues"
-        width = require.real(width, "width", expected, lambda x: 0 < x < np.inf)
+        width = _checks.real(width, "width", expected, lambda x: 0 < x < np.inf)
         points, scale = (jnp.asarray(x).astype(self.nodes.dtype) for x in (grid, width))
 
         def gaussian(nodes: jax.Array) -> jax.Array:
@@ -123,11 +123,11 @@ class Density:
         0.25
         """
 
-        require.function(fun, "fun", "of one array", 1)
+        _checks.function(fun, "fun", "of one array")
 
         def of_probe(probe: tuple[jax.Array, jax.Array]) -> jax.Array:
             nodes, weights = probe
-            values = require.numbers(fun(nodes), "fun")
+            values = _checks.numbers(fun(nodes), "fun")
             if values.shape[-1:] != nodes.shape:
                 raise ValueError(f"fun: got values of shape {values.shape}, expected (..., {nodes.size}).")
             return jnp.sum(jnp.asarray(values).astype(weights.dtype) * weights, axis=-1)
@@ -193,7 +193,7 @@ def spectral_density(
     ([[-1.0, 2.0, 5.0]], [[1.0, 1.0, 1.0]])
     """
     _require_arguments(matvec, params, key, num_probes)
-    steps = min(require.whole(num_steps, "num_steps"), tree.size(params))
+    steps = min(_checks.integer(num_steps, "num_steps"), tree.size(params))
     _, unravel = tree.ravel(params)
 
     def of_probe(probe_key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -308,7 +308,7 @@ def rademacher_like(key: jax.Array, params: PyTree) -> PyTree:
     >>> sorted(set(rademacher_like(jax.random.key(0), {"a": jnp.zeros(50)})["a"].tolist()))
     [-1.0, 1.0]
     """
-    tree.require_key(key)
+    _checks.key(key)
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     draws = [
@@ -378,12 +378,12 @@ def _power_of_two(size: jax.Array) -> jax.Array:
 
 
 def _require_arguments(matvec: Any, params: PyTree, key: Any, num_probes: Any) -> None:
-    require.function(matvec, "matvec", "vector -> vector", 1)
-    tree.require_floating(params)
-    tree.require_key(key)
-    require.whole(num_probes, "num_probes", 1, _MOST_PROBES)
+    _checks.function(matvec, "matvec", "vector -> vector")
+    _checks.params(params)
+    _checks.key(key)
+    _checks.integer(num_probes, "num_probes", 1, _MOST_PROBES)
     given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
-    returned = require.abstract_result(matvec, "matvec", "vector -> vector", given)
+    returned = jax.eval_shape(matvec, given)
     expected, got = _layout(given), _layout(returned)
     if expected != got:
         raise TypeError(f"matvec: got a result of {got}, expected the shape of params, {expected}.")

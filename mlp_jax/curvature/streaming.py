@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import devices, require, tree
+from mlp_jax import _checks, devices
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -66,8 +66,8 @@ def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matv
     21.0
     """
     if over.chunk_size is not None:
-        over = over._replace(chunk_size=require.whole(over.chunk_size, "chunk_size"))
-    num_examples = tree.count_examples(args)
+        over = over._replace(chunk_size=_checks.integer(over.chunk_size, "chunk_size"))
+    num_examples = _checks.count_examples(args)
     shares = _shares(over.weights, num_examples)
     params, examples = jax.tree.map(jnp.asarray, (params, args))
     if over.mesh is None:
@@ -133,10 +133,10 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
     """Return wᵢ / Σ w."""
     if weights is None:
         return jnp.full(num_examples, 1 / num_examples)
-    weights = require.numbers(weights, "weights")
+    weights = _checks.numbers(weights, "weights")
     if jnp.shape(weights) != (num_examples,):
         raise ValueError(f"weights: got shape {jnp.shape(weights)}, expected ({num_examples},), one an example.")
-    if not tree.is_traced(weights):
+    if not _checks.is_traced(weights):
         values = np.asarray(devices.to_host(weights), dtype=np.float64)
         if not np.all((values >= 0) & (values < np.inf)) or not np.any(values):
             raise ValueError(
@@ -157,7 +157,7 @@ def require_values(values_of: Callable[..., Any], name: str, params: PyTree, arg
     """
 
     def total(p: PyTree, *examples: Any) -> jax.Array:
-        num_examples, values = tree.count_examples(examples), values_of(p, *examples)
+        num_examples, values = _checks.count_examples(examples), values_of(p, *examples)
         is_array = isinstance(values, jax.Array | np.ndarray)
         if not is_array or values.shape != (num_examples,):
             got = f"shape {values.shape}" if is_array else type(values).__name__

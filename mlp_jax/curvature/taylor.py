@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -142,8 +142,8 @@ def taylor_remainder(
     restricted = _at_data(fun, params, args)
     direction = _like(params, direction, "direction")
     value = restricted(params)
-    steps = require.numbers(steps, "steps", 1, axes="a vector of distances (k,)", finite=True)
-    if not tree.is_traced(steps) and not np.all(np.asarray(steps)):
+    steps = _checks.numbers(steps, "steps", "a vector of distances (k,)", finite=True)
+    if not _checks.is_traced(steps) and not np.all(np.asarray(steps)):
         raise ValueError("steps: got a step of 0, expected distances that are not 0.")
     steps = jnp.asarray(steps, dtype=value.dtype)
     gradient, product = jax.jvp(jax.grad(restricted), (params,), (direction,))
@@ -188,8 +188,8 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     >>> print(f"{log_log_slope(x, 5.0 * x**3):.3f}")
     3.000
     """
-    x, y = (require.floats(a, name) for a, name in ((x, "x"), (y, "y")))
-    mask = jnp.asarray(np.ones(x.shape, bool) if mask is None else require.numbers(mask, "mask"))
+    x, y = (_checks.floats(a, name) for a, name in ((x, "x"), (y, "y")))
+    mask = jnp.asarray(np.ones(x.shape, bool) if mask is None else _checks.numbers(mask, "mask"))
     if mask.dtype != np.bool_:
         raise TypeError(f"mask: got dtype {mask.dtype}, expected booleans.")
     if x.ndim != 1 or x.shape != y.shape or x.shape != mask.shape:
@@ -215,6 +215,6 @@ def _at_data(fun: Fun, params: PyTree, args: tuple[Any, ...]) -> Callable[[PyTre
 
 
 def _like(params: PyTree, other: PyTree, name: str) -> PyTree:
-    tree.require_floating(other, name)
-    tree.require_like(other, params, name)
+    _checks.params(other, name)
+    _checks.like(other, params, name)
     return jax.tree.map(lambda p, a: jnp.asarray(a, dtype=jnp.result_type(p)), params, other)

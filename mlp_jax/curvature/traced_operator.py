@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from mlp_jax import _compiled, devices, require, tree
+from mlp_jax import _checks, _compiled, devices
 from mlp_jax.tree import PyTree
 
 # Intermediate values of one block of columns of a matrix stay near this size.
@@ -89,7 +89,7 @@ def trace(matvec: Callable[[PyTree], PyTree], params: PyTree) -> Operator:
         given = [dtype] * len(given)
         traced = _traced(matvec, params, given)
     closed = traced.jaxpr
-    if tree.is_traced((closed.consts, _data(matvec))):
+    if _checks.is_traced((closed.consts, _data(matvec))):
         raise TypeError("matvec: got a function of traced values, expected concrete ones; call eigenpairs outside jit.")
     shapes = tuple(jnp.shape(leaf) for leaf in jax.tree.leaves(params))
     program = Program(closed.jaxpr, len(closed.consts), shapes, tuple(given), dtype)
@@ -117,7 +117,7 @@ def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any
         else:
             traced = jax.jit(matvec).trace(vector)
     except TypeError:
-        require.abstract_result(matvec, "matvec", "v -> H v", vector)  # where it returns no arrays, this says so
+        jax.eval_shape(matvec, vector)  # where it returns no arrays, this says so
         raise
     got: Any = jax.tree.structure(traced.out_info)
     if got != expected:

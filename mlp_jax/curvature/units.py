@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.extend import core
 
-from mlp_jax import _compiled, tree
+from mlp_jax import _checks, _compiled
 from mlp_jax.curvature import operators, precision, tracing
 from mlp_jax.tree import PyTree
 
@@ -38,8 +38,8 @@ def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = (
     >>> rounding_unit(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), jnp.ones(2)) == 2.0**-24
     True
     """
-    tree.require_floating_dtypes(params, "params")
-    tree.require_args(args)
+    _checks.leaves(params, "params", floating=True)
+    _checks.args(args)
     with precision.float64():
         params, args = precision.promote(params), precision.promote(args)
         return traced_unit(precision.traced(fun, params, args), params)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import display, require
+from mlp_jax import _checks, display
 
 _LARGEST_CLASS = np.iinfo(np.int32).max
 
@@ -103,7 +103,7 @@ def _array(values: ArrayLike, name: str) -> np.ndarray:
     try:
         return np.asarray(values)
     except (TypeError, ValueError):  # rows of different lengths, for example
-        raise TypeError(f"{name}: got {require.describe(values)}, expected an array of real numbers.") from None
+        raise TypeError(f"{name}: got {_checks.describe(values)}, expected an array of real numbers.") from None
 
 
 def _as_floats(values: np.ndarray, name: str) -> jax.Array:
@@ -176,7 +176,7 @@ def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, n
         raise ValueError(f"targets: got shape {targets.shape}, expected classes of shape (n,), 2 or more.")
     if targets.dtype.kind not in "iubfUS" or (targets.dtype.kind == "f" and np.isnan(targets).any()):
         raise TypeError(f"targets: got dtype {targets.dtype}, or NaN in it, expected numbers or text.")
-    test_size = require.whole(test_size, "test_size", 1, len(targets) - 1, f"for {len(targets)} examples")
+    test_size = _checks.integer(test_size, "test_size", 1, len(targets) - 1, f"for {len(targets)} examples")
     classes, counts = np.unique(targets, return_counts=True)
     shares = counts * (test_size / len(targets))
     taken = np.floor(shares).astype(int)
@@ -233,11 +233,11 @@ def standardize(data: Dataset) -> Dataset:
 def _two_parts(data: Dataset) -> list[Examples]:
     """Return both parts as Examples in their own dtypes; raise unless `as_examples` takes them."""
     if not isinstance(data, tuple | list) or len(data) != 2:
-        raise TypeError(f"data: got {require.describe(data)}, expected a Dataset(train, test).")
+        raise TypeError(f"data: got {_checks.describe(data)}, expected a Dataset(train, test).")
     parts = []
     for part, name in zip(data, Dataset._fields, strict=True):
         if not isinstance(part, tuple | list) or len(part) != 2:
-            raise TypeError(f"data.{name}: got {require.describe(part)}, expected Examples(inputs, targets).")
+            raise TypeError(f"data.{name}: got {_checks.describe(part)}, expected Examples(inputs, targets).")
         as_examples(*part, name=name)
         parts.append(Examples(*part))
     return parts

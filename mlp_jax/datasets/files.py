@@ -20,7 +20,7 @@ from typing import Protocol
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.datasets.examples import Dataset, as_examples, require_compatible
 
 MAX_BYTES = 2**30
@@ -42,9 +42,9 @@ class _Readable(Protocol):
 
 
 def _require_file(path: Path) -> pathlib.Path:
-    file = require.path(path)
+    file = pathlib.Path(path)
     if not _is_file(file):
-        raise FileNotFoundError(f"path: got {require.describe(str(file))}, where there is no file, expected a file.")
+        raise FileNotFoundError(f"path: got {_checks.describe(str(file))}, where there is no file, expected a file.")
     return file
 
 
@@ -126,7 +126,7 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
     array([7, 2, 1], dtype=uint8)
     """
     file = _require_file(path)
-    max_bytes = require.whole(max_bytes, "max_bytes")
+    max_bytes = _checks.integer(max_bytes, "max_bytes")
     with file.open("rb") as raw:
         if raw.peek(2)[:2] != b"\x1f\x8b":
             return _parse_idx(raw, str(file), max_bytes)
@@ -186,7 +186,7 @@ def load_folder(path: Path, *, max_bytes: int = MAX_BYTES) -> Dataset:
     >>> data.train.inputs.tolist(), data.test.targets.tolist()
     ([[0.0, 1.0]], [9])
     """
-    folder, max_bytes = require.path(path), require.whole(max_bytes, "max_bytes")
+    folder, max_bytes = pathlib.Path(path), _checks.integer(max_bytes, "max_bytes")
     parts = []
     for prefix in ("train", "t10k"):
         images = _read_part(folder, f"{prefix}-images", 3, max_bytes)
@@ -207,7 +207,7 @@ def _read_part(folder: pathlib.Path, stem: str, axes: int, max_bytes: int) -> np
                     f"{folder / name}: got {array.dtype} of shape {array.shape}, expected uint8 with {axes} axes."
                 )
             return array
-    where = require.describe(str(folder))
+    where = _checks.describe(str(folder))
     raise FileNotFoundError(f"path: got {where} without a file for {stem}, expected one of {', '.join(names)} in it.")
 
 
@@ -263,7 +263,7 @@ def load_npz(path: Path, *, scale: float | None = None, max_bytes: int = MAX_BYT
     >>> data.train.inputs.shape, data.test.inputs.tolist(), data.train.targets.tolist()
     ((2, 2), [[0.0, 1.0]], [3, 1])
     """
-    scale = None if scale is None else float(require.positive(scale, "scale"))
+    scale = None if scale is None else float(_checks.positive(scale, "scale"))
     arrays = read_npz(path, _NPZ_NAMES, max_bytes=max_bytes)
     parts = []
     for part in ("train", "test"):
@@ -295,7 +295,7 @@ def read_npz(path: Path, names: Sequence[str], *, max_bytes: int = MAX_BYTES) ->
     {'first': array([0., 1., 2.])}
     """
     file = _require_file(path)
-    max_bytes = require.whole(max_bytes, "max_bytes")
+    max_bytes = _checks.integer(max_bytes, "max_bytes")
     with file.open("rb") as raw:
         try:
             with zipfile.ZipFile(raw) as archive:

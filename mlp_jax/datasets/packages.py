@@ -13,7 +13,7 @@ from types import ModuleType
 import jax
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 from mlp_jax.datasets import cache
 from mlp_jax.datasets.examples import Dataset, as_examples, require_compatible, stratified_split
 
@@ -156,8 +156,8 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     >>> data.train.inputs.shape, data.test.targets.shape
     ((40, 40), (10,))
     """
-    tree.require_key(key)
-    num_examples = require.whole(num_examples, "num_examples", 10, _MOST_MNIST1D)
+    _checks.key(key)
+    num_examples = _checks.integer(num_examples, "num_examples", 10, _MOST_MNIST1D)
     if num_examples % 10:
         raise ValueError(
             f"num_examples: got {num_examples}, expected a positive multiple of 10, {_MOST_MNIST1D:,} at most."
@@ -223,5 +223,5 @@ def load(name: str) -> Dataset:
     ((1500, 64), (297,))
     """
     if not isinstance(name, str) or name not in _LOADERS:
-        raise ValueError(f"name: got {require.describe(name)}, expected one of {sorted(_LOADERS)}.")
+        raise ValueError(f"name: got {_checks.describe(name)}, expected one of {sorted(_LOADERS)}.")
     return _LOADERS[name]()

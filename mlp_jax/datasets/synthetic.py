@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 from mlp_jax.datasets.examples import Examples, as_examples
 
 _LARGEST_BITS = 20  # 2²⁰ rows of 20 columns: 84 MB in float32
-_LARGEST_TABLE = 2**24  # rows of two columns: 134 MB in float32, and whole numbers up to here are exact in it
+_LARGEST_TABLE = 2**24  # rows of two columns: 134 MB in float32, and integers up to here are exact in it
 
 
 # Most numbers that a data set is drawn with, 8 GiB of float64: a larger request would end the process.
@@ -79,7 +79,7 @@ def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Exampl
     >>> data.inputs[6].tolist(), data.targets[6].tolist()
     ([1.0, 1.0, 0.0], [0.0])
     """
-    num_bits = require.whole(num_bits, "num_bits", 1, _LARGEST_BITS)
+    num_bits = _checks.integer(num_bits, "num_bits", 1, _LARGEST_BITS)
     values = _coded(coding)
     bits = (np.arange(2**num_bits)[:, None] >> np.arange(num_bits)[::-1]) & 1
     odd = bits.sum(axis=1, keepdims=True) & 1
@@ -87,7 +87,7 @@ def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Exampl
 
 
 def _coded(coding: tuple[float, float]) -> np.ndarray:
-    numbers = np.asarray(require.numbers(coding, "coding"), np.float64)
+    numbers = np.asarray(_checks.numbers(coding, "coding"), np.float64)
     with np.errstate(over="ignore"):
         finite = np.isfinite(numbers.astype(jnp.result_type(float)))
     if numbers.shape != (2,) or numbers[0] == numbers[1] or not np.all(finite):
@@ -101,7 +101,7 @@ def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
     T(x) = 1 − |2x − 1|; the target is T(T(…T(x))), which has 2^depth linear pieces of slope ±2^depth. A network of
     that many layers represents it with two ReLU units a layer, a shallow one needs exponentially many units
     (Telgarsky 2016, "Benefits of depth in neural networks"). Every piece begins and ends on the grid. Targets
-    come from whole numbers, so they carry no error of the composition; with a power of two `points_per_piece` inputs
+    come from integers, so they carry no error of the composition; with a power of two `points_per_piece` inputs
     and targets are exact.
 
     Parameters
@@ -126,8 +126,8 @@ def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
     >>> data.inputs[:, 0].tolist(), data.targets[:, 0].tolist()
     ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 1.0, 0.0, 1.0, 0.0])
     """
-    depth = require.whole(depth, "depth", 1, 20)
-    points_per_piece = require.whole(points_per_piece, "points_per_piece", 1)
+    depth = _checks.integer(depth, "depth", 1, 20)
+    points_per_piece = _checks.integer(points_per_piece, "points_per_piece", 1)
     intervals = 2**depth * int(points_per_piece)
     if intervals >= _LARGEST_TABLE:
         raise ValueError(
@@ -179,11 +179,11 @@ def spirals(
     >>> data.inputs.shape, data.targets[:4].tolist()
     ((90, 2), [0, 1, 2, 0])
     """
-    tree.require_key(key)
-    classes = require.whole(classes, "classes", 1)
-    num_examples = require.whole(num_examples, "num_examples", classes, _MOST_NUMBERS, "enough for each class")
-    turns = require.real(turns, "turns")
-    noise = require.not_negative(noise, "noise")
+    _checks.key(key)
+    classes = _checks.integer(classes, "classes", 1)
+    num_examples = _checks.integer(num_examples, "num_examples", classes, _MOST_NUMBERS, "enough for each class")
+    turns = _checks.real(turns, "turns")
+    noise = _checks.not_negative(noise, "noise")
     radius_key, noise_key = jax.random.split(key)
     radii = jax.random.uniform(radius_key, (num_examples,))
     labels = jnp.arange(num_examples, dtype=jnp.int32) % classes
@@ -235,15 +235,15 @@ def teacher_student(
     >>> data.inputs.shape, data.targets.shape
     ((50, 3), (50, 1))
     """
-    tree.require_key(key)
-    num_examples = require.whole(num_examples, "num_examples", 1, _MOST_NUMBERS)
-    num_inputs = require.whole(num_inputs, "num_inputs", 1, _MOST_NUMBERS // num_examples)
-    noise = require.not_negative(noise, "noise")
+    _checks.key(key)
+    num_examples = _checks.integer(num_examples, "num_examples", 1, _MOST_NUMBERS)
+    num_inputs = _checks.integer(num_inputs, "num_inputs", 1, _MOST_NUMBERS // num_examples)
+    noise = _checks.not_negative(noise, "noise")
     input_key, noise_key = jax.random.split(key)
     inputs = jax.random.normal(input_key, (num_examples, num_inputs))
-    require.function(teacher, "teacher", "(n, num_inputs) -> (n, out)", 1)
-    values = jnp.asarray(require.numbers(teacher(inputs), "teacher's values"))
+    _checks.function(teacher, "teacher", "(n, num_inputs) -> (n, out)")
+    values = jnp.asarray(_checks.numbers(teacher(inputs), "teacher's values"))
     if values.ndim != 2 or values.shape[0] != num_examples or values.shape[1] == 0:
         raise ValueError(f"teacher: got values of shape {values.shape}, expected ({num_examples}, out).")
-    tree.require_floating(values, "teacher's values")
+    _checks.params(values, "teacher's values")
     return Examples(inputs, values + noise * jax.random.normal(noise_key, values.shape, values.dtype))

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_jax import display, require
+from mlp_jax import _checks, display
 
 Interval = tuple[float, float]
 
@@ -125,7 +125,7 @@ class Certificate:
         OSError
             The file cannot be written, or the path is that of something else, such as a folder or a device.
         """
-        target = require.path(path)
+        target = pathlib.Path(path)
         require_fields(self)
         fields = {**dataclasses.asdict(self), "location": self.location.tolist()}
         try:
@@ -159,7 +159,7 @@ def load(path: str | pathlib.Path) -> Certificate:
     >>> print(load(path))
     Not proved (1 parameters): an example.
     """
-    file = require.path(path)
+    file = pathlib.Path(path)
     fields = _read(file)
     names = {field.name for field in dataclasses.fields(Certificate)}
     if not isinstance(fields, dict) or set(fields) != names:
@@ -232,7 +232,7 @@ def require_fields(certificate: Certificate) -> None:
     }
     for name, ok in held.items():
         if not ok:
-            got = require.describe(getattr(c, name))
+            got = _checks.describe(getattr(c, name))
             raise ValueError(f"certificate.{name}: got {got}, expected what `certify` puts there.")
     if c.location.size != c.size:
         raise ValueError(f"certificate.location: got {c.location.size} numbers, expected {c.size}, the size.")

@@ -20,7 +20,6 @@ import numpy as np
 import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
-from mlp_jax import require
 from mlp_jax.interval import ball, multiprecision, spectra
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.interpreter import Tie, evaluate
@@ -88,7 +87,7 @@ def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
     """
     vector, unravel = ravel_pytree(params)
 
-    made = require.abstract_result(symmetries, "symmetries", "(params) -> tangents", params)
+    made = jax.eval_shape(symmetries, params)
     leaves = jax.tree.leaves(made)
     if not leaves or any(not leaf.shape or leaf.shape[0] != leaves[0].shape[0] for leaf in leaves):
         shapes = [leaf.shape for leaf in leaves]

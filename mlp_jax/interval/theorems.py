@@ -28,7 +28,7 @@ import jax
 import numpy as np
 from scipy.linalg import lapack
 
-from mlp_jax import curvature, require, tree
+from mlp_jax import _checks, curvature, tree
 from mlp_jax.curvature import precision
 from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry, trust
 from mlp_jax.interval.ball import Ball, Refusal
@@ -103,7 +103,7 @@ def certify(
     ------
     TypeError, ValueError, MemoryError
         As `curvature.dense_hessian`; symmetries or a hessian that is no function, or of another shape; a reach that is
-        negative or not finite, bits that are no whole number of 2 or more.
+        negative or not finite, bits that are no integer of 2 or more.
 
     Examples
     --------
@@ -114,8 +114,8 @@ def certify(
     >>> print(certify(fun, jnp.array([-0.99, 0.0])))
     Not proved (2 parameters): Newton's step, 0.01005, leaves the reach of 1e-06: params are not at a critical point.
     """
-    reach = float(require.not_negative(reach, "reach"))
-    bits = require.whole(bits, "bits", 2, _MOST_BITS)
+    reach = float(_checks.not_negative(reach, "reach"))
+    bits = _checks.integer(bits, "bits", 2, _MOST_BITS)
     settings = _Settings(symmetries, hessian, reach, bits, None if wide else 0.0)
     with precision.float64():
         traced, params, args = precision.traced_problem(fun, params, args)
@@ -144,9 +144,9 @@ def _doubled(interval: Interval) -> Interval:
 
 def _require_functions(symmetries: Any, hessian: Any = None, given: int = 1) -> None:
     if symmetries is not None:
-        require.function(symmetries, "symmetries", "(params) -> tangents", 1)
+        _checks.function(symmetries, "symmetries", "(params) -> tangents")
     if hessian is not None:
-        require.function(hessian, "hessian", "(params, *args) -> (P, P)", given)
+        _checks.function(hessian, "hessian", "(params, *args) -> (P, P)")
 
 
 def check(
@@ -184,7 +184,7 @@ def check(
     True
     """
     if not isinstance(certificate, Certificate):
-        raise TypeError(f"certificate: got {require.describe(certificate)}, expected a Certificate.")
+        raise TypeError(f"certificate: got {_checks.describe(certificate)}, expected a Certificate.")
     require_fields(certificate)
     _require_functions(symmetries)
     if not certificate.proved:
@@ -343,7 +343,7 @@ def _float_hessian(
     if hessian is None:
         matrix = np.asarray(curvature.dense_hessian(fun, params, args))
     else:
-        matrix = np.asarray(require.numbers(hessian(params, *args), "hessian"), np.float64)
+        matrix = np.asarray(_checks.numbers(hessian(params, *args), "hessian"), np.float64)
     size = tree.size(params)
     if matrix.shape != (size, size):
         raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")

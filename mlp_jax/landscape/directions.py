@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.curvature import eigenpairs, hessian, precision
 from mlp_jax.tree import PyTree
 
@@ -80,7 +80,7 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
 
     _require_direction(direction, params)
     largest = min((np.ndim(w) for w in jax.tree.leaves(params) if np.ndim(w) > 1), default=1)
-    axis = require.whole(axis, "axis", -largest, largest - 1)
+    axis = _checks.integer(axis, "axis", -largest, largest - 1)
 
     def scaled(d: jax.Array, w: jax.Array) -> jax.Array:
         if jnp.ndim(w) < 2:
@@ -120,9 +120,9 @@ def layer_normalized(direction: PyTree, params: PyTree) -> PyTree:
 
 
 def _require_direction(direction: PyTree, params: PyTree) -> None:
-    tree.require_floating_dtypes(direction, "direction")
-    tree.require_floating_dtypes(params, "params")
-    tree.require_like(direction, params, "direction")
+    _checks.leaves(direction, "direction", floating=True)
+    _checks.leaves(params, "params", floating=True)
+    _checks.like(direction, params, "direction")
 
 
 def _scale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
@@ -161,7 +161,7 @@ def principal_plane(trajectory: PyTree) -> PrincipalPlane:
     >>> [round(float(share), 3) for share in found.explained]
     [0.9, 0.1]
     """
-    tree.require_floating(trajectory, "trajectory")
+    _checks.params(trajectory, "trajectory")
     for leaf in jax.tree.leaves(trajectory):
         if jnp.finfo(jnp.result_type(leaf)).bits < 32:  # no singular values of those in LAPACK
             raise TypeError(f"trajectory: got dtype {jnp.result_type(leaf)}, expected float32 or float64.")
@@ -220,7 +220,7 @@ def eigenvector_plane(
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
         if hessian_matrix is not None:
-            require.function(hessian_matrix, "hessian_matrix", "() -> (P, P) matrix", 0)
+            _checks.function(hessian_matrix, "hessian_matrix", "() -> (P, P) matrix")
         if tree.size(params) < 2:
             raise ValueError("params: got one number, expected two or more: a plane needs two directions.")
         matvec = hessian(fun, params, args)

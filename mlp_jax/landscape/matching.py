@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import scipy.optimize
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.mlp import Activation, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
 from mlp_jax.mlp_symmetry.network import require_layers
@@ -54,7 +54,7 @@ def match_units(params: Params, reference: Params, *, activation: Activation, ma
     >>> bool(np.array_equal(found[0].weight, hidden.weight) and np.array_equal(found[1].weight, out.weight))
     True
     """
-    max_sweeps = require.whole(max_sweeps, "max_sweeps")
+    max_sweeps = _checks.integer(max_sweeps, "max_sweeps")
     require_layers(params)
     require_layers(reference)
     shapes = [[np.shape(leaf) for layer in p for leaf in layer] for p in (params, reference)]

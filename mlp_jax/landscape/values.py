@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import _compiled, require, tree
+from mlp_jax import _checks, _compiled
 from mlp_jax.curvature import precision
 from mlp_jax.tree import PyTree
 
@@ -44,7 +44,7 @@ def line(
     ------
     TypeError, ValueError
         `fun` is not a scalar function of params; the direction does not fit params or is not finite; offsets are not
-        one-dimensional and finite; `chunk_size` is not a whole number of 1 or more.
+        one-dimensional and finite; `chunk_size` is not an integer of 1 or more.
 
     Examples
     --------
@@ -132,7 +132,7 @@ def interpolation(
     >>> interpolation(lambda x: jnp.sum(x**2), jnp.array([2.0]), jnp.array([-2.0]), [0.0, 0.5, 1.0]).tolist()
     [4.0, 0.0, 4.0]
     """
-    tree.require_floating(start, "start")
+    _checks.params(start, "start")
     direction = jax.tree.map(jnp.subtract, _fitting(end, start, "end"), start)
     return line(fun, start, direction, fractions, args, chunk_size=chunk_size)
 
@@ -160,13 +160,13 @@ def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
     >>> float(barrier([1.0, 5.0, 2.0], [0.0, 0.5, 1.0]))
     3.5
     """
-    losses, t = require.numbers(values, "values"), require.numbers(fractions, "fractions", 1, axes="(n,)", finite=True)
-    if not tree.is_traced(t) and np.any(np.diff(np.asarray(t, np.float64)) < 0):
+    losses, t = _checks.numbers(values, "values"), _checks.numbers(fractions, "fractions", "(n,)", finite=True)
+    if not _checks.is_traced(t) and np.any(np.diff(np.asarray(t, np.float64)) < 0):
         raise ValueError("fractions: got some below the one before, expected them ascending.")
     values, t = (jnp.asarray(a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)) for a in (losses, t))
     if values.ndim != 1 or values.shape != t.shape or len(t) < 2:
         raise ValueError(f"values, fractions: got shapes {values.shape}, {t.shape}, expected two of equal length.")
-    if not tree.is_traced(t) and (t[0] != 0 or t[-1] != 1):
+    if not _checks.is_traced(t) and (t[0] != 0 or t[-1] != 1):
         raise ValueError(f"fractions: got {t[0]} to {t[-1]}, expected 0 to 1.")
     t = t.astype(values.dtype)
     return jnp.max(values - ((1 - t) * values[0] + t * values[-1]))
@@ -188,18 +188,18 @@ def _evaluate(
 
 def _fitting(direction: PyTree, params: PyTree, name: str) -> PyTree:
     """Return `direction` in the dtypes of params; raise unless structure and shapes are those of params."""
-    tree.require_floating(direction, name)
-    tree.require_like(direction, params, name)
+    _checks.params(direction, name)
+    _checks.like(direction, params, name)
     return jax.tree.map(lambda d, leaf: jnp.asarray(d, jnp.result_type(leaf)), direction, params)
 
 
 def _grid(offsets: ArrayLike, name: str) -> jax.Array:
-    values = jnp.asarray(require.numbers(offsets, name), jnp.result_type(float))
+    values = jnp.asarray(_checks.numbers(offsets, name), jnp.result_type(float))
     if values.ndim != 1 or not len(values):
         raise ValueError(f"{name}: got shape {values.shape}, expected one axis of at least one number.")
-    tree.require_floating(values, name)
+    _checks.params(values, name)
     return values
 
 
 def _chunk(chunk_size: int) -> int:
-    return require.whole(chunk_size, "chunk_size")
+    return _checks.integer(chunk_size, "chunk_size")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import _compiled, devices, losses, mlp, require, tree
+from mlp_jax import _checks, _compiled, devices, losses, mlp, tree
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
@@ -171,9 +171,9 @@ def blocks(
 
 def _require_pair(layers: tuple[int, int], number: int) -> Pair:
     try:
-        first, second = (require.whole(i, "layers", 0, number - 1) for i in layers)
+        first, second = (_checks.integer(i, "layers", 0, number - 1) for i in layers)
     except (TypeError, ValueError):
-        got = layers if isinstance(layers, tuple | list) else require.describe(layers)
+        got = layers if isinstance(layers, tuple | list) else _checks.describe(layers)
         raise ValueError(f"layers: got {got}, expected two numbers from 0 to {number - 1}.") from None
     return first, second
 
@@ -199,7 +199,7 @@ def _compute(
     if terms.mesh is not None:
         devices.require_mesh(terms.mesh)
     params, inputs, targets, weights = arrays
-    if tree.is_traced(arrays):
+    if _checks.is_traced(arrays):
         return function(terms, *pair, *_prepare(params, inputs, targets, weights, terms))
     with jax.enable_x64(True):
         return compiled(terms, *pair, *_prepare(precision.promote(params), inputs, targets, weights, terms))
@@ -208,23 +208,23 @@ def _compute(
 def _require_layers(params: Params) -> None:
     if not isinstance(params, tuple):
         raise TypeError(f"params: got {type(params).__name__}, expected a tuple of Layer(weight, bias).")
-    tree.require_floating(params)
+    _checks.params(params)
     mlp.require_layers(params)
 
 
 def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Terms) -> tuple[Params, Any, Any, Any]:
     """Return the arrays in the dtype of params, and raise unless they fit together; nothing is compiled."""
-    inputs, targets = require.numbers(inputs, "inputs"), require.numbers(targets, "targets")
+    inputs, targets = _checks.numbers(inputs, "inputs"), _checks.numbers(targets, "targets")
     if weights is not None:
-        weights = require.numbers(weights, "weights")
+        weights = _checks.numbers(weights, "weights")
     _require_examples(inputs.shape, targets.shape, None if weights is None else weights.shape)
     mlp.require_fit(inputs, params[0], depth=0)
     dtype = params[0].weight.dtype
     inputs, targets = jnp.asarray(inputs).astype(dtype), jnp.asarray(targets)
-    tree.require_floating(inputs, "inputs")
+    _checks.params(inputs, "inputs")
     if jnp.issubdtype(targets.dtype, jnp.floating):
         targets = targets.astype(dtype)
-        tree.require_floating(targets, "targets")
+        _checks.params(targets, "targets")
     if weights is not None:
         weights = jnp.asarray(weights).astype(dtype)
         losses.mean(weights, weights)
@@ -241,12 +241,12 @@ def _require_examples(inputs: tuple[int, ...], targets: tuple[int, ...], weights
 
 def _require_losses(params: Params, inputs: jax.Array, targets: jax.Array, terms: Terms) -> None:
     outputs = jax.eval_shape(lambda p, x: mlp.forward(p, x, activation=terms.activation), params, inputs)
-    require.function(terms.loss, "loss", "(outputs, targets) -> (n,)", 2)
+    _checks.function(terms.loss, "loss", "(outputs, targets) -> (n,)")
     # The targets are not abstract, so that a loss can check their range.
-    values = require.abstract_result(lambda z: terms.loss(z, targets), "loss", "(outputs, targets) -> (n,)", outputs)
+    values = jax.eval_shape(lambda z: terms.loss(z, targets), outputs)
     is_array = isinstance(values, jax.ShapeDtypeStruct)
     if not is_array or values.shape != (len(inputs),):
-        got = f"values of shape {values.shape}" if is_array else require.describe(values)
+        got = f"values of shape {values.shape}" if is_array else _checks.describe(values)
         raise ValueError(f"loss: got {got}, expected ({len(inputs)},), one an example.")
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"loss: got values of dtype {values.dtype}, expected real floating point.")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.mlp import Activation
 
 _POINTS = 64
@@ -53,7 +53,7 @@ def traits(activation: Activation, width: int) -> Traits:
     Raises
     ------
     TypeError, ValueError
-        `activation` is no function of one array, or returns no real numbers; `width` is no whole number of 1 or more,
+        `activation` is no function of one array, or returns no real numbers; `width` is no integer of 1 or more,
         or not divided by the number of units that are made.
 
     Examples
@@ -65,15 +65,15 @@ def traits(activation: Activation, width: int) -> Traits:
     >>> found.pieces, found.homogeneous, found.translation, found.odd
     (2, True, True, False)
     """
-    width = require.whole(width, "width", 1, _MOST_UNITS)
-    require.function(activation, "activation", "of one array", 1)
+    width = _checks.integer(width, "width", 1, _MOST_UNITS)
+    _checks.function(activation, "activation", "of one array")
     generator = np.random.default_rng(0)
     sizes = 10.0 ** generator.uniform(-2, 1, (_POINTS, 1))
     z = sizes * generator.standard_normal((_POINTS, width))
     with jax.enable_x64(True):
 
         def phi(values: np.ndarray) -> np.ndarray:
-            return np.asarray(require.numbers(activation(jnp.asarray(values)), "activation"), np.float64)
+            return np.asarray(_checks.numbers(activation(jnp.asarray(values)), "activation"), np.float64)
 
         a = phi(z)
         units = a.shape[-1] if a.ndim else 0
@@ -148,7 +148,7 @@ def require_activation(
     (1, 12)
     """
     shape = jax.ShapeDtypeStruct(given, jnp.result_type(float))
-    made = require.abstract_result(activation, "activation", "of one array", shape)
+    made = jax.eval_shape(activation, shape)
     if not isinstance(made, jax.ShapeDtypeStruct) or not jnp.issubdtype(made.dtype, jnp.floating):
         raise TypeError(f"activation: got a result of {made}, expected an array of real floating point.")
     if len(made.shape) != len(expected) or any(b not in (None, a) for a, b in zip(made.shape, expected, strict=True)):

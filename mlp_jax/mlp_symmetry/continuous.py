@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.fields import Field, candidates
@@ -88,12 +88,12 @@ def tangents(
     >>> sorted(set(found.names)), len(found.names)
     (['rescaling of layer 1', 'softmax shift'], 7)
     """
-    require.function(activation, "activation", "of one array", 1)
+    _checks.function(activation, "activation", "of one array")
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
         require_layers(params)
-        # Pixels may be whole numbers.
-        inputs = jnp.asarray(require.numbers(inputs, "inputs", 2, axes="(n, in)", finite=True), float)
+        # Pixels may be integers.
+        inputs = jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)", finite=True), float)
         fields = tuple(candidates(params, inputs, activation))
         unit = units.traced_unit(fun, params)
         names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]

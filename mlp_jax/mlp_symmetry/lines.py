@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require, tree
+from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.activations import traits
@@ -48,7 +48,7 @@ def split_lines(
     >>> abs(split_lines(fun, twice, (jnp.ones((3, 1)),), activation=jnp.tanh)[1].weight.ravel()).round(3).tolist()
     [0.707, 0.707]
     """
-    tolerance = float(require.not_negative(tolerance, "tolerance"))
+    tolerance = float(_checks.not_negative(tolerance, "tolerance"))
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
         require_layers(params)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import _compiled, mlp, tree
+from mlp_jax import _checks, _compiled, mlp, tree
 from mlp_jax.mlp import Activation, Params
 
 
@@ -21,7 +21,7 @@ def require_layers(params: Params) -> None:
     >>> require_layers((mlp.Layer(np.ones((2, 3)), np.ones(3)),))
     """
     mlp.require_layers(params)
-    tree.require_floating(params)
+    _checks.params(params)
 
 
 def pre_activations(params: Params, inputs: jax.Array, activation: Activation) -> list[jax.Array]:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.activations import corners, require_activation
 from mlp_jax.mlp_symmetry.network import pre_activations
@@ -40,7 +40,7 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     >>> kinks(jax.nn.relu)(params, jnp.ones((5, 2))).shape, kinks(jnp.tanh)(params, jnp.ones((5, 2))).shape
     ((15,), (0,))
     """
-    require.function(inputs, "inputs", "(*args) -> (n, in)")
+    _checks.function(inputs, "inputs", "(*args) -> (n, in)")
     places = corners(activation) if _is_elementwise(activation) else None
 
     def values(params: Params, *args: Any) -> jax.Array:
@@ -56,7 +56,7 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
 
 def _is_elementwise(activation: Activation) -> bool:
     # Four of them, which two, three or four pieces also make: maxout refuses another number.
-    require.function(activation, "activation", "of one array", 1)
+    _checks.function(activation, "activation", "of one array")
     try:
         jax.eval_shape(activation, jax.ShapeDtypeStruct((1, 12), jnp.float32))
     except ValueError:

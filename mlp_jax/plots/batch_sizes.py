@@ -9,8 +9,8 @@ import matplotlib.patheffects
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import require
-from mlp_jax.intervals import mean_interval
+from mlp_jax import _checks
+from mlp_jax.confidence import mean_interval
 from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
@@ -97,7 +97,7 @@ def updates_to_target(
     sizes, counts = checks.batch_sizes(batch_sizes), checks.numbers(updates, "updates", "(b, seeds)")
     hit = checks.booleans(reached, "reached", "(b, seeds)")
     min_updates, min_examples = (
-        float(require.real(value, name, "a finite number, or NaN for no curve", lambda x: not np.isinf(x)))
+        float(_checks.real(value, name, "a finite number, or NaN for no curve", lambda x: not np.isinf(x)))
         for value, name in ((min_updates, "min_updates"), (min_examples, "min_examples"))
     )
     if counts.shape != hit.shape or len(sizes) != len(counts):
@@ -149,7 +149,7 @@ def heat_map(
     checks.require_axes(axes)
     grid = checks.numbers(values, "values", "(r, c)")
     rows, columns = (
-        np.asarray(require.numbers(a, name, 1, axes=axes_))
+        np.asarray(_checks.numbers(a, name, axes_))
         for a, name, axes_ in ((rows, "rows", "(r,)"), (columns, "columns", "(c,)"))
     )
     if grid.shape != (len(rows), len(columns)) or not grid.size:

@@ -9,7 +9,7 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
@@ -118,13 +118,12 @@ def saddle_graph(
 
 def _edges(edges: Any, number: int) -> list[tuple[int, int | None, int | None]]:
     expected = f"(saddle, end, end), each a number from 0 to {number - 1}, or None for an end"
-    require.sequence(edges, "edges", f"a sequence of {expected}")
     found: list[Any] = []
     for edge in edges:
         try:
             saddle, *ends = edge
-            numbers = [None if end is None else require.whole(end, "edges", 0, number - 1) for end in ends]
-            found.append((require.whole(saddle, "edges", 0, number - 1), *numbers))
+            numbers = [None if end is None else _checks.integer(end, "edges", 0, number - 1) for end in ends]
+            found.append((_checks.integer(saddle, "edges", 0, number - 1), *numbers))
         except (TypeError, ValueError):
             found.append(())
         if len(found[-1]) != 3:

@@ -7,7 +7,7 @@ from typing import Any
 import matplotlib.axes
 import numpy as np
 
-from mlp_jax import require
+from mlp_jax import _checks
 
 
 def require_axes(axes: Any) -> None:
@@ -19,7 +19,7 @@ def require_axes(axes: Any) -> None:
     >>> require_axes(matplotlib.figure.Figure().subplots())
     """
     if not isinstance(axes, matplotlib.axes.Axes):
-        raise TypeError(f"axes: got {require.describe(axes)}, expected a matplotlib Axes.")
+        raise TypeError(f"axes: got {_checks.describe(axes)}, expected a matplotlib Axes.")
 
 
 def numbers(value: Any, name: str, axes: str, *, finite: bool = False) -> np.ndarray:
@@ -30,8 +30,7 @@ def numbers(value: Any, name: str, axes: str, *, finite: bool = False) -> np.nda
     >>> numbers([1, 2], "samples", "(n,)").dtype
     dtype('float64')
     """
-    ndim = axes.count(",") + (0 if axes.endswith(",)") else 1)
-    return np.asarray(require.numbers(value, name, ndim, axes=axes, finite=finite), np.float64)
+    return np.asarray(_checks.numbers(value, name, axes, finite=finite), np.float64)
 
 
 def whole_numbers(value: Any, name: str) -> np.ndarray:
@@ -42,7 +41,7 @@ def whole_numbers(value: Any, name: str) -> np.ndarray:
     >>> whole_numbers([0, 3], "index").tolist()
     [0, 3]
     """
-    array = np.asarray(require.numbers(value, name, 1, axes="(n,)"))
+    array = np.asarray(_checks.numbers(value, name, "(n,)"))
     if array.size and (array.dtype.kind not in "iu" or array.min() < 0):
         raise ValueError(f"{name}: got numbers of dtype {array.dtype}, expected whole ones of 0 or more.")
     return array.astype(int)
@@ -56,7 +55,7 @@ def booleans(value: Any, name: str, axes: str) -> np.ndarray:
     >>> booleans([True], "padded", "(n,)").tolist()
     [True]
     """
-    array = np.asarray(require.numbers(value, name, axes.count(",") + (0 if axes.endswith(",)") else 1), axes=axes))
+    array = np.asarray(_checks.numbers(value, name, axes))
     if array.dtype != np.bool_:
         raise TypeError(f"{name}: got dtype {array.dtype}, expected booleans.")
     return array
@@ -70,7 +69,7 @@ def batch_sizes(value: Any) -> np.ndarray:
     >>> batch_sizes([8, 16]).tolist()
     [8, 16]
     """
-    array = np.asarray(require.numbers(value, "batch_sizes", 1, axes="(b,)", finite=True))
+    array = np.asarray(_checks.numbers(value, "batch_sizes", "(b,)", finite=True))
     if not np.all(array > 0):
         raise ValueError("batch_sizes: got numbers that are not above 0, expected only such.")
     return array

@@ -7,7 +7,7 @@ import matplotlib.ticker
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
@@ -96,7 +96,7 @@ def eigenvalues(
         )
     if bound is None:
         bound = len(sorted_values) * 2.0**-52 * float(np.abs(sorted_values).max())
-    bound = float(require.not_negative(bound, "bound"))
+    bound = float(_checks.not_negative(bound, "bound"))
     rank = np.arange(1, len(sorted_values) + 1)
     positive, negative = sorted_values > bound, sorted_values < -bound
     for chosen, style, color, size, name in (

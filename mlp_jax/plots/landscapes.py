@@ -8,7 +8,7 @@ import numpy as np
 from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import ArrayLike
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, ORANGE
 
@@ -94,7 +94,7 @@ def contours(
     """
     checks.require_axes(axes)
     x, y, z = _grid(first_offsets, second_offsets, values, finite=True)
-    num_levels = require.whole(num_levels, "num_levels", 2, _MOST_LEVELS)
+    num_levels = _checks.integer(num_levels, "num_levels", 2, _MOST_LEVELS)
     if log and not np.all(z > 0):
         raise ValueError(f"values: got {z.min():.4g} as the least, expected values above 0 for contours at ratios.")
     low, high = np.min(z), np.max(z)

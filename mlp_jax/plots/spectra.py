@@ -6,7 +6,7 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import require
+from mlp_jax import _checks
 from mlp_jax.curvature import Density
 from mlp_jax.plots import checks
 from mlp_jax.plots.colours import ORANGE, SKY
@@ -42,10 +42,10 @@ def spectral_density(
     'share of the eigenvalues'
     """
     checks.require_axes(axes)
-    bins = require.whole(bins, "bins", 1, _MOST_BINS)
+    bins = _checks.integer(bins, "bins", 1, _MOST_BINS)
     if density is not None and not isinstance(density, Density):
-        raise TypeError(f"density: got {require.describe(density)}, expected a curvature.Density or None.")
-    exact = np.zeros(0) if values is None else np.asarray(require.numbers(values, "values"), float).ravel()
+        raise TypeError(f"density: got {_checks.describe(density)}, expected a curvature.Density or None.")
+    exact = np.zeros(0) if values is None else np.asarray(_checks.numbers(values, "values"), float).ravel()
     nodes = np.zeros(0) if density is None else np.asarray(density.nodes, float).ravel()
     both = np.concatenate([exact, nodes])
     if not both.size or not np.all(np.isfinite(both)):

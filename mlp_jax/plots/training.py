@@ -6,7 +6,7 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE
 

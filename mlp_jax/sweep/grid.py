@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import require
+from mlp_jax import _checks
 
 # What a micro-batch costs beyond its rows, in rows: measured for 64-32-10 on a CPU, where it is 10.
 _ROWS_OF_OVERHEAD = 10
@@ -93,14 +93,14 @@ def as_grid(
     seeds: int | Sequence[int],
 ) -> Grid:
     """Return the grid; ValueError where an axis is empty, or a value out of range."""
-    expected = f"whole numbers from 1 to {num_examples}, the number of examples"
+    expected = f"integers from 1 to {num_examples}, the number of examples"
     sizes = _whole_numbers(batch_sizes, "batch_sizes", expected, 1, num_examples)
     if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds >= 1:
-        seeds = range(require.whole(seeds, "seeds", 1, _MOST_SEEDS))
-    numbers = _whole_numbers(seeds, "seeds", "one or more whole numbers from 0", 0, 2**32 - 1)
+        seeds = range(_checks.integer(seeds, "seeds", 1, _MOST_SEEDS))
+    numbers = _whole_numbers(seeds, "seeds", "one or more integers from 0", 0, 2**32 - 1)
     for name, given in (("settings", settings), ("loss_settings", loss_settings)):
         if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-            raise TypeError(f"{name}: got {require.describe(given)}, expected a mapping from names to values.")
+            raise TypeError(f"{name}: got {_checks.describe(given)}, expected a mapping from names to values.")
     names = ("learning_rate", *settings, *loss_settings)
     reserved = {"batch_size", "seed", "updates", "diverged", "diverged_at", "loss"}
     reserved |= {"params", "inputs", "targets", "weights", "key"} if loss_settings else set()
@@ -121,13 +121,13 @@ def as_grid(
 
 
 def _whole_numbers(values: Any, name: str, expected: str, lowest: int, highest: int) -> tuple[int, ...]:
-    """Return whole numbers in a range, one or more; ValueError that names all that was got."""
+    """Return integers in a range, one or more; ValueError that names all that was got."""
     if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__") or isinstance(values, type):
         kind = ValueError if isinstance(values, int) else TypeError
-        raise kind(f"{name}: got {require.describe(values)}, expected {expected}.")
-    got = tuple(require.numbers(values, name, 1, axes="a list").tolist()) if hasattr(values, "dtype") else tuple(values)
+        raise kind(f"{name}: got {_checks.describe(values)}, expected {expected}.")
+    got = tuple(_checks.numbers(values, name, "a list").tolist()) if hasattr(values, "dtype") else tuple(values)
     try:
-        found = tuple(require.whole(value, name, lowest, highest) for value in got)
+        found = tuple(_checks.integer(value, name, lowest, highest) for value in got)
     except (TypeError, ValueError):
         found = ()
     if not found:
@@ -146,7 +146,7 @@ def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
 
 
 def _as_values(values: Sequence[float], name: str) -> np.ndarray:
-    array = np.asarray(require.numbers(values, name), float)
+    array = np.asarray(_checks.numbers(values, name), float)
     if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
         raise ValueError(f"{name}: got {array.tolist()}, expected a list of finite numbers.")
     return array
@@ -160,12 +160,12 @@ def as_budget(
         raise ValueError(f"epochs, updates: got {epochs} and {updates}, expected one of the two.")
     name, length = ("epochs", epochs) if updates is None else ("updates", updates)
     lengths = _by_batch_size(length, grid.batch_sizes, name)
-    lengths = [require.whole(number, name, 1, 2**31 - 1) for number in lengths]
+    lengths = [_checks.integer(number, name, 1, 2**31 - 1) for number in lengths]
     per_epoch = np.array([-(-num_examples // size) for size in grid.batch_sizes])
     totals = np.array(lengths, int) * (1 if epochs is None else per_epoch)
     records = lengths[0] if epochs is not None and records is None else records
     records = min(20, totals.min()) if records is None else records
-    records = require.whole(records, "records", 1, int(totals.min()), "the updates")
+    records = _checks.integer(records, "records", 1, int(totals.min()), "the updates")
     if records * int(totals.max()) >= 2**31:
         raise ValueError(f"records: got {records} of {totals.max()} updates, expected a product below 2^31.")
     return Budget(per_epoch, totals, int(records))
@@ -175,7 +175,7 @@ def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
     """Return the rows of a micro-batch: those given, or the batch size that makes the least work."""
     largest = max(grid.batch_sizes)
     if rows is not None:
-        return require.whole(rows, "micro_batch", 1, largest)
+        return _checks.integer(rows, "micro_batch", 1, largest)
     sizes = np.array(grid.batch_sizes)
     work = [np.sum(budget.updates * -(-sizes // size) * (size + _ROWS_OF_OVERHEAD)) for size in sizes]
     return int(sizes[np.argmin(work)])
@@ -200,7 +200,7 @@ def cut_into_blocks(grid: Grid, lanes_at_once: int, over: tuple[int, int] = (1, 
 
     `lanes_at_once` of one device, settings and seeds of a block being split over so many.
     """
-    lanes_at_once = require.whole(lanes_at_once, "lanes_at_once")
+    lanes_at_once = _checks.integer(lanes_at_once, "lanes_at_once")
     num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
     over_seeds = _cut(num_seeds, lanes_at_once * over[1])
     seeds_of_one = -(-(over_seeds[0].stop - over_seeds[0].start) // over[1])

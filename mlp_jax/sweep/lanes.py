@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mlp_jax import _compiled, require, training
+from mlp_jax import _checks, _compiled, training
 from mlp_jax.tree import PyTree
 
 
@@ -42,7 +42,7 @@ def make_optimizer(
     others = dict(settings)
     made = optimizer(others.pop("learning_rate"), **others)
     if not isinstance(made, optax.GradientTransformation):
-        raise TypeError(f"optimizer: got one that returns {require.describe(made)}, expected an optax transformation.")
+        raise TypeError(f"optimizer: got one that returns {_checks.describe(made)}, expected an optax transformation.")
     return made
 
 

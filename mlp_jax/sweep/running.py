@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import require, training, tree
+from mlp_jax import _checks, training
 from mlp_jax.sweep import grid as grids
 from mlp_jax.sweep import lanes, spread
 from mlp_jax.sweep.grid import Block, Grid
@@ -77,7 +77,7 @@ def run(
     learning_rates
         Finite numbers: the same for every batch size, or a mapping from each batch size to as many.
     seeds
-        How many, for 0, 1, ...; or the whole numbers themselves, such as `range(8, 16)` for fresh ones.
+        How many, for 0, 1, ...; or the integers themselves, such as `range(8, 16)` for fresh ones.
     epochs, updates
         How long, one of the two: each batch size for as many epochs, or for as many updates, which may be a mapping
         from each batch size to its own (such as those of an equal time).
@@ -96,7 +96,7 @@ def run(
     lanes_at_once
         Lanes of one call on one device, two calls at a time; as many as fit in 1 GiB when None. Memory is that of 2 ×
         these lanes: for each seed a shuffled copy of the data, for each lane parameters, optimizer state and records.
-        The orders of all epochs, epochs × seeds × n whole numbers, are beside that: all on one device, then, with a
+        The orders of all epochs, epochs × seeds × n integers, are beside that: all on one device, then, with a
         mesh, on the host.
     progress
         Called with the number of calls that are done, and of all, after each; with a mesh, in every process.
@@ -143,13 +143,12 @@ def run(
     if record is not None and not isinstance(record, jax.tree_util.Partial):
         record = jax.tree_util.Partial(record)
     seed_numbers = jnp.asarray(grid.seeds, jnp.uint32)
-    signature = "(key) -> params"
-    one = require.abstract_result(init, "init", signature, key)
-    tree.require_floating_dtypes(one, "init(key)", abstract=True)
-    names = [name for name in grid.settings if name not in grid.for_loss]
-    require.function(optimizer, "optimizer", "(learning_rate, **settings) -> optax transformation", 1, names)
+    one = jax.eval_shape(init, key)
+    _checks.leaves(one, "init(key)", floating=True)
+    [name for name in grid.settings if name not in grid.for_loss]
+    _checks.function(optimizer, "optimizer", "(learning_rate, **settings) -> optax transformation")
     keys, starts, orders = lanes.prepare(init, budget.epochs, len(inputs), key, seed_numbers)
-    tree.require_floating(starts, "init(key)")
+    _checks.params(starts, "init(key)")
     vectors = [grid.vectors(batch, training.widest_dtype(starts)) for batch in range(len(grid.batch_sizes))]
     _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
 
@@ -177,7 +176,7 @@ def run(
         setting,
     )
     if record is not None:
-        require.abstract_result(record, "record", "(state) -> pytree", state)
+        jax.eval_shape(record, state)
     if lanes_at_once is None:
         lanes_at_once = _lanes_that_fit(one, state, record, budget.records, inputs, targets)
     over = (1, 1) if mesh is None else mesh.devices.shape
@@ -199,7 +198,7 @@ def _of(block: Block, by_lane: tuple) -> tuple:
 
 def _require_key(key: Any) -> None:
     """Refuse keys whose numbers under vmap are not those of one run: a lane would not be the run that it stands for."""
-    tree.require_key(key)
+    _checks.key(key)
     implementation = str(jax.random.key_impl(key))
     if "rbg" in implementation:
         raise ValueError(
@@ -209,11 +208,11 @@ def _require_key(key: Any) -> None:
 
 
 def _require_functions(init: Any, record: Any, progress: Any) -> None:
-    require.function(init, "init", "(key) -> params", 1)
+    _checks.function(init, "init", "(key) -> params")
     if record is not None:
-        require.function(record, "record", "(state) -> pytree", 1)
+        _checks.function(record, "record", "(state) -> pytree")
     if progress is not None:
-        require.function(progress, "progress", "(done, all)", 2)
+        _checks.function(progress, "progress", "(done, all)")
 
 
 def _part(values: PyTree, part: slice, axis: int = 0) -> PyTree:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _compiled, devices, require, tree
+from mlp_jax import _checks, _compiled, devices
 from mlp_jax.tree import PyTree
 
 
@@ -33,7 +33,7 @@ def require_data(data: Any) -> tuple[jax.Array, jax.Array]:
     """
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise TypeError(f"data: got {_described(data)}, expected a pair (inputs, targets).")
-    inputs, targets = (jnp.asarray(require.numbers(a, f"data {n}")) for n, a in zip(_PARTS, data, strict=True))
+    inputs, targets = (jnp.asarray(_checks.numbers(a, f"data {n}")) for n, a in zip(_PARTS, data, strict=True))
     if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets) or len(inputs) == 0:
         raise ValueError(
             f"data: got inputs {inputs.shape} and targets {targets.shape}, expected the same length, not 0."
@@ -45,7 +45,7 @@ _PARTS = ("inputs", "targets")
 
 
 def _described(data: Any) -> str:
-    return f"{len(data)} items" if isinstance(data, tuple | list) else require.describe(data)
+    return f"{len(data)} items" if isinstance(data, tuple | list) else _checks.describe(data)
 
 
 def require_loss(
@@ -71,15 +71,15 @@ def require_loss(
     --------
     >>> require_loss(lambda w, x, y, weights, key: w, 0.0, jnp.ones(4), jnp.ones(4), jax.random.key(0), 2)
     """
-    tree.require_floating_dtypes(params, "params", abstract=True)
-    tree.require_key(key)
-    batch_size = require.whole(batch_size, "batch_size")
-    inputs, targets = require.numbers(inputs, "inputs"), require.numbers(targets, "targets")
+    _checks.leaves(params, "params", floating=True)
+    _checks.key(key)
+    batch_size = _checks.integer(batch_size, "batch_size")
+    inputs, targets = _checks.numbers(inputs, "inputs"), _checks.numbers(targets, "targets")
     if not inputs.ndim or not targets.ndim:
         raise ValueError(f"inputs, targets: got shapes {inputs.shape}, {targets.shape}, expected (n, …) each.")
     weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
     batch = [jax.ShapeDtypeStruct((batch_size, *a.shape[1:]), a.dtype) for a in (inputs, targets)]
-    require_scalar(require.abstract_result(loss, "loss", _LOSS, params, *batch, weights, key, **settings), "loss")
+    require_scalar(jax.eval_shape(loss, params, *batch, weights, key, **settings), "loss")
 
 
 _LOSS = "(params, inputs, targets, weights, key) -> scalar"
@@ -114,7 +114,7 @@ def require_class_numbers(
     ...     print(error)
     targets: got class numbers from -1 to 2, expected 0 to 2.
     """
-    if tree.is_traced(targets) or not jnp.issubdtype(targets.dtype, jnp.integer) or not targets.size:
+    if _checks.is_traced(targets) or not jnp.issubdtype(targets.dtype, jnp.integer) or not targets.size:
         return
     weights = jax.ShapeDtypeStruct((batch_size,), widest_dtype(params))
     rows_of_inputs = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
@@ -135,7 +135,7 @@ def _look(loss: Callable[..., Any], structure: Any, leaves: tuple, content: byte
     def at(params: PyTree, inputs: Any, weights: Any, key: Any, settings: dict[str, Any]) -> Any:
         return loss(params, inputs, targets, weights, key, **settings)
 
-    require.abstract_result(at, "loss", _LOSS, *jax.tree.unflatten(structure, leaves))
+    jax.eval_shape(at, *jax.tree.unflatten(structure, leaves))
 
 
 def widest_dtype(params: PyTree) -> jnp.dtype:
@@ -151,7 +151,7 @@ def widest_dtype(params: PyTree) -> jnp.dtype:
     >>> print(widest_dtype((jnp.ones(2, jnp.float16), jnp.ones(2, jnp.float32))))
     float32
     """
-    tree.require_floating_dtypes(params, "params", abstract=True)
+    _checks.leaves(params, "params", floating=True)
     return max((jnp.result_type(leaf) for leaf in jax.tree.leaves(params)), key=lambda dtype: jnp.finfo(dtype).bits)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 from mlp_jax.training import checks
 from mlp_jax.tree import PyTree
 
@@ -83,12 +83,12 @@ def look(early_stopping: EarlyStopping, watch: Watch, params: PyTree) -> tuple[W
 def require_early_stopping(early_stopping: EarlyStopping, params: PyTree) -> None:
     """Raise TypeError or ValueError unless patience and improvement are in range, and the criterion is one number."""
     if not isinstance(early_stopping, EarlyStopping):
-        raise TypeError(f"early_stopping: got {require.describe(early_stopping)}, expected an EarlyStopping.")
-    require.whole(early_stopping.patience, "patience")
-    require.real(early_stopping.min_improvement, "min_improvement", "a number of 0 or more", lambda x: x >= 0)
+        raise TypeError(f"early_stopping: got {_checks.describe(early_stopping)}, expected an EarlyStopping.")
+    _checks.integer(early_stopping.patience, "patience")
+    _checks.real(early_stopping.min_improvement, "min_improvement", "a number of 0 or more", lambda x: x >= 0)
     data = early_stopping.data
     if not isinstance(data, tuple):
-        raise TypeError(f"early_stopping.data: got {require.describe(data)}, expected a tuple.")
-    tree.require_numbers(data, "early_stopping.data")
-    criterion, signature = early_stopping.criterion, "(params, *data) -> scalar"
-    checks.require_scalar(require.abstract_result(criterion, "criterion", signature, params, *data), "criterion")
+        raise TypeError(f"early_stopping.data: got {_checks.describe(data)}, expected a tuple.")
+    _checks.leaves(data, "early_stopping.data")
+    criterion, _signature = early_stopping.criterion, "(params, *data) -> scalar"
+    checks.require_scalar(jax.eval_shape(criterion, params, *data), "criterion")

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import _compiled, require, tree
+from mlp_jax import _checks, _compiled
 from mlp_jax.training import checks
 from mlp_jax.training import early_stopping as stopping
 from mlp_jax.training.early_stopping import EarlyStopping, Watch
@@ -125,7 +125,7 @@ def train(
     ------
     TypeError, ValueError
         Wrong key type; an optimizer, a record or a criterion that is none; parameters that are not finite floating
-        arrays; inputs and targets of different length; a whole number out of range; a loss or a criterion that is not a
+        arrays; inputs and targets of different length; an integer out of range; a loss or a criterion that is not a
         scalar; an optimizer that needs something else; `record_every` without a `record`; what the loss raises of the
         lowest and the highest class number.
 
@@ -136,24 +136,24 @@ def train(
     >>> print(f"{w:.4f}", history.loss.shape, int(history.diverged_at))
     3.0000 (100,) 0
     """
-    tree.require_key(key)
-    tree.require_floating(params)
+    _checks.key(key)
+    _checks.params(params)
     inputs, targets = checks.require_data(data)
     _require_optimizer(optimizer)
-    require.function(loss, "loss", "(params, inputs, targets, weights, key) -> scalar", 5)
-    batch_size = require.whole(batch_size, "batch_size", 1, len(inputs), "the number of examples")
+    _checks.function(loss, "loss", "(params, inputs, targets, weights, key) -> scalar")
+    batch_size = _checks.integer(batch_size, "batch_size", 1, len(inputs), "the number of examples")
     num_batches = -(-len(inputs) // batch_size)
     # The number of an update is an int32.
-    epochs = require.whole(epochs, "epochs", 1, (2**31 - 1) // num_batches)
+    epochs = _checks.integer(epochs, "epochs", 1, (2**31 - 1) // num_batches)
     if record_every is not None:
         if record is None:
             raise ValueError(f"record_every: got {record_every} without a record, expected both or neither.")
-        record_every = require.whole(record_every, "record_every", 1, epochs * num_batches, "the number of updates")
+        record_every = _checks.integer(record_every, "record_every", 1, epochs * num_batches, "the number of updates")
     params = jax.tree.map(jnp.asarray, params)
     if early_stopping is not None:
         stopping.require_early_stopping(early_stopping, params)
     if record is not None:
-        require.function(record, "record", "(state) -> pytree", 1)
+        _checks.function(record, "record", "(state) -> pytree")
         record = record if isinstance(record, jax.tree_util.Partial) else jax.tree_util.Partial(record)
     checks.require_class_numbers(loss, params, inputs, targets, key, batch_size)
     program = _Program(
@@ -175,7 +175,7 @@ def _require_optimizer(optimizer: Any) -> None:
     parts = [getattr(optimizer, name, None) for name in ("init", "update")]
     if isinstance(optimizer, type) or not all(callable(part) for part in parts):
         raise TypeError(
-            f"optimizer: got {require.describe(optimizer)}, expected an optax transformation, such as optax.sgd(0.1)."
+            f"optimizer: got {_checks.describe(optimizer)}, expected an optax transformation, such as optax.sgd(0.1)."
         )
 
 
@@ -207,12 +207,12 @@ def apply(
     """
     _require_optimizer(optimizer)
     if not isinstance(state, State):
-        raise TypeError(f"state: got {require.describe(state)}, expected a training.State.")
-    require.function(value_fn, "value_fn", "(params) -> scalar", 1)
-    value = require.real(value, "value", "one floating-point number", lambda x: True)
-    tree.require_floating_dtypes(value, "value")
-    tree.require_floating_dtypes(gradient, "gradient")
-    tree.require_like(gradient, state.params, "gradient", "state.params")
+        raise TypeError(f"state: got {_checks.describe(state)}, expected a training.State.")
+    _checks.function(value_fn, "value_fn", "(params) -> scalar")
+    value = _checks.real(value, "value", "one floating-point number", lambda x: True)
+    _checks.leaves(value, "value", floating=True)
+    _checks.leaves(gradient, "gradient", floating=True)
+    _checks.like(gradient, state.params, "gradient", "state.params")
     got: Any = jax.tree.structure(state.optimizer_state)
     expected: Any = jax.tree.structure(jax.eval_shape(optimizer.init, state.params))
     if got != expected:
@@ -348,7 +348,7 @@ def _train(
 
     state = _begin(optimizer, params, key)
     records = None
-    kept = None if record is None else require.abstract_result(record, "record", "(state) -> pytree", state)
+    kept = None if record is None else jax.eval_shape(record, state)
     if record_every is not None and record is not None:
         rows = epochs * num_batches // record_every
         records = jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), kept)

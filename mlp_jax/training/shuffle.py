@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import require, tree
+from mlp_jax import _checks
 
 
 def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
@@ -21,7 +21,7 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     Raises
     ------
     TypeError, ValueError
-        `key` is not a JAX random key, `epoch` not a whole number of 0 or more, or `num_examples` not one from 1 to 2³⁰.
+        `key` is not a JAX random key, `epoch` not an integer of 0 or more, or `num_examples` not one from 1 to 2³⁰.
 
     Returns
     -------
@@ -32,10 +32,10 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     >>> sorted(order(jax.random.key(0), 0, 5).tolist())
     [0, 1, 2, 3, 4]
     """
-    tree.require_key(key)
-    num_examples = require.whole(num_examples, "num_examples", 1, 2**30)
-    if not tree.is_traced(epoch):
-        epoch = require.whole(epoch, "epoch", 0, 2**32 - 1)
+    _checks.key(key)
+    num_examples = _checks.integer(num_examples, "num_examples", 1, 2**30)
+    if not _checks.is_traced(epoch):
+        epoch = _checks.integer(epoch, "epoch", 0, 2**32 - 1)
     position_bits = max(1, (num_examples - 1).bit_length())
     key = jax.random.fold_in(jax.random.split(key)[0], epoch)
     bits = jax.random.bits(key, (2, num_examples), jnp.uint32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from experiments import processes
+from experiments._shared import processes
 from mlp_jax import devices
 from several_devices.layouts import LAYOUTS
 

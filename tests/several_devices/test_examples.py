@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling_examples
-from experiments import processes
+from experiments._shared import processes
 from mlp_jax import critical, curvature, devices, losses, mlp, mlp_hessian, penalties, tree
 from mlp_jax.curvature import precision
 from several_devices.layouts import LAYOUTS

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import processes
+from experiments._shared import processes
 from mlp_jax import critical, losses, mlp, penalties, sweep
 from mlp_jax.sweep import grid, spread
 from several_devices.layouts import LAYOUTS

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import all_devices
+from experiments._shared import all_devices
 
 Work = Callable[..., Mapping[str, Any]]
 

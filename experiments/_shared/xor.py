@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
 
-from experiments import all_devices
+from experiments._shared import all_devices
 from mlp_jax import critical, losses, mlp, mlp_symmetry, tree
 
 SIZES = (2, 2, 1)

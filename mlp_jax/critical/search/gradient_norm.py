@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.searches import (
+from mlp_jax.critical.search.contract import (
     RUNNING,
     Function,
     Reason,
@@ -51,7 +51,7 @@ def levenberg_marquardt(function: Function, max_steps: int) -> Search:
 
     Examples
     --------
-    >>> from mlp_jax.critical.searches import run
+    >>> from mlp_jax.critical.search.contract import run
     >>> function = Function(lambda x: x**2 - 1, lambda x: jnp.diag(2 * x), 2.0**-24)
     >>> print(f"{run(levenberg_marquardt(function, 50), jnp.array([3.0])).vector[0]:.5f}")
     1.00000

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.minres import Solution, minres
-from mlp_jax.critical.searches import RUNNING, Function, Reason, Search, escaping, first_of, norm, typical_size
+from mlp_jax.critical.search.contract import RUNNING, Function, Reason, Search, escaping, first_of, norm, typical_size
+from mlp_jax.critical.search.minres import Solution, minres
 
 # Step lengths tried: 1, ½, …, 2⁻⁴⁰.
 _MAX_FAILURES = 40
@@ -46,7 +46,7 @@ def newton_mr(function: Function, max_steps: int) -> Search:
 
     Examples
     --------
-    >>> from mlp_jax.critical.searches import run
+    >>> from mlp_jax.critical.search.contract import run
     >>> function = Function(lambda x: x**2 - 1, None, 2.0**-24)
     >>> print(f"{run(newton_mr(function, 50), jnp.array([3.0])).vector[0]:.5f}")
     1.00000

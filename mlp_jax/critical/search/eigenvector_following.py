@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.searches import (
+from mlp_jax.critical.search.contract import (
     RUNNING,
     Function,
     Reason,
@@ -58,7 +58,7 @@ def eigenvector_following(function: Function, max_steps: int, index: int | jax.A
 
     Examples
     --------
-    >>> from mlp_jax.critical.searches import run
+    >>> from mlp_jax.critical.search.contract import run
     >>> diagonal = jnp.array([2.0, -2.0])
     >>> function = Function(lambda x: diagonal * x, lambda x: jnp.diag(diagonal), 2.0**-24)
     >>> end = run(eigenvector_following(function, 50, 1, 1.0), jnp.array([0.3, 0.2]))

@@ -16,9 +16,9 @@ import scipy.linalg
 import scipy.sparse.linalg
 from scipy.linalg import lapack
 
-from mlp_jax.critical.agreement import disagreement
-from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import SAFETY, Slope, measure_slope, move_sizes, nudges, typical_size
+from mlp_jax.critical.evidence.agreement import disagreement
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import SAFETY, Slope, measure_slope, move_sizes, nudges, typical_size
 from mlp_jax.curvature import signs
 
 # A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.

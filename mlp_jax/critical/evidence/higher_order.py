@@ -18,9 +18,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_jax.critical.measurements import Measurements
-from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import typical_size
+from mlp_jax.critical.evidence.measurements import Measurements
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import typical_size
 
 _SAMPLES = 128
 _REFINED = 8
@@ -129,7 +129,7 @@ def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> 
 
     Examples
     --------
-    >>> from mlp_jax.critical.measurements import measure
+    >>> from mlp_jax.critical.evidence.measurements import measure
     >>> with jax.enable_x64(True):
     ...     problem = Problem(lambda x: x[0] ** 2 + x[0] * x[1] ** 2, jnp.zeros(2), (), None, 2.0**-53)
     ...     measured = measure(problem)
@@ -159,7 +159,7 @@ def spaces(m: Measurements, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Examples
     --------
-    >>> from mlp_jax.critical.measurements import measure
+    >>> from mlp_jax.critical.evidence.measurements import measure
     >>> with jax.enable_x64(True):
     ...     measured = measure(Problem(lambda x: x[0] ** 2, jnp.zeros(2), (), None, 2.0**-53))
     >>> [np.abs(a).tolist() for a in spaces(measured, measured.eigenvalues == 0)]

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import scipy.linalg
 
-from mlp_jax.critical.higher_order import spaces
-from mlp_jax.critical.measurements import Measurements
-from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import typical_size
-from mlp_jax.critical.tangents import Tangents
+from mlp_jax.critical.evidence.higher_order import spaces
+from mlp_jax.critical.evidence.measurements import Measurements
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import typical_size
+from mlp_jax.critical.evidence.tangents import Tangents
 
 BITS = 256
 # What null means at that precision, relative to the size of H: what float64 leaves of the parts computed in it.
@@ -54,7 +54,7 @@ def second_look(problem: Problem, measured: Measurements, count: int) -> SecondL
 
     Examples
     --------
-    >>> from mlp_jax.critical.measurements import measure
+    >>> from mlp_jax.critical.evidence.measurements import measure
     >>> with jax.enable_x64(True):
     ...     valley = lambda x: (x[0] + x[1]) ** 2 + 1e-25 * (x[0] - x[1]) ** 2
     ...     problem = Problem(valley, jnp.zeros(2), (), None, 2.0**-53)

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mlp_jax.critical.problem import Problem
+from mlp_jax.critical.evidence.problem import Problem
 
 # Times the largest change seen: the probes are a sample of the roundings, not their maximum.
 SAFETY = 4.0

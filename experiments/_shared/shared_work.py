@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import xor
+from experiments._shared import xor
 from mlp_jax import critical, curvature, datasets, devices, losses, mlp, mlp_hessian, penalties, sweep, tree
 
 DECAY = 1e-3

@@ -15,7 +15,7 @@ def questions() -> dict[str, str]:
     True
     """
     found = {}
-    for file in sorted(pathlib.Path(__file__).parent.glob("*.py")):
+    for file in sorted(pathlib.Path(__file__).parent.parent.glob("*.py")):
         module = ast.parse(file.read_text())
         has_main = any(isinstance(node, ast.FunctionDef) and node.name == "main" for node in module.body)
         if has_main and file.stem != "__main__":

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _compiled, curvature, devices, require, tree
+from mlp_jax import _checks, _compiled, curvature, devices, tree
+from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.critical.finders import HessianMatrix
-from mlp_jax.critical.perturbed import perturbed
 from mlp_jax.curvature import operators, tracing, units
 from mlp_jax.tree import PyTree
 
@@ -90,7 +90,7 @@ class Problem:
             matrix = devices.to_host(curvature.dense_hessian(self.traced, self.unravel(vector), self.args))
         else:
             given = devices.to_host(self.hessian(self.unravel(vector), *self.args))
-            matrix = np.asarray(require.numbers(given, "hessian"), dtype=np.float64)
+            matrix = np.asarray(_checks.numbers(given, "hessian"), dtype=np.float64)
         size = len(vector)
         if matrix.shape != (size, size):
             raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from mlp_jax import tree
-from mlp_jax.critical.measurements import Jump
-from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import nudges
+from mlp_jax import _checks
+from mlp_jax.critical.evidence.measurements import Jump
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import nudges
 
 
 def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step: np.ndarray) -> Jump | None:
@@ -33,7 +33,7 @@ def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step
 
     def values(vector: np.ndarray) -> np.ndarray:
         found = kinks(problem.unravel(vector), *problem.args)
-        tree.require_numbers(found, "kinks", real=True)
+        _checks.leaves(found, "kinks")
         return np.concatenate([np.zeros(0), *(np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(found))])
 
     here = values(problem.vector)

@@ -20,8 +20,8 @@ from typing import Any, TypeVar
 import matplotlib.figure
 import pandas as pd
 
-from experiments import one_page, pieces
-from experiments.questions import questions
+from experiments._shared import one_page, pieces
+from experiments._shared.questions import questions
 from mlp_jax import checkpoint
 
 _PACKAGES = ("mlp_jax", "jax", "jaxlib", "numpy", "scipy", "optax", "scikit-learn", "pandas", "matplotlib")

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax.critical.searches import (
+from mlp_jax.critical.search.contract import (
     End,
     Function,
     Reason,
@@ -98,7 +98,7 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Se
     Examples
     --------
     >>> from mlp_jax.critical import levenberg_marquardt
-    >>> from mlp_jax.critical.searches import run
+    >>> from mlp_jax.critical.search.contract import run
     >>> diagonal = jnp.array([2e12, 2.0])
     >>> function = Function(lambda x: diagonal * x - 1, lambda x: jnp.diag(diagonal), 2.0**-24)
     >>> search, start = levenberg_marquardt(function, 50), jnp.ones(2)

@@ -9,9 +9,9 @@ import matplotlib.ticker
 import numpy as np
 import pandas as pd
 
-from experiments.batch_size_protocol import RADII, Sharpness, Times, Tuned
+from experiments._shared.batch_size_protocol import RADII, Sharpness, Times, Tuned
 from mlp_jax import gradient_noise, plots
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 from mlp_jax.plots import BLUE, GREY, ORANGE
 
 SAME = 2.0

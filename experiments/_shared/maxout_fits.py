@@ -15,7 +15,7 @@ import pandas as pd
 import tqdm
 
 from mlp_jax import mlp, plots, training
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 FIT_RATES, FIT_UPDATES, FIT_SEEDS, PIECES = np.geomspace(10**-2.5, 1.0, 6), 1000, 8, (1, 2, 4, 8)
 

@@ -41,7 +41,7 @@ def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args
     unit
         Its unit roundoff: data and constants are moved by twice that, where it is coarser than that of their type.
     seed
-        A whole number of 0 or more: which of the many roundings.
+        An integer of 0 or more: which of the many roundings.
 
     Examples
     --------

@@ -12,16 +12,16 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
-from mlp_jax import require, tree
-from mlp_jax.critical.corners import corner_within
+from mlp_jax import _checks, tree
+from mlp_jax.critical.evidence.corners import corner_within
+from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order
+from mlp_jax.critical.evidence.higher_precision import constant_along, second_look
+from mlp_jax.critical.evidence.matrix_free import classify_by_products
+from mlp_jax.critical.evidence.measurements import Jump, Measurements, measure, nonsmooth, within
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import NotFinite, length
+from mlp_jax.critical.evidence.tangents import Tangents, constant_tangents, explained, valid_tangents
 from mlp_jax.critical.finders import HessianMatrix, require_params
-from mlp_jax.critical.higher_order import HigherOrder, higher_order
-from mlp_jax.critical.higher_precision import constant_along, second_look
-from mlp_jax.critical.matrix_free import classify_by_products
-from mlp_jax.critical.measurements import Jump, Measurements, measure, nonsmooth, within
-from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import NotFinite, length
-from mlp_jax.critical.tangents import Tangents, constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, precision, signs, units
 from mlp_jax.tree import PyTree
@@ -103,16 +103,12 @@ def classify(
     require_evidence(evidence)
     require_params(params)
     key = jax.random.key(0) if key is None else key
-    tree.require_key(key)
+    _checks.key(key)
     with precision.float64():
         traced, params, args = precision.traced_problem(fun, params, args)
-        for name, function, given in (
-            ("hessian", hessian, args),
-            ("symmetries", symmetries, ()),
-            ("kinks", kinks, args),
-        ):
+        for name, function in (("hessian", hessian), ("symmetries", symmetries), ("kinks", kinks)):
             if function is not None:
-                require.function(function, name, "of params", 1 + len(given))
+                _checks.function(function, name, "of params")
         if evidence is None:
             evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
         if evidence != "lanczos":
@@ -139,7 +135,7 @@ def require_evidence(evidence: str | None) -> None:
     >>> require_evidence("dense")
     """
     if evidence is not None and (not isinstance(evidence, str) or evidence not in ("dense", "lanczos", "proved")):
-        got = require.describe(evidence)
+        got = _checks.describe(evidence)
         raise ValueError(f"evidence: got {got}, expected 'dense', 'lanczos', 'proved' or None.")
 
 

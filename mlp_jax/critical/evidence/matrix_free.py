@@ -18,11 +18,20 @@ import numpy as np
 import scipy.sparse.linalg
 
 from mlp_jax import _compiled
-from mlp_jax.critical.agreement import disagreement
-from mlp_jax.critical.measurements import JUMP, Jump, Way, first_order_jump, hessian_jump, nonsmooth, strayed, within
-from mlp_jax.critical.perturbed import perturbed
-from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import SAFETY, Slope, length, measure_slope, nudges, typical_size
+from mlp_jax.critical.evidence.agreement import disagreement
+from mlp_jax.critical.evidence.measurements import (
+    JUMP,
+    Jump,
+    Way,
+    first_order_jump,
+    hessian_jump,
+    nonsmooth,
+    strayed,
+    within,
+)
+from mlp_jax.critical.evidence.perturbed import perturbed
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import SAFETY, Slope, length, measure_slope, nudges, typical_size
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, operators, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from mlp_jax.critical.problem import Problem
-from mlp_jax.critical.slopes import Slope, typical_size
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import Slope, typical_size
 
 # Lengths of the differences, relative to the size of params.
 _LENGTHS = 10.0 ** -np.arange(3, 9)
@@ -25,7 +25,7 @@ def disagreement(problem: Problem, slope: Slope) -> str | None:
 
     Examples
     --------
-    >>> from mlp_jax.critical.slopes import measure_slope, nudges
+    >>> from mlp_jax.critical.evidence.slopes import measure_slope, nudges
     >>> with jax.enable_x64(True):
     ...     wrong = lambda x: x[0] ** 2 + x[1] ** 2 + 3 * jax.lax.stop_gradient(x[0]) * x[1]
     ...     problem = Problem(wrong, jnp.zeros(2), (), None, 2.0**-53)

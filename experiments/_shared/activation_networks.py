@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from mlp_jax import backpropagation, datasets, losses, mlp, plots, tree
-from mlp_jax.intervals import mean_interval
+from mlp_jax.confidence import mean_interval
 
 
 class Kind(NamedTuple):

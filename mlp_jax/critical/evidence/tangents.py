@@ -8,9 +8,9 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from mlp_jax import tree
-from mlp_jax.critical.measurements import Measurements
-from mlp_jax.critical.problem import Problem
+from mlp_jax import _checks
+from mlp_jax.critical.evidence.measurements import Measurements
+from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.curvature import signs
 from mlp_jax.tree import PyTree
 
@@ -97,7 +97,7 @@ def _unmoved(problem: Problem, tangent: np.ndarray, distance: float) -> bool:
 
 def _tangents(problem: Problem, symmetries: Tangents, vector: np.ndarray) -> np.ndarray:
     given = symmetries(problem.unravel(vector))
-    tree.require_numbers(given, "symmetries", real=True)
+    _checks.leaves(given, "symmetries")
     leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(given)]
     if not leaves or any(not leaf.ndim or len(leaf) != len(leaves[0]) for leaf in leaves):
         shapes = [leaf.shape for leaf in leaves]
@@ -133,7 +133,7 @@ def explained(m: Measurements, unresolved: int, tangents: np.ndarray) -> float |
 
     Examples
     --------
-    >>> from mlp_jax.critical.measurements import measure
+    >>> from mlp_jax.critical.evidence.measurements import measure
     >>> with jax.enable_x64(True):
     ...     problem = Problem(lambda x: x[0] ** 2, jnp.zeros(2), (), None, 2.0**-53)
     ...     measured = measure(problem)

@@ -14,7 +14,7 @@ import optax
 import scipy.optimize
 import tqdm
 
-from experiments import all_devices
+from experiments._shared import all_devices
 from mlp_jax import curvature, datasets, gradient_noise, losses, mlp, sweep, training, tree
 
 ACTIVATION = jnp.tanh

@@ -6,7 +6,7 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from mlp_jax import require
+from mlp_jax import _checks
 
 _MOST_DIGITS = 100
 
@@ -25,10 +25,10 @@ def mean_interval(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nda
     >>> f"{mean:.1f} ± {half:.2f}"
     '2.0 ± 2.48'
     """
-    values = np.asarray(require.numbers(samples, "samples"), dtype=float)
+    values = np.asarray(_checks.numbers(samples, "samples"), dtype=float)
     if values.size == 0 or values.ndim == 0:
         raise ValueError(f"samples: got shape {values.shape}, expected one axis or more, of at least one number each.")
-    number = values.shape[require.whole(axis, "axis", -values.ndim, values.ndim - 1)]
+    number = values.shape[_checks.integer(axis, "axis", -values.ndim, values.ndim - 1)]
     mean = values.mean(axis=axis)
     if number < 2:
         return mean, np.full(np.shape(mean), np.inf)
@@ -42,15 +42,15 @@ def show(samples: ArrayLike, digits: int = 3) -> str:
     Raises
     ------
     TypeError, ValueError
-        The samples are not one axis of real numbers, or `digits` is no whole number of 1 or more.
+        The samples are not one axis of real numbers, or `digits` is no integer of 1 or more.
 
     Examples
     --------
     >>> show([1.0, 2.0, 3.0])
     '2 ± 2.48'
     """
-    mean, half = mean_interval(require.numbers(samples, "samples", 1, axes="(n,)"))
-    digits = require.whole(digits, "digits", 1, _MOST_DIGITS)
+    mean, half = mean_interval(_checks.numbers(samples, "samples", "(n,)"))
+    digits = _checks.integer(digits, "digits", 1, _MOST_DIGITS)
     return f"{mean:.{digits}g} ± {half:.{digits}g}"
 
 
@@ -69,8 +69,8 @@ def change(samples: ArrayLike, digits: int = 2) -> str:
     >>> change([-1.0, -1.1, -1.2])
     'lower by 1.1 ± 0.25'
     """
-    values = np.asarray(require.numbers(samples, "samples", 1, axes="(n,)"), dtype=float)
-    digits = require.whole(digits, "digits", 1, _MOST_DIGITS)
+    values = np.asarray(_checks.numbers(samples, "samples", "(n,)"), dtype=float)
+    digits = _checks.integer(digits, "digits", 1, _MOST_DIGITS)
     kept = values[np.isfinite(values)]
     if not kept.size:
         return "not measured (all diverged)"

@@ -1,0 +1,332 @@
+"""Every check of an argument: each raises TypeError or ValueError in one sentence, `name: got …, expected ….`
+
+A public function makes these calls once, before anything is compiled; what lies beneath trusts its caller. Values are
+looked at only where they can be, that is outside jit.
+"""
+
+from __future__ import annotations
+
+import numbers as number_types
+import operator
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+PyTree = Any
+
+
+def describe(value: Any) -> str:
+    """Return a value in a few words: a number or text as it is, else what it is.
+
+    Examples
+    --------
+    >>> describe(2.5), describe(None), describe([1, 2]), describe(np.ones(3))
+    ('2.5', 'None', 'a list', 'an array of dtype float64 and shape (3,)')
+    """
+    if value is None or isinstance(value, bool | int | float | complex | np.generic):
+        return f"{value}"
+    if isinstance(value, str | bytes):
+        return repr(value[:200])
+    if isinstance(value, jax.Array | np.ndarray):
+        is_number = value.ndim == 0 and not is_traced(value) and is_real(value.dtype)
+        return f"{value}" if is_number else f"an array of dtype {value.dtype} and shape {value.shape}"
+    kind = type(value).__name__
+    return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
+
+
+def is_traced(tree: PyTree) -> bool:
+    """Return whether any leaf is a tracer, so that values cannot be looked at.
+
+    Examples
+    --------
+    >>> is_traced({"a": jnp.ones(2)})
+    False
+    """
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def is_real(dtype: Any) -> bool:
+    """Return whether a dtype is of real numbers or booleans, at most 64 bits wide.
+
+    Examples
+    --------
+    >>> is_real(np.dtype(np.int8)), is_real(np.dtype(complex)), is_real(np.dtype(np.longdouble))
+    (True, False, False)
+    """
+    real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == np.bool_
+    return bool(real) and np.dtype(dtype).itemsize <= 8
+
+
+def function(value: Any, name: str, signature: str = "") -> None:
+    """Raise TypeError unless `value` can be called.
+
+    Examples
+    --------
+    >>> function(len, "size", "(list) -> number")
+    """
+    if not callable(value):
+        raise TypeError(f"{name}: got {describe(value)}, expected a function {signature}".rstrip() + ".")
+
+
+def integer(value: Any, name: str, lowest: int = 1, highest: int | None = None, of_what: str = "") -> int:
+    """Return an integer as an int; TypeError where it is none, ValueError where it is out of range.
+
+    Examples
+    --------
+    >>> integer(np.int8(3), "chunk_size")
+    3
+    """
+    limits = f"of {lowest} or more" if highest is None else f"from {lowest} to {highest}"
+    expected = f"an integer {limits}" + (f", {of_what}" if of_what else "")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        number = None
+    if number is None or isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == np.bool_:
+        raise TypeError(f"{name}: got {describe(value)}, expected {expected}.")
+    if number < lowest or (highest is not None and number > highest):
+        raise ValueError(f"{name}: got {describe(value)}, expected {expected}.")
+    return number
+
+
+def real(
+    value: Any,
+    name: str,
+    expected: str = "a finite number",
+    fits: Callable[[float], bool] = lambda x: bool(np.isfinite(x)),
+) -> Any:
+    """Return one real number, an array of shape () as it is; TypeError where it is none, ValueError unless it fits.
+
+    Examples
+    --------
+    >>> real(0.5, "rate", "a number from 0 to below 1", lambda x: 0 <= x < 1)
+    0.5
+    """
+    dtype = value.dtype if isinstance(value, jax.Array | np.ndarray | np.generic) else None
+    known = isinstance(value, number_types.Real) if dtype is None else is_real(dtype) and np.shape(value) == ()
+    if not known:
+        raise TypeError(f"{name}: got {describe(value)}, expected {expected}.")
+    if is_traced(value):
+        return value
+    number = float(value)
+    if not fits(number):
+        raise ValueError(f"{name}: got {describe(value)}, expected {expected}.")
+    return number if dtype is None else value
+
+
+def not_negative(value: Any, name: str) -> Any:
+    """Return a finite number of 0 or more, as `real` does.
+
+    Examples
+    --------
+    >>> not_negative(0.0, "noise")
+    0.0
+    """
+    return real(value, name, "a finite number of 0 or more", lambda x: 0 <= x < np.inf)
+
+
+def positive(value: Any, name: str) -> Any:
+    """Return a finite number above 0, as `real` does.
+
+    Examples
+    --------
+    >>> positive(1e-3, "width")
+    0.001
+    """
+    return real(value, name, "a finite number above 0", lambda x: 0 < x < np.inf)
+
+
+def numbers(value: Any, name: str, axes: str = "", *, finite: bool = False) -> Any:
+    """Return an array of real numbers: numpy, or JAX where it is that already or is traced.
+
+    Parameters
+    ----------
+    axes
+        The axes expected, such as `(n, d)`; any where it is empty.
+    finite
+        Whether NaN and infinity are refused, where values can be looked at.
+
+    Raises
+    ------
+    TypeError
+        `value` is no array of real numbers in a dtype of JAX.
+    ValueError
+        Another number of axes, or a number that is not finite.
+
+    Examples
+    --------
+    >>> numbers([1, 2], "steps", "(n,)")
+    array([1, 2])
+    """
+    array = value
+    if not isinstance(value, jax.Array | np.ndarray):
+        array = jnp.asarray(value) if is_traced(value) else np.asarray(value)
+    if not is_real(array.dtype):
+        raise TypeError(f"{name}: got {describe(array)}, expected real numbers.")
+    if axes and array.ndim != len([axis for axis in axes.strip("()").split(",") if axis]):
+        raise ValueError(f"{name}: got shape {array.shape}, expected {axes}.")
+    if finite and not is_traced(array) and (bad := count_not_finite(array)):
+        raise ValueError(f"{name}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
+    return array
+
+
+def floats(value: Any, name: str) -> jax.Array:
+    """Return an array of real numbers as floating point, others in the default dtype: small integers wrap around.
+
+    Examples
+    --------
+    >>> floats([1, 2], "values").dtype
+    dtype('float32')
+    """
+    array = jnp.asarray(numbers(value, name))
+    return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
+
+
+def count_not_finite(values: Any) -> int:
+    """Return how many numbers of an array are NaN or infinite. Host-level; the same in every process that holds it.
+
+    Examples
+    --------
+    >>> count_not_finite(jnp.array([1.0, jnp.nan, jnp.inf]))
+    2
+    """
+    if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
+        with jax.ensure_compile_time_eval():
+            return int(_count_not_finite(values))
+    return int(np.sum(~np.isfinite(np.asarray(values, dtype=np.float64))))
+
+
+@jax.jit
+def _count_not_finite(values: jax.Array) -> jax.Array:
+    return jnp.sum(~jnp.isfinite(values))
+
+
+def key(value: Any) -> None:
+    """Raise TypeError unless `value` is one JAX random key (typed, or the older two-word uint32 form).
+
+    Examples
+    --------
+    >>> key(jax.random.key(0))
+    """
+    dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
+    typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    if not (typed and shape == ()) and not (dtype == jnp.uint32 and shape == (2,)):
+        hint = "; use jax.vmap for many" if typed else ""
+        raise TypeError(f"key: got {describe(value)}, expected one JAX random key such as jax.random.key(0){hint}.")
+
+
+def leaves(tree: PyTree, name: str, *, floating: bool = False, finite: bool = False) -> None:
+    """Raise TypeError unless all leaves are numbers or arrays of numbers, or shapes of such.
+
+    Parameters
+    ----------
+    floating
+        Whether all are to be real floating point, and one at least.
+    finite
+        Whether NaN and infinity are refused, where values can be looked at.
+
+    Examples
+    --------
+    >>> leaves({"a": jnp.ones(2), "b": 3}, "args")
+    """
+    found = jax.tree_util.tree_leaves_with_path(tree)
+    kind = "real floating-point numbers" if floating else "numbers"
+    allowed = jnp.floating if floating else jnp.number
+    for path, leaf in found:
+        where = name + jax.tree_util.keystr(path)
+        dtype = getattr(leaf, "dtype", None) if hasattr(leaf, "shape") else _dtype_of_number(leaf)
+        if dtype is None or not (jnp.issubdtype(dtype, allowed) or (dtype == np.bool_ and not floating)):
+            error = TypeError(f"{where}: got {describe(leaf)}, expected {kind}.")
+            if path:
+                error.add_note(_NO_PARAMETER)
+            raise error
+        if finite and not is_traced(leaf) and jnp.issubdtype(dtype, jnp.floating) and (bad := count_not_finite(leaf)):
+            raise ValueError(f"{where}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
+    if floating and not sum(np.size(leaf) if not hasattr(leaf, "size") else leaf.size for _, leaf in found):
+        raise ValueError(f"{name}: got an empty pytree, expected at least one floating-point number.")
+
+
+_NO_PARAMETER = (
+    "What is no parameter stays inside fun: nnx.split(model, nnx.Param, ...) and"
+    " equinox.partition(model, equinox.is_inexact_array) part a model."
+)
+
+
+def _dtype_of_number(leaf: Any) -> Any:
+    return np.result_type(leaf) if isinstance(leaf, bool | int | float) else None
+
+
+def params(tree: PyTree, name: str = "params", *, finite: bool = True) -> None:
+    """Raise unless `tree` holds real floating-point numbers, one at least, and all of them finite.
+
+    Examples
+    --------
+    >>> params({"a": jnp.ones(2)})
+    """
+    leaves(tree, name, floating=True, finite=finite)
+
+
+def args(value: Any) -> None:
+    """Raise unless the further arguments of a function are a tuple of pytrees of finite numbers.
+
+    Examples
+    --------
+    >>> args((jnp.ones(2), {"targets": jnp.arange(2)}))
+    """
+    if not isinstance(value, tuple):
+        raise TypeError(f"args: got {describe(value)}, expected a tuple, as in args=(inputs, targets).")
+    leaves(value, "args", finite=True)
+
+
+def like(tree: PyTree, other: PyTree, name: str, of: str = "params") -> None:
+    """Raise ValueError unless a pytree has the structure of another, and leaves of the same shapes.
+
+    Examples
+    --------
+    >>> like({"a": jnp.ones(2)}, {"a": jnp.zeros(2)}, "direction")
+    """
+    got, expected = (jax.tree.map(np.shape, t) for t in (tree, other))
+    if got != expected:
+        raise ValueError(f"{name}: got leaves of shapes {got}, expected those of {of}, {expected}.")
+
+
+def count_examples(args: tuple) -> int:
+    """Return the number of examples, the length of the first axis of every array in args; raise if they differ.
+
+    Examples
+    --------
+    >>> count_examples((jnp.ones((3, 2)), {"y": jnp.ones(3)}))
+    3
+    """
+    counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(args)}
+    if len(counts) != 1 or counts & {(), (0,)}:
+        shapes = jax.tree.map(np.shape, args)
+        raise ValueError(f"args: got shapes {shapes}, expected one number of examples, 1 or more, on the first axis.")
+    return int(counts.pop()[0])
+
+
+def scalar(result: Any, name: str) -> None:
+    """Raise TypeError unless a result, as `jax.eval_shape` returns it, is one real floating-point number.
+
+    Examples
+    --------
+    >>> scalar(jax.eval_shape(jnp.sum, jnp.ones(3)), "fun")
+    """
+    dtype = getattr(result, "dtype", None)
+    if np.shape(result) != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
+        got = f"shapes {jax.tree.map(np.shape, result)}" if dtype is None else describe_shape(result)
+        raise TypeError(f"{name}: got a result of {got}, expected one real floating-point scalar.")
+
+
+def describe_shape(result: Any) -> str:
+    """Return shape and dtype in words.
+
+    Examples
+    --------
+    >>> describe_shape(jnp.ones(2))
+    'shape (2,) and dtype float32'
+    """
+    return f"shape {result.shape} and dtype {result.dtype}"
