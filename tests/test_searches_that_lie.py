@@ -134,7 +134,7 @@ def test_units_that_are_dead_do_not_keep_a_search_from_converging():
 
 
 def test_a_method_of_ones_own_that_stops_anywhere_does_not_converge():
-    from mlp_jax.critical import searches
+    from mlp_jax.critical.search import contract as searches
 
     def lazy(function, max_steps):
         begin = lambda start: searches.End(start, function.gradient(start), jnp.zeros((), jnp.int32), jnp.asarray(-1))

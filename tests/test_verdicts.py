@@ -17,7 +17,7 @@ from ground_truth import (
 )
 
 from mlp_jax import critical, losses, mlp, mlp_hessian, penalties, tree
-from mlp_jax.critical import measurements, tangents
+from mlp_jax.critical.evidence import measurements, tangents
 from mlp_jax.critical.evidence.problem import Problem
 
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
