@@ -2,12 +2,6 @@
 
 Modules are the namespaces:
 
-- `require`: checks of arguments, shared by all
-- `tree`: vector-space operations on pytrees
-- `devices`: means, sums and maps over the devices of a mesh, in one process or several
-- `display`: results as tables in notebooks
-- `intervals`: 95 % intervals over seeds
-- `checkpoint`: save and restore any state
 - `mlp`: init, forward: the network
 - `losses`: per-example losses, weighted mean, accuracy
 - `penalties`: terms added to a loss
@@ -20,8 +14,32 @@ Modules are the namespaces:
 - `curvature`: Hessians of any function of any pytree, and their inertia
 - `mlp_hessian`: the exact Hessian of an MLP loss, fast
 - `mlp_symmetry`: the symmetries of an MLP and its loss, and its kinks
-- `interval`: proofs of critical points and their index
 - `critical`: critical points: find them, and classify them
-- `landscape`: the loss along lines and planes, for pictures
+- `interval`: proofs of critical points and their index
+- `landscape`: the loss along lines and planes
 - `plots`: figures on an Axes
+- `confidence`: means with 95 % intervals over seeds
+- `checkpoint`: save and restore any state
+- `devices`: means, sums and maps over the devices of a mesh
+- `display`: results as tables in notebooks
+- `tree`: vector-space operations on pytrees
 """
+
+import importlib
+import pkgutil
+import types
+import typing
+
+__all__ = sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
+
+
+def __dir__() -> list[str]:
+    return __all__
+
+
+if not typing.TYPE_CHECKING:  # a type checker is to report a module that does not exist
+
+    def __getattr__(name: str) -> types.ModuleType:
+        if name in __all__:
+            return importlib.import_module(f"mlp_jax.{name}")
+        raise AttributeError(f"module 'mlp_jax' has no attribute {name!r}")
