@@ -11,30 +11,26 @@ from __future__ import annotations
 import dataclasses
 import functools
 import pathlib
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import numpy as np
 import tqdm
-import tyro
 
 from experiments._shared import batch_size_protocol as protocol
 from experiments._shared import batch_size_report as report
 from experiments._shared import command_line
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import datasets, gradient_noise
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     data: str = "digits"
     """digits, mnist (5,000 images), mnist1d, or a folder with the files of MNIST or Fashion-MNIST."""
-    quick: bool = False
-    """Three batch sizes, few rates, seeds and updates: to see that everything works."""
-    seed: int = 0
-    """Of starts and shuffles."""
     hidden: tuple[int, ...] = (32,)
     """Widths of the hidden tanh layers."""
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
@@ -57,10 +53,6 @@ class Settings:
     """Solutions of each batch size, after equal epochs and after equal updates, at which sharpness is measured."""
     rounds: int = 5
     """Timed runs; the fastest counts."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/batch_sizes-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
     def shortened(self) -> Settings:
         """Return the settings of a quick run."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +18,10 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tqdm
-import tyro
 
 from experiments._shared import command_line
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import curvature, datasets, losses, mlp, plots
 from mlp_jax.confidence import mean_interval
 
@@ -30,13 +29,9 @@ EXAMPLES, START = 300, 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Two step sizes, two seeds and a quarter of the steps."""
-    seed: int = 0
-    """Of the starts."""
     rates: tuple[float, ...] = (0.2, 0.4, 0.5, 0.7)
     """Step sizes η."""
     seeds: int = 4
@@ -47,10 +42,6 @@ class Settings:
     """Times at which the top eigenvalue is computed."""
     hidden: int = 20
     """Hidden tanh units."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/edge_of_stability-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 def loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:

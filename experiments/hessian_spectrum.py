@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,10 @@ import numpy as np
 import optax
 import pandas as pd
 import tqdm
-import tyro
 
 from experiments._shared import command_line
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
 from mlp_jax.confidence import mean_interval
 
@@ -37,13 +36,9 @@ LINES, MARKERS = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))), "
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Two class counts, two seeds, and a fifth of the epochs."""
-    seed: int = 0
-    """Of starts, shuffles and probes."""
     classes: tuple[int, ...] = (2, 3, 4, 6, 8, 10)
     """How many of the digits, from 0 on."""
     seeds: int = 5
@@ -52,10 +47,6 @@ class Settings:
     """Hidden tanh units."""
     epochs: int = 100
     """Of full training."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/hessian_spectrum-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Run(NamedTuple):

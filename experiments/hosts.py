@@ -17,17 +17,17 @@ import functools
 import pathlib
 import zlib
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import jax
 import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tqdm
-import tyro
 
 from experiments._shared import all_devices, command_line, processes
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from experiments._shared.shared_work import work, work_of_process
 from mlp_jax import plots
 
@@ -36,13 +36,9 @@ LAYOUTS = ((1, 1), (1, 8), (2, 4))
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Smaller networks and fewer searches."""
-    seed: int = 0
-    """Of starts and runs."""
     cluster: bool = False
     """This is one process of many that srun, mpirun or the like has started: jax.distributed finds the others."""
     submit: Literal["slurm", "local"] | None = None
@@ -53,10 +49,6 @@ class Settings:
     """Slurm partition of the submitted job."""
     minutes: int = 30
     """Time limit of the submitted job."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/hosts-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run on this machine that was stopped in the folder of --output."""
 
 
 def compared(layout: str, results: Mapping[str, np.ndarray], plain: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:

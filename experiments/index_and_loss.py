@@ -13,9 +13,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,11 +25,11 @@ import optax
 import pandas as pd
 import scipy.stats
 import tqdm
-import tyro
 
 from experiments._shared import all_devices, command_line, linear_control
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training
 from mlp_jax.confidence import mean_interval
 
@@ -38,13 +37,9 @@ COMPONENTS, CLASSES = 10, 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Every fifth index, a quarter of the searches."""
-    seed: int = 0
-    """Of the training run and the starts."""
     hidden: int = 8
     """Hidden tanh units."""
     examples: int = 600
@@ -57,10 +52,6 @@ class Settings:
     """Searches for each index: half from the training run, half from random points."""
     descents: int = 60
     """Descents of the gradient norm, which aim at no index and may stop where the gradient is flat."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/index_and_loss-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Problem(NamedTuple):

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +20,18 @@ import numpy as np
 import optax
 import pandas as pd
 import tqdm
-import tyro
 
 from experiments._shared import command_line
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """A third of the searches."""
-    seed: int = 0
-    """Of the initial weights, the shuffles and the random starts."""
     hidden: int = 8
     """Hidden tanh units of the 64-hidden-10 network."""
     weight_decay: float = 1e-2
@@ -45,10 +40,6 @@ class Settings:
     """Epochs of the training run from whose points the searches start."""
     prove: bool = True
     """Prove each point where a search ended: that it is critical, the only one near, and its index."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/minima_and_saddles-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Problem(NamedTuple):

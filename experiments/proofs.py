@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
 import resource
 import sys
 import time
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,31 +25,23 @@ import optax
 import pandas as pd
 import scipy.optimize
 import tqdm
-import tyro
 
 from experiments._shared import command_line, xor
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import critical, datasets, interval, losses, mlp, mlp_hessian, penalties, plots, training, tree
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Two small networks, and a tenth of the searches on XOR."""
-    seed: int = 0
-    """Of initial weights and shuffles."""
     weight_decay: float = 1e-2
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     xor_starts: int = 1000
     """Searches of a pass of the census of XOR; 100 when quick."""
     largest: int = 27
     """Hidden units of the largest network on digits: 27 are 2,035 parameters, 67 are 5,035."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/proofs-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Case(NamedTuple):

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib.figure
@@ -19,29 +18,21 @@ import numpy as np
 import pandas as pd
 import scipy.integrate
 import tqdm
-import tyro
 
 from experiments._shared import command_line, xor
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import critical, interval, mlp, plots, tree
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Coding {0, 1} at one weight decay, and a quarter of the searches."""
-    seed: int = 0
-    """Of the starts."""
     weight_decays: tuple[float, ...] = (0.003, 0.01, 0.03)
     """Strengths s of the penalty (s / 2) ‖θ‖²; .01 alone when quick."""
     starts: int = 2000
     """Searches of a pass of the census."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/saddle_census-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Landscape(NamedTuple):

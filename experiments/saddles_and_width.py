@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-from typing import Annotated, Any
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,11 +21,11 @@ import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import tqdm
-import tyro
 
 from experiments._shared import all_devices, command_line
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import critical, losses, mlp, mlp_symmetry, plots, tree
 from mlp_jax.confidence import mean_interval
 
@@ -35,23 +34,15 @@ DECAY = np.float64(0.003)
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Widths 1 and 2, three data sets and a quarter of the searches."""
-    seed: int = 0
-    """Of data sets and starts."""
     widths: tuple[int, ...] = (1, 2, 3, 4)
     """Hidden units."""
     teachers: int = 6
     """Data sets, the same for every width."""
     starts: int = 400
     """Searches of each census, in one pass."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/saddles_and_width-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 def loss(params: mlp.Params, x: Any, y: Any) -> jax.Array:

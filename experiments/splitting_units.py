@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,10 +20,10 @@ import numpy as np
 import pandas as pd
 import scipy.stats
 import tqdm
-import tyro
 
 from experiments._shared import command_line
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import critical, curvature, losses, plots, tree
 
 LINE = ["network", "teacher", "unit"]
@@ -40,19 +39,11 @@ Data = tuple[np.ndarray, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """A fifth of the teachers."""
-    seed: int = 0
-    """Of teachers, noise and starts."""
     teachers: int = 40
     """Data sets for each network, each with a minimum of its own where the search finds one."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/splitting_units-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Split(NamedTuple):

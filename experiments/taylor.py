@@ -11,8 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +19,10 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tqdm
-import tyro
 
 from experiments._shared import command_line
 from experiments._shared.run_folder import RunFolder
+from experiments._shared.settings import RunSettings
 from mlp_jax import critical, curvature, losses, mlp, plots, tree
 from mlp_jax.confidence import mean_interval
 
@@ -33,19 +32,11 @@ KINDS = ("minimum", "saddle", "maximum")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    quick: bool = False
-    """Three networks."""
-    seed: int = 0
-    """Of data and starts."""
     networks: int = 12
     """Data sets, with a network each."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/taylor-DATE-TIME when not given."""
-    resume: bool = False
-    """Go on with the run that was stopped in the folder of --output."""
 
 
 class Place(NamedTuple):
