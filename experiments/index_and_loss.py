@@ -27,10 +27,11 @@ import scipy.stats
 import tqdm
 
 from experiments._shared import all_devices, command_line, linear_control
+from experiments._shared.classifier import all_digits, classifier
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training
+from mlp_jax import critical, datasets, mlp, plots, training
 from mlp_jax.confidence import mean_interval
 
 COMPONENTS, CLASSES = 10, 10
@@ -66,27 +67,17 @@ class Problem(NamedTuple):
 
 def make_problem(settings: Settings) -> Problem:
     """Return the problem, with the points of one training run."""
-    digits = datasets.load("digits")
-    inputs, targets = (np.concatenate(pair) for pair in zip(digits.train, digits.test, strict=True))
-    centred = inputs.astype(np.float64) - inputs.mean(0, dtype=np.float64)
+    inputs, targets = all_digits()
+    centred = inputs - inputs.mean(0)
     left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
     reduced = left[:, :COMPONENTS] * np.sqrt(len(left))
     data = reduced[: settings.examples], targets[: settings.examples]
 
-    def penalty(params: mlp.Params) -> jax.Array:
-        return penalties.l2(params, settings.weight_decay)
-
-    def fun(params: mlp.Params, x: Any, y: Any) -> jax.Array:
-        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalty(params)
-
-    def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> jax.Array:
-        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights) + penalty(params)
-
-    hessian = functools.partial(mlp_hessian.dense, loss=losses.cross_entropy, activation=jnp.tanh, penalty=penalty)
+    model = classifier(settings.weight_decay)
     init_key, train_key = jax.random.split(jax.random.key(settings.seed))
     _, history = training.train(
         train_key,
-        batch_loss,
+        model.batch_loss,
         mlp.init(init_key, (COMPONENTS, settings.hidden, CLASSES), dtype=jnp.float64),
         datasets.Examples(*map(jnp.asarray, data)),
         optimizer=optax.sgd(0.2),
@@ -94,7 +85,7 @@ def make_problem(settings: Settings) -> Problem:
         epochs=30,
         record=lambda state: state.params,
     )
-    return Problem(fun, hessian, data, history.record, sizes**2 / len(left))
+    return Problem(model.fun, model.hessian, data, history.record, sizes**2 / len(left))
 
 
 def starts(settings: Settings, problem: Problem, number: int, key: jax.Array) -> mlp.Params:

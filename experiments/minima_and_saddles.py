@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
@@ -22,10 +21,11 @@ import pandas as pd
 import tqdm
 
 from experiments._shared import command_line
+from experiments._shared.classifier import Classifier, classifier
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, datasets, losses, mlp, mlp_hessian, penalties, plots, training, tree
+from mlp_jax import critical, datasets, losses, mlp, plots, training, tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,15 +40,6 @@ class Settings(RunSettings):
     """Epochs of the training run from whose points the searches start."""
     prove: bool = True
     """Prove each point where a search ended: that it is critical, the only one near, and its index."""
-
-
-class Problem(NamedTuple):
-    """The loss of a 64-hidden-10 network on the digits, as every part of the run sees it."""
-
-    data: datasets.Dataset
-    fun: Callable[..., jax.Array]
-    batch_loss: training.Loss
-    hessian: Callable[..., jax.Array]
 
 
 class Search(NamedTuple):
@@ -67,32 +58,16 @@ class Found(NamedTuple):
     verdict: critical.Verdict
 
 
-def make_problem(settings: Settings) -> Problem:
-    """Return mean softmax cross-entropy over the 1,500 training digits plus weight decay, and its Hessian."""
-
-    def penalty(params: mlp.Params) -> jax.Array:
-        return penalties.l2(params, settings.weight_decay)
-
-    def fun(params: mlp.Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-        return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets)) + penalty(params)
-
-    def batch_loss(params: mlp.Params, inputs: Any, targets: Any, weights: Any, key: Any) -> jax.Array:
-        return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets), weights) + penalty(params)
-
-    hessian = functools.partial(mlp_hessian.dense, loss=losses.cross_entropy, activation=jnp.tanh, penalty=penalty)
-    return Problem(datasets.load("digits"), fun, batch_loss, hessian)
-
-
-def searches(settings: Settings, problem: Problem) -> list[Search]:
+def searches(settings: Settings, model: Classifier, data: datasets.Dataset) -> list[Search]:
     """Train once, and return where to search from: points of the run, points around it, and random starts."""
     key = jax.random.key(settings.seed)
     init_key, train_key, noise_key = jax.random.split(key, 3)
     sizes = (64, settings.hidden, 10)
     _, history = training.train(
         train_key,
-        problem.batch_loss,
+        model.batch_loss,
         mlp.init(init_key, sizes),
-        problem.data.train,
+        data.train,
         optimizer=optax.sgd(0.1),
         batch_size=64,
         epochs=settings.epochs,
@@ -120,25 +95,21 @@ def searches(settings: Settings, problem: Problem) -> list[Search]:
     return chosen + climbs + [Search(*start, None) for start in (descents[:2] if settings.quick else descents)]
 
 
-def search(problem: Problem, start: Search, prove: bool) -> Found:
+def search(model: Classifier, data: datasets.Examples, start: Search, prove: bool) -> Found:
     """Search, and classify where it ended; prove it where that can be."""
-    point = critical.find(
-        problem.fun, start.params, problem.data.train, index=start.wanted, hessian=problem.hessian, max_steps=100
-    )
+    point = critical.find(model.fun, start.params, data, index=start.wanted, hessian=model.hessian, max_steps=100)
     evidence = "proved" if prove else None
-    verdict = critical.classify(
-        problem.fun, point.params, problem.data.train, hessian=problem.hessian, evidence=evidence
-    )
+    verdict = critical.classify(model.fun, point.params, data, hessian=model.hessian, evidence=evidence)
     return Found(start, point, verdict)
 
 
-def table(problem: Problem, found: list[Found]) -> pd.DataFrame:
+def table(fun: Callable[..., jax.Array], data: datasets.Dataset, found: list[Found]) -> pd.DataFrame:
     """Return one row a search, in the order of the searches."""
     rows: list[dict[str, Any]] = []
     for search_, point, verdict in found:
-        loss = float(problem.fun(point.params, *problem.data.train))
-        logits = mlp.forward(point.params, problem.data.test.inputs)
-        accuracy = float(losses.mean(losses.accuracy(logits, problem.data.test.targets)))
+        loss = float(fun(point.params, *data.train))
+        logits = mlp.forward(point.params, data.test.inputs)
+        accuracy = float(losses.mean(losses.accuracy(logits, data.test.targets)))
         key = (verdict.kind, verdict.index, round(loss, 9))
         earlier = next((row["point"] for row in rows if row["key"] == key and verdict.index is not None), None)
         rows.append(
@@ -202,7 +173,9 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-def draw_spectra(problem: Problem, found: list[Found]) -> matplotlib.figure.Figure:
+def draw_spectra(
+    hessian: Callable[..., jax.Array], data: datasets.Examples, found: list[Found]
+) -> matplotlib.figure.Figure:
     """Return the eigenvalues of the lowest minimum beside those of the saddle of highest index without dead units."""
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     minima = [f for f in found if f.verdict.kind == "minimum"]
@@ -210,7 +183,7 @@ def draw_spectra(problem: Problem, found: list[Found]) -> matplotlib.figure.Figu
     live = [f for f in saddles if live_units(f.point.params) == f.point.params[0].bias.size] or saddles
     chosen = minima[:1] + sorted(live, key=lambda f: f.verdict.inertia.negative)[-1:]
     for axes, one in zip(figure.subplots(1, max(len(chosen), 1), squeeze=False)[0], chosen, strict=True):
-        matrix = np.asarray(problem.hessian(one.point.params, *problem.data.train))
+        matrix = np.asarray(hessian(one.point.params, *data))
         title = one.verdict.kind + ("" if one.verdict.index == 0 else f" of index {one.verdict.index}")
         plots.eigenvalues(axes, np.linalg.eigvalsh(matrix), title)
     return figure
@@ -230,18 +203,21 @@ def run(settings: Settings) -> pd.DataFrame:
     """Search, classify, print and save; return the table."""
     folder = RunFolder("minima_and_saddles", settings, settings.output, resume=settings.resume)
     with jax.enable_x64(True):
-        problem = make_problem(settings)
-        starts = searches(settings, problem)
+        model, data = classifier(settings.weight_decay), datasets.load("digits")
+        starts = searches(settings, model, data)
         found: list[Found] = []
         with tqdm.tqdm(starts, unit="search", desc="searching") as bar:
             for start in bar:
                 bar.set_postfix_str(
                     f"{start.origin}, {'any index' if start.wanted is None else f'index {start.wanted}'}"
                 )
-                searched = functools.partial(search, problem, start, settings.prove)
+                searched = functools.partial(search, model, data.train, start, settings.prove)
                 found.append(folder.kept(f"search_{len(found)}", searched))
-        rows = table(problem, found)
-        figures = {"loss_against_index": draw_levels(rows, settings.hidden), "spectra": draw_spectra(problem, found)}
+        rows = table(model.fun, data, found)
+        figures = {
+            "loss_against_index": draw_levels(rows, settings.hidden),
+            "spectra": draw_spectra(model.hessian, data.train, found),
+        }
     folder.table("critical_points", rows)
     for number, one in enumerate(found):
         if one.verdict.certificate is not None:
@@ -253,8 +229,8 @@ def run(settings: Settings) -> pd.DataFrame:
         for one in [f for f in found if f.verdict.kind == kind][:1]:
             print(f"\n{one.search.origin}: {one.verdict}")
     print(
-        f"\n64-{settings.hidden}-10, loss over {len(problem.data.train.targets)} training digits, accuracy on"
-        f" {len(problem.data.test.targets)} others."
+        f"\n64-{settings.hidden}-10, loss over {len(data.train.targets)} training digits, accuracy on"
+        f" {len(data.test.targets)} others."
     )
     folder.conclude(conclusion(rows, settings.hidden))
     return rows

@@ -27,9 +27,10 @@ import scipy.optimize
 import tqdm
 
 from experiments._shared import command_line, xor
+from experiments._shared.classifier import Classifier, all_digits, classifier
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, datasets, interval, losses, mlp, mlp_hessian, penalties, plots, training, tree
+from mlp_jax import critical, datasets, interval, mlp, plots, training, tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,6 +43,9 @@ class Settings(RunSettings):
     """Searches of a pass of the census of XOR; 100 when quick."""
     largest: int = 27
     """Hidden units of the largest network on digits: 27 are 2,035 parameters, 67 are 5,035."""
+
+
+Data = tuple[np.ndarray, np.ndarray]
 
 
 class Case(NamedTuple):
@@ -57,15 +61,6 @@ class Case(NamedTuple):
         return "-".join(map(str, (64, *self.hidden, 10)))
 
 
-class Problem(NamedTuple):
-    """Mean softmax cross-entropy over all digits plus weight decay."""
-
-    data: tuple[np.ndarray, np.ndarray]
-    fun: Callable[..., jax.Array]
-    batch_loss: training.Loss
-    hessian: Callable[..., jax.Array]
-
-
 def cases(settings: Settings) -> list[Case]:
     """Return the searches on digits, by number of parameters."""
     if settings.quick:
@@ -75,62 +70,41 @@ def cases(settings: Settings) -> list[Case]:
     return [Case((5, 5, 5), 0), minima[0], *saddles, *minima[1:]]
 
 
-def make_problem(settings: Settings) -> Problem:
-    """Return the loss on digits and its fast Hessian."""
-    digits = datasets.load("digits")
-    inputs, targets = (np.concatenate(pair) for pair in zip(digits.train, digits.test, strict=True))
-
-    def penalty(params: mlp.Params) -> jax.Array:
-        return penalties.l2(params, settings.weight_decay)
-
-    def fun(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
-        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalty(params)
-
-    def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> jax.Array:
-        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights) + penalty(params)
-
-    hessian = functools.partial(mlp_hessian.dense, loss=losses.cross_entropy, activation=jnp.tanh, penalty=penalty)
-    return Problem((inputs.astype(np.float64), targets), fun, batch_loss, hessian)
-
-
-def search(settings: Settings, problem: Problem, case: Case) -> mlp.Params:
+def search(settings: Settings, model: Classifier, digits: Data, case: Case) -> mlp.Params:
     """Return params at, or for minima close to, a critical point of the index wanted."""
     init_key, train_key = jax.random.key(settings.seed), jax.random.key(settings.seed + 1)
     params = mlp.init(init_key, (64, *case.hidden, 10), dtype=jnp.float64)
     if case.wanted == 0:
-        return descend(problem, params)
-    data = datasets.Examples(*map(jnp.asarray, problem.data))
+        return descend(model.fun, digits, params)
+    data = datasets.Examples(*map(jnp.asarray, digits))
     params, _ = training.train(
-        train_key, problem.batch_loss, params, data, optimizer=optax.sgd(0.1), batch_size=64, epochs=case.epochs
+        train_key, model.batch_loss, params, data, optimizer=optax.sgd(0.1), batch_size=64, epochs=case.epochs
     )
-    point = critical.find(problem.fun, params, problem.data, index=case.wanted, hessian=problem.hessian, max_steps=200)
+    point = critical.find(model.fun, params, digits, index=case.wanted, hessian=model.hessian, max_steps=200)
     return point.params
 
 
-def descend(problem: Problem, params: mlp.Params) -> mlp.Params:
+def descend(fun: Callable[..., jax.Array], digits: Data, params: mlp.Params) -> mlp.Params:
     """Return where L-BFGS ends: near a minimum, where the proof's own Newton steps take over."""
     vector, unravel = tree.ravel(params)
 
     @jax.jit
     def objective(v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.value_and_grad(lambda w: problem.fun(unravel(w), *problem.data))(v)
+        return jax.value_and_grad(lambda w: fun(unravel(w), *digits))(v)
 
+    options = {"maxiter": 5000, "maxfun": 10_000, "gtol": 1e-9, "ftol": 0, "maxcor": 50}
     result = scipy.optimize.minimize(
-        lambda v: tuple(np.asarray(part, dtype=np.float64) for part in objective(v)),
-        np.asarray(vector),
-        jac=True,
-        method="L-BFGS-B",
-        options={"maxiter": 5000, "maxfun": 10_000, "gtol": 1e-9, "ftol": 0, "maxcor": 50},
+        lambda v: tuple(map(np.asarray, objective(v))), np.asarray(vector), jac=True, method="L-BFGS-B", options=options
     )
     return unravel(jnp.asarray(result.x))
 
 
-def prove(settings: Settings, problem: Problem, case: Case) -> dict[str, Any]:
+def prove(settings: Settings, model: Classifier, digits: Data, case: Case) -> dict[str, Any]:
     """Search and prove, and return a row of the table with its certificate."""
     began = time.perf_counter()
-    params = jax.block_until_ready(search(settings, problem, case))
+    params = jax.block_until_ready(search(settings, model, digits, case))
     found = time.perf_counter()
-    proof = interval.certify(problem.fun, params, problem.data, hessian=problem.hessian, reach=1e-3)
+    proof = interval.certify(model.fun, params, digits, hessian=model.hessian, reach=1e-3)
     ended = time.perf_counter()
     row = {"network": case.network, "parameters": proof.size, "wanted": case.wanted, **summary(proof)}
     return {
@@ -247,27 +221,27 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder = RunFolder("proofs", settings, settings.output, resume=settings.resume)
     xor_found = folder.kept("xor", lambda: xor_rows(settings))
     with jax.enable_x64(True):
-        problem = make_problem(settings)
+        model, digits = classifier(settings.weight_decay), all_digits()
         found: list[dict[str, Any]] = []
         for case in tqdm.tqdm(cases(settings), unit="point", desc="digits"):
-            found.append(folder.kept(f"point_{len(found)}", functools.partial(prove, settings, problem, case)))
+            found.append(folder.kept(f"point_{len(found)}", functools.partial(prove, settings, model, digits, case)))
     for number, row in enumerate(found):
         row["proof"].save(folder.path / f"digits_{number}_{row['network']}.json")
     for number, row in enumerate(xor_found):
         row["proof"].save(folder.path / f"xor_{number}.json")
-    digits, on_xor = (
+    on_digits, on_xor = (
         pd.DataFrame(part).drop(columns="proof").astype({"index": "Int64"}) for part in (found, xor_found)
     )
-    folder.table("digits", digits)
+    folder.table("digits", on_digits)
     folder.table("xor", on_xor)
-    folder.figure("proofs", draw(digits))
+    folder.figure("proofs", draw(on_digits))
     print(f"XOR, 2-2-1, tanh, squared error, weight decay {settings.weight_decay:g}:")
     print(xor_table(on_xor).to_string(index=False))
     print(f"\nDigits, 1,797 examples, tanh, softmax cross-entropy, weight decay {settings.weight_decay:g}:")
-    print(show(digits))
+    print(show(on_digits))
     print(f"\n{found[-1]['network']}: {found[-1]['proof']}")
-    folder.conclude(conclusion(digits, on_xor))
-    return digits, on_xor
+    folder.conclude(conclusion(on_digits, on_xor))
+    return on_digits, on_xor
 
 
 def main() -> None:

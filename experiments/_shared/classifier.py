@@ -1,0 +1,44 @@
+"""A tanh network that classifies, as every part of an experiment on critical points sees it."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import datasets, losses, mlp, mlp_hessian, penalties, training
+
+
+class Classifier(NamedTuple):
+    """The loss of all examples, of a batch, and the fast Hessian of the first."""
+
+    fun: Callable[..., jax.Array]
+    batch_loss: training.Loss
+    hessian: Callable[..., jax.Array]
+
+
+def classifier(weight_decay: float) -> Classifier:
+    """Return mean softmax cross-entropy plus (weight_decay / 2) ‖θ‖², biases included."""
+
+    def penalty(params: mlp.Params) -> jax.Array:
+        return penalties.l2(params, weight_decay)
+
+    def fun(params: mlp.Params, inputs: Any, targets: Any) -> jax.Array:
+        return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets)) + penalty(params)
+
+    def batch_loss(params: mlp.Params, inputs: Any, targets: Any, weights: Any, key: Any) -> jax.Array:
+        return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets), weights) + penalty(params)
+
+    hessian = functools.partial(mlp_hessian.dense, loss=losses.cross_entropy, activation=jnp.tanh, penalty=penalty)
+    return Classifier(fun, batch_loss, hessian)
+
+
+def all_digits() -> tuple[np.ndarray, np.ndarray]:
+    """Return the inputs, float64, and targets of all 1,797 digits."""
+    digits = datasets.load("digits")
+    inputs, targets = (np.concatenate(pair) for pair in zip(digits.train, digits.test, strict=True))
+    return inputs.astype(np.float64), targets
