@@ -17,9 +17,10 @@ import jax
 import numpy as np
 import tqdm
 
+from experiments._shared import batch_size_figures as figures
 from experiments._shared import batch_size_protocol as protocol
 from experiments._shared import batch_size_report as report
-from experiments._shared import command_line
+from experiments._shared import batch_size_sharpness, command_line
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import datasets, gradient_noise
@@ -113,7 +114,9 @@ def measure(settings: Settings, folder: RunFolder, bar: tqdm.tqdm) -> report.Mea
     bar.set_description("sharpness")
     sharpness = {}
     for name in ("epochs", "updates"):
-        measured = functools.partial(protocol.measure_sharpness, noise_key, problem, tuned[name].runs.params)
+        measured = functools.partial(
+            batch_size_sharpness.measure_sharpness, noise_key, problem, tuned[name].runs.params
+        )
         sharpness[name] = folder.kept(f"sharpness_{name}", functools.partial(measured, settings.sharpness_seeds, bar))
     bar.update()
     return report.Measured(
@@ -189,7 +192,7 @@ def run(settings: Settings) -> report.Measured:
     for name, tuned in measured.tuned.items():
         folder.table(f"search_equal_{name}", tuned.search.table())
         folder.table(f"runs_equal_{name}", tuned.runs.table())
-    for name, figure in report.draw(measured).items():
+    for name, figure in figures.draw(measured).items():
         folder.figure(name, figure)
     device, examples = jax.devices()[0], measured.num_examples
     print(f"{settings.data}, {examples} examples to train on; device {device.platform}: {device.device_kind}\n")

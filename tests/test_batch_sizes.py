@@ -10,6 +10,7 @@ import scipy.stats
 from experiments import batch_sizes
 from experiments._shared import batch_size_protocol as protocol
 from experiments._shared import batch_size_report as report
+from experiments._shared import batch_size_sharpness as sharpness
 from mlp_jax import datasets, mlp, sweep, tree
 
 
@@ -60,11 +61,11 @@ def test_sharpness_in_a_small_box_is_the_gradient_times_its_widths():
     params = mlp.init(jax.random.key(0), (4, 3, 2))
     rng = np.random.default_rng(0)
     data = (jnp.asarray(rng.normal(size=(9, 4))), jnp.asarray(rng.integers(0, 2, 9), jnp.int32))
-    value, gradient = protocol._value_and_grad(params, *data)
+    value, gradient = sharpness._value_and_grad(params, *data)
     x, g = (np.asarray(tree.ravel(a)[0]) for a in (params, gradient))
     radius = 1e-6
     expected = 100 * np.sum(np.abs(g) * radius * (np.abs(x) + 1)) / (1 + float(value))
-    np.testing.assert_allclose(protocol.keskar_sharpness(params, data, radius), expected, rtol=1e-4)
+    np.testing.assert_allclose(sharpness.keskar_sharpness(params, data, radius), expected, rtol=1e-4)
 
 
 def test_validation_examples_are_a_fifth_in_equal_proportions_and_none_is_trained_on():
