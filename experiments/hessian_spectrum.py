@@ -138,7 +138,6 @@ def quadrature_errors(run: Run) -> dict[str, float]:
     """Return how far the quadrature is from the exact spectrum at the end of a run."""
     exact, top = run.spectra[-1], run.spectra[-1][-1]
     nodes, weights = np.asarray(run.density.nodes), np.asarray(run.density.weights)
-    estimate = np.sum(weights * nodes)
     grid = np.linspace(exact[0] - 0.05 * top, 1.05 * top, 400)
     below = np.array([np.sum(weights[nodes <= g]) for g in grid])
     return {
@@ -146,7 +145,7 @@ def quadrature_errors(run: Run) -> dict[str, float]:
         "seed": run.seed,
         "largest_off": abs(nodes.max() - top) / top,
         "outside": max(0.0, nodes.max() - top, exact[0] - nodes.min()) / top,
-        "mean_off": abs(estimate - exact.mean()) / abs(exact.mean()),
+        "mean_off": abs(np.sum(weights * nodes) - exact.mean()) / abs(exact.mean()),
         "distribution_off": float(np.max(np.abs(below - np.searchsorted(exact, grid, side="right") / len(exact)))),
     }
 
@@ -169,8 +168,7 @@ def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     run = max((r for r in runs if r.seed == 0), key=lambda r: r.classes)
-    exact = run.spectra[-1]
-    plots.spectral_density(axes[0], run.density, exact)
+    plots.spectral_density(axes[0], run.density, run.spectra[-1])
     axes[0].set(title=f"spectrum at the end of training, {run.classes} classes")
     for k, (epoch, spectrum) in enumerate(zip(run.epochs, run.spectra, strict=True)):
         color = str(0.75 - 0.75 * k / len(run.epochs))
@@ -186,8 +184,8 @@ def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
     axes[2].errorbar(classes, means, halves, fmt="o", color=plots.BLUE, capsize=3, label="measured, 95 %")
     axes[2].plot(classes, classes, ":", color=plots.GREY, label="classes")
     axes[2].plot(classes, classes - 1, "--", color=plots.ORANGE, label="classes − 1")
-    axes[2].set(xlabel="classes", ylabel="eigenvalues above the largest gap", xticks=classes)
-    axes[2].set(title="outliers at the end of training")
+    title = "outliers at the end of training"
+    axes[2].set(xlabel="classes", ylabel="eigenvalues above the largest gap", xticks=classes, title=title)
     axes[2].yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes[2].legend(frameon=False)
     for k, (number, part) in enumerate(rows.groupby("classes")):
@@ -223,9 +221,8 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     classes = settings.classes[:2] if settings.quick else settings.classes
     seeds = min(2, settings.seeds) if settings.quick else settings.seeds
     epochs = max(2, settings.epochs // 5) if settings.quick else settings.epochs
+    work, runs = [(number, seed) for number in classes for seed in range(seeds)], []
     with jax.enable_x64(True):
-        work = [(number, seed) for number in classes for seed in range(seeds)]
-        runs = []
         for number, seed in tqdm.tqdm(work, unit="run"):
             one = functools.partial(train, settings, number, seed, epochs)
             runs.append(folder.kept(f"classes_{number}_seed_{seed}", one))
@@ -233,16 +230,12 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     errors = pd.DataFrame([quadrature_errors(one) for one in runs])
     folder.table("points", rows)
     folder.table("quadrature", errors)
-    spectra = [
-        pd.DataFrame({"classes": r.classes, "seed": r.seed, "epoch": e, "eigenvalue": s})
-        for r in runs
-        for e, s in zip(r.epochs, r.spectra, strict=True)
-        if r.seed == 0
-    ]
-    folder.table("spectra", pd.concat(spectra))
+    spectra = [(r.classes, r.seed, e, s) for r in runs if r.seed == 0 for e, s in zip(r.epochs, r.spectra, strict=True)]
+    columns = ["classes", "seed", "epoch", "eigenvalue"]
+    folder.table("spectra", pd.DataFrame(spectra, columns=columns).explode("eigenvalue"))
     folder.figure("hessian_spectrum", draw(runs, rows))
     print(f"Mean ± 95 % half width over {seeds} seeds, before and after {epochs} epochs:")
-    print(summary(rows).to_string(index=False))
+    print(summary(rows).set_index("classes").T.to_string())
     folder.conclude(conclusion(rows, errors))
     return rows, errors
 

@@ -107,13 +107,8 @@ def prove(settings: Settings, model: Classifier, digits: Data, case: Case) -> di
     proof = interval.certify(model.fun, params, digits, hessian=model.hessian, reach=1e-3)
     ended = time.perf_counter()
     row = {"network": case.network, "parameters": proof.size, "wanted": case.wanted, **summary(proof)}
-    return {
-        **row,
-        "search_seconds": found - began,
-        "proof_seconds": ended - found,
-        "peak_mb": peak_mb(),
-        "proof": proof,
-    }
+    seconds = {"search_seconds": found - began, "proof_seconds": ended - found}
+    return {**row, **seconds, "peak_mb": peak_mb(), "proof": proof}
 
 
 def summary(proof: interval.Certificate) -> dict[str, Any]:

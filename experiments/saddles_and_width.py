@@ -181,9 +181,7 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
     for number, (width, part) in enumerate(own.groupby("width")):
         share = part["index"].astype(float) / part.parameters
         right.scatter(share, part.loss, 14, color=colors[number % 5], marker="osD^v"[number % 5], label=f"h = {width}")
-    right.set(
-        xlabel="share of negative eigenvalues", ylabel="loss (with penalty)", title="points found, by hidden units h"
-    )
+    right.set(xlabel="share of negative eigenvalues", ylabel="loss (with penalty)", title="points, by hidden units h")
     right.legend(fontsize="small")
     return figure
 

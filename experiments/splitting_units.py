@@ -31,8 +31,6 @@ EXAMPLES, NOISE = 40, 0.3
 # Inputs, whether hidden units have a bias, and hidden units of the small networks.
 NETWORKS = ((1, False, 1), (1, False, 2), (1, True, 2), (2, True, 2))
 PLACES = (-0.6, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6)
-
-
 # What enters the hidden units, (in, h), and what leaves them, (h, 1); a bias is the weight of an input that is 1.
 Params = tuple[np.ndarray, np.ndarray]
 Data = tuple[np.ndarray, np.ndarray]
@@ -92,26 +90,14 @@ def minimum(generator: np.random.Generator, inputs: int, bias: bool, hidden: int
 
 
 def bending(params: Params, unit: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return A = mean[(f − y) v φ''(z) x xᵀ] of a tanh unit.
-
-    Examples
-    --------
-    >>> bending((np.zeros((1, 1)), np.ones((1, 1))), 0, np.ones((3, 1)), np.ones((3, 1))).tolist()
-    [[0.0]]
-    """
+    """Return A = mean[(f − y) v φ''(z) x xᵀ] of a tanh unit."""
     tanh = np.tanh(x @ params[0][:, unit])
     factor = (np.asarray(outputs(params, x)) - y)[:, 0] * params[1][unit, 0] * -2 * tanh * (1 - tanh**2)
     return (x * factor[:, None]).T @ x / len(x)
 
 
 def split(params: Params, unit: int, share: float) -> Params:
-    """Return the larger network: the unit keeps the share λ of what leaves it, and its copy has the rest.
-
-    Examples
-    --------
-    >>> split((np.ones((2, 1)), np.array([[2.0]])), 0, 0.25)[1].ravel().tolist()
-    [0.5, 1.5]
-    """
+    """Return the larger network: the unit keeps the share λ of what leaves it, and its copy has the rest."""
     entering, leaving = params
     shared = np.concatenate([leaving, (1 - share) * leaving[unit : unit + 1]])
     shared[unit] *= share
@@ -130,22 +116,18 @@ def along(one: Split) -> list[dict[str, Any]]:
     for share in PLACES:
         params = split(one.params, one.unit, share)
         verdict = critical.classify(loss, params, one.data)
-        measured = tuple(verdict.inertia[:3])
+        measured, theory = tuple(verdict.inertia[:3]), predicted(one, share)
         rows.append(
             {
-                "network": one.network,
-                "teacher": one.teacher,
-                "unit": one.unit,
+                **dict(zip(LINE, one[:3], strict=True)),
                 "A": one.definite,
                 "share": share,
                 "place": "between 0 and 1" if 0 < share < 1 else "outside",
                 "kind": verdict.kind,
-                "negative": measured[0],
-                "unresolved": measured[1],
-                "positive": measured[2],
-                "predicted_negative": predicted(one, share)[0],
-                "agrees": measured == predicted(one, share),
-                "contradicts": measured[0] > predicted(one, share)[0] or measured[2] > predicted(one, share)[2],
+                **dict(zip(("negative", "unresolved", "positive"), measured, strict=True)),
+                "predicted_negative": theory[0],
+                "agrees": measured == theory,
+                "contradicts": measured[0] > theory[0] or measured[2] > theory[2],
                 "gradient_norm": verdict.gradient_norm,
                 "loss_change": float(loss(params, *one.data)) - base,
             }
@@ -162,9 +144,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         low, high = scipy.stats.binomtest(flat, len(lines)).proportion_ci(method="wilson")
         table.append(
             {
-                "network": network,
-                "A": signs,
-                "place": place,
+                **{"network": network, "A": signs, "place": place},
                 "lines": len(lines),
                 "places": len(part),
                 "theorem_holds": int(part.agrees.sum()),
@@ -189,14 +169,12 @@ def draw(splits: list[Split]) -> matplotlib.figure.Figure:
         axes.axhline(0, color="black", lw=0.8)
         for end in (0, 1):
             axes.axvline(end, color=plots.GREY, lw=0.6)
-        axes.set(xlabel="share λ of the first copy", ylabel="lowest eigenvalues of the Hessian")
-        axes.set(title=f"the theorem's A is {one.definite}")
-        reach = np.max(np.abs(values[:, :2]))
-        axes.set_yscale("symlog", linthresh=max(1e-6, 1e-3 * float(reach)))
+        title, label = f"the theorem's A is {one.definite}", "lowest eigenvalues of the Hessian"
+        axes.set(xlabel="share λ of the first copy", ylabel=label, title=title)
+        axes.set_yscale("symlog", linthresh=max(1e-6, 1e-3 * float(np.max(np.abs(values[:, :2])))))
         axes.set_ylim(top=3 * np.max(values))  # the highest would lie on the frame
-    figure.legend(
-        *figure.axes[0].get_legend_handles_labels(), loc="outside right center", frameon=False, fontsize="small"
-    )
+    labelled = figure.axes[0].get_legend_handles_labels()
+    figure.legend(*labelled, loc="outside right center", frameon=False, fontsize="small")
     return figure
 
 
@@ -209,8 +187,7 @@ def spectrum(one: Split, share: float) -> np.ndarray:
 def conclusion(rows: pd.DataFrame) -> str:
     """Return what was found, in words made from the numbers."""
     kinds = rows.groupby(LINE).A.first().value_counts()
-    stays = rows[(rows.negative == 0)].groupby(LINE).size()
-    lines = int(kinds.sum())
+    lines, stays = int(kinds.sum()), rows[(rows.negative == 0)].groupby(LINE).size()
     words = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
     return (
         f"Found: at {int(rows.agrees.sum())} of {len(rows)} places on {lines} lines the signs are those of the theorem,"
@@ -221,12 +198,12 @@ def conclusion(rows: pd.DataFrame) -> str:
     )
 
 
-def of_teacher(
-    settings: Settings, inputs: int, bias: bool, hidden: int, number: int
-) -> list[tuple[Split, list[dict[str, Any]]]]:
+Line = tuple[Split, list[dict[str, Any]]]
+
+
+def of_teacher(settings: Settings, inputs: int, bias: bool, hidden: int, number: int) -> list[Line]:
     """Return every split of the minimum for one teacher, with the rows of its line; none where no minimum is found."""
-    found = minimum(np.random.default_rng((settings.seed, number)), inputs, bias, hidden)
-    if found is None:
+    if (found := minimum(np.random.default_rng((settings.seed, number)), inputs, bias, hidden)) is None:
         return []
     params, data = found
     name = f"{inputs}-{hidden}-1{', bias' if bias else ''}"
@@ -252,8 +229,8 @@ def run(settings: Settings) -> pd.DataFrame:
         figure = draw(splits)
     places = pd.DataFrame(rows)
     table = summary(places)
-    folder.table("places", places)
-    folder.table("summary", table)
+    for name, frame in (("places", places), ("summary", table)):
+        folder.table(name, frame)
     folder.figure("eigenvalues_along_lines", figure)
     minima = len(places.groupby(["network", "teacher"]))
     print(f"{minima} minima from {len(work)} teachers, every hidden unit split; lines without a negative eigenvalue:")
