@@ -1,7 +1,7 @@
 """Every check of an argument: each raises TypeError or ValueError in one sentence, `name: got …, expected ….`
 
 A public function makes these calls once, before anything is compiled; what lies beneath trusts its caller. Values are
-looked at only where they can be, that is outside jit.
+checked only where they are known, that is, outside jit.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ PyTree = Any
 
 
 def describe(value: Any) -> str:
-    """Return a value in a few words: a number or text as it is, else what it is.
+    """Return a value in a few words: a number or text as it is, otherwise its type.
 
     Examples
     --------
@@ -38,13 +38,7 @@ def describe(value: Any) -> str:
 
 
 def is_traced(tree: PyTree) -> bool:
-    """Return whether any leaf is a tracer, so that values cannot be looked at.
-
-    Examples
-    --------
-    >>> is_traced({"a": jnp.ones(2)})
-    False
-    """
+    """Return whether any leaf is a tracer, so that values are not known."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
@@ -61,18 +55,13 @@ def is_real(dtype: Any) -> bool:
 
 
 def function(value: Any, name: str, signature: str = "") -> None:
-    """Raise TypeError unless `value` can be called.
-
-    Examples
-    --------
-    >>> function(len, "size", "(list) -> number")
-    """
+    """Raise TypeError unless `value` can be called."""
     if not callable(value):
         raise TypeError(f"{name}: got {describe(value)}, expected a function {signature}".rstrip() + ".")
 
 
 def integer(value: Any, name: str, lowest: int = 1, highest: int | None = None, of_what: str = "") -> int:
-    """Return an integer as an int; TypeError where it is none, ValueError where it is out of range.
+    """Return an integer as an int; raise TypeError for anything else, ValueError if it is out of range.
 
     Examples
     --------
@@ -98,7 +87,9 @@ def real(
     expected: str = "a finite number",
     fits: Callable[[float], bool] = lambda x: bool(np.isfinite(x)),
 ) -> Any:
-    """Return one real number, an array of shape () as it is; TypeError where it is none, ValueError unless it fits.
+    """Return one real number, an array of shape () as it is.
+
+    Raise TypeError for anything else, ValueError unless it fits; a traced number is not checked.
 
     Examples
     --------
@@ -118,41 +109,29 @@ def real(
 
 
 def not_negative(value: Any, name: str) -> Any:
-    """Return a finite number of 0 or more, as `real` does.
-
-    Examples
-    --------
-    >>> not_negative(0.0, "noise")
-    0.0
-    """
+    """Return a finite number of 0 or more, as `real` does."""
     return real(value, name, "a finite number of 0 or more", lambda x: 0 <= x < np.inf)
 
 
 def positive(value: Any, name: str) -> Any:
-    """Return a finite number above 0, as `real` does.
-
-    Examples
-    --------
-    >>> positive(1e-3, "width")
-    0.001
-    """
+    """Return a finite number above 0, as `real` does."""
     return real(value, name, "a finite number above 0", lambda x: 0 < x < np.inf)
 
 
 def numbers(value: Any, name: str, axes: str = "", *, finite: bool = False) -> Any:
-    """Return an array of real numbers: numpy, or JAX where it is that already or is traced.
+    """Return an array of real numbers: a JAX array if it is one or is traced, otherwise a numpy array.
 
     Parameters
     ----------
     axes
-        The axes expected, such as `(n, d)`; any where it is empty.
+        The axes expected, such as `(n, d)`; any if empty.
     finite
-        Whether NaN and infinity are refused, where values can be looked at.
+        Whether to refuse NaN and infinity where values are known.
 
     Raises
     ------
     TypeError
-        `value` is no array of real numbers in a dtype of JAX.
+        The dtype is not one of real numbers that JAX has.
     ValueError
         Another number of axes, or a number that is not finite.
 
@@ -174,25 +153,13 @@ def numbers(value: Any, name: str, axes: str = "", *, finite: bool = False) -> A
 
 
 def floats(value: Any, name: str) -> jax.Array:
-    """Return an array of real numbers as floating point, others in the default dtype: small integers wrap around.
-
-    Examples
-    --------
-    >>> floats([1, 2], "values").dtype
-    dtype('float32')
-    """
+    """Return real numbers as floating point; integers, which would wrap around, in the default dtype."""
     array = jnp.asarray(numbers(value, name))
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def count_not_finite(values: Any) -> int:
-    """Return how many numbers of an array are NaN or infinite. Host-level; the same in every process that holds it.
-
-    Examples
-    --------
-    >>> count_not_finite(jnp.array([1.0, jnp.nan, jnp.inf]))
-    2
-    """
+    """Return how many numbers of an array are NaN or infinite. Host-level; the same in every process that holds it."""
     if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
         with jax.ensure_compile_time_eval():
             return int(_count_not_finite(values))
@@ -205,12 +172,7 @@ def _count_not_finite(values: jax.Array) -> jax.Array:
 
 
 def key(value: Any) -> None:
-    """Raise TypeError unless `value` is one JAX random key (typed, or the older two-word uint32 form).
-
-    Examples
-    --------
-    >>> key(jax.random.key(0))
-    """
+    """Raise TypeError unless `value` is one JAX random key (typed, or the older two-word uint32 form)."""
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not (typed and shape == ()) and not (dtype == jnp.uint32 and shape == (2,)):
@@ -219,18 +181,14 @@ def key(value: Any) -> None:
 
 
 def leaves(tree: PyTree, name: str, *, floating: bool = False, finite: bool = False) -> None:
-    """Raise TypeError unless all leaves are numbers or arrays of numbers, or shapes of such.
+    """Raise TypeError unless all leaves are numbers, arrays of numbers, or shapes of such arrays.
 
     Parameters
     ----------
     floating
-        Whether all are to be real floating point, and one at least.
+        Whether all must be real floating point; then an empty pytree is a ValueError.
     finite
-        Whether NaN and infinity are refused, where values can be looked at.
-
-    Examples
-    --------
-    >>> leaves({"a": jnp.ones(2), "b": 3}, "args")
+        Whether NaN and infinity are a ValueError where values are known.
     """
     found = jax.tree_util.tree_leaves_with_path(tree)
     kind = "real floating-point numbers" if floating else "numbers"
@@ -241,7 +199,7 @@ def leaves(tree: PyTree, name: str, *, floating: bool = False, finite: bool = Fa
         if dtype is None or not (jnp.issubdtype(dtype, allowed) or (dtype == np.bool_ and not floating)):
             error = TypeError(f"{where}: got {describe(leaf)}, expected {kind}.")
             if path:
-                error.add_note(_NO_PARAMETER)
+                error.add_note(_NOT_A_PARAMETER)
             raise error
         if finite and not is_traced(leaf) and jnp.issubdtype(dtype, jnp.floating) and (bad := count_not_finite(leaf)):
             raise ValueError(f"{where}: got {bad} numbers that are NaN or infinite, expected finite numbers.")
@@ -249,9 +207,9 @@ def leaves(tree: PyTree, name: str, *, floating: bool = False, finite: bool = Fa
         raise ValueError(f"{name}: got an empty pytree, expected at least one floating-point number.")
 
 
-_NO_PARAMETER = (
-    "What is no parameter stays inside fun: nnx.split(model, nnx.Param, ...) and"
-    " equinox.partition(model, equinox.is_inexact_array) part a model."
+_NOT_A_PARAMETER = (
+    "Keep everything that is not a parameter inside fun: nnx.split(model, nnx.Param, ...) and"
+    " equinox.partition(model, equinox.is_inexact_array) split a model."
 )
 
 
@@ -260,47 +218,26 @@ def _dtype_of_number(leaf: Any) -> Any:
 
 
 def params(tree: PyTree, name: str = "params", *, finite: bool = True) -> None:
-    """Raise unless `tree` holds real floating-point numbers, one at least, and all of them finite.
-
-    Examples
-    --------
-    >>> params({"a": jnp.ones(2)})
-    """
+    """Raise unless all leaves are real floating point and finite, with at least one number."""
     leaves(tree, name, floating=True, finite=finite)
 
 
 def args(value: Any) -> None:
-    """Raise unless the further arguments of a function are a tuple of pytrees of finite numbers.
-
-    Examples
-    --------
-    >>> args((jnp.ones(2), {"targets": jnp.arange(2)}))
-    """
+    """Raise unless the further arguments of a function are a tuple of pytrees of finite numbers."""
     if not isinstance(value, tuple):
         raise TypeError(f"args: got {describe(value)}, expected a tuple, as in args=(inputs, targets).")
     leaves(value, "args", finite=True)
 
 
 def like(tree: PyTree, other: PyTree, name: str, of: str = "params") -> None:
-    """Raise ValueError unless a pytree has the structure of another, and leaves of the same shapes.
-
-    Examples
-    --------
-    >>> like({"a": jnp.ones(2)}, {"a": jnp.zeros(2)}, "direction")
-    """
+    """Raise ValueError unless a pytree has the structure of another, and leaves of the same shapes."""
     got, expected = (jax.tree.map(np.shape, t) for t in (tree, other))
     if got != expected:
         raise ValueError(f"{name}: got leaves of shapes {got}, expected those of {of}, {expected}.")
 
 
 def count_examples(args: tuple) -> int:
-    """Return the number of examples, the length of the first axis of every array in args; raise if they differ.
-
-    Examples
-    --------
-    >>> count_examples((jnp.ones((3, 2)), {"y": jnp.ones(3)}))
-    3
-    """
+    """Return the number of examples, the length of the first axis of every array in args; raise if they differ."""
     counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(args)}
     if len(counts) != 1 or counts & {(), (0,)}:
         shapes = jax.tree.map(np.shape, args)
@@ -309,24 +246,9 @@ def count_examples(args: tuple) -> int:
 
 
 def scalar(result: Any, name: str) -> None:
-    """Raise TypeError unless a result, as `jax.eval_shape` returns it, is one real floating-point number.
-
-    Examples
-    --------
-    >>> scalar(jax.eval_shape(jnp.sum, jnp.ones(3)), "fun")
-    """
+    """Raise TypeError unless a result, as `jax.eval_shape` returns it, is one real floating-point number."""
     dtype = getattr(result, "dtype", None)
     if np.shape(result) != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        got = f"shapes {jax.tree.map(np.shape, result)}" if dtype is None else describe_shape(result)
+        shapes = jax.tree.map(np.shape, result)
+        got = f"shapes {shapes}" if dtype is None else f"shape {shapes} and dtype {dtype}"
         raise TypeError(f"{name}: got a result of {got}, expected one real floating-point scalar.")
-
-
-def describe_shape(result: Any) -> str:
-    """Return shape and dtype in words.
-
-    Examples
-    --------
-    >>> describe_shape(jnp.ones(2))
-    'shape (2,) and dtype float32'
-    """
-    return f"shape {result.shape} and dtype {result.dtype}"
