@@ -1,0 +1,20 @@
+"""Names of the functions and trees that several packages pass around."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+
+from mlp_jax.tree import PyTree
+
+__all__ = ["Fun", "HessianMatrix", "Matvec", "PyTree", "Tangents"]
+
+# (params, *args) -> scalar.
+Fun = Callable[..., jax.Array]
+# v -> H v, both pytrees like params.
+Matvec = Callable[[PyTree], PyTree]
+# (params, *args) -> (P, P) matrix, in the order of `tree.ravel`.
+HessianMatrix = Callable[..., jax.Array]
+# params -> tangent vectors there: a pytree like params with a leading axis k.
+Tangents = Callable[[PyTree], PyTree]
