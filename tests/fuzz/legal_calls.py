@@ -1,0 +1,78 @@
+"""Legal calls of the functions that researchers call, and a limit on the time of a call."""
+
+import contextlib
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mlp_jax import critical, curvature, interval, losses, mlp, mlp_hessian, sweep, training
+
+KEY = jax.random.key(0)
+LAYERS = (mlp.Layer(np.full((2, 3), 0.1), np.zeros(3)), mlp.Layer(np.ones((3, 1)), np.zeros(1)))
+INPUTS = np.array([[0.5, 1.0], [2.0, -1.0], [0.0, 3.0], [1.0, 1.0]])
+EXAMPLES = INPUTS.astype(np.float32), np.array([1.0, -1.0, 0.5, 2.0], np.float32)
+
+
+def saddle(x, *args):
+    return x[0] ** 2 - x[1] ** 2 + sum(jnp.sum(arg) for arg in args)
+
+
+def multiply(v):
+    return v * jnp.array([-1.0, 2.0, 5.0], v.dtype)
+
+
+def regression(w, x, y, weights, key):
+    """Half the weighted mean of (x w − y)²."""
+    return jnp.sum(weights * (x @ w - y) ** 2) / 2 / jnp.sum(weights)
+
+
+def start(key):
+    return jax.random.normal(key, (2,))
+
+
+POINT = {"fun": saddle, "params": np.array([0.5, -1.0]), "args": ()}
+NETWORK = {"params": LAYERS, "inputs": INPUTS}
+RUN = {"key": KEY, "loss": regression, "data": EXAMPLES, "epochs": 2}
+CALLS = {
+    "mlp.init": (mlp.init, {"key": KEY, "sizes": (2, 3, 1)}),
+    "mlp.forward": (mlp.forward, NETWORK),
+    "training.train": (
+        training.train,
+        {**RUN, "params": np.zeros(2, np.float32), "optimizer": optax.sgd(0.1), "batch_size": 2},
+    ),
+    "sweep.run": (sweep.run, {**RUN, "init": start, "batch_sizes": (2, 4), "learning_rates": (0.1,), "seeds": 2}),
+    "critical.find": (critical.find, POINT),
+    "critical.find_many": (critical.find_many, {"fun": saddle, "starts": np.ones((3, 2)), "args": ()}),
+    "critical.classify": (critical.classify, {**POINT, "params": np.zeros(2)}),
+    "critical.census": (critical.census, {"fun": saddle, "init": start, "key": KEY, "num_starts": 4, "args": ()}),
+    "interval.certify": (interval.certify, {**POINT, "params": np.zeros(2)}),
+    "mlp_hessian.dense": (mlp_hessian.dense, {**NETWORK, "targets": np.ones((4, 1)), "loss": losses.squared_error}),
+    "curvature.dense_hessian": (curvature.dense_hessian, POINT),
+    "curvature.eigenpairs": (
+        curvature.eigenpairs,
+        {"matvec": multiply, "params": np.zeros(3, np.float32), "key": KEY, "smallest": 1, "largest": 1},
+    ),
+}
+
+
+class Endless(BaseException):
+    """A call took longer than it may."""
+
+
+@contextlib.contextmanager
+def within(seconds):
+    """Raise Endless where the body takes longer."""
+
+    def stop(number, frame):
+        raise Endless(f"not done after {seconds} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
