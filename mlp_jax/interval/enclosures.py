@@ -58,13 +58,6 @@ def trace(
     ------
     Refusal
         As `program.flatten`.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced, data = trace(lambda x, y: x * y, jnp.ones(()), (jnp.ones(()),))
-    >>> len(data), traced.trusted
-    (1, ())
     """
     leaves, structure = jax.tree.flatten(args)
     if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves if hasattr(leaf, "dtype")):
@@ -147,29 +140,13 @@ def _trusted(jaxpr: Any) -> set[str]:
 
 
 def value(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: int) -> Ball:
-    """Return the value of the function at a point, computed with `bits` bits, as a float64 ball.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced, data = trace(lambda x: x * x, jnp.ones(()), ())
-    >>> float(value(traced, np.array([3.0]), data, 128).mid)
-    9.0
-    """
+    """Return the value of the function at a point, computed with `bits` bits, as a float64 ball."""
     with flint.ctx.workprec(bits):
         return multiprecision.to_ball(evaluate(traced.value, [point, *data], multiprecision)[0])
 
 
 def gradient(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: int) -> Ball:
-    """Return the gradient at a point, (P,), computed with `bits` bits, as float64 balls.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced, data = trace(lambda x: x * x, jnp.ones(()), ())
-    >>> gradient(traced, np.array([3.0]), data, 128).mid.tolist()
-    [6.0]
-    """
+    """Return the gradient at a point, (P,), computed with `bits` bits, as float64 balls."""
     with flint.ctx.workprec(bits):
         return multiprecision.to_ball(evaluate(traced.gradient, [point, *data], multiprecision)[0])
 
@@ -184,13 +161,6 @@ def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
     Refusal
         As `interpreter.evaluate`; or mirrored entries without a common number, so that the derivative rules of the
         function contradict each other.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
-    >>> hessian(traced, ball.exact([1.0, 3.0]), data).mid.tolist()
-    [[6.0, 2.0], [2.0, 0.0]]
     """
     size = box.shape[0]
     matrix = hessian_rows(traced, box, data, np.arange(size))
@@ -198,15 +168,7 @@ def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
 
 
 def precise_hessian(traced: Traced, point: np.ndarray, data: list[np.ndarray]) -> np.ndarray:
-    """Return the Hessian at a point of arbs, (P, P) arbs, at the precision of `flint.ctx.prec`.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
-    >>> precise_hessian(traced, multiprecision.exact([1.0, 3.0]), data).astype(float).tolist()
-    [[6.0, 2.0], [2.0, 0.0]]
-    """
+    """Return the Hessian at a point of arbs, (P, P) arbs, at the precision of `flint.ctx.prec`."""
     links = evaluate(traced.fixed, [point, *data], multiprecision)
     parts = []
     for first in range(0, len(point), traced.block):
@@ -216,15 +178,7 @@ def precise_hessian(traced: Traced, point: np.ndarray, data: list[np.ndarray]) -
 
 
 def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.ndarray) -> Ball:
-    """Return some rows of the Hessian on a box, (rows, P), as balls.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
-    >>> hessian_rows(traced, ball.exact([1.0, 3.0]), data, np.array([1])).mid.tolist()
-    [[2.0, 0.0]]
-    """
+    """Return some rows of the Hessian on a box, (rows, P), as balls."""
     links = evaluate(traced.fixed, [box, *data], ball)
     mid, rad = np.empty((len(rows), box.shape[0])), np.empty((len(rows), box.shape[0]))
 
@@ -249,15 +203,7 @@ def _blas() -> ThreadpoolController:
 
 
 def hessian_product(traced: Traced, box: Ball, data: list[np.ndarray], direction: np.ndarray) -> Ball:
-    """Return the Hessian on a box times a vector, (P,), as balls.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced, data = trace(lambda x: x[0] ** 2 * x[1], jnp.ones(2), ())
-    >>> hessian_product(traced, ball.exact([1.0, 3.0]), data, np.array([1.0, 1.0])).mid.tolist()
-    [8.0, 2.0]
-    """
+    """Return the Hessian on a box times a vector, (P,), as balls."""
     links = evaluate(traced.fixed, [box, *data], ball)
     tangents = np.zeros((traced.block, box.shape[0]))
     tangents[0] = direction

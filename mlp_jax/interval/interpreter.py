@@ -12,12 +12,13 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from mlp_jax.interval import ball, movement, multiprecision
+from mlp_jax.interval import ball, maxima, movement, multiprecision
 from mlp_jax.interval.ball import Ball, Refusal
+from mlp_jax.interval.maxima import Tie
 from mlp_jax.interval.program import Equation, Program, with_releases
 
 Field = Any  # the module `ball` or the module `multiprecision`
@@ -25,13 +26,6 @@ Field = Any  # the module `ball` or the module `multiprecision`
 _COMPARISONS: dict[str, tuple[int, ...]] = {  # the orders (1: a > b) in which the answer is yes
     "lt": (-1,), "le": (-1, 0), "gt": (1,), "ge": (1, 0), "eq": (0,), "ne": (1, -1),
 }  # fmt: skip
-
-
-class Tie(NamedTuple):
-    """Where a box leaves a maximum open: a mask of its numbers, and their enclosures (or numbers to put there)."""
-
-    open: np.ndarray
-    value: Any
 
 
 def evaluate(
@@ -61,15 +55,6 @@ def evaluate(
     Refusal
         A primitive that is not supported, a comparison that the box does not decide, a function outside its domain,
         an overflow, or arithmetic in a precision other than float64.
-
-    Examples
-    --------
-    >>> from mlp_jax.interval.program import flatten
-    >>> with jax.enable_x64(True):
-    ...     program = flatten(jax.make_jaxpr(lambda x: x * (1 - x))(1.0))
-    >>> result = evaluate(program, [Ball(np.array(0.5), np.array(0.1))], ball)[0]
-    >>> bool(abs(result.mid - 0.25) + 0.1 * 0.1 <= result.rad)
-    True
     """
     return _Run(field, program, {} if ties is None else ties, instead or {}).run(inputs)
 
@@ -191,13 +176,7 @@ class _Run:
 
 
 def is_real(value: Any) -> bool:
-    """Return whether a value stands for real numbers, not integers or truth values.
-
-    Examples
-    --------
-    >>> is_real(ball.exact([1.0])), is_real(np.array([1]))
-    (True, False)
-    """
+    """Return whether a value stands for real numbers, not integers or truth values."""
     return isinstance(value, Ball) or (isinstance(value, np.ndarray) and value.dtype == object)
 
 
@@ -273,107 +252,6 @@ def _select_n(run: _Run, equation: Equation, which: np.ndarray, *cases: Any) -> 
     return run.field.select(choice, *cases)
 
 
-class _Maximum(NamedTuple):
-    """The larger of numbers, their identities if they are followed (−1: none), and where the box leaves it open."""
-
-    value: Any
-    names: np.ndarray | None
-    open: np.ndarray
-
-
-def _larger(run: _Run, a: _Maximum, b: _Maximum) -> _Maximum:
-    """Return max(a, b), with the identities of the larger where that is sure, else a hull."""
-    order, names = run.field.compare(a.value, b.value), None
-    if a.names is not None and b.names is not None:
-        names = np.broadcast_arrays(a.names, b.names)
-        order = np.where((names[0] == names[1]) & (names[0] >= 0), np.int8(0), order)
-    choice = np.select([order >= 2, order < 0], [2, 1], 0)
-    hull = [run.field.hull_of_maximum(a.value, b.value)] if np.any(choice == 2) else []
-    return _Maximum(
-        run.field.select(choice, a.value, b.value, *hull),
-        None if names is None else np.choose(choice, [*names, np.int64(-1)]),
-        np.choose(choice, [*np.broadcast_arrays(a.open, b.open), np.True_]),
-    )
-
-
-def _operands(run: _Run, equation: Equation, *values: Any) -> list[_Maximum]:
-    followed = run.identities is not None
-    return [
-        _Maximum(value, run.identity(number, value) if followed else None, np.zeros(value.shape, dtype=bool))
-        for number, value in zip(equation.inputs, values, strict=True)
-    ]
-
-
-def _negative(run: _Run, a: _Maximum) -> _Maximum:
-    # The identities stay those of x: what is negative is negated again, before any other number is compared with it.
-    return a._replace(value=run.field.neg(a.value))
-
-
-def _closed(run: _Run, equation: Equation, result: _Maximum) -> Any:
-    """Return the value of a maximum; report a tie, or go on with the number given for it; keep identities."""
-    value, names = result.value, result.names
-    if np.any(result.open):
-        run.ties[run.at] = Tie(result.open, value)
-    if run.at in run.instead:
-        mask, other = run.instead[run.at]
-        value = run.field.select(mask.astype(np.int64), value, other)
-        names = None if names is None else np.where(mask, np.int64(-1), names)
-    if run.identities is not None and names is not None:
-        fresh = (next(run.counter) << 40) + np.arange(names.size).reshape(names.shape)
-        run.identities[equation.outputs[0]] = np.where(names < 0, fresh, names)
-    return value
-
-
-def _max(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
-    return _closed(run, equation, _larger(run, *_operands(run, equation, a, b)))
-
-
-def _min(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
-    return _closed(run, equation, _smaller(run, *_operands(run, equation, a, b)))
-
-
-def _smaller(run: _Run, a: _Maximum, b: _Maximum) -> _Maximum:
-    return _negative(run, _larger(run, _negative(run, a), _negative(run, b)))
-
-
-def _reduced(run: _Run, equation: Equation, a: _Maximum) -> _Maximum:
-    """Return the maximum over the axes of an equation."""
-    axes = tuple(int(axis) for axis in equation.params["axes"])
-
-    def first(x: np.ndarray) -> np.ndarray:
-        return np.moveaxis(x, axes, range(len(axes))).reshape(-1, *equation.avals[0].shape)
-
-    def step(i: int) -> Callable[[np.ndarray], np.ndarray]:
-        return lambda x: x[i]
-
-    steps = run.field.move(first, a.value)
-    names = None if a.names is None else first(a.names)
-
-    def part(i: int) -> _Maximum:
-        value = run.field.move(step(i), steps)
-        return _Maximum(value, None if names is None else names[i], np.zeros(value.shape, dtype=bool))
-
-    return functools.reduce(functools.partial(_larger, run), map(part, range(1, steps.shape[0])), part(0))
-
-
-def _reduce_max(run: _Run, equation: Equation, a: Any) -> Any:
-    return _closed(run, equation, _reduced(run, equation, *_operands(run, equation, a)))
-
-
-def _reduce_min(run: _Run, equation: Equation, a: Any) -> Any:
-    return _closed(run, equation, _negative(run, _reduced(run, equation, _negative(run, *_operands(run, equation, a)))))
-
-
-def _clamp(run: _Run, equation: Equation, low: Any, a: Any, high: Any) -> Any:
-    least, middle, most = _operands(run, equation, low, a, high)
-    return _closed(run, equation, _smaller(run, _larger(run, middle, least), most))
-
-
-def _abs(run: _Run, equation: Equation, a: Any) -> Any:
-    (positive,) = _operands(run, equation, a)
-    return _closed(run, equation, _larger(run, positive, _negative(run, positive)._replace(names=None)))
-
-
 def _sign(run: _Run, equation: Equation, a: Any) -> Any:
     order = run.field.compare(a, run.field.exact(np.zeros(a.shape)))
     if np.any(order == 2):
@@ -413,19 +291,19 @@ RULES: dict[str, Callable[..., Any]] = {
     **{name: _binary(name) for name in ("add", "sub", "mul", "div")},
     "add_any": _binary("add"),
     **dict.fromkeys(_COMPARISONS, _compare),
-    "abs": _abs,
-    "clamp": _clamp,
+    "abs": maxima.absolute,
+    "clamp": maxima.clamp,
     "convert_element_type": _convert,
     "dot_general": _dot_general,
     "integer_pow": _integer_pow,
     "iota": _iota,
     "is_finite": _is_finite,
-    "max": _max,
-    "min": _min,
+    "max": maxima.maximum,
+    "min": maxima.minimum,
     "neg": _neg,
     "one_minus_square": _one_minus_square,
-    "reduce_max": _reduce_max,
-    "reduce_min": _reduce_min,
+    "reduce_max": maxima.reduce_max,
+    "reduce_min": maxima.reduce_min,
     "reduce_sum": _reduce_sum,
     "scatter-add": _scatter_add,
     "select_n": _select_n,

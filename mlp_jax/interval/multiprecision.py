@@ -76,11 +76,6 @@ def elementary(name: str, *arguments: Array) -> Array:
     ------
     Refusal
         A ball is not inside the domain of the function.
-
-    Examples
-    --------
-    >>> float(elementary("exp", exact([0.0]))[0])
-    1.0
     """
     result = _array(np.broadcast_shapes(*(a.shape for a in arguments)))
     flat = zip(*(np.broadcast_to(a, result.shape).ravel().tolist() for a in arguments), strict=True)
@@ -97,12 +92,6 @@ def ball_elementary(name: str, *arguments: Ball) -> Ball:
     ------
     Refusal
         A ball is not inside the domain of the function, or the result overflows.
-
-    Examples
-    --------
-    >>> value = ball_elementary("tanh", ball.exact([0.5]))
-    >>> bool(0 < value.rad[0] < 1e-16), bool(value.mid[0] == np.tanh(0.5))
-    (True, True)
     """
     shape = np.broadcast_shapes(*(a.shape for a in arguments))
     columns = [_arbs(a, shape) for a in arguments]
@@ -141,13 +130,7 @@ def _array(shape: tuple[int, ...]) -> Array:
 
 
 def exact(values: Any) -> Array:
-    """Return float64 numbers as exact arbs.
-
-    Examples
-    --------
-    >>> exact([0.5]).shape
-    (1,)
-    """
+    """Return float64 numbers as exact arbs."""
     values = np.asarray(values, dtype=np.float64)
     result = _array(values.shape)
     result.ravel()[:] = [flint.arb(v) for v in values.ravel().tolist()]
@@ -155,39 +138,19 @@ def exact(values: Any) -> Array:
 
 
 def from_ball(a: Ball) -> Array:
-    """Return float64 balls as arbs.
-
-    Examples
-    --------
-    >>> from_ball(ball.exact([0.5])).shape
-    (1,)
-    """
+    """Return float64 balls as arbs."""
     result = _array(a.shape)
     result.ravel()[:] = _arbs(a, a.shape)
     return result
 
 
 def random_point(box: Ball, generator: np.random.Generator) -> Array:
-    """Return a random point of float64 balls, exact arbs that may lie between two float64 numbers.
-
-    Examples
-    --------
-    >>> with flint.ctx.workprec(128):
-    ...     point = random_point(Ball(np.array([1.0]), np.array([2.0**-70])), np.random.default_rng(0))
-    >>> bool(0 < abs(point[0] - 1) < 2.0**-70)
-    True
-    """
+    """Return a random point of float64 balls, exact arbs that may lie between two float64 numbers."""
     return add(exact(box.mid), mul(exact(box.radius), exact(generator.uniform(-1, 1, box.shape))))
 
 
 def to_ball(values: Array) -> Ball:
-    """Return float64 balls that contain the arbs.
-
-    Examples
-    --------
-    >>> bool(to_ball(exact([1.0]) / 3).rad[0] < 1e-16)
-    True
-    """
+    """Return float64 balls that contain the arbs."""
     mids, rads = [], []
     for value in np.asarray(values, dtype=object).ravel().tolist():
         mids.append(float(_finite(value, "result")))
@@ -197,68 +160,32 @@ def to_ball(values: Array) -> Ball:
 
 
 def is_zero(a: Array) -> bool:
-    """Return False: zeros are not followed here.
-
-    Examples
-    --------
-    >>> is_zero(exact([0.0]))
-    False
-    """
+    """Return False: zeros are not followed here."""
     return False
 
 
 def add(a: Array, b: Array) -> Array:
-    """Return a + b.
-
-    Examples
-    --------
-    >>> float(add(exact([1.0]), exact([2.0]))[0])
-    3.0
-    """
+    """Return a + b."""
     return np.asarray(a + b, dtype=object)
 
 
 def sub(a: Array, b: Array) -> Array:
-    """Return a − b.
-
-    Examples
-    --------
-    >>> float(sub(exact([1.0]), exact([2.0]))[0])
-    -1.0
-    """
+    """Return a − b."""
     return np.asarray(a - b, dtype=object)
 
 
 def neg(a: Array) -> Array:
-    """Return −a.
-
-    Examples
-    --------
-    >>> float(neg(exact([1.0]))[0])
-    -1.0
-    """
+    """Return −a."""
     return np.asarray(-a, dtype=object)
 
 
 def mul(a: Array, b: Array) -> Array:
-    """Return a · b.
-
-    Examples
-    --------
-    >>> float(mul(exact([3.0]), exact([2.0]))[0])
-    6.0
-    """
+    """Return a · b."""
     return np.asarray(a * b, dtype=object)
 
 
 def div(a: Array, b: Array) -> Array:
-    """Return a / b, where no b is 0.
-
-    Examples
-    --------
-    >>> float(div(exact([3.0]), exact([2.0]))[0])
-    1.5
-    """
+    """Return a / b, where no b is 0."""
     result = np.asarray(a / b, dtype=object)
     for value in result.ravel().tolist():
         _finite(value, "division")
@@ -266,13 +193,7 @@ def div(a: Array, b: Array) -> Array:
 
 
 def matmul(a: Array, b: Array) -> Array:
-    """Return the matrix products a (…, m, k) @ b (…, k, n), by FLINT.
-
-    Examples
-    --------
-    >>> matmul(exact([[3.0]]), exact([[2.0]])).shape
-    (1, 1)
-    """
+    """Return the matrix products a (…, m, k) @ b (…, k, n), by FLINT."""
     rows, inner, columns = a.shape[-2], a.shape[-1], b.shape[-1]
     stack = np.broadcast_shapes(a.shape[:-2], b.shape[:-2])
     result = _array((*stack, rows, columns))
@@ -288,36 +209,18 @@ def matmul(a: Array, b: Array) -> Array:
 
 
 def total(a: Array, axes: tuple[int, ...]) -> Array:
-    """Return the sum over some axes.
-
-    Examples
-    --------
-    >>> float(total(exact([1.0, 2.0]), (0,))[()])
-    3.0
-    """
+    """Return the sum over some axes."""
     result: Any = np.add.reduce(a, axis=axes, initial=flint.arb(0))
     return np.asarray(result, dtype=object)
 
 
 def move(function: Callable[..., Array], *values: Array) -> Array:
-    """Apply a function that only moves numbers about.
-
-    Examples
-    --------
-    >>> move(np.transpose, exact(np.ones((2, 3)))).shape
-    (3, 2)
-    """
+    """Apply a function that only moves numbers about."""
     return np.asarray(function(*values), dtype=object)
 
 
 def scatter_add(a: Array, positions: Array, updates: Array) -> Array:
-    """Return a with updates added at flat positions; negative positions are dropped.
-
-    Examples
-    --------
-    >>> float(scatter_add(exact(np.zeros(2)), np.array([1, 1]), exact([1.0, 2.0]))[1])
-    3.0
-    """
+    """Return a with updates added at flat positions; negative positions are dropped."""
     result = a.ravel().copy()
     for position, value in zip(positions.ravel().tolist(), updates.ravel().tolist(), strict=True):
         if position >= 0:
@@ -326,13 +229,7 @@ def scatter_add(a: Array, positions: Array, updates: Array) -> Array:
 
 
 def compare(a: Array, b: Array) -> Array:
-    """Return 1 where a > b surely, −1 where a < b surely, 0 where both are exact and equal, 2 where undecided.
-
-    Examples
-    --------
-    >>> compare(exact([1.0, 2.0]), exact([2.0, 2.0])).tolist()
-    [-1, 0]
-    """
+    """Return 1 where a > b surely, −1 where a < b surely, 0 where both are exact and equal, 2 where undecided."""
     shape = np.broadcast_shapes(a.shape, b.shape)
     pairs = zip(np.broadcast_to(a, shape).ravel().tolist(), np.broadcast_to(b, shape).ravel().tolist(), strict=True)
     return np.array([_order(x, y) for x, y in pairs], dtype=np.int8).reshape(shape)
@@ -347,13 +244,7 @@ def _order(x: Any, y: Any) -> int:
 
 
 def select(choice: Array, *cases: Array) -> Array:
-    """Return cases[choice], elementwise.
-
-    Examples
-    --------
-    >>> float(select(np.array([1]), exact([1.0]), exact([3.0]))[0])
-    3.0
-    """
+    """Return cases[choice], elementwise."""
     shape = np.broadcast_shapes(choice.shape, *(c.shape for c in cases))
     result = np.broadcast_to(cases[0], shape).copy()
     for number, case in enumerate(cases):
@@ -362,13 +253,7 @@ def select(choice: Array, *cases: Array) -> Array:
 
 
 def hull_of_maximum(a: Array, b: Array) -> Array:
-    """Return arbs that contain the larger of a and b, as values.
-
-    Examples
-    --------
-    >>> float(hull_of_maximum(exact([1.0]), exact([3.0]))[0])
-    3.0
-    """
+    """Return arbs that contain the larger of a and b, as values."""
     shape = np.broadcast_shapes(a.shape, b.shape)
     result = _array(shape)
     pairs = zip(np.broadcast_to(a, shape).ravel().tolist(), np.broadcast_to(b, shape).ravel().tolist(), strict=True)

@@ -64,12 +64,6 @@ def flatten(closed: Any) -> Program:
     ------
     Refusal
         The loops unroll to too many equations, a loop has no fixed length, or there are random keys or callbacks.
-
-    Examples
-    --------
-    >>> program = flatten(jax.make_jaxpr(jax.jit(lambda x: 2 * x + 0 * jnp.sin(x)))(1.0))
-    >>> [equation.name for equation in program.equations]
-    ['mul', 'sin', 'mul', 'add']
     """
     builder = _Builder()
     inputs = tuple(builder.new() for _ in closed.jaxpr.invars)
@@ -231,13 +225,6 @@ def cut(program: Program, varying: Iterable[int]) -> tuple[Program, Program]:
     """Return the part that does not depend on the varying inputs, and the rest, which starts from its results.
 
     The outputs of the first part are the first inputs of the second, followed by the varying inputs.
-
-    Examples
-    --------
-    >>> program = flatten(jax.make_jaxpr(lambda x, t: t * jnp.sin(x))(1.0, 1.0))
-    >>> fixed, rest = cut(program, program.inputs[1:])
-    >>> [e.name for e in fixed.equations], [e.name for e in rest.equations]
-    (['sin'], ['mul'])
     """
     varying = tuple(varying)
     reached, first, second = set(varying), [], []
@@ -257,14 +244,7 @@ def cut(program: Program, varying: Iterable[int]) -> tuple[Program, Program]:
 
 
 def with_releases(program: Program) -> list[tuple[Equation, list[int]]]:
-    """Return each equation with the numbers that nothing after it uses.
-
-    Examples
-    --------
-    >>> program = flatten(jax.make_jaxpr(lambda x: jnp.sin(jnp.cos(x)))(1.0))
-    >>> [len(released) for _, released in with_releases(program)]
-    [1, 1]
-    """
+    """Return each equation with the numbers that nothing after it uses."""
     seen, pairs = set(program.outputs), []
     for equation in reversed(program.equations):
         last = {number for number in (*equation.inputs, *equation.outputs) if number not in seen}

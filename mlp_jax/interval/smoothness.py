@@ -29,19 +29,7 @@ class TieInGradient(Refusal):
 
 
 class Smoothness:
-    """Boxes on which fun is smooth; `independent` holds the open maxima that were found not to matter.
-
-    Examples
-    --------
-    >>> from mlp_jax.interval import enclosures
-    >>> with jax.enable_x64(True):
-    ...     smoothness = Smoothness(*enclosures.trace(lambda x: x**2 - jnp.abs(x), jnp.ones(()), ()))
-    >>> smoothness.require(Ball(np.array([1.0]), np.array([0.5])))
-    >>> smoothness.require(Ball(np.array([1.0]), np.array([1.5])))
-    Traceback (most recent call last):
-    ...
-    mlp_jax.interval.rounding.Refusal: abs: the box leaves 1 of 1 open, and fun depends on which it is (a kink inside)
-    """
+    """Boxes on which fun is smooth; `independent` holds the open maxima that were found not to matter."""
 
     def __init__(self, traced: Traced, data: list[Array]) -> None:
         self._traced = traced

@@ -53,12 +53,6 @@ def spectrum(matrix: Ball) -> Spectrum:
     ------
     Refusal
         The eigendecomposition fails, or its vectors are far from orthogonal.
-
-    Examples
-    --------
-    >>> result = spectrum(Ball(np.diag([-1.0, 2.0]), np.full((2, 2), 1e-3)))
-    >>> result.negative, result.positive, bool(2e-3 <= result.error < 2.1e-3)
-    (1, 1, True)
     """
     try:
         values, vectors = np.linalg.eigh(matrix.mid)
@@ -81,13 +75,7 @@ def spectrum(matrix: Ball) -> Spectrum:
 
 @quiet
 def norm(matrix: Ball) -> float:
-    """Return an upper bound on the 2-norm of all matrices in a matrix of balls: (‖·‖₁ ‖·‖∞)^½, or Frobenius.
-
-    Examples
-    --------
-    >>> 2 <= norm(ball.exact(np.diag([1.0, -2.0]))) < 2.0001
-    True
-    """
+    """Return an upper bound on the 2-norm of all matrices in a matrix of balls: (‖·‖₁ ‖·‖∞)^½, or Frobenius."""
     size = np.abs(matrix.mid) + matrix.radius
     grow = _UP + 4 * size.shape[0] * UNIT
     sums = float(np.max(size.sum(axis=0))) * float(np.max(size.sum(axis=1)))
@@ -100,27 +88,14 @@ def norm(matrix: Ball) -> float:
 
 
 def mirrored(matrix: Ball) -> Ball:
-    """Return the balls of the lower triangle in both: enclosures of a matrix known to be symmetric.
-
-    Examples
-    --------
-    >>> mirrored(ball.exact([[1.0, 9.0], [2.0, 3.0]])).mid.tolist()
-    [[1.0, 2.0], [2.0, 3.0]]
-    """
+    """Return the balls of the lower triangle in both: enclosures of a matrix known to be symmetric."""
     lower = np.tri(len(matrix.mid), dtype=bool)
     mid, rad = matrix.mid, matrix.radius
     return Ball(np.where(lower, mid, mid.T), np.where(lower, rad, rad.T))
 
 
 class Contraction:
-    """|I − A·H| for one approximate inverse A and all matrices in a matrix of balls H, applied to radii.
-
-    Examples
-    --------
-    >>> H = Ball(np.diag([2.0, 4.0]), np.full((2, 2), 0.125))
-    >>> bool(np.allclose(Contraction(np.diag([0.5, 0.25]), H)(np.ones(2)), [0.125, 0.0625]))
-    True
-    """
+    """|I − A·H| for one approximate inverse A and all matrices in a matrix of balls H, applied to radii."""
 
     def __init__(self, inverse: np.ndarray, matrix: Ball) -> None:
         self._inverse = np.abs(inverse)
@@ -140,24 +115,12 @@ class Contraction:
 
 
 def newton_step(inverse: np.ndarray, gradient: Ball) -> Ball:
-    """Return A·g for all g in the balls.
-
-    Examples
-    --------
-    >>> newton_step(np.eye(2), ball.exact([1.0, 2.0])).mid.tolist()
-    [1.0, 2.0]
-    """
+    """Return A·g for all g in the balls."""
     column = Ball(gradient.mid[:, None], gradient.radius[:, None])
     product = ball.matmul(ball.exact(inverse), column)
     return Ball(product.mid[:, 0], product.radius[:, 0])
 
 
 def upper(values: Ball) -> np.ndarray:
-    """Return an upper bound on |x| for all x in the balls.
-
-    Examples
-    --------
-    >>> bool(upper(Ball(np.array([-1.0]), np.array([0.5])))[0] >= 1.5)
-    True
-    """
+    """Return an upper bound on |x| for all x in the balls."""
     return (np.abs(values.mid) + values.radius) * (1 + 4 * UNIT)

@@ -77,13 +77,6 @@ def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
     ------
     TypeError, ValueError
         The tangents are no real numbers, or do not have the shape of params with a leading axis.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     rotation = trace(lambda x: jnp.stack([-x[1], x[0]])[None], jnp.ones(2))
-    >>> rotation.on(ball.exact([3.0, 4.0])).mid.tolist()
-    [[-4.0, 3.0]]
     """
     vector, unravel = ravel_pytree(params)
 
@@ -113,13 +106,6 @@ def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], 
     """Return those along which fun is constant at random points near one, and which are independent at the point.
 
     Constant means that ⟨∇fun, ξ⟩, computed with `bits` bits, is 0 to half of them, relative to ‖∇fun‖ ‖ξ‖.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     rotation = trace(lambda x: jnp.stack([jnp.stack([-x[1], x[0]]), x]), jnp.ones(2))
-    >>> valid(rotation, np.array([1.0, 2.0]), lambda v: multiprecision.exact(v), 128).rows
-    (0,)
     """
     generator = np.random.default_rng(0)
     kept = list(tangents.rows)
@@ -139,15 +125,7 @@ def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], 
 
 
 def require_constant(tangents: Tangents, box: Ball, gradient: Program, data: list[Array]) -> None:
-    """Raise Refusal unless fun is constant along the tangents at a random point of a box, on which all is analytic.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     rotation = trace(lambda x: jnp.stack([-x[1], x[0]])[None], jnp.ones(2))
-    ...     gradient = flatten(jax.make_jaxpr(lambda x: 2 * x)(jnp.ones(2)))
-    >>> require_constant(rotation, Ball(np.ones(2), np.full(2, 0.1)), gradient, [])
-    """
+    """Raise Refusal unless fun is constant along the tangents at a random point of a box, on which all is analytic."""
     tangents.on(box)
     with flint.ctx.workprec(_BITS):
         there = multiprecision.random_point(box, np.random.default_rng(1))
@@ -158,13 +136,7 @@ def require_constant(tangents: Tangents, box: Ball, gradient: Program, data: lis
 
 
 def orthogonal(row: Array, slope: Array, tolerance: float) -> bool:
-    """Return whether ⟨a, b⟩ of two arrays of arbs is 0 to a share of ‖a‖ ‖b‖.
-
-    Examples
-    --------
-    >>> orthogonal(multiprecision.exact([1.0, 2.0]), multiprecision.exact([2.0, -1.0]), 1e-30)
-    True
-    """
+    """Return whether ⟨a, b⟩ of two arrays of arbs is 0 to a share of ‖a‖ ‖b‖."""
     product = sum((a * b for a, b in zip(row.tolist(), slope.tolist(), strict=True)), flint.arb(0))
     squares = [sum((a * a for a in values.tolist()), flint.arb(0)) for values in (row, slope)]
     size = (squares[0] * squares[1]).sqrt()
@@ -172,15 +144,7 @@ def orthogonal(row: Array, slope: Array, tolerance: float) -> bool:
 
 
 def slice_at(tangents: Tangents, center: Array, matrix: Array) -> Slice:
-    """Return the slice through a point, across the tangents there, weighted like the Hessian.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     rotation = trace(lambda x: jnp.stack([-x[1], x[0]])[None], jnp.ones(2))
-    >>> np.abs(slice_at(rotation, np.array([1.0, 0.0]), np.eye(2)).normals).tolist()
-    [[0.0], [1.0]]
-    """
+    """Return the slice through a point, across the tangents there, weighted like the Hessian."""
     here = tangents.on(ball.exact(center)).mid
     normals = np.linalg.qr(here.T)[0]
     size = float(np.mean(np.abs(np.diag(matrix))))

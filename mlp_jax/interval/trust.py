@@ -24,18 +24,7 @@ _LEAST = 2.0**-40
 
 
 def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) -> None:
-    """Raise Refusal where derivatives and differences contradict each other at a random point of a box.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     wrong = lambda x: x[0] * jax.lax.stop_gradient(x[0])
-    ...     traced, data = enclosures.trace(wrong, jnp.ones(1), ())
-    ...     require_consistent(traced, Ball(np.array([1.0]), np.array([0.1])), data)
-    Traceback (most recent call last):
-    ...
-    mlp_jax.interval.rounding.Refusal: the gradient is not that of fun: a rule of stop_gradient is wrong here
-    """
+    """Raise Refusal where derivatives and differences contradict each other at a random point of a box."""
     generator = np.random.default_rng(0)
     rules = ", ".join(traced.trusted)
     with flint.ctx.workprec(_BITS):
