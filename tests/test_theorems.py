@@ -262,7 +262,7 @@ def test_a_saved_certificate_is_read_back_bit_for_bit_and_proved_again(tmp_path)
     [
         ({"index": 1}, "the index is 0"),
         ({"radius": 1e-30}, "radii proved now"),
-        ({"radius": np.nan}, "."),
+        ({"radius": np.nan}, "is undefined"),
         ({"unique_radius": 10.0}, "Krawczyk's test maps the cube"),
         ({"loss": (0.0, 0.1)}, "the loss is in"),
         ({"smallest": (0.005, 0.006)}, "the smallest is in"),
