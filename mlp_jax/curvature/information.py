@@ -1,6 +1,6 @@
 """Fisher information matrices as linear maps on pytrees: of the model's own predictions, and empirical. Transformable.
 
-Both are Gauss–Newton matrices of another loss, and stream over examples as those do; see `operators`.
+Both are Gauss–Newton matrices of another loss and stream over examples as `operators.ggn` does.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from jax.sharding import Mesh
 
 from mlp_jax import _checks
 from mlp_jax.curvature import operators
-from mlp_jax.curvature.operators import ggn
-from mlp_jax.curvature.streaming import Matvec, Over
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.streaming import Over
+from mlp_jax.curvature.types import Matvec, PyTree
 
 
 def fisher(
@@ -40,24 +39,21 @@ def fisher(
     matrix: Kunstner et al. 2019, "Limitations of the empirical Fisher approximation".) The expectation is
 
     - exact for class numbers (integer targets (n,), outputs (n, classes)): a sum over all classes;
-    - exact for floating targets when ∂²loss/∂z² can be seen, in the program of the loss, not to use them, as for
-      squared error: then F = G, the matrix of `ggn` (Martens 2020, "New insights and perspectives on the natural
-      gradient method", section 9);
-    - otherwise refused, unless `sample` is given: then an unbiased estimate, the mean over `num_samples` draws an
+    - exact for floating targets when the program of ∂²loss/∂z² does not read them, as for squared error: then F = G,
+      the matrix of `ggn` (Martens 2020, "New insights and perspectives on the natural gradient method", section 9);
+    - otherwise refused, unless `sample` is given: then an unbiased estimate, the mean over `num_samples` draws per
       example. The draws are fixed by the key and the number of the example, so that every product and every chunk
       size has the same matrix, which is symmetric and positive semidefinite (with JAX's default keys: draws from an
       `rbg` key depend on the batch that they are drawn in, and so on the chunk size).
 
     Parameters
     ----------
-    model, loss, params, args
-        As in `ggn`; −loss is a log-likelihood up to a constant.
+    model, loss, params, args, weights, chunk_size, mesh
+        See `ggn`; −loss is a log-likelihood up to a constant.
     sample
         `(key, output) -> target` for one example: a draw from p(·|output).
     key, num_samples
-        JAX random key and number of draws an example; only with `sample`.
-    weights, chunk_size, mesh
-        As in `hessian_of_mean`.
+        JAX random key and number of draws per example; only with `sample`.
 
     Returns
     -------
@@ -65,9 +61,10 @@ def fisher(
 
     Raises
     ------
-    TypeError, ValueError
-        As `ggn`; also the expectation is not known and there is no `sample`, a key without `sample` or the
-        reverse, draws that are not shaped like the targets, `num_samples` below 1.
+    TypeError
+        The expectation is not known and there is no `sample`; a key without `sample` or the reverse.
+    ValueError
+        Draws that are not shaped like the targets, `num_samples` below 1.
 
     Examples
     --------
@@ -99,11 +96,11 @@ def fisher(
         inner, outer = _drawn_losses(model, loss, sample, key, num_samples)
         indexed = (*args, jnp.arange(_checks.count_examples(args), dtype=jnp.uint32))
         return operators.gauss_newton(inner, outer, params, indexed, over)
-    if key is not None or _checks.integer(num_samples, "num_samples") != 1:
-        raise TypeError("sample: got none, but a key or num_samples for it; expected sample=(key, output) -> target.")
+    if key is not None or num_samples != 1:
+        raise TypeError("sample: got None with a key or num_samples, expected sample=(key, output) -> target.")
     num_classes = _exact_expectation(loss, jax.eval_shape(model, params, args[0]), args[1])
     if num_classes is None:
-        return ggn(model, loss, params, args, weights=weights, chunk_size=chunk_size, mesh=mesh)
+        return operators.ggn(model, loss, params, args, weights=weights, chunk_size=chunk_size, mesh=mesh)
     inner, outer = _class_scores(model, loss, num_classes)
     return operators.gauss_newton(inner, outer, params, args, over)
 
@@ -123,19 +120,7 @@ def empirical_fisher(
     F̂ = Σ wᵢ gᵢ gᵢᵀ / Σ wᵢ, with gᵢ the gradient in params of the loss of example i at its own target. Not centred,
     and not the Fisher information of the model, which is `fisher` (Kunstner et al. 2019). Positive semidefinite.
 
-    Parameters
-    ----------
-    model, loss, params, args, weights, chunk_size, mesh
-        As in `ggn`.
-
-    Returns
-    -------
-    A function from a pytree shaped like params to another.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `ggn`.
+    All arguments, the result and the errors raised are those of `ggn`.
 
     Examples
     --------
@@ -163,7 +148,7 @@ def _drawn_losses(
     key: Any,
     num_samples: int,
 ) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """Losses (n, num_samples) at drawn targets, and what makes the mean of their g gᵀ a Gauss–Newton matrix."""
+    """Return losses (n, num_samples) at drawn targets, and the outer loss whose Gauss–Newton matrix is F."""
 
     def inner(p: PyTree, x: PyTree, y: PyTree, index: jax.Array) -> jax.Array:
         outputs = model(p, x)
@@ -182,7 +167,7 @@ def _drawn_losses(
 def _class_scores(
     model: Callable[..., PyTree], loss: Callable[..., jax.Array], num_classes: int
 ) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
-    """Scores (n, classes) sₖ = −loss at class k, and log Σ exp(sₖ), whose second derivative is their Fisher matrix."""
+    """Return scores (n, classes) sₖ = −loss at class k, and log Σ exp(sₖ), whose Hessian is their Fisher matrix."""
 
     def inner(p: PyTree, x: PyTree, y: jax.Array) -> jax.Array:
         outputs = model(p, x)
@@ -200,9 +185,9 @@ def _exact_expectation(loss: Callable[..., jax.Array], outputs: Any, targets: An
         return shape[1]
     if _curvature_uses_targets(loss, outputs, targets):
         raise TypeError(
-            f"sample: got none, and the Fisher matrix of this loss is not known exactly (targets of dtype {dtype},"
-            " on which its second derivative in the outputs seems to depend); expected sample=(key, output) -> target,"
-            " or class numbers (n,) for outputs (n, classes), or curvature.ggn where that is known to be equal."
+            f"sample: got None, but the Fisher matrix of this loss is not known exactly (its second derivative in the"
+            f" outputs reads the targets, of dtype {dtype}); expected sample=(key, output) -> target, or class numbers"
+            " (n,) for outputs (n, classes), or curvature.ggn where that is known to be equal."
         )
     return None
 
@@ -211,7 +196,7 @@ def _curvature_uses_targets(loss: Callable[..., jax.Array], outputs: PyTree, tar
     """Return whether the program of ∂²loss/∂z², without its dead code, reads the targets."""
 
     def product(z: PyTree, direction: PyTree, y: PyTree) -> PyTree:
-        return jax.jvp(jax.grad(lambda u: jnp.sum(loss(u, y))), (z,), (direction,))[1]
+        return operators.hessian_product(lambda u: jnp.sum(loss(u, y)))(z, (), direction)
 
     jaxpr = jax.make_jaxpr(product)(outputs, outputs, targets).jaxpr
     _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))

@@ -4,28 +4,24 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from mlp_jax import _checks, _compiled, tree
 from mlp_jax.curvature import operators, precision
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Fun, PyTree
 
 # Intermediate values of one block of columns stay near this size: larger blocks leave the cache.
 _BLOCK_BYTES = 2**26
 
 
-def dense_hessian(
-    fun: Callable[..., jax.Array], params: PyTree, args: tuple = (), *, max_bytes: int | None = None
-) -> jax.Array:
+def dense_hessian(fun: Fun, params: PyTree, args: tuple = (), *, max_bytes: int | None = None) -> jax.Array:
     """Return the Hessian of `fun` as a symmetric (P, P) float64 matrix, in the order of `tree.ravel`.
 
     H e_i for a block of unit vectors at a time: forward over reverse differentiation, the gradient linearised once
     (reverse over reverse where a rule of `jax.custom_vjp` has no forward mode). Memory: 3 · 8 P² bytes for the result
-    and its transposition, plus, a block, at most 64 MiB or the intermediate values of one Hessian-vector product,
+    and its transposition, plus, per block, at most 64 MiB or the intermediate values of one Hessian-vector product,
     whichever is more.
 
     Transformable; outside jit it computes in float64 whatever the caller's default. A second call with the
@@ -33,21 +29,15 @@ def dense_hessian(
 
     Parameters
     ----------
-    fun
-        `(params, *args) -> scalar`.
-    params
-        Any pytree of floating arrays, P numbers in all.
-    args
-        Further arguments of `fun`: data goes here.
+    fun, params, args
+        See `hessian`, also for the errors raised; P is the number of parameters.
     max_bytes
-        Memory it may take; half of the machine's when None: an integer.
+        Memory that it may take; half of the machine's when None.
 
     Raises
     ------
     MemoryError
         The result would not fit in `max_bytes`; nothing has been computed then.
-    TypeError, ValueError
-        As `precision.require_scalar_function`.
 
     Examples
     --------
@@ -70,14 +60,8 @@ def require_memory(
     """Raise MemoryError unless `matrices` float64 matrices of side `num_params` fit in `max_bytes`.
 
     `num_columns` is for a block of a Hessian: as many columns, and `num_params` rows.
-
-    Examples
-    --------
-    >>> require_memory(1000, max_bytes=2**30)
     """
-    if max_bytes is not None:
-        max_bytes = _checks.integer(max_bytes, "max_bytes")
-    available = machine_bytes() // 2 if max_bytes is None else max_bytes
+    available = machine_bytes() // 2 if max_bytes is None else _checks.integer(max_bytes, "max_bytes")
     needed = matrices * 8 * num_params * (num_params if num_columns is None else num_columns)
     if needed > available:
         what = "Hessian" if num_columns is None else f"Hessian block with {num_columns} columns"
@@ -89,29 +73,17 @@ def require_memory(
 
 
 def fits(num_params: int, matrices: int) -> bool:
-    """Return whether so many float64 matrices of side `num_params` fit in half of the machine's memory.
-
-    Examples
-    --------
-    >>> fits(10, 3)
-    True
-    """
+    """Return whether so many float64 matrices of side `num_params` fit in half of the machine's memory."""
     return matrices * 8 * num_params**2 <= machine_bytes() // 2
 
 
 def machine_bytes() -> int:
-    """Return the memory of this machine.
-
-    Examples
-    --------
-    >>> machine_bytes() > 2**20
-    True
-    """
+    """Return the memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 @precision.whole_products
-def _columns(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.Array:
+def _columns(fun: Fun, params: PyTree, args: tuple) -> jax.Array:
     vector, unravel = tree.ravel(params)
 
     def of_vector(v: jax.Array) -> jax.Array:
@@ -130,12 +102,8 @@ def _columns(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.
 _compiled_columns = _compiled.by_function()(_columns)
 
 
-def _product_bytes(fun: Callable[[jax.Array], jax.Array], vector: jax.Array) -> int:
+def _product_bytes(fun: Fun, vector: jax.Array) -> int:
     """Return an upper bound on the intermediate values of one Hessian-vector product, in bytes."""
     jaxpr = jax.make_jaxpr(lambda v: operators.hessian_product(fun)(v, (), v))(vector)
-    return max(1, sum(_nbytes(v.aval) for eqn in jaxpr.jaxpr.eqns for v in eqn.outvars))
-
-
-def _nbytes(aval: Any) -> int:
-    itemsize = getattr(aval.dtype, "itemsize", 4)
-    return math.prod(aval.shape) * itemsize
+    avals = [v.aval for eqn in jaxpr.jaxpr.eqns for v in eqn.outvars]
+    return max(1, sum(math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 4) for aval in avals))

@@ -9,9 +9,6 @@ as arguments of that function; then a second call with the same functions and sh
 [1.0, 2.0]
 
 Outside jit a matvec runs one operation at a time, and one that streams is compiled again at every call.
-
-`hessian_product(fun)` is the one Hessian-vector product of this package, and `linearize_gradient` its linearised form:
-forward over reverse, or reverse over reverse where the backward pass has no forward mode, as that of an `odeint`.
 """
 
 from __future__ import annotations
@@ -25,12 +22,12 @@ from jax.sharding import Mesh
 
 from mlp_jax import _checks
 from mlp_jax.curvature import precision, streaming, tracing
-from mlp_jax.curvature.streaming import Matvec, Over
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.streaming import Over
+from mlp_jax.curvature.types import Fun, Matvec, PyTree
 
 
 @precision.whole_products
-def hessian(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> Matvec:
+def hessian(fun: Fun, params: PyTree, args: tuple = ()) -> Matvec:
     """Return v ↦ H v, where H is the Hessian of `fun` with respect to params. Transformable.
 
     The gradient is linearised once, here; each product then costs about as much as a gradient
@@ -52,8 +49,10 @@ def hessian(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> 
 
     Raises
     ------
-    TypeError, ValueError
-        As `precision.require_scalar_function`.
+    TypeError
+        `fun` is not a function or does not return one real number, args is not a tuple, params are not floating.
+    ValueError
+        params are empty; outside jit, params are not finite, or a number in args is NaN or infinite.
 
     Examples
     --------
@@ -66,11 +65,12 @@ def hessian(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> 
     return linearize_gradient(lambda p: fun(p, *args), jax.tree.map(jnp.asarray, params))
 
 
-def hessian_product(fun: Callable[..., jax.Array]) -> Callable[[PyTree, tuple, PyTree], PyTree]:
+def hessian_product(fun: Fun) -> Callable[[PyTree, tuple, PyTree], PyTree]:
     """Return (params, args, v) ↦ H v for the Hessian of `fun(params, *args)` in params. Transformable.
 
-    Forward over reverse; where that meets a backward pass with a derivative rule for reverse mode alone
-    (`jax.custom_vjp`), reverse over reverse, which is Hᵀ v.
+    The one Hessian-vector product of this package; `linearize_gradient` is its linearised form. Forward over reverse;
+    where the backward pass has a derivative rule for reverse mode alone (`jax.custom_vjp`, as that of an `odeint`),
+    reverse over reverse, which is Hᵀ v.
 
     Examples
     --------
@@ -91,13 +91,7 @@ def hessian_product(fun: Callable[..., jax.Array]) -> Callable[[PyTree, tuple, P
 
 
 def linearize_gradient(fun: Callable[[PyTree], jax.Array], params: PyTree) -> Matvec:
-    """Return v ↦ H v for the Hessian of `fun(params)`, the gradient linearised once, as `hessian_product` does it.
-
-    Examples
-    --------
-    >>> float(linearize_gradient(lambda x: x**3, jnp.array(2.0))(jnp.array(1.0)))
-    12.0
-    """
+    """Return v ↦ H v for the Hessian of `fun(params)`, the gradient linearised once, as `hessian_product` does it."""
     gradient = jax.grad(fun)
     if _has_forward_mode(gradient, params):
         return jax.linearize(gradient, params)[1]
@@ -126,9 +120,7 @@ def hessian_of_mean(
     many at a time and keep nothing in between: beyond the data, memory is that of one chunk, whatever the number
     of examples, and a product costs about one and a half gradients. Without one the gradient is linearised once,
     here, as in `hessian`: faster products, memory that grows with the data. The result does not depend on the chunk
-    size beyond rounding: a last chunk that is not full is filled with examples of weight 0.
-
-    A penalty is not a mean over examples: add the product of its own `hessian`.
+    size beyond rounding. A penalty is not a mean over examples: add the product of its own `hessian`.
 
     Parameters
     ----------
@@ -153,12 +145,11 @@ def hessian_of_mean(
     Raises
     ------
     TypeError
-        `per_example` is not a function, or its values are not floating; params are not floating; args is not a
-        tuple; the chunk size is not an integer; the mesh is not a Mesh.
+        `per_example` is not a function, params or values are not floating, args is not a tuple, the chunk size is not
+        an integer, the mesh is not a Mesh.
     ValueError
-        There are no examples, or arrays of different numbers of them; the values or the weights are not one an
-        example; the chunk size is below 1; outside jit, a number is NaN or infinite, or the weights are negative
-        or all zero.
+        Arrays of different numbers of examples, values or weights that are not one per example, a chunk size below 1;
+        outside jit, a number that is NaN or infinite, weights that are negative or all zero.
 
     Examples
     --------
@@ -168,8 +159,6 @@ def hessian_of_mean(
     >>> [round(float(a), 4) for a in 3 * matvec(jnp.array([1.0, 0.0]))]
     [10.0, 2.0]
     """
-    _checks.args(args)
-    _checks.count_examples(args)
     _checks.function(per_example, "per_example", "(params, *args) -> (n,)")
     streaming.require_values(per_example, "per_example", params, args)
 
@@ -205,21 +194,14 @@ def ggn(
         `(params, inputs) -> outputs`, each example by itself: (n, ...) or a pytree of such.
     loss
         `(outputs, targets) -> (n,)`, each example by itself.
-    params
-        Any pytree of floating arrays.
     args
         `(inputs, targets)`, each an array or a pytree with the n examples on its first axis.
-    weights, chunk_size, mesh
-        As in `hessian_of_mean`.
+    params, weights, chunk_size, mesh
+        See `hessian_of_mean`, also for the errors raised.
 
     Returns
     -------
     A function from a pytree shaped like params to another.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `hessian_of_mean`; also `model` or `loss` is not a function, or args is not a pair.
 
     Examples
     --------
@@ -237,21 +219,9 @@ def ggn(
 
 
 def gauss_newton(
-    inner: Callable[..., PyTree],
-    outer: Callable[..., jax.Array],
-    params: PyTree,
-    args: tuple,
-    over: Over,
+    inner: Callable[..., PyTree], outer: Callable[..., jax.Array], params: PyTree, args: tuple, over: Over
 ) -> Matvec:
-    """Return v ↦ Σ wᵢ Jᵢᵀ Dᵢ Jᵢ v / Σ wᵢ, with J of inner(params, *args) and D = ∂²outer(z, *args)/∂z².
-
-    Examples
-    --------
-    >>> args = (jnp.array([1.0, 2.0]),)
-    >>> product = gauss_newton(lambda p, x: p * x, lambda z, x: z**2 / 2, jnp.ones(()), args, Over())
-    >>> float(product(jnp.array(1.0)))
-    2.5
-    """
+    """Return v ↦ Σ wᵢ Jᵢᵀ Dᵢ Jᵢ v / Σ wᵢ, with J of inner(params, *args) and D = ∂²outer(z, *args)/∂z²."""
 
     def build(each: Callable[..., PyTree], p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
         def total(z: PyTree) -> jax.Array:
@@ -265,26 +235,11 @@ def gauss_newton(
     return streaming.over_examples(build, params, args, over)
 
 
-def _require_floating_outputs(model: Any, params: PyTree, inputs: Any) -> None:
-    outputs = jax.eval_shape(model, params, inputs)
-    if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in jax.tree.leaves(outputs)):
-        raise TypeError(f"model: got outputs {jax.tree.leaves(outputs)}, expected real floating point.")
-
-
 def require_model_and_loss(model: Any, loss: Any, params: PyTree, args: Any) -> None:
-    """Raise unless loss(model(params, inputs), targets) is one number an example, for args = (inputs, targets).
-
-    Examples
-    --------
-    >>> data = jnp.ones(3), jnp.zeros(3)
-    >>> require_model_and_loss(lambda p, x: p * x, lambda z, y: (z - y) ** 2, jnp.ones(()), data)
-    """
+    """Raise unless loss(model(params, inputs), targets) is one number per example, for args = (inputs, targets)."""
     _checks.function(model, "model", "(params, inputs) -> outputs")
     _checks.function(loss, "loss", "(outputs, targets) -> (n,)")
     if not isinstance(args, tuple) or len(args) != 2:
         got = f"{len(args)} items" if isinstance(args, tuple) else type(args).__name__
         raise TypeError(f"args: got {got}, expected a pair (inputs, targets).")
-    _checks.params(params)
-    _checks.args(args)
-    _require_floating_outputs(model, params, args[0])
     streaming.require_values(lambda p, x, y: loss(model(p, x), y), "loss", params, args)

@@ -1,4 +1,4 @@
-"""Float64 without touching the caller's settings."""
+"""Float64 without touching the caller's settings, and the checks of functions of (params, *args)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from mlp_jax import _checks
 from mlp_jax.curvature import tracing
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Fun, PyTree
 
 _SIGNATURE = "(params, *args) -> scalar"
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -33,16 +33,10 @@ def float64() -> Iterator[None]:
 
 
 def whole_products(function: _Function) -> _Function:
-    """Return `function` with every matrix product that it traces in the whole precision of its dtype.
+    """Return `function` with every matrix product that it traces in the full precision of its dtype.
 
-    Unasked, JAX rounds the factors of a float32 product to 10 bits on some GPUs (TF32): an error of 1e-3, in which
+    By default JAX rounds the factors of a float32 product to 10 bits on some GPUs (TF32): an error of 1e-3, in which
     the vectors of a Krylov space are not orthogonal. On a CPU nothing changes.
-
-    Examples
-    --------
-    >>> square = whole_products(lambda x: x @ x)
-    >>> "HIGHEST" in str(jax.make_jaxpr(square)(jnp.ones((2, 2))))
-    True
     """
 
     @functools.wraps(function)
@@ -54,9 +48,7 @@ def whole_products(function: _Function) -> _Function:
 
 
 def promote(values: PyTree) -> PyTree:
-    """Return the pytree with floating leaves as float64 arrays; other leaves as they are. Host-level.
-
-    Call it inside `float64()`: elsewhere JAX would round to float32 again.
+    """Return the pytree with floating leaves as float64 arrays; other leaves as they are. Call it inside `float64()`.
 
     Examples
     --------
@@ -72,10 +64,21 @@ def promote(values: PyTree) -> PyTree:
     return jax.tree.map(leaf, values)
 
 
-def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
+def require_scalar_function(fun: Fun, params: PyTree, args: tuple, name: str = "fun") -> None:
     """Raise unless `fun(params, *args)` is one real number, params are finite floats and args hold no NaN.
 
-    Nothing is compiled: `fun` is traced with abstract values.
+    For transformable functions: `fun` is traced with abstract values, and nothing is compiled. A `Traced` function has
+    been checked already.
+    """
+    if not isinstance(fun, tracing.Traced):
+        _require_arguments(fun, params, args, name)
+        _checks.scalar(jax.eval_shape(fun, params, *args), name)
+
+
+def traced_problem(fun: Fun, params: PyTree, args: tuple) -> tuple[tracing.Traced, PyTree, tuple]:
+    """Return `fun` as traced in float64, with params and args in float64: the one check of host-level functions.
+
+    Call it inside `float64()`. What comes back passes through here again without another check or trace.
 
     Raises
     ------
@@ -86,64 +89,29 @@ def require_scalar_function(fun: Callable[..., jax.Array], params: PyTree, args:
 
     Examples
     --------
-    >>> require_scalar_function(lambda x: x**2, jnp.ones(()), ())
-    """
-    _require_arguments(fun, params, args, name)
-    _require_scalar_result(fun, params, args, name)
-
-
-def traced_problem(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[tracing.Traced, PyTree, tuple]:
-    """Return `fun` as traced in float64, with params and args in float64, after the checks above. Host-level.
-
-    Call it inside `float64()`.
-
-    Examples
-    --------
     >>> with float64():
     ...     fun, params, args = traced_problem(lambda x: x**2, jnp.full((), 3, jnp.float32), ())
     ...     float(fun(params, *args))
     9.0
     """
-    _require_arguments(fun, params, args)
-    params, args = promote(params), promote(args)
+    if not isinstance(fun, tracing.Traced):
+        _require_arguments(fun, params, args)
+    params, args = promote((params, args))
     function = traced(fun, params, args)
-    _require_scalar(function.result, "fun")
+    _checks.scalar(function.result, "fun")
     return function, params, args
 
 
-def traced(fun: Callable[..., Any], params: PyTree, args: tuple) -> tracing.Traced:
-    """Return `fun` as traced at params and args, or raise a clear error where it returns no arrays.
-
-    Examples
-    --------
-    >>> traced(lambda x: 2 * x, jnp.ones(3), ()).result.shape
-    (3,)
-    """
-    _checks.function(fun, "fun", _SIGNATURE)
+def traced(fun: Fun, params: PyTree, args: tuple) -> tracing.Traced:
+    """Return `fun` as traced at params and args; raise what JAX says where it returns no arrays."""
     try:
         return tracing.trace(fun, params, args)
     except TypeError:
-        jax.eval_shape(functools.partial(fun), params, *args)  # where no arrays come back
+        jax.eval_shape(functools.partial(fun), params, *args)  # its message names the result that is not an array
         raise
 
 
-def _require_arguments(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
+def _require_arguments(fun: Fun, params: PyTree, args: tuple, name: str = "fun") -> None:
     _checks.function(fun, name, _SIGNATURE)
     _checks.params(params)
     _checks.args(args)
-
-
-def _require_scalar_result(fun: Callable[..., jax.Array], params: PyTree, args: tuple, name: str = "fun") -> None:
-    _require_scalar(jax.eval_shape(fun, params, *args), name)
-
-
-def _require_scalar(result: Any, name: str) -> None:
-    shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
-    if shape != () or dtype is None or not jnp.issubdtype(dtype, jnp.floating):
-        raise TypeError(f"{name}: got a result of {_describe(result)}, expected one real floating-point scalar.")
-
-
-def _describe(result: Any) -> str:
-    if hasattr(result, "shape"):
-        return f"shape {result.shape} and dtype {result.dtype}"
-    return f"a {type(result).__name__} with {len(jax.tree.leaves(result))} leaves"

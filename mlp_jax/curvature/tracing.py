@@ -1,6 +1,6 @@
-"""A function in float64, as JAX traces it: what every host-level analysis computes with in place of the caller's own.
+"""A function in float64, as JAX traces it: what every host-level analysis uses in place of the caller's function.
 
-The caller's function is traced once for each set of shapes, and then left alone: while a trace of it is alive, JAX
+The caller's function is traced once for each set of shapes, and not called again: while a trace of it is alive, JAX
 remembers its numpy constants in float64, and the caller's own call of it in float32 would fail. The traced function
 holds copies, and lives as long as the caller's.
 """
@@ -11,7 +11,7 @@ import functools
 import gc
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -20,19 +20,11 @@ import numpy as np
 from jax.extend import core
 
 from mlp_jax import _compiled
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Fun, PyTree
 
 
 class Traced:
-    """A function of params and args, (params, *args) -> scalar, as a jaxpr with copies of its constants. Transformable.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     square = trace(lambda x: x**2, jnp.ones(()), ())
-    ...     print(square(jnp.array(3.0)))
-    9.0
-    """
+    """A function (params, *args) -> scalar as a jaxpr with copies of its constants. Transformable."""
 
     def __init__(self, jaxpr: core.Jaxpr, consts: list[Any], result: Any) -> None:
         self.jaxpr = jaxpr  # its first inputs are the constants
@@ -49,16 +41,11 @@ class Traced:
         return [v.aval for v in self.jaxpr.invars[len(self.consts) :]]
 
 
-def trace(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> Traced:
+def trace(fun: Fun, params: PyTree, args: tuple) -> Traced:
     """Return `fun` as traced at the shapes and dtypes of params and args; the same object at every call. Host-level.
 
-    A function that computes in float32 whatever it is given, and so cannot be traced with float64 (a loop whose carry
-    is written down as float32), is given float32, and its value converted.
-
-    Raises
-    ------
-    TypeError
-        What tracing `fun` raises.
+    A function that cannot be traced with float64, such as a loop whose carry is always float32, is given float32, and
+    its value is converted. Raises what tracing `fun` raises.
 
     Examples
     --------
@@ -74,7 +61,7 @@ def trace(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> Traced:
 
 
 @_compiled.while_alive
-def _traced(fun: Callable[..., jax.Array], structure: Any, shapes: tuple) -> Traced:
+def _traced(fun: Fun, structure: Any, shapes: tuple) -> Traced:
     given = [jax.ShapeDtypeStruct(shape, dtype, weak_type=weak) for shape, dtype, weak in shapes]
     params, args = jax.tree.unflatten(structure, given)
     closed, result = _make_jaxpr(fun, params, args)
@@ -102,7 +89,7 @@ def _with_consts(jaxpr: core.Jaxpr, consts: list[Any], inputs: list[Any]) -> Any
 _DtypesDiffer = TypeError, jax.dtypes.TypePromotionError
 
 
-def _make_jaxpr(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[Any, Any]:
+def _make_jaxpr(fun: Fun, params: PyTree, args: tuple) -> tuple[Any, Any]:
     """Return the jaxpr of fun and what it returns; None where dtypes do not fit together."""
     try:
         return jax.make_jaxpr(lambda *given: fun(*given), return_shape=True)(params, *args)
@@ -110,7 +97,7 @@ def _make_jaxpr(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> t
         return None, None
 
 
-def _in_float32(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> tuple[Any, Any]:
+def _in_float32(fun: Fun, params: PyTree, args: tuple) -> tuple[Any, Any]:
     """Trace fun with its floating arguments converted; raise what float64 raises where that does not help."""
 
     def low(leaf: jax.Array) -> jax.Array:
@@ -133,7 +120,7 @@ def _constants(closed: Any) -> Iterator[Any]:
 
 
 def _is_stale(const: Any) -> bool:
-    """Whether a constant is a rounded copy of the caller's: in float32, and of an array that nobody else refers to."""
+    """Return whether a constant is a float32 copy of the caller's, of an array that nothing else refers to."""
     rounded = isinstance(const, np.ndarray) and const.dtype == np.float32 and const.base is not None
     return rounded and sys.getrefcount(const.base) <= 2
 
@@ -145,7 +132,7 @@ def _copied(const: Any) -> Any:
 
 
 def _release(jaxpr: core.Jaxpr) -> None:
-    """Put plain numbers in the place of the caller's arrays of one number, which JAX holds as literals."""
+    """Replace the caller's arrays of one number, which JAX holds as literals, by plain numbers."""
     for eqn in jaxpr.eqns:
         for v in eqn.invars:
             if isinstance(v, core.Literal) and isinstance(v.val, np.ndarray):
@@ -153,14 +140,7 @@ def _release(jaxpr: core.Jaxpr) -> None:
 
 
 def jaxprs(jaxpr: core.Jaxpr) -> Iterator[core.Jaxpr]:
-    """Yield a jaxpr and all those inside it.
-
-    Examples
-    --------
-    >>> closed = jax.make_jaxpr(jax.jit(lambda x: jax.nn.relu(x)))(1.0)
-    >>> len(list(jaxprs(closed.jaxpr)))
-    4
-    """
+    """Yield a jaxpr and all those inside it."""
     yield jaxpr
     for eqn in jaxpr.eqns:
         for inner in inner_jaxprs(eqn):
@@ -168,13 +148,7 @@ def jaxprs(jaxpr: core.Jaxpr) -> Iterator[core.Jaxpr]:
 
 
 def inner_jaxprs(eqn: Any) -> Iterator[core.Jaxpr]:
-    """Yield the jaxprs among the parameters of an equation: bodies of calls, loops and branches.
-
-    Examples
-    --------
-    >>> [len(list(inner_jaxprs(eqn))) for eqn in jax.make_jaxpr(jax.jit(jnp.sin))(1.0).eqns]
-    [1]
-    """
+    """Yield the jaxprs among the parameters of an equation: bodies of calls, loops and branches."""
     for value in eqn.params.values():
         for item in value if isinstance(value, (tuple, list)) else (value,):
             if hasattr(item, "jaxpr"):
@@ -184,7 +158,7 @@ def inner_jaxprs(eqn: Any) -> Iterator[core.Jaxpr]:
 
 
 def longest_sum(jaxpr: core.Jaxpr) -> int:
-    """Return the most numbers that any sum or product of matrices adds up to one, loops counted by their length.
+    """Return the largest number of terms in a sum or matrix product, the bodies of loops counted by their length.
 
     Examples
     --------

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,25 +11,20 @@ from jax.extend import core
 
 from mlp_jax import _checks, _compiled
 from mlp_jax.curvature import operators, precision, tracing
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Fun, PyTree
 
 # What a product may be rounded to that asks for less than its dtype: bfloat16, the coarsest that JAX takes for float32.
 _LOW_PRODUCT = 2.0**-8
 
 
-def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = ()) -> float:
+def rounding_unit(fun: Fun, params: PyTree, args: tuple = ()) -> float:
     """Return the unit roundoff of the coarsest floating type that `fun` or its derivatives compute in.
 
     u = 2⁻⁵³ for float64 throughout; 2⁻²⁴ when anything that depends on params passes through float32 or complex64, even
     if the result is float64 again; 2⁻⁸ when such a product is told to round its factors (`precision="default"`). Of a
     scalar function the gradient and the Hessian are looked at as well, because a rule of derivatives may be coarser
-    than the function. Constants and data of lower precision count as exact. Host-level; compiles nothing.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `fun` is not a function of params and args, or returns no arrays; params are not floating; args are not a tuple
-        of arrays.
+    than the function. Constants and data of lower precision count as exact. Host-level; compiles nothing. TypeError
+    where `fun` is not a function of params and args, or params are not floating.
 
     Examples
     --------
@@ -38,22 +33,16 @@ def rounding_unit(fun: Callable[..., jax.Array], params: PyTree, args: tuple = (
     >>> rounding_unit(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), jnp.ones(2)) == 2.0**-24
     True
     """
+    _checks.function(fun, "fun", "(params, *args) -> arrays")
     _checks.leaves(params, "params", floating=True)
     _checks.args(args)
     with precision.float64():
-        params, args = precision.promote(params), precision.promote(args)
+        params, args = precision.promote((params, args))
         return traced_unit(precision.traced(fun, params, args), params)
 
 
 def traced_unit(traced: tracing.Traced, params: PyTree) -> float:
-    """Return `rounding_unit` of a function that is traced already.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     traced_unit(tracing.trace(lambda x: x**2, jnp.ones(()), ()), jnp.ones(())) == 2.0**-53
-    True
-    """
+    """Return `rounding_unit` of a function that is traced already."""
     return _unit(traced, len(jax.tree.leaves(params)))
 
 
@@ -114,7 +103,7 @@ def _units(jaxpr: Any, dependent: list[bool]) -> Iterator[float]:
 
 
 def _rounds_factors(eqn: Any) -> bool:
-    """Whether a product may round its factors below their dtype; told nothing, it does not within `float64`."""
+    """Return whether a product may round its factors below their dtype; by default it does not within `float64`."""
     if eqn.primitive.name not in ("dot_general", "conv_general_dilated"):
         return False
     asked = eqn.params["precision"]
