@@ -20,7 +20,7 @@ import tqdm
 from experiments._shared import batch_size_figures as figures
 from experiments._shared import batch_size_protocol as protocol
 from experiments._shared import batch_size_report as report
-from experiments._shared import batch_size_sharpness, command_line
+from experiments._shared import batch_size_sharpness, command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import datasets, gradient_noise
@@ -196,10 +196,10 @@ def run(settings: Settings) -> report.Measured:
         folder.figure(name, figure)
     device, examples = jax.devices()[0], measured.num_examples
     print(f"{settings.data}, {examples} examples to train on; device {device.platform}: {device.device_kind}\n")
-    print(by_size.set_index("batch").T.to_string(float_format=lambda value: f"{value:.4g}"))
+    print(tables.text(by_size.set_index("batch").T, "by_batch_size", index=True))
     print("\nOf smaller batches against larger: how much better, paired by seed, with 95 % intervals")
     print("(training loss; test accuracy, whose interval also holds the choice of test examples):")
-    print(pairs.to_string(index=False, float_format=lambda value: f"{value:.2g}"))
+    print(tables.text(pairs, "pairs", float_format="{:.2g}".format))
     print("\nClaimed, measured, and whether it holds here:\n")
     print(report.six_rows(table, settings.batch_sizes[0], settings.batch_sizes[-1]))
     folder.conclude(conclusion(measured, table))

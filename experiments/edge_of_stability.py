@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import curvature, datasets, losses, mlp, plots
@@ -175,7 +175,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.table("summary", table)
     folder.figure("edge_of_stability", draw(rows))
     print(f"64-{settings.hidden}-10 on {EXAMPLES} digits, squared error; mean and 95 % half width over {seeds} seeds:")
-    print(table.set_index("rate").T.to_string(float_format="{:.4g}".format))
+    print(tables.text(table.set_index("rate").T, "summary", index=True))
     folder.conclude(conclusion(rows, table))
     return rows
 

@@ -22,7 +22,7 @@ import optax
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
@@ -235,7 +235,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder.table("spectra", pd.DataFrame(spectra, columns=columns).explode("eigenvalue"))
     folder.figure("hessian_spectrum", draw(runs, rows))
     print(f"Mean ± 95 % half width over {seeds} seeds, before and after {epochs} epochs:")
-    print(summary(rows).set_index("classes").T.to_string())
+    print(tables.text(summary(rows).set_index("classes").T, "points", index=True))
     folder.conclude(conclusion(rows, errors))
     return rows, errors
 

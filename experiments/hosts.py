@@ -25,7 +25,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import all_devices, command_line, processes
+from experiments._shared import all_devices, command_line, processes, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from experiments._shared.shared_work import work, work_of_process
@@ -117,7 +117,7 @@ def _save(folder: RunFolder, rows: list[dict[str, Any]]) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     folder.table("layouts", table)
     folder.figure("layouts", draw(table))
-    print(table.to_string(index=False, float_format="{:.2g}".format))
+    print(tables.text(table, "layouts", float_format="{:.2g}".format))
     folder.conclude(conclusion(table))
     return table
 

@@ -26,7 +26,7 @@ import pandas as pd
 import scipy.stats
 import tqdm
 
-from experiments._shared import all_devices, command_line, linear_control
+from experiments._shared import all_devices, command_line, linear_control, tables
 from experiments._shared.classifier import all_digits, classifier
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
@@ -233,7 +233,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder.figure("index_and_loss", draw(points, flat, control))
     size = int(rows.parameters.iloc[0])
     print(f"{COMPONENTS}-{settings.hidden}-{CLASSES} on {settings.examples} digits, P = {size}; mean loss ± 95 %:")
-    print(table.to_string(index=False, float_format="{:.4f}".format))
+    print(tables.text(table, "by_index", float_format="{:.4f}".format))
     print("\nEnds of all searches:", ", ".join(f"{n} {kind}" for kind, n in rows.kind.value_counts().items()))
     folder.conclude(conclusion(rows, points, flat, control, settings.seed))
     return points, control

@@ -20,7 +20,7 @@ import optax
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared.classifier import Classifier, classifier
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
@@ -145,13 +145,12 @@ def show(rows: pd.DataFrame) -> str:
     brief = rows.assign(
         inertia=[f"({a}, {b}, {c})" for a, b, c in zip(rows.negative, rows.unresolved, rows.positive, strict=True)]
     )
-    columns = ["point", "origin", "searched", "kind", "index", "proved", "inertia", "live_units", "loss",
-               "test_accuracy", "gradient_norm", "flatness", "smallest", "largest", "bound"]  # fmt: skip
+    columns = ["point", "origin", "searched", "kind", "index", "proved", "loss", "smallest", "bound", "test_accuracy",
+               "inertia", "live_units", "gradient_norm", "flatness", "largest"]  # fmt: skip
     formats = {"loss": "{:.6f}", "test_accuracy": "{:.3f}", "gradient_norm": "{:.1e}", "flatness": "{:.0e}",
-               "smallest": "{:.3e}", "largest": "{:.3f}", "bound": "{:.0e}"}  # fmt: skip
-    return brief[columns].to_string(
-        index=False, na_rep="-", formatters={name: form.format for name, form in formats.items()}
-    )
+               "smallest": "{:.2e}", "largest": "{:.3f}", "bound": "{:.0e}"}  # fmt: skip
+    formatters = {name: form.format for name, form in formats.items()}
+    return tables.text(brief[columns], "critical_points", na_rep="-", formatters=formatters)
 
 
 def conclusion(rows: pd.DataFrame, hidden: int) -> str:

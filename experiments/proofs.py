@@ -26,7 +26,7 @@ import pandas as pd
 import scipy.optimize
 import tqdm
 
-from experiments._shared import command_line, xor
+from experiments._shared import command_line, tables, xor
 from experiments._shared.classifier import Classifier, all_digits, classifier
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -170,8 +170,8 @@ def show(rows: pd.DataFrame) -> str:
                "nearest_to_0", "search_seconds", "proof_seconds", "peak_mb"]  # fmt: skip
     formats = {"radius": "{:.1e}", "unique_radius": "{:.1e}", "search_seconds": "{:.1f}", "proof_seconds": "{:.1f}",
                "peak_mb": "{:.0f}"}  # fmt: skip
-    return brief[columns].to_string(
-        index=False, na_rep="-", formatters={name: form.format for name, form in formats.items()}
+    return tables.text(
+        brief[columns], "digits", na_rep="-", formatters={name: form.format for name, form in formats.items()}
     )
 
 
@@ -231,7 +231,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder.table("xor", on_xor)
     folder.figure("proofs", draw(on_digits))
     print(f"XOR, 2-2-1, tanh, squared error, weight decay {settings.weight_decay:g}:")
-    print(xor_table(on_xor).to_string(index=False))
+    print(tables.text(xor_table(on_xor), "xor"))
     print(f"\nDigits, 1,797 examples, tanh, softmax cross-entropy, weight decay {settings.weight_decay:g}:")
     print(show(on_digits))
     print(f"\n{found[-1]['network']}: {found[-1]['proof']}")

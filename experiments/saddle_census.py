@@ -19,7 +19,7 @@ import pandas as pd
 import scipy.integrate
 import tqdm
 
-from experiments._shared import command_line, xor
+from experiments._shared import command_line, tables, xor
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import critical, interval, mlp, plots, tree
@@ -223,8 +223,8 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     levels, graph = draw(lands)
     folder.figure("levels", levels)
     folder.figure("joined", graph)
-    print(by_index(points).to_string(index=False, na_rep="-"))
-    print(f"\n{table.to_string(index=False)}")
+    print(tables.text(by_index(points), "by_index", na_rep="-"))
+    print(f"\n{tables.text(table, 'summaries')}")
     folder.conclude(conclusion(table))
     return points, table
 

@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import all_devices, command_line
+from experiments._shared import all_devices, command_line, tables
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -153,7 +153,7 @@ def show(summed: pd.DataFrame) -> str:
     """Return the summary as text, a column a width."""
     cells = summed.assign(cell=[f"{m:.3g} ± {h:.2g}" for m, h in zip(summed["mean"], summed.half_width, strict=True)])
     order = list(MEASURES.values())
-    return cells.pivot(index="measure", columns="width", values="cell").loc[order].to_string()
+    return tables.text(cells.pivot(index="measure", columns="width", values="cell").loc[order], "summary", index=True)
 
 
 def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure:

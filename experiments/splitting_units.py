@@ -21,7 +21,7 @@ import pandas as pd
 import scipy.stats
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import critical, curvature, losses, plots, tree
@@ -234,7 +234,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.figure("eigenvalues_along_lines", figure)
     minima = len(places.groupby(["network", "teacher"]))
     print(f"{minima} minima from {len(work)} teachers, every hidden unit split; lines without a negative eigenvalue:")
-    print(table.to_string(index=False, float_format="{:.2f}".format))
+    print(tables.text(table, "summary", float_format="{:.2f}".format))
     folder.conclude(conclusion(places))
     return places
 

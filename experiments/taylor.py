@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import critical, curvature, losses, mlp, plots, tree
@@ -206,7 +206,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.table("summary", table)
     folder.figure("taylor", figure)
     print("Slope of the remainder against the distance, over all eigenvectors of each point:")
-    print(table.to_string(index=False, float_format="{:.3g}".format))
+    print(tables.text(table, "summary", float_format="{:.3g}".format))
     folder.conclude(conclusion(table))
     return rows
 
