@@ -1,13 +1,13 @@
-"""The chain rule of a network written out, layer by layer: to teach, and to check jax.grad against. Transformable.
+"""The chain rule of a network written out layer by layer, to teach it and to check jax.grad. Transformable.
 
-zₗ = aₗ₋₁ Wₗ + bₗ, aₗ = σ(zₗ), a₀ = inputs; δₗ is the derivative of the loss by zₗ, one row an example:
+zₗ = aₗ₋₁ Wₗ + bₗ, aₗ = σ(zₗ), a₀ = inputs; δₗ is the derivative of the loss by zₗ, one row per example:
 
 - at the output, δ_L = ∂L/∂z_L
 - one layer back, δₗ = (δₗ₊₁ Wₗ₊₁ᵀ) ⊙ σ'(zₗ), which is (Wₗ₊₁ δₗ₊₁) ⊙ σ'(zₗ) for the column of one example
 - ∂L/∂Wₗ = aₗ₋₁ᵀ δₗ, and ∂L/∂bₗ = Σ over examples of δₗ
 
-(Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating errors"). To train, use jax.grad:
-it is as fast.
+(Rumelhart, Hinton & Williams 1986, "Learning representations by back-propagating errors"). To train, use jax.grad,
+which is as fast.
 """
 
 from __future__ import annotations
@@ -20,16 +20,22 @@ import jax.numpy as jnp
 
 from mlp_jax import _checks, losses, mlp
 
+__all__ = ["Trace", "backward", "forward", "gradient"]
+
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
 
 
+def __dir__() -> list[str]:
+    return __all__
+
+
 class Trace(NamedTuple):
-    """What the forward pass leaves for the backward pass.
+    """What the forward pass keeps for the backward pass.
 
     activations
-        (a₀, …, a_L₋₁): what enters each layer; a₀ are the inputs.
+        (a₀, …, a_L₋₁): the input of each layer; a₀ are the inputs.
     preactivations
-        (z₁, …, z_L): what each layer computes; z_L are the outputs.
+        (z₁, …, z_L): the result of each layer; z_L are the outputs.
     """
 
     activations: tuple[jax.Array, ...]
@@ -37,27 +43,9 @@ class Trace(NamedTuple):
 
 
 def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation = jnp.tanh) -> Trace:
-    """Return everything that `mlp.forward` computes on the way to its outputs.
+    """Return the inputs and pre-activations of all layers, for inputs (n, in).
 
-    Parameters
-    ----------
-    params
-        Tuple of Layer(weight (in, out), bias (out,)).
-    inputs
-        (n, in).
-    activation
-        A function on arrays, applied to hidden layers.
-
-    Returns
-    -------
-    Trace
-
-    Raises
-    ------
-    TypeError
-        `params` are not layers of real numbers, `inputs` not real numbers, or `activation` no function.
-    ValueError
-        There are no layers; `inputs` do not have two axes; a shape does not fit the next weight.
+    params, activation and errors: see `mlp.forward`; ValueError too if `inputs` do not have two axes.
 
     Examples
     --------
@@ -71,14 +59,12 @@ def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation
     """
     mlp.require_layers(params)
     _checks.function(activation, "activation", "of one array")
-    activations: list[jax.Array] = [jnp.asarray(_checks.numbers(inputs, "inputs", "two axes (n, in)"))]
+    activations: list[jax.Array] = [jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)"))]
     preactivations: list[jax.Array] = []
     for depth, layer in enumerate(params):
         if depth:
-            name = f"activations of layer {depth}"
-            activations.append(_checks.numbers(activation(preactivations[-1]), name, "two axes"))
-        mlp.require_fit(activations[-1], layer, depth)
-        preactivations.append(activations[-1] @ layer.weight + layer.bias)
+            activations.append(activation(preactivations[-1]))
+        preactivations.append(mlp.affine(activations[-1], layer, depth))
     return Trace(tuple(activations), tuple(preactivations))
 
 
@@ -90,7 +76,7 @@ def backward(
     activation: mlp.Activation = jnp.tanh,
     derivative: mlp.Activation | None = None,
 ) -> tuple[jax.Array, ...]:
-    """Return the deltas of all layers, from that of the output: δₗ = (δₗ₊₁ Wₗ₊₁ᵀ) ⊙ σ'(zₗ).
+    """Return the deltas of all layers from that of the output: δₗ = (δₗ₊₁ Wₗ₊₁ᵀ) ⊙ σ'(zₗ).
 
     Parameters
     ----------
@@ -102,7 +88,7 @@ def backward(
         The function that `forward` was given.
     derivative
         σ', a function on arrays; when None, the derivative of `activation` by jax.vjp, which also
-        holds for one that is not elementwise (maxout).
+        covers activations that are not elementwise (maxout).
 
     Returns
     -------
@@ -110,11 +96,9 @@ def backward(
 
     Raises
     ------
-    TypeError
-        `params` are not layers, `trace` is not what `forward` returns, or something is no function or no number.
-    ValueError
-        `output_delta` does not have the shape of the outputs, `trace` is that of another network, or the derivative has
-        another shape than the pre-activations.
+    TypeError, ValueError
+        `params` are not layers; `output_delta` does not have the shape of the outputs, or the derivative that of the
+        pre-activations; `trace` is that of another network.
 
     Examples
     --------
@@ -125,46 +109,25 @@ def backward(
     [[3.0, 0.0]]
     """
     mlp.require_layers(params)
-    _require_trace(params, trace)
-    _checks.function(activation, "activation", "of one array")
-    output_delta = _checks.numbers(output_delta, "output_delta")
-    outputs = trace.preactivations[-1]
-    if jnp.shape(output_delta) != outputs.shape:
-        raise ValueError(
-            f"output_delta: got shape {jnp.shape(output_delta)}, expected that of the outputs, {outputs.shape}."
-        )
-    deltas = [output_delta]
+    got = [jnp.shape(z) for z in trace.preactivations]
+    if got != [(*got[0][:1], *jnp.shape(layer.bias)) for layer in params]:
+        raise ValueError(f"trace: got pre-activations of shapes {got}, expected those of `forward` for params.")
+    deltas = [_fitting(output_delta, got[-1], "output_delta")]
     for layer, preactivation in zip(params[:0:-1], trace.preactivations[-2::-1], strict=True):
         error = deltas[-1] @ layer.weight.T
         if derivative is None:
-            values = jax.eval_shape(activation, preactivation)
-            _require_shape(values, error.shape, "activation")
             values, pull = jax.vjp(activation, preactivation)
             (delta,) = pull(error.astype(values.dtype))
         else:
-            delta = error * _slope(derivative, preactivation, "derivative")
+            delta = error * _fitting(derivative(preactivation), preactivation.shape, "derivative")
         deltas.append(delta)
     return tuple(reversed(deltas))
 
 
-def _require_trace(params: mlp.Params, trace: Trace) -> None:
-    if not isinstance(trace, Trace) or not all(isinstance(part, tuple | list) for part in trace):
-        raise TypeError(f"trace: got {_checks.describe(trace)}, expected what `forward` returned.")
-    got = [[jnp.shape(_checks.numbers(values, "trace")) for values in part] for part in trace]
-    n = got[1][0][0] if got[1] and got[1][0] else 0
-    if got[1] != [(n, jnp.shape(layer.weight)[1]) for layer in params]:
-        raise ValueError(f"trace: got pre-activations of shapes {got[1]}, expected those of `forward` for params.")
-
-
-def _require_shape(values: jax.Array, shape: tuple[int, ...], name: str) -> None:
-    if jnp.shape(values) != shape:
-        raise ValueError(f"{name}: got values of shape {jnp.shape(values)}, expected {shape}.")
-
-
-def _slope(derivative: Callable[..., jax.Array], at: jax.Array, name: str, *more: jax.Array) -> jax.Array:
-    _checks.function(derivative, name, "of arrays")
-    values = _checks.numbers(derivative(at, *more), name)
-    _require_shape(values, at.shape, name)
+def _fitting(values: jax.Array, shape: tuple[int, ...], name: str) -> jax.Array:
+    values = _checks.numbers(values, name)
+    if values.shape != shape:
+        raise ValueError(f"{name}: got shape {values.shape}, expected {shape}.")
     return values
 
 
@@ -183,14 +146,12 @@ def gradient(
 
     Parameters
     ----------
-    params
-        Tuple of Layer(weight (in, out), bias (out,)).
+    params, activation
+        See `mlp.forward`.
     inputs, targets
         (n, in), and what `loss` takes.
     loss
         (outputs, targets) -> (n,): a loss per example, such as `losses.cross_entropy`.
-    activation
-        A function on arrays, applied to hidden layers.
     weights
         (n,) of the examples, non-negative and not all zero; all equal when None.
     derivative
@@ -204,11 +165,8 @@ def gradient(
 
     Raises
     ------
-    ValueError
-        `inputs` do not have two axes or do not fit; the losses, `weights` or a derivative have a wrong shape; weights
-        as `losses.mean` refuses them.
-    TypeError
-        Something is no function, or not real numbers.
+    TypeError, ValueError
+        As `forward` and `losses.mean`; the losses or a derivative have a wrong shape.
 
     Examples
     --------
@@ -226,9 +184,9 @@ def gradient(
     trace = forward(params, inputs, activation=activation)
     outputs, targets = trace.preactivations[-1], jnp.asarray(_checks.numbers(targets, "targets"))
     if loss_derivative is None:
-        output_delta = jax.grad(lambda z: jnp.sum(_values(loss, z, targets)))(outputs)
+        output_delta = jax.grad(lambda z: jnp.sum(_fitting(loss(z, targets), outputs.shape[:1], "loss")))(outputs)
     else:
-        output_delta = _slope(loss_derivative, outputs, "loss_derivative", targets)
+        output_delta = _fitting(loss_derivative(outputs, targets), outputs.shape, "loss_derivative")
     output_delta = _shares(weights, outputs)[:, None] * output_delta
     deltas = backward(params, trace, output_delta, activation=activation, derivative=derivative)
     return tuple(
@@ -237,21 +195,11 @@ def gradient(
     )
 
 
-def _values(loss: Loss, outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    values = _checks.numbers(loss(outputs, targets), "loss")
-    _require_shape(values, outputs.shape[:1], "loss")
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"loss: got values of dtype {values.dtype}, expected real floating point.")
-    return values
-
-
 def _shares(weights: jax.Array | None, outputs: jax.Array) -> jax.Array:
-    """Each example's part of the mean: wᵢ / Σ w."""
+    """Return the share of each example in the mean: wᵢ / Σ w."""
     n = len(outputs)
     if weights is None:
         return jnp.full(n, 1.0 / n, outputs.dtype)
-    weights = _checks.numbers(weights, "weights")
-    if jnp.shape(weights) != (n,):
-        raise ValueError(f"weights: got shape {jnp.shape(weights)}, expected {(n,)}, one for each example.")
-    losses.mean(weights, weights)  # refuses weights that are negative, or all 0
+    weights = _fitting(weights, (n,), "weights")
+    losses.mean(weights, weights)  # refuses weights that are negative or all 0
     return weights / jnp.sum(weights)

@@ -1,4 +1,4 @@
-"""How noisy minibatch gradients are, and the batch size beyond which larger batches stop paying.
+"""The noise of minibatch gradients, and the batch size beyond which larger batches gain little.
 
 With G the mean of the per-example gradients gᵢ of N examples and Σ = Σᵢ (gᵢ − G)(gᵢ − G)ᵀ / N, a batch of B has
 
@@ -11,7 +11,7 @@ empirical model of large-batch training").
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,13 @@ from numpy.typing import ArrayLike
 from mlp_jax import _checks, tree
 from mlp_jax.tree import PyTree
 
+__all__ = ["Estimate", "Noise", "Tradeoff", "estimate", "exact", "fit_tradeoff", "two_batches"]
+
 PerExample = Callable[..., jax.Array]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Noise(NamedTuple):
@@ -42,25 +48,18 @@ class Estimate(NamedTuple):
 
 
 def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: int = 256) -> Noise:
-    """Return the noise of the gradients of all examples, from each of them. Transformable.
+    """Return the noise of the gradients, from the gradient of each example. Transformable.
 
-    Two passes, so that nothing cancels: G, then the mean of ‖gᵢ − G‖². Memory is that of `chunk_size` gradients.
+    Two passes, to avoid cancellation: G, then the mean of ‖gᵢ − G‖². Memory is that of `chunk_size` gradients.
 
     Parameters
     ----------
     per_example
-        `(params, *args) -> (n,)` losses, each of its own example alone.
-    params
-        Any pytree of floating arrays.
-    args
-        Arrays with the n examples on their first axis.
+        `(params, *args) -> (n,)` losses, each a function of its own example only.
+    params, args
+        Any pytree of floating arrays; arrays with the n examples on their first axis.
     chunk_size
         Examples at a time, 1 or more.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Params not floating; no examples, or arrays of different lengths; losses that are not one an example.
 
     Examples
     --------
@@ -70,7 +69,7 @@ def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: i
     >>> float(noise.squared_gradient), float(noise.trace), float(noise.scale)
     (4.0, 1.0, 0.25)
     """
-    num_examples = _require_examples(per_example, params, args)
+    num_examples = _checked_examples(per_example, params, args)
     chunk_size = _checks.integer(chunk_size, "chunk_size")
     mean = _gradient(per_example, params, args)
 
@@ -88,8 +87,8 @@ def two_batches(
 ) -> Noise:
     """Return the noise from the squared gradient norms of two batch sizes. Transformable.
 
-    Solves E‖G_B‖² = ‖G‖² + c(B) tr Σ for two values of B. Both parts are unbiased and linear in the norms: average
-    norms over batches first; the ratio of single estimates is biased, and ‖G‖² can come out negative.
+    Solves E‖G_B‖² = ‖G‖² + c(B) tr Σ for two values of B. Both parts are unbiased and linear in the norms. Average the
+    norms over batches first: the ratio of single estimates is biased, and ‖G‖² can be negative.
 
     Parameters
     ----------
@@ -98,13 +97,8 @@ def two_batches(
     small_size, large_size
         The two batch sizes, 1 ≤ small < large.
     num_examples
-        N, where batches are drawn without replacement, as in an epoch. Left out there, tr Σ is overestimated by the
+        N if batches are drawn without replacement, as in an epoch. Without it tr Σ is then overestimated by the
         factor N / (N − 1), and ‖G‖² underestimated by tr Σ / (N − 1).
-
-    Raises
-    ------
-    TypeError, ValueError
-        A norm is no array of real numbers; the sizes are not 1 ≤ small < large ≤ N.
 
     Examples
     --------
@@ -112,12 +106,8 @@ def two_batches(
     >>> float(noise.squared_gradient), float(noise.trace)
     (4.0, 1.0)
     """
-    if num_examples is not None:
-        num_examples = _checks.integer(num_examples, "num_examples")
-    small_size, large_size = _require_sizes(small_size, large_size, num_examples)
+    small_size, large_size = _checked_sizes(small_size, large_size, num_examples)
     small, large = (jnp.asarray(_checks.numbers(a, name)) for a, name in ((small, "small"), (large, "large")))
-    if small.shape != large.shape:
-        raise ValueError(f"small, large: got shapes {small.shape} and {large.shape}, expected one shape.")
     first, second = (_coefficient(size, num_examples) for size in (small_size, large_size))
     trace = (small - large) / (first - second)
     return _as_noise(small - first * trace, trace)
@@ -136,26 +126,19 @@ def estimate(
 ) -> Estimate:
     """Estimate the noise from random batches of two sizes, with standard errors. Transformable.
 
-    The mean over pairs of independent batches of what `two_batches` returns, numerator and denominator apart; the
-    error of their ratio is of first order (delta method). Costs num_pairs · (small + large) gradients of an example.
+    The mean of `two_batches` over pairs of independent batches, numerator and denominator separately; the error of
+    their ratio is of first order (delta method). Costs num_pairs · (small + large) gradients of an example.
 
     Parameters
     ----------
-    key
-        A JAX random key.
-    per_example, params, args
-        As in `exact`.
+    key, per_example, params, args
+        A JAX random key; for the others see `exact`.
     small, large
         Batch sizes, 1 ≤ small < large ≤ n.
     num_pairs
         2 or more.
     replace
-        Whether batches are drawn with replacement; the result estimates the same either way.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `exact`; sizes or `num_pairs` out of range.
+        Whether batches are drawn with replacement; the result estimates the same quantity either way.
 
     Examples
     --------
@@ -166,8 +149,8 @@ def estimate(
     True
     """
     _checks.key(key)
-    num_examples = _require_examples(per_example, params, args)
-    small, large = _require_sizes(small, large, None if replace else num_examples)
+    num_examples = _checked_examples(per_example, params, args)
+    small, large = _checked_sizes(small, large, None if replace else num_examples)
     num_pairs = _checks.integer(num_pairs, "num_pairs", 2, 2**30)
 
     def squared_norm(key: jax.Array, size: int) -> jax.Array:
@@ -193,11 +176,11 @@ class Tradeoff(NamedTuple):
     """Updates against examples: S = min_updates + min_examples / B, and the standard errors of the logarithms.
 
     critical_batch_size
-        min_examples / min_updates: where twice the fewest updates and twice the fewest examples are needed.
+        min_examples / min_updates: it needs twice the fewest updates and twice the fewest examples.
     spread
         Standard deviation of log S about the curve.
     stderr
-        (log min_updates, log min_examples, log critical_batch_size); infinite where the data do not determine one,
+        Of (log min_updates, log min_examples, log critical_batch_size); infinite where the data do not determine it,
         as when no batch size was large enough for the curve to flatten.
     """
 
@@ -212,25 +195,21 @@ def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike 
     """Fit (S/S_min − 1)(E/E_min − 1) = 1 to the updates S that runs took to a target, E = B S. Host-level.
 
     Maximum likelihood with log S normal about log(S_min + E_min / B). A run that did not reach the target counts with
-    the probability of needing more updates than it made (a censored regression, Tobin 1958): to drop such runs would
-    make slow batch sizes look fast.
+    the probability of needing more updates than it made (a censored regression, Tobin 1958): without such runs, slow
+    batch sizes would look fast. McCandlish et al. (2018), equation 2.11; Shallue et al. (2019), "Measuring the effects
+    of data parallelism".
 
     Parameters
     ----------
     batch_sizes, updates
-        (n,) of each run its batch size, and the updates to the target, or those made where it was not reached.
+        (n,) batch size of each run, and its updates to the target, or all its updates if it did not reach it.
     reached
-        (n,) whether the target was reached; all when None.
+        (n,) booleans, whether the target was reached; all when None.
 
     Raises
     ------
     ValueError
-        Lengths differ; numbers that are not positive and finite; fewer than three runs, or two batch sizes, that
-        reached the target.
-
-    References
-    ----------
-    McCandlish et al. (2018), equation 2.11; Shallue et al. (2019), "Measuring the effects of data parallelism".
+        Numbers that are not positive and finite; fewer than three runs, or two batch sizes, that reached the target.
 
     Examples
     --------
@@ -243,16 +222,10 @@ def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike 
         np.asarray(_checks.numbers(a, name, "(n,)"), float)
         for a, name in ((batch_sizes, "batch_sizes"), (updates, "updates"))
     )
-    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(_checks.numbers(reached, "reached"))
-    if hit.dtype != bool:
-        raise TypeError(f"reached: got dtype {hit.dtype}, expected booleans.")
-    if not (sizes.shape == numbers.shape == hit.shape and sizes.ndim == 1):
-        raise ValueError(
-            f"batch_sizes, updates, reached: got shapes {sizes.shape}, {numbers.shape}, {hit.shape},"
-            " expected (n,) each."
-        )
+    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(reached, bool)
+    _checks.like((numbers, hit), (sizes, sizes), "updates, reached", "batch_sizes")
     if not all(np.all((a > 0) & np.isfinite(a)) for a in (sizes, numbers)):
-        raise ValueError("batch_sizes, updates: got numbers that are not positive and finite, expected only such.")
+        raise ValueError("batch_sizes, updates: got numbers of 0 or below, NaN or infinity, expected positive numbers.")
     if hit.sum() < 3 or len(np.unique(sizes[hit])) < 2:
         raise ValueError(
             f"reached: got {hit.sum()} runs of {len(np.unique(sizes[hit]))} batch sizes that reached the target,"
@@ -261,22 +234,18 @@ def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike 
     return _fit(sizes, np.log(numbers), hit)
 
 
-# Limits of log spread: away from 0, where exact data would make the likelihood infinite.
-_SPREAD = (-12.0, 3.0)
-# How far below the data log S_min and log E_min are looked for.
-_FAR = 12.0
-# Difference step for the information matrix, in logarithms.
-_STEP = 1e-4
-# A likelihood that curves less than this a run along a direction does not determine it.
+_SPREAD = (-12.0, 3.0)  # limits of log spread; at a spread of 0, exact data would make the likelihood infinite
+_FAR = 12.0  # how far below the data log S_min and log E_min are searched
+_STEP = 1e-4  # of the differences for the information matrix, in logarithms
+# A likelihood whose curvature per run along a direction is below this does not determine it.
 _FLAT = 1e-6
-# The logarithms of S_min, E_min and E_min / S_min.
-_DIRECTIONS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-1.0, 1.0, 0.0))
+_DIRECTIONS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-1.0, 1.0, 0.0))  # of log S_min, log E_min, log (E_min / S_min)
 
 
 def _negative_log_likelihood(
     theta: np.ndarray, sizes: np.ndarray, logs: np.ndarray, hit: np.ndarray
 ) -> tuple[float, np.ndarray]:
-    """Return that of theta = log (S_min, E_min, spread), and its gradient."""
+    """Return the negative log-likelihood at theta = log (S_min, E_min, spread), and its gradient."""
     logs_of_parts = np.stack([np.full_like(sizes, theta[0]), theta[1] - np.log(sizes)])
     centre = np.logaddexp(*logs_of_parts)
     spread = np.exp(theta[2])
@@ -292,37 +261,28 @@ def _fit(sizes: np.ndarray, logs: np.ndarray, hit: np.ndarray) -> Tradeoff:
     low_s, high_s = logs[hit].min(), logs[hit].max()
     low_e, high_e = np.min((logs + np.log(sizes))[hit]), np.max((logs + np.log(sizes))[hit])
     bounds = [(low_s - _FAR, high_s + 2), (low_e - _FAR, high_e + 2), _SPREAD]
-    # From the flat end, the steep end, and between: the likelihood has more than one slope to come down.
+    # From the flat end, the steep end, and between: the likelihood may have several maxima.
     starts = [(low_s, low_e), (low_s - 3, low_e), (low_s, low_e - 3)]
-    ends = [
-        scipy.optimize.minimize(
-            _negative_log_likelihood,
-            np.array([*start, -1.0]),
-            (sizes, logs, hit),
-            jac=True,
-            bounds=bounds,
-            method="L-BFGS-B",
-            options={"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-8},
-        )
-        for start in starts
-    ]
-    best = min(ends, key=lambda end: end.fun).x
-    columns = [
-        _negative_log_likelihood(best + step, sizes, logs, hit)[1]
-        - _negative_log_likelihood(best - step, sizes, logs, hit)[1]
-        for step in _STEP * np.eye(3)
-    ]
-    information = (np.array(columns) + np.array(columns).T) / (4 * _STEP)
+    options = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-8}
+
+    def end(start: tuple[float, float]) -> Any:
+        return scipy.optimize.minimize(
+            _negative_log_likelihood, np.array([*start, -1.0]), (sizes, logs, hit),
+            jac=True, bounds=bounds, method="L-BFGS-B", options=options,
+        )  # fmt: skip
+
+    best = min(map(end, starts), key=lambda end: end.fun).x
+    slopes = [[_negative_log_likelihood(best + s * d, sizes, logs, hit)[1] for d in _STEP * np.eye(3)] for s in (1, -1)]
+    columns = np.array(slopes[0]) - np.array(slopes[1])
+    information = (columns + columns.T) / (4 * _STEP)
     free = np.array([low < x < high for x, (low, high) in zip(best, bounds, strict=True)])
     updates, examples, spread = np.exp(best)
-    errors = [_standard_error(information, free, np.array(direction), len(logs)) for direction in _DIRECTIONS]
-    return Tradeoff(
-        float(updates), float(examples), float(examples / updates), float(spread), (errors[0], errors[1], errors[2])
-    )
+    first, second, third = (_standard_error(information, free, np.array(d), len(logs)) for d in _DIRECTIONS)
+    return Tradeoff(float(updates), float(examples), float(examples / updates), float(spread), (first, second, third))
 
 
 def _standard_error(information: np.ndarray, free: np.ndarray, direction: np.ndarray, num_runs: int) -> float:
-    """Return that of a linear function of the fit; infinite where it moves along a flat direction or a bound."""
+    """Return the error of a linear function of the fit; infinite along a flat direction or a bound."""
     if np.any(direction[~free]):
         return float("inf")
     values, vectors = np.linalg.eigh(information[np.ix_(free, free)])
@@ -347,26 +307,18 @@ def _gradient(per_example: PerExample, params: PyTree, args: tuple) -> PyTree:
     return jax.grad(lambda p: jnp.mean(per_example(p, *args)))(params)
 
 
-def _require_examples(per_example: PerExample, params: PyTree, args: tuple) -> int:
+def _checked_examples(per_example: PerExample, params: PyTree, args: tuple) -> int:
     _checks.params(params)
     _checks.args(args)
-    lengths = sorted({jnp.shape(leaf)[0] if jnp.ndim(leaf) else 0 for leaf in jax.tree.leaves(args)})
-    if len(lengths) != 1 or lengths[0] == 0:
-        raise ValueError(f"args: got arrays of {lengths} examples, expected the same number, not 0.")
-    values = jax.eval_shape(per_example, params, *args)
-    if (
-        not isinstance(values, jax.ShapeDtypeStruct)
-        or values.shape != (lengths[0],)
-        or not jnp.issubdtype(values.dtype, jnp.floating)
-    ):
-        raise ValueError(f"per_example: got a result of {values}, expected ({lengths[0]},) floating-point losses.")
-    return lengths[0]
+    number = _checks.count_examples(args)
+    losses = jax.eval_shape(per_example, params, *args)
+    shape, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", None)
+    if shape != (number,) or not jnp.issubdtype(dtype, jnp.floating):
+        raise ValueError(f"per_example: got a result of {losses}, expected ({number},) floating-point losses.")
+    return number
 
 
-def _require_sizes(small: int, large: int, num_examples: int | None) -> tuple[int, int]:
-    for size in (small, large):
-        _checks.integer(size, "batch sizes", -(2**63))
-    largest = "" if num_examples is None else f" ≤ {num_examples}"
-    if not 1 <= small < large <= (num_examples or large):
-        raise ValueError(f"batch sizes: got {small} and {large}, expected integers 1 ≤ small < large{largest}.")
-    return int(small), int(large)
+def _checked_sizes(small: int, large: int, num_examples: int | None) -> tuple[int, int]:
+    small = _checks.integer(small, "batch sizes")
+    large = _checks.integer(large, "batch sizes", small + 1, num_examples, "the larger of the two")
+    return small, large

@@ -1,4 +1,4 @@
-"""The network: init and forward, maxout and dropout: pure functions on a tuple of layers. Transformable.
+"""The network as pure functions on a tuple of layers: init, forward, maxout and dropout. Transformable.
 
 Activations are functions on arrays: `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `maxout(pieces)`. The outputs of
 the network are logits; `jax.nn.softmax(logits)` are the class probabilities.
@@ -8,16 +8,21 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mlp_jax import _checks
 
+__all__ = ["Layer", "dropout", "forward", "init", "maxout"]
+
 Activation = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., jax.Array]
+
+
+def __dir__() -> list[str]:
+    return __all__
 
 
 class Layer(NamedTuple):
@@ -29,7 +34,7 @@ class Layer(NamedTuple):
 
 Params = tuple[Layer, ...]
 
-# Most numbers of one weight, 8 GiB of float64: a larger request would end the process.
+# The most numbers in one weight, 8 GiB of float64: a larger request would end the process.
 _MOST_NUMBERS = 2**30
 
 
@@ -54,7 +59,7 @@ def init(
     sizes
         Input size, hidden sizes, output size: `(64, 16, 10)`. Two numbers are a linear model.
     pieces
-        Linear pieces of a maxout unit: hidden layers get `pieces` affine maps a unit, weight
+        Linear pieces of a maxout unit: hidden layers get `pieces` affine maps per unit, weight
         (in, out * pieces), for an activation that reduces them (the pieces of a unit are adjacent).
     weight_init, bias_init
         Any of `jax.nn.initializers`: `(key, shape, dtype) -> array`.
@@ -68,11 +73,9 @@ def init(
     Raises
     ------
     TypeError
-        `key` is not a JAX random key; `pieces` is no integer, an initializer no function, `dtype` not floating; or an
-        initializer returns no real floating numbers.
+        `key` is not a JAX random key, a size or `pieces` not an integer.
     ValueError
-        Fewer than two sizes, or a size or `pieces` below 1; more than 2³⁰ numbers in a weight; or an initializer
-        returns another shape.
+        Fewer than two sizes, a size or `pieces` below 1, or more than 2³⁰ numbers in a weight.
 
     Examples
     --------
@@ -81,12 +84,12 @@ def init(
     [(64, 16), (16, 10)]
     """
     _checks.key(key)
-    widths = _widths(sizes)
+    widths = [_checks.integer(size, "sizes") for size in sizes]
+    if len(widths) < 2:
+        raise ValueError(f"sizes: got {tuple(widths)}, expected two integers or more, such as (64, 16, 10).")
     pieces = _checks.integer(pieces, "pieces")
     weight_init = jax.nn.initializers.lecun_normal() if weight_init is None else weight_init
-    _checks.function(weight_init, "weight_init", "(key, shape, dtype) -> array")
-    _checks.function(bias_init, "bias_init", "(key, shape, dtype) -> array")
-    float_dtype = _floating_dtype(dtype)
+    dtype = jnp.result_type(float) if dtype is None else dtype
     layers = []
     for depth, layer_key in enumerate(jax.random.split(key, len(widths) - 1)):
         fan_in = widths[depth]
@@ -94,43 +97,9 @@ def init(
         if fan_in * fan_out > _MOST_NUMBERS:
             raise ValueError(f"sizes: got a weight of {fan_in} × {fan_out}, expected {_MOST_NUMBERS} numbers or fewer.")
         weight_key, bias_key = jax.random.split(layer_key)
-        weight = weight_init(weight_key, (fan_in, fan_out), float_dtype)
-        bias = bias_init(bias_key, (fan_out,), float_dtype)
-        _require_drawn(weight, (fan_in, fan_out), "weight_init")
-        _require_drawn(bias, (fan_out,), "bias_init")
-        layers.append(Layer(weight, bias))
+        weight = weight_init(weight_key, (fan_in, fan_out), dtype)
+        layers.append(Layer(weight, bias_init(bias_key, (fan_out,), dtype)))
     return tuple(layers)
-
-
-def _widths(sizes: Sequence[int]) -> tuple[int, ...]:
-    expected = "at least two integers of 1 or more, such as (64, 16, 10)"
-    try:
-        widths = tuple(_checks.integer(n, "sizes") for n in sizes)
-    except (TypeError, ValueError):
-        widths = ()
-    if len(widths) < 2:
-        raise ValueError(f"sizes: got {tuple(sizes)}, expected {expected}.")
-    return widths
-
-
-def _floating_dtype(dtype: Any) -> jnp.dtype:
-    if dtype is None:
-        return jnp.result_type(float)
-    try:
-        named = jnp.dtype(dtype)
-    except (TypeError, ValueError):  # a module has an attribute dtype
-        named = None
-    if named is None or not jnp.issubdtype(named, jnp.floating):
-        raise TypeError(f"dtype: got {_checks.describe(dtype)}, expected a floating dtype, such as jnp.float32.")
-    return named
-
-
-def _require_drawn(values: Any, shape: tuple[int, ...], name: str) -> None:
-    array = _checks.numbers(values, name)
-    if not jnp.issubdtype(array.dtype, jnp.floating):
-        raise TypeError(f"{name}: got values of dtype {array.dtype}, expected real floating point.")
-    if array.shape != shape:
-        raise ValueError(f"{name}: got values of shape {array.shape}, expected {shape}.")
 
 
 def forward(
@@ -166,11 +135,11 @@ def forward(
     Raises
     ------
     TypeError
-        `params` are not layers of real numbers, `inputs` not real numbers, `activation` no function, or `dropout_rate`
-        no number; or that is not 0 and `key` is not a JAX random key.
+        `params` are not layers of real numbers, `inputs` not real numbers or `activation` not a function; or
+        `dropout_rate` is not 0 and `key` is not a JAX random key.
     ValueError
-        There are no layers, or one whose bias does not fit its weight; the last axis of `inputs` or of a hidden layer
-        does not fit the next weight; `dropout_rate` is not in [0, 1).
+        There are no layers; a bias does not fit its weight, or the last axis of `inputs` or of a hidden layer the
+        next weight; `dropout_rate` is not in [0, 1).
 
     Examples
     --------
@@ -178,7 +147,7 @@ def forward(
     >>> forward(params, jnp.ones((5, 2))).shape
     (5, 1)
 
-    Class probabilities, and one mask per seed:
+    Class probabilities, and a dropout mask for each seed:
 
     >>> classifier = init(jax.random.key(0), (2, 8, 3))
     >>> probabilities = jax.nn.softmax(forward(classifier, jnp.ones((5, 2))))
@@ -191,43 +160,46 @@ def forward(
     """
     require_layers(params)
     _checks.function(activation, "activation", "of one array")
-    dropout_rate = _require_rate(dropout_rate)
-    if _checks.is_traced(dropout_rate) or dropout_rate > 0:
+    rate = _checked_rate(dropout_rate)
+    drops = _checks.is_traced(rate) or rate > 0
+    if drops:
         _checks.key(key)
-    else:
-        key = None
     hidden = jnp.asarray(_checks.numbers(inputs, "inputs"))
     for depth, layer in enumerate(params):
         if depth:
-            hidden = _checks.numbers(activation(hidden), f"activations of layer {depth}")
-        if depth and key is not None:
-            hidden = dropout(jax.random.fold_in(key, depth), hidden, dropout_rate)
-        require_fit(hidden, layer, depth)
-        hidden = hidden @ layer.weight + layer.bias
+            hidden = activation(hidden)
+            hidden = _drop(jax.random.fold_in(key, depth), hidden, rate) if drops else hidden
+        hidden = affine(hidden, layer, depth)
     return hidden
+
+
+def affine(values: jax.Array, layer: Layer, depth: int) -> jax.Array:
+    """Return what layer number `depth`, from 0, makes of values (…, in); ValueError if they do not fit its weight."""
+    expected = jnp.shape(layer.weight)[0]
+    if jnp.shape(values)[-1:] != (expected,):
+        raise ValueError(
+            f"{f'activations of layer {depth}' if depth else 'inputs'}: got shape {jnp.shape(values)}, expected"
+            f" a last axis of {expected} to fit the weight {jnp.shape(layer.weight)} of layer {depth + 1}."
+        )
+    return values @ layer.weight + layer.bias
 
 
 def maxout(pieces: int) -> Activation:
     """Return the maxout activation: each unit is the largest of its `pieces` adjacent affine maps.
 
     h(z)ᵢ = max over j < pieces of z[i · pieces + j] (Goodfellow et al. 2013, "Maxout Networks"). One unit is
-    convex and piecewise linear in its inputs, and enough pieces fit any convex function; the difference of two
+    convex and piecewise linear in its inputs. Enough pieces fit any convex function, and the difference of two such
     units any continuous one. Where pieces are equal, the gradient is that of the first. The same number of pieces gives
     the same function object, so that jit compiles once.
 
     Parameters
     ----------
     pieces
-        Affine maps a unit, 1 or more: what `init` was given.
+        Affine maps per unit, 1 or more, as given to `init`.
 
     Returns
     -------
-    function of an array (…, out · pieces) -> (…, out)
-
-    Raises
-    ------
-    TypeError, ValueError
-        `pieces` is not an integer of 1 or more; when called, the last axis is not a multiple of `pieces`.
+    function of an array (…, out · pieces) -> (…, out); ValueError if the last axis is not a multiple of `pieces`
 
     Examples
     --------
@@ -256,7 +228,7 @@ def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
     """Return the larger of each pair, the first of equal ones, NaN where there is one.
 
     The gradient of `jnp.max` looks for the values that equal the maximum. XLA may round them in two ways in one
-    program, so that none does, and the gradient is infinite; a choice made once has no such gap.
+    program, so that none does, and the gradient is infinite. Here the choice is made once.
     """
     return jnp.where((a >= b) | (a != a), a, b)
 
@@ -264,28 +236,22 @@ def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
 def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     """Return `values` with each entry set to 0 with probability `rate`, and divided by 1 − rate otherwise.
 
-    Inverted dropout (Srivastava et al. 2014, "Dropout"): the mean over keys is `values`, so that evaluation is the
-    identity and needs no rescaling.
+    Inverted dropout (Srivastava et al. 2014, "Dropout"): the mean over keys is `values`, so evaluation needs no
+    rescaling.
 
     Parameters
     ----------
     key
         A JAX random key.
     values
-        Floating array of any shape.
+        Floating array of any shape; the result has its shape and dtype.
     rate
         From 0 (the identity) to below 1; may be traced.
 
-    Returns
-    -------
-    array of the shape and dtype of `values`
-
     Raises
     ------
-    TypeError
-        `key` is not a JAX random key, or `values` are not floating.
-    ValueError
-        `rate` is not in [0, 1).
+    TypeError, ValueError
+        `key` is not a JAX random key, `values` are not floating, or `rate` is not in [0, 1).
 
     Examples
     --------
@@ -293,60 +259,34 @@ def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     [0.0, 4.0]
     """
     _checks.key(key)
-    rate = _require_rate(rate)
+    rate = _checked_rate(rate)
     values = jnp.asarray(_checks.numbers(values, "values"))
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"values: got dtype {values.dtype}, expected real floating point.")
-    if not _checks.is_traced(rate) and rate == 0:
-        return values
+    return values if not _checks.is_traced(rate) and rate == 0 else _drop(key, values, rate)
+
+
+def _drop(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     keep = 1.0 - rate
     mask = jax.random.bernoulli(key, keep, values.shape)
     return jnp.where(mask, values / jnp.asarray(keep, values.dtype), jnp.zeros_like(values))
 
 
-def _require_rate(rate: float) -> float:
+def _checked_rate(rate: float) -> float:
     return _checks.real(rate, "dropout rate", "a number from 0 to below 1", lambda x: 0 <= x < 1)
 
 
 def require_layers(params: Params) -> None:
-    """Raise unless params are one Layer(weight (in, out), bias (out,)) of real numbers or more.
-
-    Examples
-    --------
-    >>> require_layers((Layer(jnp.ones((2, 3)), jnp.zeros(3)),))
-    """
+    """Raise unless params are one or more Layer(weight (in, out), bias (out,)) of numbers."""
     if not isinstance(params, tuple | list) or isinstance(params, Layer):
-        raise TypeError(f"params: got {type(params).__name__}, expected a tuple of Layer(weight, bias).")
+        raise TypeError(f"params: got {_checks.describe(params)}, expected a tuple of Layer(weight, bias).")
     if not params:
         raise ValueError("params: got no layers, expected at least one Layer(weight, bias).")
     for depth, layer in enumerate(params):
-        _require_layer(layer, f"params[{depth}]")
-
-
-def _require_layer(layer: Any, name: str) -> None:
-    expected = "Layer(weight (in, out), bias (out,))"
-    if not isinstance(layer, Layer):
-        raise TypeError(f"{name}: got {_checks.describe(layer)}, expected {expected}.")
-    _checks.leaves(layer, name)
-    shapes = jax.tree.map(np.shape, (layer.weight, layer.bias), is_leaf=lambda leaf: leaf is None)
-    if len(shapes[0]) != 2 or shapes[1] != shapes[0][1:]:
-        raise ValueError(f"{name}: got weight {shapes[0]}, bias {shapes[1]}, expected (in, out), (out,).")
-
-
-def require_fit(values: jax.Array, layer: Layer, depth: int) -> None:
-    """Raise TypeError or ValueError unless `values` can be multiplied by the weight of layer `depth`.
-
-    Examples
-    --------
-    >>> require_fit(jnp.ones((5, 2)), Layer(jnp.ones((2, 3)), jnp.zeros(3)), depth=0)
-    """
-    depth = _checks.integer(depth, "depth", 0)
-    _require_layer(layer, "layer")
-    name = "inputs" if depth == 0 else f"activations of layer {depth}"
-    values = _checks.numbers(values, name)
-    expected = jnp.shape(layer.weight)[0]
-    if jnp.ndim(values) < 1 or jnp.shape(values)[-1] != expected:
-        raise ValueError(
-            f"{name}: got shape {jnp.shape(values)}, expected a last axis of {expected}"
-            f" to fit the weight {jnp.shape(layer.weight)} of layer {depth + 1}."
-        )
+        name = f"params[{depth}]"
+        if not isinstance(layer, Layer):
+            raise TypeError(f"{name}: got {_checks.describe(layer)}, expected Layer(weight (in, out), bias (out,)).")
+        _checks.leaves(layer, name)
+        weight, bias = (jnp.shape(leaf) for leaf in layer)
+        if len(weight) != 2 or bias != weight[1:]:
+            raise ValueError(f"{name}: got weight {weight}, bias {bias}, expected (in, out), (out,).")

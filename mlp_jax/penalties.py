@@ -1,4 +1,4 @@
-"""Terms added to a loss: params -> scalar. Transformable."""
+"""Penalties to add to a loss: params -> scalar. Transformable."""
 
 from __future__ import annotations
 
@@ -7,9 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _checks, tree
+from mlp_jax.tree import PyTree
+
+__all__ = ["l1", "l2", "selective_synaptic_plasticity"]
 
 
-def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Array:
+def __dir__() -> list[str]:
+    return __all__
+
+
+def l1(params: PyTree, strength: float, *, biases: bool = True) -> jax.Array:
     """Return strength · Σ |θᵢ|: the penalty whose minima have parameters of exactly 0.
 
     Its gradient is strength · sign(θ), taken as 0 at θᵢ = 0, where the penalty has a kink (Tibshirani 1996).
@@ -21,19 +28,12 @@ def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
     strength
         Non-negative scalar; may be traced.
     biases
-        False leaves out the leaves with fewer than two axes, which is what a bias is in a pytree of layers
-        (so are the scales of a normalisation layer).
-
-    Returns
-    -------
-    scalar
+        False leaves out the leaves with fewer than two axes: biases, and the scales of a normalisation layer.
 
     Raises
     ------
-    TypeError
-        `params` are not floating, or `strength` is no real number.
-    ValueError
-        `strength` is negative or not finite, or nothing is left to penalise.
+    TypeError, ValueError
+        `params` are not floating; `strength` is negative or not a finite number; no leaf is left to penalise.
 
     Examples
     --------
@@ -46,31 +46,10 @@ def l1(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
     return strength * jnp.asarray(sum(jnp.sum(leaf * jnp.sign(leaf)) for leaf in _penalised(params, biases)))
 
 
-def l2(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Array:
+def l2(params: PyTree, strength: float, *, biases: bool = True) -> jax.Array:
     """Return (strength / 2) Σ θᵢ²: weight decay as a penalty.
 
-    Its gradient is strength · θ and its Hessian strength · I.
-
-    Parameters
-    ----------
-    params
-        Any pytree of floating arrays.
-    strength
-        Non-negative scalar; may be traced.
-    biases
-        False leaves out the leaves with fewer than two axes, which is what a bias is in a pytree of layers
-        (so are the scales of a normalisation layer).
-
-    Returns
-    -------
-    scalar
-
-    Raises
-    ------
-    TypeError
-        `params` are not floating, or `strength` is no real number.
-    ValueError
-        `strength` is negative or not finite, or nothing is left to penalise.
+    Its gradient is strength · θ and its Hessian strength · I. params, strength, biases and errors: see `l1`.
 
     Examples
     --------
@@ -86,14 +65,14 @@ def l2(params: tree.PyTree, strength: float, *, biases: bool = True) -> jax.Arra
 
 
 def selective_synaptic_plasticity(
-    params: tree.PyTree, strength: float, *, reference: tree.PyTree, importances: tree.PyTree
+    params: PyTree, strength: float, *, reference: PyTree, importances: PyTree
 ) -> jax.Array:
-    """Return strength · Σ bᵢ (θᵢ − θ*ᵢ)²: what an earlier task needs is held near where that task left it.
+    """Return strength · Σ bᵢ (θᵢ − θ*ᵢ)²: parameters that an earlier task needs stay near their values after it.
 
     Also known as elastic weight consolidation (Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in
-    neural networks", who write λ/2 for `strength`). A parameter of importance 0 is free. The importances are given:
-    usually the diagonal of the Fisher matrix or of the Hessian of the earlier task's loss at θ*. With the Hessian
-    diagonal and a strength of ½ this is the second-order expansion of that loss, its cross terms left out.
+    neural networks", who write λ/2 for `strength`). A parameter of importance 0 is free. Importances are usually the
+    diagonal of the Fisher matrix or of the Hessian of the earlier task's loss at θ*. With the Hessian diagonal and a
+    strength of ½ this is the second-order expansion of that loss without its cross terms.
 
     Parameters
     ----------
@@ -104,18 +83,12 @@ def selective_synaptic_plasticity(
     reference
         θ*, the parameters after the earlier task: same structure and shapes.
     importances
-        b, non-negative: same structure and shapes. Outside jit the sign is checked.
-
-    Returns
-    -------
-    scalar
+        b, same structure and shapes, non-negative (checked outside jit).
 
     Raises
     ------
-    TypeError
-        A leaf is not floating, or `strength` is no real number.
-    ValueError
-        `strength` is negative or not finite, an importance negative or NaN; the structures or shapes differ.
+    TypeError, ValueError
+        As `l1`; an importance is negative or NaN; the structures or shapes differ.
 
     Examples
     --------
@@ -127,24 +100,20 @@ def selective_synaptic_plasticity(
     for name, part in (("params", params), ("reference", reference), ("importances", importances)):
         _checks.leaves(part, name, floating=True)
         _checks.like(part, params, name)
-    _require_non_negative(importances)
-    distances = jax.tree.map(lambda theta, center: (theta - center) ** 2, params, reference)
-    return strength * tree.dot(importances, distances)
-
-
-def _penalised(params: tree.PyTree, biases: bool) -> list[jax.Array]:
-    _checks.leaves(params, "params", floating=True)
-    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
-    kept = [leaf for leaf in leaves if biases or leaf.ndim >= 2]
-    if not kept:
-        raise ValueError(f"params: got {len(leaves)} leaves and biases={biases}, expected at least one to penalise.")
-    return kept
-
-
-def _require_non_negative(importances: tree.PyTree) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(importances):
         # numpy, because jnp operations on captured arrays are staged inside jit.
         bad = 0 if _checks.is_traced(leaf) else int(np.sum(~(np.asarray(leaf, dtype=np.float64) >= 0)))
         if bad:
             where = "importances" + jax.tree_util.keystr(path)
             raise ValueError(f"{where}: got {bad} numbers that are negative or NaN, expected numbers of 0 or more.")
+    distances = jax.tree.map(lambda theta, center: (theta - center) ** 2, params, reference)
+    return strength * tree.dot(importances, distances)
+
+
+def _penalised(params: PyTree, biases: bool) -> list[jax.Array]:
+    _checks.leaves(params, "params", floating=True)
+    leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(params)]
+    kept = [leaf for leaf in leaves if biases or leaf.ndim >= 2]
+    if not kept:
+        raise ValueError(f"params: got {len(leaves)} leaves and biases={biases}, expected at least one to penalise.")
+    return kept

@@ -14,7 +14,6 @@ ACTIVATIONS = {
     "tanh": (jnp.tanh, 1),
     "sigmoid": (jax.nn.sigmoid, 1),
     "relu": (jax.nn.relu, 1),
-    "softplus": (jax.nn.softplus, 1),
     "gelu": (jax.nn.gelu, 1),
     "maxout": (mlp.maxout(3), 3),
 }
@@ -22,7 +21,6 @@ DERIVATIVES = {
     "tanh": lambda z: 1 - jnp.tanh(z) ** 2,
     "sigmoid": lambda z: jax.nn.sigmoid(z) * (1 - jax.nn.sigmoid(z)),
     "relu": lambda z: (z > 0).astype(z.dtype),
-    "softplus": jax.nn.sigmoid,
 }
 LOSSES = [losses.cross_entropy, losses.squared_error]
 WEIGHTS = np.array([1.0, 2.0, 0.0, 0.5, 3.0, 1.0, 1.0])
@@ -57,9 +55,8 @@ def relative_error(result, expected):
 @pytest.mark.parametrize("name", ACTIVATIONS)
 def test_the_chain_rule_is_the_gradient_of_jax_for_every_depth_loss_and_weighting(name):
     activation, pieces = ACTIVATIONS[name]
-    for depth, loss, weights in itertools.product(range(1, 7), LOSSES, (None, jnp.asarray(WEIGHTS))):
-        if weights is None and depth not in (1, 3):
-            continue
+    weightings = itertools.cycle((None, jnp.asarray(WEIGHTS), jnp.asarray(WEIGHTS)))
+    for depth, loss, weights in zip((1, 1, 2, 3, 4, 6), itertools.cycle(LOSSES), weightings, strict=False):
         params, inputs, targets = problem(depth, pieces, loss)
         by_hand = backpropagation.gradient(params, inputs, targets, loss=loss, activation=activation, weights=weights)
         expected = by_jax(params, inputs, targets, loss, activation, weights)
@@ -71,14 +68,12 @@ def test_the_chain_rule_is_the_gradient_of_jax_for_every_depth_loss_and_weightin
 def test_a_derivative_given_by_hand_gives_the_same_gradient(name):
     activation, _ = ACTIVATIONS[name]
     params, inputs, targets = problem(4, 1, losses.cross_entropy)
+    derivatives = {
+        "derivative": DERIVATIVES[name],
+        "loss_derivative": lambda z, t: jax.nn.softmax(z) - jax.nn.one_hot(t, 3),
+    }
     by_hand = backpropagation.gradient(
-        params,
-        inputs,
-        targets,
-        loss=losses.cross_entropy,
-        activation=activation,
-        derivative=DERIVATIVES[name],
-        loss_derivative=lambda z, t: jax.nn.softmax(z) - jax.nn.one_hot(t, 3),
+        params, inputs, targets, loss=losses.cross_entropy, activation=activation, **derivatives
     )
     expected = by_jax(params, inputs, targets, losses.cross_entropy, activation, None)
     assert relative_error(by_hand, expected) < 1e-12
@@ -90,22 +85,6 @@ def test_a_wrong_derivative_gives_a_wrong_gradient():
         params, inputs, targets, loss=losses.squared_error, activation=jnp.tanh, derivative=jnp.ones_like
     )
     assert relative_error(wrong, by_jax(params, inputs, targets, losses.squared_error, jnp.tanh, None)) > 0.1
-
-
-def test_gradient_is_the_slope_of_the_loss_by_central_differences():
-    params, inputs, targets = problem(3, 1, losses.squared_error)
-    by_hand = backpropagation.gradient(params, inputs, targets, loss=losses.squared_error, activation=jnp.tanh)
-    rng = np.random.default_rng(0)
-    direction = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape)), params)
-    fun = lambda t: losses.mean(
-        losses.squared_error(
-            mlp.forward(jax.tree.map(lambda p, v: p + t * v, params, direction), inputs, activation=jnp.tanh), targets
-        )
-    )
-    step = 1e-5
-    slope = (fun(step) - fun(-step)) / (2 * step)
-    pairs = zip(jax.tree.leaves(by_hand), jax.tree.leaves(direction), strict=True)
-    np.testing.assert_allclose(sum(float(jnp.vdot(g, v)) for g, v in pairs), slope, rtol=1e-7)
 
 
 def test_it_is_the_same_under_jit_and_under_vmap_over_networks():
@@ -161,31 +140,27 @@ def test_cross_entropy_learns_from_a_saturated_wrong_sigmoid_where_squared_error
     np.testing.assert_allclose(fast, [a - 1], rtol=1e-12)
 
 
+GRADIENT = lambda p, x, y, **options: backpropagation.gradient(p, x, y, loss=losses.squared_error, **options)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda p, x, y: backpropagation.gradient((), x, y, loss=losses.squared_error),
-            "params: got no layers, expected at least one Layer(weight, bias).",
-        ),
-        (
-            lambda p, x, y: backpropagation.gradient(p, x[0], y, loss=losses.squared_error),
-            "inputs: got shape (5,), expected two axes (n, in).",
-        ),
-        (
-            lambda p, x, y: backpropagation.gradient(p, x[:, :4], y, loss=losses.squared_error),
-            "inputs: got shape (7, 4), expected a last axis of 5 to fit the weight (5, 4) of layer 1.",
-        ),
-        (
-            lambda p, x, y: backpropagation.gradient(p, x, y, loss=losses.squared_error, weights=jnp.ones((7, 1))),
-            "weights: got shape (7, 1), expected (7,), one for each example.",
-        ),
+        (lambda p, x, y: GRADIENT((), x, y), "params: got no layers, expected at least one Layer(weight, bias)."),
+        (lambda p, x, y: GRADIENT(p, x[0], y), "inputs: got shape (5,), expected (n, in)."),
+        (lambda p, x, y: GRADIENT(p, x[:, :4], y), "inputs: got shape (7, 4), expected a last axis of 5 to fit"),
+        (lambda p, x, y: GRADIENT(p, x, y, weights=jnp.ones((7, 1))), "weights: got shape (7, 1), expected (7,)."),
+        (lambda p, x, y: GRADIENT(p, x, y, derivative=lambda z: z[0]), "derivative: got shape (4,), expected (7, 4)."),
         (
             lambda p, x, y: backpropagation.backward(p, backpropagation.forward(p, x), jnp.ones((7, 4))),
-            "output_delta: got shape (7, 4), expected that of the outputs, (7, 3).",
+            "output_delta: got shape (7, 4), expected (7, 3).",
+        ),
+        (
+            lambda p, x, y: backpropagation.backward(p, backpropagation.forward(p[:1], x), jnp.ones((7, 3))),
+            "trace: got pre-activations of shapes [(7, 4)], expected those of `forward` for params.",
         ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_sentence(call, message):
+def test_a_wrong_argument_is_refused_by_name(call, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         call(*problem(2, 1, losses.squared_error))

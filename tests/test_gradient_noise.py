@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import gradient_noise, losses, mlp
+from mlp_jax import gradient_noise, losses, mlp, tree
 
 KEY = jax.random.key(11)
 
@@ -37,7 +37,7 @@ def mean_squared_norm(gradients, size, replace):
     return np.mean([np.sum(gradients[list(batch)].mean(0) ** 2) for batch in batches])
 
 
-@pytest.mark.parametrize("chunk_size", [1, 2, 256])
+@pytest.mark.parametrize("chunk_size", [2, 256])
 @pytest.mark.usefixtures("x64")
 def test_exact_noise_is_the_covariance_of_the_gradients_written_out(chunk_size):
     theta, data, gradients = line()
@@ -53,9 +53,7 @@ def test_exact_noise_of_a_network_is_that_of_a_loop_over_its_examples():
     data = (jnp.asarray(rng.normal(size=(6, 4))), jnp.asarray(rng.integers(0, 2, 6), jnp.int32))
     loss = lambda p, x, y: losses.cross_entropy(mlp.forward(p, x), y)
     one = jax.jit(jax.grad(lambda p, x, y: losses.mean(loss(p, x, y))))
-    gradients = np.array(
-        [jax.flatten_util.ravel_pytree(one(params, *(a[i : i + 1] for a in data)))[0] for i in range(6)]
-    )
+    gradients = np.array([tree.ravel(one(params, *(a[i : i + 1] for a in data)))[0] for i in range(6)])
     squared, trace = by_hand(gradients)
     noise = jax.jit(lambda p: gradient_noise.exact(loss, p, data))(params)
     np.testing.assert_allclose(noise[:2], [squared, trace], rtol=1e-10)
@@ -70,23 +68,13 @@ def test_two_batches_are_unbiased_over_all_batches(replace):
     np.testing.assert_allclose(noise[:2], by_hand(gradients), rtol=1e-12)
 
 
-@pytest.mark.usefixtures("x64")
-def test_without_replacement_the_uncorrected_estimate_has_the_known_bias():
-    _, _, gradients = line()
-    squared, trace = by_hand(gradients)
-    norms = [mean_squared_norm(gradients, size, replace=False) for size in (1, 4)]
-    noise = gradient_noise.two_batches(*norms, 1, 4)
-    np.testing.assert_allclose(noise.squared_gradient, squared - trace / 4, rtol=1e-12)
-    np.testing.assert_allclose(noise.trace, trace * 5 / 4, rtol=1e-12)
-
-
 @pytest.mark.parametrize("replace", [True, False])
 def test_estimates_are_within_their_standard_errors_of_the_exact_value_and_the_errors_are_calibrated(replace):
     theta, data, _ = line(40, np.float32)
     theta = 3 * theta
     exact = gradient_noise.exact(per_example, theta, data)
     one = lambda key: gradient_noise.estimate(
-        key, per_example, theta, data, small=2, large=12, num_pairs=1000, replace=replace
+        key, per_example, theta, data, small=2, large=12, num_pairs=300, replace=replace
     )
     value, stderr = jax.jit(jax.vmap(one))(jax.random.split(KEY, 100))
     for estimates, errors, truth in zip(value, stderr, exact, strict=True):
@@ -142,9 +130,8 @@ def test_censored_runs_are_counted_and_dropping_them_would_be_wrong():
 
 
 def test_a_curve_that_never_flattens_has_no_critical_batch_size_in_sight():
-    fit = gradient_noise.fit_tradeoff(
-        SIZES, 4000 / SIZES * np.exp(0.05 * np.random.default_rng(3).normal(size=len(SIZES)))
-    )
+    spread = np.exp(0.05 * np.random.default_rng(3).normal(size=len(SIZES)))
+    fit = gradient_noise.fit_tradeoff(SIZES, 4000 / SIZES * spread)
     assert fit.critical_batch_size > 10 * SIZES.max()
     assert fit.stderr[2] > 1
 
@@ -152,24 +139,17 @@ def test_a_curve_that_never_flattens_has_no_critical_batch_size_in_sight():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda t, d: gradient_noise.exact(per_example, t, (d[0], d[1][:3])), "args: got arrays of [3, 5] examples"),
+        (lambda t, d: gradient_noise.exact(per_example, t, (d[0], d[1][:3])), "args: got shapes ((5, 3), (3,))"),
         (lambda t, d: gradient_noise.exact(lambda p, x, y: p[0], t, d), "expected (5,) floating-point losses."),
         (lambda t, d: gradient_noise.exact(per_example, t, d, chunk_size=0), "chunk_size: got 0, expected"),
-        (
-            lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=2, large=6),
-            "batch sizes: got 2 and 6, expected integers 1 ≤ small < large ≤ 5.",
-        ),
-        (
-            lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=1, large=2, num_pairs=1),
-            "num_pairs: got 1, expected an integer of 2 or more.",
-        ),
-        (lambda t, d: gradient_noise.two_batches(t[0], t[1], 3, 3), "batch sizes: got 3 and 3, expected integers"),
-        (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3]), "expected (n,) each."),
-        (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3, 0]), "not positive and finite"),
+        (lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=2, large=6), "batch sizes: got 6"),
+        (lambda t, d: gradient_noise.two_batches(t[0], t[1], 3, 3), "batch sizes: got 3, expected an integer of 4"),
+        (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3]), "updates, reached: got leaves of shapes"),
+        (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3, 0]), "batch_sizes, updates: got numbers of 0 or below"),
         (lambda t, d: gradient_noise.fit_tradeoff([1, 1, 1], [3, 4, 5]), "expected at least 3 of 2."),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_sentence(call, message):
+def test_a_wrong_argument_is_refused_by_name(call, message):
     theta, data, _ = line(dtype=np.float32)
     with pytest.raises(ValueError, match=re.escape(message)):
         call(theta, data)

@@ -17,7 +17,7 @@ def network(*, pieces=1, sizes=SIZES, dtype=np.float32):
     widths = [size * pieces for size in sizes[1:-1]] + [sizes[-1]]
     draw = lambda *shape: jnp.asarray(rng.normal(size=shape), dtype)
     return tuple(
-        mlp.Layer(draw(fan_in, fan_out), draw(fan_out)) for fan_in, fan_out in zip(sizes, widths, strict=False)
+        mlp.Layer(draw(fan_in, fan_out), draw(fan_out)) for fan_in, fan_out in zip(sizes[:-1], widths, strict=True)
     )
 
 
@@ -57,13 +57,6 @@ def test_forward_is_the_sum_over_nodes(activation, pieces, unit):
     np.testing.assert_allclose(outputs, expected, rtol=1e-12)
 
 
-def test_two_sizes_are_a_linear_model():
-    params = network(sizes=(3, 2))
-    inputs = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
-    expected = inputs @ np.asarray(params[0].weight) + np.asarray(params[0].bias)
-    np.testing.assert_allclose(mlp.forward(params, inputs, activation=jnp.exp), expected, rtol=1e-5)
-
-
 def test_leading_axes_and_seeds_are_independent_networks():
     inputs = np.random.default_rng(0).normal(size=(2, 4, 3)).astype(np.float32)
     keys = jax.random.split(jax.random.key(1), 2)
@@ -72,14 +65,6 @@ def test_leading_axes_and_seeds_are_independent_networks():
     for seed, key in enumerate(keys):
         for row in range(2):
             np.testing.assert_allclose(together[seed, row], single(key, inputs[row]), rtol=1e-4, atol=1e-5)
-
-
-def test_softmax_of_the_outputs_are_probabilities_that_ignore_a_common_shift():
-    outputs = mlp.forward(network(), jnp.ones((4, 3)))
-    probabilities = jax.nn.softmax(outputs)
-    exponentials = np.exp(np.asarray(outputs, np.float64))
-    np.testing.assert_allclose(probabilities, exponentials / exponentials.sum(-1, keepdims=True), rtol=1e-5)
-    np.testing.assert_allclose(jax.nn.softmax(outputs + 100.0), probabilities, rtol=1e-4)
 
 
 INITIALIZERS = {
@@ -114,29 +99,18 @@ def test_layers_are_drawn_independently_and_from_the_key_alone():
     assert np.abs(correlations).max() < 5 / 40
 
 
-def test_biases_start_at_zero_and_dtypes_are_what_was_asked():
+def test_biases_start_at_zero_and_dtypes_are_those_requested_or_the_callers_default():
     params = mlp.init(jax.random.key(0), (3, 2), dtype=jnp.bfloat16)
-    assert {leaf.dtype for leaf in jax.tree.leaves(params)} == {jnp.dtype(jnp.bfloat16)}
     assert all(not np.any(layer.bias) for layer in params)
-    assert {leaf.dtype for leaf in jax.tree.leaves(mlp.init(jax.random.key(0), (3, 2)))} == {jnp.dtype(jnp.float32)}
-
-
-@pytest.mark.parametrize("dtype", [np, jnp, int, "text", object()])
-def test_what_is_no_floating_dtype_is_refused(dtype):
-    with pytest.raises(TypeError, match=r"dtype: got .*, expected a floating dtype"):
-        mlp.init(jax.random.key(0), (3, 2), dtype=dtype)
-
-
-@pytest.mark.usefixtures("x64")
-def test_dtype_is_the_callers_default():
-    assert {leaf.dtype for leaf in jax.tree.leaves(mlp.init(jax.random.key(0), (3, 2)))} == {jnp.dtype(jnp.float64)}
+    with jax.enable_x64(True):
+        found = params, mlp.init(jax.random.key(0), (3, 2))
+    dtypes = [{str(leaf.dtype) for leaf in jax.tree.leaves(p)} for p in (*found, mlp.init(jax.random.key(0), (3, 2)))]
+    assert dtypes == [{"bfloat16"}, {"float64"}, {"float32"}]
 
 
 def test_pieces_widen_the_hidden_layers_only():
-    shapes = [
-        layer.weight.shape for layer in jax.eval_shape(lambda key: mlp.init(key, SIZES, pieces=3), jax.random.key(0))
-    ]
-    assert shapes == [(3, 15), (5, 12), (4, 2)]
+    layers = jax.eval_shape(lambda key: mlp.init(key, SIZES, pieces=3), jax.random.key(0))
+    assert [layer.weight.shape for layer in layers] == [(3, 15), (5, 12), (4, 2)]
 
 
 # --- maxout ---
@@ -156,17 +130,6 @@ def test_one_maxout_unit_is_the_maximum_of_its_lines():
     np.testing.assert_allclose(unit[::20], x[::20] ** 2, atol=1e-15)
     # Between tangent points ½ apart the gap of x² to its tangents is at most (¼)².
     assert np.all((unit <= x**2 + 1e-15) & (unit >= x**2 - 1 / 16 - 1e-15))
-
-
-def test_maxout_of_a_line_and_zero_is_relu():
-    z = jnp.linspace(-2.0, 2.0, 9)
-    pairs = jnp.stack([z, jnp.zeros(9)], axis=-1).ravel()
-    np.testing.assert_array_equal(mlp.maxout(2)(pairs), np.maximum(np.asarray(z), 0))
-
-
-def test_maxout_of_one_piece_is_the_identity():
-    values = jnp.arange(6.0).reshape(2, 3)
-    np.testing.assert_array_equal(mlp.maxout(1)(values), values)
 
 
 def test_equal_maxouts_are_one_function_so_that_jit_traces_once():
@@ -211,8 +174,8 @@ def test_mean_over_keys_of_dropout_is_the_value_itself():
 
 def test_dropout_at_rate_zero_is_the_identity_also_when_traced():
     values = jax.random.normal(jax.random.key(1), (50,))
-    np.testing.assert_array_equal(mlp.dropout(jax.random.key(0), values, 0.0), values)
-    np.testing.assert_array_equal(jax.jit(mlp.dropout)(jax.random.key(0), values, 0.0), values)
+    for drop in (mlp.dropout, jax.jit(mlp.dropout)):
+        np.testing.assert_array_equal(drop(jax.random.key(0), values, 0.0), values)
 
 
 def test_gradient_of_dropout_is_its_mask():
@@ -226,14 +189,9 @@ def test_gradient_of_dropout_is_its_mask():
 def test_without_dropout_forward_is_the_same_program():
     params, inputs = network(), jnp.ones((4, 3))
     plain = str(jax.make_jaxpr(mlp.forward)(params, inputs))
-    written = str(
-        jax.make_jaxpr(
-            lambda p, x: (
-                jnp.tanh(jnp.tanh(x @ p[0].weight + p[0].bias) @ p[1].weight + p[1].bias) @ p[2].weight + p[2].bias
-            )
-        )(params, inputs)
-    )
-    assert plain == written
+    affine = lambda layer, x: x @ layer.weight + layer.bias
+    by_hand = lambda p, x: affine(p[2], jnp.tanh(affine(p[1], jnp.tanh(affine(p[0], x)))))
+    assert plain == str(jax.make_jaxpr(by_hand)(params, inputs))
     ignored = jax.make_jaxpr(lambda p, x: mlp.forward(p, x, dropout_rate=0.0, key=jax.random.key(0)))(params, inputs)
     assert "random_bits" not in str(ignored)
 
@@ -275,72 +233,35 @@ def test_the_rate_may_be_traced():
     np.testing.assert_allclose(run(0.5), known(), rtol=1e-5, atol=1e-6)
 
 
-# --- refusals ---
+KEY, X = jax.random.key(0), np.ones((4, 3), np.float32)
+NOT_FITTING = mlp.Layer(jnp.ones((3, 2)), jnp.ones(3))
 
 
 @pytest.mark.parametrize(
     ("call", "error", "message"),
     [
-        (lambda: mlp.init(0, SIZES), TypeError, "key: got int, expected a JAX random key"),
-        (
-            lambda: mlp.init(jax.random.key(0), (3,)),
-            ValueError,
-            "sizes: got (3,), expected at least two integers of 1 or more, such as (64, 16, 10).",
-        ),
-        (lambda: mlp.init(jax.random.key(0), (3, 0, 2)), ValueError, "sizes: got (3, 0, 2), expected"),
-        (lambda: mlp.init(jax.random.key(0), (3, 2.5)), ValueError, "sizes: got (3, 2.5), expected"),
-        (
-            lambda: mlp.init(jax.random.key(0), np.array(3)),
-            TypeError,
-            "sizes: got 3, expected at least two integers",
-        ),
-        (lambda: mlp.init(jax.random.key(0), (3, 2), pieces=0), ValueError, "pieces: got 0, expected an integer"),
-        (
-            lambda: mlp.forward((), jnp.ones((4, 3))),
-            ValueError,
-            "params: got no layers, expected at least one Layer(weight, bias).",
-        ),
-        (
-            lambda: mlp.forward(network(), jnp.ones((4, 2))),
-            ValueError,
-            "inputs: got shape (4, 2), expected a last axis of 3 to fit the weight (3, 5) of layer 1.",
-        ),
-        (
-            lambda: mlp.forward(network(pieces=2), jnp.ones((4, 3))),
-            ValueError,
-            "activations of layer 1: got shape (4, 10), expected a last axis of 5 to fit the weight (5, 8) of layer 2.",
-        ),
-        (
-            lambda: mlp.forward(network(), jnp.ones((4, 3)), activation=mlp.maxout(2)),
-            ValueError,
-            "maxout: got shape (4, 5), expected a last axis that is a multiple of 2 pieces.",
-        ),
+        (lambda: mlp.init(0, SIZES), TypeError, "key: got 0, expected one JAX random key"),
+        (lambda: mlp.init(KEY, (3,)), ValueError, "sizes: got (3,), expected two integers or more"),
+        (lambda: mlp.init(KEY, (3, 0, 2)), ValueError, "sizes: got 0, expected an integer of 1 or more."),
+        (lambda: mlp.init(KEY, (3, 2.5)), TypeError, "sizes: got 2.5, expected an integer"),
+        (lambda: mlp.init(KEY, (2**16, 2**16)), ValueError, "sizes: got a weight of 65536 × 65536"),
+        (lambda: mlp.init(KEY, (3, 2), pieces=0), ValueError, "pieces: got 0, expected an integer"),
+        (lambda: mlp.init(KEY, (3, 2), dtype=int), (TypeError, ValueError), "dtype"),
+        (lambda: mlp.forward((), X), ValueError, "params: got no layers, expected at least one Layer(weight, bias)."),
+        (lambda: mlp.forward((X,), X), TypeError, "params[0]: got an array of dtype float32 and shape (4, 3)"),
+        (lambda: mlp.forward((NOT_FITTING,), X), ValueError, "params[0]: got weight (3, 2), bias (3,), expected"),
+        (lambda: mlp.forward(network(), X[:, :2]), ValueError, "inputs: got shape (4, 2), expected a last axis of 3"),
+        (lambda: mlp.forward(network(pieces=2), X), ValueError, "activations of layer 1: got shape (4, 10), expected"),
+        (lambda: mlp.forward(network(), X, activation=mlp.maxout(2)), ValueError, "maxout: got shape (4, 5), expected"),
+        (lambda: mlp.forward(network(), X, activation=jnp), TypeError, "activation: got a module"),
+        (lambda: mlp.forward(network(), X, dropout_rate=0.5), TypeError, "key: got None, expected one JAX random key"),
+        (lambda: mlp.dropout(KEY, X, 1.0), ValueError, "dropout rate: got 1.0, expected a number from 0 to below 1."),
+        (lambda: mlp.dropout(KEY, X, -0.1), ValueError, "dropout rate: got -0.1"),
+        (lambda: mlp.dropout(KEY, jnp.arange(3), 0.1), TypeError, "values: got dtype int32, expected real floating"),
         (lambda: mlp.maxout(0), ValueError, "pieces: got 0, expected an integer of 1 or more."),
-        (lambda: mlp.maxout(1.5), TypeError, "pieces: got 1.5, expected an integer of 1 or more."),
-        (
-            lambda: mlp.forward(network(), jnp.ones((4, 3)), dropout_rate=0.5),
-            TypeError,
-            "key: got NoneType, expected a JAX random key",
-        ),
-        (
-            lambda: mlp.forward(network(), jnp.ones((4, 3)), dropout_rate=1.0, key=jax.random.key(0)),
-            ValueError,
-            "dropout rate: got 1.0, expected a number from 0 to below 1.",
-        ),
-        (
-            lambda: mlp.dropout(jax.random.key(0), jnp.ones(3), -0.1),
-            ValueError,
-            "dropout rate: got -0.1, expected a number from 0 to below 1.",
-        ),
-        (lambda: mlp.dropout(0, jnp.ones(3), 0.1), TypeError, "key: got int, expected a JAX random key"),
-        (
-            lambda: mlp.dropout(jax.random.key(0), jnp.arange(3), 0.1),
-            TypeError,
-            "values: got dtype int32, expected real floating point.",
-        ),
     ],
 )
-def test_what_does_not_fit_is_refused_in_one_sentence(call, error, message):
+def test_a_wrong_argument_is_refused_by_name(call, error, message):
     with pytest.raises(error, match=re.escape(message)):
         call()
 

@@ -1,7 +1,7 @@
 """First and second derivatives of an activation at a batch of pre-activations; examples are the last axis.
 
-Two kinds with the same methods: `Elementwise`, whose Jacobian is a diagonal, and `Mixing`, for maxout and anything
-else that makes an output from several pre-activations of its layer.
+Two kinds with the same methods: `Elementwise`, whose Jacobian is diagonal, and `Mixing`, for maxout and any other that
+computes an output from several pre-activations of its layer.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from mlp_jax.mlp import Activation
 
-# Primitives whose entry of the result depends on the same entry of the arguments only. An activation with any other
-# is treated as mixing, which is right for all, and slower.
+# Primitives of which each entry of the result depends on the same entry of the arguments only. An activation with any
+# other primitive is treated as mixing, which is always correct, but slower.
 _ELEMENTWISE = frozenset((
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
     "bessel_i1e", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq",
@@ -46,7 +46,7 @@ class Elementwise(NamedTuple):
 
 
 class Mixing(NamedTuple):
-    """∂a[l]/∂z[o] as (l, o, n), and what second derivatives are made of: z (n, units) and the activation."""
+    """∂a[l]/∂z[o] as (l, o, n); for second derivatives, z (n, units) and the activation."""
 
     jacobian: jax.Array
     values: jax.Array
@@ -70,16 +70,7 @@ class Mixing(NamedTuple):
 
 
 def derivatives(activation: Activation, values: jax.Array) -> Elementwise | Mixing:
-    """Return the derivatives of an activation at values (n, units).
-
-    Examples
-    --------
-    >>> derivatives(jnp.square, jnp.array([[3.0]])).slope.tolist()
-    [[6.0]]
-    >>> from mlp_jax import mlp
-    >>> derivatives(mlp.maxout(2), jnp.array([[3.0, 5.0]])).jacobian[..., 0].tolist()
-    [[0.0, 1.0]]
-    """
+    """Return the derivatives of an activation at values (n, units)."""
     if is_elementwise(activation, values):
         slope, bend = jax.jvp(lambda z: _slope(activation, z), (values,), (jnp.ones_like(values),))
         return Elementwise(slope.T, bend.T)
@@ -91,27 +82,17 @@ def derivatives(activation: Activation, values: jax.Array) -> Elementwise | Mixi
 
 
 def is_elementwise(activation: Activation, values: jax.Array) -> bool:
-    """Return whether entry i of the result provably depends on entry i of `values` only, by reading the jaxpr.
-
-    Examples
-    --------
-    >>> is_elementwise(jax.nn.gelu, jnp.ones((1, 3))), is_elementwise(jax.nn.softmax, jnp.ones((1, 3)))
-    (True, False)
-    """
+    """Return whether the jaxpr proves that entry i of the result depends on entry i of `values` only."""
     closed = jax.make_jaxpr(activation)(jax.ShapeDtypeStruct(values.shape, values.dtype))
-    return closed.out_avals[0].shape == values.shape and _all_elementwise(closed.jaxpr)
-
-
-def _all_elementwise(jaxpr: Any) -> bool:
-    return all(_one_elementwise(equation) for equation in jaxpr.eqns)
+    return closed.out_avals[0].shape == values.shape and all(map(_one_elementwise, closed.jaxpr.eqns))
 
 
 def _one_elementwise(equation: Any) -> bool:
     name = equation.primitive.name
     if name in _CALLS:
         inner = equation.params[_CALLS[name]]
-        return _all_elementwise(getattr(inner, "jaxpr", inner))
-    # Without a non-scalar operand it makes a constant: only a primitive that is not elementwise makes a scalar of z.
+        return all(map(_one_elementwise, getattr(inner, "jaxpr", inner).eqns))
+    # Without a non-scalar operand the result is a constant: only a primitive that is not elementwise reduces z.
     return name in _ELEMENTWISE or not any(v.aval.shape for v in equation.invars)
 
 

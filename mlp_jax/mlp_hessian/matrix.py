@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import _checks, _compiled, devices, losses, mlp, tree
+from mlp_jax import _checks, _compiled, _parallel, losses, mlp, tree
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
@@ -22,8 +22,8 @@ from mlp_jax.mlp_hessian.sums import Shape, Sums
 Shapes = tuple[Shape, Shape | None]  # None for the block of a layer with itself
 Examples = tuple[jax.Array, jax.Array, jax.Array]  # inputs, targets, weights
 
-# Examples a chunk: enough that adding its sums to the total costs little beside the products, few enough that its
-# products stay in the cache, and fewer for wide layers, where the derivatives of all take no more than _CHUNK_BYTES.
+# Examples per chunk: enough that adding its sums to the total is cheap beside the products, few enough that its
+# products stay in the cache, and fewer for wide layers, whose derivatives must fit in _CHUNK_BYTES.
 _CHUNK = 512
 _CHUNK_BYTES = 2**27
 
@@ -42,11 +42,11 @@ def dense(
     max_bytes: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Return the Hessian of the mean loss of an MLP, plus that of a penalty, as a (P, P) float64 matrix.
+    """Return the Hessian of the mean loss of an MLP, plus that of a penalty, as a symmetric (P, P) float64 matrix.
 
-    The same matrix as `curvature.dense_hessian` of `losses.mean(loss(mlp.forward(params, inputs), targets), weights)
-    + penalty(params)`, in the order of `tree.ravel`, several times faster. Transformable; outside jit it computes
-    in float64 whatever the caller's default, and a second call with the same functions and shapes compiles nothing.
+    `curvature.dense_hessian` of `losses.mean(loss(mlp.forward(params, inputs), targets), weights) + penalty(params)`,
+    in the order of `tree.ravel`, but several times faster. Transformable; outside jit it computes in float64 whatever
+    the caller's default, and a second call with the same functions and shapes compiles nothing.
 
     With f the outputs and ℓ the loss of an example, H = G + R: the Gauss–Newton part G = mean of Jᵀ (∂²ℓ/∂f²) J
     (Schraudolph 2002, "Fast curvature matrix-vector products"), positive semidefinite where ℓ is convex in f, and
@@ -59,37 +59,33 @@ def dense(
     inputs
         (N, in).
     targets
-        (N,) or (N, out), as `loss` wants them.
+        (N,) or (N, out), what `loss` takes.
     loss
         `(outputs (n, out), targets) -> (n,)`, each entry a function of its own row.
     activation
-        Twice differentiable; row by row, so maxout is one. Elementwise ones are the fast ones; where it has kinks
+        Twice differentiable, and applied row by row (maxout too). Elementwise ones are faster. For one with kinks
         (ReLU, maxout), the matrix is that of the smooth piece on which the point lies.
     weights
-        (N,) non-negative; None counts all examples alike.
+        (N,) non-negative; all equal when None.
     penalty
         `params -> scalar`, or None.
     gauss_newton, residual
         The parts to return; their sum by default.
     max_bytes
-        Memory it may take; half of the machine's when None. It takes a bounded chunk and at most 3 · 8 P² bytes: less
+        Memory it may use; half of the machine's when None. It uses a bounded chunk and at most 3 · 8 P² bytes, less
         than two thirds of that with one hidden layer.
     mesh
-        A `jax.sharding.Mesh`: each of its devices sums its own N / devices examples, and the sums, at most
-        P² numbers for a deep network and less than P² / 2 with one hidden layer, are added between them, once. The
-        matrix is whole, and the same, on every device. None for one device.
-
-    Returns
-    -------
-    (P, P) array, exactly symmetric.
+        A `jax.sharding.Mesh`: each device sums its own N / devices examples, and the sums, at most P² numbers (less
+        than P² / 2 with one hidden layer), are added between devices once. Every device then has the whole matrix.
+        None for one device.
 
     Raises
     ------
     TypeError, ValueError
-        Parameters that are not finite floating layers, numbers that are not finite, shapes that do not fit, weights
-        as `losses.mean` refuses them, no part asked for, a mesh that is not one, and what `loss` raises.
+        Parameters that are not layers of finite floats, numbers that are not finite, shapes that do not match, weights
+        that `losses.mean` refuses, no part requested, and what `loss` raises.
     MemoryError
-        The result would not fit; nothing has been computed then.
+        The result would not fit; raised before anything is computed.
 
     Examples
     --------
@@ -105,7 +101,7 @@ def dense(
     True
     """
     terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
-    _require_layers(params)
+    mlp.require_layers(params)
     matrices.require_memory(tree.size(params), max_bytes)
     return _compute(_dense, _compiled_dense, (params, inputs, targets, weights), terms)
 
@@ -125,30 +121,15 @@ def blocks(
     max_bytes: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
-    """Return the block of one pair of layers of the matrix that `dense` returns, without building the rest.
+    """Return the block of one pair of layers of the matrix that `dense` returns, without computing the rest.
 
-    H[i, j] = ∂²/∂θᵢ∂θⱼ, where θᵢ are the weight, then the bias, of layer i. The block of a layer with itself is
-    `layers=(i, i)`. Transformable; outside jit as `dense`.
+    H[i, j] = ∂²/∂θᵢ∂θⱼ, (Pᵢ, Pⱼ), where θᵢ are the weight, then the bias, of layer i, Pᵢ = (in + 1) · out numbers.
+    Transformable. It uses 3 · 8 PᵢPⱼ bytes and a bounded chunk. Other parameters and errors: see `dense`.
 
     Parameters
     ----------
     layers
-        (i, j), each from 0 to the number of layers − 1.
-    params, inputs, targets, loss, activation, weights, penalty, gauss_newton, residual
-        As in `dense`.
-    max_bytes
-        Memory it may take; half of the machine's when None. It takes 3 · 8 PᵢPⱼ bytes and a bounded chunk.
-    mesh
-        As in `dense`; the sums of one pair of layers are added between devices.
-
-    Returns
-    -------
-    (Pᵢ, Pⱼ) array, where Pᵢ = (in + 1) · out is the number of parameters of layer i.
-
-    Raises
-    ------
-    TypeError, ValueError, MemoryError
-        As `dense`; ValueError for a layer that is not there.
+        (i, j), each from 0 to the number of layers − 1; (i, i) is the block of a layer with itself.
 
     Examples
     --------
@@ -159,27 +140,16 @@ def blocks(
     (16, 10)
     """
     terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
-    _require_layers(params)
-    pair_given = _require_pair(layers, len(params))
-    rows, columns = (tree.size(params[i]) for i in pair_given)
-    matrices.require_memory(rows, max_bytes, num_columns=columns)
-    first, second = sorted(pair_given)
-    pair = (first, second)
+    mlp.require_layers(params)
+    first, second = (_checks.integer(i, "layers", 0, len(params) - 1) for i in layers)
+    matrices.require_memory(tree.size(params[first]), max_bytes, num_columns=tree.size(params[second]))
+    pair = min(first, second), max(first, second)
     result = _compute(_block, _compiled_block, (params, inputs, targets, weights), terms, pair)
-    return result if pair_given == pair else result.T
-
-
-def _require_pair(layers: tuple[int, int], number: int) -> Pair:
-    try:
-        first, second = (_checks.integer(i, "layers", 0, number - 1) for i in layers)
-    except (TypeError, ValueError):
-        got = layers if isinstance(layers, tuple | list) else _checks.describe(layers)
-        raise ValueError(f"layers: got {got}, expected two numbers from 0 to {number - 1}.") from None
-    return first, second
+    return result if pair == (first, second) else result.T
 
 
 class Terms(NamedTuple):
-    """What is differentiated, and which parts of its Hessian are wanted."""
+    """The functions to differentiate, and the parts of the Hessian to return."""
 
     loss: PerExample
     activation: Activation
@@ -193,11 +163,11 @@ class Terms(NamedTuple):
 def _compute(
     function: Callable[..., jax.Array], compiled: Callable[..., jax.Array], arrays: tuple, terms: Terms, *pair: Pair
 ) -> jax.Array:
-    """Check the arguments and call `function` as it is inside a transformation, `compiled` in float64 outside."""
+    """Check the arguments; call `function` inside a transformation, `compiled` in float64 outside."""
     if not terms.gauss_newton and not terms.residual:
         raise ValueError("gauss_newton, residual: got False for both, expected at least one part of the Hessian.")
     if terms.mesh is not None:
-        devices.require_mesh(terms.mesh)
+        _parallel.require_mesh(terms.mesh)
     params, inputs, targets, weights = arrays
     if _checks.is_traced(arrays):
         return function(terms, *pair, *_prepare(params, inputs, targets, weights, terms))
@@ -205,53 +175,31 @@ def _compute(
         return compiled(terms, *pair, *_prepare(precision.promote(params), inputs, targets, weights, terms))
 
 
-def _require_layers(params: Params) -> None:
-    if not isinstance(params, tuple):
-        raise TypeError(f"params: got {type(params).__name__}, expected a tuple of Layer(weight, bias).")
-    _checks.params(params)
-    mlp.require_layers(params)
-
-
 def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Terms) -> tuple[Params, Any, Any, Any]:
-    """Return the arrays in the dtype of params, and raise unless they fit together; nothing is compiled."""
-    inputs, targets = _checks.numbers(inputs, "inputs"), _checks.numbers(targets, "targets")
-    if weights is not None:
-        weights = _checks.numbers(weights, "weights")
-    _require_examples(inputs.shape, targets.shape, None if weights is None else weights.shape)
-    mlp.require_fit(inputs, params[0], depth=0)
+    """Return the arrays in the dtype of params; raise unless they fit together. Compiles nothing."""
+    _checks.params(params)
     dtype = params[0].weight.dtype
-    inputs, targets = jnp.asarray(inputs).astype(dtype), jnp.asarray(targets)
-    _checks.params(inputs, "inputs")
+    inputs = jnp.asarray(_checks.numbers(inputs, "inputs", "(N, in)", finite=True)).astype(dtype)
+    targets = jnp.asarray(_checks.numbers(targets, "targets", finite=True))
+    if inputs.shape[:1] != targets.shape[:1] or len(inputs) == 0:
+        got = f"{inputs.shape} and {targets.shape}"
+        raise ValueError(f"inputs, targets: got shapes {got}, expected (N, in) and (N, ...).")
     if jnp.issubdtype(targets.dtype, jnp.floating):
         targets = targets.astype(dtype)
-        _checks.params(targets, "targets")
     if weights is not None:
-        weights = jnp.asarray(weights).astype(dtype)
+        weights = jnp.asarray(_checks.numbers(weights, "weights")).astype(dtype)
+        if weights.shape != inputs.shape[:1]:
+            raise ValueError(f"weights: got shape {weights.shape}, expected ({len(inputs)},).")
         losses.mean(weights, weights)
-    _require_losses(params, inputs, targets, terms)
-    return params, inputs, targets, weights
-
-
-def _require_examples(inputs: tuple[int, ...], targets: tuple[int, ...], weights: tuple[int, ...] | None) -> None:
-    if len(inputs) != 2 or inputs[:1] != targets[:1] or inputs[0] == 0:
-        raise ValueError(f"inputs, targets: got shapes {inputs} and {targets}, expected (N, in) and (N, ...).")
-    if weights is not None and weights != inputs[:1]:
-        raise ValueError(f"weights: got shape {weights}, expected ({inputs[0]},).")
-
-
-def _require_losses(params: Params, inputs: jax.Array, targets: jax.Array, terms: Terms) -> None:
     outputs = jax.eval_shape(lambda p, x: mlp.forward(p, x, activation=terms.activation), params, inputs)
     _checks.function(terms.loss, "loss", "(outputs, targets) -> (n,)")
     # The targets are not abstract, so that a loss can check their range.
     values = jax.eval_shape(lambda z: terms.loss(z, targets), outputs)
-    is_array = isinstance(values, jax.ShapeDtypeStruct)
-    if not is_array or values.shape != (len(inputs),):
-        got = f"values of shape {values.shape}" if is_array else _checks.describe(values)
-        raise ValueError(f"loss: got {got}, expected ({len(inputs)},), one an example.")
-    if not jnp.issubdtype(values.dtype, jnp.floating):
-        raise TypeError(f"loss: got values of dtype {values.dtype}, expected real floating point.")
+    if getattr(values, "shape", None) != (len(inputs),) or not jnp.issubdtype(values.dtype, jnp.floating):
+        raise ValueError(f"loss: got {values}, expected ({len(inputs)},) floating-point losses.")
     if terms.penalty is not None:
         precision.require_scalar_function(terms.penalty, params, (), "penalty")
+    return params, inputs, targets, weights
 
 
 def _dense(terms: Terms, params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None) -> jax.Array:
@@ -267,7 +215,7 @@ def _dense(terms: Terms, params: Params, inputs: jax.Array, targets: jax.Array, 
 
 
 def _place(matrix: jax.Array, total: Sums, shapes: Shapes, corner: tuple[int, int]) -> jax.Array:
-    """Write a block and its transpose into the matrix, some rows at a time: a whole block would take as much again."""
+    """Write a block and its transpose into the matrix, some rows at a time to save memory."""
     (num_inputs, num_outputs), there = shapes
 
     def write(k: jax.Array, result: jax.Array) -> jax.Array:
@@ -307,21 +255,19 @@ def _totals(params: Params, examples: Examples, pairs: tuple[Pair, ...], terms: 
     def mine(rows: Examples, params: Params) -> list[Sums]:
         return [*_sums_here(params, rows, pairs, terms).values()]
 
-    inputs, targets, weights = devices.pad(examples, terms.mesh)
+    inputs, targets, weights = _parallel.pad(examples, terms.mesh)
     weights = jnp.where(jnp.arange(len(weights)) < len(examples[0]), weights, 0)
-    totals = devices.sum_over_rows(mine, terms.mesh, (inputs, targets, weights), (params,))
+    totals = _parallel.sum_over_rows(mine, terms.mesh, (inputs, targets, weights), (params,))
     return dict(zip(pairs, totals, strict=True))
 
 
 def _sums_here(params: Params, examples: Examples, pairs: tuple[Pair, ...], terms: Terms) -> dict[Pair, Sums]:
-    """Return the sums over the examples of one device, chunk by chunk."""
+    """Return the sums over the examples of one device, computed chunk by chunk."""
     chunks = _cut(examples, _chunk_size(params))
 
     def chunk_sums(chunk: Examples) -> dict[Pair, Sums]:
-        derivatives = differentiate(
-            params, *chunk,
-            loss=terms.loss, activation=terms.activation, gauss_newton=terms.gauss_newton, residual=terms.residual,
-        )  # fmt: skip
+        parts = {"gauss_newton": terms.gauss_newton, "residual": terms.residual}
+        derivatives = differentiate(params, *chunk, loss=terms.loss, activation=terms.activation, **parts)
         return {pair: sums.pair_sums(derivatives, pair) for pair in pairs}
 
     def add(total: dict[Pair, Sums], chunk: Examples) -> tuple[dict[Pair, Sums], None]:
@@ -333,7 +279,6 @@ def _sums_here(params: Params, examples: Examples, pairs: tuple[Pair, ...], term
 
 
 def _chunk_size(params: Params) -> int:
-    """Return how many examples to take at a time: the sums to add take P² bytes and more, the products grow with n."""
     per_example = params[0].weight.dtype.itemsize * sum(layer.bias.size for layer in params) ** 2
     return max(32, min(max(_CHUNK, tree.size(params) // 8), _CHUNK_BYTES // per_example))
 
@@ -346,11 +291,8 @@ def _cut(examples: Examples, size: int) -> Examples:
     missing = count * rows - len(inputs)
     inputs, targets = (jnp.concatenate([a, jnp.repeat(a[:1], missing, axis=0)]) for a in (inputs, targets))
     weights = jnp.pad(weights, (0, missing))
-    return (
-        inputs.reshape(count, rows, -1),
-        targets.reshape(count, rows, *targets.shape[1:]),
-        weights.reshape(count, rows),
-    )
+    inputs, targets, weights = (a.reshape(count, rows, *a.shape[1:]) for a in (inputs, targets, weights))
+    return inputs, targets, weights
 
 
 def _shapes(params: Params, pair: Pair) -> Shapes:

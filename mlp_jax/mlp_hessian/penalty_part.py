@@ -1,4 +1,4 @@
-"""The Hessian of a penalty, added to a matrix in place, some columns at a time."""
+"""The Hessian of a penalty, added to a matrix in place, a strip of columns at a time."""
 
 from __future__ import annotations
 
@@ -12,22 +12,14 @@ from mlp_jax.mlp import Params
 
 Penalty = Callable[[Params], jax.Array]
 
-# What the columns made at a time may take: the penalty's own matrix would be as large as the one that it is added to.
+# Size of a strip; the whole Hessian of the penalty would be as large as the matrix that it is added to.
 _STRIP_BYTES = 2**24
 
 
 def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, int] | None = None) -> jax.Array:
     """Return matrix + ∂² penalty / ∂θᵢ∂θⱼ for a pair of layers i ≤ j, or for all parameters when None.
 
-    A symmetric block gets a symmetric sum, bit for bit: the lower half of each strip of columns counts, and again
-    as rows.
-
-    Examples
-    --------
-    >>> from mlp_jax import mlp, penalties
-    >>> params = (mlp.Layer(jnp.ones((1, 1)), jnp.ones(1)),)
-    >>> add(jnp.zeros((2, 2)), lambda p: penalties.l2(p, 0.5), params).tolist()
-    [[0.5, 0.0], [0.0, 0.5]]
+    A symmetric block stays symmetric, bit for bit: the lower half of each strip is added as columns, and again as rows.
     """
     variables = params if pair is None else params[pair[1]]
     vector, unravel = tree.ravel(variables)
@@ -43,7 +35,7 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
     width = max(1, min(columns, _STRIP_BYTES // (matrix.dtype.itemsize * rows)))
 
     def add_strip(index: jax.Array, result: jax.Array) -> jax.Array:
-        # The last strip begins early enough to be full; what it repeats is not added again.
+        # The last strip begins early enough to be full; the columns that it repeats are not added again.
         first = jnp.minimum(index * width, columns - width)
         numbers = first + jnp.arange(width)
         units = (numbers[:, None] == jnp.arange(columns)).astype(matrix.dtype)

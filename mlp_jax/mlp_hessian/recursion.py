@@ -5,8 +5,7 @@ With z = the pre-activations, a = the input of the next layer, and J = ∂a/∂z
     Sᵢⱼ = Jᵢᵀ Wᵢ₊₁ Sᵢ₊₁ⱼ  +  [i = j] Σ_l (Wᵢ₊₁ δᵢ₊₁)[l] ∂²a[l]/∂z²,    ∂aⱼ/∂εᵢ = Jᵢᵀ Wᵢ₊₁ ∂aⱼ/∂εᵢ₊₁
 
 (the Hessian in the pre-activations of Botev, Ritter, Barber 2017, "Practical Gauss–Newton optimisation for deep
-learning", eq. 10, for pairs of layers). Arrays hold examples in the last axis, so that products by W are one matrix
-product each.
+learning", eq. 10, for pairs of layers). Examples are the last axis, so that each product by W is one matrix product.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ PerExample = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Derivatives(NamedTuple):
-    """What the sums over examples need of each layer i and each pair i ≤ j; n examples.
+    """The input of the sums over n examples, for each layer i and each pair of layers i ≤ j.
 
     inputs
         aᵢ with a 1 appended, (in + 1, n).
@@ -36,7 +35,7 @@ class Derivatives(NamedTuple):
     inner
         w Sᵢⱼ, (outᵢ, outⱼ, n).
     reach
-        ∂aⱼ/∂εᵢ for i < j, (outᵢ, inⱼ, n); where it is a diagonal, (outᵢ, n). Empty without the residual part.
+        ∂aⱼ/∂εᵢ for i < j, (outᵢ, inⱼ, n), or (outᵢ, n) if diagonal. Empty without the residual part.
     """
 
     inputs: list[jax.Array]
@@ -56,19 +55,10 @@ def differentiate(
     gauss_newton: bool = True,
     residual: bool = True,
 ) -> Derivatives:
-    """Return the derivatives of weighted losses in the pre-activations, for the parts of the Hessian asked for.
+    """Return the derivatives of weighted losses in the pre-activations, for the requested parts of the Hessian.
 
-    The Gauss–Newton part is what remains for a network that is linear in its parameters; the residual part is what
-    remains for a loss that is linear in the outputs.
-
-    Examples
-    --------
-    >>> from mlp_jax import losses
-    >>> params = mlp.init(jax.random.key(0), (3, 4, 2))
-    >>> x, y, w = jnp.ones((5, 3)), jnp.ones((5, 2)), jnp.ones(5)
-    >>> result = differentiate(params, x, y, w, loss=losses.squared_error, activation=jnp.tanh)
-    >>> result.inner[0, 1].shape
-    (4, 2, 5)
+    The Gauss–Newton part is the Hessian of a network that is linear in its parameters; the residual part that of a loss
+    that is linear in the outputs.
     """
     ins, steps, outputs = _forward(params, inputs, activation)
     last = len(params) - 1

@@ -1,4 +1,4 @@
-"""Sums over examples that make the block of a pair of layers, as matrix products, and that block put in order."""
+"""Sums over examples for the block of a pair of layers, as matrix products, and that block in order."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlp_jax.mlp_hessian.recursion import Derivatives, Pair
 
 Shape = tuple[int, int]  # of a layer's parameters with its bias as the last row: (in + 1, out)
 
-# The left factors of one matrix product take no more than this; it matters for layers with many inputs.
+# Bound on the left factors of one matrix product, for layers with many inputs.
 _LEFT_BYTES = 2**25
 
 
 class Sums(NamedTuple):
-    """Sums over examples for one pair of layers i ≤ j, in the order in which the products leave them.
+    """Sums over examples for one pair of layers i ≤ j, in the order of the matrix products.
 
     inner
         Σ a[k] a[l] S[o, p]: (k ≤ l pairs, o ≤ p pairs) for i = j, else (k l, o p).
     reach
-        Σ a[k] δ[p] ∂a[l]/∂ε[o]: (k, p, o, l), or (o, p, k) where only l = o is not 0; None where it is not needed.
+        Σ a[k] δ[p] ∂a[l]/∂ε[o]: (k, p, o, l), or (o, p, k) if only l = o is not 0; None if not needed.
     """
 
     inner: jax.Array
@@ -49,10 +49,7 @@ def pair_sums(derivatives: Derivatives, pair: Pair) -> Sums:
 
 
 def rows(sums: Sums, here: Shape, there: Shape | None, k: jax.Array) -> jax.Array:
-    """Return the rows of a block that belong to input k of its first layer, (outᵢ, Pⱼ).
-
-    `there` is None for the block of a layer with itself.
-    """
+    """Return the rows (outᵢ, Pⱼ) of a block for input k of its first layer; `there` is None if both are one layer."""
     if there is None:
         pairs, units = jnp.asarray(_pair_numbers(here[0])), _pair_numbers(here[1])
         return sums.inner[pairs[k]][:, units].swapaxes(0, 1).reshape(here[1], -1)
@@ -86,7 +83,7 @@ def _all_pairs(a: jax.Array, b: jax.Array) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _pair_numbers(size: int) -> np.ndarray:
-    """Return where the pair {k, l} stands among the pairs k ≤ l, as a symmetric (size, size) table."""
+    """Return the number of the pair {k, l} among the pairs k ≤ l, as a symmetric (size, size) table."""
     table = np.zeros((size, size), dtype=np.int32)
     first, second = np.triu_indices(size)
     table[first, second] = table[second, first] = np.arange(len(first))

@@ -36,9 +36,7 @@ def pre_activations(params: Params, inputs: jax.Array, activation: Activation) -
     hidden = jnp.asarray(inputs)
     values: list[jax.Array] = []
     for depth, layer in enumerate(params):
-        hidden = activation(values[-1]) if depth else hidden
-        mlp.require_fit(hidden, layer, depth)
-        values.append(hidden @ layer.weight + layer.bias)
+        values.append(mlp.affine(activation(values[-1]) if depth else hidden, layer, depth))
     return values
 
 
