@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from experiments import gradient_descent
+from experiments._shared.descent import descend
 
 
 @pytest.mark.implicit_promotion
@@ -30,7 +31,7 @@ def test_descent_on_a_parabola_is_a_geometric_sequence():
     with jax.enable_x64(True):
         starts, rates = jnp.array([[1.0], [-3.0]]), jnp.array([0.1, 0.6])
         args = (jnp.array([2.0]), jnp.eye(1))
-        values, points = gradient_descent.descend(optax.sgd, gradient_descent.quadratic, starts, rates, 5, args)
+        values, points = descend(optax.sgd, gradient_descent.quadratic, starts, rates, 5, args, points=True)
     for i, rate in enumerate((0.1, 0.6)):
         for j, start in enumerate((1.0, -3.0)):
             expected = start * (1 - 2 * rate) ** np.arange(6)

@@ -1,26 +1,27 @@
 """Learning rates and schedules, small."""
 
-import dataclasses
 import math
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pandas as pd
 import pytest
 import scipy.stats
 
 from experiments import learning_rates
+from experiments._shared import scheduled, tuning
+from experiments._shared.descent import descend, largest_eigenvalue
 from mlp_jax import datasets, mlp
-
-SMALL = learning_rates.Settings(seeds=4, tuning_seeds=2, steps=60, epochs=2)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("learning_rates") / "one"
+    settings = learning_rates.Settings(quick=True, seeds=4, tuning_seeds=2, steps=180, epochs=6, output=folder)
     with jax.numpy_dtype_promotion("standard"):
-        runs = learning_rates.run(dataclasses.replace(SMALL, output=folder))
+        runs = learning_rates.run(settings)
     return folder, runs
 
 
@@ -60,7 +61,7 @@ def test_differences_from_a_constant_rate_are_paired_by_seed(ran):
     table = pd.read_csv(folder / "schedules.csv").set_index(["decay", "warmup"])
     wide = pd.read_csv(folder / "runs.csv").pivot(index="seed", columns=["decay", "warmup"], values="test_loss")
     assert not runs.diverged.any()
-    for contender in learning_rates.CONTENDERS[1:]:
+    for contender in scheduled.CONTENDERS[1:]:
         difference = (wide[contender] - wide["constant", False]).to_numpy()
         low, high = scipy.stats.ttest_1samp(difference, 0.0).confidence_interval(0.95)
         centre, half = map(float, table.loc[contender, "loss − constant"].split(" ± "))
@@ -74,21 +75,20 @@ def test_gradient_descent_on_a_quadratic_shrinks_the_top_mode_by_theory(multiple
     """(1 − 2 c)² of the loss a step at c · 2/λ_max, once the other modes are small beside it or absent."""
     data = datasets.Examples(2.0 * jnp.ones((1, 1)), jnp.zeros(1, jnp.int32))
     # One input 2: the Hessian of the one output that is off has the eigenvalues 0 and 2² + 1².
-    problem = learning_rates.Problem(learning_rates.squared, (1, 10))
     params = (mlp.Layer(jnp.zeros((1, 10)), jnp.zeros(10)),)
-    largest = learning_rates.largest_eigenvalue(problem, params, data, jax.random.key(0))
+    largest = largest_eigenvalue(learning_rates.squared, params, tuple(data), jax.random.key(0))
     assert largest == pytest.approx(5.0, rel=2e-3)
     starts = jax.tree.map(lambda a: a[None], params)
-    values = learning_rates.descend(problem.fun, starts, jnp.array([[multiple * 2 / 5]]), data, 5)
+    values = descend(optax.sgd, learning_rates.squared, starts, jnp.array([multiple * 2 / 5]), 5, tuple(data))
     expected = 0.5 * (1 - 2 * multiple) ** (2 * np.arange(6))
     np.testing.assert_allclose(values[0, 0], expected, rtol=1e-4, atol=1e-9)
-    assert learning_rates.has_diverged(np.asarray(values))[0, 0] == (multiple > 1)
+    assert (values[0, 0, -1] > values[0, 0, 0]) == (multiple > 1)
 
 
 @pytest.mark.implicit_promotion
 def test_schedules_are_their_formulas_after_a_straight_rise():
     updates, rise = 100, 10
-    rows = [np.array([float(shape(step)) for step in range(updates)]) for shape in learning_rates.shapes(updates)]
+    rows = [np.array([float(shape(step)) for step in range(updates)]) for shape in scheduled.shapes(updates)]
     for first, (late, rest) in ((0, (0, updates)), (5, (rise, updates - rise))):
         t = np.arange(rest)
         formulas = (
@@ -105,8 +105,8 @@ def test_schedules_are_their_formulas_after_a_straight_rise():
 
 @pytest.mark.implicit_promotion
 def test_all_contenders_in_one_program_follow_their_own_schedule():
-    make = learning_rates.scheduled_sgd(20)
-    for number, shape in enumerate(learning_rates.shapes(20)):
+    make = scheduled.scheduled_sgd(20)
+    for number, shape in enumerate(scheduled.shapes(20)):
         optimizer = make(jnp.float32(0.5), jnp.float32(number))
         state = optimizer.init(jnp.float32(0))
         for step in range(20):
@@ -115,12 +115,11 @@ def test_all_contenders_in_one_program_follow_their_own_schedule():
 
 
 def test_a_try_in_which_one_run_diverged_is_never_chosen():
-    shape = (len(learning_rates.PEAKS), len(learning_rates.CONTENDERS), 3)
-    validation = np.broadcast_to(np.linspace(2.0, 1.0, shape[0])[:, None, None], shape)  # the largest peak is the best
-    diverged = np.zeros(shape, bool)
-    diverged[-1, :5, 0] = True
-    table = learning_rates.tries(diverged, validation)
-    chosen = table[table.chosen].peak.tolist()
-    assert chosen == [learning_rates.PEAKS[-2]] * 5 + [learning_rates.PEAKS[-1]] * 5
-    assert table[table.at_edge].warmup.tolist() == [True] * 5
-    assert learning_rates.usable(table, "cosine", False) == learning_rates.PEAKS[-2]
+    judged = np.array([[3.0, 3.0], [2.0, 2.0], [1.0, 1.0]])  # the largest is the best
+    diverged = np.zeros(judged.shape, bool)
+    table = tuning.tries("rate", (0.1, 0.2, 0.4), "loss", judged, diverged)
+    assert table.chosen.tolist() == table.at_edge.tolist() == [False, False, True]
+    diverged[-1, 0] = True
+    table = tuning.tries("rate", (0.1, 0.2, 0.4), "loss", judged, diverged)
+    assert table.chosen.tolist() == [False, True, False]
+    assert not table.at_edge.any()

@@ -1,5 +1,7 @@
 """Regularisation of a network that overfits, small."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,16 +10,17 @@ import pytest
 import scipy.stats
 
 from experiments import regularization
+from experiments._shared import regularized
 from mlp_jax import losses, mlp
 
-SMALL = regularization.Settings(seeds=5, tuning_seeds=2, epochs=30, examples=60, hidden=16, wrong_labels=(0.2,))
+SMALL = regularization.Settings(quick=True, seeds=5, tuning_seeds=2, epochs=60, examples=60, hidden=16)
 
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     folder = tmp_path_factory.mktemp("regularization") / "one"
     with jax.numpy_dtype_promotion("standard"):
-        runs = regularization.run(regularization.dataclasses.replace(SMALL, output=folder))
+        runs = regularization.run(dataclasses.replace(SMALL, output=folder))
     return folder, runs
 
 
@@ -57,28 +60,27 @@ def test_a_network_overfits_and_dropout_makes_single_units_matter_less(ran):
 @pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_early_stopping_is_the_beginning_of_a_run_without():
-    samples, test = regularization.draw_samples(SMALL, 0.2, range(4))
-    keys, starts = regularization.draw_starts(jax.random.key(3), jnp.arange(4), 16)
-    strengths = regularization.Strengths(*(jnp.full(4, v, jnp.float32) for v in regularization.Strengths(0.1)))
-    lanes = regularization.Lanes(keys, starts, samples)
-    _, whole = regularization.fit(lanes, strengths, test, 40)
-    params, stopped = regularization.fit_stopping(lanes, 0.1, 40, 3)
+    seeds, test = regularization.draw_seeds(SMALL, 0.2, range(4))
+    strengths = regularized.strengths_of("nothing", (0.1,), 0.0)
+    _, whole = jax.tree.map(lambda a: a[0], regularized.fit(seeds, strengths, test, 40))
+    params, stopped = jax.tree.map(lambda a: a[0], regularized.fit(seeds, strengths, test, 40, 3))
     watched, judged = (np.asarray(whole.record[name]) for name in ("watched", "judged"))
-    epochs = [regularization.best_epoch(row, 3) for row in watched]
+    epochs = [regularized.best_epoch(row, 3) for row in watched]
     assert epochs == np.asarray(stopped.best_epoch).tolist()
     assert max(epochs) < 40
-    ends = jax.vmap(regularization.entropy)(params, *samples.judged)
-    np.testing.assert_allclose(regularization.stopped_losses(watched, judged, 3), ends, rtol=1e-4)
+    ends = jax.vmap(regularized.entropy)(params, *seeds.judged)
+    np.testing.assert_allclose(regularized.stopped_losses(watched, judged, 3), ends, rtol=1e-4)
 
 
 @pytest.mark.implicit_promotion
 def test_samples_share_no_digit_with_each_other_or_with_the_test_examples():
-    samples, test = regularization.draw_samples(SMALL, 0.0, range(1))
-    drawn = [row.tobytes() for part in samples for row in np.asarray(part.inputs[0])]
+    seeds, test = regularization.draw_seeds(SMALL, 0.0, range(1))
+    parts = seeds.train, seeds.watched, seeds.judged
+    drawn = [row.tobytes() for part in parts for row in np.asarray(part.inputs[0])]
     assert len(set(drawn)) == len(drawn) == 3 * SMALL.examples
     assert not set(drawn) & {row.tobytes() for row in np.asarray(test.inputs)}
-    wrong = regularization.draw_samples(SMALL, 0.5, range(20))[0].train.targets
-    right = regularization.draw_samples(SMALL, 0.0, range(20))[0].train.targets
+    wrong = regularization.draw_seeds(SMALL, 0.5, range(20))[0].train.targets
+    right = regularization.draw_seeds(SMALL, 0.0, range(20))[0].train.targets
     assert np.mean(np.asarray(wrong != right)) == pytest.approx(0.5 * 0.9, abs=0.06)  # a tenth are right by chance
 
 
@@ -89,14 +91,16 @@ def test_co_adaptation_is_what_numpy_finds():
     params = mlp.init(jax.random.key(1), (5, 7, 3))
     hidden = np.maximum(np.asarray(x @ params[0].weight + params[0].bias), 0)
     matrix = np.abs(np.corrcoef(hidden.T))[np.triu_indices(7, 1)]
-    assert float(regularization.correlation(jnp.asarray(hidden))) == pytest.approx(matrix.mean(), rel=1e-4)
+    assert float(regularized.correlation(jnp.asarray(hidden))) == pytest.approx(matrix.mean(), rel=1e-4)
 
     def loss(kept):
         logits = (hidden * kept) @ np.asarray(params[1].weight)
         return float(losses.mean(losses.cross_entropy(jnp.asarray(logits), jnp.asarray(y))))
 
     rises = [loss(np.arange(7) != unit) - loss(np.ones(7)) for unit in range(7)]
-    assert float(regularization.removal(params, x, jnp.asarray(y))) == pytest.approx(np.mean(rises), abs=1e-6)
+    assert float(regularized.removal(jnp.asarray(hidden), params[1], jnp.asarray(y))) == pytest.approx(
+        np.mean(rises), abs=1e-6
+    )
 
 
 @pytest.mark.implicit_promotion
@@ -106,10 +110,10 @@ def test_each_strength_adds_its_own_penalty_and_nothing_else():
     weights = np.concatenate([np.asarray(layer.weight).ravel() for layer in params])
 
     def of(method, value):
-        strengths = regularization.strengths_of(method, value, 0.1)
-        return float(regularization.training_loss(strengths, params, x, y, jnp.ones(5), key))
+        strengths = jax.tree.map(lambda a: a[0], regularized.strengths_of(method, (value,), 0.1))
+        return float(regularized.training_loss(strengths, params, x, y, jnp.ones(5), key))
 
-    plain = float(regularization.entropy(params, x, y))
+    plain = float(regularized.entropy(params, x, y))
     assert of("nothing", 0.1) == of("early stopping", 8) == pytest.approx(plain)
     assert of("L1", 0.01) - plain == pytest.approx(0.01 * np.abs(weights).sum(), rel=1e-3)
     assert of("L2", 0.01) - plain == pytest.approx(0.005 * (weights**2).sum(), rel=1e-3)

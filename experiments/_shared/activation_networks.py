@@ -33,24 +33,12 @@ KINDS = {
 
 
 def num_parameters(depth: int, width: int, pieces: int = 1) -> int:
-    """Return the number of parameters of a network for digits with hidden layers of equal width.
-
-    Examples
-    --------
-    >>> num_parameters(2, 16) == tree.size(mlp.init(jax.random.key(0), (64, 16, 16, 10)))
-    True
-    """
+    """Return the number of parameters of a network for digits with hidden layers of equal width."""
     return 65 * width * pieces + (depth - 1) * (width + 1) * width * pieces + 10 * (width + 1)
 
 
 def sizes_of(kind: Kind, depth: int, width: int) -> tuple[int, ...]:
-    """Return layer sizes with a number of parameters nearest to that of single pieces.
-
-    Examples
-    --------
-    >>> sizes_of(KINDS["maxout"], 2, 16)
-    (64, 9, 9, 10)
-    """
+    """Return layer sizes with a number of parameters nearest to that of single pieces."""
     goal = num_parameters(depth, width)
     nearest = min(range(1, width + 1), key=lambda w: abs(num_parameters(depth, w, kind.pieces) - goal))
     return (64, *[nearest] * depth, 10)
@@ -78,13 +66,6 @@ def propagate(name: str, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
     Of two pieces with independent normals the larger has the second moment of each, and passes the gradient on to
     one of them: both are kept.
-
-    Examples
-    --------
-    >>> [np.round(value, 3).tolist() for value in propagate("ReLU", np.array([1.0, 4.0]))]
-    [[1.0, 4.0], [1.0, 1.0]]
-    >>> round(float(propagate("sigmoid", np.array([0.0]))[1][0]), 6)
-    0.0625
     """
     activation, gain, pieces, _ = KINDS[name]
     if pieces == 2:
@@ -149,21 +130,3 @@ def vanishing(rows: pd.DataFrame, inputs: np.ndarray) -> pd.DataFrame:
         table.append((name, depth, when, len(gradient), *map(float, figures)))
     columns = ["activation", "depth", "when", "seeds", "gradient first / last", "×÷", "δ a layer", "δ ×÷", "theory"]
     return pd.DataFrame(table, columns=columns)
-
-
-def gradient_words(slopes: pd.DataFrame) -> str:
-    """Return what was found on gradients over depth, in words made from the numbers."""
-    start, trained = (slopes[slopes.when == when] for when in ("start", "trained"))
-    start, trained = (part[part.depth == part.depth.max()] for part in (start, trained))
-    ratios, after = (
-        ", ".join(f"{row['activation']} {row['gradient first / last']:.1g}" for _, row in part.iterrows())
-        for part in (start, trained)
-    )
-    factors = ", ".join(
-        f"{row['activation']} {row['δ a layer']:.3f} (theory {row['theory']:.3f})" for _, row in start.iterrows()
-    )
-    return (
-        f"Gradient of the first layer over that of the last, {start.depth.iloc[0]} hidden layers, at the start:"
-        f" {ratios}; the error is multiplied a layer by {factors}; ¼ is the most that the slope of a sigmoid allows."
-        f" After training, {trained.depth.iloc[0]} hidden layers: {after}."
-    )

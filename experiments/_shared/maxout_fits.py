@@ -8,13 +8,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.axes
 import numpy as np
 import optax
 import pandas as pd
 import tqdm
 
-from mlp_jax import mlp, plots, training
+from mlp_jax import mlp, training
 from mlp_jax.confidence import mean_interval
 
 FIT_RATES, FIT_UPDATES, FIT_SEEDS, PIECES = np.geomspace(10**-2.5, 1.0, 6), 1000, 8, (1, 2, 4, 8)
@@ -43,11 +42,6 @@ def largest_error(pieces: int) -> float:
     """Return the least possible max |x² − h(x)| over [−1, 1] for h the maximum of k lines: 1 / (2k²).
 
     On an interval of length l the best line is off by l² / 8, and one of k intervals has l ≥ 2/k.
-
-    Examples
-    --------
-    >>> largest_error(1), largest_error(2)
-    (0.5, 0.125)
     """
     return 1 / (2 * pieces**2)
 
@@ -56,11 +50,6 @@ def mean_square_error(pieces: int) -> float:
     """Return the least possible mean of (x² − h(x))² over [−1, 1] for h the maximum of k lines: 4 / (45 k⁴).
 
     On an interval of length l the best line leaves l⁴ / 180; those of equal neighbours meet where they should.
-
-    Examples
-    --------
-    >>> round(mean_square_error(1), 4), round(mean_square_error(2), 4)
-    (0.0889, 0.0056)
     """
     return 4 / (45 * pieces**4)
 
@@ -126,44 +115,6 @@ def convex_summary(rows: pd.DataFrame) -> pd.DataFrame:
         row |= {"at edge": part.rate.iloc[0] in FIT_RATES[[0, -1]], "least largest": part["least largest"].iloc[0]}
         ratio = part["mean square"] / part["least mean square"]
         for figure, samples in {"largest": part.largest, "mean square / least": ratio, "live": part.live}.items():
-            mean, half = mean_interval(samples)
-            row |= {figure: float(mean), f"{figure} ±": float(half)}
+            row[figure], row[f"{figure} ±"] = map(float, mean_interval(samples))
         table.append(row | {"lowest largest": part.largest.min(), "lowest mean square / least": ratio.min()})
     return pd.DataFrame(table)
-
-
-def fit_words(fits: pd.DataFrame) -> str:
-    """Return what a trained maxout unit reached, in words made from the numbers."""
-    most = fits[fits.pieces == fits.pieces.max()].set_index("fit")
-    pieces = int(most.pieces.iloc[0])
-    convex = most[[not name.startswith("−") for name in most.index]]
-    words = "; ".join(
-        f"{name} {row['largest']:.2g} ± {row['largest ±']:.1g} with {row['live']:.1f} ± {row['live ±']:.1g} pieces in"
-        f" use, at best {row['lowest largest']:.2g}"
-        for name, row in convex.iterrows()
-    )
-    unused = [name for name, row in convex.iterrows() if row["live"] + row["live ±"] < pieces]
-    concave = ", ".join(
-        f"{name.split(',')[0]} {row['mean square / least']:.3g} times that of one line"
-        for name, row in most.drop(convex.index).iterrows()
-    )
-    return (
-        f"Maxout with {pieces} pieces, largest error (least possible {largest_error(pieces):.2g}): {words}; mean"
-        f" squared error on {concave}. That k pieces can fit a convex function is not that training uses them all:"
-        f" fewer are in use from {' and '.join(unused) or 'none of the starts'}."
-    )
-
-
-def draw(axes: matplotlib.axes.Axes, fits: pd.DataFrame) -> matplotlib.axes.Axes:
-    """Draw the largest errors against the number of pieces, beside the least possible."""
-    colours = zip((plots.ORANGE, plots.BLUE, plots.GREEN), ("s", "o", "^"), ("--", "-", "-."), strict=True)
-    for (name, part), (colour, marker, line) in zip(fits.groupby("fit", sort=False), colours, strict=True):
-        bars = {"color": colour, "marker": marker, "ls": line, "ms": 4, "capsize": 2, "label": name}
-        axes.errorbar(part.pieces, part.largest, part["largest ±"], **bars)
-    k = np.geomspace(fits.pieces.min(), fits.pieces.max())
-    axes.plot(k, 1 / (2 * k**2), color="black", ls=":", label="least possible for x², 1 / (2k²)")
-    axes.set(xlabel="pieces k of one maxout unit", ylabel="largest error on [−1, 1]", yscale="log", xscale="log")
-    axes.set(title="a trained maxout unit on x² and −x²", xticks=sorted(set(fits.pieces)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter("")
-    return axes
