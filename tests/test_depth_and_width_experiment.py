@@ -10,28 +10,29 @@ import optax
 import pandas as pd
 import pytest
 
-from experiments import depth_and_width, hypothesis_space
+from experiments import depth_and_width
+from experiments._shared import exact_networks, needed_sizes, padded_fits
 from mlp_jax import mlp, training, tree
 
+SMALL = {"seeds": 4, "updates": 64, "examples": 64, "parameters": (25, 100), "depths": (1, 2), "pieces": (1, 3)}
 
-def settings(**changes):
-    return depth_and_width.Settings(
-        **{
-            "seeds": 4,
-            "updates": 64,
-            "examples": 64,
-            "parameters": (25, 100),
-            "depths": (1, 2),
-            "pieces": (1, 3),
-            **changes,
-        }
-    )
+
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_deep_and_shallow_networks_are_the_same_sawtooth(depth):
+    deep, shallow = exact_networks.deep_sawtooth(depth), exact_networks.shallow_sawtooth(depth)
+    x = np.linspace(0.0, 1.0, 2 ** (depth + 3) + 1, dtype=np.float32)
+    position = (x * 2**depth) % 2.0
+    triangle = np.minimum(position, 2.0 - position)
+    for params in (deep, shallow):
+        values = mlp.forward(params, jnp.asarray(x[:, None]), activation=jax.nn.relu)
+        np.testing.assert_array_equal(values[:, 0], triangle)
+    assert (tree.size(deep), tree.size(shallow)) == (6 * depth + 1, 3 * 2**depth + 1)
 
 
 @pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_constructions_are_exact_and_have_the_parameters_of_the_formulas(x64):
-    table = depth_and_width.constructions(settings(pieces=(1, 2, 3, 6)))
+    table = exact_networks.table((1, 2, 3, 6), 0.05, 0.1)
     assert (table["largest error"] == 0).all()
     saw, parity = (table[table.function == name].set_index(["network", "n"]) for name in ("sawtooth", "parity"))
     assert (saw.pieces == 2.0 ** saw.index.get_level_values("n")).all()
@@ -52,7 +53,7 @@ def test_composition_agrees_with_the_tent_map_in_fractions(x64):
         for _ in range(5):
             x = 1 - abs(2 * x - 1)
         expected.append(float(x))
-    network = depth_and_width.compose(hypothesis_space.shallow_sawtooth(2), hypothesis_space.shallow_sawtooth(3))
+    network = exact_networks.compose(exact_networks.shallow_sawtooth(2), exact_networks.shallow_sawtooth(3))
     values = mlp.forward(network, jnp.array([[float(x)] for x in points]), activation=jax.nn.relu)
     np.testing.assert_allclose(values[:, 0], expected, atol=1e-13)
 
@@ -60,41 +61,39 @@ def test_composition_agrees_with_the_tent_map_in_fractions(x64):
 def test_a_hidden_layer_bends_a_line_at_most_once_a_unit(x64):
     generator = np.random.default_rng(0)
     grid = jnp.arange(-20.0, 21.0)[:, None]
-    for units in range(1, 9):
+    for units in (1, 3, 8):
         signs, kinks = generator.choice([-1.0, 1.0], (1, units)), generator.integers(-15, 16, units)
         heights = generator.standard_normal((units, 1))
-        params = (
-            mlp.Layer(jnp.asarray(signs), jnp.asarray(-signs[0] * kinks)),
-            mlp.Layer(jnp.asarray(heights), jnp.zeros(1)),
-        )
-        pieces = depth_and_width.count_pieces(np.asarray(mlp.forward(params, grid, activation=jax.nn.relu))[:, 0])
+        hidden = mlp.Layer(jnp.asarray(signs), jnp.asarray(-signs[0] * kinks))
+        params = (hidden, mlp.Layer(jnp.asarray(heights), jnp.zeros(1)))
+        pieces = exact_networks.count_pieces(np.asarray(mlp.forward(params, grid, activation=jax.nn.relu))[:, 0])
         assert pieces == 1 + len(set(kinks.tolist()))
         assert pieces <= units + 1
 
 
 def test_width_is_the_largest_that_fits():
     for num_inputs, depth, most in ((1, 1, 25), (1, 4, 800), (8, 2, 100), (8, 3, 400)):
-        units = depth_and_width.width(num_inputs, depth, most)
+        units = padded_fits.width(num_inputs, depth, most)
         sizes = [
             tree.size(jax.eval_shape(lambda w=w: mlp.init(jax.random.key(0), (num_inputs, *[w] * depth, 1))))
             for w in (units, units + 1)
         ]
-        assert sizes[0] == depth_and_width.num_parameters(num_inputs, depth, units) <= most < sizes[1]
+        assert sizes[0] == padded_fits.num_parameters(num_inputs, depth, units) <= most < sizes[1]
 
 
 @pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_a_padded_network_trains_as_the_small_one():
-    small, task = settings(parameters=(25, 200)), depth_and_width.tasks()[0]
-    ends = depth_and_width.launch(task, 2, [25, 200], np.full((2, 2), 0.01), [0, 1], [64, 32], small)
+    small, task = depth_and_width.Settings(**SMALL | {"parameters": (25, 200)}), depth_and_width.tasks()[0]
+    ends = depth_and_width.launch(task, small, 2, [25, 200], np.full((2, 2), 0.01), [0, 1], [64, 32])
     for k, (most, size) in enumerate([(25, 64), (200, 32)]):
-        shape = (1, *[depth_and_width.width(1, 2, most)] * 2, 1)
-        start = depth_and_width.start(np.random.default_rng((0, 1, *shape)), shape, shape)
+        shape = (1, *[padded_fits.width(1, 2, most)] * 2, 1)
+        start = padded_fits.start(np.random.default_rng((0, 1, *shape)), shape, shape)
         rows = np.random.default_rng((0, 1)).integers(512, size=64)[:size]
         sample = tuple(np.tile(a[rows], (64 // size, 1)) for a in task[1:])
         optimizer = optax.adam(optax.cosine_decay_schedule(0.01, 64))
         params, _ = training.train(
-            jax.random.key(1), depth_and_width.loss, start, sample, optimizer=optimizer, batch_size=32, epochs=32
+            jax.random.key(1), padded_fits.loss, start, sample, optimizer=optimizer, batch_size=32, epochs=32
         )
         off = np.asarray(mlp.forward(params, task.inputs, activation=jax.nn.relu)) - task.targets
         assert ends.error[k, 1] == pytest.approx(np.mean(off**2), rel=1e-3)
@@ -103,22 +102,9 @@ def test_a_padded_network_trains_as_the_small_one():
 
 def test_a_censored_seed_counts_as_more_than_any_number():
     never, early = np.full(8, np.inf), np.zeros(8)
-    assert depth_and_width.sign_test(never, early) == (8, 0, 2 * 0.5**8)
-    assert depth_and_width.sign_test(early, never) == (0, 8, 2 * 0.5**8)
-    assert depth_and_width.sign_test(never, never) == (0, 0, 1.0)
-
-
-def runs(by_depth):
-    """Return rows of one task: a function of the size for each depth, times a little noise by seed."""
-    return pd.DataFrame(
-        [
-            ("saw", depth, most, most, seed, error(most) * (1 + 0.001 * seed * depth), 0.01, False)
-            for depth, error in by_depth.items()
-            for most in (25, 100, 400)
-            for seed in range(8)
-        ],
-        columns=["task", "depth", "at most", "parameters", "seed", "error", "rate", "diverged"],
-    )
+    assert needed_sizes.sign_test(never, early) == (8, 0, 2 * 0.5**8)
+    assert needed_sizes.sign_test(early, never) == (0, 8, 2 * 0.5**8)
+    assert needed_sizes.sign_test(never, never) == (0, 0, 1.0)
 
 
 @pytest.mark.parametrize(
@@ -130,25 +116,32 @@ def runs(by_depth):
     ],
 )
 def test_verdicts_follow_the_errors(deep, verdict, size):
-    table = depth_and_width.needed(runs({1: lambda p: 18 / p, 2: deep}), {"saw": 0.05}, settings(seeds=8))
-    row = table[table.depth == 2].iloc[0]
-    assert (row.verdict, row.parameters) == (verdict, size)
+    runs = [
+        ("saw", 0.05, depth, most, most, seed, error(most) * (1 + 0.001 * seed * depth), 0.01, False)
+        for depth, error in ((1, lambda p: 18 / p), (2, deep))
+        for most in (25, 100, 400)
+        for seed in range(8)
+    ]
+    columns = ["task", "goal", "depth", "at most", "parameters", "seed", "error", "rate", "diverged"]
+    row = needed_sizes.needed(pd.DataFrame(runs, columns=columns), depth_and_width.RATES).iloc[1]
+    assert (row.depth, row.verdict, row.parameters) == (2, verdict, size)
     assert row["ratio from"] <= row.ratio <= row["ratio to"]
     assert row.ratio == pytest.approx(deep(400) / (18 / 400), rel=0.02)
 
 
 @pytest.mark.slow
 @pytest.mark.implicit_promotion
-def test_a_small_run_agrees_with_its_own_tables(tmp_path):
-    small = settings(updates=512, output=tmp_path / "one")
-    rows = depth_and_width.run(small)
+def test_a_quick_run_agrees_with_its_own_tables(tmp_path):
+    settings = depth_and_width.Settings(
+        quick=True, updates=4096, examples=64, parameters=(12, 25, 50, 100), output=tmp_path / "one"
+    )
+    rows = depth_and_width.run(settings)
     assert len(rows) == 3 * 2 * 2 * 4
     assert not rows.diverged.any()
     # So short a run fits a sine, and not a sawtooth of 16 pieces.
     middle = rows[(rows.depth == 1) & (rows["at most"] == 100)].groupby("task").error.median()
     assert middle["sine"] < 0.05 < 0.7 < middle["sawtooth"]
-    gaps = pd.read_csv(tmp_path / "one" / "gaps.csv")
-    for row in gaps.to_dict("records"):
+    for row in pd.read_csv(tmp_path / "one" / "gaps.csv").to_dict("records"):
         log_size = row["parameters"] * 32 * math.log(2)
         assert row["bound's ε"] == pytest.approx(math.sqrt((log_size + math.log(40)) / (2 * row["N"])))
         assert row["N by bound"] == math.ceil((log_size + math.log(40)) / 0.02)

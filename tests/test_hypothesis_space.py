@@ -4,47 +4,45 @@ import fractions
 import itertools
 import math
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import hypothesis_space as space
-from mlp_jax import mlp, tree
+from experiments._shared import finite_hypotheses as finite
 
 
 def test_bound_is_what_it_is_by_hand():
     # 10 · 2 exp(−2 · 500 · 0.01) = 20 exp(−10)
-    np.testing.assert_allclose(space.bad_sample_bound(math.log(10), 500, 0.1), 20 * 4.5399929762484854e-05, rtol=1e-12)
+    np.testing.assert_allclose(finite.bad_sample_bound(math.log(10), 500, 0.1), 20 * 4.5399929762484854e-05, rtol=1e-12)
     # 2 exp(−2 · 100 · 0.01) = 2 exp(−2) for one function
-    np.testing.assert_allclose(space.bad_sample_bound(0.0, 100, 0.1), 0.27067056647322535, rtol=1e-12)
-    assert space.bad_sample_bound(math.log(10), 100, 0.1) == 1.0  # 20 exp(−2) = 2.7 says nothing
+    np.testing.assert_allclose(finite.bad_sample_bound(0.0, 100, 0.1), 0.27067056647322535, rtol=1e-12)
+    assert finite.bad_sample_bound(math.log(10), 100, 0.1) == 1.0  # 20 exp(−2) = 2.7 says nothing
     # ln(2 · 1000 / .05) / .02 = ln(40000) / .02 = 529.8
-    assert space.sample_size(math.log(1000), 0.05, 0.1) == 530
+    assert finite.sample_size(math.log(1000), 0.05, 0.1) == 530
 
 
 def test_bound_is_computed_in_logarithms():
     log_size = math.log(2**1000000)  # 693147.18…
-    np.testing.assert_allclose(space.log_bad_sample_bound(log_size, 0, 0.1), 1000001 * math.log(2), rtol=1e-14)
-    assert space.bad_sample_bound(log_size, 10**9, 0.1) == 0.0
+    np.testing.assert_allclose(finite.log_bad_sample_bound(log_size, 0, 0.1), 1000001 * math.log(2), rtol=1e-14)
+    assert finite.bad_sample_bound(log_size, 10**9, 0.1) == 0.0
     # (1000001 ln 2 + ln 20) / .02
-    assert space.sample_size(log_size, 0.05, 0.1) == math.ceil((1000001 * math.log(2) + math.log(20)) / 0.02)
+    assert finite.sample_size(log_size, 0.05, 0.1) == math.ceil((1000001 * math.log(2) + math.log(20)) / 0.02)
 
 
-@pytest.mark.parametrize("log_size", [0.0, 1.0, 50.0, 1e6])
+@pytest.mark.parametrize("log_size", [0.0, 50.0, 1e6])
 @pytest.mark.parametrize("failure_probability", [0.5, 0.05, 1e-9])
 @pytest.mark.parametrize("deviation", [1.0, 0.1, 0.003])
 def test_sample_size_inverts_the_bound(log_size, failure_probability, deviation):
-    num_samples = space.sample_size(log_size, failure_probability, deviation)
-    assert space.log_bad_sample_bound(log_size, num_samples, deviation) <= math.log(failure_probability) + 1e-9
-    assert space.log_bad_sample_bound(log_size, num_samples - 1, deviation) > math.log(failure_probability) - 1e-9
+    num_samples = finite.sample_size(log_size, failure_probability, deviation)
+    assert finite.log_bad_sample_bound(log_size, num_samples, deviation) <= math.log(failure_probability) + 1e-9
+    assert finite.log_bad_sample_bound(log_size, num_samples - 1, deviation) > math.log(failure_probability) - 1e-9
 
 
 def test_squaring_the_space_or_halving_the_deviation_costs_what_it_must():
-    once, twice = (space.sample_size(k * math.log(10**6), 1e-9, 0.01) for k in (1, 2))
+    once, twice = (finite.sample_size(k * math.log(10**6), 1e-9, 0.01) for k in (1, 2))
     assert abs(twice - once - math.log(10**6) / 0.0002) <= 1
-    fine = space.sample_size(math.log(10**6), 1e-9, 0.005)
+    fine = finite.sample_size(math.log(10**6), 1e-9, 0.005)
     assert abs(fine - 4 * once) <= 4
 
 
@@ -97,56 +95,11 @@ def test_counting_in_blocks_counts_every_sample(monkeypatch):
     assert (never_off.tolist(), half.tolist()) == ([0], [10])
 
 
-@pytest.mark.parametrize("depth", [1, 2, 5])
-def test_deep_and_shallow_networks_are_the_same_sawtooth(depth):
-    deep, shallow = space.deep_sawtooth(depth), space.shallow_sawtooth(depth)
-    x = np.linspace(0.0, 1.0, 2 ** (depth + 3) + 1, dtype=np.float32)
-    position = (x * 2**depth) % 2.0
-    triangle = np.minimum(position, 2.0 - position)
-    for params in (deep, shallow):
-        np.testing.assert_array_equal(
-            mlp.forward(params, jnp.asarray(x[:, None]), activation=jax.nn.relu)[:, 0], triangle
-        )
-    assert (tree.size(deep), tree.size(shallow)) == (6 * depth + 1, 3 * 2**depth + 1)
-
-
-def test_half_planes_make_mistakes_on_one_side_of_some_line():
-    mistakes = space.half_planes(np.random.default_rng(0), 20, 50)
-    assert mistakes.shape == (20, 50)
-    assert 0 < mistakes.mean() < 1
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (lambda: space.bad_sample_bound(-1.0, 10, 0.1), "log_size: got -1.0, expected"),
-        (lambda: space.bad_sample_bound(1.0, math.inf, 0.1), "num_samples: got inf, expected"),
-        (lambda: space.bad_sample_bound(1.0, 10, 0.0), "deviation: got 0.0, expected"),
-        (lambda: space.sample_size(1.0, 1.0, 0.1), "failure_probability: got 1.0, expected"),
-        (lambda: space.Settings(depths=(0, 1)), "depths: got 0, expected"),
-        (lambda: space.sample_size(math.nan, 0.5, 0.1), "log_size: got nan, expected"),
-    ],
-)
-def test_wrong_arguments_are_named(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
-
-
+@pytest.mark.slow
 def test_experiment_writes_what_it_prints(tmp_path, capsys):
-    settings = space.Settings(num_points=40, trials=300, depths=(1, 3), output=tmp_path / "run", quick=True)
-    space.run(settings)
-    printed = capsys.readouterr().out
-    assert "Found: for 1000 functions" in printed
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
-        ".lock",
-        "bound.png",
-        "depths.csv",
-        "pieces",
-        "probabilities.csv",
-        "report.html",
-        "settings.json",
-        "sizes.csv",
-    ]
+    space.run(space.Settings(num_points=40, trials=300, output=tmp_path / "run", quick=True))
+    assert "Found: for 1000 functions" in capsys.readouterr().out
+    assert {p.name for p in (tmp_path / "run").glob("*.*")} >= {"bound.png", "probabilities.csv", "sizes.csv"}
     table = pd.read_csv(tmp_path / "run" / "probabilities.csv")
     assert (table["low"] <= table["bound"]).all()
     assert (table["trials"] == 30).all()

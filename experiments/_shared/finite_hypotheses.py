@@ -1,0 +1,64 @@
+"""Hoeffding's bound for a finite hypothesis space H: P(a sample is bad) ≤ |H| · 2 exp(−2 N ε²).
+
+A sample of N examples is bad when some function of H has an error on it that is more than ε away from its true error.
+The size of H is given as ln |H|, because |H| can exceed the range of a float. Source: Hoeffding (1963), "Probability
+inequalities for sums of bounded random variables", theorem 2.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import scipy.stats
+
+
+def log_bad_sample_bound(log_size: float, num_samples: float, deviation: float) -> float:
+    """Return the logarithm of the bound, from ln |H|, N and ε; above 0 the bound says nothing."""
+    return log_size + math.log(2.0) - 2.0 * num_samples * deviation**2
+
+
+def bad_sample_bound(log_size: float, num_samples: float, deviation: float) -> float:
+    """Return the bound on the probability of a bad sample, at most 1."""
+    return math.exp(min(0.0, log_bad_sample_bound(log_size, num_samples, deviation)))
+
+
+def sample_size(log_size: float, failure_probability: float, deviation: float) -> int:
+    """Return the smallest integer N ≥ ln(2 |H| / δ) / (2 ε²): the bound is then at most δ."""
+    return math.ceil((log_size + math.log(2.0) - math.log(failure_probability)) / (2.0 * deviation**2))
+
+
+def allowed_deviation(log_size: float, num_samples: float, failure_probability: float) -> float:
+    """Return the ε at which the bound is δ; above 1 the bound says nothing."""
+    return math.sqrt((log_size + math.log(2 / failure_probability)) / (2 * num_samples))
+
+
+def network_log_size(num_parameters: int, bits: int = 32) -> float:
+    """Return ln of the number of settings of so many parameters of so many bits: an upper bound of ln |H|."""
+    return num_parameters * bits * math.log(2.0)
+
+
+def proportion_interval(count: int, trials: int) -> tuple[float, float]:
+    """Return the exact 95 % (Clopper–Pearson) interval of a probability from `count` successes in `trials`.
+
+    Examples
+    --------
+    >>> low, high = proportion_interval(900, 1000)
+    >>> print(f"{low:.3f} to {high:.3f}")
+    0.880 to 0.918
+    """
+    limits = scipy.stats.binomtest(count, trials).proportion_ci(method="exact")
+    return float(limits.low), float(limits.high)
+
+
+def first_lasting(sizes: np.ndarray, values: np.ndarray, limit: float) -> float:
+    """Return the first of increasing sizes from which on all values are at most the limit; NaN if there is none.
+
+    Examples
+    --------
+    >>> first_lasting(np.array([10, 20, 30, 40]), np.array([0.2, 0.0, 0.2, 0.1]), 0.1)
+    40.0
+    """
+    above = np.flatnonzero(values > limit)
+    first = above[-1] + 1 if len(above) else 0
+    return float(sizes[first]) if first < len(sizes) else math.nan
