@@ -3,10 +3,10 @@
 - `certify`: prove that exactly one critical point lies near params, and its index, or say why not
 - `check`: prove a saved certificate again; `load`: read one; `Certificate`: the theorem as a value
 
-Inside, from numbers to theorems: `ball` and `multiprecision` (two scalars), `program` (a jaxpr as a flat list),
-`movement` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a box), `smoothness`
-(boxes without corners and jumps), `trust` (rules of derivatives), `spectra` (eigenvalues, verified), `symmetry` (slices
-across orbits), `krawczyk` (boxes), `theorems`.
+Inside, from numbers to theorems: `ball` and `multiprecision` (arithmetic), `program` (a jaxpr as a flat list),
+`movement`, `maxima` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a box),
+`smoothness` (boxes without corners and jumps), `trust` (derivative rules), `spectra` (verified eigenvalues), `symmetry`
+(slices across orbits), `krawczyk` (boxes), `proof`, `theorems`.
 """
 
 import importlib.util
@@ -20,3 +20,7 @@ from mlp_jax.interval.certificate import Certificate, load
 from mlp_jax.interval.theorems import certify, check
 
 __all__ = ["Ball", "Certificate", "Refusal", "certify", "check", "load"]
+
+
+def __dir__() -> list[str]:
+    return __all__

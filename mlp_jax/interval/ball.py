@@ -151,7 +151,7 @@ def total(a: Ball, axes: tuple[int, ...]) -> Ball:
 
 
 def move(function: Callable[..., Array], *balls: Ball) -> Ball:
-    """Apply a function that only moves numbers about to midpoints and to radii."""
+    """Apply a function that only rearranges numbers to midpoints and to radii."""
     mid = _contiguous(function(*(a.mid for a in balls)))
     if all(a.rad is None for a in balls):
         return Ball(mid)
@@ -196,7 +196,7 @@ def between(lo: Array, hi: Array) -> Ball:
 
 
 def compare(a: Ball, b: Ball) -> Array:
-    """Return 1 where a > b surely, −1 where a < b surely, 0 where both are exact and equal, 2 where undecided."""
+    """Return 1 where every a > b, −1 where every a < b, 0 where both are exact and equal, 2 where undecided."""
     (lo_a, hi_a), (lo_b, hi_b) = bounds(a), bounds(b)
     order = np.where(lo_a > hi_b, 1, np.where(hi_a < lo_b, -1, 2)).astype(np.int8)
     same = (lo_a == hi_a) & (lo_b == hi_b) & (lo_a == lo_b)

@@ -20,7 +20,7 @@ class Certificate:
     proved
         Whether the theorem holds; all else but `reason`, `size`, `location` and `displacement` is None when not.
     reason
-        What decided, in words: why it was refused, or by what it was proved.
+        Why the proof was refused, or what proved the theorem.
     size
         Number of parameters, P.
     location
@@ -37,8 +37,8 @@ class Certificate:
         It is the only one within this of location, in every coordinate; with symmetries, the only one on the slice
         through location.
     smallest, nearest, largest
-        Enclosures of eigenvalues of the Hessian at the critical point: the least, one than which none is nearer to 0 by
-        more than the width of its enclosure (symmetry directions aside), and the greatest.
+        Enclosures of eigenvalues of the Hessian at the critical point: the smallest, one nearest to 0 (up to the width
+        of its enclosure; symmetry directions excluded), and the largest.
     loss
         Enclosure of fun at the critical point.
     precision

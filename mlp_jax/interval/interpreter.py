@@ -1,10 +1,9 @@
-"""Evaluate a program on balls: each primitive by a rule that encloses it, or a refusal that names it.
+"""Evaluate a program on balls. Each primitive has a rule that encloses it; others are refused by name.
 
-The scalars are a module: `ball` (float64) or `multiprecision` (arb). Comparisons must be decided on the whole box: an
-undecided one is refused, never widened. A maximum, minimum, clip or absolute value that the box leaves open is
-enclosed, and reported as a `Tie`: the function need not be smooth there (see `smoothness`). Two numbers that are one
-and the same, such as x and max(x, y) where x > y surely, are known to be equal by identities, which are moved about
-with the numbers.
+The arithmetic is a module: `ball` (float64) or `multiprecision` (arb). A comparison must be decided on the whole box;
+an undecided comparison is refused. A maximum, minimum, clip or absolute value that the box does not decide is enclosed
+and reported as a `Tie`, because the function may not be smooth there (see `smoothness`). Identities are labels that
+move with the numbers: they tell that x and max(x, y) are the same number when x > y on the whole box.
 """
 
 from __future__ import annotations
@@ -46,9 +45,9 @@ def evaluate(
     field
         `ball` or `multiprecision`.
     ties
-        Filled with the maxima that the box leaves open, by the numbers of their equations.
+        Filled with the maxima that the box does not decide, by equation number.
     instead
-        Numbers to go on with at open maxima, in the place of their values.
+        Values to use at undecided maxima instead of their enclosures.
 
     Raises
     ------

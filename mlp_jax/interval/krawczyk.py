@@ -13,7 +13,7 @@ from mlp_jax.interval.smoothness import Smoothness
 from mlp_jax.interval.spectra import Contraction, Spectrum
 
 _TRIES = 3
-# What |I − A·H(B)| 1 should be on the wide box: below 1, with room for what the estimate left out.
+# Target for |I − A·H(B)| 1 on the wide box: below 1, with a margin for the error of the estimate.
 _AIM = 0.4
 
 
@@ -51,7 +51,7 @@ class Existence(NamedTuple):
     """What the tiny box proves.
 
     plain, augmented
-        The Hessian of fun on the box, and that of the function that holds to the slice (the same without symmetries).
+        The Hessian of fun on the box, and the Hessian augmented by the slice term (the same without symmetries).
     spectrum
         Of the augmented Hessian, which is nonsingular.
     negative
@@ -105,7 +105,7 @@ def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
 
 
 def _decide(matrix: Ball) -> tuple[Spectrum, int, Array]:
-    """Return the spectrum, the sure number of negative eigenvalues, and an approximate inverse.
+    """Return the spectrum, the proved number of negative eigenvalues, and an approximate inverse.
 
     Where float64 does not decide, the signs are those of the matrix scaled by congruence (Sylvester), S H S.
     """
@@ -123,7 +123,7 @@ def _decide(matrix: Ball) -> tuple[Spectrum, int, Array]:
 
 
 def _require_decided(spectrum: Spectrum) -> None:
-    """Raise Refusal unless the sign of every eigenvalue is sure."""
+    """Raise Refusal unless the sign of every eigenvalue is decided."""
     undecided = len(spectrum.values) - spectrum.negative - spectrum.positive
     if undecided:
         near = spectrum.values[np.argmin(np.abs(spectrum.values))]
@@ -161,7 +161,7 @@ def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> flo
 
 
 def _smooth_radius(problem: Problem, found: Existence, radius: float) -> float:
-    """Return a radius, at most the given one, of a cube on which fun is smooth; what the tiny box proves if none is."""
+    """Return the radius of a cube on which fun is smooth, at most the given one and at least that of the tiny box."""
     while radius > 2 * found.radius:
         try:
             problem.smoothness.require(found.center.cube(radius))

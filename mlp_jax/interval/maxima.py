@@ -1,4 +1,4 @@
-"""Rules for maxima, minima, clips and absolute values: what a box leaves open is enclosed, and reported as a `Tie`."""
+"""Rules for maxima, minima, clips and absolute values; one that a box does not decide is reported as a `Tie`."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mlp_jax.interval.program import Equation
 
 
 class Tie(NamedTuple):
-    """Where a box leaves a maximum open: a mask of its numbers, and their enclosures (or numbers to put there)."""
+    """Where a box does not decide a maximum: a mask, and the enclosures (or the values to use instead)."""
 
     open: np.ndarray
     value: Any
 
 
 class _Maximum(NamedTuple):
-    """The larger of numbers, their identities if they are followed (−1: none), and where the box leaves it open."""
+    """The larger number, its identity (−1: unknown) if identities are followed, and where the box does not decide."""
 
     value: Any
     names: np.ndarray | None
@@ -27,7 +27,7 @@ class _Maximum(NamedTuple):
 
 
 def _larger(run: Any, a: _Maximum, b: _Maximum) -> _Maximum:
-    """Return max(a, b), with the identities of the larger where that is sure, else a hull."""
+    """Return max(a, b): the larger operand with its identity where the box decides, otherwise a hull."""
     order, names = run.field.compare(a.value, b.value), None
     if a.names is not None and b.names is not None:
         names = np.broadcast_arrays(a.names, b.names)
@@ -55,7 +55,7 @@ def _negative(run: Any, a: _Maximum) -> _Maximum:
 
 
 def _closed(run: Any, equation: Equation, result: _Maximum) -> Any:
-    """Return the value of a maximum; report a tie, or go on with the number given for it; keep identities."""
+    """Return the value of a maximum, report a tie or substitute the given value, and keep identities."""
     value, names = result.value, result.names
     if np.any(result.open):
         run.ties[run.at] = Tie(result.open, value)

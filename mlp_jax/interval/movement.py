@@ -1,7 +1,7 @@
-"""Primitives that only move numbers about: as functions of arrays of anything, midpoints, radii, arbs or identities.
+"""Primitives that only rearrange numbers, as functions of arrays: midpoints, radii, arbs or identities.
 
 The simple ones are numpy views. The others are applied by JAX itself to an array of positions, which says where each
-number of the result comes from: JAX's own meaning of a gather, whatever its many parameters.
+number of the result comes from: this covers every parameter of a gather.
 """
 
 from __future__ import annotations

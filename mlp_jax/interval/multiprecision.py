@@ -215,7 +215,7 @@ def total(a: Array, axes: tuple[int, ...]) -> Array:
 
 
 def move(function: Callable[..., Array], *values: Array) -> Array:
-    """Apply a function that only moves numbers about."""
+    """Apply a function that only rearranges numbers."""
     return np.asarray(function(*values), dtype=object)
 
 
@@ -229,7 +229,7 @@ def scatter_add(a: Array, positions: Array, updates: Array) -> Array:
 
 
 def compare(a: Array, b: Array) -> Array:
-    """Return 1 where a > b surely, −1 where a < b surely, 0 where both are exact and equal, 2 where undecided."""
+    """Return 1 where every a > b, −1 where every a < b, 0 where both are exact and equal, 2 where undecided."""
     shape = np.broadcast_shapes(a.shape, b.shape)
     pairs = zip(np.broadcast_to(a, shape).ravel().tolist(), np.broadcast_to(b, shape).ravel().tolist(), strict=True)
     return np.array([_order(x, y) for x, y in pairs], dtype=np.int8).reshape(shape)

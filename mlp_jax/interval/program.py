@@ -1,8 +1,8 @@
-"""A traced function as a flat list of equations: calls inlined, loops unrolled, dead code removed, cut at its inputs.
+"""A traced function as a flat list of equations: calls inlined, loops unrolled, dead code removed.
 
-Dead code goes first, because differentiating a gradient leaves comparisons that nothing uses and that no box decides.
-max(a, b) + log1p(exp(−|a − b|)) becomes one operation: its parts have a corner where the whole has none. The list is
-cut into what depends on chosen inputs and what does not, so that the second part is evaluated once.
+Dead code is removed because differentiating a gradient leaves unused comparisons that no box decides.
+max(a, b) + log1p(exp(−|a − b|)) becomes one operation, because its parts have a corner and their sum does not. `cut`
+separates the equations that depend on chosen inputs, so that the others are evaluated once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CALLS = {
     "custom_vjp_call": "call_jaxpr",
     "custom_vjp_call_jaxpr": "fun_jaxpr",
 }
-# Written down twice, these are one number: maxima that a box leaves open, and what leads to logaddexp.
+# Repeated equations of these primitives are merged: maxima, which a box may not decide, and the parts of logaddexp.
 _SHARED = ("abs", "broadcast_in_dim", "clamp", "max", "min", "reduce_max", "reduce_min", "sub")
 _MOST_EQUATIONS = 200_000
 

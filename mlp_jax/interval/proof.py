@@ -9,9 +9,9 @@ is nonsingular. The inertia of the Hessian at the critical point is read from en
 
 The gradient at c is enclosed with many bits, because it nearly cancels there; the Hessian in float64. The first box is
 tiny, and gives existence, index and eigenvalues. A second, wide one enlarges the neighbourhood of uniqueness. On both
-fun must be smooth (see `smoothness`): the Hessian, without its dead code, does not show every corner of fun.
+fun must be smooth (see `smoothness`), because the Hessian without its dead code does not show every corner of fun.
 
-Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0: in the place of fun stands F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ −
+Modulo a continuous symmetry with tangents Ξ(θ), ∇funᵀΞ = 0, fun is replaced by F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ −
 c)‖². Where ΞᵀV is nonsingular, the critical points of F in B are those of fun on the slice Vᵀ(θ − c) = 0; the inertia
 of F is that of fun with the zeros, one for each tangent, made positive (see `symmetry`).
 """

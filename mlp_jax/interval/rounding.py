@@ -1,10 +1,10 @@
-"""What a ball is, and what an operation may lose.
+"""Balls, and the rounding error of an operation on them.
 
 A ball (m, r) holds the real numbers x with |x − m| ≤ r. Midpoints are computed to nearest, and radii are grown by
 what that may have lost: with u = 2⁻⁵³ and τ = 2⁻¹⁰²², the smallest normal number, below which numbers may even be
 flushed, |fl(a ∘ b) − a ∘ b| ≤ u |fl(a ∘ b)| + τ. Radii are sums and products of non-negative numbers in fewer than 60
 operations, which lose less than the factor 1 + 2⁻⁴⁷ and 64 τ, and these are added at the end of each operation (Rump
-1999, "Fast and parallel interval arithmetic"). Sums of n terms use γ = n u / (1 − n u), whatever their order (Higham
+1999, "Fast and parallel interval arithmetic"). Sums of n terms use γ = n u / (1 − n u), in any order (Higham
 2002, section 3.1), so the matrix product may be any classical one (not Strassen's), with or without FMA.
 
 Balls are finite: what would overflow, divide by zero or leave a function's domain raises `Refusal`. One kind of number

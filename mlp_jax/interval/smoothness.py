@@ -1,13 +1,12 @@
-"""Is fun smooth on a box, with the traced derivatives as its own? A corner is dead code in the Hessian, so look here.
+"""Whether fun is smooth on a box, and the traced derivatives are its own. The Hessian alone does not show a corner.
 
-The value and the gradient are evaluated on the whole box, each with all that its result depends on. Where every
-comparison and every choice is decided there, both are compositions of analytic functions, and on a box that holds
-another one they are continued from it.
+The value and the gradient are evaluated on the whole box, before dead code is removed. If the box decides every
+comparison and every choice, both are compositions of analytic functions; on a larger box they are their analytic
+continuations.
 
-A maximum that the box leaves open is allowed where it cancels, such as the shift in a softmax. With s in its place as
-an independent number, fun(θ) = F(θ, s(θ)), and where F does not depend on s, fun is F(·, s) for any constant s. F is
-analytic in s too, so this is tested at one random point of the box, with many bits: an F that depends on s, to any
-coefficient that float64 can express, differs there with probability 1.
+An undecided maximum is allowed if it cancels, such as the shift in a softmax. Write fun(θ) = F(θ, s(θ)) with s the
+maximum. If F does not depend on s, fun equals F(·, s) for any constant s. F is analytic in s, so this is tested at one
+random point of the box with many bits: an F that depends on s differs there with probability 1.
 """
 
 from __future__ import annotations
@@ -59,7 +58,7 @@ class Smoothness:
         self._known.append(box)
 
     def _evaluate(self, name: str, program: Program, box: Ball) -> bool:
-        """Evaluate a program on a box, test what it leaves open, and return whether there was any."""
+        """Evaluate a program on a box, test the undecided maxima, and return whether there were any."""
         ties: dict[int, Tie] = {}
         result = evaluate(program, [box, *self._data], ball, ties)[0]
         if not np.all(np.isfinite(result.mid)):
@@ -73,7 +72,7 @@ class Smoothness:
 
 
 def _require_independent(program: Program, box: Ball, data: list[Array], ties: dict[int, Tie]) -> None:
-    """Raise Refusal where the results of a program change with numbers put in the place of open maxima."""
+    """Raise Refusal if the results of a program depend on the values of undecided maxima."""
     generator = np.random.default_rng(0)
     with flint.ctx.workprec(_BITS):
         point = multiprecision.random_point(box, generator)

@@ -26,12 +26,12 @@ class Spectrum(NamedTuple):
 
     @property
     def negative(self) -> int:
-        """Number of eigenvalues that are surely negative."""
+        """Number of eigenvalues proved negative."""
         return int(np.sum(self.values < -self.error))
 
     @property
     def positive(self) -> int:
-        """Number of eigenvalues that are surely positive."""
+        """Number of eigenvalues proved positive."""
         return int(np.sum(self.values > self.error))
 
     def enclosure(self, number: int) -> tuple[float, float]:
@@ -47,7 +47,7 @@ def spectrum(matrix: Ball) -> Spectrum:
     With Q and Λ from a floating-point eigendecomposition of the midpoint M, QᵀQ = I + F and MQ − QΛ = R,
     QᵀMQ − Λ = FΛ + QᵀR is symmetric, so that Weyl's inequality bounds the difference of the eigenvalues of QᵀMQ and
     Λ by ‖F‖ max|Λ| + (1 + ‖F‖)^½ ‖R‖; those of M are the ones of QᵀMQ within factors 1 ± ‖F‖ (Ostrowski 1959). The
-    radii add their norm. Nothing is assumed of Q and Λ but ‖F‖ < 1.
+    radii add their norm. Q and Λ need only satisfy ‖F‖ < 1.
 
     Raises
     ------

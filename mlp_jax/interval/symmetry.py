@@ -1,10 +1,10 @@
-"""Critical points modulo a continuous symmetry: a slice across the orbit, and the function that holds to it.
+"""Critical points modulo a continuous symmetry: a slice across the orbit, and fun augmented by a term for it.
 
 Let ∇fun(θ)ᵀΞ(θ) = 0 for all θ, Ξ the tangents (P, s), and F(θ) = fun(θ) + σ/2 ‖Vᵀ(θ − c)‖² with V (P, s), σ > 0.
 Where Ξ(θ)ᵀV is nonsingular, ∇F = 0 implies 0 = Ξᵀ∇F = σ (ΞᵀV) Vᵀ(θ − c), hence Vᵀ(θ − c) = 0 and ∇fun = 0: in a box
 where that holds throughout, the critical points of F are those of fun on the slice Vᵀ(θ − c) = 0. There H_fun Ξ = 0,
 and R^P is the sum of the ranges of Ξ and V⊥, in which H_F = H_fun + σVVᵀ is block diagonal: σ(ΞᵀV)(VᵀΞ), which is
-positive, and H_fun on V⊥. So H_fun has the inertia of H_F but for s positive eigenvalues that are 0.
+positive, and H_fun on V⊥. So H_fun has the inertia of H_F, with s positive eigenvalues replaced by zeros.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
     Raises
     ------
     TypeError, ValueError
-        The tangents are no real numbers, or do not have the shape of params with a leading axis.
+        The tangents are not real floating point, or do not have the shape of params with a leading axis.
     """
     vector, unravel = ravel_pytree(params)
 

@@ -1,8 +1,8 @@
 """Derivative rules that JAX takes on trust (custom_jvp, custom_vjp, stop_gradient), against differences with many bits.
 
-A proof is about the gradient as traced, so a wrong rule would make a theorem about another function. Central
-differences of the function against its gradient, and of the gradient against its Hessian, at a random point of a box
-on which both are analytic, are no proof that the rules are right there, but wrong ones do not survive them.
+A proof uses the gradient as traced, so a wrong rule would give a theorem about another function. Central differences
+of the function are compared with its gradient, and of the gradient with its Hessian, at a random point of a box on
+which both are analytic. This does not prove the rules right, but a wrong rule fails the comparison.
 """
 
 from __future__ import annotations
