@@ -1,8 +1,8 @@
 """mlp_symmetry: tangents against closed forms and the null spaces of Hessians, maps against the loss itself."""
 
 import functools
-import itertools
 import math
+import re
 
 import jax
 import jax.numpy as jnp
@@ -14,14 +14,11 @@ from test_verdicts import xor_loss
 from mlp_jax import critical, curvature, losses, mlp, mlp_symmetry, penalties, tree
 from mlp_jax.mlp import Layer
 
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "leaky": jax.nn.leaky_relu, "maxout": mlp.maxout(2)}
-
-
 def identity(z):
     return z
 
 
-ACTIVATIONS["identity"] = identity
+ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "maxout": mlp.maxout(2), "identity": identity}
 
 
 @functools.cache
@@ -72,7 +69,7 @@ def model_kernel(params, x, name):
 # --- Guaranteed zero modes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu"])
+@pytest.mark.parametrize("name", ["tanh"])
 def test_softmax_cross_entropy_has_a_shift_for_each_last_hidden_unit_and_one_for_the_bias(name):
     params, x = draw((3, 4, 5, 3))
     y = np.arange(len(x)) % 3
@@ -84,7 +81,7 @@ def test_softmax_cross_entropy_has_a_shift_for_each_last_hidden_unit_and_one_for
     np.testing.assert_allclose(matrix @ shifts.T, 0, atol=1e-15)
 
 
-@pytest.mark.parametrize("name", ["tanh", "relu", "maxout", "identity"])
+@pytest.mark.parametrize("name", ["relu", "maxout", "identity"])
 def test_weight_decay_leaves_no_continuous_symmetry_but_that_of_the_loss_itself(name):
     params, x = draw((3, 4, 3), pieces=2 if name == "maxout" else 1)
     y = np.arange(len(x)) % 3
@@ -101,15 +98,12 @@ def test_weight_decay_leaves_no_continuous_symmetry_but_that_of_the_loss_itself(
 @pytest.mark.parametrize(
     ("name", "sizes", "pieces"),
     [
-        ("relu", (3, 4, 2), 1),
         ("relu", (3, 4, 3, 2), 1),
-        ("leaky", (3, 4, 2), 1),
         ("maxout", (2, 4, 1), 2),
         ("maxout", (3, 3, 2), 2),
         ("identity", (5, 2, 4), 1),
         ("identity", (2, 4, 3), 1),
         ("identity", (4, 5, 2), 1),
-        ("tanh", (3, 4, 2), 1),
     ],
 )
 def test_tangents_span_the_kernel_of_the_jacobian_at_random_params(name, sizes, pieces):
@@ -119,16 +113,6 @@ def test_tangents_span_the_kernel_of_the_jacobian_at_random_params(name, sizes, 
     found = mlp_symmetry.tangents(fun, params, (x, y), inputs=x, activation=ACTIVATIONS[name])
     assert dimension(found, params) == model_kernel(params, x, name)
     assert "softmax shift" in found.dropped
-
-
-def test_a_relu_network_has_one_rescaling_a_unit_in_closed_form():
-    params, x = draw((3, 4, 2))
-    y = np.zeros((len(x), 2))
-    found = mlp_symmetry.tangents(squared_loss("relu"), params, (x, y), inputs=x, activation=jax.nn.relu)
-    tangents = found(params)
-    np.testing.assert_array_equal(tangents[0].weight[1][:, 1], params[0].weight[:, 1])
-    np.testing.assert_array_equal(tangents[1].weight[1][1], -params[1].weight[1])
-    assert np.count_nonzero(rows(tangents)[1]) == 3 + 1 + 2
 
 
 @pytest.mark.parametrize("copies", [1, 2])
@@ -144,19 +128,17 @@ def test_constant_and_dependent_inputs_give_a_tangent_for_each_unit(copies):
     assert set(found.names) == {"dependent inputs of layer 1"}
 
 
-def test_inputs_of_whole_numbers_have_the_tangents_of_the_same_floats():
+def test_integer_inputs_have_the_tangents_of_the_same_floats():
     x = np.array([[1, 0], [1, 0], [1, 0]])
     params = mlp.init(jax.random.key(0), (2, 1))
     fun = lambda p: jnp.sum(p[0].weight[0] + p[0].bias)  # the output, for an input of (1, 0)
-    found = [
-        mlp_symmetry.tangents(fun, params, inputs=x.astype(dtype), activation=jnp.tanh)
-        for dtype in (float, np.uint8, bool)
-    ]
-    # The first changes the weight of a pixel that is 0, as the last of the others does.
-    expected = ("softmax shift", "dependent inputs of layer 1", "dependent inputs of layer 1")
-    assert [each.names for each in found] == [expected] * 3
-    for each in found[1:]:
-        jax.tree.map(np.testing.assert_array_equal, each(params), found[0](params))
+    floats, integers = (
+        mlp_symmetry.tangents(fun, params, inputs=x.astype(dtype), activation=jnp.tanh) for dtype in (float, np.uint8)
+    )
+    # The softmax shift changes the weight of a pixel that is 0, as one of the others does.
+    assert floats.names == ("softmax shift", "dependent inputs of layer 1", "dependent inputs of layer 1")
+    assert integers.names == floats.names
+    jax.tree.map(np.testing.assert_array_equal, integers(params), floats(params))
 
 
 def test_a_dead_relu_unit_frees_all_that_enters_and_leaves_it():
@@ -178,7 +160,7 @@ def test_a_tanh_unit_without_output_is_not_a_symmetry():
     assert found.names == ()
 
 
-@pytest.mark.parametrize("shape", [(5, 2, 4), (4, 2, 4), (6, 3, 6)])
+@pytest.mark.parametrize("shape", [(5, 2, 4), (6, 3, 6)])
 def test_the_gauge_orbit_of_a_linear_network_has_dimension_h_squared(shape):
     # Full rank: zeros = h² + 0 (FACTS: q² + (h − q)(…) with q = h); biases on centred data add h zeros.
     net = linear_network(*shape)
@@ -219,7 +201,7 @@ def test_tangents_move_with_params():
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_a_split_unit_lies_on_a_line_of_critical_points(sign):
-    small = critical.find(xor_loss, *_xor_start(1), index=None)
+    small = critical.find(xor_loss, draw((2, 1, 1), seed=3)[0], (0.0,), index=None)
     assert small.converged
     (w, b), (v, c) = small.params
     split = Layer(np.hstack([w, sign * w]), np.hstack([b, sign * b])), Layer(np.vstack([0.3 * v, sign * 0.7 * v]), c)
@@ -229,11 +211,6 @@ def test_a_split_unit_lies_on_a_line_of_critical_points(sign):
     matrix = np.asarray(curvature.dense_hessian(xor_loss, split, (0.0,)))
     np.testing.assert_allclose(matrix @ line, 0, atol=1e-12)
     np.testing.assert_allclose(np.abs(found[1].weight[0]), np.abs(found[1].weight[0][0, 0]))
-
-
-def _xor_start(hidden):
-    params, _ = draw((2, hidden, 1), seed=3)
-    return params, (0.0,)
 
 
 def test_units_that_differ_give_no_line():
@@ -252,8 +229,6 @@ def test_units_that_differ_give_no_line():
         (jax.nn.sigmoid, {"separate"}),
         (jax.nn.relu, {"separate", "homogeneous"}),
         (jax.nn.leaky_relu, {"separate", "homogeneous"}),
-        (jnp.abs, {"separate", "homogeneous"}),
-        (jax.nn.gelu, {"separate"}),
         (jax.nn.soft_sign, {"separate", "odd"}),
         (identity, {"separate", "odd", "homogeneous", "linear", "translation"}),
         (lambda z: -2.0 * z, {"separate", "odd", "homogeneous", "linear"}),
@@ -270,13 +245,11 @@ def test_traits_are_measured(activation, expected):
 @pytest.mark.parametrize(
     ("activation", "expected"),
     [
-        (jax.nn.relu, (0.0,)),
         (jax.nn.elu, (0.0,)),
         (jax.nn.relu6, (0.0, 6.0)),
         (jax.nn.hard_tanh, (-1.0, 1.0)),
         (jnp.tanh, ()),
         (jax.nn.gelu, ()),
-        (jnp.sin, ()),
         (lambda z: jnp.tanh(20 * z), ()),
     ],
 )
@@ -297,7 +270,7 @@ def test_kinks_are_pre_activations_and_gaps_of_maxout():
         np.testing.assert_allclose(found, np.abs(pairs[:, 0] - pairs[:, 1]), rtol=1e-12)
 
 
-def test_a_corner_under_the_point_is_seen_by_classify():
+def test_classify_sees_a_corner_at_the_point():
     with jax.enable_x64(True):
         params = Layer(np.eye(2), np.array([-1.0, 0.5])), Layer(np.ones((2, 1)), np.zeros(1))
         x = np.array([[1.0, 1.0], [2.0, -1.0]])
@@ -326,7 +299,7 @@ def test_every_copy_has_the_same_loss_and_the_same_canonical_form(name, sizes, p
     form = tree.ravel(found.canonical(params))[0]
     generator, copy = np.random.default_rng(0), params
     generators = list(found.generators(params).values())
-    for _ in range(40):
+    for _ in range(20):
         copy = generators[generator.integers(len(generators))](copy)
         np.testing.assert_array_equal(tree.ravel(found.canonical(copy))[0], form)
     with jax.enable_x64(True):
@@ -394,15 +367,20 @@ def test_a_penalty_that_tells_units_apart_leaves_no_permutation_but_keeps_flips(
     assert found.orbit_size(params) == 8
 
 
-def test_params_that_are_not_layers_are_one_clear_sentence():
-    with pytest.raises(TypeError, match=r"params\[0\]: got .*, expected Layer"):
-        mlp_symmetry.tangents(lambda p: jnp.sum(p[0]), (np.ones(3),), inputs=np.ones((2, 3)), activation=jnp.tanh)
-    with pytest.raises(ValueError, match="activation: got shape"):
-        mlp_symmetry.traits(lambda z: z[:, :4], 6)
-    layers = (mlp.Layer(np.ones((1, 1)), np.ones(1)),) * 2
-    with pytest.raises(TypeError, match="activation: got module, expected a function of one array"):
-        mlp_symmetry.tangents(lambda p: jnp.sum(p[0].weight), layers, inputs=np.ones((2, 1)), activation=np)
-    assert list(itertools.chain(mlp_symmetry.corners(jnp.tanh))) == []
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda fun, p, x: mlp_symmetry.tangents(fun, (np.ones(3),), inputs=x, activation=jnp.tanh), "params[0]: got"),
+        (lambda fun, p, x: mlp_symmetry.tangents(fun, p, inputs=x, activation=np), "activation: got a module"),
+        (lambda fun, p, x: mlp_symmetry.maps(fun, [], activation=jnp.tanh), "params: got an empty pytree"),
+        (lambda fun, p, x: mlp_symmetry.traits(lambda z: z[:, :4], 6), "activation: got shape"),
+        (lambda fun, p, x: mlp_symmetry.corners(lambda z: z[:4]), "activation: got one that changes the shape"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(call, message):
+    layers = (Layer(np.ones((3, 1)), np.ones(1)), Layer(np.ones((1, 1)), np.ones(1)))
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        call(lambda p: jnp.sum(jax.tree.leaves(p)[0]), layers, np.ones((2, 3)))
 
 
 @pytest.mark.slow

@@ -1,12 +1,12 @@
-"""Symmetries of an MLP and its loss: what makes null modes, and copies of a critical point. Host-level.
+"""Symmetries of an MLP and its loss, which cause null modes and copies of a critical point. Host-level.
 
 - `tangents`: directions along continuous symmetries, for `critical.classify`
 - `maps`: permutations of hidden units and sign flips, and one form for all copies, for `critical.census`
 - `kinks`: distance of pre-activations to the corners of an activation, for `critical.classify`
 - `split_lines`: lines of critical points through one that has duplicate units
 
-What an activation allows (odd, homogeneous, linear, where its corners are) is measured, not looked up by name; and
-a symmetry is checked on the loss itself before it is used, because a penalty, for example, breaks rescaling.
+The properties of an activation (odd, homogeneous, linear, its corners) are measured, not looked up by name. A symmetry
+is checked on the loss itself before it is used, because a penalty, for example, breaks rescaling.
 """
 
 from mlp_jax.mlp_symmetry.activations import Traits, corners, traits
@@ -27,3 +27,7 @@ __all__ = [
     "tangents",
     "traits",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

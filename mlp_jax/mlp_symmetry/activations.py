@@ -1,9 +1,8 @@
-"""What an activation allows: measured on a sample of points, so that any function can be passed."""
+"""The properties of an activation, measured on a sample of points, so that any function can be passed."""
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -15,17 +14,17 @@ from mlp_jax.mlp import Activation
 
 _POINTS = 64
 _MOST_UNITS = 2**20
-# Where corners are looked for; the grid is irregular so that no corner lies on it.
+# The range of the search for corners; the grid is irregular so that no corner lies on it.
 _REACH, _CELLS = 20.0, 4001
 
 
 class Traits(NamedTuple):
-    """Properties of an activation φ that makes units out of groups of `pieces` adjacent pre-activations.
+    """Properties of an activation φ that computes each unit from `pieces` adjacent pre-activations.
 
     pieces
-        Pre-activations a unit: 1, or the pieces of maxout.
+        Pre-activations per unit: 1, or the pieces of maxout.
     separate
-        Units do not see one another: φ commutes with permutations of whole units.
+        Units do not depend on each other: φ commutes with permutations of whole units.
     exchangeable
         φ does not change when the pieces of a unit are permuted.
     odd
@@ -35,7 +34,7 @@ class Traits(NamedTuple):
     linear
         φ(z) = c z for a number c.
     translation
-        φ(z + t) = φ(z) + t, t being one number a unit, added to all its pieces.
+        φ(z + t) = φ(z) + t, with one number t per unit, added to all its pieces.
     """
 
     pieces: int
@@ -50,11 +49,8 @@ class Traits(NamedTuple):
 def traits(activation: Activation, width: int) -> Traits:
     """Measure an activation on `width` pre-activations, in float64, at 64 points of sizes from 0.01 to 10. Host-level.
 
-    Raises
-    ------
-    TypeError, ValueError
-        `activation` is no function of one array, or returns no real numbers; `width` is no integer of 1 or more,
-        or not divided by the number of units that are made.
+    TypeError or ValueError if `activation` is not a function of one array, or does not return units that divide
+    `width`.
 
     Examples
     --------
@@ -73,7 +69,7 @@ def traits(activation: Activation, width: int) -> Traits:
     with jax.enable_x64(True):
 
         def phi(values: np.ndarray) -> np.ndarray:
-            return np.asarray(_checks.numbers(activation(jnp.asarray(values)), "activation"), np.float64)
+            return np.asarray(activation(jnp.asarray(values)), np.float64)
 
         a = phi(z)
         units = a.shape[-1] if a.ndim else 0
@@ -97,7 +93,7 @@ def traits(activation: Activation, width: int) -> Traits:
 
 
 def _is_separate(phi: Callable[[np.ndarray], np.ndarray], z: np.ndarray, pieces: int) -> bool:
-    """Return whether the first unit stays as it is when all other units change."""
+    """Return whether the first unit does not change when all other units do."""
     other = np.where(np.arange(z.shape[1]) < pieces, z, -1.7 * z + 0.3)
     return _equal(phi(other)[:, 0], phi(z)[:, 0])
 
@@ -112,12 +108,7 @@ def corners(activation: Activation) -> tuple[float, ...]:
     """Return where φ' or φ'' of an elementwise activation jumps, between −20 and 20. Host-level.
 
     Every cell of a grid is halved towards the larger change of the derivative, down to a rounding: a change that
-    does not shrink is a jump.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `activation` is no function of one array, or does not return as many floating numbers.
+    does not shrink is a jump. ValueError if `activation` does not keep the shape of an array.
 
     Examples
     --------
@@ -125,50 +116,35 @@ def corners(activation: Activation) -> tuple[float, ...]:
     ((0.0,), (), (0.0, 6.0))
     """
     with jax.enable_x64(True):
-        require_activation(activation, (_CELLS,), (_CELLS,))
-        derivatives = list(itertools.islice(_derivatives(activation), 2))
-        found = np.concatenate([_jumps(derivative) for derivative in derivatives])
+        if shape_of(activation, (_CELLS,)) != (_CELLS,):
+            raise ValueError("activation: got one that changes the shape of an array, expected an elementwise one.")
+        slope = _derivative(activation)
+        found = np.concatenate([_jumps(jax.jit(derivative)) for derivative in (slope, _derivative(slope))])
     places: list[float] = []
     for place in np.sort(found):
-        # A corner is found to a rounding, and by both derivatives: report it once, as a short number if it is one.
+        # Both derivatives find a corner, to a rounding: report it once, as a short number if possible.
         rounded = float(np.round(place, 12)) + 0.0
         if not places or rounded - places[-1] > 1e-9:
             places.append(rounded)
     return tuple(places)
 
 
-def require_activation(
-    activation: Activation, given: tuple[int, ...], expected: tuple[int | None, ...]
-) -> tuple[int, ...]:
-    """Return the shape that an activation makes of another; raise unless it is as expected (None: any), and floating.
-
-    Examples
-    --------
-    >>> require_activation(jnp.tanh, (1, 12), (1, None))
-    (1, 12)
-    """
-    shape = jax.ShapeDtypeStruct(given, jnp.result_type(float))
-    made = jax.eval_shape(activation, shape)
+def shape_of(activation: Activation, given: tuple[int, ...]) -> tuple[int, ...]:
+    """Return the shape of the activations of pre-activations of another shape; TypeError unless they are floating."""
+    made = jax.eval_shape(activation, jax.ShapeDtypeStruct(given, jnp.result_type(float)))
     if not isinstance(made, jax.ShapeDtypeStruct) or not jnp.issubdtype(made.dtype, jnp.floating):
         raise TypeError(f"activation: got a result of {made}, expected an array of real floating point.")
-    if len(made.shape) != len(expected) or any(b not in (None, a) for a, b in zip(made.shape, expected, strict=True)):
-        raise ValueError(f"activation: got shape {made.shape} from {given}, expected {expected}.")
     return made.shape
 
 
-def _derivatives(activation: Activation) -> Iterator[Callable[[np.ndarray], np.ndarray]]:
-    def slope(z: jax.Array) -> jax.Array:
-        return jax.jvp(activation, (z,), (jnp.ones_like(z),))[1]
-
-    def bend(z: jax.Array) -> jax.Array:
-        return jax.jvp(slope, (z,), (jnp.ones_like(z),))[1]
-
-    for derivative in (slope, bend):
-        compiled = jax.jit(derivative)
-        yield lambda z, compiled=compiled: np.asarray(compiled(jnp.asarray(z)))  # type: ignore[misc]
+def _derivative(phi: Activation) -> Activation:
+    return lambda z: jax.jvp(phi, (z,), (jnp.ones_like(z),))[1]
 
 
-def _jumps(derivative: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+def _jumps(compiled: Activation) -> np.ndarray:
+    def derivative(z: np.ndarray) -> np.ndarray:
+        return np.asarray(compiled(jnp.asarray(z)))
+
     low = np.linspace(-_REACH, _REACH * 1.0007, _CELLS)
     low, high = low[:-1], low[1:]
     below, above = derivative(low), derivative(high)

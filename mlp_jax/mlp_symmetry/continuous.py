@@ -1,4 +1,4 @@
-"""tangents: the directions at params along which continuous symmetries leave the loss as it is."""
+"""The directions at params along which continuous symmetries leave the loss unchanged."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _checks, tree
+from mlp_jax import _checks, mlp, tree
 from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.fields import Field, candidates
-from mlp_jax.mlp_symmetry.network import gradient, require_layers
+from mlp_jax.mlp_symmetry.network import gradient
 from mlp_jax.tree import PyTree
 
 _POINTS = 3
-# Relative to the parameters: near enough that units which are dead stay so, far enough to be off any special point.
+# Relative to the parameters: near enough that dead units stay dead, far enough to leave any special point.
 _SPREAD = 1e-3
-# Times the largest change seen when params move by a rounding, which is a sample of the roundings only.
+# Factor on the largest change seen when params move by a rounding, which only samples the roundings.
 _SAFETY = 16.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Tangents:
-    """Called with params, returns Layers with a leading axis: one tangent for each entry of `names`.
+    """A function from params to Layers with a leading axis: one tangent for each entry of `names`.
 
     names
-        What each tangent belongs to, such as `rescaling of layer 1`.
+        The family of each tangent, such as `rescaling of layer 1`.
     dropped
-        Families of symmetries that the network has and the loss does not, wholly or in part.
+        Families of symmetries that the network has and the loss does not have, wholly or in part.
     """
 
     names: tuple[str, ...]
@@ -50,32 +50,26 @@ def tangents(
 ) -> Tangents:
     """Return the continuous symmetries of `fun` around params, for the argument `symmetries` of `critical.classify`.
 
-    Candidates, by what the activation allows (`traits`) and by the structure of the network at params:
+    Candidates, by the properties of the activation (`traits`) and the structure of the network at params:
 
     - softmax shift: the same change to all logits (h_last + 1)
     - rescaling: φ(c z) = c φ(z), by unit (ReLU, leaky ReLU, maxout)
     - linear gauge: GL(h) for a layer with φ(z) = c z (h², of which weight decay leaves h (h − 1) / 2 rotations)
-    - translation: φ(z + t) = φ(z) + t, taken up by the next bias (h), or cancelling in the next layer (maxout, linear)
-    - dependent inputs: [a, 1] n = 0 on all inputs, n added to what enters the next layer: constant pixels, dead units
-    - dead pre-activations: what enters where the slope is zero on all inputs
+    - translation: φ(z + t) = φ(z) + t, absorbed by the next bias (h), or cancelling in the next layer (maxout, linear)
+    - dependent inputs: [a, 1] n = 0 on all inputs, n added to the next weights: constant pixels, dead units
+    - dead pre-activations: the weights and bias of a pre-activation whose slope is zero on all inputs
 
     Each is tried at three random points near params, and dropped unless ⟨∇fun, tangent⟩ is within its rounding there:
-    weight decay breaks rescaling, for example. Tangents need not be independent. Host-level, float64.
+    weight decay breaks rescaling, for example. Tangents may be dependent. Host-level, float64.
 
     Parameters
     ----------
     fun, params, args
-        As for `critical.classify`; params are a tuple of Layer(weight, bias).
+        See `critical.classify`, also for errors; params are a tuple of Layer(weight, bias).
     inputs
-        (n, in), what the network in `fun` sees.
+        (n, in), the inputs of the network in `fun`.
     activation
-        What `fun` gives to `mlp.forward`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `curvature.dense_hessian`; params that are not layers, inputs that do not fit them, an activation that is no
-        function of one array.
+        The function that `fun` gives to `mlp.forward`.
 
     Examples
     --------
@@ -91,9 +85,8 @@ def tangents(
     _checks.function(activation, "activation", "of one array")
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
-        require_layers(params)
-        # Pixels may be integers.
-        inputs = jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)", finite=True), float)
+        mlp.require_layers(params)
+        inputs = jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)", finite=True), float)  # pixels may be integers
         fields = tuple(candidates(params, inputs, activation))
         unit = units.traced_unit(fun, params)
         names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]
@@ -110,7 +103,7 @@ def _stacked(fields: Sequence[Field], params: Params) -> Params:
 def _valid(
     fun: Callable[..., jax.Array], params: Params, args: tuple, fields: Sequence[Field], unit: float
 ) -> np.ndarray:
-    """Return which tangents leave `fun` as it is at random points near params; a zero tangent there counts as not."""
+    """Return which tangents leave `fun` unchanged at random points near params and are not zero there."""
     vector, unravel = tree.ravel(params)
     size, generator = np.abs(vector), np.random.default_rng(0)
     typical = float(np.mean(size)) or 1.0

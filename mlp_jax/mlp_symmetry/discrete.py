@@ -9,19 +9,19 @@ from collections.abc import Callable, Iterator
 import jax
 import numpy as np
 
-from mlp_jax import tree
+from mlp_jax import mlp, tree
 from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
-from mlp_jax.mlp_symmetry.network import require_layers
 from mlp_jax.mlp_symmetry.stabilisers import count_fixing
 
 Map = Callable[[Params], Params]
+_KINDS = ("swap units", "flip unit", "exchange pieces")
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerMaps:
-    """What may be done to one hidden layer: permute units, flip their signs, permute the pieces of a unit."""
+    """The maps allowed on one hidden layer: permute units, flip their signs, permute the pieces of a unit."""
 
     pieces: int
     permutations: bool
@@ -29,13 +29,7 @@ class LayerMaps:
     exchanges: bool
 
     def order(self, units: int) -> int:
-        """Return the order of the group: h!, 2^h and (pieces!)^h multiplied, each where it is allowed.
-
-        Examples
-        --------
-        >>> LayerMaps(1, permutations=True, flips=True, exchanges=False).order(3)
-        48
-        """
+        """Return the order of the group: the product of h!, 2^h and (pieces!)^h, each if allowed."""
         permutations = math.factorial(units) if self.permutations else 1
         exchanges = math.factorial(self.pieces) ** units if self.exchanges else 1
         return permutations * exchanges * (2**units if self.flips else 1)
@@ -43,7 +37,7 @@ class LayerMaps:
 
 @dataclasses.dataclass(frozen=True)
 class DiscreteMaps:
-    """The discrete maps that leave a loss as it is, with one form for all copies of a point. See `maps`.
+    """The discrete maps that leave a loss unchanged, with one form for all copies of a point. See `maps`.
 
     layers
         One `LayerMaps` for each hidden layer.
@@ -64,11 +58,11 @@ class DiscreteMaps:
         return dict(_generators(params, self.layers))
 
     def canonical(self, params: Params) -> Params:
-        """Return the copy of params that all its copies share, up to rounding. Host-level, numpy, float64.
+        """Return one form that all copies of params share, up to rounding. Host-level, numpy, float64.
 
-        In each layer the sign of a unit and the order of units are those of one fixed random linear function of the
-        weights that enter (and, in the last hidden layer, leave) it, so that points which differ by a rounding have
-        forms that differ by a rounding, but for coincidences.
+        In each layer the signs and the order of units are those of one fixed random linear function of their incoming
+        (and, in the last hidden layer, outgoing) weights, so that points which differ by a rounding have forms that
+        differ by a rounding, except for coincidences.
 
         Examples
         --------
@@ -89,15 +83,8 @@ class DiscreteMaps:
     def orbit_size(self, params: Params, tolerance: float = 1e-9) -> int:
         """Return the number of distinct copies of params: the order of the group over that of the stabiliser.
 
-        Parameters
-        ----------
-        tolerance
-            Two numbers are the same when they differ by less than this times the largest parameter.
-
-        Raises
-        ------
-        ValueError
-            So many units of a layer before the last are alike that the maps which fix params cannot be listed.
+        Two numbers are equal when they differ by less than `tolerance` times the largest parameter. ValueError if so
+        many units of a layer before the last are equal that the maps which fix params cannot be listed.
 
         Examples
         --------
@@ -120,20 +107,8 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     """Return the discrete symmetries of `fun`: for the argument `symmetries` of `critical.census`. Host-level, float64.
 
     Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993), and
-    permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and left out where
-    `fun` changes by more than its rounding.
-
-    Parameters
-    ----------
-    fun, params, args
-        As for `critical.classify`; params are a tuple of Layer(weight, bias), of which only the shapes matter.
-    activation
-        What `fun` gives to `mlp.forward`.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `curvature.dense_hessian`; params that are not layers.
+    permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and dropped if `fun`
+    changes by more than its rounding. fun, params, args, activation: see `tangents`; only the shapes of params matter.
 
     Examples
     --------
@@ -145,22 +120,16 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     """
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
-        require_layers(params)
+        mlp.require_layers(params)
         found = [traits(activation, layer.bias.size) for layer in params[:-1]]
         offered = tuple(map(_offered, found))
         unit = units.traced_unit(fun, params)
         good = _valid(fun, params, args, offered, unit)
     kept = []
     for depth, layer in enumerate(offered, start=1):
-        ok = {kind for kind in ("swap units", "flip unit", "exchange pieces") if good.get((kind, depth), True)}
-        kept.append(
-            LayerMaps(
-                layer.pieces,
-                layer.permutations and "swap units" in ok,
-                layer.flips and "flip unit" in ok,
-                layer.exchanges and "exchange pieces" in ok,
-            )
-        )
+        swap, flip, exchange = (good.get((kind, depth), True) for kind in _KINDS)
+        allowed = layer.permutations and swap, layer.flips and flip, layer.exchanges and exchange
+        kept.append(LayerMaps(layer.pieces, *allowed))
     return DiscreteMaps(tuple(kept))
 
 
@@ -176,17 +145,17 @@ def _offered(found: Traits) -> LayerMaps:
 def _valid(
     fun: Callable[..., jax.Array], params: Params, args: tuple, offered: tuple[LayerMaps, ...], unit: float
 ) -> dict[tuple[str, int], bool]:
-    """Return, for each kind and layer, whether all its generators leave `fun` as it is at random params."""
+    """Return, for each kind and layer, whether all its generators leave `fun` unchanged at random params."""
     value = jax.jit(fun)
     draw = jax.tree.map(lambda a, b: a + b, params, tree.random_like(jax.random.key(0), params))
     nudged = [jax.tree.map(lambda a, s=side: a * (1 + s * 2 * unit), draw) for side in (-1.0, 1.0)]
     here = float(value(draw, *args))
-    # What a rounding of the parameters changes, and the order of sums over units, which permutations change.
+    # The change from a rounding of the parameters, and from the order of sums over units, which permutations change.
     rounding = max(abs(float(value(p, *args)) - here) for p in nudged)
     allowed = 16 * rounding + 64 * unit * abs(here) * max(layer.bias.size for layer in params)
     good: dict[tuple[str, int], bool] = {}
     for name, move in _generators(params, offered):
-        kind = next(k for k in ("swap units", "flip unit", "exchange pieces") if name.startswith(k))
+        kind = next(k for k in _KINDS if name.startswith(k))
         key = kind, int(name.rsplit(" ", 1)[1])
         good[key] = good.get(key, True) and abs(float(value(move(draw), *args)) - here) <= allowed
     return good
@@ -211,7 +180,7 @@ def _generators(params: Params, layers: tuple[LayerMaps, ...]) -> Iterator[tuple
 
 
 def _move(depth: int, columns: np.ndarray, rows: np.ndarray) -> Map:
-    """Return the map that reorders what enters layer `depth` and what leaves it."""
+    """Return the map that reorders the units of layer `depth`: columns of its weight, rows of the next."""
 
     def move(params: Params) -> Params:
         first, second = params[depth], params[depth + 1]
@@ -253,7 +222,7 @@ def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool
     sign = np.where(key < 0, -1.0, 1.0) if allowed.flips else np.ones(units)
     key = sign * key
     if not last:
-        # What leaves the unit may still be permuted and flipped in the next layer: only this does not notice.
+        # Invariant under permutations and flips of the next layer.
         key = key + np.sort(np.abs(second.weight), axis=1) @ leaving
     order = np.argsort(key, kind="stable") if allowed.permutations else np.arange(units)
     entering_order, rows = columns[order].ravel(), sign[order]

@@ -1,7 +1,7 @@
 """Vector fields along which an MLP's loss may be constant: each a function from params to tangents.
 
 Tangents are Layers of numpy arrays with a leading axis k. Only the structure (layers, units, ranks) is fixed
-beforehand, so that a field can be followed to other params.
+when a field is made, so that it can be evaluated at other params.
 """
 
 from __future__ import annotations
@@ -26,16 +26,7 @@ class Field(NamedTuple):
 
 
 def candidates(params: Params, inputs: jax.Array, activation: Activation) -> Iterator[Field]:
-    """Yield the fields that the structure of the network at params allows; the loss may still forbid each.
-
-    Examples
-    --------
-    >>> from mlp_jax import mlp
-    >>> params = mlp.init(jax.random.key(0), (2, 3, 2))
-    >>> inputs = jnp.array([[0.0, 1.0], [0.0, -1.0], [0.0, 2.0], [0.0, -3.0]])  # the first is always zero
-    >>> [field.name for field in candidates(params, inputs, jax.nn.leaky_relu)]
-    ['softmax shift', 'rescaling of layer 1', 'dependent inputs of layer 1', 'dependent inputs of layer 2']
-    """
+    """Yield the fields that the structure of the network at params allows; the loss may still exclude them."""
     yield Field("softmax shift", softmax_shift)
     values = pre_activations(params, inputs, activation)
     generator = np.random.default_rng(0)
@@ -76,13 +67,7 @@ def _of_dependent_inputs(params: Params, inputs: jax.Array, activation: Activati
 
 
 def softmax_shift(params: Params) -> Params:
-    """Add the same number to all logits: one tangent for each weight row of the last layer and one for its bias.
-
-    Examples
-    --------
-    >>> softmax_shift((Layer(np.ones((2, 3)), np.ones(3)),))[0].bias.shape
-    (3, 3)
-    """
+    """Add the same number to all logits: one tangent for each weight row of the last layer and one for its bias."""
     weight = params[-1].weight
     rows = np.eye(weight.shape[0] + 1, dtype=weight.dtype)
     ones = np.ones(weight.shape[1], weight.dtype)
@@ -90,34 +75,18 @@ def softmax_shift(params: Params) -> Params:
 
 
 def rescaling(params: Params, depth: int) -> Params:
-    """Multiply what enters a unit of hidden layer `depth` by 1 + ε and divide what leaves it: one tangent a unit.
-
-    Examples
-    --------
-    >>> rescaling((Layer(np.ones((2, 3)), np.ones(3)), Layer(np.ones((3, 1)), np.ones(1))), 0)[1].weight.shape
-    (3, 3, 1)
-    """
+    """Multiply the incoming weights of a unit of hidden layer `depth` by 1 + ε and divide its outgoing ones."""
     first, second = params[depth], params[depth + 1]
     units = np.eye(second.weight.shape[0], dtype=first.weight.dtype)
     mask = _to_pieces(units, first)
-    return _place(
-        params,
-        {
-            depth: (mask[:, None] * first.weight, mask * first.bias),
-            depth + 1: (-units[:, :, None] * second.weight, None),
-        },
-    )
+    entering = mask[:, None] * first.weight, mask * first.bias
+    return _place(params, {depth: entering, depth + 1: (-units[:, :, None] * second.weight, None)})
 
 
 def linear_gauge(params: Params, depth: int) -> Params:
-    """W → W (1 + εA), b → b (1 + εA), W' → (1 − εA) W' for h² matrices A: antisymmetric ones, then symmetric ones.
+    """Return W → W (1 + εA), b → b (1 + εA), W' → (1 − εA) W' for h² matrices A, antisymmetric ones first.
 
-    The former rotate the hidden units, which is all that weight decay leaves of the gauge.
-
-    Examples
-    --------
-    >>> linear_gauge((Layer(np.ones((2, 3)), np.ones(3)), Layer(np.ones((3, 1)), np.ones(1))), 0)[1].weight.shape
-    (9, 3, 1)
+    These rotate the hidden units; weight decay breaks all others.
     """
     first, second = params[depth], params[depth + 1]
     hidden = second.weight.shape[0]
@@ -126,34 +95,21 @@ def linear_gauge(params: Params, depth: int) -> Params:
     rotations, stretches = units[upper] - units[upper[::-1]], units[np.triu_indices(hidden)]
     units = np.concatenate([rotations, stretches + np.swapaxes(stretches, 1, 2)])
     return _place(
-        params,
-        {depth: (first.weight @ units, first.bias @ units), depth + 1: (-units @ second.weight, None)},
+        params, {depth: (first.weight @ units, first.bias @ units), depth + 1: (-units @ second.weight, None)}
     )
 
 
 def translation(params: Params, depth: int) -> Params:
-    """Add ε to all biases of a unit and take it from what leaves it, where φ(z + t) = φ(z) + t: one tangent a unit.
-
-    Examples
-    --------
-    >>> translation((Layer(np.ones((2, 3)), np.ones(3)), Layer(np.ones((3, 1)), np.ones(1))), 0)[1].bias.shape
-    (3, 1)
-    """
+    """Add ε to all biases of a unit and subtract its effect from the next biases, where φ(z + t) = φ(z) + t."""
     first, second = params[depth], params[depth + 1]
     units = np.eye(second.weight.shape[0], dtype=first.weight.dtype)
     return _place(params, {depth: (None, _to_pieces(units, first)), depth + 1: (None, -second.weight)})
 
 
 def cancelling_translations(params: Params, depth: int, spare: np.ndarray) -> Params:
-    """Add to units a linear function of their inputs, nᵢ aₖ with nᵀ W' = 0, so that what leaves them cancels.
+    """Add to units a linear function of their inputs, nᵢ aₖ with nᵀ W' = 0, whose effect on the next layer cancels.
 
     `spare` (h, h − out) are such n at some params; at others they are projected.
-
-    Examples
-    --------
-    >>> params = Layer(np.ones((2, 3)), np.ones(3)), Layer(np.ones((3, 1)), np.ones(1))
-    >>> cancelling_translations(params, 0, np.array([[1.0], [-1.0], [0.0]]))[0].weight.shape
-    (2, 2, 3)
     """
     first, second = params[depth], params[depth + 1]
     basis = np.linalg.qr(second.weight)[0]
@@ -168,12 +124,6 @@ def dependent_inputs(params: Params, inputs: jax.Array, activation: Activation, 
     """Add n to the weights and bias of one pre-activation, where [a, 1] n = 0 on all examples.
 
     `null` (in + 1, k) are such n at some params; at others they are projected to as many singular vectors.
-
-    Examples
-    --------
-    >>> params = (Layer(np.ones((2, 3)), np.ones(3)),)
-    >>> dependent_inputs(params, np.zeros((1, 2)), jnp.tanh, 0, np.eye(3)[:, :2])[0].weight.shape
-    (6, 2, 3)
     """
     layer, vectors = params[depth], np.asarray(null)
     if depth:
@@ -187,13 +137,7 @@ def dependent_inputs(params: Params, inputs: jax.Array, activation: Activation, 
 
 
 def dead_directions(params: Params, depth: int, dead: np.ndarray) -> Params:
-    """Move one weight or bias that enters a pre-activation on which no output depends.
-
-    Examples
-    --------
-    >>> dead_directions((Layer(np.ones((2, 3)), np.ones(3)),), 0, np.array([1]))[0].bias.tolist()
-    [[0.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]
-    """
+    """Move one weight or bias of a pre-activation on which no output depends."""
     layer = params[depth]
     outputs = np.eye(layer.bias.size, dtype=layer.weight.dtype)[dead]
     inputs = np.eye(layer.weight.shape[0] + 1, dtype=layer.weight.dtype)

@@ -10,11 +10,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _checks, tree
+from mlp_jax import _checks, mlp, tree
 from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.activations import traits
-from mlp_jax.mlp_symmetry.network import gradient, require_layers
+from mlp_jax.mlp_symmetry.network import gradient
 
 _PLACES = (-1.0, -0.3, 0.4, 1.0)
 
@@ -22,22 +22,19 @@ _PLACES = (-1.0, -0.3, 0.4, 1.0)
 def split_lines(
     fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activation, tolerance: float = 1e-9
 ) -> Params:
-    """Return directions of straight lines on which the gradient of `fun` stays what it is at params, (k, ...) a leaf.
+    """Return directions of straight lines on which the gradient of `fun` is that at params, (k, ...) for each leaf.
 
-    Two units that see the same (or, with an odd activation, the opposite) share what leaves them in any proportion:
-    v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of critical points, though no
-    symmetry: beside the line the loss changes along d, so they are for points, not for neighbourhoods. Each is kept
-    if the gradient at t = −1, …, 1 is that at params to within rounding and the distance between the two units.
-    Host-level, float64.
+    Two units with the same (or, with an odd activation, opposite) incoming weights can share their outgoing weights in
+    any proportion: v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of critical points,
+    but no symmetry: beside the line the loss changes along d. A direction is kept if the gradient at t = −1, …, 1 is
+    that at params to within rounding and the distance between the two units. Host-level, float64.
 
     Parameters
     ----------
-    fun, params, args
-        As for `critical.classify`; params are a tuple of Layer(weight, bias).
-    activation
-        What `fun` gives to `mlp.forward`.
+    fun, params, args, activation
+        See `tangents`.
     tolerance
-        Units are duplicates when what enters them differs by less than this times the largest parameter.
+        Units are duplicates when their incoming weights differ by less than this times the largest parameter.
 
     Examples
     --------
@@ -51,7 +48,7 @@ def split_lines(
     tolerance = float(_checks.not_negative(tolerance, "tolerance"))
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
-        require_layers(params)
+        mlp.require_layers(params)
         vector, unravel = np.asarray(tree.ravel(params)[0]), tree.ravel(params)[1]
         unit = units.traced_unit(fun, params)
         rows = _directions(params, activation, tolerance * float(np.max(np.abs(vector))))
@@ -80,8 +77,9 @@ def _directions(params: Params, activation: Activation, distance: float) -> list
                     weights: list[Any] = [np.zeros(np.shape(p.weight)) for p in params]
                     weights[depth + 1][i], weights[depth + 1][j] = d, -sign * d
                     moved = tuple(p._replace(weight=w, bias=0 * p.bias) for p, w in zip(params, weights, strict=True))
-                    rows.append(np.asarray(tree.ravel(moved)[0]))
-    return [row for row in rows if np.any(row != 0)]
+                    if np.any(d != 0):
+                        rows.append(np.asarray(tree.ravel(moved)[0]))
+    return rows
 
 
 def _is_constant(

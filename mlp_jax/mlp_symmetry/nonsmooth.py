@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from mlp_jax import _checks
 from mlp_jax.mlp import Activation, Params
-from mlp_jax.mlp_symmetry.activations import corners, require_activation
+from mlp_jax.mlp_symmetry.activations import corners, shape_of
 from mlp_jax.mlp_symmetry.network import pre_activations
 
 
@@ -18,20 +18,15 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     """Return `(params, *args) -> values`, whose zeros are the corners of the network. The result is transformable.
 
     For an elementwise activation with corners c (found by `corners`): all z − c of the hidden layers. For one that
-    makes a unit of several pre-activations, maxout: the difference of the two largest of each unit. A smooth
+    makes a unit of several pre-activations (maxout): the difference of the two largest of each unit. A smooth
     activation gives no values.
 
     Parameters
     ----------
     activation
-        Any function of arrays; what was given to `mlp.forward`.
+        The function that was given to `mlp.forward`.
     inputs
         Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `inputs` is no function, or `activation` none that makes units of floating numbers.
 
     Examples
     --------
@@ -55,18 +50,13 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
 
 
 def _is_elementwise(activation: Activation) -> bool:
-    # Four of them, which two, three or four pieces also make: maxout refuses another number.
     _checks.function(activation, "activation", "of one array")
     try:
-        jax.eval_shape(activation, jax.ShapeDtypeStruct((1, 12), jnp.float32))
-    except ValueError:
+        return shape_of(activation, (1, 12)) == (1, 12)
+    except ValueError:  # maxout refuses a number that its pieces do not divide
         return False
-    except TypeError:
-        pass  # said below, in words
-    return require_activation(activation, (1, 12), (1, None)) == (1, 12)
 
 
 def _gap(z: jax.Array, activation: Activation) -> jax.Array:
-    units = jax.eval_shape(activation, z).shape[-1]
-    ordered = jnp.sort(z.reshape(len(z), units, -1), axis=-1)
+    ordered = jnp.sort(z.reshape(len(z), jax.eval_shape(activation, z).shape[-1], -1), axis=-1)
     return ordered[..., -1] - ordered[..., -2]

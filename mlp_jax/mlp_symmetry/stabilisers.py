@@ -1,4 +1,4 @@
-"""How many discrete maps leave a point where it is: what the size of an orbit is divided by."""
+"""The number of discrete maps that fix a point."""
 
 from __future__ import annotations
 
@@ -11,20 +11,13 @@ import numpy as np
 from mlp_jax.mlp import Layer
 
 _MOST = 100_000
-# pieces, permutations, flips, exchanges
-Kind = tuple[int, bool, bool, bool]
+Kind = tuple[int, bool, bool, bool]  # pieces, permutations, flips, exchanges
 
 
 def count_fixing(layers: Sequence[Layer], kinds: Sequence[Kind], tolerance: float) -> int:
     """Return the number of permutations and flips of hidden units (and pieces) that fix all layers.
 
-    Layer by layer: a map of the units of one layer must fix what enters them, given the map of the layer before.
-
-    Examples
-    --------
-    >>> same = Layer(np.ones((1, 2)), np.ones(2)), Layer(np.ones((2, 1)), np.ones(1))
-    >>> count_fixing(same, [(1, True, True, False)], 1e-9)
-    2
+    Layer by layer: a map of the units of one layer must fix their incoming weights, given the map of the layer before.
     """
     if not kinds:
         return 1
@@ -34,7 +27,7 @@ def count_fixing(layers: Sequence[Layer], kinds: Sequence[Kind], tolerance: floa
 def _ways(
     layers: Sequence[Layer], kinds: Sequence[Kind], depth: int, order: np.ndarray, signs: np.ndarray, tolerance: float
 ) -> Iterator[int]:
-    """Yield the number of ways to complete the map, its part before layer `depth` being given."""
+    """Yield the numbers of ways to complete a map that is given before layer `depth`."""
     layer, after, kind = layers[depth], layers[depth + 1], kinds[depth]
     units, pieces = after.weight.shape[0], kind[0]
     target = np.concatenate([layer.weight, layer.bias[None]]).reshape(-1, units, pieces)
@@ -49,13 +42,13 @@ def _ways(
         return
     for count, (rows, flips) in enumerate(_assignments(_by_unit(moved), _by_unit(target), kind, tolerance)):
         if count >= _MOST:
-            raise ValueError(f"params: got more than {_MOST} maps of layer {depth + 1} that fix it; cannot list them.")
+            raise ValueError(f"params: got more than {_MOST} maps that fix layer {depth + 1}, too many to list.")
         for ways in _ways(layers, kinds, depth + 1, rows, flips, tolerance):
             yield within * ways
 
 
 def _by_unit(values: np.ndarray) -> np.ndarray:
-    """Return (in, units, pieces) as one row a unit."""
+    """Return (in, units, pieces) as one row per unit."""
     return values.transpose(1, 0, 2).reshape(values.shape[1], -1)
 
 
@@ -78,7 +71,7 @@ def _matchings(moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: flo
         options = [_signs(moved[i], target[i], kind, tolerance) for i in range(len(target))]
         return math.prod(len(o) for o in options)
     ways, free = 1, list(range(len(moved)))
-    # Being alike up to sign is an equivalence, so that any choice for one row leaves as many for the next.
+    # Equality up to sign is an equivalence relation: any choice for one row leaves the same number for the next.
     for row in target:
         fitting = [(j, len(_signs(moved[j], row, kind, tolerance))) for j in free]
         fitting = [(j, number) for j, number in fitting if number]
