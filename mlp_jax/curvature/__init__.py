@@ -12,11 +12,12 @@ Of the whole matrix:
 
 From products alone:
 
+- `lanczos`: an orthonormal basis of a Krylov space, and the operator on it
 - `eigenpairs`: eigenpairs at both ends of a spectrum, each with its residual
 - `spectral_density`, `trace`, `diagonal`: estimates with their standard errors
 
-And `quadratic_model`, `taylor_remainder`, `log_log_slope`: the second-order Taylor model, and what it leaves out;
-`rounding_unit`: the precision that a function really computes in.
+Of a function along a line: `quadratic_model`, `taylor_remainder` and `log_log_slope`, the second-order Taylor model and
+what it leaves out. `rounding_unit`: the precision that a function really computes in.
 """
 
 from mlp_jax.curvature.information import empirical_fisher, fisher
@@ -26,6 +27,7 @@ from mlp_jax.curvature.operators import ggn, hessian, hessian_of_mean
 from mlp_jax.curvature.signs import Inertia, inertia
 from mlp_jax.curvature.stochastic import Density, Estimate, diagonal, spectral_density, trace
 from mlp_jax.curvature.taylor import TaylorRemainder, log_log_slope, quadratic_model, taylor_remainder
+from mlp_jax.curvature.tridiagonal import Krylov, lanczos
 from mlp_jax.curvature.units import rounding_unit
 
 __all__ = [
@@ -33,6 +35,7 @@ __all__ = [
     "Eigenpairs",
     "Estimate",
     "Inertia",
+    "Krylov",
     "TaylorRemainder",
     "dense_hessian",
     "diagonal",
@@ -43,6 +46,7 @@ __all__ = [
     "hessian",
     "hessian_of_mean",
     "inertia",
+    "lanczos",
     "log_log_slope",
     "quadratic_model",
     "rounding_unit",
@@ -50,3 +54,7 @@ __all__ = [
     "taylor_remainder",
     "trace",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""Eigenvectors at both ends of a symmetric matrix that is there as numbers, from one tridiagonalisation by LAPACK."""
+"""Eigenvectors at both ends of a symmetric matrix that is stored, from one tridiagonalisation by LAPACK."""
 
 from __future__ import annotations
 
@@ -19,11 +19,6 @@ def both_ends(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, float]:
 
     One triangle of it is read. Tridiagonalisation takes (4/3) P³ floating-point operations, all P eigenvectors
     about as much again.
-
-    Examples
-    --------
-    >>> both_ends(np.diag([3.0, 1.0, 2.0]), Wanted(1, 0))
-    (array([[0., 1., 0.]]), 3.0)
     """
     size = len(matrix)
     if size >= _LARGE and wanted.total <= _PART * size:
@@ -38,14 +33,13 @@ def _by_tridiagonal(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, flo
     size = len(matrix)
     # The transpose is the same matrix in the order that LAPACK wants, so that copying it is cheap.
     reduced, diagonal, beside, factors, _ = lapack.dsytrd(matrix.T, lower=1, lwork=64 * size)
-    low = _tridiagonal(diagonal, beside, 0, max(1, wanted.smallest) - 1)
-    high = _tridiagonal(diagonal, beside, size - max(1, wanted.largest), size - 1)
+
+    def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
+        return linalg.eigh_tridiagonal(diagonal, beside, select="i", select_range=(first, last))
+
+    low, high = part(0, max(1, wanted.smallest) - 1), part(size - max(1, wanted.largest), size - 1)
     norm = float(max(abs(low[0][0]), abs(high[0][-1])))
     vectors = np.hstack([low[1][:, : wanted.smallest], high[1][:, high[1].shape[1] - wanted.largest :]])
     # T = Qᵀ H Q, and Q leaves the first coordinate alone.
     turned, _, _ = lapack.dormqr("L", "N", reduced[1:, :-1], factors, vectors[1:], lwork=64 * wanted.total)
     return np.vstack([vectors[:1], turned]).T, norm
-
-
-def _tridiagonal(diagonal: np.ndarray, beside: np.ndarray, first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-    return linalg.eigh_tridiagonal(diagonal, beside, select="i", select_range=(first, last))

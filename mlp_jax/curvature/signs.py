@@ -11,9 +11,9 @@ from scipy.linalg import blas, lapack
 from mlp_jax import _checks
 
 _UNIT = 2.0**-53
-# Rows looked at together: what is made of them stays in the cache.
+# Rows worked on together: the results stay in the cache.
 _ROWS = 32
-# Above this size a wide bound is tried first: factors grow with the size, and a factorisation too many is dear.
+# Above this size a wide bound is tried first: factors grow with the size, and an extra factorisation is expensive.
 _LARGE = 2000
 
 
@@ -34,7 +34,7 @@ class Inertia(NamedTuple):
 
 
 def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scale: np.ndarray | None = None) -> Inertia:
-    """Count the eigenvalues of a symmetric matrix by sign, given how wrong the matrix may be. Host-level.
+    """Return how many eigenvalues of a symmetric matrix are surely negative or positive, given its error. Host-level.
 
     Signs are invariant under congruence (Sylvester), eigenvalue thresholds are not, so the matrix is first
     scaled, A = S H S with S = diag(s). The error |E| becomes a diagonal bound b, bᵢ = Σⱼ sᵢ|E|ᵢⱼsⱼ, for which
@@ -50,11 +50,11 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     matrix
         (P, P) real symmetric, finite.
     error
-        What the matrix may be wrong by: a number, a bound on the 2-norm of the error E; or (P,), a diagonal b with
+        How wrong the matrix may be: a number, a bound on the 2-norm of the error E; or (P,), a diagonal b with
         −b ≤ E ≤ b in the order of symmetric matrices; or (P, P), a bound on each entry of E; or None, four rounding
         errors of each entry.
     scale
-        (P,) what to scale by, powers of two; `scaling(matrix, error)` when None.
+        (P,) the factors s, powers of two; `scaling(matrix, error)` when None.
 
     Returns
     -------
@@ -74,9 +74,23 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     (0, 1, 1)
     """
     matrix = require_symmetric(matrix)
+    shape = matrix.shape
+    if error is not None:
+        error = np.asarray(_checks.numbers(error, "error"), dtype=np.float64)
+        if error.shape not in ((), shape[:1], shape) or not (error.min() >= 0 and error.max() < np.inf):
+            expected = f"a bound of 0 or more, or an array of them of shape {shape[:1]} or {shape}"
+            raise ValueError(f"error: got {_checks.describe(error)}, expected {expected}.")
+    if scale is not None:
+        scale = np.asarray(_checks.numbers(scale, "scale"), dtype=np.float64)
+        if scale.shape != shape[:1] or not (scale.min() > 0 and scale.max() < np.inf):
+            raise ValueError(f"scale: got {_checks.describe(scale)}, expected {shape[:1]} positive finite numbers.")
+    return count(matrix, error, scale)
+
+
+def count(matrix: np.ndarray, error: float | np.ndarray | None, scale: np.ndarray | None) -> Inertia:
+    """Return `inertia` of a float64 matrix, error and scale that are known to be valid."""
     size = len(matrix)
-    error = None if error is None else _require_error(matrix, error)
-    scale = scaling(matrix, error) if scale is None else _require_scale(scale, size)
+    scale = scaling(matrix, error) if scale is None else scale
     shift = scale**2 * _diagonal_bound(matrix, error, scale)
     work = np.empty_like(matrix, order="C")
 
@@ -98,7 +112,7 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
         bound = float(np.max(shift) + max(tau, tau_negative))
         return Inertia(negative, size - negative - positive, positive, bound)
 
-    # A bound too wide is cheap, and does no harm where every sign is resolved all the same.
+    # A wide bound is cheap, and harmless where every sign is resolved all the same.
     counts = counted(64 * size if size > _LARGE else 16)
     return counted(16) if counts.unresolved and size > _LARGE else counts
 
@@ -107,9 +121,9 @@ def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.n
     """Return s for which diag(s) H diag(s) is well scaled: largest entry of each row near 1, zero rows left alone.
 
     sᵢ = |Hᵢᵢ|^(−1/2) where that already bounds the row by 1, as it does for definite matrices; otherwise a few
-    sweeps of symmetric equilibration (Ruiz 2001). Powers of two, so that scaling rounds nothing. A bound on the
-    error of each entry keeps rows that hold nothing but rounding from being blown up: an entry counts as no
-    smaller than what would make its error that of the most exact row.
+    sweeps of symmetric equilibration (Ruiz 2001). Powers of two, so that scaling does not round. A bound on the
+    error of each entry prevents rows that hold only rounding from being scaled up: an entry counts as at least the
+    size at which its relative error would be that of the most accurate row.
 
     Examples
     --------
@@ -121,7 +135,7 @@ def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.n
     if error is not None and np.ndim(error) == 2:
         error = np.asarray(error)
         ratio = np.divide(_row_maxima(error), largest, out=np.full(len(matrix), np.inf), where=largest > 0)
-        # An error that is as large everywhere says nothing about which rows hold only rounding.
+        # A uniform relative error does not show which rows hold only rounding.
         factor = 1 / max(16 * _UNIT, float(ratio.min()))
         diagonal = np.maximum(diagonal, factor * np.diag(error))
     scale = np.ones(len(matrix))
@@ -138,19 +152,10 @@ def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.n
 
 
 def require_symmetric(matrix: np.ndarray) -> np.ndarray:
-    """Return the matrix as float64, or raise unless it is square, symmetric and finite.
-
-    Examples
-    --------
-    >>> require_symmetric([[1, 2], [2, 1]]).dtype
-    dtype('float64')
-    """
-    matrix = np.asarray(_checks.numbers(matrix, "matrix"))
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
+    """Return the matrix as float64, or raise unless it is square, symmetric and finite."""
+    matrix = np.asarray(_checks.numbers(matrix, "matrix", "(P, P)"), np.float64)
+    if matrix.shape[0] != matrix.shape[1] or matrix.size == 0:
         raise ValueError(f"matrix: got shape {matrix.shape}, expected a square matrix of side 1 or more.")
-    if not (np.issubdtype(matrix.dtype, np.floating) or np.issubdtype(matrix.dtype, np.integer)):
-        raise TypeError(f"matrix: got dtype {matrix.dtype}, expected real numbers.")
-    matrix = matrix.astype(np.float64, copy=False)
     if not (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
         raise ValueError(f"matrix: got {np.sum(~np.isfinite(matrix))} entries that are NaN or infinite.")
     if not all(np.array_equal(matrix[i, i.start :], matrix[i.start :, i].T) for i in row_blocks(len(matrix))):
@@ -169,45 +174,16 @@ def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale:
     return diagonal_bound(bound, scale) if bound.ndim == 2 else np.broadcast_to(bound, len(matrix))
 
 
-def _require_error(matrix: np.ndarray, error: float | np.ndarray) -> np.ndarray:
-    error = np.asarray(_checks.numbers(error, "error"), dtype=np.float64)
-    if error.shape not in ((), matrix.shape[:1], matrix.shape):
-        raise ValueError(f"error: got shape {error.shape}, expected a number, {matrix.shape[:1]} or {matrix.shape}.")
-    if not 0 <= error.min() <= error.max() < np.inf:
-        raise ValueError("error: got a negative or non-finite number, expected bounds of 0 or more.")
-    return error
-
-
-def _require_scale(scale: np.ndarray, size: int) -> np.ndarray:
-    scale = np.asarray(_checks.numbers(scale, "scale"), dtype=np.float64)
-    if scale.shape != (size,):
-        raise ValueError(f"scale: got shape {scale.shape}, expected ({size},).")
-    if not np.all((scale > 0) & np.isfinite(scale)):
-        raise ValueError("scale: got a number that is not positive and finite, expected powers of two.")
-    return scale
-
-
 def diagonal_bound(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Return the diagonal b, bᵢ = Σⱼ |E|ᵢⱼ sⱼ / sᵢ, with −b ≤ E ≤ b for any s > 0, given bounds on the entries of E.
 
     |xᵢ xⱼ| ≤ (xᵢ² sⱼ/sᵢ + xⱼ² sᵢ/sⱼ) / 2: row sums in the scaled coordinates.
-
-    Examples
-    --------
-    >>> diagonal_bound(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([1.0, 2.0])).tolist()
-    [2.0, 0.5]
     """
     return (error @ scale) / scale
 
 
 def row_blocks(size: int) -> Iterator[slice]:
-    """Return slices of rows of a matrix, few enough that what is computed from them takes little memory.
-
-    Examples
-    --------
-    >>> list(row_blocks(40))
-    [slice(0, 32, None), slice(32, 64, None)]
-    """
+    """Return slices that cut the rows of a matrix into blocks whose intermediate results take little memory."""
     return (slice(first, first + _ROWS) for first in range(0, size, _ROWS))
 
 
@@ -229,7 +205,7 @@ def _count_above(
     cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(diagonal))) * (1 + size * _UNIT)
     if np.all(diagonal > cholesky) and lapack.dpotrf(shifted(cholesky), lower=1, clean=0, overwrite_a=1)[1] == 0:
         return cholesky, size
-    # How large the factors grow is known only afterwards: where they grew too much, shift by what covers that.
+    # How much the factors grow is known only afterwards: where they grew too much, a larger shift covers that.
     tau = max(tau, factor * size * _UNIT)
     while True:
         positive, backward = _ldl_positive(shifted(tau))

@@ -3,9 +3,9 @@
 Each estimate comes with its standard error over the probes. Probes run one after another in one compiled loop, so
 that memory does not grow with their number. Use them inside the function that you jit, with the matvec made there:
 
+>>> from mlp_jax.curvature import hessian
 >>> fun = lambda p, scale: jnp.sum(scale * p**2) / 2
->>> matvec_of = lambda p, scale: lambda v: jax.jvp(jax.grad(lambda q: fun(q, scale)), (p,), (v,))[1]
->>> hessian_trace = jax.jit(lambda p, key, scale: trace(matvec_of(p, scale), p, key))
+>>> hessian_trace = jax.jit(lambda p, key, scale: trace(hessian(fun, p, (scale,)), p, key))
 >>> float(hessian_trace(jnp.ones(3), jax.random.key(0), jnp.array([1.0, 2.0, -5.0])).value)
 -2.0
 
@@ -21,13 +21,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision
-from mlp_jax.tree import PyTree
-
-Matvec = Callable[[PyTree], PyTree]
+from mlp_jax.curvature.tridiagonal import next_power_of_two, require_matvec, safe_norm, tridiagonalise
+from mlp_jax.curvature.types import Matvec, PyTree
 
 # As many keys take 8 GiB.
 _MOST_PROBES = 2**30
@@ -39,8 +37,8 @@ class Estimate(NamedTuple):
     value
         The estimate: a scalar, an array or a pytree.
     stderr
-        Its standard error, of the same shape: sample standard deviation over the probes / √(number of probes).
-        NaN from one probe, which says nothing about it.
+        Its standard error, of the same shape: sample standard deviation over the probes / √(number of probes);
+        NaN from one probe.
     """
 
     value: Any
@@ -55,8 +53,8 @@ class Density:
     nodes
         (num_probes, m) Ritz values, ascending for each probe; m is the smaller of num_steps and the dimension.
     weights
-        (num_probes, m) non-negative; 1 / num_probes for each probe, 1 in all. A probe that had no direction left
-        before step m fills up with nodes of weight 0, inside the spectrum.
+        (num_probes, m) non-negative; 1 / num_probes for each probe, 1 in all. Where a Krylov space ended before
+        step m, the remaining nodes have weight 0 and lie inside the spectrum.
 
     A pytree: for densities stacked by vmap, call it under vmap too.
     """
@@ -80,10 +78,7 @@ class Density:
     def smooth(self, grid: jax.Array, width: float) -> Estimate:
         """Return the density at the points of `grid`, as by calling it, with its standard error at each.
 
-        Raises
-        ------
-        TypeError, ValueError
-            The grid is not floating, or the width is not above 0.
+        TypeError where the grid is not floating, ValueError where the width is not above 0.
 
         Examples
         --------
@@ -91,10 +86,8 @@ class Density:
         >>> density.smooth(jnp.array([0.0]), width=1.0).stderr.tolist()
         [0.0]
         """
-        grid = _checks.numbers(grid, "grid", finite=True)
         _checks.params(grid, "grid")
-        expected = "a finite number above 0, in units of the eigenvalues"
-        width = _checks.real(width, "width", expected, lambda x: 0 < x < np.inf)
+        width = _checks.positive(width, "width")
         points, scale = (jnp.asarray(x).astype(self.nodes.dtype) for x in (grid, width))
 
         def gaussian(nodes: jax.Array) -> jax.Array:
@@ -107,12 +100,8 @@ class Density:
         """Return the mean of fun(eigenvalue) over the spectrum, that is tr fun(A) / P, with its standard error.
 
         `fun` takes (m,) nodes and returns (..., m) values. Exact for each probe when fun is a polynomial of degree
-        below 2m (Golub & Meurant 2010, "Matrices, Moments and Quadrature with Applications").
-
-        Raises
-        ------
-        TypeError, ValueError
-            `fun` is no function of one array, or returns something else than one real number a node.
+        below 2m (Golub & Meurant 2010, "Matrices, Moments and Quadrature with Applications"). ValueError where `fun`
+        does not return one real number per node.
 
         Examples
         --------
@@ -122,7 +111,6 @@ class Density:
         >>> float(density.expectation(lambda values: values < 0).value)
         0.25
         """
-
         _checks.function(fun, "fun", "of one array")
 
         def of_probe(probe: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -165,7 +153,7 @@ def spectral_density(
     num_probes
         Random vectors, 1 or more; 2 or more for a standard error.
     num_steps
-        Lanczos steps a probe, 1 or more; m is the smaller of this and P.
+        Lanczos steps per probe, 1 or more; m is the smaller of this and P.
 
     Returns
     -------
@@ -175,8 +163,8 @@ def spectral_density(
     Raises
     ------
     TypeError
-        `matvec` is not a function, or does not return what it is given in shape and dtype; params are not
-        floating; `key` is not a JAX random key; a number is not whole.
+        `matvec` is not a function, or its result differs from its argument in structure, shape or dtype; params are
+        not floating; `key` is not a JAX random key; a number is not an integer.
     ValueError
         `num_probes` or `num_steps` is below 1; params are empty or not finite.
 
@@ -192,17 +180,17 @@ def spectral_density(
     >>> np.round(density.nodes, 4).tolist(), np.round(3 * density.weights, 4).tolist()
     ([[-1.0, 2.0, 5.0]], [[1.0, 1.0, 1.0]])
     """
-    _require_arguments(matvec, params, key, num_probes)
+    _require(matvec, params, key, num_probes)
     steps = min(_checks.integer(num_steps, "num_steps"), tree.size(params))
     _, unravel = tree.ravel(params)
 
     def of_probe(probe_key: jax.Array) -> tuple[jax.Array, jax.Array]:
         start = tree.ravel(rademacher_like(probe_key, params))[0]
-        diagonal, off_diagonal = _lanczos(lambda v: tree.ravel(matvec(unravel(v)))[0], start, steps)
-        tridiagonal = jnp.diag(diagonal) + jnp.diag(off_diagonal, 1) + jnp.diag(off_diagonal, -1)
+        _, diagonal, beside = tridiagonalise(lambda v: tree.ravel(matvec(unravel(v)))[0], start, steps)
+        tridiagonal = jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1)
         if tridiagonal.dtype.itemsize < 4:  # LAPACK has no float16 or bfloat16
             tridiagonal = tridiagonal.astype(jnp.float32)
-        unit = _power_of_two(jnp.max(jnp.abs(tridiagonal)))
+        unit = next_power_of_two(jnp.max(jnp.abs(tridiagonal)))
         nodes, vectors = jnp.linalg.eigh(tridiagonal / unit)
         return nodes * unit, vectors[0] ** 2
 
@@ -215,27 +203,8 @@ def trace(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int = 1
     """Estimate the trace of a linear map, with its standard error. Transformable.
 
     The mean of zᵀAz over probes z with independent entries ±1 (Hutchinson 1989). For symmetric A its variance is
-    2 (‖A‖_F² − Σ aᵢᵢ²) / num_probes: none at all for a diagonal A. Costs num_probes products.
-
-    Parameters
-    ----------
-    matvec
-        A linear map on pytrees shaped like params, such as `curvature.hessian(fun, params, args)`.
-    params
-        Any pytree of floating arrays; only shapes and dtypes are used.
-    key
-        JAX random key.
-    num_probes
-        Random vectors, 1 or more; 2 or more for a standard error.
-
-    Returns
-    -------
-    Estimate(value, stderr), two scalars.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `spectral_density`.
+    2 (‖A‖_F² − Σ aᵢᵢ²) / num_probes: zero for a diagonal A. Costs num_probes products. For the arguments and the errors
+    raised see `spectral_density`. Returns Estimate(value, stderr), two scalars.
 
     Examples
     --------
@@ -243,7 +212,7 @@ def trace(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int = 1
     >>> float(value), float(stderr)
     (14.0, 0.0)
     """
-    _require_arguments(matvec, params, key, num_probes)
+    _require(matvec, params, key, num_probes)
 
     def of_probe(probe_key: jax.Array) -> jax.Array:
         probe = rademacher_like(probe_key, params)
@@ -258,21 +227,8 @@ def diagonal(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int 
 
     The mean of z ⊙ Az over probes z with independent entries ±1 (Bekas, Kokiopoulou & Saad 2007, "An estimator for
     the diagonal of a matrix"). The variance of entry i is Σ_{j≠i} aᵢⱼ² / num_probes. Costs num_probes products; memory
-    is three vectors and that of one product.
-
-    Parameters
-    ----------
-    matvec, params, key, num_probes
-        As in `trace`.
-
-    Returns
-    -------
+    is three vectors and that of one product. For the arguments and the errors raised see `spectral_density`. Returns
     Estimate(value, stderr), two pytrees shaped like params.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `spectral_density`.
 
     Examples
     --------
@@ -281,7 +237,7 @@ def diagonal(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int 
     >>> estimate.value.tolist(), estimate.stderr.tolist()
     ([1.0, -3.0], [0.0, 0.0])
     """
-    _require_arguments(matvec, params, key, num_probes)
+    _require(matvec, params, key, num_probes)
 
     def add_probe(moments: tuple[PyTree, PyTree], step: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         mean, deviation = moments
@@ -308,7 +264,6 @@ def rademacher_like(key: jax.Array, params: PyTree) -> PyTree:
     >>> sorted(set(rademacher_like(jax.random.key(0), {"a": jnp.zeros(50)})["a"].tolist()))
     [-1.0, 1.0]
     """
-    _checks.key(key)
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
     draws = [
@@ -317,43 +272,12 @@ def rademacher_like(key: jax.Array, params: PyTree) -> PyTree:
     return jax.tree.unflatten(structure, draws)
 
 
-def _lanczos(matvec: Callable[[jax.Array], jax.Array], start: jax.Array, num_steps: int) -> tuple[jax.Array, jax.Array]:
-    """Return the diagonal (m,) and off-diagonal (m − 1,) of the tridiagonal matrix of a Krylov space.
-
-    Own code and not matfree's `tridiag_sym`: it is one loop, and that one (0.6) goes on with copies of its last
-    vector when the space ends early, as it does for every map with few distinct eigenvalues: of v ↦ 2v it finds
-    eigenvalues from −3 to 7.
-    """
-
-    def step(state: tuple[jax.Array, jax.Array, jax.Array], index: jax.Array) -> tuple[Any, Any]:
-        basis, vector, scale = state
-        basis = basis.at[index].set(vector)
-        image = matvec(vector)
-        quotient = vector @ image
-        once = image - basis.T @ (basis @ image)
-        twice = once - basis.T @ (basis @ once)
-        size = _norm(twice)
-        scale = jnp.maximum(scale, jnp.abs(quotient) + size)
-        # Twice is enough (Parlett 1998, section 6.9), unless what the first pass leaves is rounding: then the space
-        # has ended. A direction made of rounding that survives is orthogonal to the others and has weight ~ eps².
-        ended = (size <= _norm(once) / 2) | (size <= jnp.finfo(start.dtype).eps * scale)
-        following = jnp.where(ended, 0, twice / jnp.where(ended, 1, size))
-        return (basis, following, scale), (quotient, jnp.where(ended, 0, size), ended)
-
-    basis = jnp.zeros((num_steps, start.size), start.dtype)
-    state = (basis, start / jnp.linalg.norm(start), jnp.zeros((), start.dtype))
-    _, (diagonal, off_diagonal, ended) = jax.lax.scan(step, state, jnp.arange(num_steps))
-    # After the end the matrix is filled up with a Rayleigh quotient: nodes of weight 0, inside the spectrum.
-    absent = jnp.arange(num_steps) > jnp.where(jnp.any(ended), jnp.argmax(ended), num_steps)
-    return jnp.where(absent, diagonal[0], diagonal), off_diagonal[:-1]
-
-
 def _mean_of(samples: jax.Array) -> Estimate:
     """Return the mean over the first axis; differences from the first sample keep equal samples exact."""
     num_samples = samples.shape[0]
     change = samples - samples[0]
     shift = jnp.mean(change, axis=0)
-    return Estimate(samples[0] + shift, _standard_error(_norm(change - shift), num_samples))
+    return Estimate(samples[0] + shift, _standard_error(safe_norm(change - shift), num_samples))
 
 
 def _standard_error(deviation: jax.Array, num_samples: int) -> jax.Array:
@@ -363,34 +287,7 @@ def _standard_error(deviation: jax.Array, num_samples: int) -> jax.Array:
     return deviation / math.sqrt(num_samples * (num_samples - 1))
 
 
-def _norm(values: jax.Array) -> jax.Array:
-    """Return the norm along the first axis; no square over- or underflows."""
-    unit = _power_of_two(jnp.max(jnp.abs(values), axis=0))
-    return jnp.linalg.norm(values / unit, axis=0) * unit
-
-
-def _power_of_two(size: jax.Array) -> jax.Array:
-    """Return the power of two next above, within the normal numbers of the dtype; 1 where it is 0 or not finite."""
-    limits = jnp.finfo(size.dtype)
-    exponent = jnp.clip(jnp.frexp(size)[1], limits.minexp, limits.maxexp - 1)
-    power = jnp.ldexp(jnp.ones_like(size), exponent)
-    return jax.lax.stop_gradient(jnp.where((size > 0) & jnp.isfinite(size), power, 1))
-
-
-def _require_arguments(matvec: Any, params: PyTree, key: Any, num_probes: Any) -> None:
-    _checks.function(matvec, "matvec", "vector -> vector")
-    _checks.params(params)
+def _require(matvec: Any, params: PyTree, key: Any, num_probes: Any) -> None:
+    require_matvec(matvec, params)
     _checks.key(key)
     _checks.integer(num_probes, "num_probes", 1, _MOST_PROBES)
-    given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)
-    returned = jax.eval_shape(matvec, given)
-    expected, got = _layout(given), _layout(returned)
-    if expected != got:
-        raise TypeError(f"matvec: got a result of {got}, expected the shape of params, {expected}.")
-
-
-def _layout(values: PyTree) -> str:
-    leaves, structure = jax.tree.flatten(values)
-    shapes = ", ".join(f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in leaves[:3])
-    more = f", ... ({len(leaves)} arrays)" if len(leaves) > 3 else ""
-    return f"{shapes}{more} in {structure}"

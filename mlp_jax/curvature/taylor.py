@@ -1,4 +1,4 @@
-"""The second-order Taylor model of a function at a point, and what it leaves out. Transformable."""
+"""The second-order Taylor model of a function at a point, and its remainder. Transformable."""
 
 from __future__ import annotations
 
@@ -11,16 +11,14 @@ import numpy as np
 
 from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision
-from mlp_jax.tree import PyTree
-
-Fun = Callable[..., jax.Array]
+from mlp_jax.curvature.types import Fun, PyTree
 
 # A remainder this many times its rounding level is known to about a percent: good enough for a slope.
 _TRUSTED = 100.0
 
 
 class TaylorRemainder(NamedTuple):
-    """What the second-order model leaves out along a line.
+    """The remainder of the second-order model along a line.
 
     steps
         (k,) distances t along the direction.
@@ -50,28 +48,8 @@ def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Cal
     is formed: value, gradient and the linearised gradient are computed once, here; each call of the model then
     costs one Hessian-vector product.
 
-    Parameters
-    ----------
-    fun
-        `(params, *args) -> scalar`, twice differentiable.
-    params
-        θ: any pytree of real floating arrays.
-    args
-        Data for `fun`, such as `(inputs, targets)`.
-
-    Returns
-    -------
-    function `point -> scalar`, where `point` has the structure and shapes of `params`
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `precision.require_scalar_function`; later, a point that does not have the structure and shapes of
-        `params`.
-
-    References
-    ----------
-    Nocedal & Wright (2006), "Numerical Optimization", theorem 2.1.
+    fun, params, args: see `hessian`, also for the errors raised. The model takes a `point` with the structure and
+    shapes of `params` (ValueError otherwise) and returns a scalar.
 
     Examples
     --------
@@ -81,7 +59,11 @@ def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Cal
     >>> float(model(jnp.array(3.0)))
     19.0
     """
-    restricted = _at_data(fun, params, args)
+    precision.require_scalar_function(fun, params, args)
+
+    def restricted(point: PyTree) -> jax.Array:
+        return fun(point, *args)
+
     value = restricted(params)
     gradient, product = jax.linearize(jax.grad(restricted), params)
 
@@ -96,24 +78,20 @@ def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Cal
 def taylor_remainder(
     fun: Fun, params: PyTree, direction: PyTree, steps: jax.Array, args: tuple[Any, ...] = ()
 ) -> TaylorRemainder:
-    """Return what the second-order model misses at params + t · direction for several t. Transformable.
+    """Return the remainder of the second-order model at params + t · direction for several t. Transformable.
 
     R(t) = |fun(θ + t v) − fun(θ) − t gᵀv − ½ t² vᵀHv| = |t|³/6 · |D³fun(θ)[v, v, v]| + O(t⁴), so that R falls with
     slope 3 on log–log axes as t → 0 until rounding takes over. Costs one Hessian-vector product and one
-    evaluation of `fun` a step. For many directions use `jax.vmap` over `direction`.
+    evaluation of `fun` per step. For many directions use `jax.vmap` over `direction`.
 
     Parameters
     ----------
-    fun
-        `(params, *args) -> scalar`, three times differentiable.
-    params
-        θ: any pytree of real floating arrays.
+    fun, params, args
+        See `hessian`, also for the errors raised.
     direction
         v: a pytree of the structure and shapes of `params`; not normalised here.
     steps
         (k,) distances t, not zero, in units of the length of v.
-    args
-        Data for `fun`.
 
     Returns
     -------
@@ -121,9 +99,9 @@ def taylor_remainder(
 
     Raises
     ------
-    TypeError, ValueError
-        As `precision.require_scalar_function`; a direction that does not fit `params`, or is not finite; steps that are
-        not a vector of real numbers, outside jit finite ones that are not 0.
+    ValueError
+        A direction that does not fit `params` or is not finite; steps that are not a vector, or, outside jit, are 0 or
+        not finite.
 
     References
     ----------
@@ -139,11 +117,15 @@ def taylor_remainder(
     >>> print(f"{result.slope:.1f}")
     3.0
     """
-    restricted = _at_data(fun, params, args)
+    precision.require_scalar_function(fun, params, args)
+
+    def restricted(point: PyTree) -> jax.Array:
+        return fun(point, *args)
+
     direction = _like(params, direction, "direction")
     value = restricted(params)
-    steps = _checks.numbers(steps, "steps", "a vector of distances (k,)", finite=True)
-    if not _checks.is_traced(steps) and not np.all(np.asarray(steps)):
+    steps = _checks.numbers(steps, "steps", "(k,)", finite=True)
+    if not _checks.is_traced(steps) and not np.all(steps):
         raise ValueError("steps: got a step of 0, expected distances that are not 0.")
     steps = jnp.asarray(steps, dtype=value.dtype)
     gradient, product = jax.jvp(jax.grad(restricted), (params,), (direction,))
@@ -167,20 +149,13 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     Parameters
     ----------
     x, y
-        (k,) positive where they count.
+        (k,) positive where they count; ValueError if the shapes differ.
     mask
         (k,) True for the points that count; all of them when None.
 
     Returns
     -------
     scalar; NaN when fewer than two points count, or all that count have the same x
-
-    Raises
-    ------
-    TypeError
-        Something else than real numbers.
-    ValueError
-        The shapes differ, or are not vectors.
 
     Examples
     --------
@@ -189,10 +164,8 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     3.000
     """
     x, y = (_checks.floats(a, name) for a, name in ((x, "x"), (y, "y")))
-    mask = jnp.asarray(np.ones(x.shape, bool) if mask is None else _checks.numbers(mask, "mask"))
-    if mask.dtype != np.bool_:
-        raise TypeError(f"mask: got dtype {mask.dtype}, expected booleans.")
-    if x.ndim != 1 or x.shape != y.shape or x.shape != mask.shape:
+    mask = jnp.ones(x.shape, bool) if mask is None else jnp.asarray(mask, bool)
+    if x.ndim != 1 or not x.shape == y.shape == mask.shape:
         raise ValueError(
             f"y: got x {x.shape}, y {y.shape} and mask {mask.shape}, expected three vectors of one length."
         )
@@ -207,11 +180,6 @@ def _centred_log(a: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:
     logs = jnp.log(jnp.where(mask, a, 1))
     mean = jnp.sum(logs) / jnp.maximum(count, 1).astype(logs.dtype)
     return jnp.where(mask, logs - mean, 0)
-
-
-def _at_data(fun: Fun, params: PyTree, args: tuple[Any, ...]) -> Callable[[PyTree], jax.Array]:
-    precision.require_scalar_function(fun, params, args)
-    return lambda point: fun(point, *args)
 
 
 def _like(params: PyTree, other: PyTree, name: str) -> PyTree:
