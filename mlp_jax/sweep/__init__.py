@@ -8,3 +8,7 @@ from mlp_jax.sweep.result import Result
 from mlp_jax.sweep.running import run
 
 __all__ = ["Result", "run"]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,4 +1,4 @@
-"""The grid of a sweep: its axes, how long its runs are, how it is cut into calls; and the checks of all three."""
+"""The grid of a sweep: its axes, how long its runs are, and how it is cut into calls."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from mlp_jax import _checks
 
 # What a micro-batch costs beyond its rows, in rows: measured for 64-32-10 on a CPU, where it is 10.
 _ROWS_OF_OVERHEAD = 10
-
 
 # More seeds than any memory holds the orders of.
 _MOST_SEEDS = 2**24
@@ -88,67 +87,50 @@ def as_grid(
     num_examples: int,
     batch_sizes: Sequence[int],
     learning_rates: Sequence[float] | Mapping[int, Sequence[float]],
-    settings: Mapping[str, Sequence[float]],
-    loss_settings: Mapping[str, Sequence[float]],
+    settings: Mapping[str, Sequence[float]] | None,
+    loss_settings: Mapping[str, Sequence[float]] | None,
     seeds: int | Sequence[int],
 ) -> Grid:
     """Return the grid; ValueError where an axis is empty, or a value out of range."""
-    expected = f"integers from 1 to {num_examples}, the number of examples"
-    sizes = _whole_numbers(batch_sizes, "batch_sizes", expected, 1, num_examples)
-    if isinstance(seeds, int | np.integer) and not isinstance(seeds, bool) and seeds >= 1:
+    sizes = _integers(batch_sizes, "batch_sizes", 1, num_examples, "the number of examples")
+    if np.ndim(seeds) == 0:
         seeds = range(_checks.integer(seeds, "seeds", 1, _MOST_SEEDS))
-    numbers = _whole_numbers(seeds, "seeds", "one or more integers from 0", 0, 2**32 - 1)
-    for name, given in (("settings", settings), ("loss_settings", loss_settings)):
-        if not isinstance(given, Mapping) or not all(isinstance(key, str) for key in given):
-            raise TypeError(f"{name}: got {_checks.describe(given)}, expected a mapping from names to values.")
+    numbers = _integers(seeds, "seeds", 0, 2**32 - 1)
+    settings, loss_settings = dict(settings or {}), dict(loss_settings or {})
     names = ("learning_rate", *settings, *loss_settings)
     reserved = {"batch_size", "seed", "updates", "diverged", "diverged_at", "loss"}
     reserved |= {"params", "inputs", "targets", "weights", "key"} if loss_settings else set()
     if len(set(names)) < len(names) or reserved & set(names):
         raise ValueError(f"settings: got the names {names}, expected each once, and none of {sorted(reserved)}.")
-    by_size = _by_batch_size(learning_rates, sizes, "learning_rates")
-    rates = [_as_values(rates, "learning_rates") for rates in by_size]
+    rates = [_values(rates, "learning_rates") for rates in _by_batch_size(learning_rates, sizes, "learning_rates")]
     if len({len(values) for values in rates}) > 1:
         raise ValueError(
             f"learning_rates: got {[len(values) for values in rates]} of them, expected as many for every batch size."
         )
-    others = {
-        name: _as_values(values, f"{argument}[{name!r}]")
-        for argument, given in (("settings", settings), ("loss_settings", loss_settings))
-        for name, values in given.items()
-    }
+    others = {name: _values(values, name) for name, values in (settings | loss_settings).items()}
     return Grid(sizes, np.stack(rates), others, frozenset(loss_settings), numbers)
 
 
-def _whole_numbers(values: Any, name: str, expected: str, lowest: int, highest: int) -> tuple[int, ...]:
-    """Return integers in a range, one or more; ValueError that names all that was got."""
-    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__iter__") or isinstance(values, type):
-        kind = ValueError if isinstance(values, int) else TypeError
-        raise kind(f"{name}: got {_checks.describe(values)}, expected {expected}.")
-    got = tuple(_checks.numbers(values, name, "a list").tolist()) if hasattr(values, "dtype") else tuple(values)
-    try:
-        found = tuple(_checks.integer(value, name, lowest, highest) for value in got)
-    except (TypeError, ValueError):
-        found = ()
-    if not found:
-        raise ValueError(f"{name}: got {got}, expected {expected}.")
-    return found
+def _integers(values: Any, name: str, lowest: int, highest: int, of_what: str = "") -> tuple[int, ...]:
+    array = _checks.numbers(values, name, "(n,)")
+    if not array.size:
+        raise ValueError(f"{name}: got none, expected one or more.")
+    return tuple(_checks.integer(value, name, lowest, highest, of_what) for value in array.tolist())
 
 
 def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
     """Return one entry a batch size: from a mapping with each of them, or the same for all."""
     if not isinstance(values, Mapping):
         return [values] * len(sizes)
-    missing = [size for size in sizes if size not in values]
-    if missing:
+    if missing := [size for size in sizes if size not in values]:
         raise ValueError(f"{name}: got none for the batch sizes {missing}, expected an entry for each.")
     return [values[size] for size in sizes]
 
 
-def _as_values(values: Sequence[float], name: str) -> np.ndarray:
-    array = np.asarray(_checks.numbers(values, name), float)
-    if array.ndim != 1 or array.size == 0 or not np.all(np.isfinite(array)):
-        raise ValueError(f"{name}: got {array.tolist()}, expected a list of finite numbers.")
+def _values(values: Sequence[float], name: str) -> np.ndarray:
+    array = np.asarray(_checks.numbers(values, name, "(n,)", finite=True), float)
+    if not array.size:
+        raise ValueError(f"{name}: got none, expected one or more.")
     return array
 
 
@@ -159,8 +141,7 @@ def as_budget(
     if (epochs is None) == (updates is None):
         raise ValueError(f"epochs, updates: got {epochs} and {updates}, expected one of the two.")
     name, length = ("epochs", epochs) if updates is None else ("updates", updates)
-    lengths = _by_batch_size(length, grid.batch_sizes, name)
-    lengths = [_checks.integer(number, name, 1, 2**31 - 1) for number in lengths]
+    lengths = [_checks.integer(n, name, 1, 2**31 - 1) for n in _by_batch_size(length, grid.batch_sizes, name)]
     per_epoch = np.array([-(-num_examples // size) for size in grid.batch_sizes])
     totals = np.array(lengths, int) * (1 if epochs is None else per_epoch)
     records = lengths[0] if epochs is not None and records is None else records
@@ -168,7 +149,7 @@ def as_budget(
     records = _checks.integer(records, "records", 1, int(totals.min()), "the updates")
     if records * int(totals.max()) >= 2**31:
         raise ValueError(f"records: got {records} of {totals.max()} updates, expected a product below 2^31.")
-    return Budget(per_epoch, totals, int(records))
+    return Budget(per_epoch, totals, records)
 
 
 def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
@@ -182,9 +163,9 @@ def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
 
 
 def over_devices(grid: Grid, number: int) -> tuple[int, int]:
-    """Return over how many devices to split settings and seeds, of `number` in all: the fullest has the least lanes.
+    """Return the numbers of devices for settings and for seeds with which the fullest device has the fewest lanes.
 
-    Among equals it has the fewest seeds, each of which has its copy of the data.
+    Among equals it has the fewest seeds, each of which has its own copy of the data.
     """
     num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
 
@@ -198,9 +179,8 @@ def over_devices(grid: Grid, number: int) -> tuple[int, int]:
 def cut_into_blocks(grid: Grid, lanes_at_once: int, over: tuple[int, int] = (1, 1)) -> Iterator[Block]:
     """Cut the lanes of each batch size into blocks of one shape; the last may overlap the one before.
 
-    `lanes_at_once` of one device, settings and seeds of a block being split over so many.
+    `lanes_at_once`: those of one device; `over`: how many devices the settings and the seeds of a block are split over.
     """
-    lanes_at_once = _checks.integer(lanes_at_once, "lanes_at_once")
     num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
     over_seeds = _cut(num_seeds, lanes_at_once * over[1])
     seeds_of_one = -(-(over_seeds[0].stop - over_seeds[0].start) // over[1])

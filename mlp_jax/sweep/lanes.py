@@ -10,21 +10,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from mlp_jax import _checks, _compiled, training
+from mlp_jax import _checks, _compiled
+from mlp_jax.training import _loop, order
 from mlp_jax.tree import PyTree
 
 
 class Program(NamedTuple):
     """What is compiled in: functions and fixed sizes.
 
-    optimizer
-        (learning_rate, **settings) -> optax transformation.
-    rows
-        Rows of a micro-batch.
-    batch_size
-        When given, it is compiled in too, and equals `rows`: a batch is one micro-batch.
-    record
-        (*data, state, **keywords) -> pytree, or None.
+    optimizer: (learning_rate, **settings) -> optax transformation; rows: those of a micro-batch; batch_size: None
+    where it is a number like any other, else equal to `rows`; record: (*data, state, **keywords) -> pytree, or None.
     """
 
     loss: Callable[..., jax.Array]
@@ -73,11 +68,10 @@ def prepare(
     init: Callable[[jax.Array], PyTree], epochs: int, num_examples: int, key: jax.Array, seeds: jax.Array
 ) -> tuple[jax.Array, PyTree, jax.Array]:
     """Return for the numbers of the seeds (seeds,) keys of the runs, start values, and orders (epochs, seeds, n)."""
-    init_keys, run_keys = jnp.swapaxes(
-        jax.vmap(lambda seed: jax.random.split(jax.random.fold_in(key, seed)))(seeds), 0, 1
-    )
+    pairs = jax.vmap(lambda seed: jax.random.split(jax.random.fold_in(key, seed)))(seeds)
+    init_keys, run_keys = jnp.swapaxes(pairs, 0, 1)
     orders = jax.lax.map(
-        lambda epoch: jax.vmap(lambda key: training.order(key, epoch, num_examples))(run_keys), jnp.arange(epochs)
+        lambda epoch: jax.vmap(lambda key: order(key, epoch, num_examples))(run_keys), jnp.arange(epochs)
     )
     return run_keys, jax.vmap(init)(init_keys), orders
 
@@ -88,7 +82,7 @@ def loss_of_halves(
 ) -> tuple[jax.Array, jax.Array]:
     """Return the loss of the first rows, and the mean of the losses of two halves of them."""
     params, settings = jax.tree.map(lambda a: a[0], (starts, settings))
-    half = (jnp.arange(rows) < rows // 2).astype(training.widest_dtype(params))
+    half = (jnp.arange(rows) < rows // 2).astype(_loop.weight_dtype(params))
 
     def of(weights: jax.Array) -> jax.Array:
         return loss(params, inputs[:rows], targets[:rows], weights, keys[0], **settings)
@@ -96,57 +90,44 @@ def loss_of_halves(
     return of(jnp.ones_like(half)), (of(half) + of(1 - half)) / 2
 
 
-class _Batch(NamedTuple):
-    """Rows first to first + held − 1 of the data in the order of an epoch, and the key of their update."""
+def _batch_loss(
+    program: Program, loss: Callable[..., Any], shuffled: list[jax.Array], first: Any, held: jax.Array, key: jax.Array
+) -> Callable[[PyTree], jax.Array]:
+    """Return params -> loss of rows first to first + held − 1, the mean over their micro-batches.
 
-    shuffled: list[jax.Array]
-    first: jax.Array
-    held: jax.Array
-    key: jax.Array
+    It has a derivative rule, since a loop has no reverse mode.
+    """
 
+    def micro_batch(number: jax.Array, function: Callable[..., Any], params: PyTree) -> tuple[Any, jax.Array]:
+        """Return what a function returns for a micro-batch, and the share of the batch that it holds."""
+        dtype = _loop.weight_dtype(params)
+        here = jnp.minimum(program.rows, held - number * program.rows)
+        rows = [jax.lax.dynamic_slice_in_dim(a, first + number * program.rows, program.rows) for a in shuffled]
+        weights = (jnp.arange(program.rows, dtype=jnp.int32) < here).astype(dtype)
+        its_key = key if program.batch_size is not None else jax.random.fold_in(key, number)
+        return function(params, *rows, weights, its_key), here.astype(dtype) / held.astype(dtype)
 
-def _micro_batch(
-    program: Program, batch: _Batch, number: jax.Array, loss: Callable[..., Any], params: PyTree
-) -> tuple[Any, jax.Array]:
-    """Return what `loss` returns for a micro-batch, and the share that it has in its batch."""
-    dtype = training.widest_dtype(params)
-    here = jnp.minimum(program.rows, batch.held - number * program.rows)
-    start = batch.first + number * program.rows
-    rows = [jax.lax.dynamic_slice_in_dim(a, start, program.rows) for a in batch.shuffled]
-    weights = (jnp.arange(program.rows, dtype=jnp.int32) < here).astype(dtype)
-    key = batch.key if program.batch_size is not None else jax.random.fold_in(batch.key, number)
-    return loss(params, *rows, weights, key), here.astype(dtype) / batch.held.astype(dtype)
+    def over_batch(function: Callable[..., Any], params: PyTree) -> Any:
+        zero = jnp.zeros((), jnp.int32)
+        if program.batch_size is not None:
+            return micro_batch(zero, function, params)[0]
 
+        def add(number: jax.Array, sums: Any) -> Any:
+            values, share = micro_batch(number, function, params)
+            return jax.tree.map(lambda a, b: a + share.astype(a.dtype) * b, sums, values)
 
-def _over_batch(program: Program, batch: _Batch, loss: Callable[..., Any], params: PyTree) -> Any:
-    """Return the mean over a batch of what `loss` returns, from its micro-batches."""
-    zero = jnp.zeros((), jnp.int32)
-    if program.batch_size is not None:
-        return _micro_batch(program, batch, zero, loss, params)[0]
-
-    def add(number: jax.Array, sums: Any) -> Any:
-        values, share = _micro_batch(program, batch, number, loss, params)
-        return jax.tree.map(lambda a, b: a + share.astype(a.dtype) * b, sums, values)
-
-    shapes = jax.eval_shape(lambda: _micro_batch(program, batch, zero, loss, params)[0])
-    start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
-    return jax.lax.fori_loop(0, -(-batch.held // program.rows), add, start)
-
-
-def _value_fn(program: Program, batch: _Batch, loss: Callable[..., Any]) -> Callable[[PyTree], jax.Array]:
-    """Return the loss of a batch as a function of params; its rule is needed since a loop has no reverse mode."""
+        shapes = jax.eval_shape(lambda: micro_batch(zero, function, params)[0])
+        start = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), shapes)
+        return jax.lax.fori_loop(0, -(-held // program.rows), add, start)
 
     @jax.custom_vjp
     def value(params: PyTree) -> jax.Array:
-        return _over_batch(program, batch, loss, params)
+        return over_batch(loss, params)
 
-    def forward(params: PyTree) -> tuple[jax.Array, PyTree]:
-        return _over_batch(program, batch, jax.value_and_grad(loss), params)
-
-    def backward(gradient: PyTree, cotangent: jax.Array) -> tuple[PyTree]:
-        return (jax.tree.map(lambda g: cotangent.astype(g.dtype) * g, gradient),)
-
-    value.defvjp(forward, backward)
+    value.defvjp(
+        lambda params: over_batch(jax.value_and_grad(loss), params),
+        lambda gradient, cotangent: (jax.tree.map(lambda g: cotangent.astype(g.dtype) * g, gradient),),
+    )
     return value
 
 
@@ -165,16 +146,8 @@ def run_lanes(
 ) -> Lanes:
     """Return what each setting ends with from each seed.
 
-    Parameters
-    ----------
-    keys, params, orders
-        (seeds,) keys; start values with a leading axis of seeds; (epochs, seeds, n) the order of each epoch.
-    settings
-        {"optimizer": {name: (settings,)}, "loss": {name: (settings,)}}.
-    batch_size, updates
-        Scalars, the same in every lane.
-    record_data
-        The data and keywords of `program.record`.
+    keys, params, orders: as `prepare` returns them; settings: as `Grid.vectors` does; batch_size, updates: the same in
+    every lane; record_data: the data and keywords of `program.record`.
     """
     n = inputs.shape[0]
     record = None if program.record is None else functools.partial(program.record, *record_data[0], **record_data[1])
@@ -182,31 +155,29 @@ def run_lanes(
     padding = program.rows
     size = batch_size if program.batch_size is None else program.batch_size
     num_batches = -(-n // size)
-    dtype = training.widest_dtype(params)
+    dtype = _loop.weight_dtype(params)
 
     def lane(settings: dict[str, dict[str, jax.Array]], key: jax.Array, params: PyTree, orders: Any) -> Lanes:
-        optimizer = optax.with_extra_args_support(make_optimizer(program.optimizer, settings["optimizer"]))
+        optimizer = make_optimizer(program.optimizer, settings["optimizer"])
         loss = functools.partial(program.loss, **settings["loss"])
 
         def update(epoch: jax.Array, shuffled: list[jax.Array], number: jax.Array, carry: tuple) -> tuple:
             state, kept = carry
             first = number * size
             held = jnp.minimum(size, n - first)
-            batch = _Batch(shuffled, first, held, jax.random.fold_in(state.key, state.step))
-            value, gradient = _over_batch(program, batch, jax.value_and_grad(loss), state.params)
-            state = training.apply(optimizer, state, value, gradient, _value_fn(program, batch, loss))
+            batch_loss = _batch_loss(program, loss, shuffled, first, held, _loop.loss_key(state))
+            state, value = _loop.update(optimizer, state, batch_loss)
             done = epoch * num_batches + number + 1
-            bad = (kept.diverged_at == 0) & ~jnp.isfinite(value)
             kept = kept._replace(
                 total=kept.total + held.astype(value.dtype) * value,
                 examples=kept.examples + held,
-                diverged_at=jnp.where(bad, done, kept.diverged_at),
+                diverged_at=_loop.first_not_finite(kept.diverged_at, done, value),
             )
             # The same in every lane, so that this stays a branch. Record r is due after ⌈r · updates / records⌉.
             due = done * program.records // updates > (done - 1) * program.records // updates
             return state, jax.lax.cond(due, write, lambda state, kept, row: kept, state, kept, done)
 
-        def write(state: training.State, kept: _Kept, done: jax.Array) -> _Kept:
+        def write(state: _loop.State, kept: _Kept, done: jax.Array) -> _Kept:
             row = done * program.records // updates - 1
             mean = kept.total / kept.examples.astype(kept.total.dtype)
             mean = jnp.where(kept.diverged_at > 0, jnp.inf, mean)
@@ -224,21 +195,16 @@ def run_lanes(
             todo = jnp.minimum(num_batches, updates - number * num_batches)
             return jax.lax.fori_loop(0, todo, functools.partial(update, number, shuffled), carry)
 
-        state = training.State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.split(key)[1])
-        shape = jax.eval_shape(loss, params, inputs[:1], targets[:1], jnp.ones(1, dtype), key)
+        state = _loop.begin(optimizer, params, key)
+        value = jax.eval_shape(loss, params, inputs[:1], targets[:1], jnp.ones(1, dtype), key)
         rows = None if record is None else jax.eval_shape(record, state)
-        kept = _Kept(
-            jnp.zeros(program.records, shape.dtype),
-            jax.tree.map(lambda a: jnp.zeros((program.records, *a.shape), a.dtype), rows),
-            jnp.zeros((), shape.dtype),
-            jnp.zeros((), jnp.int32),
-            jnp.zeros((), jnp.int32),
-        )
+        losses, rows = jax.tree.map(lambda a: jnp.zeros((program.records, *a.shape), a.dtype), (value, rows))
+        nothing = jnp.zeros((), jnp.int32)
+        kept = _Kept(losses, rows, jnp.zeros((), value.dtype), nothing, nothing)
         state, kept = jax.lax.fori_loop(0, -(-updates // num_batches), epoch, (state, kept))
-        lost = ~jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(state.params)]))
-        diverged_at = jnp.where((kept.diverged_at == 0) & lost, updates, kept.diverged_at)
+        diverged_at = _loop.first_not_finite(kept.diverged_at, updates, state.params)
         losses = kept.losses.at[-1].set(jnp.where(diverged_at > 0, jnp.inf, kept.losses[-1]))
-        return Lanes(state.params, losses, kept.record, diverged_at.astype(jnp.int32))
+        return Lanes(state.params, losses, kept.record, diverged_at)
 
     over_seeds = jax.vmap(lane, in_axes=(None, 0, 0, 1))
     return jax.vmap(over_seeds, in_axes=(0, None, None, None))(settings, keys, params, orders)

@@ -1,23 +1,24 @@
-"""From a grid of settings to the calls of one program, and from what they return to named axes. Host-level."""
+"""A sweep: plan it, execute the calls of the plan, collect what they return with named axes. Host-level."""
 
 from __future__ import annotations
 
 import collections
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
-from mlp_jax import _checks, training
+from mlp_jax import _checks
 from mlp_jax.sweep import grid as grids
 from mlp_jax.sweep import lanes, spread
-from mlp_jax.sweep.grid import Block, Grid
+from mlp_jax.sweep.grid import Block
+from mlp_jax.sweep.lanes import Lanes
 from mlp_jax.sweep.result import Result
-from mlp_jax.training import checks
+from mlp_jax.training import State, _door, _loop
 from mlp_jax.tree import PyTree
 
 _MEMORY = 2**30
@@ -39,7 +40,7 @@ def run(
     optimizer: Callable[..., optax.GradientTransformation] = optax.sgd,
     settings: Mapping[str, Sequence[float]] | None = None,
     loss_settings: Mapping[str, Sequence[float]] | None = None,
-    record: Callable[[training.State], PyTree] | None = None,
+    record: Callable[[State], PyTree] | None = None,
     records: int | None = None,
     programs: str = "one",
     micro_batch: int | None = None,
@@ -67,7 +68,7 @@ def run(
         A JAX random key.
     loss
         `(params, inputs, targets, weights, key, **loss_settings) -> scalar`: a mean with the weights, which are 1 or 0,
-        and any penalties of params. Called with the same function object, a second sweep compiles nothing.
+        and any penalties of params.
     init
         key -> params.
     data
@@ -75,7 +76,7 @@ def run(
     batch_sizes
         Each from 1 to n.
     learning_rates
-        Finite numbers: the same for every batch size, or a mapping from each batch size to as many.
+        The same for every batch size, or a mapping from each batch size to as many.
     seeds
         How many, for 0, 1, ...; or the integers themselves, such as `range(8, 16)` for fresh ones.
     epochs, updates
@@ -85,14 +86,12 @@ def run(
         (learning_rate, **settings) -> optax transformation; both may be traced.
     settings, loss_settings
         Further axes of the grid, by name: arguments of `optimizer` and of `loss`.
-    record
-        `State -> pytree`, called at each record; `jax.tree_util.Partial(function, *arrays)` passes data as arguments.
-    records
-        How many, evenly spaced in updates, the last at the end; when None, one an epoch, or 20 for `updates`.
-    programs
-        "one"; or "per batch size", without micro-batches: compiles for seconds each, and is faster once compiled.
-    micro_batch
-        Rows of a micro-batch; the batch size that makes the least work of the whole sweep when None.
+    record, records
+        What to keep of a State (see `training.train`), and how often, evenly spaced in updates, the last at the end.
+        None: one record an epoch, or 20 for `updates`.
+    programs, micro_batch
+        "one"; or "per batch size", without micro-batches: compiles for seconds each, and is faster once compiled. Rows
+        of a micro-batch; the batch size that makes the least work of the whole sweep when None.
     lanes_at_once
         Lanes of one call on one device, two calls at a time; as many as fit in 1 GiB when None. Memory is that of 2 ×
         these lanes: for each seed a shuffled copy of the data, for each lane parameters, optimizer state and records.
@@ -101,22 +100,18 @@ def run(
     progress
         Called with the number of calls that are done, and of all, after each; with a mesh, in every process.
     mesh
-        When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the lanes of
-        each call: seeds, settings or both are split, whichever leaves the fullest device the least. The data are on
-        every device, the rest only where its lane is. In several processes each makes the same call, and has the whole
-        result. It is that without a mesh, to rounding: fewer lanes side by side may be summed in another order; bit for
-        bit where a device computes as many at a time as it would alone, as with `lanes_at_once=1`.
-
-    Returns
-    -------
-    Result
+        A `jax.sharding.Mesh` whose devices share the lanes of each call: seeds, settings or both are split, whichever
+        leaves the fullest device the least. The data are on every device, the rest only where its lane is. In several
+        processes each makes the same call, and has the whole result. It is that without a mesh, to rounding: fewer
+        lanes side by side may be summed in another order; bit for bit where a device computes as many at a time as it
+        would alone, as with `lanes_at_once=1`.
 
     Raises
     ------
     TypeError, ValueError
         As `training.train`; also an empty axis, both or neither of `epochs` and `updates`, a name used twice, more
-        records than updates, a loss that is not a mean, a `mesh` that is not a Mesh, or an `rbg` key: it draws other
-        numbers under vmap than in one run.
+        records than updates, a loss that is not a mean, or an `rbg` key: it draws other numbers under vmap than in one
+        run.
 
     Examples
     --------
@@ -130,70 +125,60 @@ def run(
     >>> bool(np.all(result.diverged_at[:, 1] > 0)), bool(np.allclose(result.params[:, 0], 3.0, atol=1e-3))
     (True, True)
     """
+    if progress is not None:
+        _checks.function(progress, "progress", "(done, all)")
+    for name, function in {"loss": loss, "init": init, "optimizer": optimizer}.items():
+        _checks.function(function, name)
     _require_key(key)
-    _require_functions(init, record, progress)
-    inputs, targets = training.require_data(getattr(data, "train", data))
-    settings, loss_settings = ({} if given is None else given for given in (settings, loss_settings))
+    inputs, targets = _door.data_pair(getattr(data, "train", data))
     grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, settings, loss_settings, seeds)
     budget = grids.as_budget(grid, len(inputs), epochs, updates, records)
-    mesh = None if mesh is None else spread.as_mesh(grid, mesh)
     rows = grids.micro_batch(micro_batch, grid, budget)
     if not isinstance(programs, str) or programs not in ("one", "per batch size"):
         raise ValueError(f'programs: got {programs!r}, expected "one" or "per batch size".')
+    if lanes_at_once is not None:
+        lanes_at_once = _checks.integer(lanes_at_once, "lanes_at_once")
+    mesh = None if mesh is None else spread.as_mesh(grid, mesh)
     if record is not None and not isinstance(record, jax.tree_util.Partial):
         record = jax.tree_util.Partial(record)
+
+    _checks.leaves(jax.eval_shape(init, key), "init(key)", floating=True)
     seed_numbers = jnp.asarray(grid.seeds, jnp.uint32)
-    one = jax.eval_shape(init, key)
-    _checks.leaves(one, "init(key)", floating=True)
-    [name for name in grid.settings if name not in grid.for_loss]
-    _checks.function(optimizer, "optimizer", "(learning_rate, **settings) -> optax transformation")
-    keys, starts, orders = lanes.prepare(init, budget.epochs, len(inputs), key, seed_numbers)
-    _checks.params(starts, "init(key)")
-    vectors = [grid.vectors(batch, training.widest_dtype(starts)) for batch in range(len(grid.batch_sizes))]
-    _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
-
-    data_and_record = (inputs, targets, ((), {}) if record is None else (record.args, record.keywords))
-    if mesh is not None:
-        data_and_record, orders = spread.place(data_and_record, mesh), np.asarray(orders)
-
-    def call(block: Block) -> lanes.Lanes:
-        size = grid.batch_sizes[block.batch]
-        each = programs == "per batch size"
-        function = None if record is None else record.func
-        program = lanes.Program(
-            loss, optimizer, budget.records, size if each else rows, size if each else None, function
-        )
-        by_lane = keys, starts, orders, vectors[block.batch]
-        length = jnp.asarray(size, jnp.int32), jnp.asarray(budget.updates[block.batch], jnp.int32)
-        if mesh is not None:
-            return spread.run_lanes(mesh, block, by_lane, (*length, *data_and_record), program)
-        return lanes.run_lanes(program, *_of(block, by_lane), *length, *data_and_record)
-
-    one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, vectors[0]["optimizer"])))
-    state = jax.eval_shape(
-        lambda p, s: training.State(p, lanes.make_optimizer(optimizer, s).init(p), jnp.int32(0), keys[0]),
-        one,
-        setting,
+    by_seed = lanes.prepare(init, budget.epochs, len(inputs), key, seed_numbers)
+    _checks.params(by_seed[1], "init(key)")
+    vectors = [grid.vectors(batch, _loop.weight_dtype(by_seed[1])) for batch in range(len(grid.batch_sizes))]
+    _require_mean(loss, by_seed, vectors[0]["loss"], inputs, targets)
+    sizes = grid.batch_sizes if programs == "per batch size" else [None] * len(grid.batch_sizes)
+    recorded = None if record is None else record.func
+    plan = _Plan(
+        grid,
+        budget,
+        [lanes.Program(loss, optimizer, budget.records, size or rows, size, recorded) for size in sizes],
+        vectors,
+        by_seed if mesh is None else (*by_seed[:2], np.asarray(by_seed[2])),
+        (inputs, targets, ((), {}) if record is None else (record.args, record.keywords)),
+        mesh,
     )
-    if record is not None:
-        jax.eval_shape(record, state)
-    if lanes_at_once is None:
-        lanes_at_once = _lanes_that_fit(one, state, record, budget.records, inputs, targets)
+    lanes_that_fit = _lanes_that_fit(plan, record)  # also where they are given: it calls the optimizer and the record
     over = (1, 1) if mesh is None else mesh.devices.shape
-    blocks = list(grids.cut_into_blocks(grid, lanes_at_once, over))
-    ends = _collect(grid, _in_turn(call, blocks, progress))
-    made, visited = budget.at_records(grid, len(inputs))
-    return Result(grid.axes, grid.coordinates(), made, visited, ends.loss, ends.record, ends.diverged_at, ends.params)
+    blocks = list(grids.cut_into_blocks(grid, lanes_at_once or lanes_that_fit, over))
+    return _collect(plan, _execute(plan, blocks, progress))
 
 
-def _of(block: Block, by_lane: tuple) -> tuple:
-    """Return the keys, start values, orders and settings of a block."""
-    keys, starts, orders, settings = by_lane
-    return (
-        *(_part(a, block.seeds) for a in (keys, starts)),
-        _part(orders, block.seeds, axis=1),
-        _part(settings, block.settings),
-    )
+class _Plan(NamedTuple):
+    """What the calls of a sweep are given.
+
+    programs, settings: one for each batch size; by_seed: keys, start values and orders, as `lanes.prepare` returns
+    them; common: inputs, targets, and the data and keywords of `record`; mesh: that of `spread.as_mesh`, or None.
+    """
+
+    grid: grids.Grid
+    budget: grids.Budget
+    programs: list[lanes.Program]
+    settings: list[dict[str, dict[str, jax.Array]]]
+    by_seed: tuple[jax.Array, PyTree, Any]
+    common: tuple
+    mesh: jax.sharding.Mesh | None
 
 
 def _require_key(key: Any) -> None:
@@ -202,73 +187,17 @@ def _require_key(key: Any) -> None:
     implementation = str(jax.random.key_impl(key))
     if "rbg" in implementation:
         raise ValueError(
-            f"key: got one of {implementation}, which draws other numbers under vmap, so that no lane would be the run"
-            " of training.train; expected one of threefry2x32, JAX's default."
+            f"key: got one of {implementation}, which draws other numbers under vmap than in a run of training.train,"
+            " expected one of threefry2x32, JAX's default."
         )
 
 
-def _require_functions(init: Any, record: Any, progress: Any) -> None:
-    _checks.function(init, "init", "(key) -> params")
-    if record is not None:
-        _checks.function(record, "record", "(state) -> pytree")
-    if progress is not None:
-        _checks.function(progress, "progress", "(done, all)")
-
-
-def _part(values: PyTree, part: slice, axis: int = 0) -> PyTree:
-    """Return a part of every leaf; the leaves themselves where it is all of them, without a copy."""
-    index = (slice(None),) * axis + (part,)
-    return jax.tree.map(lambda a: a if part.stop - part.start == a.shape[axis] else a[index], values)
-
-
-def _in_turn(
-    call: Callable[[Block], lanes.Lanes], blocks: list[Block], progress: Callable[[int, int], Any] | None
-) -> Iterator[tuple[Block, lanes.Lanes]]:
-    """Yield each block with what its call returned, while the next calls are computed."""
-    waiting: collections.deque[tuple[Block, lanes.Lanes]] = collections.deque()
-    to_start, finished = iter(blocks), 0
-    while finished < len(blocks):
-        while len(waiting) < _IN_FLIGHT and (block := next(to_start, None)) is not None:
-            waiting.append((block, call(block)))
-        block, ends = waiting.popleft()
-        yield block, spread.fetch(block, ends)
-        finished += 1
-        if progress is not None:
-            progress(finished, len(blocks))
-
-
-def _collect(grid: Grid, ends: Iterator[tuple[Block, lanes.Lanes]]) -> Any:
-    """Return the lanes of all blocks with the axes of the grid."""
-    flat = (grid.shape[0], math.prod(grid.shape[1:-1]), grid.shape[-1])
-    whole: Any = None
-    for block, part in ends:
-        if whole is None:
-            whole = jax.tree.map(lambda a: np.empty((*flat, *a.shape[2:]), a.dtype), part)
-        for leaf, rows in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
-            leaf[block.batch, block.settings, block.seeds] = rows
-    return jax.tree.map(lambda a: a.reshape(*grid.shape, *a.shape[3:]), whole)
-
-
-def _lanes_that_fit(
-    one: PyTree, state: training.State, record: Any, records: int, inputs: jax.Array, targets: jax.Array
-) -> int:
-    """Return how many lanes take about 1 GiB: data as in the order of an epoch, state and gradient, records."""
-    kept = 0 if record is None else records * _bytes(jax.eval_shape(record, state))
-    return max(1, _MEMORY // (2 * _bytes((inputs, targets)) + 4 * _bytes((one, state.optimizer_state)) + kept))
-
-
-def _bytes(shapes: PyTree) -> int:
-    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(shapes))
-
-
-def _require_mean(
-    loss: Callable[..., jax.Array], starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: jax.Array
-) -> None:
+def _require_mean(loss: Callable[..., jax.Array], by_seed: tuple, settings: Any, inputs: Any, targets: Any) -> None:
     """Raise ValueError unless the loss of some rows is the mean of the losses of two halves of them."""
+    keys, starts, _ = by_seed
     one, its_settings = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, settings)))
     rows = min(16, len(inputs) // 2 * 2)
-    training.require_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
-    checks.require_class_numbers(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
+    _door.batch_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
     if rows == 0:
         return
     whole, halves = map(float, lanes.loss_of_halves(loss, rows, starts, settings, inputs, targets, keys))
@@ -277,3 +206,71 @@ def _require_mean(
             f"loss: got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves, expected the same:"
             " a mean with the weights."
         )
+
+
+def _lanes_that_fit(plan: _Plan, record: Any) -> int:
+    """Return how many lanes take about 1 GiB: data as in the order of an epoch, state and gradient, records."""
+    keys, starts, _ = plan.by_seed
+    one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, plan.settings[0]["optimizer"])))
+    optimizer = plan.programs[0].optimizer
+    state = jax.eval_shape(lambda p, s: _loop.begin(lanes.make_optimizer(optimizer, s), p, keys[0]), one, setting)
+    kept = 0 if record is None else plan.budget.records * _bytes(jax.eval_shape(record, state))
+    return max(1, _MEMORY // (2 * _bytes(plan.common[:2]) + 4 * _bytes((one, state.optimizer_state)) + kept))
+
+
+def _bytes(shapes: PyTree) -> int:
+    return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(shapes))
+
+
+def _execute(
+    plan: _Plan, blocks: list[Block], progress: Callable[[int, int], Any] | None
+) -> Iterator[tuple[Block, Lanes]]:
+    """Yield each block with what its call returned, while the next calls are computed."""
+    call = _calls(plan)
+    waiting: collections.deque[tuple[Block, Lanes]] = collections.deque()
+    to_start = iter(blocks)
+    for done in range(1, len(blocks) + 1):
+        while len(waiting) < _IN_FLIGHT and (block := next(to_start, None)) is not None:
+            waiting.append((block, call(block)))
+        block, ends = waiting.popleft()
+        yield block, spread.fetch(block, ends)
+        if progress is not None:
+            progress(done, len(blocks))
+
+
+def _calls(plan: _Plan) -> Callable[[Block], Lanes]:
+    """Return the function that starts the call of a block."""
+    keys, starts, orders = plan.by_seed
+    common = plan.common if plan.mesh is None else spread.everywhere(plan.common, plan.mesh)
+
+    def call(block: Block) -> Lanes:
+        size, updates = plan.grid.batch_sizes[block.batch], plan.budget.updates[block.batch]
+        shared = (jnp.asarray(size, jnp.int32), jnp.asarray(updates, jnp.int32), *common)
+        program, settings = plan.programs[block.batch], plan.settings[block.batch]
+        if plan.mesh is not None:
+            return spread.run_lanes(plan.mesh, block, (keys, starts, orders, settings), shared, program)
+        mine = (*_part((keys, starts), block.seeds), _part(orders, block.seeds, axis=1))
+        return lanes.run_lanes(program, *mine, _part(settings, block.settings), *shared)
+
+    return call
+
+
+def _part(values: PyTree, part: slice, axis: int = 0) -> PyTree:
+    """Return a part of every leaf; the leaves themselves where it is all of them, without a copy."""
+    index = (slice(None),) * axis + (part,)
+    return jax.tree.map(lambda a: a if part.stop - part.start == a.shape[axis] else a[index], values)
+
+
+def _collect(plan: _Plan, ends: Iterator[tuple[Block, Lanes]]) -> Result:
+    """Return the lanes of all blocks with the axes of the grid."""
+    grid = plan.grid
+    flat = (grid.shape[0], math.prod(grid.shape[1:-1]), grid.shape[-1])
+    whole: Any = None
+    for block, part in ends:
+        if whole is None:
+            whole = jax.tree.map(lambda a: np.empty((*flat, *a.shape[2:]), a.dtype), part)
+        for leaf, rows in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
+            leaf[block.batch, block.settings, block.seeds] = rows
+    all_lanes = jax.tree.map(lambda a: a.reshape(*grid.shape, *a.shape[3:]), whole)
+    made, visited = plan.budget.at_records(grid, len(plan.common[0]))
+    return Result(grid.axes, grid.coordinates(), made, visited, **all_lanes._asdict())

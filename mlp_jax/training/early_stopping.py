@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 
 from mlp_jax import _checks
-from mlp_jax.training import checks
 from mlp_jax.tree import PyTree
 
 
@@ -70,6 +69,12 @@ class Watch(NamedTuple):
     epochs_run: jax.Array
 
 
+def begin(early_stopping: EarlyStopping, params: PyTree) -> Watch:
+    """Return what is carried before the first epoch."""
+    value, nothing = jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), jnp.zeros((), jnp.int32)
+    return Watch(jnp.asarray(jnp.inf, value.dtype), params, nothing, nothing, nothing)
+
+
 def look(early_stopping: EarlyStopping, watch: Watch, params: PyTree) -> tuple[Watch, jax.Array]:
     """Return what is carried on after an epoch, and the criterion."""
     value = early_stopping.criterion(params, *early_stopping.data)
@@ -80,15 +85,12 @@ def look(early_stopping: EarlyStopping, watch: Watch, params: PyTree) -> tuple[W
     return Watch(best, kept, best_epoch, jnp.where(better, 0, watch.waited + 1), epochs_run), value
 
 
-def require_early_stopping(early_stopping: EarlyStopping, params: PyTree) -> None:
-    """Raise TypeError or ValueError unless patience and improvement are in range, and the criterion is one number."""
+def check(early_stopping: EarlyStopping, params: PyTree) -> None:
+    """Raise unless patience and improvement are in range, and the criterion is a scalar."""
     if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(f"early_stopping: got {_checks.describe(early_stopping)}, expected an EarlyStopping.")
     _checks.integer(early_stopping.patience, "patience")
     _checks.real(early_stopping.min_improvement, "min_improvement", "a number of 0 or more", lambda x: x >= 0)
-    data = early_stopping.data
-    if not isinstance(data, tuple):
-        raise TypeError(f"early_stopping.data: got {_checks.describe(data)}, expected a tuple.")
-    _checks.leaves(data, "early_stopping.data")
-    criterion, _signature = early_stopping.criterion, "(params, *data) -> scalar"
-    checks.require_scalar(jax.eval_shape(criterion, params, *data), "criterion")
+    if not isinstance(early_stopping.data, tuple):
+        raise TypeError(f"early_stopping.data: got {_checks.describe(early_stopping.data)}, expected a tuple.")
+    _checks.scalar(jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), "criterion")

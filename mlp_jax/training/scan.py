@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -12,22 +11,20 @@ import numpy as np
 import optax
 
 from mlp_jax import _checks, _compiled
-from mlp_jax.training import checks
+from mlp_jax.training import _door, _loop
 from mlp_jax.training import early_stopping as stopping
+from mlp_jax.training._loop import State
 from mlp_jax.training.early_stopping import EarlyStopping, Watch
 from mlp_jax.training.shuffle import order
 from mlp_jax.tree import PyTree
 
-Loss = Callable[[PyTree, jax.Array, jax.Array, jax.Array, jax.Array], jax.Array]
 
+class Loss(Protocol):
+    """The loss of a batch: (params, inputs, targets, weights, key) -> scalar."""
 
-class State(NamedTuple):
-    """What a run carries from one update to the next; a `record` function sees it."""
-
-    params: PyTree
-    optimizer_state: PyTree
-    step: jax.Array
-    key: jax.Array
+    def __call__(  # noqa: D102
+        self, params: PyTree, inputs: jax.Array, targets: jax.Array, weights: jax.Array, key: jax.Array, /
+    ) -> jax.Array: ...
 
 
 class History(NamedTuple):
@@ -107,7 +104,7 @@ def train(
         (params, step) -> gradient as `grad_fn` where its `update` names it, as that of `optax.contrib.sam`. One that
         needs something else (the `obj_fn` of `optax.contrib.sophia`) is refused.
     batch_size, epochs
-        Whole numbers; batch_size from 1 to n.
+        Integers; batch_size from 1 to n.
     record
         Called on the State after each epoch, or after every `record_every` updates; what it returns is stacked in
         `History.record`. A `jax.tree_util.Partial(function, *arrays)` passes data as arguments, so that new data of
@@ -124,10 +121,9 @@ def train(
     Raises
     ------
     TypeError, ValueError
-        Wrong key type; an optimizer, a record or a criterion that is none; parameters that are not finite floating
-        arrays; inputs and targets of different length; an integer out of range; a loss or a criterion that is not a
-        scalar; an optimizer that needs something else; `record_every` without a `record`; what the loss raises of the
-        lowest and the highest class number.
+        Parameters that are not finite floating arrays; inputs and targets of different length; an integer out of
+        range; a loss or a criterion that is not a scalar; `record_every` without a `record`; what the loss raises of
+        the lowest and the highest class number, and the optimizer where it needs something else.
 
     Examples
     --------
@@ -138,8 +134,9 @@ def train(
     """
     _checks.key(key)
     _checks.params(params)
-    inputs, targets = checks.require_data(data)
-    _require_optimizer(optimizer)
+    inputs, targets = _door.data_pair(data)
+    if isinstance(optimizer, type) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
+        raise TypeError(f"optimizer: got {_checks.describe(optimizer)}, expected an optax transformation.")
     _checks.function(loss, "loss", "(params, inputs, targets, weights, key) -> scalar")
     batch_size = _checks.integer(batch_size, "batch_size", 1, len(inputs), "the number of examples")
     num_batches = -(-len(inputs) // batch_size)
@@ -151,11 +148,10 @@ def train(
         record_every = _checks.integer(record_every, "record_every", 1, epochs * num_batches, "the number of updates")
     params = jax.tree.map(jnp.asarray, params)
     if early_stopping is not None:
-        stopping.require_early_stopping(early_stopping, params)
-    if record is not None:
-        _checks.function(record, "record", "(state) -> pytree")
-        record = record if isinstance(record, jax.tree_util.Partial) else jax.tree_util.Partial(record)
-    checks.require_class_numbers(loss, params, inputs, targets, key, batch_size)
+        stopping.check(early_stopping, params)
+    if record is not None and not isinstance(record, jax.tree_util.Partial):
+        record = jax.tree_util.Partial(record)
+    _door.batch_loss(loss, params, inputs, targets, key, batch_size)
     program = _Program(
         loss,
         optimizer,
@@ -171,81 +167,12 @@ def train(
     return _train(program, key, params, inputs, targets, record_data, stopping_data)
 
 
-def _require_optimizer(optimizer: Any) -> None:
-    parts = [getattr(optimizer, name, None) for name in ("init", "update")]
-    if isinstance(optimizer, type) or not all(callable(part) for part in parts):
-        raise TypeError(
-            f"optimizer: got {_checks.describe(optimizer)}, expected an optax transformation, such as optax.sgd(0.1)."
-        )
-
-
-def _begin(optimizer: optax.GradientTransformation, params: PyTree, key: jax.Array) -> State:
-    return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.split(key)[1])
-
-
-def apply(
-    optimizer: optax.GradientTransformationExtraArgs,
-    state: State,
-    value: jax.Array,
-    gradient: PyTree,
-    value_fn: Callable[[PyTree], jax.Array],
-) -> State:
-    """Return the state after one update from the value and gradient of the batch's loss. Transformable.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The optimizer is no optax transformation, or needs more than it is given; `state` is no State, the value not
-        one floating-point number, or the gradient not like the parameters.
-
-    Examples
-    --------
-    >>> optimizer = optax.with_extra_args_support(optax.sgd(0.5))
-    >>> state = State(jnp.array(1.0), optimizer.init(jnp.array(1.0)), jnp.array(0), jax.random.key(0))
-    >>> float(apply(optimizer, state, jnp.array(1.0), jnp.array(2.0), lambda w: w**2).params)
-    0.0
-    """
-    _require_optimizer(optimizer)
-    if not isinstance(state, State):
-        raise TypeError(f"state: got {_checks.describe(state)}, expected a training.State.")
-    _checks.function(value_fn, "value_fn", "(params) -> scalar")
-    value = _checks.real(value, "value", "one floating-point number", lambda x: True)
-    _checks.leaves(value, "value", floating=True)
-    _checks.leaves(gradient, "gradient", floating=True)
-    _checks.like(gradient, state.params, "gradient", "state.params")
-    got: Any = jax.tree.structure(state.optimizer_state)
-    expected: Any = jax.tree.structure(jax.eval_shape(optimizer.init, state.params))
-    if got != expected:
-        raise ValueError(f"state.optimizer_state: got the structure {got}, expected that of the optimizer, {expected}.")
-    update = optax.with_extra_args_support(optimizer).update
-    taken = inspect.signature(update).parameters
-    extra: dict[str, Any] = {"value": value, "grad": gradient, "value_fn": value_fn}
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in taken.values()):
-        extra["grad_fn"] = lambda params, step: jax.grad(value_fn)(params)
-        extra = {name: extra[name] for name in taken if name in extra}
-    try:
-        updates, optimizer_state = update(gradient, state.optimizer_state, state.params, **extra)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise TypeError(
-            f"optimizer: got one whose update raised {type(error).__name__} ({error}), expected one that takes the"
-            " gradient, its state, the parameters, and value, grad and value_fn of the batch."
-        ) from error
-    return State(optax.apply_updates(state.params, updates), optimizer_state, state.step + 1, state.key)
-
-
 # Bytes of a batch from which on gathering the rows of each update is faster than all of them once an epoch and slices
 # of that: measured on a CPU, 10 to 40 % of the time of an update either way.
 _LARGE_BATCH = 2**16
 
 
-def take(array: jax.Array, rows: jax.Array) -> jax.Array:
-    """Return rows that are known to exist. Transformable.
-
-    Examples
-    --------
-    >>> take(jnp.arange(5), jnp.array([3, 1])).tolist()
-    [3, 1]
-    """
+def _take(array: jax.Array, rows: jax.Array) -> jax.Array:
     return array.at[rows].get(mode="promise_in_bounds")
 
 
@@ -282,35 +209,28 @@ def _train(
     stopping_data: tuple,
 ) -> tuple[PyTree, History]:
     loss, optimizer, batch_size, epochs, record_every, recorded, criterion, patience = program
-    data, min_improvement = stopping_data
     record = None if recorded is None else jax.tree_util.Partial(recorded, *record_data[0], **record_data[1])
-    early_stopping = None if criterion is None else EarlyStopping(criterion, data, patience, min_improvement)
-    checks.require_loss(loss, params, inputs, targets, key, batch_size)  # while tracing: a second call costs nothing
+    held_out, min_improvement = stopping_data
+    early_stopping = None if criterion is None else EarlyStopping(criterion, held_out, patience, min_improvement)
     num_examples = len(inputs)
     num_batches = -(-num_examples // batch_size)
     padding = num_batches * batch_size - num_examples
-    held = jnp.ones(num_examples, checks.widest_dtype(params))
+    held = jnp.ones(num_examples, _loop.weight_dtype(params))
     weights = jnp.pad(held, (0, padding)).reshape(num_batches, batch_size)
     shares = np.diff(np.minimum(batch_size * np.arange(num_batches + 1), num_examples)) / num_examples
-    optimizer = optax.with_extra_args_support(optimizer)
     gather_each = (inputs.nbytes + targets.nbytes) * batch_size >= _LARGE_BATCH * num_examples
 
-    def update(carry: tuple[State, PyTree], batch: tuple) -> tuple[tuple[State, PyTree], jax.Array]:
-        state, records = carry
+    def update(carry: tuple, batch: tuple) -> tuple[tuple, jax.Array]:
+        state, records, diverged_at = carry
         number, rows, weights = batch
-        inputs_, targets_ = (take(a, rows) for a in (inputs, targets)) if gather_each else rows
-        loss_key = jax.random.fold_in(state.key, state.step)
-
-        def batch_loss(params: PyTree) -> jax.Array:
-            return loss(params, inputs_, targets_, weights, loss_key)
-
-        value, gradient = jax.value_and_grad(batch_loss)(state.params)
-        state = apply(optimizer, state, value, gradient, batch_loss)
+        inputs_, targets_ = (_take(a, rows) for a in (inputs, targets)) if gather_each else rows
+        loss_key = _loop.loss_key(state)
+        state, value = _loop.update(optimizer, state, lambda p: loss(p, inputs_, targets_, weights, loss_key))
         if record_every is not None:
             # `number` is the same in every lane of a vmap, so that this stays a branch.
             due = number % record_every == 0
             records = jax.lax.cond(due, _write, lambda *operands: operands[1], record, records, state, number)
-        return (state, records), value
+        return (state, records, _loop.first_not_finite(diverged_at, number, value)), value
 
     def _write(record: Callable[[State], PyTree], records: PyTree, state: State, number: jax.Array) -> PyTree:
         row = number // (record_every or 1) - 1
@@ -321,12 +241,10 @@ def _train(
         numbers = epoch * num_batches + jnp.arange(1, num_batches + 1)
         # Behind a barrier, or XLA would gather once more for each use.
         batches = (
-            visited if gather_each else jax.lax.optimization_barrier([take(a, visited) for a in (inputs, targets)])
+            visited if gather_each else jax.lax.optimization_barrier([_take(a, visited) for a in (inputs, targets)])
         )
-        (state, records), values = jax.lax.scan(update, progress[:2], (numbers, batches, weights))
-        diverged_at = jnp.where(
-            progress.diverged_at > 0, progress.diverged_at, first_not_finite(numbers, values, state.params)
-        )
+        (state, records, diverged_at), values = jax.lax.scan(update, progress[:3], (numbers, batches, weights))
+        diverged_at = _loop.first_not_finite(diverged_at, numbers[-1], state.params)
         mean = jnp.sum(jnp.asarray(shares, values.dtype) * values)
         mean = jnp.where(diverged_at > 0, jnp.inf, mean)
         watch, criterion = progress.watch, None
@@ -339,44 +257,25 @@ def _train(
         return progress, jax.tree.map(lambda a: jnp.full(a.shape, jnp.nan, a.dtype), outputs)
 
     def scanned(progress: _Progress, epoch: jax.Array) -> tuple[_Progress, tuple]:
-        if early_stopping is None or progress.watch is None:
+        if progress.watch is None:
             progress, outputs = run_epoch(progress, epoch)
         else:
-            going_on = progress.watch.waited < early_stopping.patience
+            going_on = progress.watch.waited < patience
             progress, outputs = jax.lax.cond(going_on, run_epoch, skip_epoch, progress, epoch)
         return progress, (*outputs, record(progress.state) if record is not None and record_every is None else None)
 
-    state = _begin(optimizer, params, key)
+    state = _loop.begin(optimizer, params, key)
     records = None
-    kept = None if record is None else jax.eval_shape(record, state)
     if record_every is not None and record is not None:
         rows = epochs * num_batches // record_every
-        records = jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), kept)
-    nothing = jnp.zeros((), jnp.int32)
-    watch = None
-    if early_stopping is not None:
-        value = jax.eval_shape(early_stopping.criterion, params, *early_stopping.data)
-        watch = Watch(jnp.asarray(jnp.inf, value.dtype), params, nothing, nothing, nothing)
-    progress = _Progress(state, records, nothing, watch)
+        records = jax.tree.map(lambda a: jnp.zeros((rows, *a.shape), a.dtype), jax.eval_shape(record, state))
+    watch = None if early_stopping is None else stopping.begin(early_stopping, params)
+    progress = _Progress(state, records, jnp.zeros((), jnp.int32), watch)
     progress, (means, criteria, by_epoch) = jax.lax.scan(scanned, progress, jnp.arange(epochs))
-    everything = jnp.asarray(epochs, jnp.int32)
     records = by_epoch if record_every is None else progress.records
     if progress.watch is None:
+        everything = jnp.asarray(epochs, jnp.int32)
         return progress.state.params, History(means, records, progress.diverged_at, None, everything, everything)
     watch = progress.watch
     history = History(means, records, progress.diverged_at, criteria, watch.epochs_run, watch.best_epoch)
     return watch.params, history
-
-
-def first_not_finite(numbers: jax.Array, values: jax.Array, params: PyTree) -> jax.Array:
-    """Return the number of the first value that is not finite; else, where params are not finite, the last; else 0.
-
-    Examples
-    --------
-    >>> int(first_not_finite(jnp.array([5, 6, 7]), jnp.array([0.1, jnp.inf, jnp.nan]), jnp.zeros(2)))
-    6
-    """
-    bad = ~jnp.isfinite(values)
-    lost = ~jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(params)]))
-    first = jnp.where(jnp.any(bad), numbers[jnp.argmax(bad)], jnp.where(lost, numbers[-1], 0))
-    return first.astype(jnp.int32)

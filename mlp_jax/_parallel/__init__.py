@@ -1,0 +1,8 @@
+"""All that knows of meshes and hosts, behind the `mesh=` argument; `mlp_jax.devices` is its public part."""
+
+from mlp_jax._parallel.placement import place, require_mesh, split, to_host
+from mlp_jax._parallel.rows import gather, mean, over_rows, pad, sharded, sum_over_rows
+
+__all__ = (
+    ["gather", "mean", "over_rows", "pad", "place", "require_mesh", "sharded", "split", "sum_over_rows", "to_host"]
+)  # fmt: skip

@@ -1,0 +1,68 @@
+"""The checks of what a run and a sweep are given, before anything is compiled."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import _checks, _compiled, _parallel
+from mlp_jax.training._loop import weight_dtype
+from mlp_jax.tree import PyTree
+
+
+def data_pair(data: Any) -> tuple[jax.Array, jax.Array]:
+    """Return inputs and targets as arrays of one length, not 0. NaN passes: a loss may leave missing values out."""
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise TypeError(f"data: got {_checks.describe(data)}, expected a pair (inputs, targets).")
+    inputs, targets = (jnp.asarray(_checks.numbers(a, f"data {n}")) for n, a in zip(_PARTS, data, strict=True))
+    if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets) or len(inputs) == 0:
+        raise ValueError(
+            f"data: got inputs {inputs.shape} and targets {targets.shape}, expected the same length, not 0."
+        )
+    return inputs, targets
+
+
+_PARTS = ("inputs", "targets")
+
+
+def batch_loss(
+    loss: Callable[..., jax.Array],
+    params: PyTree,
+    inputs: jax.Array,
+    targets: jax.Array,
+    key: jax.Array,
+    batch_size: int,
+    **settings: Any,
+) -> None:
+    """Raise unless the loss of a batch is a scalar; raise what it raises of the lowest and highest integer targets.
+
+    Targets of a compiled run are abstract, so that the loss cannot check the range of class numbers there. Here it sees
+    batches that hold the lowest and the highest. Nothing is computed.
+    """
+    rows = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
+    weights = jax.ShapeDtypeStruct((batch_size,), weight_dtype(params))
+    abstract = jax.ShapeDtypeStruct((batch_size, *targets.shape[1:]), targets.dtype)
+    shapes = jax.eval_shape(lambda *given: given, params, rows, abstract, weights, key, settings)
+    leaves, structure = jax.tree.flatten(shapes)
+    if _checks.is_traced(targets) or not jnp.issubdtype(targets.dtype, jnp.integer) or not targets.size:
+        return _look(loss, structure, tuple(leaves), None)
+    numbers = _parallel.to_host(targets)
+    flat = numbers.reshape(len(numbers), -1)
+    ends = [int(flat.min(axis=1).argmin()), int(flat.max(axis=1).argmax())]
+    for chosen in [ends] if batch_size > 1 else [ends[:1], ends[1:]]:
+        _look(loss, structure, tuple(leaves), numbers[np.resize(chosen, batch_size)].tobytes())
+
+
+@_compiled.while_alive
+def _look(loss: Callable[..., Any], structure: Any, leaves: tuple, content: bytes | None) -> None:
+    given = jax.tree.unflatten(structure, leaves)
+    seen = None if content is None else jnp.asarray(np.frombuffer(content, given[2].dtype).reshape(given[2].shape))
+
+    def at(params: PyTree, inputs: Any, targets: Any, weights: Any, key: Any, settings: dict[str, Any]) -> Any:
+        return loss(params, inputs, targets if seen is None else seen, weights, key, **settings)
+
+    _checks.scalar(jax.eval_shape(at, *given), "loss")
