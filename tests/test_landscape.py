@@ -1,6 +1,7 @@
 """Lines, planes and directions against closed forms; matched units against every permutation and flip."""
 
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -54,22 +55,32 @@ def test_lines_are_differentiable_and_vmapped():
     np.testing.assert_allclose(both[:, 0], [quadratic(k * point + 0.5 * direction, A) for k in (1, 2)], atol=1e-13)
 
 
-def test_what_does_not_fit_is_refused():
-    point = jnp.ones(3)
-    with pytest.raises(ValueError, match=r"direction: got shape \(2,\), expected that of params"):
-        landscape.line(quadratic, point, jnp.ones(2), [0.0], (jnp.eye(3),))
-    with pytest.raises(ValueError, match="direction: got the structure"):
-        landscape.line(quadratic, point, (point,), [0.0], (jnp.eye(3),))
-    with pytest.raises(ValueError, match="NaN or infinite"):
-        landscape.line(quadratic, point, point, [np.nan], (jnp.eye(3),))
-    with pytest.raises(ValueError, match="offsets: got shape"):
-        landscape.line(quadratic, point, point, 0.0, (jnp.eye(3),))
-    with pytest.raises(ValueError, match="chunk_size: got 0"):
-        landscape.plane(quadratic, point, point, point, [0.0], [0.0], (jnp.eye(3),), chunk_size=0)
-    with pytest.raises(TypeError, match="scalar"):
-        landscape.line(lambda x: x, point, point, [0.0])
-    with pytest.raises(ValueError, match="fractions: got"):
-        landscape.barrier([1.0, 2.0], [0.0, 0.5])
+POINT, EYE = jnp.ones(3), (jnp.eye(3),)
+LINE = lambda *args, **options: landscape.line(quadratic, POINT, *args, **options)
+NETWORK, OTHER = (mlp.init(jax.random.key(0), (3, width, 2)) for width in (4, 5))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: LINE(jnp.ones(2), [0.0], EYE), "direction: got leaves of shapes (2,), expected those of params, (3,)"),
+        (lambda: LINE((POINT,), [0.0], EYE), "direction: got leaves of shapes ((3,),)"),
+        (lambda: LINE(POINT, [np.nan], EYE), "offsets: got 1 numbers that are NaN or infinite"),
+        (lambda: LINE(POINT, 0.0, EYE), "offsets: got shape (), expected (n,)."),
+        (lambda: LINE(POINT, [0.0], EYE, chunk_size=0), "chunk_size: got 0"),
+        (lambda: landscape.line(lambda x: x, POINT, POINT, [0.0]), "expected one real floating-point scalar"),
+        (lambda: landscape.filter_normalized(jnp.ones((1, 2)), jnp.ones((2, 2))), "direction: got leaves of shapes"),
+        (lambda: landscape.layer_normalized(jnp.ones((1, 2)), jnp.ones((2, 2))), "direction: got leaves of shapes"),
+        (lambda: landscape.principal_plane({"a": jnp.ones((2, 3))}), "trajectory: got 2 points of 3 parameters"),
+        (lambda: landscape.barrier([1.0, 2.0], [0.0, 0.5]), "fractions: got 0.0 to 0.5, expected 0 to 1."),
+        (lambda: landscape.barrier([1.0, 5.0, 2.0], [0.0, 2.0, 1.0]), "fractions: got some below the one before"),
+        (lambda: landscape.match_units(NETWORK, NETWORK, activation=jax.nn.softmax), "joins pre-activations of layer"),
+        (lambda: landscape.match_units(NETWORK, OTHER, activation=jnp.tanh), "params: got leaves of shapes"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(call, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        call()
 
 
 def test_filters_and_layers_get_the_length_of_those_of_params():
@@ -115,8 +126,6 @@ def test_a_run_in_a_plane_is_found_with_its_coordinates():
     axes = np.stack([np.concatenate([d["a"].ravel(), d["b"]]) for d in (found.first, found.second)])
     np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-12)
     np.testing.assert_allclose(rows[-1] + found.coordinates @ axes, rows, atol=1e-12)
-    with pytest.raises(ValueError, match="3 or more"):
-        landscape.principal_plane({"a": rows[:2]})
 
 
 def test_a_saddle_looks_like_one_along_its_extreme_eigenvectors():
@@ -130,7 +139,7 @@ def test_a_saddle_looks_like_one_along_its_extreme_eigenvectors():
 
 
 @pytest.mark.parametrize("scale", [1e-30, 1e30])
-def test_lengths_and_shares_are_right_where_their_squares_are_no_numbers_of_float32(scale):
+def test_lengths_and_shares_are_right_where_their_squares_overflow_or_underflow(scale):
     draw = np.random.default_rng(0).standard_normal
     direction, params = draw((5, 3)), draw((5, 3))
     given = [jnp.asarray(a * scale, jnp.float32) for a in (direction, params)]
@@ -180,7 +189,7 @@ def distance(a, b):
     [pytest.param(jnp.tanh, True, marks=pytest.mark.slow), (jax.nn.relu, False), (jax.nn.sigmoid, False)],
 )
 def test_matched_units_are_the_nearest_of_all_copies(activation, flips):
-    for seed in range(5):
+    for seed in range(3):
         params, reference = (mlp.init(jax.random.key(10 * seed + k), (3, 4, 2)) for k in (0, 1))
         matched = landscape.match_units(params, reference, activation=activation)
         nearest = min(distance(copy, reference) for copy in copies(params, flips))
@@ -209,22 +218,3 @@ def test_a_shuffled_deep_network_is_put_back_and_has_no_barrier():
     after = landscape.barrier(landscape.interpolation(fun, reference, matched, t, (x, y)), t)
     assert distance(matched, reference) < 1e-3
     assert after < 1e-4 < before
-
-
-def test_units_that_see_each_other_are_not_matched():
-    params = mlp.init(jax.random.key(0), (3, 4, 2))
-    with pytest.raises(ValueError, match="joins pre-activations of layer 1"):
-        landscape.match_units(params, params, activation=jax.nn.softmax)
-    with pytest.raises(ValueError, match="expected the same"):
-        landscape.match_units(params, mlp.init(jax.random.key(0), (3, 5, 2)), activation=jnp.tanh)
-
-
-@pytest.mark.parametrize("normalize", [landscape.filter_normalized, landscape.layer_normalized])
-def test_directions_of_other_shapes_do_not_broadcast(normalize):
-    with pytest.raises(ValueError, match=r"direction: got shape \(1, 2\), expected that of params, \(2, 2\)"):
-        normalize(jnp.ones((1, 2)), jnp.ones((2, 2)))
-
-
-def test_a_barrier_needs_fractions_that_rise():
-    with pytest.raises(ValueError, match="fractions: got some below the one before"):
-        landscape.barrier([1.0, 5.0, 2.0], [0.0, 2.0, 1.0])

@@ -14,6 +14,7 @@ from test_verdicts import xor_loss
 from mlp_jax import critical, curvature, losses, mlp, mlp_symmetry, penalties, tree
 from mlp_jax.mlp import Layer
 
+
 def identity(z):
     return z
 

@@ -12,7 +12,7 @@ Directions:
 
 Before two solutions are compared:
 
-- `match_units`: hidden units permuted (and flipped) so that they are as near to another solution as can be
+- `match_units`: hidden units permuted (and flipped) to be as near to another solution as possible
 """
 
 from mlp_jax.landscape.directions import (
@@ -39,3 +39,7 @@ __all__ = [
     "plane",
     "principal_plane",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

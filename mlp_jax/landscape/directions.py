@@ -1,4 +1,4 @@
-"""Directions to look along: scaled to params, of a training run, and of the Hessian."""
+"""Directions: scaled to params, of a training run, and of the Hessian."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ class PrincipalPlane(NamedTuple):
     first, second
         Orthonormal directions, pytrees like params.
     coordinates
-        (t, 2) where each recorded point lies in them, as seen from the last point.
+        (t, 2) coordinates of each recorded point, relative to the last.
     explained
-        (2,) share of Σ ‖θₜ − θ_last‖² that lies along each.
+        (2,) share of Σ ‖θₜ − θ_last‖² along each.
     """
 
     first: PyTree
@@ -49,11 +49,11 @@ class EigenvectorPlane(NamedTuple):
 
 
 def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> PyTree:
-    """Return the direction with every filter as long as that of params: d ← d ‖w‖ / ‖d‖ for each filter. Transformable.
+    """Return the direction with each filter scaled to the length of that of params: d ← d ‖w‖ / ‖d‖. Transformable.
 
-    A filter is what leads to one output unit: a column of a weight (in, out). Leaves with fewer than two axes (biases)
-    do not move. Pictures of networks of different scale can then be compared: Li et al. (2018), "Visualizing the loss
-    landscape of neural nets", section 4.
+    A filter holds the weights of one output unit: a column of a weight (in, out). Leaves with fewer than two axes
+    (biases) become zero. Pictures of networks of different scale can then be compared: Li et al. (2018), "Visualizing
+    the loss landscape of neural nets", section 4.
 
     Parameters
     ----------
@@ -66,18 +66,12 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
     -------
     pytree like params; zero where a filter of the direction is zero
 
-    Raises
-    ------
-    TypeError, ValueError
-        Leaves that are not floating; structures or shapes that differ; an axis that a leaf does not have.
-
     Examples
     --------
     >>> direction = filter_normalized({"w": jnp.ones((4, 2))}, {"w": jnp.array([[3.0, 0.0]] * 4)})
     >>> jnp.linalg.norm(direction["w"], axis=0).tolist()
     [6.0, 0.0]
     """
-
     _require_direction(direction, params)
     largest = min((np.ndim(w) for w in jax.tree.leaves(params) if np.ndim(w) > 1), default=1)
     axis = _checks.integer(axis, "axis", -largest, largest - 1)
@@ -92,23 +86,10 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
 
 
 def layer_normalized(direction: PyTree, params: PyTree) -> PyTree:
-    """Return the direction with every leaf as long as that of params: d ← d ‖w‖ / ‖d‖ for each leaf. Transformable.
+    """Return the direction with each leaf scaled to the length of that of params: d ← d ‖w‖ / ‖d‖. Transformable.
 
-    Biases move too, as far as they are long; a leaf of zeros, such as a bias at its start, does not.
-
-    Parameters
-    ----------
-    direction, params
-        Pytrees of the same structure and shapes.
-
-    Returns
-    -------
-    pytree like params
-
-    Raises
-    ------
-    TypeError, ValueError
-        Leaves that are not floating; structures or shapes that differ.
+    Biases are scaled too; where a leaf of params is zero, such as an initial bias, so is that of the direction.
+    direction, params: pytrees of the same structure and shapes.
 
     Examples
     --------
@@ -131,28 +112,24 @@ def _scale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Arra
 
 
 def _length(a: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
-    """Return norms over some axes, which stay as axes of length 1; no square over- or underflows."""
+    """Return norms over some axes, which are kept with length 1; no square overflows or underflows."""
     largest = jnp.max(jnp.abs(a), axis=axes, keepdims=True, initial=0)
     unit = jnp.where(largest > 0, largest, 1)
     return unit * jnp.sqrt(jnp.sum(jnp.square(a / unit), axis=axes, keepdims=True))
 
 
 def principal_plane(trajectory: PyTree) -> PrincipalPlane:
-    """Return the plane through the last point of a run in which its points lie best. Transformable.
+    """Return the plane through the last point of a run that is nearest to its points. Transformable.
 
-    The two first right singular vectors of the rows θₜ − θ_last (Li et al. 2018, section 7). Draw the loss with
+    The first two right singular vectors of the rows θₜ − θ_last (Li et al. 2018, section 7). Draw the loss with
     `plane(fun, last, plane.first, plane.second, …)`, and the run as `plane.coordinates` on it. A random walk in many
-    dimensions has large shares as well (Antognini & Sohl-Dickstein 2018): they say little by themselves.
+    dimensions has large shares too (Antognini & Sohl-Dickstein 2018): by themselves they are no evidence.
 
     Parameters
     ----------
     trajectory
-        Pytree like params whose leaves have a leading axis of t points, t ≥ 3: the record of a training run.
-
-    Raises
-    ------
-    ValueError
-        The leading axes differ, or there are fewer than three points or two parameters.
+        Pytree like params whose leaves have a leading axis of t points: the record of a training run. ValueError if
+        there are fewer than three points or two parameters.
 
     Examples
     --------
@@ -162,16 +139,10 @@ def principal_plane(trajectory: PyTree) -> PrincipalPlane:
     [0.9, 0.1]
     """
     _checks.params(trajectory, "trajectory")
-    for leaf in jax.tree.leaves(trajectory):
-        if jnp.finfo(jnp.result_type(leaf)).bits < 32:  # no singular values of those in LAPACK
-            raise TypeError(f"trajectory: got dtype {jnp.result_type(leaf)}, expected float32 or float64.")
-    counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(trajectory)}
-    number = min(counts)[0] if len(counts) == 1 and min(counts) else 0
-    if number < 3 or tree.size(trajectory) < 2 * number:
-        raise ValueError(
-            f"trajectory: got leading axes {sorted(counts)} of {tree.size(trajectory)} numbers in all, expected one"
-            " number of points for all leaves, 3 or more, of 2 parameters or more."
-        )
+    number = _checks.count_examples((trajectory,))
+    size = tree.size(trajectory) // number
+    if number < 3 or size < 2:
+        raise ValueError(f"trajectory: got {number} points of {size} parameters, expected 3 of 2 or more.")
     last = jax.tree.map(lambda leaf: leaf[-1], trajectory)
     rows = jax.vmap(lambda point: tree.ravel(jax.tree.map(jnp.subtract, point, last))[0])(trajectory)
     unravel = tree.ravel(last)[1]
@@ -198,16 +169,14 @@ def eigenvector_plane(
     Parameters
     ----------
     fun, params, args
-        As for `line`.
+        See `line`; ValueError if there are fewer than two parameters.
     key
         A JAX random key, for the start of Lanczos.
     hessian_matrix
-        () -> (P, P) matrix, where there is a faster way to it: `hessian` of `curvature.eigenpairs`.
+        () -> (P, P) matrix, if there is a faster way to compute it: `hessian` of `curvature.eigenpairs`.
 
     Raises
     ------
-    TypeError, ValueError
-        As `curvature.eigenpairs`; fewer than two parameters.
     RuntimeError
         An eigenpair did not converge, or one beyond may have been missed.
 
@@ -219,8 +188,6 @@ def eigenvector_plane(
     """
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
-        if hessian_matrix is not None:
-            _checks.function(hessian_matrix, "hessian_matrix", "() -> (P, P) matrix")
         if tree.size(params) < 2:
             raise ValueError("params: got one number, expected two or more: a plane needs two directions.")
         matvec = hessian(fun, params, args)

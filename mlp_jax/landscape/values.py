@@ -1,4 +1,4 @@
-"""A function on lines and planes of params, evaluated many points at a time. Transformable."""
+"""A function on lines and planes of params, evaluated at many points at a time. Transformable."""
 
 from __future__ import annotations
 
@@ -30,21 +30,16 @@ def line(
     params, direction
         θ and d: pytrees of the same structure and shapes; d is converted to the dtypes of θ.
     offsets
-        (n,) finite numbers.
+        (n,) finite numbers; the result has this shape.
     args
         Data of `fun`.
     chunk_size
-        Points evaluated at once under vmap: memory grows with it, and not with n but for the result.
-
-    Returns
-    -------
-    (n,) array
+        Points evaluated at once under vmap. Memory grows with it; with n only the result grows.
 
     Raises
     ------
     TypeError, ValueError
-        `fun` is not a scalar function of params; the direction does not fit params or is not finite; offsets are not
-        one-dimensional and finite; `chunk_size` is not an integer of 1 or more.
+        `fun` is not a scalar function of params; the direction does not fit params; a number is not finite.
 
     Examples
     --------
@@ -53,7 +48,8 @@ def line(
     """
     precision.require_scalar_function(fun, params, args)
     directions = (_fitting(direction, params, "direction"),)
-    return _evaluate(fun, params, directions, _grid(offsets, "offsets")[:, None], args, chunk_size=_chunk(chunk_size))
+    points = _grid(offsets, "offsets")[:, None]
+    return _evaluate(fun, params, directions, points, args, chunk_size=_checks.integer(chunk_size, "chunk_size"))
 
 
 def plane(
@@ -69,23 +65,14 @@ def plane(
 ) -> jax.Array:
     """Return fun(θ + s a + t b, *args) for every s of `first_offsets` (rows) and t of `second_offsets`. Transformable.
 
+    Other parameters and errors: see `line`.
+
     Parameters
     ----------
-    fun, params, args, chunk_size
-        As for `line`.
     first, second
         The directions a and b, pytrees like params.
     first_offsets, second_offsets
-        (n,) and (m,) finite numbers.
-
-    Returns
-    -------
-    (n, m) array
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `line`.
+        (n,) and (m,) finite numbers; the result is (n, m).
 
     Examples
     --------
@@ -97,35 +84,24 @@ def plane(
     directions = tuple(_fitting(d, params, name) for d, name in ((first, "first"), (second, "second")))
     rows, columns = _grid(first_offsets, "first_offsets"), _grid(second_offsets, "second_offsets")
     points = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
-    return _evaluate(fun, params, directions, points, args, chunk_size=_chunk(chunk_size)).reshape(
-        len(rows), len(columns)
-    )
+    values = _evaluate(fun, params, directions, points, args, chunk_size=_checks.integer(chunk_size, "chunk_size"))
+    return values.reshape(len(rows), len(columns))
 
 
 def interpolation(
     fun: Fun, start: PyTree, end: PyTree, fractions: ArrayLike, args: tuple = (), *, chunk_size: int = 64
 ) -> jax.Array:
-    """Return fun((1 − t) start + t end, *args) for every t in `fractions`, 0 and 1 being the ends. Transformable.
+    """Return fun((1 − t) start + t end, *args) for every t in `fractions`. Transformable.
 
-    Goodfellow, Vinyals & Saxe (2015), "Qualitatively characterizing neural network optimization problems".
+    Goodfellow, Vinyals & Saxe (2015), "Qualitatively characterizing neural network optimization problems". Other
+    parameters and errors: see `line`.
 
     Parameters
     ----------
-    fun, args, chunk_size
-        As for `line`.
     start, end
         Params of the two solutions.
     fractions
-        (n,) finite numbers; below 0 and above 1 is beyond the ends.
-
-    Returns
-    -------
-    (n,) array
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `line`.
+        (n,) finite numbers: 0 is the start, 1 the end; values outside [0, 1] extrapolate.
 
     Examples
     --------
@@ -140,34 +116,30 @@ def interpolation(
 def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
     """Return the loss barrier of an interpolation: max over t of L(t) − ((1 − t) L(0) + t L(1)). Transformable.
 
-    At least 0 where both ends are among the points (Frankle et al. 2020, "Linear mode connectivity and the lottery
-    ticket hypothesis"; this form is that of Entezari et al. 2022).
+    At least 0 (Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis"; this form is that of
+    Entezari et al. 2022).
 
     Parameters
     ----------
     values
-        (n,) losses from `interpolation`; the first and the last are those of the ends.
+        (n,) losses from `interpolation`.
     fractions
-        (n,) ascending, from 0 to 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Something else than real numbers; shapes differ, or outside jit `fractions` do not rise from 0 to 1.
+        (n,) ascending from 0 to 1 (ValueError otherwise, outside jit).
 
     Examples
     --------
     >>> float(barrier([1.0, 5.0, 2.0], [0.0, 0.5, 1.0]))
     3.5
     """
-    losses, t = _checks.numbers(values, "values"), _checks.numbers(fractions, "fractions", "(n,)", finite=True)
-    if not _checks.is_traced(t) and np.any(np.diff(np.asarray(t, np.float64)) < 0):
-        raise ValueError("fractions: got some below the one before, expected them ascending.")
-    values, t = (jnp.asarray(a if jnp.issubdtype(a.dtype, jnp.floating) else a.astype(float)) for a in (losses, t))
+    values, t = (_checks.floats(a, name) for a, name in ((values, "values"), (fractions, "fractions")))
     if values.ndim != 1 or values.shape != t.shape or len(t) < 2:
         raise ValueError(f"values, fractions: got shapes {values.shape}, {t.shape}, expected two of equal length.")
-    if not _checks.is_traced(t) and (t[0] != 0 or t[-1] != 1):
-        raise ValueError(f"fractions: got {t[0]} to {t[-1]}, expected 0 to 1.")
+    if not _checks.is_traced(t):
+        known = np.asarray(t)
+        if not np.all(np.diff(known) >= 0):
+            raise ValueError("fractions: got some below the one before, or NaN, expected them ascending.")
+        if known[0] != 0 or known[-1] != 1:
+            raise ValueError(f"fractions: got {known[0]} to {known[-1]}, expected 0 to 1.")
     t = t.astype(values.dtype)
     return jnp.max(values - ((1 - t) * values[0] + t * values[-1]))
 
@@ -187,19 +159,14 @@ def _evaluate(
 
 
 def _fitting(direction: PyTree, params: PyTree, name: str) -> PyTree:
-    """Return `direction` in the dtypes of params; raise unless structure and shapes are those of params."""
+    """Return `direction` in the dtypes of params; raise unless its structure and shapes are those of params."""
     _checks.params(direction, name)
     _checks.like(direction, params, name)
     return jax.tree.map(lambda d, leaf: jnp.asarray(d, jnp.result_type(leaf)), direction, params)
 
 
 def _grid(offsets: ArrayLike, name: str) -> jax.Array:
-    values = jnp.asarray(_checks.numbers(offsets, name), jnp.result_type(float))
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"{name}: got shape {values.shape}, expected one axis of at least one number.")
-    _checks.params(values, name)
+    values = jnp.asarray(_checks.numbers(offsets, name, "(n,)", finite=True), jnp.result_type(float))
+    if not len(values):
+        raise ValueError(f"{name}: got no numbers, expected at least one.")
     return values
-
-
-def _chunk(chunk_size: int) -> int:
-    return _checks.integer(chunk_size, "chunk_size")
