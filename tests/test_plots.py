@@ -1,5 +1,7 @@
 """Figures have the artists, labels and ranges that the numbers ask for."""
 
+import re
+
 import matplotlib.figure
 import numpy as np
 import pytest
@@ -13,7 +15,7 @@ def axes():
     return matplotlib.figure.Figure().subplots()
 
 
-def test_minima_saddles_and_padded_points_are_told_apart(axes):
+def test_minima_saddles_and_padded_points_are_drawn_as_groups(axes):
     plots.loss_against_index(axes, [0, 2, 5], [0.1, 0.2, 0.4], [False, False, True])
     groups = {c.get_label(): c.get_offsets().tolist() for c in axes.collections}
     assert groups["minimum"] == [[0, 0.1]]
@@ -23,7 +25,7 @@ def test_minima_saddles_and_padded_points_are_told_apart(axes):
     assert "nats" in axes.get_ylabel()
 
 
-def test_every_eigenvalue_is_drawn_once_by_rank_and_by_the_sign_that_is_sure(axes):
+def test_every_eigenvalue_is_drawn_once_by_rank_and_sign(axes):
     plots.eigenvalues(axes, [3.0, -1.0, 1e-4, 0.0, -1e-16], "saddle")
     drawn = {line.get_label(): line.get_xydata().tolist() for line in axes.lines if line.get_marker() != "None"}
     assert drawn == {
@@ -34,16 +36,9 @@ def test_every_eigenvalue_is_drawn_once_by_rank_and_by_the_sign_that_is_sure(axe
     assert axes.get_title() == "saddle"
 
 
-def test_a_bound_of_ones_own_decides_which_signs_are_sure(axes):
+def test_a_given_bound_decides_which_signs_are_known(axes):
     plots.eigenvalues(axes, [3.0, -1.0, 1e-4], bound=2.0)
     assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1 positive", "2 too small to tell"]
-
-
-def test_wrong_lengths_and_non_finite_values_are_refused(axes):
-    with pytest.raises(ValueError, match="got lengths 2, 1, 2"):
-        plots.loss_against_index(axes, [0, 1], [0.1])
-    with pytest.raises(ValueError, match="not all finite"):
-        plots.eigenvalues(axes, [np.nan])
 
 
 def test_levels_of_a_census_are_as_wide_as_they_have_copies(axes):
@@ -52,8 +47,6 @@ def test_levels_of_a_census_are_as_wide_as_they_have_copies(axes):
     assert widths[0] == pytest.approx(widths[1])
     assert widths[2] < widths[1]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0\n8", "1\n12"]
-    with pytest.raises(ValueError, match="lengths 1, 2, 1"):
-        plots.census_levels(axes, [0], [0.1, 0.2], [1])
 
 
 def test_a_saddle_is_drawn_above_what_it_joins(axes):
@@ -73,12 +66,6 @@ def test_batch_size_panels_show_what_they_are_given():
     plots.heat_map(axes, [8, 16], [0.1, 1.0, 10.0], [[3.0, 1.0, np.inf], [2.0, 5.0, 1.0]])
     assert [(line.get_xdata()[0], line.get_ydata()[0]) for line in axes.lines] == [(1, 0), (2, 1)]
     assert len(axes.texts) == 1
-    with pytest.raises(ValueError, match="values: got shape"):
-        plots.heat_map(axes, [8], [0.1], [[1.0, 2.0]])
-    with pytest.raises(ValueError, match="samples: got shape"):
-        plots.against_batch_size(axes, [8, 16], [[1.0]])
-    with pytest.raises(ValueError, match="updates, reached: got shapes"):
-        plots.updates_to_target(axes, [8], [[1.0]], [[True, True]], 1.0, 1.0)
 
 
 def test_bars_of_exact_eigenvalues_and_quadrature_weights_each_add_up_to_one(axes):
@@ -90,8 +77,6 @@ def test_bars_of_exact_eigenvalues_and_quadrature_weights_each_add_up_to_one(axe
     assert {text.get_text() for text in axes.get_legend().get_texts()} == {"exact, 5", "quadrature, 2 probes"}
     outline = axes.patches[50].get_xy()
     assert outline[:, 1].max() == pytest.approx(0.4)
-    with pytest.raises(ValueError, match="got 0 eigenvalues and nodes"):
-        plots.spectral_density(axes, None)
 
 
 def test_a_band_is_student_s_interval_of_the_runs_that_did_not_diverge(axes):
@@ -103,8 +88,6 @@ def test_a_band_is_student_s_interval_of_the_runs_that_did_not_diverge(axes):
     # t(.975; 2 degrees of freedom) = 4.302653; s = 1; n = 3
     assert 2 - low == pytest.approx(4.302653 / np.sqrt(3), rel=1e-5)
     assert high == 5.0
-    with pytest.raises(ValueError, match=r"runs: got shape \(2,\), expected \(runs, t\)"):
-        plots.training_curve(axes, [1, 2], [1.0, 2.0])
 
 
 def test_one_run_has_no_band_and_a_group_that_all_diverged_keeps_its_label(axes):
@@ -117,8 +100,6 @@ def test_one_run_has_no_band_and_a_group_that_all_diverged_keeps_its_label(axes)
 def test_a_profile_shows_every_point(axes):
     plots.profile(axes, [0.0, 0.5, 1.0], [3.0, 7.0, 1.0], "between")
     assert axes.lines[0].get_xydata().tolist() == [[0.0, 3.0], [0.5, 7.0], [1.0, 1.0]]
-    with pytest.raises(ValueError, match="expected one length"):
-        plots.profile(axes, [0.0, 1.0], [1.0])
 
 
 def test_the_first_direction_runs_along_x_and_the_run_ends_at_the_star(axes):
@@ -136,31 +117,26 @@ def test_the_first_direction_runs_along_x_and_the_run_ends_at_the_star(axes):
         assert all(np.ptp(part[:, 0]) < 1e-9 for part in parts)
 
 
-def test_shapes_that_do_not_fit_are_refused(axes):
-    with pytest.raises(ValueError, match=r"got shape \(2, 3\)"):
-        plots.contours(axes, [0, 1, 2], [0, 1], np.zeros((2, 3)))
-    with pytest.raises(ValueError, match="expected values above 0"):
-        plots.contours(axes, [0, 1], [0, 1], np.zeros((2, 2)), log=True)
-    with pytest.raises(TypeError, match="3d"):
-        plots.surface(axes, [0, 1], [0, 1], np.zeros((2, 2)))
-
-
 def test_a_constant_function_has_no_contours(axes):
     plots.contours(axes, [0.0, 1.0], [0.0, 1.0], np.ones((2, 2)))
     assert not axes.collections
 
 
-@pytest.mark.parametrize("axes", [None, "axes", np.array([None])], ids=["none", "text", "array"])
-def test_what_is_no_axes_is_refused(axes):
-    with pytest.raises(TypeError, match=r"axes: got .*, expected a matplotlib Axes\."):
-        plots.profile(axes, [0.0, 1.0], [2.0, 3.0])
+SURFACE = lambda a: plots.surface(a, [0, 1], [0, 1], np.zeros((2, 2)))
 
 
-def test_edges_between_points_that_are_not_there_are_refused():
-    axes = matplotlib.figure.Figure().subplots()
-    with pytest.raises(
-        ValueError, match=r"edges: got \(9, 0, 1\), expected \(saddle, end, end\), each a number from 0 to 1"
-    ):
-        plots.saddle_graph(axes, [0.1, 0.2], [0, 1], [(9, 0, 1)])
-    with pytest.raises(TypeError, match=r"edges: got 3, expected a sequence"):
-        plots.saddle_graph(axes, [0.1, 0.2], [0, 1], np.array(3))
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda a: plots.eigenvalues(a, [np.nan]), "values: got 1 numbers that are NaN or infinite"),
+        (lambda a: plots.spectral_density(a, None), "got 0 eigenvalues and nodes"),
+        (lambda a: plots.training_curve(a, [1, 2], [1.0, 2.0]), "runs: got shape (2,), expected (runs, t)"),
+        (lambda a: plots.heat_map(a, [8], [0.1], [[1.0, 2.0]]), "values: got shape (1, 2), expected (1, 1)"),
+        (lambda a: plots.contours(a, [0, 1, 2], [0, 1], np.zeros((2, 3))), "values: got shape (2, 3), expected one"),
+        (lambda a: plots.contours(a, [0, 1], [0, 1], np.zeros((2, 2)), log=True), "expected values above 0"),
+        (SURFACE, "axes made with projection"),
+    ],
+)
+def test_a_wrong_argument_is_refused_by_name(axes, call, message):
+    with pytest.raises((TypeError, ValueError), match=re.escape(message)):
+        call(axes)

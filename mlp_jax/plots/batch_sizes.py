@@ -1,4 +1,4 @@
-"""What depends on the batch size, and a grid of values such as those of a sweep."""
+"""Results against the batch size, and a grid of values such as those of a sweep."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import ArrayLike
 
 from mlp_jax import _checks
 from mlp_jax.confidence import mean_interval
-from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
@@ -33,12 +32,6 @@ def against_batch_size(
     samples
         (b, seeds); those that are not finite are left out.
 
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers.
-        There is not one row of samples for each batch size.
-
     Examples
     --------
     >>> import matplotlib.figure
@@ -46,13 +39,11 @@ def against_batch_size(
     >>> axes.get_xlabel()
     'batch size'
     """
-    checks.require_axes(axes)
-    sizes, values = checks.batch_sizes(batch_sizes), checks.numbers(samples, "samples", "(b, seeds)")
-    if len(sizes) != len(values):
-        raise ValueError(f"samples: got shape {values.shape}, expected ({len(sizes)}, seeds).")
+    sizes = np.asarray(_checks.numbers(batch_sizes, "batch_sizes", "(b,)"))
+    values = np.asarray(_checks.numbers(samples, "samples", "(b, seeds)"), float)
     kept = [row[np.isfinite(row)] for row in values]
     means = np.array([row.mean() if row.size else np.nan for row in kept])
-    widths = np.array([_half_width(row) for row in kept])
+    widths = np.array([mean_interval(row)[1] if len(row) > 1 else 0.0 for row in kept])  # no bar for a single seed
     axes.errorbar(sizes, means, widths, fmt=marker + "-", color=color, label=label or None, capsize=3, lw=1.2, ms=5)
     _batch_size_axis(axes, sizes)
     return axes
@@ -73,16 +64,10 @@ def updates_to_target(
     batch_sizes
         (b,).
     min_updates, min_examples
-        Of the fit, as `gradient_noise.fit_tradeoff` returns them; NaN where there is none, and no curve.
+        Of the fit, from `gradient_noise.fit_tradeoff`; NaN for no curve.
     updates, reached
-        (b, seeds) updates to the target, and whether it was reached: a run that was not is drawn as an arrow upwards
-        at the updates that it made.
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers.
-        The shapes differ.
+        (b, seeds) updates to the target, and whether it was reached: a run that did not reach it is drawn as an arrow
+        upwards at its last update.
 
     Examples
     --------
@@ -93,17 +78,8 @@ def updates_to_target(
     >>> axes.get_yscale()
     'log'
     """
-    checks.require_axes(axes)
-    sizes, counts = checks.batch_sizes(batch_sizes), checks.numbers(updates, "updates", "(b, seeds)")
-    hit = checks.booleans(reached, "reached", "(b, seeds)")
-    min_updates, min_examples = (
-        float(_checks.real(value, name, "a finite number, or NaN for no curve", lambda x: not np.isinf(x)))
-        for value, name in ((min_updates, "min_updates"), (min_examples, "min_examples"))
-    )
-    if counts.shape != hit.shape or len(sizes) != len(counts):
-        raise ValueError(
-            f"updates, reached: got shapes {counts.shape}, {hit.shape}, expected ({len(sizes)}, seeds) each."
-        )
+    sizes = np.asarray(_checks.numbers(batch_sizes, "batch_sizes", "(b,)"))
+    counts, hit = np.asarray(_checks.numbers(updates, "updates", "(b, seeds)"), float), np.asarray(reached, bool)
     grid = np.broadcast_to(sizes[:, None], counts.shape)
     axes.plot(grid[hit], counts[hit], "o", color=BLUE, ms=4, alpha=0.6, label="runs that reached it")
     if not np.all(hit):
@@ -124,20 +100,14 @@ def updates_to_target(
 def heat_map(
     axes: matplotlib.axes.Axes, rows: ArrayLike, columns: ArrayLike, values: ArrayLike, label: str = ""
 ) -> matplotlib.axes.Axes:
-    """Draw values by row and column in colour, the lowest of each row ringed, those not finite hatched as diverged.
+    """Draw values by row and column in colour, the lowest of each row ringed, those not finite crossed out.
 
     Parameters
     ----------
     rows, columns
-        (r,) and (c,) what the axes are labelled with.
+        (r,) and (c,) labels of the axes.
     values
         (r, c).
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers.
-        The shapes do not fit.
 
     Examples
     --------
@@ -146,35 +116,21 @@ def heat_map(
     >>> len(axes.get_xticks())
     2
     """
-    checks.require_axes(axes)
-    grid = checks.numbers(values, "values", "(r, c)")
-    rows, columns = (
-        np.asarray(_checks.numbers(a, name, axes_))
-        for a, name, axes_ in ((rows, "rows", "(r,)"), (columns, "columns", "(c,)"))
-    )
-    if grid.shape != (len(rows), len(columns)) or not grid.size:
-        raise ValueError(
-            f"values: got shape {grid.shape}, expected ({len(rows)}, {len(columns)}), and something to draw."
-        )
+    rows, columns, grid = np.asarray(rows), np.asarray(columns), np.asarray(_checks.numbers(values, "values"), float)
+    if grid.shape != (len(rows), len(columns)):
+        raise ValueError(f"values: got shape {grid.shape}, expected ({len(rows)}, {len(columns)}).")
     finite = np.isfinite(grid)
     image = axes.imshow(np.where(finite, grid, np.nan), aspect="auto", origin="lower", cmap="viridis_r")
     for row, column in zip(*np.nonzero(~finite), strict=True):
         axes.text(column, row, "×", ha="center", va="center", color=ORANGE)
     ring: dict[str, Any] = {"mfc": "none", "mec": "black", "ms": 12, "mew": 1.5}
-    halo = [matplotlib.patheffects.withStroke(linewidth=4, foreground="white")]  # seen on light and on dark
+    halo = [matplotlib.patheffects.withStroke(linewidth=4, foreground="white")]  # visible on light and on dark
     for row in np.flatnonzero(finite.any(axis=1)):
         axes.plot(np.nanargmin(np.where(finite[row], grid[row], np.nan)), row, "o", path_effects=halo, **ring)
     axes.set_xticks(range(grid.shape[1]), [f"{value:.3g}" for value in columns], rotation=45)
     axes.set_yticks(range(grid.shape[0]), [f"{value:.3g}" for value in rows])
     axes.figure.colorbar(image, ax=axes, label=label)
     return axes
-
-
-def _half_width(sample: np.ndarray) -> float:
-    """Return half the 95 % interval of a mean; 0 for a single number."""
-    if len(sample) < 2:
-        return 0.0
-    return float(mean_interval(sample)[1])
 
 
 def _batch_size_axis(axes: matplotlib.axes.Axes, sizes: np.ndarray) -> None:

@@ -1,23 +1,20 @@
-"""A census: the levels of critical points by index, and which minima the saddles join."""
+"""A census: the levels of critical points by index, and the minima that each saddle joins."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import _checks
-from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
 def census_levels(
     axes: matplotlib.axes.Axes, index: ArrayLike, loss: ArrayLike, copies: ArrayLike, title: str = ""
 ) -> matplotlib.axes.Axes:
-    """Draw a short level for each critical point at its loss, by index, its width growing with the number of copies.
+    """Draw a short line for each critical point at its loss, by index; its width grows with the number of copies.
 
     Parameters
     ----------
@@ -26,11 +23,6 @@ def census_levels(
     title
         Above the axes.
 
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers; the lengths differ.
-
     Examples
     --------
     >>> import matplotlib.figure
@@ -38,11 +30,7 @@ def census_levels(
     >>> [label.get_text() for label in axes.get_xticklabels()]
     ['0\\n8', '1\\n12']
     """
-    checks.require_axes(axes)
-    index_, copies_ = checks.whole_numbers(index, "index"), checks.whole_numbers(copies, "copies")
-    loss_ = checks.numbers(loss, "loss", "(n,)")
-    if not len(index_) == len(loss_) == len(copies_):
-        raise ValueError(f"index, loss, copies: got lengths {len(index_)}, {len(loss_)}, {len(copies_)}, not equal.")
+    index_, loss_, copies_ = np.asarray(index, int), np.asarray(loss, float), np.asarray(copies, int)
     widest = max(1, int(copies_.max(initial=1)))
     for i, level, count in zip(index_, loss_, copies_, strict=True):
         half = 0.08 + 0.3 * count / widest
@@ -61,21 +49,16 @@ def saddle_graph(
     edges: Sequence[tuple[int, int | None, int | None]],
     title: str = "",
 ) -> matplotlib.axes.Axes:
-    """Draw what each saddle joins: the ends side by side at their losses, a line up to the saddle and down.
+    """Draw what each saddle joins: its two ends at their losses, and a line from one over the saddle to the other.
 
     Parameters
     ----------
     loss, index
         (n,) losses and indices of all points; ends of index 0 are drawn as minima.
     edges
-        (saddle, end, end): numbers of points; None for an end that is not on the list, which is not drawn.
+        (saddle, end, end): numbers of points; None for an end that is not among them, which is not drawn.
     title
         Above the axes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, something else than real numbers, lengths that differ, or edges between points that are not there.
 
     Examples
     --------
@@ -84,11 +67,7 @@ def saddle_graph(
     >>> len(axes.lines)
     1
     """
-    checks.require_axes(axes)
-    loss_, index_ = checks.numbers(loss, "loss", "(n,)"), checks.whole_numbers(index, "index")
-    if len(loss_) != len(index_):
-        raise ValueError(f"loss, index: got lengths {len(loss_)}, {len(index_)}, expected equal.")
-    edges = _edges(edges, len(loss_))
+    loss_, index_ = np.asarray(loss, float), np.asarray(index, int)
     ends_ = sorted({end for _, *ends in edges for end in ends if end is not None}, key=lambda i: loss_[i])
     place = {point: number for number, point in enumerate(ends_)}
     taken: dict[tuple[int, ...], int] = {}
@@ -98,34 +77,19 @@ def saddle_graph(
             continue
         pair = tuple(sorted(place[end] for end in known))
         number = taken[pair] = taken.get(pair, -1) + 1
-        # Saddles of the same pair stand beside each other.
+        # Saddles of the same pair are drawn beside each other.
         middle = float(np.mean(pair)) + (0.12 + 0.1 * number) * (1 if pair[0] == pair[-1] else (-1) ** number)
         xs = [place[known[0]], middle, place[known[-1]]]
         axes.plot(xs, [loss_[known[0]], loss_[saddle], loss_[known[-1]]], "-", color=GREY, lw=1, zorder=1)
         axes.scatter(middle, loss_[saddle], 25, color=ORANGE, marker="o", zorder=2, label="saddle")
     for point in ends_:
         minimum = index_[point] == 0
-        look = (150, BLUE, "*", "minimum") if minimum else (40, ORANGE, "s", "end that is none")
+        look = (150, BLUE, "*", "minimum") if minimum else (40, ORANGE, "s", "not a minimum")
         axes.scatter(place[point], loss_[point], look[0], color=look[1], marker=look[2], zorder=3, label=look[3])
     names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
     if names:
         axes.legend(names.values(), names.keys(), fontsize="small", framealpha=0.9)
     axes.set_xticks(range(len(ends_)), [str(point) for point in ends_])
     axes.margins(x=0.2)
-    axes.set(xlabel="where the descents end (point)", ylabel="loss (with penalty)", title=title)
+    axes.set(xlabel="point where a descent ends", ylabel="loss (with penalty)", title=title)
     return axes
-
-
-def _edges(edges: Any, number: int) -> list[tuple[int, int | None, int | None]]:
-    expected = f"(saddle, end, end), each a number from 0 to {number - 1}, or None for an end"
-    found: list[Any] = []
-    for edge in edges:
-        try:
-            saddle, *ends = edge
-            numbers = [None if end is None else _checks.integer(end, "edges", 0, number - 1) for end in ends]
-            found.append((_checks.integer(saddle, "edges", 0, number - 1), *numbers))
-        except (TypeError, ValueError):
-            found.append(())
-        if len(found[-1]) != 3:
-            raise ValueError(f"edges: got {edge!r}, expected {expected}.")
-    return found

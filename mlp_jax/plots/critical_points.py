@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from mlp_jax import _checks
-from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
@@ -22,13 +21,7 @@ def loss_against_index(
     index, loss
         (n,) numbers of negative eigenvalues, and losses.
     padded
-        (n,) whether a point is a smaller network's, padded with dead units: drawn hollow.
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers.
-        The lengths differ.
+        (n,) whether a point is one of a smaller network, padded with dead units: drawn hollow.
 
     Examples
     --------
@@ -37,13 +30,8 @@ def loss_against_index(
     >>> axes.get_xlabel()
     'index (number of negative eigenvalues)'
     """
-    checks.require_axes(axes)
-    index_, loss_ = checks.whole_numbers(index, "index"), checks.numbers(loss, "loss", "(n,)")
-    padded_ = np.zeros(len(index_), bool) if padded is None else checks.booleans(padded, "padded", "(n,)")
-    if not len(index_) == len(loss_) == len(padded_):
-        raise ValueError(
-            f"index, loss, padded: got lengths {len(index_)}, {len(loss_)}, {len(padded_)}, expected equal."
-        )
+    index_, loss_ = np.asarray(index, int), np.asarray(loss, float)
+    padded_ = np.zeros(len(index_), bool) if padded is None else np.asarray(padded, bool)
     groups = [
         (index_ == 0, "*", BLUE, 160, BLUE, "minimum"),
         ((index_ > 0) & ~padded_, "o", ORANGE, 50, ORANGE, "saddle"),
@@ -56,14 +44,14 @@ def loss_against_index(
     axes.set_xlabel("index (number of negative eigenvalues)")
     axes.set_ylabel("loss (nats, with penalty)")
     if len(index_):
-        axes.legend(fontsize="small")  # framed: its markers would pass for points
+        axes.legend(fontsize="small")  # framed: its markers would look like points
     return axes
 
 
 def eigenvalues(
     axes: matplotlib.axes.Axes, values: ArrayLike, title: str = "", *, bound: float | None = None
 ) -> matplotlib.axes.Axes:
-    """Draw the sorted eigenvalues of a Hessian by rank on a symlog axis: positive, negative, and too small to tell.
+    """Draw the sorted eigenvalues of a Hessian by rank on a symlog axis: positive, negative, or of unknown sign.
 
     Parameters
     ----------
@@ -72,14 +60,8 @@ def eigenvalues(
     title
         Above the axes.
     bound
-        Size below which a sign means nothing. None: P u max |λ| with u = 2⁻⁵², what an eigensolver in float64 may be
-        wrong by; the matrix itself may be worse.
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers.
-        No values, or some are not finite.
+        Size below which a sign is unknown. None: P u max |λ| with u = 2⁻⁵², the error of an eigensolver in float64; the
+        error of the matrix itself may be larger.
 
     Examples
     --------
@@ -88,15 +70,9 @@ def eigenvalues(
     >>> axes.get_yscale()
     'symlog'
     """
-    checks.require_axes(axes)
-    sorted_values = np.sort(checks.numbers(values, "values", "(P,)"))
-    if sorted_values.size == 0 or not np.all(np.isfinite(sorted_values)):
-        raise ValueError(
-            f"values: got {sorted_values.size} values, not all finite or none at all, expected finite ones."
-        )
+    sorted_values = np.sort(np.asarray(_checks.numbers(values, "values", "(P,)", finite=True), float))
     if bound is None:
         bound = len(sorted_values) * 2.0**-52 * float(np.abs(sorted_values).max())
-    bound = float(_checks.not_negative(bound, "bound"))
     rank = np.arange(1, len(sorted_values) + 1)
     positive, negative = sorted_values > bound, sorted_values < -bound
     for chosen, style, color, size, name in (
@@ -108,7 +84,7 @@ def eigenvalues(
             label = f"{np.sum(chosen)} {name}"
             axes.plot(rank[chosen], sorted_values[chosen], style, color=color, ms=size, label=label)
     nonzero = np.abs(sorted_values[sorted_values != 0])
-    # A power of ten, so that no tick lies between it and zero, where its label would meet that of zero.
+    # A power of ten, so that no tick lies between it and zero, where its label would overlap that of zero.
     linear = 10.0 ** np.floor(np.log10(max(float(nonzero.min(initial=1.0)), 1e-12)))
     axes.set_yscale("symlog", linthresh=linear, linscale=0.8)
     axes.axhline(0, color=GREY, lw=0.8)

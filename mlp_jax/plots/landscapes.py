@@ -9,7 +9,6 @@ from mpl_toolkits.mplot3d import Axes3D
 from numpy.typing import ArrayLike
 
 from mlp_jax import _checks
-from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE, ORANGE
 
 
@@ -29,13 +28,7 @@ def profile(
     offsets, values
         (n,).
     label, color, line
-        Of the curve, as matplotlib names them.
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers.
-        Shapes differ.
+        Of the curve, as in matplotlib.
 
     Examples
     --------
@@ -44,11 +37,7 @@ def profile(
     >>> axes.get_ylabel()
     'loss'
     """
-    checks.require_axes(axes)
-    x, y = checks.numbers(offsets, "offsets", "(n,)"), checks.numbers(values, "values", "(n,)")
-    if x.shape != y.shape:
-        raise ValueError(f"offsets, values: got shapes {x.shape}, {y.shape}, expected one length.")
-    axes.plot(x, y, line, color=color, label=label or None)
+    axes.plot(np.asarray(offsets), np.asarray(values), line, color=color, label=label or None)
     axes.set(xlabel="offset along the line", ylabel="loss")
     return axes
 
@@ -63,7 +52,7 @@ def contours(
     num_levels: int = 25,
     log: bool = False,
 ) -> matplotlib.axes.Axes:
-    """Draw a function over a plane as labelled contours on shades of grey, with a training run in it if there is one.
+    """Draw a function over a plane as labelled contours on shades of grey, with a training run if given.
 
     Parameters
     ----------
@@ -76,13 +65,7 @@ def contours(
     num_levels
         Number of contours.
     log
-        Whether they are at equal ratios; values must be above 0.
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers.
-        Shapes do not fit; `log` with values not above 0.
+        Whether they are at equal ratios; ValueError unless all values are above 0.
 
     Examples
     --------
@@ -92,25 +75,22 @@ def contours(
     >>> axes.get_xlabel()
     'along the first direction'
     """
-    checks.require_axes(axes)
     x, y, z = _grid(first_offsets, second_offsets, values, finite=True)
-    num_levels = _checks.integer(num_levels, "num_levels", 2, _MOST_LEVELS)
     if log and not np.all(z > 0):
-        raise ValueError(f"values: got {z.min():.4g} as the least, expected values above 0 for contours at ratios.")
+        raise ValueError(
+            f"values: got {z.min():.4g} as the least, expected values above 0 for contours at equal ratios."
+        )
     low, high = np.min(z), np.max(z)
     levels = np.geomspace(low, high, num_levels) if log else np.linspace(low, high, num_levels)
     if high > low:
         axes.contourf(x, y, z.T, levels, cmap="Greys", alpha=0.5)
         drawn = axes.contour(x, y, z.T, levels, colors="black", linewidths=0.5)
         labels = axes.clabel(drawn, levels[:: max(1, num_levels // 8)], fontsize="x-small", fmt="%.3g", zorder=3)
-        # Read on a run that crosses them.
         halo = matplotlib.patheffects.withStroke(linewidth=2, foreground="white")
         for text in labels:
             text.set_path_effects([halo])
     if trajectory is not None:
-        points = checks.numbers(trajectory, "trajectory", "(t, 2)")
-        if points.shape[1] != 2 or not len(points):
-            raise ValueError(f"trajectory: got shape {points.shape}, expected (t, 2), one point or more.")
+        points = np.asarray(trajectory)
         axes.plot(*points.T, ".-", color=BLUE, lw=1.2, ms=4, label="training")
         axes.plot(*points[-1], "*", color=ORANGE, ms=12, label="end")
         axes.legend(frameon=True, fontsize="small")
@@ -124,14 +104,7 @@ def surface(axes: Axes3D, first_offsets: ArrayLike, second_offsets: ArrayLike, v
     Parameters
     ----------
     first_offsets, second_offsets, values
-        As for `contours`.
-
-    Raises
-    ------
-    TypeError
-        The axes are flat.
-    ValueError
-        Shapes do not fit.
+        See `contours`.
 
     Examples
     --------
@@ -149,18 +122,10 @@ def surface(axes: Axes3D, first_offsets: ArrayLike, second_offsets: ArrayLike, v
     return axes
 
 
-# More than anyone can see.
-_MOST_LEVELS = 1000
-
-
 def _grid(
     first: ArrayLike, second: ArrayLike, values: ArrayLike, *, finite: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x = checks.numbers(first, "first_offsets", "(n,)", finite=finite)
-    y = checks.numbers(second, "second_offsets", "(m,)", finite=finite)
-    z = checks.numbers(values, "values", "(n, m)", finite=finite)
-    if finite and (len(x) < 2 or len(y) < 2):
-        raise ValueError(f"values: got {len(x)} by {len(y)} points, expected 2 or more along both directions.")
-    if z.shape != (len(x), len(y)):
-        raise ValueError(f"values: got shape {z.shape}, expected one of offsets of shapes {x.shape} and {y.shape}.")
+    x, y, z = (np.asarray(a, float) for a in (first, second, _checks.numbers(values, "values", finite=finite)))
+    if z.shape != (*x.shape, *y.shape):
+        raise ValueError(f"values: got shape {z.shape}, expected one for offsets of shapes {x.shape} and {y.shape}.")
     return x, y, z

@@ -6,8 +6,8 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
+from mlp_jax import _checks
 from mlp_jax.confidence import mean_interval
-from mlp_jax.plots import checks
 from mlp_jax.plots.colours import BLUE
 
 
@@ -20,25 +20,20 @@ def training_curve(
     color: str = BLUE,
     line: str = "-",
 ) -> matplotlib.axes.Axes:
-    """Draw the mean over runs at every step, and a band of its 95 % interval (Student's t; none from a single run).
+    """Draw the mean over runs at every step, and a band of its 95 % interval (Student's t; none for a single run).
 
-    A run that is not finite anywhere, one that diverged, is left out, and the label says how many were.
+    Runs that diverged, with a number that is not finite, are left out, and the label says how many.
 
     Parameters
     ----------
     steps
         (t,) numbers of updates, examples or epochs.
     runs
-        (runs, t) what was recorded.
+        (runs, t) recorded numbers.
     label
         Of the curve.
     color, line
-        As matplotlib names them; choose both, so that curves are told apart in grey.
-
-    Raises
-    ------
-    TypeError, ValueError
-        No axes, or something else than real numbers; shapes do not fit.
+        As in matplotlib; choose both, so that curves differ in grey.
 
     Examples
     --------
@@ -48,10 +43,7 @@ def training_curve(
     >>> axes.lines[0].get_ydata().tolist(), axes.lines[0].get_label()
     ([4.0, 1.0], 'SGD (1 of 3 diverged)')
     """
-    checks.require_axes(axes)
-    x, values = checks.numbers(steps, "steps", "(t,)"), checks.numbers(runs, "runs", "(runs, t)")
-    if values.shape[1] != len(x):
-        raise ValueError(f"steps, runs: got shapes {x.shape}, {values.shape}, expected (t,) and (runs, t).")
+    x, values = np.asarray(steps), np.asarray(_checks.numbers(runs, "runs", "(runs, t)"), float)
     kept = values[np.isfinite(values).all(axis=1)]
     lost = len(values) - len(kept)
     name = f"{label} ({lost} of {len(values)} diverged)".strip() if lost else label
