@@ -166,7 +166,7 @@ def over_constant(runs: pd.DataFrame, column: str) -> pd.DataFrame:
 
 def summary(tried: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Return one row a contender: what was chosen, means with 95 % intervals, the difference from a constant rate."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     for (decay, warm), part in runs.groupby(["decay", "warmup"], sort=False):
         search = tried[(tried.decay == decay) & (tried.warmup == warm)]
         row = {"decay": decay, "warmup": warm, "peak": search.peak[search.chosen].item()}
@@ -234,7 +234,7 @@ def run(settings: Settings) -> pd.DataFrame:
     for name, frame in tables.items():
         folder.table(name, frame)
     print(f"Schedules, {settings.epochs} epochs, {settings.seeds} fresh seeds (nats, points; 95 %):")
-    print(table.drop(columns=["at_edge", "usable to", "train_loss"]).to_string(index=False))
+    print(table.drop(columns=["at_edge", "usable to", "diverged", "train_loss"]).to_string(index=False))
     folder.figure("learning_rates", draw(descents, runs))
     folder.conclude(conclusion(theory, tried, runs))
     return runs

@@ -74,7 +74,7 @@ def draw_seeds(settings: Settings, share: float, numbers: range) -> tuple[nets.S
         train, *others = (datasets.Examples(inputs[part], targets[part]) for part in rows)
         wrong = generator.random(count) < share
         labels = np.where(wrong, generator.integers(10, size=count), train.targets).astype(np.int32)
-        drawn.append((train._replace(targets=labels), *others))
+        drawn.append((train._replace(targets=jnp.asarray(labels)), *others))
     parts = jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *drawn)
     keys, starts = _draw_starts(jax.random.key(settings.seed), jnp.asarray(numbers), settings.hidden)
     return nets.Seeds(keys, starts, *parts), datasets.Examples(jnp.asarray(inputs[test]), jnp.asarray(targets[test]))
@@ -90,7 +90,7 @@ def _draw_starts(key: jax.Array, numbers: jax.Array, hidden: int) -> tuple[jax.A
     return jax.vmap(one)(numbers)
 
 
-def tune(seeds: nets.Seeds, test: datasets.Examples, epochs: int) -> pd.DataFrame:
+def tune(seeds: nets.Seeds, epochs: int) -> pd.DataFrame:
     """Return one row a try: the mean over tuning seeds of the loss that it is judged by, and whether it is chosen."""
     tables, rate, curves = [], 0.0, dict[str, np.ndarray]()
     for method, values in TRIES.items():
@@ -101,9 +101,7 @@ def tune(seeds: nets.Seeds, test: datasets.Examples, epochs: int) -> pd.DataFram
             )
             diverged = np.zeros(judged.shape, bool)
         else:
-            history = jax.tree.map(
-                np.asarray, nets.fit(seeds, nets.strengths_of(method, values, rate), test, epochs)[1]
-            )
+            history = jax.tree.map(np.asarray, nets.fit(seeds, nets.strengths_of(method, values, rate), epochs)[1])
             diverged = history.diverged_at > 0
             judged = np.where(diverged, np.inf, history.record["judged"][..., -1])
         table = tuning.tries("strength", values, "validation loss", judged, diverged)
@@ -135,14 +133,14 @@ def measure(settings: Settings, share: float, bar: tqdm.tqdm) -> tuple[pd.DataFr
     """Return one row a try, and one row a method and fresh seed, at one share of wrong labels."""
     numbers = range(settings.tuning_seeds + settings.seeds)
     seeds, test = draw_seeds(settings, share, numbers)
-    tried = tune(jax.tree.map(lambda a: a[: settings.tuning_seeds], seeds), test, settings.epochs)
+    tried = tune(jax.tree.map(lambda a: a[: settings.tuning_seeds], seeds), settings.epochs)
     bar.update()
     best = dict(zip(tried.method[tried.chosen], tried.strength[tried.chosen], strict=True))
     fresh = jax.tree.map(lambda a: a[settings.tuning_seeds :], seeds)
     frames = []
     for method, value in best.items():
         strengths, patience = nets.strengths_of(method, (value,), best["nothing"]), int(value)
-        ends = nets.fit(fresh, strengths, test, settings.epochs, patience if method == "early stopping" else None)
+        ends = nets.fit(fresh, strengths, settings.epochs, patience if method == "early stopping" else None)
         params, history = jax.tree.map(lambda a: a[0], ends)
         frame = pd.DataFrame(jax.tree.map(np.asarray, assess(params, fresh.train, test)))
         lost = np.asarray(history.diverged_at > 0)
@@ -169,22 +167,25 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def printed(table: pd.DataFrame) -> str:
-    """Return for a screen one row a share of wrong labels and method, one column a measure."""
+    """Return for a screen one row a share of wrong labels and method, one column for each of four measures."""
     shown = [f"{mean:.3g} ± {half:.2g}" for mean, half in zip(table["mean"], table["±"], strict=True)]
     wide = table.assign(shown=shown).pivot(index=["wrong_labels", "method"], columns="measure", values="shown")
-    return wide.reindex(list(TRIES), level="method")[list(MEASURES[1:])].to_string()
+    return wide.reindex(list(TRIES), level="method")[["test_loss", "gap", "test_accuracy", "removal"]].to_string()
 
 
 def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
     """Return the figure: measures minus those of nothing, by method and share of wrong labels."""
     figure = matplotlib.figure.Figure(figsize=(13, 3.6), layout="constrained")
-    for axes, measure in zip(figure.subplots(1, 4, sharey=True), ("test_loss", "gap", *MEASURES[-2:]), strict=True):
+    names = {"test_loss": "test loss", "gap": "test − train loss", "correlation": "|correlation| of hidden units"}
+    names["removal"] = "rise of the loss, one unit removed"
+    for axes, (measure, name) in zip(figure.subplots(1, 4, sharey=True), names.items(), strict=True):
         kept = table[(table.measure == measure) & (table.method != "nothing")].groupby("wrong_labels")
         for k, (share, part) in enumerate(kept):
             label, rows = f"{100 * share:g} % wrong labels", np.arange(len(part)) + 0.15 * k
             axes.errorbar(part["minus nothing"], rows, xerr=part["its ±"], fmt="os^vD"[k % 5], capsize=3, label=label)
         axes.axvline(0, color="black", lw=0.7)
-        axes.set(yticks=range(4), yticklabels=list(TRIES)[1:], xlabel=f"{measure} − that of nothing (paired, 95 %)")
+        axes.set(yticks=range(4), yticklabels=list(TRIES)[1:], title=name, xlabel="minus nothing (paired, 95 %)")
+        axes.locator_params(axis="x", nbins=4)
     axes.legend(fontsize="small")
     return figure
 
@@ -195,8 +196,8 @@ def conclusion(tried: pd.DataFrame, runs: pd.DataFrame, table: pd.DataFrame) -> 
     words = table.assign(words=[f"{method} {mean:+.2g} ± {half:.1g}" for method, mean, half in signed])
     words = words[words.method != "nothing"].groupby(["wrong_labels", "measure"]).words.agg(", ".join)
     found = "; ".join(
-        f"with {100 * share:g} % wrong labels the test loss is {words[share, 'test_loss']}, and the rise of the loss"
-        f" when one hidden unit is removed {words[share, 'removal']}"
+        f"with {100 * share:g} % wrong labels test loss: {words[share, 'test_loss']}; rise of the loss when one hidden"
+        f" unit is removed: {words[share, 'removal']}"
         for share in table.wrong_labels.unique()
     )
     return (

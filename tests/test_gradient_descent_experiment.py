@@ -3,12 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pandas as pd
 import pytest
 
 from experiments import gradient_descent
-from experiments._shared.descent import descend
 
 
 @pytest.mark.implicit_promotion
@@ -25,18 +23,6 @@ def test_measured_rates_are_those_of_theory_and_divergence_begins_where_it_must(
     assert np.allclose(edge["growth a step"], edge.theory, atol=0.01)
     assert ((edge["growth a step"] > 1 + 1e-9) == (edge["η λ_max / 2"] > 1)).all()
     assert (tmp_path / "one" / "gradient_descent.png").stat().st_size > 10_000
-
-
-def test_descent_on_a_parabola_is_a_geometric_sequence():
-    with jax.enable_x64(True):
-        starts, rates = jnp.array([[1.0], [-3.0]]), jnp.array([0.1, 0.6])
-        args = (jnp.array([2.0]), jnp.eye(1))
-        values, points = descend(optax.sgd, gradient_descent.quadratic, starts, rates, 5, args, points=True)
-    for i, rate in enumerate((0.1, 0.6)):
-        for j, start in enumerate((1.0, -3.0)):
-            expected = start * (1 - 2 * rate) ** np.arange(6)
-            np.testing.assert_allclose(points[i, j, :, 0], expected, rtol=1e-12)
-            np.testing.assert_allclose(values[i, j], expected**2, rtol=1e-12)
 
 
 def test_the_gradients_of_a_saturated_unit_are_those_of_the_formulas():

@@ -26,12 +26,9 @@ def ran(tmp_path_factory):
 
 @pytest.mark.slow
 def test_every_method_is_tried_equally_often_and_the_best_on_validation_is_chosen(ran):
-    tuning = pd.read_csv(ran[0] / "tuning.csv")
-    assert set(tuning.method.value_counts()) == {6}
-    for _, tries in tuning.groupby("method"):
-        assert tries.chosen.sum() == 1
-        assert tries["validation loss"][tries.chosen].item() == tries["validation loss"].min()
-        assert tries.at_edge.any() == (tries.chosen.iloc[0] or tries.chosen.iloc[-1])
+    tried = pd.read_csv(ran[0] / "tuning.csv")
+    assert set(tried.method.value_counts()) == {6}
+    assert tried.index[tried.chosen].tolist() == sorted(tried.groupby("method")["validation loss"].idxmin())
 
 
 @pytest.mark.slow
@@ -41,11 +38,9 @@ def test_differences_are_paired_by_seed(ran):
     values = {method: part.sort_values("seed") for method, part in pd.read_csv(folder / "runs.csv").groupby("method")}
     assert set(values["nothing"].seed) == set(range(2, 7))  # fresh: the tuning seeds are 0 and 1
     for method in ("early stopping", "dropout", "L1", "L2"):
-        differences = values[method].gap.to_numpy() - values["nothing"].gap.to_numpy()
-        paired = scipy.stats.ttest_1samp(differences, 0.0).confidence_interval(0.95)
-        row = table.loc[method, "gap"]
-        centre, half = row["minus nothing"], row["its ±"]
-        np.testing.assert_allclose([centre - half, centre + half], [paired.low, paired.high], rtol=1e-4)
+        paired = scipy.stats.ttest_rel(values[method].gap, values["nothing"].gap).confidence_interval(0.95)
+        centre, half = table.loc[(method, "gap"), ["minus nothing", "its ±"]]
+        np.testing.assert_allclose([centre - half, centre + half], paired, rtol=1e-4)
     np.testing.assert_allclose(runs.gap, runs.test_loss - runs.train_loss, rtol=1e-5)
 
 
@@ -60,10 +55,10 @@ def test_a_network_overfits_and_dropout_makes_single_units_matter_less(ran):
 @pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_early_stopping_is_the_beginning_of_a_run_without():
-    seeds, test = regularization.draw_seeds(SMALL, 0.2, range(4))
+    seeds, _ = regularization.draw_seeds(SMALL, 0.2, range(4))
     strengths = regularized.strengths_of("nothing", (0.1,), 0.0)
-    _, whole = jax.tree.map(lambda a: a[0], regularized.fit(seeds, strengths, test, 40))
-    params, stopped = jax.tree.map(lambda a: a[0], regularized.fit(seeds, strengths, test, 40, 3))
+    _, whole = jax.tree.map(lambda a: a[0], regularized.fit(seeds, strengths, 40))
+    params, stopped = jax.tree.map(lambda a: a[0], regularized.fit(seeds, strengths, 40, 3))
     watched, judged = (np.asarray(whole.record[name]) for name in ("watched", "judged"))
     epochs = [regularized.best_epoch(row, 3) for row in watched]
     assert epochs == np.asarray(stopped.best_epoch).tolist()
@@ -93,14 +88,11 @@ def test_co_adaptation_is_what_numpy_finds():
     matrix = np.abs(np.corrcoef(hidden.T))[np.triu_indices(7, 1)]
     assert float(regularized.correlation(jnp.asarray(hidden))) == pytest.approx(matrix.mean(), rel=1e-4)
 
-    def loss(kept):
-        logits = (hidden * kept) @ np.asarray(params[1].weight)
-        return float(losses.mean(losses.cross_entropy(jnp.asarray(logits), jnp.asarray(y))))
-
-    rises = [loss(np.arange(7) != unit) - loss(np.ones(7)) for unit in range(7)]
-    assert float(regularized.removal(jnp.asarray(hidden), params[1], jnp.asarray(y))) == pytest.approx(
-        np.mean(rises), abs=1e-6
-    )
+    logits = lambda kept: jnp.asarray((hidden * kept) @ np.asarray(params[1].weight))
+    loss = lambda kept: float(losses.mean(losses.cross_entropy(logits(kept), jnp.asarray(y))))
+    rises = np.mean([loss(np.arange(7) != unit) for unit in range(7)]) - loss(np.ones(7))
+    found = regularized.removal(jnp.asarray(hidden), params[1], jnp.asarray(y))
+    assert float(found) == pytest.approx(rises, abs=1e-6)
 
 
 @pytest.mark.implicit_promotion

@@ -1,4 +1,4 @@
-"""A run on one page: what was asked and found, the figures and tables, settings and versions. One file, no scripts."""
+"""The report of a run: one HTML file, without scripts, with question, findings, figures, tables and settings."""
 
 from __future__ import annotations
 
@@ -38,27 +38,13 @@ def page(
 ) -> str:
     """Return the page as HTML.
 
-    Parameters
-    ----------
-    name, question, conclusion
-        Plain text.
-    facts
-        What settings.json holds: `settings` and `versions` are mappings, the others single values.
-    tables
-        By name; NAME.csv beside the page holds the whole of each.
-    figures
-        PNG files by name; they are put into the page itself.
-
-    Examples
-    --------
-    >>> text = page("taylor", "How far?", "Far.", {"settings": {"seed": 0}}, {"a": pd.DataFrame({"x": [1]})}, {})
-    >>> "<title>taylor</title>" in text, "How far?" in text, "a.csv" in text
-    (True, True, True)
+    `facts` is what settings.json holds: `settings` and `versions` are mappings, the others single values. `figures`
+    are PNG files, which are put into the page itself. NAME.csv beside the page holds the whole of each table.
     """
     parts = [
         f"<h1>{_text(name)}</h1><p class=question>{_text(question)}</p><p class=found>{_lines(conclusion)}</p>",
         *(_figure(title, png) for title, png in figures.items()),
-        # Those shown whole come first: they sum up the long ones.
+        # Tables shown whole come first: they are summaries of the long ones.
         *(_table(title, frame) for title, frame in sorted(tables.items(), key=lambda item: len(item[1]) > _ROWS)),
         "<h2>Settings and versions</h2>",
         "<small>As given: --quick computes less.</small>" if facts.get("settings", {}).get("quick") else "",
@@ -74,7 +60,7 @@ def _text(value: object) -> str:
 
 
 def _lines(text: str) -> str:
-    """Return text as HTML, each sentence on a line of its own."""
+    # Each sentence on a line of its own.
     return re.sub(r"\n|(?<=\.) (?=[A-Z])", "<br>", _text(text))
 
 

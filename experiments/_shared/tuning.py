@@ -11,23 +11,8 @@ import pandas as pd
 def tries(name: str, values: Sequence[float], judged_by: str, judged: np.ndarray, diverged: np.ndarray) -> pd.DataFrame:
     """Return one row for each of the values tried: its mean loss over seeds, and whether it is chosen.
 
-    A run that diverged counts as an infinite loss, so that a value is chosen only if all runs could use it.
-
-    Parameters
-    ----------
-    name, values
-        Of what is tuned, for example learning rates.
-    judged_by, judged
-        Name of the loss, and the loss of each run (values, seeds).
-    diverged
-        Whether each run diverged (values, seeds).
-
-    Examples
-    --------
-    >>> diverged = np.array([[False, False], [False, False], [False, True]])
-    >>> judged = np.array([[3.0, 3.0], [2.0, 2.0], [0.0, 0.0]])
-    >>> tries("rate", (0.1, 0.2, 0.4), "loss", judged, diverged).chosen.tolist()
-    [False, True, False]
+    `judged` and `diverged` are (values, seeds). A run that diverged counts as an infinite loss, so that a value is
+    chosen only if all runs could use it.
     """
     means = np.where(diverged, np.inf, judged).mean(axis=-1)
     chosen = np.arange(len(means)) == np.argmin(means)
