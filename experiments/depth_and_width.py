@@ -209,10 +209,8 @@ def run(settings: Settings) -> pd.DataFrame:
     """Construct, train, print and save; return one row a task, depth, size and seed."""
     folder = RunFolder("depth_and_width", settings, settings.output, resume=settings.resume)
     if settings.quick:
-        fewer = {"seeds": len(RATES), "updates": settings.updates // 8, "depths": (1, 3)}
-        settings = dataclasses.replace(
-            settings, **fewer, parameters=settings.parameters[1::2], pieces=settings.pieces[:4]
-        )
+        settings = dataclasses.replace(settings, seeds=len(RATES), updates=settings.updates // 8, depths=(1, 3))
+        settings = dataclasses.replace(settings, parameters=settings.parameters[1::2], pieces=settings.pieces[:4])
     with jax.enable_x64(True):
         built = exact_networks.table(settings.pieces, FAILURE, DEVIATION)
     measured = [

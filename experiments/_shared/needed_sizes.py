@@ -39,7 +39,7 @@ def needed(runs: pd.DataFrame, rates: tuple[float, ...]) -> pd.DataFrame:
         grid, sizes = part.pivot(index="seed", columns="at most", values="error").to_numpy(), part.parameters.unique()
         first = grid if depth == runs.depth.min() else first
         place = smallest(np.median(grid, axis=0), goal)
-        there = int(np.sum(grid[:, int(min(place, len(sizes) - 1))] <= goal))
+        there = int(np.sum(grid[:, int(np.minimum(place, len(sizes) - 1))] <= goal))
         censored = int(np.sum(np.isinf(smallest(grid, goal))))
         edge = part[part.rate.isin((rates[0], rates[-1]))].parameters.nunique()
         fewer, more, p = sign_test(smallest(first, goal), smallest(grid, goal))
