@@ -1,7 +1,7 @@
-"""Compiled programs, and other results, that live as long as the functions they were made for, and no longer.
+"""Compiled programs, and other results, that are dropped together with the functions they were made for.
 
 `jax.jit(..., static_argnums=0)` and `functools.lru_cache` hold every function that they are given, and so the data of
-a closure. Here the functions are the first arguments, and they are held weakly:
+a closure. Here the functions are the first arguments, and are held weakly:
 
 >>> @by_function()
 ... def gradient(fun, x):
@@ -12,12 +12,12 @@ a closure. Here the functions are the first arguments, and they are held weakly:
 >>> del square  # its program, and the data it closes over, go with it
 
 `by_function(2)` takes two such arguments. Each is a function, a hashable value, or a tuple or NamedTuple of these, such
-as settings that hold a `hessian=` and a number, or an optax transformation. A program goes as soon as one of its
-functions goes: a fresh closure as `hessian=` beside a `fun` that stays leaves nothing behind. All other arguments are
+as settings that hold a `hessian=` and a number, or an optax transformation. A program is dropped as soon as one of its
+functions is: a fresh closure as `hessian=` beside a `fun` that is kept leaves nothing behind. All other arguments are
 those of `jax.jit`, with its options.
 
 `while_alive` is the same for a result that is not a compiled program, such as a jaxpr. The result must not hold the
-functions: a function in it reaches them through `weak`.
+functions; a function in it gets them through `weak`.
 """
 
 from __future__ import annotations
@@ -37,14 +37,7 @@ _HELD = 16
 
 
 def by_function(num_static: int = 1, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator like `jax.jit` whose first arguments are static and held weakly; `options` are those of jit.
-
-    Examples
-    --------
-    >>> power = by_function(2, static_argnames="shift")(lambda fun, n, x, shift: fun(x) ** n + shift)
-    >>> float(power(jnp.negative, 2, 3.0, shift=1))
-    10.0
-    """
+    """Return a decorator like `jax.jit` whose first arguments are static and held weakly; `options` are those of it."""
 
     def decorator(implementation: Callable[..., Any]) -> Callable[..., Any]:
         @while_alive
@@ -62,10 +55,10 @@ def by_function(num_static: int = 1, **options: Any) -> Callable[[Callable[..., 
 
 
 def while_alive(make: Callable[..., Any]) -> Callable[..., Any]:
-    """Return `make` with its results remembered until one of the functions among the arguments goes.
+    """Return `make` with its results cached until one of the functions among the arguments is dropped.
 
-    Functions, and other objects that compare by identity, are told apart by identity; other arguments by value. Objects
-    that cannot be referred to weakly are held: the last 16 of them.
+    Functions, and other objects that compare by identity, are compared by identity; other arguments by value. Of
+    objects that cannot be referred to weakly, the last 16 are held.
 
     Examples
     --------
@@ -75,7 +68,7 @@ def while_alive(make: Callable[..., Any]) -> Callable[..., Any]:
     """
     results: dict[Any, Any] = {}
     held: deque[Any] = deque()
-    atexit.register(results.clear)  # later, what a key consists of may be gone
+    atexit.register(results.clear)  # later, parts of a key may be gone
 
     @functools.wraps(make)
     def remembered(*static: Any) -> Any:
@@ -96,15 +89,7 @@ def while_alive(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def weak(value: Any) -> Callable[[], Any]:
-    """Return a function that returns `value`, but holds the functions in it only weakly.
-
-    Examples
-    --------
-    >>> square = lambda x: x**2
-    >>> get = weak((square, 3))
-    >>> get()[0] is square, get()[1]
-    (True, 3)
-    """
+    """Return a function that returns `value`, but holds the functions in it only weakly."""
     leaves, structure = jax.tree.flatten(value, is_leaf=_by_identity)
     getters = [_reference(leaf) or functools.partial(_same, leaf) for leaf in leaves]
     return lambda: jax.tree.unflatten(structure, [get() for get in getters])
@@ -119,7 +104,7 @@ def _by_identity(value: Any) -> bool:
 
 
 def _key(leaf: Any) -> Any:
-    """Return what a leaf is told apart by: a bound method, made anew at each access, by what it is bound to."""
+    """Return the part of a key for a leaf. A bound method, made anew at each access, gives its object and function."""
     if _reference(leaf) is None:
         return leaf
     if isinstance(leaf, types.MethodType):
@@ -128,7 +113,7 @@ def _key(leaf: Any) -> Any:
 
 
 def _reference(leaf: Any, callback: Callable[[Any], Any] | None = None) -> weakref.ref | None:
-    """Return a weak reference to a leaf; None where it is told apart by value, or cannot be referred to weakly."""
+    """Return a weak reference to a leaf; None if it is compared by value or cannot be referred to weakly."""
     if not _by_identity(leaf):
         return None
     try:

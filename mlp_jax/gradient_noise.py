@@ -312,8 +312,7 @@ def _checked_examples(per_example: PerExample, params: PyTree, args: tuple) -> i
     _checks.args(args)
     number = _checks.count_examples(args)
     losses = jax.eval_shape(per_example, params, *args)
-    shape, dtype = getattr(losses, "shape", None), getattr(losses, "dtype", None)
-    if shape != (number,) or not jnp.issubdtype(dtype, jnp.floating):
+    if getattr(losses, "shape", None) != (number,) or not jnp.issubdtype(losses.dtype, jnp.floating):
         raise ValueError(f"per_example: got a result of {losses}, expected ({number},) floating-point losses.")
     return number
 

@@ -161,14 +161,15 @@ def forward(
     require_layers(params)
     _checks.function(activation, "activation", "of one array")
     rate = _checked_rate(dropout_rate)
-    drops = _checks.is_traced(rate) or rate > 0
-    if drops:
+    if _checks.is_traced(rate) or rate > 0:
         _checks.key(key)
+    else:
+        key = None
     hidden = jnp.asarray(_checks.numbers(inputs, "inputs"))
     for depth, layer in enumerate(params):
         if depth:
             hidden = activation(hidden)
-            hidden = _drop(jax.random.fold_in(key, depth), hidden, rate) if drops else hidden
+            hidden = hidden if key is None else _drop(jax.random.fold_in(key, depth), hidden, rate)
         hidden = affine(hidden, layer, depth)
     return hidden
 

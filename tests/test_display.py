@@ -1,10 +1,9 @@
-"""What a notebook and a terminal show of results: well-formed, complete, and never markup from outside."""
+"""Results in a notebook and a terminal: well-formed tables, complete, with all text escaped."""
 
 import html.parser
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
@@ -12,7 +11,7 @@ from mlp_jax import critical, curvature, datasets, display, interval, losses, ml
 
 
 class Cells(html.parser.HTMLParser):
-    """Reads a table back: its rows of cells, and whether every tag that was opened is closed in order."""
+    """The rows of cells of a table; `open` is empty if every tag was closed in order."""
 
     def __init__(self, text):
         super().__init__()
@@ -44,7 +43,7 @@ def read(result):
     return cells
 
 
-def test_markup_in_a_cell_is_shown_and_not_obeyed():
+def test_markup_in_a_cell_is_shown_as_text():
     evil = "<script>alert('x')</script>"
     cells = Cells(display.table(evil, [(evil, evil)], (evil, evil), evil))
     assert not cells.open
@@ -57,7 +56,6 @@ def test_a_verdict_shows_its_name_and_every_number_of_its_sentence():
     verdict = critical.classify(lambda x: x[0] ** 2 - 3 * x[1] ** 2, jnp.zeros(2))
     rows = dict(read(verdict).rows)
     assert "saddle of index 1" in read(verdict).text
-    assert verdict.name == "saddle of index 1"
     assert rows["eigenvalues"] == "1 negative, 0 unresolved, 1 positive"
     assert rows["smallest, largest"] == "-6, 2"
     assert rows["evidence"] == "dense"
@@ -79,8 +77,6 @@ def test_eigenpairs_show_each_value_with_its_residual(x64):
     assert header == ["", "eigenvalue", "residual", "converged"]
     assert [float(row[1]) for row in rows] == pytest.approx([-2, 5])
     assert [row[3] for row in rows] == ["yes", "yes"]
-    lines = str(pairs).splitlines()
-    assert [float(line.split()[0]) for line in lines[1:3]] == pytest.approx([-2, 5])
 
 
 def test_a_sweep_shows_one_row_a_batch_size_and_rate_and_counts_what_diverged():
@@ -105,18 +101,14 @@ def test_a_sweep_shows_one_row_a_batch_size_and_rate_and_counts_what_diverged():
 def test_data_show_their_sizes_ranges_and_classes():
     data = datasets.load("digits")
     rows = read(data).rows
-    assert rows[0] == ["", "train", "test"]
-    assert rows[1] == ["examples", "1500", "297"]
+    assert rows[:2] == [["", "train", "test"], ["examples", "1500", "297"]]
     assert "10, of" in rows[3][1]
     assert str(data).startswith("train: examples: 1500; inputs: (1500, 64)")
-    values = datasets.as_examples(np.zeros((3, 2)), np.array([1.0, 2.0, 4.0]))
-    assert ["values", "(3, 1) float32, 1 to 4"] in read(values).rows
 
 
 def test_a_census_shows_a_row_for_each_point(x64):
     double_well = lambda x: jnp.sum((x**2 - 1) ** 2)
-    found = critical.census(
-        double_well, lambda key: jax.random.normal(key, (1,)), jax.random.key(0), num_starts=20, passes=1
-    )
+    draw = lambda key: jax.random.normal(key, (1,))
+    found = critical.census(double_well, draw, jax.random.key(0), num_starts=20, passes=1)
     rows = read(found).rows[1:]
     assert sorted(row[0] for row in rows) == ["maximum", "minimum", "minimum"]

@@ -3,7 +3,6 @@
 import functools
 
 import equinox
-import flax.serialization
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,19 +144,6 @@ def test_the_params_of_a_train_state_go_straight_in():
     point = critical.find(fun, state.params, args=data(), index=0)
     state = state.replace(params=point.params)
     assert critical.classify(fun, state.params, args=data()).kind == "minimum"
-
-
-def test_params_and_optimizer_state_pass_through_flax_serialization_unchanged():
-    params = plain()
-    optimizer = optax.adam(0.1)
-    gradient = jax.grad(with_loss(mlp.forward))(params, *data())
-    _, state = optimizer.update(gradient, optimizer.init(params), params)
-    empty = jax.tree.map(jnp.zeros_like, (params, state))
-    restored = flax.serialization.from_bytes(empty, flax.serialization.to_bytes((params, state)))
-    assert jax.tree.structure(restored) == jax.tree.structure((params, state))
-    for ours, theirs in zip(jax.tree.leaves((params, state)), jax.tree.leaves(restored), strict=True):
-        assert np.array_equal(ours, theirs)
-        assert np.asarray(ours).dtype == np.asarray(theirs).dtype
 
 
 def test_a_float32_model_of_flax_is_analysed_in_float64_and_its_own_rounding_is_respected():

@@ -250,13 +250,6 @@ def test_parts_add_up_to_the_hessian():
     assert_close(gauss_newton + residual, whole, 1e-14)
 
 
-def test_residual_part_vanishes_where_the_network_interpolates(x64):
-    params, inputs, _ = regression((3, 4, 2))
-    targets = mlp.forward(jax.tree.map(jnp.asarray, params), jnp.asarray(inputs))
-    residual = mlp_hessian.dense(params, inputs, targets, loss=losses.squared_error, gauss_newton=False)
-    np.testing.assert_allclose(residual, 0, atol=1e-14)
-
-
 def test_block_of_a_network_too_large_for_its_matrix():
     params, inputs, targets = classification((784, 128, 10), num=3, scale=0.05)
     with pytest.raises(MemoryError, match="A Hessian of 101770 parameters needs"):

@@ -36,11 +36,6 @@ def test_every_eigenvalue_is_drawn_once_by_rank_and_sign(axes):
     assert axes.get_title() == "saddle"
 
 
-def test_a_given_bound_decides_which_signs_are_known(axes):
-    plots.eigenvalues(axes, [3.0, -1.0, 1e-4], bound=2.0)
-    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["1 positive", "2 too small to tell"]
-
-
 def test_levels_of_a_census_are_as_wide_as_they_have_copies(axes):
     plots.census_levels(axes, [0, 1, 1], [0.1, 0.2, 0.3], [8, 8, 4])
     widths = [float(np.ptp(line.get_xdata())) for line in axes.lines]

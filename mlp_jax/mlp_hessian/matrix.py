@@ -266,8 +266,10 @@ def _sums_here(params: Params, examples: Examples, pairs: tuple[Pair, ...], term
     chunks = _cut(examples, _chunk_size(params))
 
     def chunk_sums(chunk: Examples) -> dict[Pair, Sums]:
-        parts = {"gauss_newton": terms.gauss_newton, "residual": terms.residual}
-        derivatives = differentiate(params, *chunk, loss=terms.loss, activation=terms.activation, **parts)
+        derivatives = differentiate(
+            params, *chunk,
+            loss=terms.loss, activation=terms.activation, gauss_newton=terms.gauss_newton, residual=terms.residual,
+        )  # fmt: skip
         return {pair: sums.pair_sums(derivatives, pair) for pair in pairs}
 
     def add(total: dict[Pair, Sums], chunk: Examples) -> tuple[dict[Pair, Sums], None]:
