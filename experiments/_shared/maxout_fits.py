@@ -19,39 +19,34 @@ from mlp_jax.confidence import mean_interval
 FIT_RATES, FIT_UPDATES, FIT_SEEDS, PIECES = np.geomspace(10**-2.5, 1.0, 6), 1000, 8, (1, 2, 4, 8)
 
 
-def tangents(generator: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return slopes and values at 0 of tangents of ½x² at random points of [−1, 1]: each is the largest somewhere."""
+Lines = Callable[[np.random.Generator, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+
+
+def _random_lines(generator: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    return generator.standard_normal(shape), generator.standard_normal(shape)
+
+
+def _tangents(generator: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    # Of ½x² at random points of [−1, 1]: each is the largest somewhere.
     points = generator.uniform(-1, 1, shape)
     return points, -(points**2) / 2
 
 
-def random_lines(generator: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Return standard normal slopes and values at 0."""
-    return generator.standard_normal(shape), generator.standard_normal(shape)
-
-
-Lines = Callable[[np.random.Generator, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
+# Name: how slopes and values at 0 of the lines are drawn, and the sign of x².
 FITS: dict[str, tuple[Lines, float]] = {
-    "x², random lines": (random_lines, 1.0),
-    "x², tangents of ½x²": (tangents, 1.0),
-    "−x², random lines": (random_lines, -1.0),
+    "x², random lines": (_random_lines, 1.0),
+    "x², tangents of ½x²": (_tangents, 1.0),
+    "−x², random lines": (_random_lines, -1.0),
 }
 
 
-def largest_error(pieces: int) -> float:
-    """Return the least possible max |x² − h(x)| over [−1, 1] for h the maximum of k lines: 1 / (2k²).
+def least_errors(pieces: int) -> tuple[float, float]:
+    """Return the least possible max |x² − h(x)| and mean (x² − h(x))² over [−1, 1] for h the maximum of k lines.
 
-    On an interval of length l the best line is off by l² / 8, and one of k intervals has l ≥ 2/k.
+    1 / (2k²) and 4 / (45 k⁴), both with k intervals of equal length: on one of length l the best line is off by l² / 8,
+    or leaves l⁴ / 180.
     """
-    return 1 / (2 * pieces**2)
-
-
-def mean_square_error(pieces: int) -> float:
-    """Return the least possible mean of (x² − h(x))² over [−1, 1] for h the maximum of k lines: 4 / (45 k⁴).
-
-    On an interval of length l the best line leaves l⁴ / 180; those of equal neighbours meet where they should.
-    """
-    return 4 / (45 * pieces**4)
+    return 1 / (2 * pieces**2), 4 / (45 * pieces**4)
 
 
 @functools.partial(jax.jit, static_argnames="pieces")
@@ -74,11 +69,8 @@ def fit(pieces: int, starts: mlp.Params, rates: jax.Array, sign: Any) -> dict[st
         ends = jnp.linspace(-1.0, 1.0, 2001)[:, None]
         lines = mlp.forward(params, ends)
         live = jnp.sum(jnp.any(lines == jnp.max(lines, axis=1, keepdims=True), axis=0))
-        return {
-            "largest": jnp.max(jnp.abs(error(params, ends))),
-            "mean square": jnp.mean(error(params, fine) ** 2),
-            "live": live,
-        }
+        largest, square = jnp.max(jnp.abs(error(params, ends))), jnp.mean(error(params, fine) ** 2)
+        return {"largest": largest, "mean square": square, "live": live}
 
     return jax.vmap(lane)(starts, rates)
 
@@ -100,8 +92,8 @@ def convex(seed: int, pieces: tuple[int, ...], bar: tqdm.tqdm) -> pd.DataFrame:
             rate = FIT_RATES[search["mean square"].reshape(-1, FIT_SEEDS).mean(1).argmin()]
             fresh = errors(number, lines, sign, 1, rate)
             # One line is the best that a convex function can do for −x².
-            used = number if sign > 0 else 1
-            best = {"least largest": largest_error(used), "least mean square": mean_square_error(used)}
+            least = least_errors(number if sign > 0 else 1)
+            best = dict(zip(("least largest", "least mean square"), least, strict=True))
             tables.append(pd.DataFrame({"fit": name, "pieces": number, "rate": rate, **best, **fresh}))
         bar.update()
     return pd.concat(tables, ignore_index=True)
