@@ -9,11 +9,6 @@ from __future__ import annotations
 
 import importlib
 import itertools
-import os
-import platform
-from collections.abc import Callable, Sequence
-from importlib import metadata
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,29 +18,20 @@ import optax
 RATE = 0.01
 
 
-def machine(packages: Sequence[str] = ("jax", "optax", "flax", "torch", "numpy")) -> str:
-    """Return one line on the processor and the versions of what is installed."""
-    installed = {dist.metadata["Name"].lower(): dist.version for dist in metadata.distributions()}
-    versions = ", ".join(f"{name} {installed.get(name, 'not installed')}" for name in packages)
-    return f"{_processor()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; {versions}"
+def batches(num: int, batch_size: int, updates: int, permute):
+    """Yield the rows of each of so many updates: full batches, in a new order each epoch."""
+    starts, done = range(0, num - batch_size + 1, batch_size), 0
+    while done < updates:
+        order = permute(num)
+        for start in starts[: updates - done]:
+            yield order[start : start + batch_size]
+        done += len(starts)
 
 
-def _processor() -> str:
-    try:
-        with open("/proc/cpuinfo") as file:
-            names = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
-    except OSError:
-        names = []
-    return names[0] if names else platform.machine()
-
-
-def torch_loop(
-    sizes: Sequence[int], inputs: np.ndarray, targets: np.ndarray, batch_size: int, updates: int, *, threads: int,
-    compiled: bool = False,
-) -> Callable[[], Any]:  # fmt: skip
+def torch_loop(sizes, inputs, targets, batch_size, updates, *, threads, compiled=False):
     torch = importlib.import_module("torch")
     torch.set_num_threads(threads)
-    layers: list[Any] = []
+    layers = []
     for width_in, width_out in itertools.pairwise(sizes):
         layers += [torch.nn.Linear(width_in, width_out), torch.nn.Tanh()]
     model = torch.nn.Sequential(*layers[:-1])
@@ -53,33 +39,24 @@ def torch_loop(
     x, y = torch.from_numpy(inputs), torch.from_numpy(targets.astype(np.int64))
     forward = torch.compile(model) if compiled else model
 
-    def run() -> Any:
+    def run():
         torch.set_num_threads(threads)
-        done = 0
-        while done < updates:
-            order = torch.randperm(len(x))
-            for start in range(0, len(x) - batch_size + 1, batch_size):
-                rows = order[start : start + batch_size]
-                loss = torch.nn.functional.cross_entropy(forward(x[rows]), y[rows])
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                done += 1
-                if done == updates:
-                    break
+        for rows in batches(len(x), batch_size, updates, torch.randperm):
+            loss = torch.nn.functional.cross_entropy(forward(x[rows]), y[rows])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
         return [p.detach().numpy() for p in model.parameters()]
 
     return run
 
 
-def flax_loop(
-    sizes: Sequence[int], inputs: np.ndarray, targets: np.ndarray, batch_size: int, updates: int
-) -> Callable[[], Any]:
+def flax_loop(sizes, inputs, targets, batch_size, updates):
     linen = importlib.import_module("flax.linen")
 
     class Network(linen.Module):
         @linen.compact
-        def __call__(self, x: jax.Array) -> jax.Array:
+        def __call__(self, x):
             for width in sizes[1:-1]:
                 x = jnp.tanh(linen.Dense(width)(x))
             return linen.Dense(sizes[-1])(x)
@@ -87,68 +64,51 @@ def flax_loop(
     model, optimizer = Network(), optax.sgd(RATE)
     x, y = jnp.asarray(inputs), jnp.asarray(targets)
 
-    def loss(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+    def loss(params, x, y):
         return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, x), y).mean()
 
     @jax.jit
-    def step(params: Any, state: Any, x: jax.Array, y: jax.Array) -> Any:
+    def step(params, state, x, y):
         updates, state = optimizer.update(jax.grad(loss)(params, x, y), state, params)
         return optax.apply_updates(params, updates), state
 
     start = jax.jit(model.init)(jax.random.key(0), x[:1])
     rng = np.random.default_rng(0)
 
-    def run() -> Any:
-        params, state, done = start, optimizer.init(start), 0
-        while done < updates:
-            order = rng.permutation(len(x))
-            for first in range(0, len(x) - batch_size + 1, batch_size):
-                rows = order[first : first + batch_size]
-                params, state = step(params, state, x[rows], y[rows])
-                done += 1
-                if done == updates:
-                    break
+    def run():
+        params, state = start, optimizer.init(start)
+        for rows in batches(len(x), batch_size, updates, rng.permutation):
+            params, state = step(params, state, x[rows], y[rows])
         return jax.block_until_ready(params)
 
     return run
 
 
-def numpy_loop(
-    sizes: Sequence[int], inputs: np.ndarray, targets: np.ndarray, batch_size: int, updates: int
-) -> Callable[[], Any]:
-    from experiments.classical_network import Network
+def numpy_loop(sizes, inputs, targets, batch_size, updates):
+    from experiments._shared.numpy_network import Network
 
     network = Network(sizes, np.random.default_rng(0), np.float32)
-    rows = updates * batch_size
-    epochs = max(1, rows // len(inputs))
-    part = min(rows, len(inputs))
+    epochs, part = max(1, updates * batch_size // len(inputs)), min(updates * batch_size, len(inputs))
+    settings = {"epochs": epochs, "batch_size": batch_size, "rate": RATE, "report": lambda message: None}
 
-    def run() -> Any:
-        network.train(
-            (inputs[:part], targets[:part]),
-            epochs=epochs,
-            batch_size=batch_size,
-            rate=RATE,
-            report=lambda message: None,
-        )
+    def run():
+        network.train((inputs[:part], targets[:part]), **settings)
         return network.weights
 
     return run
 
 
-def products_alone(sizes: Sequence[int], inputs: np.ndarray, batch_size: int, updates: int) -> Callable[[], Any]:
+def products_alone(sizes, inputs, batch_size, updates):
     """The matrix products of training, and nothing else, in one scan: what JAX itself could reach.
 
     Each weight is replaced by the product that would be its gradient, so that none can be left out.
     """
     batches = len(inputs) // batch_size
     cut = jnp.asarray(inputs[: batches * batch_size]).reshape(batches, batch_size, -1)
-    weights = [
-        jnp.asarray(np.random.default_rng(0).normal(size=shape) / shape[0], jnp.float32)
-        for shape in itertools.pairwise(sizes)
-    ]
+    draw = np.random.default_rng(0).normal
+    weights = [jnp.asarray(draw(size=shape) / shape[0], jnp.float32) for shape in itertools.pairwise(sizes)]
 
-    def step(weights: list[jax.Array], x: jax.Array) -> tuple[list[jax.Array], None]:
+    def step(weights, x):
         activations = [x]
         for weight in weights:
             activations.append(activations[-1] @ weight)
@@ -160,10 +120,8 @@ def products_alone(sizes: Sequence[int], inputs: np.ndarray, batch_size: int, up
         return products[::-1], None
 
     @jax.jit
-    def run_all(weights: list[jax.Array], cut: jax.Array) -> list[jax.Array]:
-        def epoch(weights: list[jax.Array], _: Any) -> tuple[list[jax.Array], None]:
-            return jax.lax.scan(step, weights, cut)
-
+    def run_all(weights, cut):
+        epoch = lambda weights, _: jax.lax.scan(step, weights, cut)
         return jax.lax.scan(epoch, weights, None, length=max(1, updates // batches))[0]
 
     return lambda: jax.block_until_ready(run_all(weights, cut))

@@ -39,26 +39,13 @@ def network_log_size(num_parameters: int, bits: int = 32) -> float:
 
 
 def proportion_interval(count: int, trials: int) -> tuple[float, float]:
-    """Return the exact 95 % (Clopper–Pearson) interval of a probability from `count` successes in `trials`.
-
-    Examples
-    --------
-    >>> low, high = proportion_interval(900, 1000)
-    >>> print(f"{low:.3f} to {high:.3f}")
-    0.880 to 0.918
-    """
+    """Return the exact 95 % (Clopper–Pearson) interval of a probability from `count` successes in `trials`."""
     limits = scipy.stats.binomtest(count, trials).proportion_ci(method="exact")
     return float(limits.low), float(limits.high)
 
 
 def first_lasting(sizes: np.ndarray, values: np.ndarray, limit: float) -> float:
-    """Return the first of increasing sizes from which on all values are at most the limit; NaN if there is none.
-
-    Examples
-    --------
-    >>> first_lasting(np.array([10, 20, 30, 40]), np.array([0.2, 0.0, 0.2, 0.1]), 0.1)
-    40.0
-    """
+    """Return the first of increasing sizes from which on all values are at most the limit; NaN if there is none."""
     above = np.flatnonzero(values > limit)
     first = above[-1] + 1 if len(above) else 0
     return float(sizes[first]) if first < len(sizes) else math.nan
