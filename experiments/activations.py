@@ -173,7 +173,9 @@ def draw(slopes: pd.DataFrame, fits: pd.DataFrame) -> matplotlib.figure.Figure:
     maxout.loglog(pieces, 1 / (2 * pieces**2.0), color="black", ls=":", label="least possible for x², 1 / (2k²)")
     over_depth.set(xlabel="hidden layers", ylabel="error δ, first / last hidden layer", title="dotted: theory")
     maxout.set(xlabel="pieces k of one maxout unit", ylabel="largest error on [−1, 1]", title="x² and −x²")
-    for axes in (over_depth, maxout):
+    for axes, ticks in ((over_depth, np.unique(start.depth)), (maxout, pieces)):
+        axes.minorticks_off()
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.legend(frameon=False, fontsize="small")
     return figure
 
@@ -202,8 +204,7 @@ def run(settings: Settings) -> dict[str, pd.DataFrame]:
     if settings.quick:
         seeds, epochs = min(2, settings.seeds), min(5, settings.epochs)
         settings = dataclasses.replace(settings, seeds=seeds, epochs=epochs, depths=(4,), more_depths=())
-    parts = make_parts()
-    found, norms = [], []
+    parts, found, norms = make_parts(), [], []
     starts = jax.random.split(jax.random.key(settings.seed), TRIES * settings.seeds // 2)
     steps = len(KINDS) * len(settings.depths) + len(pieces)
     with tqdm.tqdm(total=steps, unit="step", leave=False, disable=None) as bar:

@@ -49,7 +49,7 @@ class Settings(RunSettings):
     seeds: int = 36
     """Fresh seeds, of which the results are."""
     tuning_seeds: int = 8
-    """nets.Seeds on which strengths are chosen."""
+    """Seeds on which strengths are chosen."""
     epochs: int = 100
     """Length of every run; of early stopping, at most."""
     examples: int = 100
