@@ -11,6 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import matplotlib.axes
 import matplotlib.figure
@@ -61,28 +62,23 @@ SPACES = {"random labelings": random_labelings, "half-planes": half_planes}
 
 
 def count_bad_samples(
-    rng: np.random.Generator,
-    mistakes: np.ndarray,
-    sizes: Sequence[int],
-    num_samples: int,
-    deviation: float,
-    trials: int,
+    rng: np.random.Generator, mistakes: np.ndarray, sizes: Sequence[int], num: int, deviation: float, trials: int
 ) -> np.ndarray:
     """Return for each size |H| the number of `trials` samples that are bad for the first |H| classifiers.
 
-    `mistakes` is (classifiers, M), on M equally likely points; a sample is `num_samples` of them, with replacement. The
-    same samples serve all sizes, which increase.
+    `mistakes` is (classifiers, M), on M equally likely points; a sample is `num` of them, with replacement. The same
+    samples serve all sizes, which increase.
     """
     num_points, counts = mistakes.shape[1], np.zeros(len(sizes), int)
-    block = max(1, _BLOCK // max(num_samples, *mistakes.shape))
+    block = max(1, _BLOCK // max(num, *mistakes.shape))
     # Integers below 2²⁴ are exact in float32.
     table, totals = mistakes.astype(np.float32), mistakes.sum(axis=1)[:, None]
     for begin in range(0, trials, block):
         count = min(block, trials - begin)
-        drawn = rng.integers(num_points, size=(count, num_samples)) + num_points * np.arange(count)[:, None]
+        drawn = rng.integers(num_points, size=(count, num)) + num_points * np.arange(count)[:, None]
         times = np.bincount(drawn.ravel(), minlength=count * num_points).reshape(count, num_points)
         wrong = table @ times.T.astype(np.float32)
-        off = _is_off(wrong, totals, num_samples, num_points, deviation)
+        off = _is_off(wrong, totals, num, num_points, deviation)
         counts += [np.sum(np.any(off[:size], axis=0)) for size in sizes]
     return counts
 
@@ -90,7 +86,7 @@ def count_bad_samples(
 def exact_union(mistakes: np.ndarray, num_samples: int, deviation: float) -> float:
     """Return Σ over classifiers of P(its error on a sample of N is off by more than ε), from exact binomial tails.
 
-    It lies between P(bad) and Hoeffding's bound: the gap above it is due to Hoeffding, the gap below it to the union.
+    It lies between P(bad) and Hoeffding's bound: the gap below it is due to the union, the gap above it to Hoeffding.
     """
     num_points = mistakes.shape[1]
     totals, repeats = np.unique(mistakes.sum(axis=1), return_counts=True)
@@ -150,7 +146,7 @@ def draw(table: pd.DataFrame, settings: Settings) -> matplotlib.figure.Figure:
     panels = figure.subplots(1, len(SPACES), sharex=True, sharey=True)
     for axes, (space, group) in zip(panels, table.groupby("space", sort=False), strict=True):
         _panel(axes, group, settings)
-        axes.set(title=space, xlabel="N, examples in a sample (no marker: no bad sample)")
+        axes.set(title=space, xlabel="N, examples in a sample")
     panels[0].set(ylabel=f"P(bad), ε = {settings.deviation:g}", yscale="log", ylim=(0.5 / settings.trials, 1.5))
     panels[-1].legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.02, 1.0))
     return figure
@@ -164,9 +160,9 @@ def _panel(axes: matplotlib.axes.Axes, group: pd.DataFrame, settings: Settings) 
         axes.plot(rows["N"], rows["bound"], color=colour, ls="--", label=f"|H| = {size}: bound")
         union = rows["exact union"].clip(upper=1)
         axes.plot(rows["N"], union, color=colour, ls=":", label=f"|H| = {size}: exact tails")
-        label = f"|H| = {size}: simulated, 95 %"
+        look: dict[str, Any] = {"marker": marker, "ls": "none", "ms": 4, "lw": 0.8}
         axes.errorbar(
-            rows["N"][seen], estimate[seen], bars, color=colour, marker=marker, ls="none", ms=4, lw=0.8, label=label
+            rows["N"][seen], estimate[seen], bars, color=colour, label=f"|H| = {size}: simulated, 95 %", **look
         )
     axes.axhline(settings.failure_probability, color="0.4", lw=0.8)
     axes.annotate("δ", (group["N"].min(), settings.failure_probability), va="bottom", fontsize="small")

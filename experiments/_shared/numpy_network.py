@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 Gradients = tuple[list[np.ndarray], list[np.ndarray]]
+Report = Callable[[str], None]
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
@@ -82,14 +83,7 @@ class Network:
         return int(np.sum(np.argmax(self.forward(inputs), axis=1) == labels))
 
     def train(
-        self,
-        data: tuple[Any, Any],
-        *,
-        epochs: int,
-        batch_size: int,
-        rate: float,
-        test: tuple[Any, Any] | None = None,
-        report: Callable[[str], None] = print,
+        self, data: Any, *, epochs: int, batch_size: int, rate: float, test: Any = None, report: Report = print
     ) -> list[int]:
         """Train in a new order each epoch; return the correct test examples after each, if there are `test` examples.
 
