@@ -13,20 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import _checks, devices, display
+from mlp_jax import _checks, _parallel, display
 from mlp_jax.curvature import dense_ends, matrices, precision, thick_restart, traced_operator
-from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
+from mlp_jax.curvature.krylov_basis import Basis, HostBasis, SplitBasis
 from mlp_jax.curvature.krylov_space import Space, power_of_two
 from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
 from mlp_jax.curvature.traced_operator import Operator
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Matvec, PyTree
 
 # Memory and length of the default basis: restarts cost products, long bases cost orthogonalisation.
 _BASIS_BYTES = 2**28
 _BASIS_ROWS = 1500
 # Largest P for which the matrix is built: from P products, and by a function that is faster.
 _DENSE_LIMIT, _FAST_DENSE_LIMIT = 1000, 5000
-# Residuals near this many rounding errors of the operator get no better.
+# Residuals near this many rounding errors of the operator do not improve.
 _FLOOR = 10.0
 
 
@@ -97,7 +97,7 @@ class _Limits(NamedTuple):
 
 @precision.whole_products
 def eigenpairs(
-    matvec: Callable[[PyTree], PyTree],
+    matvec: Matvec,
     params: PyTree,
     key: jax.Array,
     *,
@@ -114,22 +114,22 @@ def eigenpairs(
     """Return the algebraically smallest and largest eigenvalues of a symmetric operator, with residuals. Host-level.
 
     H v = λ v. Lanczos with full orthogonalisation and thick restarts: both ends from one basis, so that no value is
-    returned twice unless it has that multiplicity. One starting vector sees one vector of every eigenspace, so that
-    after convergence a fresh random vector, orthogonal to the whole basis, is followed until nothing beyond the wanted
-    values can be left in the complement (residual of its extreme Ritz values, and the failure probability of Kuczyński
-    and Woźniakowski, 1e-3, where no restart was needed); what it finds joins the basis, and the search is repeated. It
-    costs a few products where the ends are separated from the rest. Then one product for each vector returned gives
-    the true residual. A pair counts as converged only by that.
+    returned twice unless it has that multiplicity. A single starting vector contains one vector of each eigenspace.
+    After convergence Lanczos therefore runs from a fresh random vector, orthogonal to the whole basis, until no
+    eigenvalue beyond the wanted ones can be left in the complement (by the residual of its extreme Ritz values, and by
+    the failure probability of Kuczyński and Woźniakowski, 1e-3, where no restart was needed). What it finds joins the
+    basis, and the search is repeated. One product with each vector returned gives the true residual, which alone
+    decides whether the pair has converged.
 
     Where P is at most `dense_limit`, or at most six times the number of wanted pairs, the whole matrix is used
     instead, by LAPACK: from `hessian`, or from P products where so many are allowed.
 
-    A host loop around compiled products; the basis is in numpy. They are traced once for each matvec object, shapes and
-    dtype, and data that the matvec closes over are passed as arguments, not compiled in. A
-    `jax.tree_util.Partial(function, *data)` is traced once for each function: new data of the same shapes, such as the
-    next point of a trajectory, compile nothing. It computes in the dtype of params (float64 is recommended), or that of
-    the products where it is wider; a tolerance below what the dtype permits ends with `converged` False. Memory: up to
-    two bases of `basis_size` · P numbers (8 bytes each in float64); dense, 6 · 8 P² bytes.
+    A host loop around compiled products. They are traced once for each matvec object, shapes and dtype, and data that
+    the matvec closes over are passed as arguments. A `jax.tree_util.Partial(function, *data)` is traced once for each
+    function: new data of the same shapes, such as the next point of a trajectory, compile nothing. It computes in the
+    dtype of params (float64 is recommended), or that of the products where it is wider; a tolerance below what the
+    dtype permits ends with `converged` False. Memory: up to two bases of `basis_size` · P numbers (8 bytes each in
+    float64); dense, 6 · 8 P² bytes.
 
     Parameters
     ----------
@@ -158,9 +158,8 @@ def eigenpairs(
     mesh
         A `jax.sharding.Mesh` over whose devices the basis is split: each holds basis_size · P / devices numbers, 256
         MiB of them when `basis_size` is None. A step sends two or three sums of basis_size numbers between them, and
-        gathers the vector that it multiplies, P numbers. None keeps the basis in numpy, whole in every process. The
-        pairs returned are whole either way. How the matvec splits its own work, as `hessian_of_mean(..., mesh=mesh)`
-        does, is another matter. In several processes all make the same call, on machines of one kind.
+        gathers the vector that it multiplies. None keeps the basis in numpy, whole in every process. The matvec splits
+        its own work separately, as `hessian_of_mean(..., mesh=mesh)` does. In several processes all make the same call.
 
     Returns
     -------
@@ -169,9 +168,10 @@ def eigenpairs(
     Raises
     ------
     TypeError
-        Something of the wrong type, a matvec whose result is not like params, a call under jit.
+        An argument of the wrong type, a matvec whose result is not floating, a call under jit.
     ValueError
-        Counts that do not fit the dimension, a budget or basis too small for them, products with NaN or infinity.
+        Counts that do not fit the dimension, a budget or basis too small for them, a matvec whose result is not like
+        params or holds NaN or infinity.
     MemoryError
         The dense matrix would not fit in half of the memory of the machine.
 
@@ -188,42 +188,32 @@ def eigenpairs(
     >>> np.round(pairs.values, 3).tolist(), pairs.converged.all().item(), pairs.method
     ([-1.0, 2.0, 5.0], True, 'dense')
     """
-    _require_concrete(matvec, params, key)
+    _checks.function(matvec, "matvec", "v -> H v")
+    _checks.params(params)
+    _checks.key(key)
+    if _checks.is_traced((params, key)):
+        raise TypeError("params, key: got traced values, expected concrete ones; call eigenpairs outside jit.")
     operator = traced_operator.trace(matvec, params)
     size = operator.size()
-    wanted = _require_counts(size, smallest, largest)
+    wanted = Wanted(_checks.integer(smallest, "smallest", 0), _checks.integer(largest, "largest", 0))
+    if not 1 <= wanted.total <= size:
+        raise ValueError(
+            f"smallest + largest: got {smallest} + {largest}, expected between 1 and the dimension, {size}."
+        )
     if hessian is not None:
         _checks.function(hessian, "hessian", "() -> (P, P) matrix")
-    limits = _require_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size, mesh)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     if dense_limit is None:
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
     dense_limit = _checks.integer(dense_limit, "dense_limit", 0)
+    limits = _checked_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size, mesh)
+    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
     if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
         return _dense(operator, wanted, limits, hessian, generator)
     return _lanczos(operator, wanted, limits, generator)
 
 
-def _require_concrete(matvec: Any, params: PyTree, key: Any) -> None:
-    _checks.function(matvec, "matvec", "v -> H v")
-    _checks.params(params)
-    _checks.key(key)
-    if _checks.is_traced((params, key)):
-        raise TypeError("params, key: got traced values, expected concrete ones; call eigenpairs outside jit.")
-
-
-def _require_counts(size: int, smallest: Any, largest: Any) -> Wanted:
-    wanted = Wanted(_checks.integer(smallest, "smallest", 0), _checks.integer(largest, "largest", 0))
-    if not 1 <= wanted.total <= size:
-        raise ValueError(
-            f"smallest + largest: got {wanted.smallest} + {wanted.largest},"
-            f" expected between 1 and the dimension, {size}."
-        )
-    return wanted
-
-
-def _require_limits(
+def _checked_limits(
     operator: Operator,
     wanted: Wanted,
     tolerance: Any,
@@ -232,32 +222,26 @@ def _require_limits(
     block_size: int,
     mesh: Mesh | None,
 ) -> _Limits:
-    num_devices = 1 if mesh is None else devices.require_mesh(mesh).size
-    tolerance = _checks.real(tolerance, "tolerance", "a positive number", lambda x: 0 < x < math.inf)
-    total = wanted.total
+    size, total = operator.size(), wanted.total
+    num_devices = 1 if mesh is None else _parallel.require_mesh(mesh).size
+    tolerance = float(_checks.positive(tolerance, "tolerance"))
     allowed = 1000 + 200 * total if max_matvecs is None else _checks.integer(max_matvecs, "max_matvecs", 0)
     if allowed < 2 * total:
         raise ValueError(
             f"max_matvecs: got {allowed}, expected at least {2 * total}, two for each of the {total} wanted pairs."
         )
-    block = min(_checks.integer(block_size, "block_size"), operator.size())
-    rows = _basis_rows(operator, wanted, basis_size, block, num_devices)
-    return _Limits(float(tolerance), allowed, rows, block, mesh)
-
-
-def _basis_rows(operator: Operator, wanted: Wanted, basis_size: int | None, block: int, num_devices: int) -> int:
-    size = operator.size()
-    least = min(size, 2 * wanted.total + SPARE_ROWS + 2 * block)
+    block = min(_checks.integer(block_size, "block_size"), size)
+    least = min(size, 2 * total + SPARE_ROWS + 2 * block)
     if basis_size is None:
         fitting = num_devices * _BASIS_BYTES // (operator.program.dtype.itemsize * size)
-        return min(size, max(least, min(fitting, _BASIS_ROWS)))
+        return _Limits(tolerance, allowed, min(size, max(least, min(fitting, _BASIS_ROWS))), block, mesh)
     rows = min(size, _checks.integer(basis_size, "basis_size", 0))
     if rows < least:
         raise ValueError(
-            f"basis_size: got {basis_size}, expected at least {least} vectors for {wanted.total} pairs of a"
+            f"basis_size: got {basis_size}, expected at least {least} vectors for {total} pairs of a"
             f" {size}-dimensional operator in blocks of {block}."
         )
-    return rows
+    return _Limits(tolerance, allowed, rows, block, mesh)
 
 
 # --- The whole matrix --------------------------------------------------------------------------------------------
@@ -276,19 +260,15 @@ def _dense(
     if matrix.shape != (size, size):
         raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
     if not np.all(np.isfinite(matrix)):
-        source = (
-            f"matvec: got NaN or infinity in the first {size} products"
-            if hessian is None
-            else "hessian: got NaN or infinity"
-        )
-        raise ValueError(f"{source}, expected numbers.")
+        source = "matvec" if hessian is None else "hessian"
+        raise ValueError(f"{source}: got NaN or infinity in the matrix, expected finite numbers.")
     unit = power_of_two(float(np.max(np.abs(matrix))), np.float64) or 1.0
     matrix = matrix / unit
     if hessian is None:
         rows, norm = dense_ends.both_ends(matrix, wanted)
         rows = rows.astype(operator.program.dtype)
         return _measured(operator, limits, rows, norm * unit, True, size, "dense")
-    # One eigenvector of each end at least, so that the products with them see the norm of the operator.
+    # At least one eigenvector of each end, so that the products with them show the norm of the operator.
     more = wanted if wanted.total == size else Wanted(max(1, wanted.smallest), max(1, wanted.largest))
     rows = dense_ends.both_ends(matrix, more)[0].astype(operator.program.dtype)
     norm, agrees = _compared(operator, rows, matrix, unit, limits, generator)
@@ -299,10 +279,10 @@ def _dense(
 def _compared(
     operator: Operator, rows: np.ndarray, matrix: np.ndarray, unit: float, limits: _Limits, generator: Any
 ) -> tuple[float, bool]:
-    """Return the largest ‖H v‖ of some rows, and whether matrix · unit multiplies a random vector as the operator does.
+    """Return the largest ‖H v‖ of the first row, the last row and a random vector, and whether matrix · unit agrees.
 
-    The rows are unit eigenvectors of the matrix, in ascending order of their values, so that the extreme ones are at
-    both ends.
+    The rows are unit eigenvectors of the matrix in ascending order of their values. The matrix agrees where it
+    multiplies the random vector as the operator does.
     """
     vector = generator.normal(size=(1, operator.size()))
     tried = np.concatenate([rows[[0, -1]], (vector / np.linalg.norm(vector)).astype(rows.dtype)])
@@ -343,7 +323,7 @@ def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.
     def multiply(rows: np.ndarray) -> np.ndarray:
         return operator.multiply(rows, limits.block)
 
-    basis: HostBasis | SplitBasis
+    basis: Basis
     if limits.mesh is None:
         basis = HostBasis(multiply, operator.size(), operator.program.dtype, limits.rows)
     else:
@@ -358,7 +338,7 @@ def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.
         rows = space.combine(vectors[:, wanted.ends(len(values))])
         norm = float(np.max(np.abs(values)))
         pairs = _measured(operator, limits, rows, norm, complete, space.products, "lanczos")
-        # The estimates can be smaller than the truth near rounding: ask for more, as long as more can be had.
+        # Near rounding the estimates can be too small: ask for more accuracy as long as the dtype and budget allow.
         used = space.products + wanted.total
         if not complete or bool(np.all(pairs.converged)) or target <= floor or used >= budget:
             return pairs

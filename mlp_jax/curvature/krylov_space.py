@@ -1,8 +1,7 @@
-"""An orthonormal basis grown by products with a symmetric operator, a block at a time: the inner step of `krylov`.
+"""Lanczos on the host: an orthonormal basis grown by products with a symmetric operator, a block at a time.
 
-matfree's `tridiag_sym` builds a whole tridiagonalisation from one vector; a thick restart has to go on from Ritz
-vectors, and a search for missed eigenvalues from a second random vector, so the step is our own. Where the basis lives
-is `krylov_basis`'s.
+Unlike `tridiagonal.lanczos` it can continue from Ritz vectors (a thick restart) and from a second random vector (the
+search for missed eigenvalues). `krylov_basis` keeps the vectors.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_jax.curvature.krylov_basis import HostBasis, SplitBasis
+from mlp_jax.curvature.krylov_basis import Basis
 
 # A new direction shorter than this many rounding errors of the operator is nothing but rounding.
 _BREAKDOWN = 10.0
@@ -20,13 +19,7 @@ _KEPT_LENGTH = 0.7
 
 
 def power_of_two(largest: float, dtype: Any) -> float | None:
-    """Return a power of two near the largest number of some, 1 where their squares are safe; None where it is 0.
-
-    Examples
-    --------
-    >>> power_of_two(3.0, np.float32), power_of_two(2.5e30, np.float32) == 2.0**101, power_of_two(0.0, np.float32)
-    (1.0, True, None)
-    """
+    """Return a power of two near `largest`; 1 where squares of such numbers are safe, None where it is 0."""
     if largest == 0:
         return None
     limits, exponent = np.finfo(dtype), int(np.frexp(largest)[1])
@@ -38,20 +31,13 @@ class Space:
     """Rows of an orthonormal basis: [frozen | processed | pending | free], and the operator projected on them.
 
     The product of the operator with a processed row lies in the span of all rows in use, and `coupling[:, i]` holds
-    its coefficients: so the residual of any combination of processed rows is known from what it couples to. They are
-    in units of `unit`, a power of two, so that no square in a norm over- or underflows; it is 1 for most operators.
-
-    Parameters
-    ----------
-    basis
-        Room for rows, and their products with the operator, at most `block` at a time.
-    block
-        Vectors multiplied together.
-    generator
-        Where random directions come from.
+    its coefficients, from which the residual of any combination of processed rows is known. They are in units of
+    `unit`, a power of two, so that no square in a norm over- or underflows; it is 1 for most operators. `block` is the
+    number of vectors multiplied together; random directions come from `generator`.
 
     Examples
     --------
+    >>> from mlp_jax.curvature.krylov_basis import HostBasis
     >>> basis = HostBasis(lambda rows: rows * np.arange(3.0), 3, np.float64, 3)
     >>> space = Space(basis, 1, np.random.default_rng(0))
     >>> space.add_random(1)
@@ -60,10 +46,8 @@ class Space:
     ([0.0, 1.0, 2.0], 3)
     """
 
-    def __init__(self, basis: HostBasis | SplitBasis, block: int, generator: np.random.Generator):
-        # Rows are opaque here: each kind of basis takes those that it returned.
-        self.basis: Any = basis
-        self._generator = generator
+    def __init__(self, basis: Basis, block: int, generator: np.random.Generator):
+        self.basis, self._generator = basis, generator
         self.size, self.rows, self.block = basis.size, basis.rows, block
         self.coupling = np.zeros((self.rows, self.rows))
         self.frozen = self.position = self.pending = 0
@@ -88,7 +72,7 @@ class Space:
             rest = self._orthogonalise(vector, 0, self.used, 0.0)[0]
             self._append(rest, self.basis.length(rest))
 
-    def _append(self, row: Any, length: float) -> None:
+    def _append(self, row: Any, length: Any) -> None:
         self.basis.write(self.used, row, length)
         self.pending += 1
 
@@ -140,8 +124,7 @@ class Space:
     def _orthogonalise(self, rows: Any, first: int, stop: int, floor: float) -> tuple[Any, np.ndarray]:
         """Return the parts of rows orthogonal to rows of the basis, and their coefficients in these.
 
-        Gram–Schmidt again and again, until each row is either at most as long as `floor` or hardly shortened: once
-        where that is infinite.
+        Gram–Schmidt is repeated until each row is at most as long as `floor` or hardly shortened.
         """
         before = self.basis.lengths(rows)
         coefficients = np.zeros((len(before), stop - first))
@@ -172,7 +155,7 @@ class Space:
         return self.basis.combine(vectors, self.frozen, self.position)
 
     def restart(self, kept: np.ndarray, keep_pending: bool = True) -> None:
-        """Replace the processed rows by those Ritz vectors; their residuals stay in the pending rows."""
+        """Replace the processed rows by the Ritz vectors `kept`; their residuals stay in the pending rows."""
         values, vectors, _ = self._ritz_in_units()
         values, vectors = values[kept], vectors[:, kept]
         start, stop, used = self.frozen, self.position, self.used if keep_pending else self.position
@@ -186,14 +169,14 @@ class Space:
         self.position, self.pending, self._ritz = end, used - stop, None
 
     def freeze(self) -> int:
-        """Set every row in use aside; return how many of them were pending. What follows is orthogonal to all."""
+        """Set every row in use aside; later rows are orthogonal to all. Return how many were pending."""
         waiting = self.pending
         self.frozen = self.position = self.used
         self.pending, self._ritz = 0, None
         return waiting
 
     def thaw(self, waiting: int, merge: bool) -> None:
-        """Undo `freeze`; with `merge` the rows processed since then join those from before, otherwise they go."""
+        """Undo `freeze`; with `merge` the rows processed since then join the others, without they are dropped."""
         start, stop, used = self.frozen, self.position, self.used
         before, aside = np.arange(start - waiting), np.arange(start - waiting, start)
         self.frozen, self._ritz = 0, None

@@ -28,11 +28,11 @@ from mlp_jax.curvature.types import Fun, Matvec, PyTree
 
 @precision.whole_products
 def hessian(fun: Fun, params: PyTree, args: tuple = ()) -> Matvec:
-    """Return v ↦ H v, where H is the Hessian of `fun` with respect to params. Transformable.
+    """Return v ↦ H v on pytrees like params, where H is the Hessian of `fun` in params. Transformable.
 
-    The gradient is linearised once, here; each product then costs about as much as a gradient
-    (Pearlmutter 1994). It computes in the precision of params and args. What it keeps between products grows with
-    the data in args; where that is too much, and `fun` is a mean over examples, use `hessian_of_mean`.
+    The gradient is linearised once, here; each product then costs about as much as a gradient (Pearlmutter 1994), in
+    the precision of params and args. Memory between products grows with the data in args; where that is too much, and
+    `fun` is a mean over examples, use `hessian_of_mean`.
 
     Parameters
     ----------
@@ -42,10 +42,6 @@ def hessian(fun: Fun, params: PyTree, args: tuple = ()) -> Matvec:
         Any pytree of floating arrays.
     args
         Further arguments of `fun`.
-
-    Returns
-    -------
-    A function from a pytree shaped like params to another.
 
     Raises
     ------
@@ -114,13 +110,13 @@ def hessian_of_mean(
     chunk_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Matvec:
-    """Return v ↦ H v for the Hessian of a mean over examples, streaming over them if asked. Transformable.
+    """Return v ↦ H v for the Hessian of a mean over examples, in chunks if asked. Transformable.
 
-    H = Σ wᵢ ∇²ℓᵢ / Σ wᵢ with ℓ = per_example(params, *args). With a `chunk_size`, products visit the examples so
-    many at a time and keep nothing in between: beyond the data, memory is that of one chunk, whatever the number
-    of examples, and a product costs about one and a half gradients. Without one the gradient is linearised once,
-    here, as in `hessian`: faster products, memory that grows with the data. The result does not depend on the chunk
-    size beyond rounding. A penalty is not a mean over examples: add the product of its own `hessian`.
+    H = Σ wᵢ ∇²ℓᵢ / Σ wᵢ with ℓ = per_example(params, *args). With a `chunk_size`, products go through that many
+    examples at a time: beyond the data, memory is that of one chunk, and a product costs about one and a half
+    gradients. Without, the gradient is linearised once, here, as in `hessian`: faster products, memory that grows with
+    the data. Up to rounding the result does not depend on the chunk size. A penalty is not a mean over examples: add
+    the product of its own `hessian`.
 
     Parameters
     ----------
@@ -138,18 +134,13 @@ def hessian_of_mean(
         A `jax.sharding.Mesh`: each of its devices goes through its own n / devices examples, linearised or in chunks,
         and a product sends one sum of P numbers between them. None for one device.
 
-    Returns
-    -------
-    A function from a pytree shaped like params to another.
-
     Raises
     ------
     TypeError
-        `per_example` is not a function, params or values are not floating, args is not a tuple, the chunk size is not
-        an integer, the mesh is not a Mesh.
+        As `hessian`; the chunk size is not an integer, the mesh is not a Mesh.
     ValueError
-        Arrays of different numbers of examples, values or weights that are not one per example, a chunk size below 1;
-        outside jit, a number that is NaN or infinite, weights that are negative or all zero.
+        As `hessian`; numbers of examples, values or weights differ, the chunk size is below 1; outside jit, weights are
+        negative or all zero.
 
     Examples
     --------
@@ -194,18 +185,12 @@ def ggn(
         `(params, inputs) -> outputs`, each example by itself: (n, ...) or a pytree of such.
     loss
         `(outputs, targets) -> (n,)`, each example by itself.
-    args
-        `(inputs, targets)`, each an array or a pytree with the n examples on its first axis.
-    params, weights, chunk_size, mesh
-        See `hessian_of_mean`, also for the errors raised.
-
-    Returns
-    -------
-    A function from a pytree shaped like params to another.
+    params, args, weights, chunk_size, mesh
+        See `hessian_of_mean`, also for the errors raised; args is a pair `(inputs, targets)` of arrays or pytrees.
 
     Examples
     --------
-    A linear model under half the squared error: G is the second moment of the inputs.
+    A linear model with half the squared error: G is the second moment of the inputs.
 
     >>> model = lambda p, x: x @ p
     >>> loss = lambda z, y: (z - y) ** 2 / 2

@@ -14,41 +14,29 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import _checks, devices
+from mlp_jax import _checks, _parallel
 from mlp_jax.curvature import precision
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Matvec, PyTree
 
-Matvec = Callable[[PyTree], PyTree]
-# (each, params, examples, shares) ↦ (v ↦ Σ shareᵢ Aᵢ v) for some of the examples. What treats every example by itself
-# goes through each(function, rows, shared) = function(rows, *shared): `here`, or split over devices.
+# (each, params, examples, shares) ↦ (v ↦ Σ shareᵢ Aᵢ v) for some of the examples. A function that treats every example
+# by itself is called as each(function, rows, shared) = function(rows, *shared): by `_here`, or split over devices.
 Build = Callable[[Callable[..., PyTree], PyTree, tuple, jax.Array], Matvec]
 
 
 class Over(NamedTuple):
-    """How the examples are gone through; what every matvec here takes as keywords.
-
-    weights
-        (n,) non-negative, not all zero; equal when None.
-    chunk_size
-        Examples at a time on each device; all at once when None.
-    mesh
-        The devices over which the examples are split; None for no splitting.
-    """
+    """How to go through the examples: `weights`, `chunk_size` and `mesh` of `operators.hessian_of_mean`."""
 
     weights: jax.Array | None = None
     chunk_size: int | None = None
     mesh: Mesh | None = None
 
 
-def here(function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
-    """Return function(rows, *shared): what `devices.over_rows` does where there is one device.
-
-    Examples
-    --------
-    >>> here(lambda x, a: a * x, jnp.arange(3.0), (2.0,)).tolist()
-    [0.0, 2.0, 4.0]
-    """
+def _here(function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
     return function(rows, *shared)
+
+
+def _each_on(mesh: Mesh, function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
+    return _parallel.over_rows(function, mesh, rows, shared)
 
 
 @precision.whole_products
@@ -65,38 +53,33 @@ def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matv
     >>> float(over_examples(squares, jnp.ones(()), args, Over(chunk_size=2))(jnp.array(3.0)))
     21.0
     """
-    if over.chunk_size is not None:
-        over = over._replace(chunk_size=_checks.integer(over.chunk_size, "chunk_size"))
+    chunk_size = None if over.chunk_size is None else _checks.integer(over.chunk_size, "chunk_size")
     num_examples = _checks.count_examples(args)
     shares = _shares(over.weights, num_examples)
     params, examples = jax.tree.map(jnp.asarray, (params, args))
     if over.mesh is None:
-        return _by_chunks(build, params, (examples, shares), over.chunk_size)
-    mesh = devices.require_mesh(over.mesh)
-    examples = devices.pad(examples, mesh)
+        return _by_chunks(build, params, (examples, shares), chunk_size)
+    mesh = _parallel.require_mesh(over.mesh)
+    examples = _parallel.pad(examples, mesh)
     shares = jnp.pad(shares, (0, len(jax.tree.leaves(examples)[0]) - num_examples))
-    examples, shares = devices.split((examples, shares), mesh)
-    if over.chunk_size is None:
+    examples, shares = _parallel.split((examples, shares), mesh)
+    if chunk_size is None:
         return build(functools.partial(_each_on, mesh), params, examples, shares)
 
     def mine(rows: tuple[tuple, jax.Array], params: PyTree, vector: PyTree) -> PyTree:
-        return _by_chunks(build, params, rows, over.chunk_size)(vector)
+        return _by_chunks(build, params, rows, chunk_size)(vector)
 
     def matvec(vector: PyTree) -> PyTree:
-        return devices.sum_over_rows(mine, mesh, (examples, shares), (params, vector))
+        return _parallel.sum_over_rows(mine, mesh, (examples, shares), (params, vector))
 
     return precision.whole_products(matvec)
-
-
-def _each_on(mesh: Mesh, function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
-    return devices.over_rows(function, mesh, rows, shared)
 
 
 def _by_chunks(build: Build, params: PyTree, rows: tuple[tuple, jax.Array], chunk_size: int | None) -> Matvec:
     """Return the matvec of (examples, shares) on one device."""
     num_rows = len(rows[1])
     if chunk_size is None or chunk_size >= num_rows:
-        return build(here, params, *rows)
+        return build(_here, params, *rows)
 
     @precision.whole_products
     def matvec(vector: PyTree) -> PyTree:
@@ -105,7 +88,7 @@ def _by_chunks(build: Build, params: PyTree, rows: tuple[tuple, jax.Array], chun
             first = jnp.minimum(start, num_rows - chunk_size)
             chunk, shares = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk_size), rows)
             is_new = first + jnp.arange(chunk_size) >= start
-            product = build(here, params, chunk, jnp.where(is_new, shares, 0))(vector)
+            product = build(_here, params, chunk, jnp.where(is_new, shares, 0))(vector)
             return jax.tree.map(jnp.add, partial, product), None
 
         zeros = jax.tree.map(jnp.zeros_like, vector)
@@ -115,16 +98,10 @@ def _by_chunks(build: Build, params: PyTree, rows: tuple[tuple, jax.Array], chun
 
 
 def weighted_sum(values: jax.Array, shares: jax.Array) -> jax.Array:
-    """Return Σ share · value, after a check that there is one value an example.
-
-    Examples
-    --------
-    >>> float(weighted_sum(jnp.array([1.0, 3.0]), jnp.array([0.5, 0.5])))
-    2.0
-    """
+    """Return Σ share · value; ValueError unless there is one value per example."""
     if values.shape != shares.shape:
         raise ValueError(
-            f"loss: got values of shape {values.shape} for {shares.size} examples, expected one value an example."
+            f"loss: got values of shape {values.shape} for {shares.size} examples, expected one value per example."
         )
     return jnp.sum(shares.astype(values.dtype) * values)
 
@@ -134,14 +111,14 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
     if weights is None:
         return jnp.full(num_examples, 1 / num_examples)
     weights = _checks.numbers(weights, "weights")
-    if jnp.shape(weights) != (num_examples,):
-        raise ValueError(f"weights: got shape {jnp.shape(weights)}, expected ({num_examples},), one an example.")
+    if weights.shape != (num_examples,):
+        raise ValueError(f"weights: got shape {weights.shape}, expected ({num_examples},), one per example.")
     if not _checks.is_traced(weights):
-        values = np.asarray(devices.to_host(weights), dtype=np.float64)
-        if not np.all((values >= 0) & (values < np.inf)) or not np.any(values):
+        values = np.asarray(_parallel.to_host(weights), dtype=np.float64)
+        if not (values.min() >= 0 and 0 < values.max() < np.inf):
             raise ValueError(
                 f"weights: got numbers from {values.min()} to {values.max()},"
-                " expected finite ones of 0 or more, at least one above 0."
+                " expected finite numbers of 0 or more, at least one above 0."
             )
         weights = values / values.max()  # so that none is too large for float32
     weights = jnp.asarray(weights).astype(jnp.result_type(float))
@@ -149,22 +126,14 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
 
 
 def require_values(values_of: Callable[..., Any], name: str, params: PyTree, args: tuple) -> None:
-    """Raise unless `values_of(params, *args)` is one real number an example; nothing is compiled.
-
-    Examples
-    --------
-    >>> require_values(lambda p, x: p * x, "values", jnp.ones(()), (jnp.ones(3),))
-    """
+    """Raise unless `values_of(params, *args)` is one real number per example; nothing is compiled."""
 
     def total(p: PyTree, *examples: Any) -> jax.Array:
-        num_examples, values = _checks.count_examples(examples), values_of(p, *examples)
-        is_array = isinstance(values, jax.Array | np.ndarray)
-        if not is_array or values.shape != (num_examples,):
-            got = f"shape {values.shape}" if is_array else type(values).__name__
-            raise ValueError(f"{name}: got a result of {got}, expected shape ({num_examples},), one value an example.")
-        dtype = values.dtype
-        if not jnp.issubdtype(dtype, jnp.floating):
-            raise TypeError(f"{name}: got values of dtype {dtype}, expected real floating point.")
+        expected, values = (_checks.count_examples(examples),), values_of(p, *examples)
+        if getattr(values, "shape", None) != expected:
+            raise ValueError(
+                f"{name}: got a result of {_checks.describe(values)}, expected shape {expected}, one value per example."
+            )
         return jnp.sum(values)
 
-    precision.require_scalar_function(total, params, args)
+    precision.require_scalar_function(total, params, args, name)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _checks, tree
-from mlp_jax.curvature import precision
+from mlp_jax.curvature import operators, precision
 from mlp_jax.curvature.types import Fun, PyTree
 
 # A remainder this many times its rounding level is known to about a percent: good enough for a slope.
@@ -60,12 +60,8 @@ def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Cal
     19.0
     """
     precision.require_scalar_function(fun, params, args)
-
-    def restricted(point: PyTree) -> jax.Array:
-        return fun(point, *args)
-
-    value = restricted(params)
-    gradient, product = jax.linearize(jax.grad(restricted), params)
+    value, gradient = jax.value_and_grad(fun)(params, *args)
+    product = operators.linearize_gradient(lambda p: fun(p, *args), params)
 
     def model(point: PyTree) -> jax.Array:
         step = jax.tree.map(jnp.subtract, _like(params, point, "point"), params)
@@ -118,22 +114,18 @@ def taylor_remainder(
     3.0
     """
     precision.require_scalar_function(fun, params, args)
-
-    def restricted(point: PyTree) -> jax.Array:
-        return fun(point, *args)
-
     direction = _like(params, direction, "direction")
-    value = restricted(params)
     steps = _checks.numbers(steps, "steps", "(k,)", finite=True)
     if not _checks.is_traced(steps) and not np.all(steps):
         raise ValueError("steps: got a step of 0, expected distances that are not 0.")
+    value, gradient = jax.value_and_grad(fun)(params, *args)
+    product = operators.hessian_product(fun)(params, args, direction)
     steps = jnp.asarray(steps, dtype=value.dtype)
-    gradient, product = jax.jvp(jax.grad(restricted), (params,), (direction,))
     first = steps * tree.dot(gradient, direction)
     second = 0.5 * steps**2 * tree.dot(product, direction)
 
     def along(step: jax.Array) -> jax.Array:
-        return restricted(jax.tree.map(lambda p, v: p + step.astype(v.dtype) * v, params, direction))
+        return fun(jax.tree.map(lambda p, v: p + step.astype(v.dtype) * v, params, direction), *args)
 
     reached = jax.vmap(along)(steps)
     unit = jnp.finfo(value.dtype).eps / 2

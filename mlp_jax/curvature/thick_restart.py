@@ -1,4 +1,4 @@
-"""Block Lanczos with thick restarts: grow a Space until the wanted ends of the spectrum have settled, none missed."""
+"""Block Lanczos with thick restarts: grow a Space until the wanted ends of the spectrum have settled."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from mlp_jax.curvature.krylov_space import Space
 
-# Rows of a basis beyond two for each wanted pair, and two blocks.
+# Rows of a basis beyond two for each wanted pair and two blocks.
 SPARE_ROWS = 12
 # Part of the basis that a restart keeps.
 _KEPT = 0.4
@@ -29,29 +29,14 @@ class Wanted(NamedTuple):
         return self.smallest + self.largest
 
     def ends(self, size: int) -> np.ndarray:
-        """Return the wanted positions among `size` ascending values.
-
-        Examples
-        --------
-        >>> Wanted(1, 2).ends(10).tolist()
-        [0, 8, 9]
-        """
+        """Return the wanted positions among `size` ascending values."""
         return np.concatenate([np.arange(self.smallest), np.arange(size - self.largest, size)])
 
 
 def solve(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
     """Grow a space until residual estimates of the wanted pairs are at most target · ‖H‖ and none can be missing.
 
-    Afterwards the wanted pairs are at the ends of `space.ritz()`. Returns whether that was reached with `budget`
-    products.
-
-    Examples
-    --------
-    >>> from mlp_jax.curvature.krylov_basis import HostBasis
-    >>> basis = HostBasis(lambda rows: rows * np.arange(99.0), 99, np.float64, 50)
-    >>> space = Space(basis, 4, np.random.default_rng(0))
-    >>> solve(space, Wanted(1, 1), 1e-10, 500), np.round(space.ritz()[0][[0, -1]], 6).tolist()
-    (True, [0.0, 98.0])
+    Afterwards the wanted pairs are at the ends of `space.ritz()`. Returns whether `budget` products were enough.
     """
     complete = False
     while not complete and _search(space, wanted, target, budget) and space.products < budget:
@@ -87,7 +72,7 @@ def _settled(space: Space, wanted: Wanted, target: float) -> bool:
 
 
 def _restart(space: Space, wanted: Wanted, target: float) -> None:
-    """Keep the wanted Ritz vectors and, of those next to them, most at the end that has further to go."""
+    """Keep the wanted Ritz vectors and their neighbours, more of them at the end with more unsettled pairs."""
     values, _, residuals = space.ritz()
     unsettled = residuals > target * np.max(np.abs(values))
     low, high = wanted
@@ -98,14 +83,14 @@ def _restart(space: Space, wanted: Wanted, target: float) -> None:
     space.restart(Wanted(low + extra, high + spare - extra).ends(len(values)))
 
 
-# --- What the starting vectors cannot see ------------------------------------------------------------------------
+# --- Eigenvectors that the starting vectors lack -----------------------------------------------------------------
 
 
 def _search_complement(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
-    """Follow a random vector orthogonal to the whole space; return whether it saw that nothing wanted is left.
+    """Run Lanczos from a random vector orthogonal to the whole space; return whether it shows that nothing is missing.
 
     On span(basis)⊥ the operator is compressed, B = (I − VVᵀ) H (I − VVᵀ): a vector that was missed is an eigenvector
-    of B too, while B's other values are further from the ends than the basis reaches. What is found joins the space.
+    of B too, while B's other values are further from the ends than the basis reaches. Vectors found join the space.
     The failure probability is known only while the basis has room; after a restart here the residuals decide alone.
     """
     if space.rows < space.size:
@@ -147,7 +132,7 @@ def _restart_complement(space: Space) -> None:
 
 
 def _verdict(space: Space, wanted: Wanted, known: np.ndarray, target: float, fresh: bool) -> tuple[bool, bool]:
-    """Return (the complement holds a value beyond the wanted ones, all has been seen that is needed)."""
+    """Return (the complement holds a value beyond the wanted ones, the search is over)."""
     values, _, residuals = space.ritz()
     slack = target * max(np.max(np.abs(known)), np.max(np.abs(values)))
     steps = len(values) if fresh else None

@@ -1,4 +1,4 @@
-"""A matvec traced once: a program, and the data it closes over as arguments of it rather than constants in it."""
+"""A matvec traced once: a program, and the data that it closes over as its arguments rather than its constants."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from mlp_jax import _checks, _compiled, devices
-from mlp_jax.tree import PyTree
+from mlp_jax import _checks, _compiled, _parallel
+from mlp_jax.curvature.types import Matvec, PyTree
 
 # Intermediate values of one block of columns of a matrix stay near this size.
 _BLOCK_BYTES = 2**26
 
 
 class Program(NamedTuple):
-    """What is compiled for: the traced product, the leaves that it takes, and the dtype to compute in."""
+    """The traced product, the leaves that it takes, and the dtype to compute in: the static part of an operator."""
 
     jaxpr: Any
     num_closed_over: int
@@ -45,35 +45,27 @@ class Operator(NamedTuple):
         return self.program.size()
 
     def multiply(self, rows: np.ndarray, block: int = 1) -> np.ndarray:
-        """Return the products with rows (k, P), `block` at a time; what is left over goes one by one.
-
-        So that only two programs are compiled, whatever k.
-        """
+        """Return the products with rows (k, P), `block` at a time and the rest singly, by two programs for any k."""
         whole = len(rows) // block * block
-        pieces = [rows[i : i + block] for i in range(0, whole, block)] + [
-            rows[i : i + 1] for i in range(whole, len(rows))
-        ]
-        return np.concatenate([devices.to_host(_rows(self.program, self.constants, piece)) for piece in pieces])
+        starts = [(i, block) for i in range(0, whole, block)] + [(i, 1) for i in range(whole, len(rows))]
+        pieces = [rows[i : i + count] for i, count in starts]
+        return np.concatenate([_parallel.to_host(_rows(self.program, self.constants, piece)) for piece in pieces])
 
     def matrix(self) -> np.ndarray:
         """Return the operator as a (P, P) matrix, from P products."""
-        return devices.to_host(_matrix(self.program, self.constants))
+        return _parallel.to_host(_matrix(self.program, self.constants))
 
     def unravel(self, rows: np.ndarray) -> PyTree:
         """Return rows (k, P) as a pytree whose leaves have a leading axis of k."""
         return jax.tree.unflatten(self.structure, _leaves(self.program, jnp.asarray(rows)))
 
 
-def trace(matvec: Callable[[PyTree], PyTree], params: PyTree) -> Operator:
+def trace(matvec: Matvec, params: PyTree) -> Operator:
     """Trace a matvec once for each function object, shapes and dtype, data that it closes over kept outside.
 
     The trace is held for as long as the function lives, so that a second call finds the same jaxpr; a Partial of the
-    same function with other data of the same shapes finds it too.
-
-    Raises
-    ------
-    TypeError
-        The result is not a pytree like params, or the matvec closes over traced values.
+    same function with other data of the same shapes finds it too. ValueError where the result is not a pytree like
+    params, TypeError where it is not floating or the matvec closes over traced values.
 
     Examples
     --------
@@ -96,7 +88,7 @@ def trace(matvec: Callable[[PyTree], PyTree], params: PyTree) -> Operator:
     return Operator(program, (*closed.consts, *_data(matvec)), jax.tree.structure(params))
 
 
-def _data(matvec: Callable[[PyTree], PyTree]) -> list[Any]:
+def _data(matvec: Matvec) -> list[Any]:
     return jax.tree.leaves(matvec) if isinstance(matvec, jax.tree_util.Partial) else []
 
 
@@ -107,10 +99,10 @@ def _program(function: Callable[..., PyTree]) -> Any:
     return jax.jit(lambda args, keywords, vector: get()(*args, vector, **keywords))
 
 
-def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any]) -> Any:
-    leaves, expected = jax.tree.flatten(params)
+def _traced(matvec: Matvec, params: PyTree, dtypes: list[Any]) -> Any:
+    leaves, structure = jax.tree.flatten(params)
     like = [jax.ShapeDtypeStruct(jnp.shape(leaf), dtype) for leaf, dtype in zip(leaves, dtypes, strict=True)]
-    vector = jax.tree.unflatten(expected, like)
+    vector = jax.tree.unflatten(structure, like)
     try:
         if isinstance(matvec, jax.tree_util.Partial):
             traced = _program(matvec.func).trace(matvec.args, matvec.keywords, vector)
@@ -119,15 +111,8 @@ def _traced(matvec: Callable[[PyTree], PyTree], params: PyTree, dtypes: list[Any
     except TypeError:
         jax.eval_shape(matvec, vector)  # where it returns no arrays, this says so
         raise
-    got: Any = jax.tree.structure(traced.out_info)
-    if got != expected:
-        raise TypeError(f"matvec: got a result of structure {got}, expected that of params, {expected}.")
-    for leaf, want in zip(jax.tree.leaves(traced.out_info), like, strict=True):
-        if leaf.shape != want.shape or not jnp.issubdtype(leaf.dtype, jnp.floating):
-            raise TypeError(
-                f"matvec: got a result of shape {leaf.shape} and dtype {leaf.dtype},"
-                f" expected floating point of shape {want.shape}."
-            )
+    _checks.like(traced.out_info, vector, "matvec result")
+    _checks.leaves(traced.out_info, "matvec result", floating=True)
     return traced
 
 
@@ -150,14 +135,7 @@ def _product(program: Program, constants: tuple[Any, ...], vector: jax.Array) ->
 
 
 def multiply_rows(program: Program, constants: tuple[Any, ...], rows: jax.Array) -> jax.Array:
-    """Return the products with rows (k, P), together. Transformable.
-
-    Examples
-    --------
-    >>> operator = trace(lambda v: 2 * v, jnp.ones(2))
-    >>> multiply_rows(operator.program, operator.constants, jnp.array([[1.0, 3.0]])).tolist()
-    [[2.0, 6.0]]
-    """
+    """Return the products with rows (k, P), together. Transformable."""
     if len(rows) == 1:
         return _product(program, constants, rows[0])[None]
     return jax.vmap(functools.partial(_product, program, constants))(rows)
