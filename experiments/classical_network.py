@@ -189,7 +189,7 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
                 axes.plot(run.epoch, run.percent, line, color=colour, lw=0.8, alpha=0.8)
     axes.set(xlabel="epoch", ylabel="accuracy (% of the test examples)", ylim=(0, 100))
     axes.set_title("Both implementations from the first seed; thin: mlp_jax from others", fontsize="medium")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     axes.grid(alpha=0.3)
     return figure
