@@ -20,11 +20,9 @@ _SHOWN = 40
 class Result:
     """What a sweep returns: numpy arrays with the leading axes `axes`.
 
-    axes
-        ("batch_size", "learning_rate", names of settings ..., "seed").
-    coordinates
-        The values along each axis, by name; "learning_rate" is (batch_size, learning_rate) where each batch size has
-        its own.
+    axes, coordinates
+        ("batch_size", "learning_rate", names of settings ..., "seed"), and the values along each by name;
+        "learning_rate" is (batch_size, learning_rate) where each batch size has its own.
     updates, examples
         (batch_size, record) updates made and examples visited at each record.
     loss
@@ -33,8 +31,7 @@ class Result:
     record
         The pytree that `record` returned, each leaf (*axes, record, ...); None without `record`.
     diverged_at
-        (*axes) number of the first update, from 1, whose batch had a loss that is not finite; the last update where
-        parameters ended not finite though every loss was. 0: the lane did not diverge.
+        (*axes) as in `training.History`, but parameters are looked at once, at the end of the run.
     params
         The parameters at the end, each leaf (*axes, ...).
     """
@@ -79,12 +76,8 @@ class Result:
         """Return a pandas table, one row a lane.
 
         Columns: the axes; `updates`; `diverged` and `diverged_at`; `loss` at the last record; and each scalar that
-        `record` returned, at the last record, under its name: missing where the lane diverged.
-
-        Raises
-        ------
-        ImportError
-            pandas is not installed.
+        `record` returned, at the last record, under its name: missing where the lane diverged. ImportError without
+        pandas.
 
         Examples
         --------

@@ -64,11 +64,9 @@ def run(
 
     Parameters
     ----------
-    key
-        A JAX random key.
-    loss
-        `(params, inputs, targets, weights, key, **loss_settings) -> scalar`: a mean with the weights, which are 1 or 0,
-        and any penalties of params.
+    key, loss, record
+        As in `training.train`; the loss takes `loss_settings` by name, and must be a mean with the weights, plus
+        penalties of params.
     init
         key -> params.
     data
@@ -80,38 +78,34 @@ def run(
     seeds
         How many, for 0, 1, ...; or the integers themselves, such as `range(8, 16)` for fresh ones.
     epochs, updates
-        How long, one of the two: each batch size for as many epochs, or for as many updates, which may be a mapping
-        from each batch size to its own (such as those of an equal time).
+        The length of the runs, one of the two; `updates` may be a mapping from each batch size to its own.
     optimizer
         (learning_rate, **settings) -> optax transformation; both may be traced.
     settings, loss_settings
         Further axes of the grid, by name: arguments of `optimizer` and of `loss`.
-    record, records
-        What to keep of a State (see `training.train`), and how often, evenly spaced in updates, the last at the end.
-        None: one record an epoch, or 20 for `updates`.
-    programs, micro_batch
-        "one"; or "per batch size", without micro-batches: compiles for seconds each, and is faster once compiled. Rows
-        of a micro-batch; the batch size that makes the least work of the whole sweep when None.
+    records
+        How many, evenly spaced in updates, the last at the end; when None, one an epoch, or 20 for `updates`.
+    programs
+        "one"; or "per batch size", without micro-batches: compiles for seconds each, and is faster once compiled.
+    micro_batch
+        Rows of a micro-batch; the batch size that makes the least work of the whole sweep when None.
     lanes_at_once
-        Lanes of one call on one device, two calls at a time; as many as fit in 1 GiB when None. Memory is that of 2 ×
-        these lanes: for each seed a shuffled copy of the data, for each lane parameters, optimizer state and records.
-        The orders of all epochs, epochs × seeds × n integers, are beside that: all on one device, then, with a
-        mesh, on the host.
+        Lanes of one call on one device; as many as fit in 1 GiB when None. Memory is that of two calls: for each seed a
+        shuffled copy of the data, for each lane parameters, optimizer state and records. The orders of all epochs,
+        epochs × seeds × n integers, are held beside that, with a mesh on the host.
     progress
         Called with the number of calls that are done, and of all, after each; with a mesh, in every process.
     mesh
         A `jax.sharding.Mesh` whose devices share the lanes of each call: seeds, settings or both are split, whichever
-        leaves the fullest device the least. The data are on every device, the rest only where its lane is. In several
-        processes each makes the same call, and has the whole result. It is that without a mesh, to rounding: fewer
-        lanes side by side may be summed in another order; bit for bit where a device computes as many at a time as it
-        would alone, as with `lanes_at_once=1`.
+        leaves the fullest device the fewest lanes. The data are on every device. In several processes each makes the
+        same call, and has the whole result. It is that without a mesh, to rounding; bit for bit where a device computes
+        as many lanes at a time as it would alone, as with `lanes_at_once=1`.
 
     Raises
     ------
     TypeError, ValueError
         As `training.train`; also an empty axis, both or neither of `epochs` and `updates`, a name used twice, more
-        records than updates, a loss that is not a mean, or an `rbg` key: it draws other numbers under vmap than in one
-        run.
+        records than updates, a loss that is not a mean, or an `rbg` key: it draws other numbers under vmap.
 
     Examples
     --------
@@ -129,7 +123,9 @@ def run(
         _checks.function(progress, "progress", "(done, all)")
     for name, function in {"loss": loss, "init": init, "optimizer": optimizer}.items():
         _checks.function(function, name)
-    _require_key(key)
+    _checks.key(key)
+    if "rbg" in (kind := str(jax.random.key_impl(key))):
+        raise ValueError(f"key: got one of {kind}, which draws other numbers under vmap, expected one of threefry2x32.")
     inputs, targets = _door.data_pair(getattr(data, "train", data))
     grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, settings, loss_settings, seeds)
     budget = grids.as_budget(grid, len(inputs), epochs, updates, records)
@@ -143,25 +139,24 @@ def run(
         record = jax.tree_util.Partial(record)
 
     _checks.leaves(jax.eval_shape(init, key), "init(key)", floating=True)
-    seed_numbers = jnp.asarray(grid.seeds, jnp.uint32)
-    by_seed = lanes.prepare(init, budget.epochs, len(inputs), key, seed_numbers)
-    _checks.params(by_seed[1], "init(key)")
-    vectors = [grid.vectors(batch, _loop.weight_dtype(by_seed[1])) for batch in range(len(grid.batch_sizes))]
-    _require_mean(loss, by_seed, vectors[0]["loss"], inputs, targets)
+    keys, starts, orders = lanes.prepare(init, budget.epochs, len(inputs), key, jnp.asarray(grid.seeds, jnp.uint32))
+    _checks.params(starts, "init(key)")
+    vectors = [grid.vectors(batch, _loop.weight_dtype(starts)) for batch in range(len(grid.batch_sizes))]
+    _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
     sizes = grid.batch_sizes if programs == "per batch size" else [None] * len(grid.batch_sizes)
-    recorded = None if record is None else record.func
+    recorded, record_data = (None, ((), {})) if record is None else (record.func, (record.args, record.keywords))
     plan = _Plan(
         grid,
         budget,
         [lanes.Program(loss, optimizer, budget.records, size or rows, size, recorded) for size in sizes],
         vectors,
-        by_seed if mesh is None else (*by_seed[:2], np.asarray(by_seed[2])),
-        (inputs, targets, ((), {}) if record is None else (record.args, record.keywords)),
+        (keys, starts, orders if mesh is None else np.asarray(orders)),
+        (inputs, targets, record_data),
         mesh,
     )
-    lanes_that_fit = _lanes_that_fit(plan, record)  # also where they are given: it calls the optimizer and the record
+    fitting = _lanes_that_fit(plan, record)  # always, since it calls the optimizer and the record once
     over = (1, 1) if mesh is None else mesh.devices.shape
-    blocks = list(grids.cut_into_blocks(grid, lanes_at_once or lanes_that_fit, over))
+    blocks = list(grids.cut_into_blocks(grid, lanes_at_once or fitting, over))
     return _collect(plan, _execute(plan, blocks, progress))
 
 
@@ -181,20 +176,10 @@ class _Plan(NamedTuple):
     mesh: jax.sharding.Mesh | None
 
 
-def _require_key(key: Any) -> None:
-    """Refuse keys whose numbers under vmap are not those of one run: a lane would not be the run that it stands for."""
-    _checks.key(key)
-    implementation = str(jax.random.key_impl(key))
-    if "rbg" in implementation:
-        raise ValueError(
-            f"key: got one of {implementation}, which draws other numbers under vmap than in a run of training.train,"
-            " expected one of threefry2x32, JAX's default."
-        )
-
-
-def _require_mean(loss: Callable[..., jax.Array], by_seed: tuple, settings: Any, inputs: Any, targets: Any) -> None:
+def _require_mean(
+    loss: Callable[..., jax.Array], starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: jax.Array
+) -> None:
     """Raise ValueError unless the loss of some rows is the mean of the losses of two halves of them."""
-    keys, starts, _ = by_seed
     one, its_settings = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, settings)))
     rows = min(16, len(inputs) // 2 * 2)
     _door.batch_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
