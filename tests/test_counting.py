@@ -25,7 +25,7 @@ def normal(size):
     return lambda key: jax.random.normal(key, (size,))
 
 
-@pytest.mark.parametrize("size", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 3))])
 def test_a_product_of_wells_has_its_known_list(size):
     found = critical.census(wells, normal(size), jax.random.key(size), num_starts=60 * size**2)
     assert len(found.verdicts) == 3**size
@@ -35,8 +35,11 @@ def test_a_product_of_wells_has_its_known_list(size):
     assert found.euler_sum == 1
     assert np.all(np.diff(found.values) >= 0)
     assert found.hits.sum() == found.num_converged
-    assert "exact" not in str(found)
     assert "symmetric copies, if there are any" in str(found)
+
+
+def squares(x):
+    return jnp.sum((x**2 - 1) ** 2)
 
 
 class Reflections:
@@ -50,10 +53,7 @@ class Reflections:
 
 
 def test_copies_are_counted_once_with_the_size_of_their_orbit():
-    def fun(x):
-        return jnp.sum((x**2 - 1) ** 2)
-
-    found = critical.census(fun, normal(3), jax.random.key(0), num_starts=200, symmetries=Reflections())
+    found = critical.census(squares, normal(3), jax.random.key(0), num_starts=200, symmetries=Reflections())
     rows = sorted(zip(found.indices, found.orbit_sizes.tolist(), strict=True))
     # (1, 0) choices for each coordinate: index is the number of zeros, copies 2 to the number of ones.
     expected = sorted((k, 2 ** (3 - k)) for k in range(4) for _ in range(math.comb(3, k)))
@@ -63,9 +63,7 @@ def test_copies_are_counted_once_with_the_size_of_their_orbit():
 
 
 def test_degenerate_points_are_neither_minima_nor_counted_in_the_sum():
-    def fun(x):  # x⁴ at 0 beside wells in y: all its points are degenerate
-        return x[0] ** 4 + (x[1] ** 2 - 1) ** 2
-
+    fun = lambda x: x[0] ** 4 + (x[1] ** 2 - 1) ** 2  # x⁴ at 0 beside wells in y: all its points are degenerate
     found = critical.census(fun, normal(2), jax.random.key(0), num_starts=200, passes=1)
     assert set(found.indices) <= {None}
     assert found.euler_sum == 0
@@ -126,14 +124,14 @@ def test_orbit_sizes_are_those_of_the_group_written_out(xor, counted):
 
 
 def test_points_of_a_census_can_be_proved(xor):
-    for i in range(0, len(xor.verdicts), 6):
+    for i in range(0, len(xor.verdicts), 9):
         one = jax.tree.map(lambda leaf, i=i: leaf[i], xor.params)
         proof = interval.certify(xor_problem.loss, one, XOR)
         assert proof.index == xor.indices[i]
 
 
 def test_a_wrong_number_of_starts_is_refused():
-    with pytest.raises(ValueError, match=r"num_starts: got 0, expected an integer of 1 or more\."):
+    with pytest.raises(ValueError, match="num_starts: got 0, expected an integer"):
         critical.census(wells, normal(1), jax.random.key(0), num_starts=0)
     with pytest.raises(TypeError, match="key"):
         critical.census(wells, normal(1), np.arange(2), num_starts=2)
@@ -146,9 +144,8 @@ def test_a_second_census_compiles_nothing(x64):
         if name == "/jax/core/compile/backend_compile_duration":
             compiled.append(name)
 
-    fun = lambda x: jnp.sum((x**2 - 1) ** 2)
-    init = lambda key: jax.random.normal(key, (2,))
-    looking = lambda key: critical.census(fun, init, key, num_starts=200, passes=1)
+    init = normal(2)
+    looking = lambda key: critical.census(squares, init, key, num_starts=200, passes=1)
     first = looking(jax.random.key(0))
     jax.monitoring.register_event_duration_secs_listener(count)
     try:

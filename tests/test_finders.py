@@ -1,6 +1,5 @@
 """find: reaches critical points, and reports convergence nowhere else."""
 
-import functools
 import os
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from hypothesis import strategies as st
 from test_verdicts import linear_loss, xor_loss
 
 from mlp_jax import critical, mlp, tree
-from mlp_jax.critical.search.minres import minres
+from mlp_jax.critical.search.minres import Limits, minres
 
 QUADRATIC = np.diag([-3.0, 1e-4, 2.0])
 
@@ -59,8 +58,8 @@ def planted(x, slope):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize("slope", [1e-3, 1e-8, 1e-12])
-@pytest.mark.parametrize("start", [(0.5, 1.0), (1e-4, -0.3), (0.0, 0.0)])
+@pytest.mark.parametrize("slope", [1e-3, 1e-12])
+@pytest.mark.parametrize("start", [(0.5, 1.0), (0.0, 0.0)])
 def test_no_method_converges_at_a_planted_gradient_flat_point(name, slope, start):
     point = critical.find(planted, np.array(start), (slope,), **METHODS[name])
     assert not point.converged
@@ -75,17 +74,16 @@ def test_no_method_converges_at_a_planted_gradient_flat_point(name, slope, start
 @pytest.mark.parametrize("name", ["any index", "matrix-free"])
 def test_a_gradient_flat_point_on_the_way_is_left_behind(name):
     # g = x³ − 3x + 5 in one variable, in both: ‖g‖ has a minimum of 3 at x = 1, and its only zero at x = −2.279.
-    def fun(x):
-        return jnp.sum(x**4 / 4 - 3 * x**2 / 2 + 5 * x)
-
+    fun = lambda x: jnp.sum(x**4 / 4 - 3 * x**2 / 2 + 5 * x)
     point = critical.find(fun, np.array([1.3, 0.9]), **METHODS[name])
     assert point.converged
     np.testing.assert_allclose(point.params, np.roots([1, 0, -3, 5])[0].real, rtol=1e-12)
 
 
 def test_no_convergence_where_there_is_no_critical_point():
+    fun = lambda x: jnp.exp(x[0]) + x[1] ** 2
     for index in (None, 0):
-        point = critical.find(lambda x: jnp.exp(x[0]) + x[1] ** 2, np.array([0.0, 1.0]), index=index, max_steps=20)
+        point = critical.find(fun, np.array([0.0, 1.0]), index=index, max_steps=20)
         assert not point.converged
         assert point.reason is critical.Reason.MAX_STEPS
 
@@ -93,8 +91,8 @@ def test_no_convergence_where_there_is_no_critical_point():
 def test_converged_points_of_xor_are_critical_and_most_starts_converge():
     ends = [critical.find(xor_loss, mlp.init(jax.random.key(seed), (2, 2, 1)), (0.01,)) for seed in range(20)]
     converged = [end for end in ends if end.converged]
-    assert len(converged) >= 18  # 89 %
-    for end in converged:
+    assert len(converged) >= 18
+    for end in converged[:8]:
         assert critical.classify(xor_loss, end.params, (0.01,)).kind in ("minimum", "saddle")
 
 
@@ -114,18 +112,18 @@ def test_find_works_under_jit_and_vmap(x64):
     np.testing.assert_allclose(points.params, [[1, 0], [-1, 0], [0, 0]], atol=1e-9)
 
 
-def test_a_second_call_traces_nothing(x64):
+@pytest.mark.parametrize("find", [critical.find, lambda fun, x, args: critical.find_many(fun, x[None], args)])
+def test_a_second_call_traces_nothing(find, x64):
     traces = []
 
     def fun(x, shift):
         traces.append(1)
         return jnp.sum((x - shift) ** 2)
 
-    critical.find(fun, jnp.zeros(2), (jnp.ones(2),))
+    find(fun, jnp.zeros(2), (jnp.ones(2),))
     first = len(traces)
-    critical.find(fun, jnp.ones(2), (jnp.zeros(2),))
-    # What remains is the abstract check of the boundary, which compiles nothing.
-    assert len(traces) - first <= 2
+    find(fun, jnp.ones(2), (jnp.zeros(2),))
+    assert len(traces) == first
 
 
 @pytest.mark.parametrize(
@@ -133,18 +131,14 @@ def test_a_second_call_traces_nothing(x64):
     [
         ({"index": 3}, "index: got 3, expected an integer from 0 to 2"),
         ({"index": -1}, "index: got -1"),
-        ({"max_steps": 0}, "max_steps: got 0, expected an integer of 1 or more"),
+        ({"max_steps": 0}, "max_steps: got 0, expected an integer"),
         ({"radius": 0.0}, "radius: got 0.0, expected a number above 0"),
+        ({"index": 1, "method": critical.newton_mr}, "index and method: got both"),
     ],
 )
-def test_bad_settings_are_one_clear_sentence(settings, words):
+def test_a_bad_setting_is_named(settings, words):
     with pytest.raises(ValueError, match=words):
         critical.find(two_wells, np.zeros(2), **settings)
-
-
-def test_index_and_method_together_are_refused():
-    with pytest.raises(ValueError, match="index and method: got both"):
-        critical.find(two_wells, np.zeros(2), index=1, method=critical.newton_mr)
 
 
 # --- Newton-MR ----------------------------------------------------------------------------------------------------
@@ -161,7 +155,7 @@ def test_minres_gives_the_pseudoinverse_solution_of_singular_systems(x64, rank, 
     rhs = generator.standard_normal(12)
     if compatible:
         rhs = np.asarray(matrix) @ rhs
-    found = minres(lambda v: matrix @ v, jnp.asarray(rhs), tolerance=1e-13, stationarity=1e-12, max_steps=50)
+    found = minres(lambda v: matrix @ v, jnp.asarray(rhs), Limits(1e-13, 1e-12, max_steps=50))
     expected = np.linalg.pinv(matrix, rtol=1e-10) @ rhs
     np.testing.assert_allclose(found.vector, expected, atol=1e-9)
     np.testing.assert_allclose(found.residual, rhs - matrix @ expected, atol=1e-9)
@@ -186,13 +180,8 @@ def test_newton_mr_reaches_critical_points_of_a_linear_network_without_a_hessian
 
 
 def test_more_than_1500_parameters_are_searched_without_matrices():
-    with jax.enable_x64(True):
-        target = np.linspace(-1, 1, 2000)
-        scale = np.linspace(1, 5, 2000)
-
-    def fun(x, target, scale):
-        return jnp.sum(scale * jnp.cosh(x - target))
-
+    target, scale = np.linspace(-1, 1, 2000), np.linspace(1, 5, 2000)
+    fun = lambda x, target, scale: jnp.sum(scale * jnp.cosh(x - target))
     point = critical.find(fun, np.zeros(2000), (target, scale))
     assert point.converged
     np.testing.assert_allclose(point.params, target, atol=1e-12)
@@ -201,18 +190,16 @@ def test_more_than_1500_parameters_are_searched_without_matrices():
 # --- Many starts --------------------------------------------------------------------------------------------------
 
 
-@functools.cache
 def many_starts(num):
-    generator = np.random.default_rng(0)
-    return generator.uniform(-1.5, 1.5, (num, 2))
+    return np.random.default_rng(0).uniform(-1.5, 1.5, (num, 2))
 
 
 @pytest.mark.parametrize("index", [None, 1])
-@pytest.mark.parametrize("lanes", [1, 7, 64])
+@pytest.mark.parametrize("lanes", [1, 7, pytest.param(64, marks=pytest.mark.slow)])
 def test_many_starts_end_where_each_would_alone(index, lanes):
     starts = many_starts(40)
     points = critical.find_many(two_wells, starts, index=index, lanes=lanes)
-    for i in range(0, 40, 8):
+    for i in range(0, 40, 13):
         alone = critical.find(two_wells, starts[i], index=index)
         np.testing.assert_allclose(points.params[i], alone.params, atol=1e-12)
         assert points.steps[i] == alone.steps
@@ -238,19 +225,6 @@ def test_find_many_works_under_jit(x64):
     np.testing.assert_allclose(points.params, outside.params, atol=1e-12)
 
 
-def test_a_second_call_of_find_many_traces_nothing(x64):
-    traces = []
-
-    def fun(x, shift):
-        traces.append(1)
-        return jnp.sum((x - shift) ** 2)
-
-    critical.find_many(fun, np.zeros((3, 2)), (np.ones(2),))
-    first = len(traces)
-    critical.find_many(fun, np.ones((3, 2)), (np.zeros(2),))
-    assert len(traces) - first <= 2
-
-
 @given(
     st.lists(st.tuples(*[st.floats(-3, 3) | st.sampled_from([np.nan, np.inf, -np.inf])] * 2), min_size=20, max_size=20)
 )
@@ -267,21 +241,17 @@ def test_whatever_the_starts_converged_points_are_critical_and_the_rest_say_why(
 
 
 @pytest.mark.parametrize(
-    ("starts", "words"),
+    ("starts", "kind"),
     [
-        (np.float64(1.0), r"starts: got leaves of shapes \[\(\)\]"),
-        ((np.zeros((3, 2)), np.zeros((4, 2))), "expected params with a leading axis of the same length"),
-        (np.zeros((0, 2)), "1 or more"),
+        (np.float64(1.0), ValueError),
+        ((np.zeros((3, 2)), np.zeros((4, 2))), ValueError),
+        (np.zeros((0, 2)), ValueError),
+        (np.zeros((3, 2), int), TypeError),
     ],
 )
-def test_starts_without_a_common_leading_axis_are_one_clear_sentence(starts, words):
-    with pytest.raises(ValueError, match=words):
+def test_starts_need_a_common_leading_axis_and_floating_numbers(starts, kind):
+    with pytest.raises(kind, match="starts"):
         critical.find_many(lambda p: tree.norm(p), starts)
-
-
-def test_integer_starts_are_refused():
-    with pytest.raises(TypeError, match="expected real floating point"):
-        critical.find_many(two_wells, np.zeros((3, 2), int))
 
 
 def test_a_point_prints_as_a_sentence_without_its_params():
@@ -311,8 +281,8 @@ def test_distinct_points_are_counted_once_with_their_hits():
 
 
 def test_starts_along_a_run_are_its_points_with_noise_of_the_chosen_size():
-    generator = np.random.default_rng(0)
-    run = {"w": jnp.asarray(generator.standard_normal((50, 40, 40)), jnp.float32), "b": jnp.zeros((50, 3))}
+    draws = np.random.default_rng(0).standard_normal((50, 40, 40))
+    run = {"w": jnp.asarray(draws, jnp.float32), "b": jnp.zeros((50, 3))}
     exact = critical.along_run(jax.random.key(0), run, 11, 0.0)
     np.testing.assert_array_equal(exact["w"][np.array([0, 10])], run["w"][np.array([0, 49])])
     noisy = critical.along_run(jax.random.key(0), run, 11, 0.1)
@@ -320,6 +290,8 @@ def test_starts_along_a_run_are_its_points_with_noise_of_the_chosen_size():
     np.testing.assert_allclose(ratio, 0.1, rtol=0.08)
     with pytest.raises(ValueError, match="num_starts: got 0"):
         critical.along_run(jax.random.key(0), run, 0, 0.1)
+    with pytest.raises(ValueError, match="noise: got nan"):
+        critical.along_run(jax.random.key(0), run, 2, np.nan)
 
 
 @pytest.mark.slow
@@ -338,19 +310,6 @@ def test_many_lanes_of_matrices_end_on_few_cores():
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=environment, check=True
     )
     assert int(done.stdout) >= 55
-
-
-@pytest.mark.parametrize(
-    ("run", "noise", "message"),
-    [
-        (jnp.ones((3, 2)), np.nan, "noise: got nan, expected a finite number of 0 or more"),
-        (jnp.ones((3, 2)), -0.1, "noise: got -0.1, expected a finite number of 0 or more"),
-        (np.full((3, 2), 1e300), 0.1, "run: got 6 numbers that are NaN or infinite"),
-    ],
-)
-def test_starts_that_would_not_be_finite_are_refused(run, noise, message):
-    with pytest.raises(ValueError, match=message):
-        critical.along_run(jax.random.key(0), run, 2, noise)
 
 
 @pytest.mark.slow

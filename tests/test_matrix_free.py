@@ -27,7 +27,7 @@ KINDS = {"saddle among zeros": "saddle", "null modes": "undetermined"}
 
 
 @pytest.mark.parametrize("name", SPECTRA)
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(2))
 def test_known_spectra_get_their_names_from_products(name, seed):
     spectrum = SPECTRA[name]
     verdict = critical.classify(quadratic, np.zeros(400), (spectrum,), evidence="lanczos", key=jax.random.key(seed))
@@ -37,8 +37,8 @@ def test_known_spectra_get_their_names_from_products(name, seed):
 
 
 def test_a_weak_negative_mode_is_never_hidden_by_a_minimum():
-    # FACTS: power and plain Lanczos miss it with few steps. It may stay undetermined; a minimum would be wrong.
-    for seed in range(10):
+    # Power iteration and plain Lanczos miss it with few steps. It may stay undetermined; a minimum would be wrong.
+    for seed in range(5):
         spectrum = np.r_[-1e-4, np.zeros(400), np.linspace(0.5, 1, 99)]
         key = jax.random.key(seed)
         verdict = critical.classify(quadratic, np.zeros(500), (spectrum,), evidence="lanczos", key=key)
@@ -46,9 +46,8 @@ def test_a_weak_negative_mode_is_never_hidden_by_a_minimum():
 
 
 def test_a_point_away_from_every_critical_point_is_not_critical():
-    verdict = critical.classify(
-        lambda x, d: anharmonic(x, d) + jnp.sum(jnp.exp(-x)), np.full(50, -9.0), (np.ones(50),), evidence="lanczos"
-    )
+    fun = lambda x, d: anharmonic(x, d) + jnp.sum(jnp.exp(-x))
+    verdict = critical.classify(fun, np.full(50, -9.0), (np.ones(50),), evidence="lanczos")
     assert verdict.kind == "not critical"
     assert verdict.distance == np.inf
 
@@ -89,10 +88,9 @@ def test_unknown_evidence_is_refused():
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
 @pytest.mark.parametrize("factor", [1e200, 1e-200])
-@pytest.mark.parametrize("order", [4, 8])
-def test_functions_whose_numbers_leave_float64_are_not_named_from_products(factor, order):
-    # Falls along the second axis; the squares of its curvatures are no numbers of float64.
-    fun = lambda x: factor * (x[0] ** 2 - x[1] ** order)
-    verdict = critical.classify(fun, np.zeros(2), evidence="lanczos")
+def test_functions_whose_numbers_leave_float64_are_not_named_from_products(factor):
+    # Falls along the second axis; the squares of its curvatures are outside float64.
+    fun = lambda x, factor: factor * (x[0] ** 2 - x[1] ** 4)
+    verdict = critical.classify(fun, np.zeros(2), (np.float64(factor),), evidence="lanczos")
     assert verdict.kind == "undetermined"
     assert "outside float64" in verdict.reason

@@ -20,6 +20,7 @@ from mlp_jax import critical, losses, mlp, mlp_hessian, penalties, tree
 from mlp_jax.critical.evidence import measurements, tangents
 from mlp_jax.critical.evidence.problem import Problem
 
+SLOW = pytest.mark.slow
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
 
 
@@ -35,19 +36,16 @@ def gauge_tangents(hidden, params):
     return jnp.einsum("di,kij->kdj", first, units), -jnp.einsum("kij,jm->kim", units, second)
 
 
+TANGENTS = functools.partial(gauge_tangents, 2)
+
+
 # --- Two-layer linear networks ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
-    "shape",
-    [
-        (4, 2, 4),
-        pytest.param((6, 3, 6), marks=pytest.mark.slow),
-        (5, 2, 3),
-        pytest.param((3, 2, 5), marks=pytest.mark.slow),
-    ],
+    "shape", [(5, 2, 4), *(pytest.param(s, marks=SLOW) for s in ((4, 2, 4), (6, 3, 6), (3, 2, 5)))]
 )
-@pytest.mark.parametrize("cond", [1.0, 10.0, 100.0, 1e3])
+@pytest.mark.parametrize("cond", [1.0, 1e3])
 def test_every_linear_class_has_the_closed_form_index_and_zeros_along_its_orbit(shape, cond):
     net = linear_network(*shape)
     for point in linear_classes(net, cond):
@@ -61,9 +59,9 @@ def test_every_linear_class_has_the_closed_form_index_and_zeros_along_its_orbit(
             np.testing.assert_allclose(linear_loss(point.params, *args), point.loss, rtol=1e-9, atol=1e-12)
 
 
-@pytest.mark.parametrize("cond", [1e4, 1e6, 1e8])
+@pytest.mark.parametrize("cond", [1e4, 1e8])
 def test_a_gauge_beyond_float64_gives_no_wrong_sign(cond):
-    net = linear_network(6, 3, 6)
+    net = linear_network(5, 2, 4)
     for point in linear_classes(net, cond):
         verdict = critical.classify(linear_loss, point.params, (net.inputs, net.targets))
         total = tree.size(point.params)
@@ -77,11 +75,10 @@ def test_a_gauge_beyond_float64_gives_no_wrong_sign(cond):
 @pytest.mark.parametrize("cond", [1.0, 1e3])
 def test_symmetry_explains_the_orbit_of_a_full_rank_linear_network(cond):
     net = linear_network(5, 2, 4)
-    tangents = functools.partial(gauge_tangents, 2)
     full = [p for p in linear_classes(net, cond) if np.linalg.matrix_rank(p.params[0] @ p.params[1], tol=1e-6) == 2]
     kinds = []
     for point in full:
-        verdict = critical.classify(linear_loss, point.params, (net.inputs, net.targets), symmetries=tangents)
+        verdict = critical.classify(linear_loss, point.params, (net.inputs, net.targets), symmetries=TANGENTS)
         kinds.append(verdict.kind)
         assert verdict.symmetries == 4
         assert verdict.index == point.index
@@ -92,10 +89,7 @@ def test_symmetry_explains_the_orbit_of_a_full_rank_linear_network(cond):
 def test_a_tangent_along_which_the_function_changes_explains_nothing():
     net = linear_network(5, 2, 4)
     best = next(p for p in linear_classes(net) if p.zeros == 4 and p.index == 0)
-
-    def shifts(params):
-        return jax.tree.map(lambda leaf: jnp.ones((1, *leaf.shape), leaf.dtype), params)
-
+    shifts = lambda params: jax.tree.map(lambda leaf: jnp.ones((1, *leaf.shape), leaf.dtype), params)
     verdict = critical.classify(linear_loss, best.params, (net.inputs, net.targets), symmetries=shifts)
     assert verdict.symmetries == 0
     assert verdict.kind == "degenerate"
@@ -119,8 +113,11 @@ def network(activation, sizes):
     return fun, shapes, jacobian
 
 
-@pytest.mark.parametrize("activation", ["tanh", "sigmoid", "softplus"])
-@pytest.mark.parametrize("sizes", [(2, 3, 1), (2, 2, 2, 1), (2, 2, 2, 2, 1)])
+MADE = [("tanh", (2, 3, 1)), ("sigmoid", (2, 2, 2, 1)), ("softplus", (2, 3, 1)), ("tanh", (2, 2, 2, 2, 1))]
+REST = [(a, s) for a in ACTIVATIONS for s in ((2, 3, 1), (2, 2, 2, 1), (2, 2, 2, 2, 1)) if (a, s) not in MADE]
+
+
+@pytest.mark.parametrize(("activation", "sizes"), [*MADE, *(pytest.param(*pair, marks=SLOW) for pair in REST)])
 @pytest.mark.parametrize("scale", [0.1, 3.0])
 def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation, sizes, scale):
     fun, shapes, jacobian_at = network(activation, sizes)
@@ -172,7 +169,7 @@ def tilted(sizes):
 
 
 @pytest.mark.parametrize("spectrum", [(1e-6, 1.0), (-1e-6, 1.0), (-2.0, -1e-3), (-1.0, 1.0)])
-@pytest.mark.parametrize("sizes", [pytest.param((3, 4, 3), marks=pytest.mark.slow), (3, 2, 3, 3), (3, 2, 2, 2, 3)])
+@pytest.mark.parametrize("sizes", [*(pytest.param(s, marks=SLOW) for s in ((3, 4, 3), (3, 2, 3, 3))), (3, 2, 2, 2, 3)])
 def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
     fun, theta, hessian, rotation = tilted(sizes)
     low, high = spectrum
@@ -233,7 +230,7 @@ def xor_constant(value):
     return mlp.Layer(np.zeros((2, 2)), np.zeros(2)), mlp.Layer(np.zeros((2, 1)), np.array([value]))
 
 
-@pytest.mark.slow
+@SLOW
 def test_xor_at_zero_is_degenerate_and_falls_at_fourth_order():
     verdict = critical.classify(xor_loss, xor_constant(0.5), (0.0,))
     assert verdict.kind == "degenerate saddle"
@@ -242,17 +239,13 @@ def test_xor_at_zero_is_degenerate_and_falls_at_fourth_order():
     assert verdict.higher_order.order == 4
     assert verdict.higher_order.falls
     with jax.enable_x64(True):  # the loss does fall, at fourth order
-        best = min(
-            float(xor_loss(jax.tree.map(lambda a, s: a + s, xor_constant(0.5), step), 0.0))
-            for step in (
-                jax.tree.map(lambda a, k=k: 0.3 * np.random.default_rng(k).standard_normal(a.shape), xor_constant(0.5))
-                for k in range(2000)
-            )
-        )
-        assert best < float(xor_loss(xor_constant(0.5), 0.0))
+        vector, unravel = tree.ravel(xor_constant(0.5))
+        steps = 0.3 * np.random.default_rng(0).standard_normal((2000, len(vector)))
+        values = jax.vmap(lambda step: xor_loss(unravel(vector + step), 0.0))(steps)
+        assert jnp.min(values) < xor_loss(xor_constant(0.5), 0.0)
 
 
-@pytest.mark.parametrize("decay", [0.01, 0.1, 0.4])
+@pytest.mark.parametrize("decay", [0.01, 0.4])
 def test_the_spurious_minimum_of_xor_has_its_closed_form(decay):
     c = 0.5 / (1 + decay)
     verdict = critical.classify(xor_loss, xor_constant(c), (decay,))
@@ -264,29 +257,50 @@ def test_the_spurious_minimum_of_xor_has_its_closed_form(decay):
         np.testing.assert_allclose(xor_loss(xor_constant(c), decay), 0.25 - 0.125 / (1 + decay), rtol=1e-14)
 
 
+def polynomial(x, coefficients):
+    """One function for many, so that its programs are compiled once."""
+    a, b = x
+    powers = a, b, a**2, a * b, b**2, a**3, a * b**2, b**3, a * b**3, b**4, b**6, b**8
+    return jnp.stack(powers) @ coefficients
+
+
+def terms(**coefficients):
+    """The coefficients of `polynomial`, by letters: terms(aa=1.0, bbbb=1.0) is a² + b⁴."""
+    names = ["a", "b", "aa", "ab", "bb", "aaa", "abb", "bbb", "abbb", "bbbb", "b" * 6, "b" * 8]
+    return (np.array([coefficients.pop(name, 0.0) for name in names]),)
+
+
+def closed(kind, inertia, at=(0.0, 0.0), **coefficients):
+    return polynomial, at, terms(**coefficients), kind, inertia
+
+
 CLOSED = {
-    "minimum": (lambda x: jnp.sum(x**2) + x[0] * x[1], [0.0, 0.0], "minimum", (0, 0, 2)),
-    "maximum": (lambda x: -jnp.sum(jnp.cosh(x)), [0.0, 0.0, 0.0], "maximum", (3, 0, 0)),
-    "saddle": (lambda x: x[0] * x[1], [0.0, 0.0], "saddle", (1, 0, 1)),
-    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, [0.0, 0.0], "degenerate saddle", (0, 2, 0)),
-    "quartic": (lambda x: x[0] ** 2 + x[1] ** 4, [0.0, 0.0], "degenerate", (0, 1, 1)),
-    "quartic down": (lambda x: -(x[0] ** 2) + x[1] ** 4, [0.0, 0.0], "degenerate saddle", (1, 1, 0)),
-    "constant": (lambda x: 0 * jnp.sum(x), [1.0, 2.0], "degenerate", (0, 2, 0)),
-    "deep linear": (lambda x: (jnp.prod(x) - 1) ** 2, [0.0, 0.0, 0.0], "degenerate saddle", (0, 3, 0)),
-    "tiny scale": (lambda x: 1e-200 * (x[0] ** 2 + x[1] ** 2), [0.0, 0.0], "minimum", (0, 0, 2)),
-    "huge spread": (lambda x: 1e12 * x[0] ** 2 + 1e-12 * x[1] ** 2, [0.0, 0.0], "minimum", (0, 0, 2)),
-    "slope": (lambda x: 1e-3 * x[0] + x[1] ** 2, [0.0, 0.0], "not critical", None),
-    "gradient-flat": (lambda x: x[0] ** 3 + 1e-6 * x[0] + x[1] ** 2, [0.0, 0.0], "not critical", None),
-    "valley": (lambda x: x[0] ** 2 + jnp.exp(x[1]), [0.0, -5.0], "not critical", None),
-    "nearly flat": (lambda x: x[0] ** 2 + 1e-9 * x[1] ** 2, [0.0, 0.0], "minimum", (0, 0, 2)),
-    "nearly flat saddle": (lambda x: (x[0] + x[1]) ** 2 - 1e-9 * (x[0] - x[1]) ** 2, [0.0, 0.0], "saddle", (1, 0, 1)),
+    "minimum": closed("minimum", (0, 0, 2), aa=1.0, bb=1.0, ab=1.0),
+    "maximum": (lambda x: -jnp.sum(jnp.cosh(x)), (0.0, 0.0, 0.0), (), "maximum", (3, 0, 0)),
+    "saddle": closed("saddle", (1, 0, 1), ab=1.0),
+    "monkey saddle": closed("degenerate saddle", (0, 2, 0), aaa=1.0, abb=-3.0),
+    "quartic": closed("degenerate", (0, 1, 1), aa=1.0, bbbb=1.0),
+    "quartic down": closed("degenerate saddle", (1, 1, 0), aa=-1.0, bbbb=1.0),
+    "constant": closed("degenerate", (0, 2, 0), at=(1.0, 2.0)),
+    "deep linear": (lambda x: (jnp.prod(x) - 1) ** 2, (0.0, 0.0, 0.0), (), "degenerate saddle", (0, 3, 0)),
+    "tiny scale": closed("minimum", (0, 0, 2), aa=1e-200, bb=1e-200),
+    "huge spread": closed("minimum", (0, 0, 2), aa=1e12, bb=1e-12),
+    "slope": closed("not critical", None, a=1e-3, bb=1.0),
+    "gradient-flat": closed("not critical", None, aaa=1.0, a=1e-6, bb=1.0),
+    "valley": (lambda x: x[0] ** 2 + jnp.exp(x[1]), (0.0, -5.0), (), "not critical", None),
+    "nearly flat": closed("minimum", (0, 0, 2), aa=1.0, bb=1e-9),
+    "nearly flat saddle": closed("saddle", (1, 0, 1), aa=1 - 1e-9, bb=1 - 1e-9, ab=2 + 2e-9),
 }
 
 
+@pytest.mark.parametrize("eigenvectors", [True, False])
 @pytest.mark.parametrize("name", CLOSED)
-def test_closed_forms_get_their_names(name):
-    fun, at, kind, inertia = CLOSED[name]
-    verdict = critical.classify(fun, jnp.array(at))
+def test_closed_forms_get_their_names_with_eigenvectors_and_without(name, eigenvectors, monkeypatch):
+    fun, at, args, kind, inertia = CLOSED[name]
+    if not eigenvectors:
+        monkeypatch.setattr(measurements, "EIGENVECTOR_LIMIT", 0)
+        kind = kind.replace("degenerate saddle", "degenerate")
+    verdict = critical.classify(fun, np.array(at), args)
     assert verdict.kind == kind
     assert inertia is None or verdict.inertia[:3] == inertia
     assert verdict.kind in str(verdict)
@@ -294,33 +308,27 @@ def test_closed_forms_get_their_names(name):
         assert "not a minimum" in str(verdict)
 
 
-@pytest.mark.parametrize("name", CLOSED)
-def test_closed_forms_keep_their_names_where_eigenvectors_are_too_dear(name, monkeypatch):
-    monkeypatch.setattr(measurements, "EIGENVECTOR_LIMIT", 0)
-    fun, at, kind, inertia = CLOSED[name]
-    verdict = critical.classify(fun, jnp.array(at))
-    assert verdict.kind == kind.replace("degenerate saddle", "degenerate")
-    assert inertia is None or verdict.inertia[:3] == inertia
-
-
-@pytest.mark.parametrize("cond", [1.0, 100.0, 1e3])
-def test_linear_classes_keep_their_index_where_eigenvectors_are_too_dear(cond, monkeypatch):
+@pytest.mark.parametrize("cond", [1.0, 1e3])
+def test_linear_classes_keep_their_index_without_eigenvectors(cond, monkeypatch):
     monkeypatch.setattr(measurements, "EIGENVECTOR_LIMIT", 0)
     net, named = linear_network(5, 2, 4), set()
     for point in linear_classes(net, cond):
-        args = (net.inputs, net.targets)
-        verdict = critical.classify(linear_loss, point.params, args, symmetries=functools.partial(gauge_tangents, 2))
+        verdict = critical.classify(linear_loss, point.params, (net.inputs, net.targets), symmetries=TANGENTS)
         named.add(verdict.kind)
         assert verdict.inertia.negative == point.index
         assert verdict.inertia.unresolved == point.zeros
     assert named == {"saddle", "minimum modulo symmetry"}
 
 
+def form(x, a):
+    return x @ a @ x
+
+
 def test_an_eigenvalue_below_rounding_is_never_given_a_sign():
     for tiny in (1e-17, -1e-17, 1e-19, -1e-19):
         # (x + y)² + tiny (x − y)² evaluated as a matrix whose entries round tiny away
         matrix = np.array([[2.0, 2.0], [2.0, 2.0]]) + 2 * tiny * np.array([[1.0, -1.0], [-1.0, 1.0]])
-        verdict = critical.classify(lambda x, a: x @ a @ x / 2, jnp.zeros(2), (matrix,))
+        verdict = critical.classify(form, jnp.zeros(2), (matrix / 2,))
         assert verdict.inertia[:3] == (0, 1, 1)
         assert verdict.kind in ("degenerate", "undetermined")
 
@@ -332,7 +340,7 @@ def test_a_random_point_is_not_critical():
     def fun(p, x, y):
         return losses.mean(losses.cross_entropy(mlp.forward(p, x), y)) + penalties.l2(p, 1e-2)
 
-    for seed in range(5):
+    for seed in range(3):
         verdict = critical.classify(fun, mlp.init(jax.random.key(seed), (4, 5, 3)), (x, y))
         assert verdict.kind == "not critical"
         assert verdict.index is None
@@ -360,9 +368,8 @@ def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
 
 
 def relu_loss(params, x, y):
-    return losses.mean(losses.squared_error(mlp.forward(params, x, activation=jax.nn.relu), y)) + penalties.l2(
-        params, 0.1
-    )
+    outputs = mlp.forward(params, x, activation=jax.nn.relu)
+    return losses.mean(losses.squared_error(outputs, y)) + penalties.l2(params, 0.1)
 
 
 def relu_pre_activations(params, x, y):
@@ -376,12 +383,10 @@ def test_a_relu_network_on_its_kink_is_never_a_minimum():
     assert critical.classify(relu_loss, dead, (x, y)).kind == "nonsmooth"
 
 
-@pytest.mark.parametrize("slope", [0.5, 2.0])
-def test_a_kink_under_the_point_is_noticed_without_being_told(slope):
-    def fun(x):
-        return x[1] ** 2 + x[0] ** 2 + slope * jax.nn.relu(x[0])
-
-    assert critical.classify(fun, jnp.zeros(2)).kind == "nonsmooth"
+def test_a_kink_under_the_point_is_noticed_without_being_told():
+    fun = lambda x, slope: x[1] ** 2 + x[0] ** 2 + slope * jax.nn.relu(x[0])
+    for slope in (0.5, 2.0):
+        assert critical.classify(fun, jnp.zeros(2), (np.float64(slope),)).kind == "nonsmooth"
     assert critical.classify(lambda x: jnp.sum(jnp.abs(x)), jnp.zeros(2)).kind == "nonsmooth"
 
 
@@ -389,7 +394,7 @@ def kinked(x, slope, curvature):
     return curvature * x[0] ** 2 / 2 + slope * jnp.abs(x[0]) + x[1] ** 2
 
 
-@pytest.mark.parametrize("slope", [1e-12, 1e-10, 1e-6, 1e-2])
+@pytest.mark.parametrize("slope", [1e-12, 1e-2])
 @pytest.mark.parametrize("curvature", [1.0, -1.0])
 def test_a_kink_of_a_tiny_slope_is_noticed(slope, curvature):
     args = (np.float64(slope), np.float64(curvature))
@@ -402,9 +407,8 @@ def test_relu_away_from_its_kinks_is_classified():
     x = np.array([[0.5], [1.0], [2.0], [-0.4], [0.1]])
 
     def fun(p, x):
-        return jnp.sum((mlp.forward(p, x, activation=jax.nn.relu) - x - 3) ** 2) + jnp.sum(
-            (tree.ravel(p)[0] - jnp.array([1.0, 3.0, 1.0, 0.0])) ** 2
-        )
+        beside = tree.ravel(p)[0] - jnp.array([1.0, 3.0, 1.0, 0.0])
+        return jnp.sum((mlp.forward(p, x, activation=jax.nn.relu) - x - 3) ** 2) + jnp.sum(beside**2)
 
     verdict = critical.classify(fun, params, (x,), kinks=lambda p, x: x @ p[0].weight + p[0].bias)
     assert verdict.kind == "minimum"
@@ -436,7 +440,7 @@ def test_float32_inside_the_function_is_noticed_and_nothing_finer_is_resolved():
     assert verdict.kind == "saddle"
     assert "6.0e-08" in verdict.reason
     assert critical.classify(inside, jnp.zeros(2), (fine,)).kind == "undetermined"
-    assert critical.classify(lambda x, a: x @ a @ x, jnp.zeros(2), (fine,)).kind == "minimum"
+    assert critical.classify(form, jnp.zeros(2), (fine,)).kind == "minimum"
 
 
 # --- A given Hessian, and bad input -------------------------------------------------------------------------------
@@ -461,61 +465,56 @@ SQUARE = lambda x: jnp.sum(x**2)
 @pytest.mark.parametrize(
     ("fun", "params", "args", "kind", "words"),
     [
-        (SQUARE, jnp.array([np.nan, 1.0]), (), ValueError, "params: got 1 numbers that are NaN or infinite"),
         (SQUARE, {"a": np.array([np.inf])}, (), ValueError, r"params\['a'\]: got 1 numbers that are NaN or infinite"),
-        (SQUARE, jnp.zeros(0), (), ValueError, "params: got an empty pytree"),
         (SQUARE, {}, (), ValueError, "params: got an empty pytree"),
-        (SQUARE, jnp.arange(3), (), TypeError, "params: got dtype int32, expected real floating point"),
-        (SQUARE, "weights", (), TypeError, "params: got str"),
-        (SQUARE, critical.find(SQUARE, jnp.ones(2)), (), TypeError, "params: got a Point, .* as in point.params"),
-        (SQUARE, jnp.array([1j]), (), TypeError, "got dtype complex64"),
-        (lambda x: x, jnp.ones(3), (), TypeError, r"fun: got a result of shape \(3,\)"),
-        (lambda x: (x[0], x[1]), jnp.ones(3), (), TypeError, "fun: got a result of a tuple with 2 leaves"),
-        (lambda x: jnp.sum(x) > 0, jnp.ones(3), (), TypeError, "dtype bool, expected one real floating-point scalar"),
-        (3.0, jnp.ones(3), (), TypeError, "fun: got float, expected a function"),
+        (SQUARE, jnp.arange(3), (), TypeError, "params: .*dtype int32"),
+        (SQUARE, critical.find(SQUARE, jnp.ones(2)), (), TypeError, "params"),
+        (SQUARE, jnp.array([1j]), (), TypeError, "params: .*dtype complex64"),
+        (lambda x: x, jnp.ones(3), (), TypeError, r"fun: .*shape \(3,\)"),
+        (lambda x: (x[0], x[1]), jnp.ones(3), (), TypeError, "fun: got a result of"),
+        (3.0, jnp.ones(3), (), TypeError, "fun: got 3.0, expected a function"),
         (lambda x, y: x @ y, jnp.ones(2), jnp.ones(2), TypeError, "args: got .*, expected a tuple"),
         (lambda x, y: x @ y, jnp.ones(2), (np.array([1.0, np.nan]),), ValueError, r"args\[0\]: got 1 numbers"),
-        (
-            lambda x: jnp.sum(jnp.log(x - 1)),
-            jnp.ones(2),
-            (),
-            ValueError,
-            "a value of -inf at params, expected a finite",
-        ),
-        (lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(2), (), ValueError, "gradient components that are NaN or inf"),
     ],
 )
 @pytest.mark.parametrize("entry", [critical.classify, critical.find])
-def test_bad_input_is_one_clear_sentence(entry, fun, params, args, kind, words):
-    if entry is critical.find and words.startswith(("a value of", "gradient components")):
-        assert not critical.find(fun, params, args).converged
-        return
+def test_a_bad_argument_is_named(entry, fun, params, args, kind, words):
     with pytest.raises(kind, match=words):
         entry(fun, params, args)
 
 
-def test_a_mis_shaped_input_names_both_shapes():
+def test_a_function_that_is_not_finite_has_no_verdict_and_its_searches_do_not_converge():
+    not_finite = [
+        (lambda x: jnp.sum(jnp.log(x - 1)), jnp.ones(2), "a value of -inf at params, expected a finite"),
+        (lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(2), "gradient components that are NaN or infinite"),
+    ]
+    for fun, params, words in not_finite:
+        with pytest.raises(ValueError, match=words):
+            critical.classify(fun, params)
+        assert not critical.find(fun, params).converged
+
+
+def test_inputs_of_a_wrong_shape_are_named():
     params = mlp.init(jax.random.key(0), (2, 3, 1))
-    with pytest.raises(ValueError, match=r"inputs: got shape \(5, 4\), expected a last axis of 2"):
+    with pytest.raises(ValueError, match=r"inputs: .*\(5, 4\)"):
         critical.classify(lambda p, x: jnp.mean(mlp.forward(p, x)), params, (np.ones((5, 4)),))
 
 
-@pytest.mark.parametrize(
-    "fun",
-    [
-        lambda x: x[0] ** 2 - x[1] ** 4,
-        lambda x: x[0] ** 2 - x[1] ** 8,
-        lambda x: 1 + x[0] ** 2 - x[1] ** 8,
-        lambda x: 5 + jnp.cos(x[0]) * -1 - 1e-6 * x[1] ** 12,
-    ],
-)
+# --- Symmetries ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("falling", [{"bbbb": -1.0}, {"bbbbbbbb": -1.0}, {"bbbbbb": -1e-6}])
 @pytest.mark.parametrize("at", [0.0, 0.5])
-def test_a_direction_that_is_no_symmetry_explains_no_null_mode_however_flat(fun, at):
+def test_a_direction_that_is_not_a_symmetry_explains_no_null_mode_however_flat(falling, at):
     # Wherever the point lies, zero included: fun falls along the second axis, and the tangent given is false.
-    moved = lambda x: fun(x - jnp.array([0.0, at]))
-    verdict = critical.classify(moved, jnp.array([0.0, at]), symmetries=lambda x: jnp.array([[0.0, 1.0]]))
+    coefficients, shift = terms(aa=1.0, **falling)[0], np.array([0.0, at])
+    verdict = critical.classify(moved, shift, (coefficients, shift), symmetries=lambda x: jnp.array([[0.0, 1.0]]))
     assert verdict.symmetries == 0
     assert "minimum" not in verdict.kind
+
+
+def moved(x, coefficients, shift):
+    return 1 + polynomial(x - shift, coefficients)
 
 
 def test_a_null_mode_that_256_bits_see_is_not_explained_by_a_false_tangent():
@@ -542,7 +541,6 @@ def test_a_dead_unit_is_a_symmetry_near_the_point_and_explains_its_null_modes():
 
 
 @pytest.mark.parametrize("place", [0.0, 1e-6])
-def test_false_tangents_at_and_beside_the_origin_are_dropped(place):
-    with jax.enable_x64(True):
-        problem = Problem(lambda x: x[0] ** 2 - x[1] ** 8, jnp.array([place, 0.0]), (), None, 2.0**-53)
-        assert tangents.valid_tangents(problem, lambda x: jnp.eye(2)).size == 0
+def test_false_tangents_at_and_beside_the_origin_are_dropped(place, x64):
+    problem = Problem(lambda x: x[0] ** 2 - x[1] ** 8, jnp.array([place, 0.0]), (), None, 2.0**-53)
+    assert tangents.valid_tangents(problem, lambda x: jnp.eye(2)).size == 0

@@ -11,9 +11,10 @@ from mlp_jax.critical.classification import classify
 from mlp_jax.critical.counting import Census, census
 from mlp_jax.critical.duplicates import Distinct, distinct
 from mlp_jax.critical.evidence.higher_order import HigherOrder
-from mlp_jax.critical.finders import Point, find, find_many
+from mlp_jax.critical.finders import find, find_many
+from mlp_jax.critical.point import Point
 from mlp_jax.critical.search.contract import Reason
-from mlp_jax.critical.search.gradient_norm import levenberg_marquardt
+from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.starts import along_run
 from mlp_jax.critical.verdict import Verdict

@@ -14,17 +14,17 @@ import scipy.sparse.linalg
 
 from mlp_jax import _checks, tree
 from mlp_jax.critical.evidence.corners import corner_within
-from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order
+from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order, smallest
 from mlp_jax.critical.evidence.higher_precision import constant_along, second_look
+from mlp_jax.critical.evidence.jumps import Jump, nonsmooth
 from mlp_jax.critical.evidence.matrix_free import classify_by_products
-from mlp_jax.critical.evidence.measurements import Jump, Measurements, measure, nonsmooth, within
+from mlp_jax.critical.evidence.measurements import Measurements, measure
 from mlp_jax.critical.evidence.problem import Problem
-from mlp_jax.critical.evidence.slopes import NotFinite, length
-from mlp_jax.critical.evidence.tangents import Tangents, constant_tangents, explained, valid_tangents
-from mlp_jax.critical.finders import HessianMatrix, require_params
+from mlp_jax.critical.evidence.slopes import NotFinite, length, within
+from mlp_jax.critical.evidence.tangents import constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, precision, signs, units
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree, Tangents
 
 # A null cluster is separated when no eigenvalue changes side though every error is taken this much larger.
 _GAP = 1e3
@@ -36,7 +36,7 @@ _MATRICES = 4
 
 
 def classify(
-    fun: Callable[..., jax.Array],
+    fun: Fun,
     params: PyTree,
     args: tuple = (),
     *,
@@ -61,12 +61,8 @@ def classify(
 
     Parameters
     ----------
-    fun
-        `(params, *args) -> scalar`.
-    params
-        Any pytree of floating arrays.
-    args
-        Further arguments of `fun`: data goes here.
+    fun, params, args
+        `(params, *args) -> scalar`, any pytree of floating arrays, and further arguments: data goes here.
     hessian
         `(params, *args) -> (P, P)` in the order of `tree.ravel`, such as a partial of `mlp_hessian.dense`. It is
         compared with a Hessian-vector product of `fun`, and refused if it is another function's.
@@ -80,10 +76,6 @@ def classify(
         or a certificate that says why there is none.
     key
         JAX random key of the Lanczos start; `jax.random.key(0)` when None.
-
-    Returns
-    -------
-    Verdict
 
     Raises
     ------
@@ -101,7 +93,6 @@ def classify(
     'degenerate'
     """
     require_evidence(evidence)
-    require_params(params)
     key = jax.random.key(0) if key is None else key
     _checks.key(key)
     with precision.float64():
@@ -128,18 +119,12 @@ def classify(
 
 
 def require_evidence(evidence: str | None) -> None:
-    """Raise ValueError unless this is a kind of evidence.
-
-    Examples
-    --------
-    >>> require_evidence("dense")
-    """
-    if evidence is not None and (not isinstance(evidence, str) or evidence not in ("dense", "lanczos", "proved")):
-        got = _checks.describe(evidence)
-        raise ValueError(f"evidence: got {got}, expected 'dense', 'lanczos', 'proved' or None.")
+    """Raise ValueError unless this is a kind of evidence."""
+    if evidence not in (None, "dense", "lanczos", "proved"):
+        raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos', 'proved' or None.")
 
 
-def _prove(fun: Callable[..., jax.Array], problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:
+def _prove(fun: Fun, problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:
     """Return the verdict with a certificate; what is proved takes the place of what was estimated.
 
     Not where the two contradict each other: a proof is about the function as traced, with its rules of derivatives.
@@ -217,8 +202,8 @@ def _decide(
 def _explained(problem: Problem, m: Measurements, tangents: np.ndarray, symmetries: Tangents | None) -> float | None:
     """Return the largest angle between null modes and tangents; None unless they are as many, and null as far as seen.
 
-    A false tangent that float64 cannot tell from a symmetry is told by more digits: the function must be constant along
-    it, and, where a minimum or maximum of a small function rests on it, the Hessian null.
+    More digits find a false tangent that float64 cannot tell from a symmetry: the function must be constant along it,
+    and, where a minimum or maximum of a small function rests on it, the Hessian null.
     """
     counts = m.counts
     angle = explained(m, counts.unresolved, tangents)
@@ -229,13 +214,6 @@ def _explained(problem: Problem, m: Measurements, tangents: np.ndarray, symmetri
     if counts.negative and counts.positive:
         return angle
     return None if second_look(problem, m, counts.unresolved).confirmed is False else angle
-
-
-def _smallest(eigenvalues: np.ndarray, number: int) -> np.ndarray:
-    """Return a mask of the modes of smallest size."""
-    null = np.zeros(len(eigenvalues), dtype=bool)
-    null[np.argsort(np.abs(eigenvalues))[:number]] = True
-    return null
 
 
 def _name(
@@ -280,7 +258,7 @@ def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) 
     gap = f"{gap}, {look.words}: higher orders decide"
     if m.eigenvalues is None:
         return "degenerate", f"{gap} (P is too large to look at them){never}", None
-    found = higher_order(problem, m, _smallest(m.eigenvalues, counts.unresolved))
+    found = higher_order(problem, m, smallest(m.eigenvalues, counts.unresolved))
     falls, rises = found.falls or counts.negative > 0, found.rises or counts.positive > 0
     if falls and rises and found.order is not None:
         return "degenerate saddle", f"{gap}; {found}, so that fun falls and rises from here{never}", found

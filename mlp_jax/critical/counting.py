@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -14,11 +15,11 @@ import numpy as np
 from mlp_jax import _checks, _compiled, display, tree
 from mlp_jax.critical.classification import classify, require_evidence
 from mlp_jax.critical.duplicates import distinct
-from mlp_jax.critical.evidence.tangents import Tangents
-from mlp_jax.critical.finders import HessianMatrix, Point, find_many
+from mlp_jax.critical.finders import find_many
+from mlp_jax.critical.point import Point
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree, Tangents
 
 # Rows of the short form.
 _SHOWN = 40
@@ -31,11 +32,9 @@ class Maps(Protocol):
 
     def canonical(self, params: PyTree) -> PyTree:
         """Return the one form that all copies of params share."""
-        ...
 
     def orbit_size(self, params: PyTree) -> int:
         """Return the number of copies of params, itself included."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -82,8 +81,8 @@ class Census:
         It is 1 for a complete list where the function grows to infinity in every direction and no critical point is
         degenerate (Poincaré–Hopf): necessary, not sufficient.
         """
-        known = [(i, size) for i, size in zip(self.indices, self.orbit_sizes.tolist(), strict=True) if i is not None]
-        return sum(size * (-1) ** index for index, size in known)
+        known = zip(self.indices, self.orbit_sizes.tolist(), strict=True)
+        return sum(size * (-1) ** index for index, size in known if index is not None)
 
     @property
     def unseen(self) -> float:
@@ -117,7 +116,7 @@ class Census:
 
 
 def census(
-    fun: Callable[..., jax.Array],
+    fun: Fun,
     init: Callable[[jax.Array], PyTree],
     key: jax.Array,
     *,
@@ -144,31 +143,20 @@ def census(
 
     Parameters
     ----------
-    fun
-        `(params, *args) -> scalar`.
-    init
-        `key -> params`, transformable.
-    key
-        JAX random key of the starts.
-    num_starts
-        Searches of a pass.
-    args
-        Further arguments of `fun`: data goes here.
+    fun, args, hessian, evidence
+        As for `classify`.
+    init, key
+        `key -> params`, transformable, and the JAX random key of the starts.
+    num_starts, passes
+        Searches of a pass, and most passes.
     symmetries
         Discrete symmetries, from `mlp_symmetry.maps`: copies count once, and `orbit_sizes` says how many there are.
-    tangents, hessian, evidence
-        As `symmetries`, `hessian` and `evidence` of `classify`.
-    passes
-        Most passes.
+    tangents
+        The `symmetries` of `classify`.
     complete_sum
         What `euler_sum` is for a complete list, where that is known: 1 with weight decay and no degenerate points.
     mesh
-        When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the searches,
-        as in `find_many`. What is found is classified on the host, in every process.
-
-    Returns
-    -------
-    Census
+        Its devices share the searches, as in `find_many`. What is found is classified on the host, in every process.
 
     Raises
     ------
@@ -192,21 +180,20 @@ def census(
         _checks.function(getattr(symmetries, name, None), f"symmetries.{name}", "(params), as of mlp_symmetry.maps")
     if tangents is not None:
         _checks.function(tangents, "tangents", "(params) -> tangents")
-    drawn = jax.eval_shape(init, key)
-    _checks.leaves(drawn, "init(key)", floating=True)
-    precision.require_scalar_function(fun, jax.tree.map(lambda a: np.zeros(a.shape, a.dtype), drawn), args)
-    points = find_many(fun, _starts(init, key, num_starts), args, hessian=hessian, mesh=mesh)
-    found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)
-    for number in range(1, passes):
-        if not np.any(found.hits == 1) and complete_sum in (None, found.euler_sum):
+    _checks.params(jax.eval_shape(init, key), "init(key)", finite=False)
+    name_it = functools.partial(classify, fun, args=args, hessian=hessian, symmetries=tangents, evidence=evidence)
+    points = found = None
+    for number in range(passes):
+        if found is not None and not np.any(found.hits == 1) and complete_sum in (None, found.euler_sum):
             break
-        pass_key = jax.random.fold_in(key, number)
+        pass_key = jax.random.fold_in(key, number) if number else key
         starts = _starts(init, pass_key, num_starts)
-        if len(found.hits):
+        if found is not None and len(found.hits):
             starts = _mixed(starts, found.params, pass_key)
         more = find_many(fun, starts, args, hessian=hessian, mesh=mesh)
-        points = jax.tree.map(lambda *parts: np.concatenate(parts), points, more)
-        found = _classified(fun, args, points, symmetries, tangents, hessian, evidence)
+        points = more if points is None else jax.tree.map(lambda *parts: np.concatenate(parts), points, more)
+        found = _classified(fun, args, points, symmetries, name_it)
+    assert found is not None
     return found
 
 
@@ -266,34 +253,27 @@ def _beside(factor: jax.Array, leaf: jax.Array) -> jax.Array:
 
 
 def _classified(
-    fun: Callable[..., jax.Array],
-    args: tuple,
-    points: Point,
-    symmetries: Maps | None,
-    tangents: Tangents | None,
-    hessian: HessianMatrix | None,
-    evidence: str | None,
+    fun: Fun, args: tuple, points: Point, symmetries: Maps | None, name_it: Callable[[PyTree], Verdict]
 ) -> Census:
     found = distinct(points, canonical=None if symmetries is None else symmetries.canonical)
     each = [_settled(found.points, i) for i in range(len(found.hits))]
-    verdicts = [classify(fun, p, args, hessian=hessian, symmetries=tangents, evidence=evidence) for p in each]
+    verdicts = [name_it(params) for params in each]
     critical = [i for i, verdict in enumerate(verdicts) if verdict.kind != "not critical"]
-    each, verdicts, hits = [each[i] for i in critical], [verdicts[i] for i in critical], found.hits[critical]
-    with precision.float64():
-        values = np.zeros(len(each))
-        if each:
+    values = np.zeros(len(critical))
+    if critical:
+        with precision.float64():
             traced, _, promoted = precision.traced_problem(fun, each[0], args)
-            values = np.array([float(_value(traced, params, promoted)) for params in each])
+            values = np.array([float(_value(traced, each[i], promoted)) for i in critical])
     order = np.argsort(values, kind="stable")
-    each = [each[i] for i in order]
-    sizes = [1 if symmetries is None else symmetries.orbit_size(params) for params in each]
+    chosen = [critical[i] for i in order]
+    each, hits = [each[i] for i in chosen], found.hits[chosen]
     empty = jax.tree.map(lambda leaf: np.asarray(leaf)[:0], found.points.params)
     return Census(
         params=jax.tree.map(lambda *leaves: np.stack(leaves), *each) if each else empty,
         values=values[order],
-        verdicts=tuple(verdicts[i] for i in order),
-        orbit_sizes=np.array(sizes, dtype=int),
-        hits=hits[order],
+        verdicts=tuple(verdicts[i] for i in chosen),
+        orbit_sizes=np.array([1 if symmetries is None else symmetries.orbit_size(p) for p in each], dtype=int),
+        hits=hits,
         num_starts=len(points.converged),
         num_converged=int(np.sum(hits)),
         num_rejected=int(np.sum(found.hits) - np.sum(hits)),
@@ -302,7 +282,7 @@ def _classified(
 
 
 @_compiled.by_function()
-def _value(fun: Callable[..., jax.Array], params: PyTree, args: tuple) -> jax.Array:
+def _value(fun: Fun, params: PyTree, args: tuple) -> jax.Array:
     return fun(params, *args)
 
 

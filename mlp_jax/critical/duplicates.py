@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import scipy.spatial
 
-from mlp_jax import _checks, tree
-from mlp_jax.critical.finders import Point
+from mlp_jax import _checks
+from mlp_jax.critical.point import Point
 from mlp_jax.tree import PyTree
 
 
 class Distinct(NamedTuple):
-    """What `distinct` returns.
+    """The points that searches found, each once.
 
     points
         One point of each cluster, the one with the smallest gradient; clusters by falling number of hits.
@@ -47,13 +47,7 @@ def distinct(
         params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: compared in their place,
         each parameter with the largest error of all.
     tolerance
-        What each parameter may be off by, in place of the estimate above.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `points` are not from `find_many`, `canonical` is no function or returns no finite numbers of one size; a
-        tolerance that is negative or not finite.
+        What each parameter may be off by, in place of the estimate above; finite and not negative.
 
     Examples
     --------
@@ -62,20 +56,16 @@ def distinct(
     >>> (found.points.params.round(9) + 0.0).tolist(), found.hits.tolist(), found.labels.tolist()
     ([1.0, -1.0, 0.0], [2, 1, 1], [0, 1, 0, 2])
     """
-    if not isinstance(points, Point):
-        raise TypeError(f"points: got {_checks.describe(points)}, expected a Point of `find_many`.")
+    if not isinstance(points, Point) or np.ndim(points.converged) != 1:
+        raise TypeError(f"points: got {_checks.describe(points)}, expected the Point that `find_many` returns.")
     if canonical is not None:
         _checks.function(canonical, "canonical", "(params) -> params")
-    if np.ndim(points.converged) != 1:
-        raise ValueError(
-            f"points: got fields of shape {np.shape(points.converged)}, expected a leading axis (find_many)."
-        )
     if tolerance is not None:
         tolerance = float(_checks.not_negative(tolerance, "tolerance"))
     converged = np.flatnonzero(points.converged)
     labels = np.full(len(points.converged), -1)
     if converged.size == 0:
-        return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[converged], points), np.zeros(0, int), labels)
+        return Distinct(_chosen(points, converged), np.zeros(0, int), labels)
     forms = np.stack([_vector(points.params, i, canonical) for i in converged.tolist()])
     if tolerance is None:
         leaves = [np.asarray(leaf, np.float64)[converged] for leaf in jax.tree.leaves(points.error)]
@@ -90,15 +80,16 @@ def distinct(
     labels[converged] = rank[cluster]
     sizes = np.asarray(points.gradient_norm)
     best = [min(np.flatnonzero(labels == k), key=lambda i: sizes[i]) for k in range(len(order))]
-    return Distinct(jax.tree.map(lambda leaf: np.asarray(leaf)[best], points), np.bincount(cluster)[order], labels)
+    return Distinct(_chosen(points, best), np.bincount(cluster)[order], labels)
+
+
+def _chosen(points: PyTree, which: Any) -> PyTree:
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[which], points)
 
 
 def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None) -> np.ndarray:
-    one = jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
+    one = _chosen(params, i)
     form = one if canonical is None else canonical(one)
-    _checks.params(form, "canonical")
-    if tree.size(form) != tree.size(one):
-        raise ValueError(f"canonical: got {tree.size(form)} numbers, expected the {tree.size(one)} of params.")
     return np.concatenate([np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(form)])
 
 

@@ -10,8 +10,18 @@ from mlp_jax import _checks, tree
 from mlp_jax.tree import PyTree
 
 
+def common_length(rows: PyTree, name: str) -> int:
+    """Return the length of the first axis of all leaves; raise ValueError unless it is one, and not 0."""
+    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(rows)]
+    lengths = {shape[:1] for shape in shapes}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        expected = "params with a leading axis of the same length, 1 or more, on every leaf"
+        raise ValueError(f"{name}: got leaves of shapes {shapes}, expected {expected}.")
+    return int(lengths.pop()[0])
+
+
 def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.Array) -> PyTree:
-    """Return `num_starts` starts, spread evenly over the points of a run, each with Gaussian noise added.
+    """Return `num_starts` starts (the leading axis), spread evenly over a run, each with Gaussian noise added.
 
     θ + noise · rms(leaf) · ε with ε ~ N(0, 1): the noise is relative to the root mean square of each leaf at that
     point (to 1 where a leaf is all zero). Searches that start along a run end at the critical points that training
@@ -19,8 +29,6 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
 
     Parameters
     ----------
-    key
-        JAX random key.
     run
         params with a leading axis: what a run recorded, in its order.
     num_starts
@@ -28,15 +36,11 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     noise
         Relative size of the noise; 0 gives the points themselves.
 
-    Returns
-    -------
-    params with a leading axis of `num_starts`
-
     Raises
     ------
     TypeError, ValueError
-        key is not a JAX random key; leaves of `run` that are not finite floating numbers with a common leading axis;
-        num_starts below 1; noise that is negative or not finite.
+        Leaves of `run` that are not finite floating numbers with a common leading axis; num_starts below 1; noise that
+        is negative or not finite.
 
     Examples
     --------
@@ -45,15 +49,11 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     [[0.0, 0.0], [2.0, 2.0], [4.0, 4.0]]
     """
     _checks.key(key)
-    _checks.params(run, "run")
     run = jax.tree.map(jnp.asarray, run)
+    _checks.params(run, "run")
     num_starts = _checks.integer(num_starts, "num_starts", 1, 2**30)
     noise = _checks.not_negative(noise, "noise")
-    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(run)}
-    if len(lengths) != 1 or not next(iter(lengths)) or next(iter(lengths)) == (0,):
-        shapes = [np.shape(leaf) for leaf in jax.tree.leaves(run)]
-        raise ValueError(f"run: got leaves of shapes {shapes}, expected params with a leading axis of the same length.")
-    length = next(iter(lengths))[0]
+    length = common_length(run, "run")
     places = np.round(np.linspace(0, length - 1, num_starts)).astype(int)
     points = jax.tree.map(lambda leaf: leaf[places], run)
     draws = tree.random_like(key, points)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlp_jax.interval import Certificate
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Verdict:
     """What a point is, and the numbers that decided. `print(verdict)` is a sentence; `explain()` says why.
 
@@ -56,7 +56,7 @@ class Verdict:
     """
 
     kind: str
-    index: int | None
+    index: int | None = None
     index_range: tuple[int, int]
     inertia: Inertia
     gradient_norm: float
@@ -68,8 +68,8 @@ class Verdict:
     change: float
     smallest: float
     largest: float
-    symmetries: int
-    higher_order: HigherOrder | None
+    symmetries: int = 0
+    higher_order: HigherOrder | None = None
     unit: float
     evidence: str
     reason: str

@@ -1,4 +1,4 @@
-"""Whether derivatives are those of the function: differences of its values and gradients tell, at any point.
+"""Whether derivatives are those of the function, by differences of its values and gradients, at any point.
 
 JAX takes rules of derivatives on trust (custom_jvp, custom_vjp, stop_gradient). A wrong rule makes a gradient that is
 not that of the values, or a Hessian that is not that of the gradient, or not symmetric.
@@ -20,39 +20,50 @@ _NEARBY = 2.0**-7
 def disagreement(problem: Problem, slope: Slope) -> str | None:
     """Say which derivatives are not those of the function; None where none is seen. Host-level.
 
-    A quotient of differences counts where two of neighbouring lengths agree, so that it has converged and is no
+    A quotient of differences counts where two of neighbouring lengths agree, so that it has converged and is not
     rounding.
-
-    Examples
-    --------
-    >>> from mlp_jax.critical.evidence.slopes import measure_slope, nudges
-    >>> with jax.enable_x64(True):
-    ...     wrong = lambda x: x[0] ** 2 + x[1] ** 2 + 3 * jax.lax.stop_gradient(x[0]) * x[1]
-    ...     problem = Problem(wrong, jnp.zeros(2), (), None, 2.0**-53)
-    ...     print(disagreement(problem, measure_slope(problem, nudges(problem))).partition(":")[0])
-    the Hessian of fun is not that of its gradient
     """
     generator = np.random.default_rng(5)
-    vector, size = problem.vector, len(problem.vector)
+    size = len(problem.vector)
     spread = _spread(problem, generator)
     directions = spread * generator.choice([-1.0, 1.0], (2, size)) * generator.uniform(0.5, 1.0, (2, size))
-    images = problem.products(np.stack([vector, vector]), directions)
-    tolerance = max(1e-8, 1e4 * problem.unit)
-    rule = "a rule of derivatives in it is wrong (stop_gradient, custom_jvp, custom_vjp)"
+    images = problem.products_here(directions)
+    if _is_asymmetric(problem, directions, images):
+        wrong = "the Hessian of fun is not symmetric"
+    elif _hessian_contradicts_gradient(problem, slope, spread, directions[0], images[0]):
+        wrong = "the Hessian of fun is not that of its gradient"
+    elif _gradient_contradicts_values(problem, slope, spread, generator):
+        wrong = "the gradient of fun is not that of its values"
+    else:
+        return None
+    return f"{wrong}: a rule of derivatives in it is wrong (stop_gradient, custom_jvp, custom_vjp)"
+
+
+def _is_asymmetric(problem: Problem, directions: np.ndarray, images: np.ndarray) -> bool:
     cross = directions[0] @ images[1], directions[1] @ images[0]
-    noise = problem.products(np.stack([vector, vector]), directions, np.array([1, 2])) - images
+    noise = problem.products_here(directions, np.array([1, 2])) - images
+    tolerance = max(1e-8, 1e4 * problem.unit)
     allowed = np.sum(np.abs(directions) * (tolerance * np.abs(images[::-1]) + 8 * np.abs(noise[::-1])))
-    if abs(cross[0] - cross[1]) > allowed:
-        return f"the Hessian of fun is not symmetric: {rule}"
-    steps = _LENGTHS[:, None] * directions[0]
-    _, ahead = problem.slopes(vector + np.concatenate([steps, -steps]))
+    return bool(abs(cross[0] - cross[1]) > allowed)
+
+
+def _hessian_contradicts_gradient(
+    problem: Problem, slope: Slope, spread: np.ndarray, direction: np.ndarray, image: np.ndarray
+) -> bool:
+    steps = _LENGTHS[:, None] * direction
+    _, ahead = problem.slopes(problem.vector + np.concatenate([steps, -steps]))
     with np.errstate(invalid="ignore", over="ignore"):
         quotients = (ahead[: len(steps)] - ahead[len(steps) :]) / (2 * _LENGTHS[:, None])
-    typical = np.max(np.abs(spread * images[0])) / spread
+    typical = np.max(np.abs(spread * image)) / spread
     rounding = (slope.gradient_error + problem.unit * np.max(np.abs(ahead), axis=0)) / _LENGTHS[:, None]
-    if _contradicts(quotients, rounding, images[0], typical, problem.unit):
-        return f"the Hessian of fun is not that of its gradient: {rule}"
-    there = vector + _NEARBY * spread * generator.standard_normal(size)
+    return _contradicts(quotients, rounding, image, typical, problem.unit)
+
+
+def _gradient_contradicts_values(
+    problem: Problem, slope: Slope, spread: np.ndarray, generator: np.random.Generator
+) -> bool:
+    size = len(spread)
+    there = problem.vector + _NEARBY * spread * generator.standard_normal(size)
     direction = spread * generator.choice([-1.0, 1.0], size)
     steps = _LENGTHS[:, None] * direction
     values, rows = problem.slopes(there + np.concatenate([np.zeros((1, size)), steps, -steps]))
@@ -61,16 +72,14 @@ def disagreement(problem: Problem, slope: Slope) -> str | None:
     typical = np.sum(np.abs(rows[0] * direction))
     with np.errstate(invalid="ignore", over="ignore"):
         slopes = ((ahead - behind) / (2 * _LENGTHS))[:, None]
-    if _contradicts(slopes, rounding[:, None], rows[0] @ direction, typical, problem.unit):
-        return f"the gradient of fun is not that of its values: {rule}"
-    return None
+    return _contradicts(slopes, rounding[:, None], rows[0] @ direction, typical, problem.unit)
 
 
 def _spread(problem: Problem, generator: np.random.Generator) -> np.ndarray:
     """Return how far to move each parameter: as far as those like it, less where the curvature is large."""
     size = len(problem.vector)
     signs = generator.choice([-1.0, 1.0], (2, size))
-    images = problem.products(np.broadcast_to(problem.vector, signs.shape), signs)
+    images = problem.products_here(signs)
     curvature = np.max(np.abs(images), axis=0)
     known = curvature[np.isfinite(curvature) & (curvature > 0)]
     if known.size == 0:
@@ -83,7 +92,7 @@ def _spread(problem: Problem, generator: np.random.Generator) -> np.ndarray:
 def _contradicts(
     quotients: np.ndarray, rounding: np.ndarray, predicted: np.ndarray, typical: np.ndarray, unit: float
 ) -> bool:
-    """Return whether quotients, (lengths, n), converge to something else than what is predicted, (n,)."""
+    """Return whether quotients, (lengths, n), converge to something other than what is predicted, (n,)."""
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(np.diff(quotients, axis=0)) + rounding[1:]
         off = np.abs(quotients[1:] - predicted)

@@ -1,4 +1,4 @@
-"""Corners of a function (ReLU, maxout) near a point, going by numbers whose zeros are the corners."""
+"""Corners of a function (ReLU, maxout) near a point, from numbers whose zeros are the corners."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from mlp_jax import _checks
-from mlp_jax.critical.evidence.measurements import Jump
+from mlp_jax.critical.evidence.jumps import Jump
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import nudges
 
@@ -17,13 +17,6 @@ def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step
     """Say how many corners of `fun` lie within twice the Newton step, or a rounding, of params; None if none.
 
     A corner is within reach when its number is smaller than twice what it changes by over moves of that length.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     problem = Problem(lambda x: jnp.abs(x[0]), jnp.array([1e-9]), (), None, 2.0**-53)
-    ...     corner_within(problem, lambda x: x, np.array([1e-8])).words
-    '1 corners of fun lie within 2.0e-08 of params or its rounding'
     """
     if kinks is None:
         return None

@@ -41,10 +41,9 @@ class HigherOrder(NamedTuple):
         3 or 4, or None where neither is resolved.
     falls, rises
         Whether a direction was found along which it falls, rises at that order, seen in its values too.
-    lowest, highest
-        Extremes over the directions tried of the form of that order (of the quartic one where none is resolved).
-    bound
-        What these may be wrong by.
+    lowest, highest, bound
+        Extremes over the directions tried of the form of that order (of the quartic one where none is resolved), and
+        what these may be wrong by.
     """
 
     order: int | None
@@ -118,24 +117,7 @@ def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> 
 
     Directions: random ones of the null space, the most promising ones followed by a shifted power iteration (Kolda and
     Mayo 2011) towards the lowest and the highest value of each form. A minimum over a sphere is thereby estimated, not
-    bounded: `falls` is evidence, its absence is none.
-
-    Parameters
-    ----------
-    problem, measured
-        The function, and what `measurements.measure` found, eigenvectors included.
-    null
-        (P,) which of the eigenvectors span the null space; at least one.
-
-    Examples
-    --------
-    >>> from mlp_jax.critical.evidence.measurements import measure
-    >>> with jax.enable_x64(True):
-    ...     problem = Problem(lambda x: x[0] ** 2 + x[0] * x[1] ** 2, jnp.zeros(2), (), None, 2.0**-53)
-    ...     measured = measure(problem)
-    ...     found = higher_order(problem, measured, np.abs(measured.eigenvalues) < 1e-9)
-    >>> found.order, found.falls, found.rises, round(found.lowest, 6)
-    (4, True, False, -6.0)
+    bounded: `falls` is evidence, its absence is not. `null`, (P,), marks the eigenvectors that span the null space.
     """
     basis, pseudo_inverse = spaces(measured, null)
     directions = _sphere(basis.shape[1])
@@ -154,19 +136,17 @@ def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> 
     return HigherOrder(None, False, False, lowest, highest, bound)
 
 
-def spaces(m: Measurements, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return an orthonormal basis (P, k) of the null space, and the inverse of H on the other modes.
+def smallest(eigenvalues: np.ndarray, number: int) -> np.ndarray:
+    """Return a mask of the modes of smallest size."""
+    null = np.zeros(len(eigenvalues), dtype=bool)
+    null[np.argsort(np.abs(eigenvalues))[:number]] = True
+    return null
 
-    Examples
-    --------
-    >>> from mlp_jax.critical.evidence.measurements import measure
-    >>> with jax.enable_x64(True):
-    ...     measured = measure(Problem(lambda x: x[0] ** 2, jnp.zeros(2), (), None, 2.0**-53))
-    >>> [np.abs(a).tolist() for a in spaces(measured, measured.eigenvalues == 0)]
-    [[[0.0], [1.0]], [[0.5, 0.0], [0.0, 0.0]]]
-    """
-    if m.eigenvalues is None or m.eigenvectors is None:
-        raise ValueError(f"measured: got no eigenvectors for {len(m.matrix)} parameters, expected them.")
+
+def spaces(m: Measurements, null: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return an orthonormal basis (P, k) of the null space, and the inverse of H on the other modes."""
+    assert m.eigenvalues is not None
+    assert m.eigenvectors is not None
     basis, _ = np.linalg.qr(m.scale[:, None] * m.eigenvectors[:, null])
     rest = m.scale[:, None] * m.eigenvectors[:, ~null]
     return basis, (rest / m.eigenvalues[~null]) @ rest.T

@@ -11,11 +11,11 @@ import jax
 import numpy as np
 import scipy.linalg
 
-from mlp_jax.critical.evidence.higher_order import spaces
+from mlp_jax.critical.evidence.higher_order import smallest, spaces
 from mlp_jax.critical.evidence.measurements import Measurements
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import typical_size
-from mlp_jax.critical.evidence.tangents import Tangents
+from mlp_jax.curvature.types import Tangents
 
 BITS = 256
 # What null means at that precision, relative to the size of H: what float64 leaves of the parts computed in it.
@@ -29,18 +29,12 @@ _NEARBY = 1e-3
 
 
 class SecondLook(NamedTuple):
-    """What 256-bit arithmetic says of the modes that float64 could not tell from zero.
+    """What 256-bit arithmetic says of the modes that float64 could not tell from zero, also in words.
 
-    confirmed
-        True: null to 30 digits; False: not null; None: not looked at.
-    curvature
-        Largest curvature of these modes, the others minimised out, relative to the largest mode; None: not looked at.
-    words
-        The same as part of a sentence.
+    `confirmed`: True: null to 30 digits; False: not null; None: not looked at.
     """
 
     confirmed: bool | None
-    curvature: float | None
     words: str
 
 
@@ -51,45 +45,26 @@ def second_look(problem: Problem, measured: Measurements, count: int) -> SecondL
     precision. Then S = Nᵀ H N − (H N)ᵀ H₁⁺ (H N), with N a basis of the modes and H₁⁺ the inverse on all others: its
     inertia added to that of the others is the inertia of H (Haynsworth 1968). The second part is as small as N is
     exact, so that float64 is enough for it.
-
-    Examples
-    --------
-    >>> from mlp_jax.critical.evidence.measurements import measure
-    >>> with jax.enable_x64(True):
-    ...     valley = lambda x: (x[0] + x[1]) ** 2 + 1e-25 * (x[0] - x[1]) ** 2
-    ...     problem = Problem(valley, jnp.zeros(2), (), None, 2.0**-53)
-    ...     look = second_look(problem, measure(problem), 1)
-    >>> look.confirmed, f"{look.curvature:.0e}"
-    (False, '4e-25')
     """
     if (_STEPS + 3 * count) * _numbers(problem) > _MOST_WORK:
-        return SecondLook(None, None, "not looked at with more digits, for its size")
+        return SecondLook(None, "not looked at with more digits, for its size")
     if importlib.util.find_spec("flint") is None:
-        return SecondLook(None, None, "not looked at with more digits, for want of python-flint (mlp_jax[proofs])")
+        return SecondLook(None, "not looked at with more digits, for want of python-flint (mlp_jax[proofs])")
     from mlp_jax.interval import Refusal
 
     try:
         curvature = _curvature(problem, measured, count)
     except Refusal as refusal:
-        return SecondLook(None, None, f"not looked at with more digits ({refusal})")
+        return SecondLook(None, f"not looked at with more digits ({refusal})")
     if curvature <= _NULL:
-        return SecondLook(True, curvature, f"null to {max(curvature, _NULL):.0e} with {BITS} bits as well")
-    return SecondLook(False, curvature, f"not null but of relative curvature {curvature:.2g} with {BITS} bits")
+        return SecondLook(True, f"null to {max(curvature, _NULL):.0e} with {BITS} bits as well")
+    return SecondLook(False, f"not null but of relative curvature {curvature:.2g} with {BITS} bits")
 
 
 def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> bool | None:
     """Return whether the function is constant along the marked tangents with many bits; None: not looked at.
 
     ∇f · t at a point near params, relative to ‖∇f‖ ‖t‖: a tilt that float64 cannot tell from a rounding shows.
-
-    Examples
-    --------
-    >>> turn = lambda x: jnp.stack([-x[1], x[0]])[None]
-    >>> with jax.enable_x64(True):
-    ...     tilted = lambda x: (x @ x - 1) ** 2 + 1e-17 * x[0]
-    ...     problem = Problem(tilted, jnp.array([1.0, 0.0]), (), None, 2.0**-53)
-    ...     constant_along(problem, turn, np.array([True]))
-    False
     """
     if _numbers(problem) > _MOST_WORK or importlib.util.find_spec("flint") is None:
         return None
@@ -159,9 +134,7 @@ def _curvature(problem: Problem, m: Measurements, count: int) -> float:
 def _null_space(m: Measurements, count: int) -> tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]:
     """Return an orthonormal basis of the modes of smallest size, (P, count), and b ↦ H⁺ b over all others."""
     if m.eigenvalues is not None:
-        null = np.zeros(len(m.matrix), dtype=bool)
-        null[np.argsort(np.abs(m.eigenvalues))[:count]] = True
-        basis, inverse = spaces(m, null)
+        basis, inverse = spaces(m, smallest(m.eigenvalues, count))
         return basis, lambda b: inverse @ b
     # By inverse iteration, in scaled coordinates.
     scaled = m.scale[:, None] * m.matrix * m.scale

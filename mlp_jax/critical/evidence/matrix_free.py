@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,19 +19,11 @@ import scipy.sparse.linalg
 
 from mlp_jax import _compiled
 from mlp_jax.critical.evidence.agreement import disagreement
-from mlp_jax.critical.evidence.measurements import (
-    JUMP,
-    Jump,
-    Way,
-    first_order_jump,
-    hessian_jump,
-    nonsmooth,
-    strayed,
-    within,
-)
+from mlp_jax.critical.evidence.jumps import JUMP, Jump, first_order_jump, hessian_jump, nonsmooth
+from mlp_jax.critical.evidence.newton_step import Way, strayed
 from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.critical.evidence.problem import Problem
-from mlp_jax.critical.evidence.slopes import SAFETY, Slope, length, measure_slope, nudges, typical_size
+from mlp_jax.critical.evidence.slopes import SAFETY, Slope, length, measure_slope, nudges, typical_size, within
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, operators, traced_operator
 from mlp_jax.curvature.krylov_basis import HostBasis
@@ -69,19 +61,11 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     """Classify from Hessian-vector products: see `classify` with evidence="lanczos". Host-level.
 
     Memory: k vectors of P numbers for k steps of Lanczos, at most 1000 and at most a quarter of the machine.
-
-    Examples
-    --------
-    >>> with jax.enable_x64(True):
-    ...     problem = Problem(lambda x: jnp.sum(x**2) - 3 * x[0] ** 2, jnp.zeros(50), (), None, 2.0**-53)
-    ...     verdict = classify_by_products(problem, jax.random.key(0), lambda step: None)
-    >>> verdict.kind, verdict.index_range
-    ('saddle', (1, 49))
     """
     moves = nudges(problem)
     slope = measure_slope(problem, moves)
     vectors = np.random.default_rng(6).choice([-1.0, 1.0], (4, len(problem.vector)))
-    rows = np.max(np.abs(problem.products(np.broadcast_to(problem.vector, vectors.shape), vectors)), axis=0)
+    rows = np.max(np.abs(problem.products_here(vectors)), axis=0)
     largest = float(np.max(rows))
     if largest > 0 and not _SMALLEST < largest < 1 / _SMALLEST:
         return _unrepresentable(problem, slope, largest)
@@ -96,52 +80,53 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     if where is not None:
         kind, reason = nonsmooth(where)
     elif disagrees is not None:
-        kind, counts, reason = "undetermined", Inertia(0, len(problem.vector), 0, float("inf")), disagrees
+        kind, counts, reason = "undetermined", Inertia(0, len(problem.vector), 0, np.inf), disagrees
     elif not newton.critical:
         kind, reason = "not critical", newton.reason
     claims = newton.critical and where is None and disagrees is None
-    return Verdict(
+    return _verdict(
+        problem,
+        slope,
+        counts,
         kind=kind,
         index=counts.negative if claims and counts.unresolved == 0 else None,
-        index_range=(counts.negative, counts.negative + counts.unresolved),
-        inertia=counts,
-        gradient_norm=length(slope.gradient),
-        gradient_error=length(slope.gradient_error),
         flatness=newton.flatness,
-        distance=2 * length(newton.reach) if claims else float("inf"),
-        bound=counts.bound,
+        distance=2 * length(newton.reach) if claims else np.inf,
         rounding=_relative(rounding, spectrum.ritz),
         change=_relative(change, spectrum.ritz),
         smallest=float(spectrum.ritz[0]),
         largest=float(spectrum.ritz[-1]),
-        symmetries=0,
-        higher_order=None,
-        unit=problem.unit,
         evidence=f"lanczos ({spectrum.products} products, failure probability {FAILURE_PROBABILITY:.0e})",
         reason=reason,
     )
 
 
-def _unrepresentable(problem: Problem, slope: Slope, largest: float) -> Verdict:
-    """Return the verdict where squares of the Hessian's numbers are outside float64."""
-    size, unknown = len(problem.vector), float("inf")
+def _verdict(problem: Problem, slope: Slope, counts: Inertia, **rest: Any) -> Verdict:
     return Verdict(
-        kind="undetermined",
-        index=None,
-        index_range=(0, size),
-        inertia=Inertia(0, size, 0, unknown),
+        **rest,
+        index_range=(counts.negative, counts.negative + counts.unresolved),
+        inertia=counts,
         gradient_norm=length(slope.gradient),
         gradient_error=length(slope.gradient_error),
+        bound=counts.bound,
+        unit=problem.unit,
+    )
+
+
+def _unrepresentable(problem: Problem, slope: Slope, largest: float) -> Verdict:
+    """Return the verdict where squares of the Hessian's numbers are outside float64."""
+    unknown, size = np.inf, len(problem.vector)
+    return _verdict(
+        problem,
+        slope,
+        Inertia(0, size, 0, unknown),
+        kind="undetermined",
         flatness=1.0,
         distance=unknown,
-        bound=unknown,
         rounding=unknown,
         change=unknown,
         smallest=-unknown,
         largest=unknown,
-        symmetries=0,
-        higher_order=None,
-        unit=problem.unit,
         evidence="lanczos (4 products)",
         reason=f"products with the Hessian of {largest:.1e} have squares outside float64; multiply fun by a number"
         " that makes them 1",
@@ -154,9 +139,8 @@ def _jump(
     """Say which of value, gradient and Hessian jumps when params move by a rounding; None where none does."""
     largest = float(np.max(np.abs(spectrum.ritz)))
     level = JUMP * largest * max(float(np.max(np.abs(moves))), problem.unit)
-    at = np.broadcast_to(problem.vector, vectors.shape)
-    here = problem.products(at, vectors)
-    noise = problem.products(at, vectors, np.arange(1, len(vectors) + 1)) - here
+    here = problem.products_here(vectors)
+    noise = problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - here
     return first_order_jump(slope, level, largest * typical_size(problem)) or hessian_jump(
         problem, vectors, moves, scale, here, noise
     )
@@ -237,8 +221,7 @@ def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key:
         sizes.append(SAFETY * max(norms))
     # One rounding of each kind is a small sample.
     vectors = np.random.default_rng(6).choice([-1.0, 1.0], (_ERROR_STEPS, len(reach)))
-    at, seeds = np.broadcast_to(problem.vector, vectors.shape), np.arange(2, 2 + len(vectors))
-    noise = problem.products(at, vectors, seeds) - problem.products(at, vectors)
+    noise = problem.products_here(vectors, np.arange(2, 2 + len(vectors))) - problem.products_here(vectors)
     return max(sizes[0], SAFETY * float(np.max(np.linalg.norm(noise, axis=1))) / np.sqrt(len(reach))), sizes[1]
 
 
@@ -289,7 +272,7 @@ def _ends(space: Space, size: int) -> _Spectrum:
 
 
 def _relative(error: float, ritz: np.ndarray) -> float:
-    return error / float(np.max(np.abs(ritz))) if np.any(ritz) else float("inf")
+    return error / float(np.max(np.abs(ritz))) if np.any(ritz) else np.inf
 
 
 def _name(spectrum: _Spectrum, bound: float, size: int) -> tuple[str, Inertia, str]:

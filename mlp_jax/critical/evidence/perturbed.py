@@ -26,36 +26,31 @@ _EXACT = {
     *("neg", "abs", "sign", "max", "min", "reduce_max", "reduce_min", "clamp", "floor", "ceil", "round", "sort"),
     *("real", "imag", "complex", "conj", "split", "argmax", "argmin", "convert_element_type", "reduce_precision"),
 }
-
 # Roundings with a random start of their own; longer programs use them again.
 _STARTS = 1024
+# Start and step of a sequence of signs that needs no seed.
+_IN_TURN = 0x80000000, 0x79B10000
 
 
 def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args: tuple) -> jax.Array:
     """Return the function's value with all but params rounded otherwise; its own value where seed is 0.
 
-    Parameters
-    ----------
-    traced
-        The function.
-    unit
-        Its unit roundoff: data and constants are moved by twice that, where it is coarser than that of their type.
-    seed
-        An integer of 0 or more: which of the many roundings.
-
-    Examples
-    --------
-    >>> from mlp_jax.curvature import tracing
-    >>> with jax.enable_x64(True):
-    ...     variance = tracing.trace(lambda p, x: jnp.mean(x * x) - jnp.mean(x) ** 2, 0.0, (jnp.ones(9),))
-    ...     values = [float(perturbed(variance, 2.0**-53, s, 0.0, (1e8 + jnp.ones(9),))) for s in range(9)]
-    >>> values[0], 1 < max(values) < 100
-    (0.0, True)
+    `unit` is the function's unit roundoff: data and constants are moved by twice that, where it is coarser than that of
+    their type. `seed`, an integer of 0 or more, says which of the many roundings.
     """
     run = _Run(unit, seed)
     moved = [run.moved(leaf) for leaf in jax.tree.leaves(args)]
     inputs = [*map(run.moved, traced.consts), *jax.tree.leaves(params), *moved]
     return run.evaluate(traced.jaxpr, [], inputs)[0]
+
+
+def moved_in_turn(data: Any, unit: float, by: jax.Array) -> Any:
+    """Return floating data moved by so many roundings, up or down by their place; other data as they are."""
+    if not _is_floating(jnp.result_type(data)):
+        return data
+    data = jnp.asarray(data)
+    start, step = map(jnp.uint32, _IN_TURN)
+    return data * _factor(data.shape, by.astype(data.dtype) * _coarsest(data.dtype, unit), start, step)
 
 
 class _Run:
@@ -85,30 +80,27 @@ class _Run:
         with eqn.ctx.manager:
             results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
         results = list(results) if eqn.primitive.multiple_results else [results]
-        return results if name in _EXACT else [self.rounded(result) for result in results]
+        return results if name in _EXACT else [self.moved(result, of_data=False) for result in results]
 
-    def rounded(self, value: Any) -> Any:
-        """Return a result with each of its numbers changed by a unit in the last place, to a side of its own."""
-        dtype = jnp.result_type(value)
-        return (
-            value * self.factor(jnp.shape(value), dtype, float(jnp.finfo(dtype).eps)) if _is_floating(dtype) else value
-        )
-
-    def moved(self, value: Any) -> Any:
-        """Return data or a constant changed in the same way, by a rounding of the function where that is coarser."""
+    def moved(self, value: Any, of_data: bool = True) -> Any:
+        """Return floating numbers one unit above or below; of data, a rounding of the function where it is coarser."""
         dtype = jnp.result_type(value)
         if not _is_floating(dtype):
             return value
-        return value * self.factor(jnp.shape(value), dtype, max(float(jnp.finfo(dtype).eps), 2 * self.unit))
-
-    def factor(self, shape: tuple[int, ...], dtype: Any, size: float) -> jax.Array:
-        """Return numbers one unit above or below 1 at random; 1 where the seed is 0."""
         self.count += 1
+        size = _coarsest(dtype, self.unit if of_data else 0.0)
         change = jnp.where(self.seed > 0, jnp.asarray(size, dtype), jnp.zeros((), dtype))
-        # The highest bit of a Weyl sequence from a random start: cheap to compile and to compute.
-        start = self.starts[self.count % _STARTS]
-        bits = jnp.arange(math.prod(shape), dtype=jnp.uint32) * jnp.uint32(0x9E3779B9) + start
-        return (1 - change + 2 * change * (bits >> jnp.uint32(31)).astype(dtype)).reshape(shape)
+        return value * _factor(jnp.shape(value), change, self.starts[self.count % _STARTS], jnp.uint32(0x9E3779B9))
+
+
+def _coarsest(dtype: Any, unit: float) -> float:
+    return max(float(jnp.finfo(dtype).eps), 2 * unit)
+
+
+def _factor(shape: tuple[int, ...], change: jax.Array, start: jax.Array, step: jax.Array) -> jax.Array:
+    """Return numbers 1 + change or 1 − change, by the highest bit of a Weyl sequence: cheap to compile and compute."""
+    bits = jnp.arange(math.prod(shape), dtype=jnp.uint32) * step + start
+    return (1 - change + 2 * change * (bits >> jnp.uint32(31)).astype(change.dtype)).reshape(shape)
 
 
 def _is_floating(dtype: Any) -> bool:

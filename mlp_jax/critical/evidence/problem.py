@@ -1,4 +1,4 @@
-"""A function at a point as everything in a verdict sees it: values, gradients, Hessians and products of one vector."""
+"""A function at a point as a verdict sees it: values, gradients, Hessians and Hessian-vector products of one vector."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _checks, _compiled, curvature, devices, tree
+from mlp_jax import _checks, _compiled, _parallel, curvature, tree
 from mlp_jax.critical.evidence.perturbed import perturbed
-from mlp_jax.critical.finders import HessianMatrix
 from mlp_jax.curvature import operators, tracing, units
-from mlp_jax.tree import PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
 # Points at which a compiled program evaluates at a time, so that it is compiled once.
 _ROWS = 4
@@ -25,10 +24,11 @@ _ROWS = 4
 class Problem:
     """A function at float64 parameters, seen as a function of one vector; `unit` is its unit roundoff.
 
-    Where `seeds` are given, a row with one above 0 is computed with all roundings otherwise (see `perturbed`).
+    Methods that take `seeds`, one for each row, compute a row whose seed is above 0 with other roundings; see
+    `perturbed`.
     """
 
-    fun: Callable[..., jax.Array]
+    fun: Fun
     params: PyTree
     args: tuple
     hessian: HessianMatrix | None
@@ -37,7 +37,7 @@ class Problem:
     @functools.cached_property
     def vector(self) -> np.ndarray:
         """The parameters as one vector."""
-        return devices.to_host(tree.ravel(self.params)[0])
+        return _parallel.to_host(tree.ravel(self.params)[0])
 
     @functools.cached_property
     def traced(self) -> tracing.Traced:
@@ -69,9 +69,13 @@ class Problem:
             return self._by_rows(_products, vectors, directions)[0]
         return self._by_rows(_other_products, vectors, directions, seeds=seeds)[0]
 
+    def products_here(self, directions: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
+        """Return H v, (n, P), at params."""
+        return self.products(np.broadcast_to(self.vector, directions.shape), directions, seeds)
+
     def product(self, direction: np.ndarray) -> np.ndarray:
-        """Return H v at params."""
-        return self.products(self.vector[None], direction[None])[0]
+        """Return H v at params for one direction."""
+        return self.products_here(direction[None])[0]
 
     def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
         number = len(rows[0])
@@ -81,16 +85,16 @@ class Problem:
         for first in range(0, number, count):
             chosen = np.minimum(np.arange(first, first + count), number - 1)
             results = program(self.traced, self.unit, self.params, self.args, *(jnp.asarray(a[chosen]) for a in given))
-            blocks.append([devices.to_host(r)[: number - first] for r in results])
+            blocks.append([_parallel.to_host(r)[: number - first] for r in results])
         return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
 
     def matrix(self, vector: np.ndarray) -> np.ndarray:
         """Return the Hessian at a vector, symmetric; raise ValueError if it is not a finite (P, P) matrix."""
         if self.hessian is None:
-            matrix = devices.to_host(curvature.dense_hessian(self.traced, self.unravel(vector), self.args))
+            matrix = _parallel.to_host(curvature.dense_hessian(self.traced, self.unravel(vector), self.args))
         else:
-            given = devices.to_host(self.hessian(self.unravel(vector), *self.args))
-            matrix = np.asarray(_checks.numbers(given, "hessian"), dtype=np.float64)
+            given = _checks.numbers(self.hessian(self.unravel(vector), *self.args), "hessian")
+            matrix = np.asarray(_parallel.to_host(given), dtype=np.float64)
         size = len(vector)
         if matrix.shape != (size, size):
             raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")
@@ -99,11 +103,11 @@ class Problem:
         return matrix if np.array_equal(matrix, matrix.T) else (matrix + matrix.T) / 2
 
 
-def _slopes_of(fun: Callable[..., jax.Array], vector: jax.Array) -> tuple[jax.Array, jax.Array]:
+def _slopes_of(fun: Fun, vector: jax.Array) -> tuple[jax.Array, jax.Array]:
     return jax.value_and_grad(fun)(vector)
 
 
-def _product_of(fun: Callable[..., jax.Array], vector: jax.Array, direction: jax.Array) -> tuple[jax.Array]:
+def _product_of(fun: Fun, vector: jax.Array, direction: jax.Array) -> tuple[jax.Array]:
     return (operators.hessian_product(fun)(vector, (), direction),)
 
 

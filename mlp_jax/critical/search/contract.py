@@ -1,4 +1,4 @@
-"""What the searches share: how they advance, one start or many, why they stop, when a gradient is zero to rounding."""
+"""The contract of a search, how one start or many run through it, and the tests and steps that searches share."""
 
 from __future__ import annotations
 
@@ -12,35 +12,30 @@ import numpy as np
 
 
 class Reason(enum.IntEnum):
-    """Why a search stopped."""
+    """Why a search stopped, as a number; `str` says it in words."""
 
-    ROUNDING = 0
-    GRADIENT_FLAT = 1
-    NO_DESCENT = 2
-    MAX_STEPS = 3
-    NOT_FINITE = 4
-    OTHER_INDEX = 5
-    UNRESOLVED = 6
-    SINGULAR = 7
-    RAN_OFF = 8
-    TAIL = 9
+    _words: str
+
+    def __new__(cls, number: int, words: str = "") -> Reason:
+        """Return a number with words."""
+        reason = int.__new__(cls, number)
+        reason._value_, reason._words = number, words
+        return reason
+
+    ROUNDING = 0, "the gradient is at the level of its own rounding"
+    GRADIENT_FLAT = 1, "the gradient norm is stationary where the gradient is not zero (gradient-flat point)"
+    NO_DESCENT = 2, "no step made the gradient smaller, above the level of its rounding"
+    MAX_STEPS = 3, "the largest number of steps was reached"
+    NOT_FINITE = 4, "the gradient or the Hessian is not finite"
+    OTHER_INDEX = 5, "the gradient is at the level of its own rounding, at a point of another index"
+    UNRESOLVED = 6, "the gradient is small, but some components or the Newton step are above their own rounding"
+    SINGULAR = 7, "the parameters shrank to a point where the function is singular: away from it the gradient falls"
+    RAN_OFF = 8, "the parameters grew a thousand times, and the gradient is above the level of its own rounding"
+    TAIL = 9, "the gradient is too small for a number, as on a tail that falls to zero without end"
 
     def __str__(self) -> str:
-        return _REASONS[self]
+        return self._words
 
-
-_REASONS = {
-    Reason.ROUNDING: "the gradient is at the level of its own rounding",
-    Reason.GRADIENT_FLAT: "the gradient norm is stationary where the gradient is not zero (gradient-flat point)",
-    Reason.NO_DESCENT: "no step made the gradient smaller, above the level of its rounding",
-    Reason.MAX_STEPS: "the largest number of steps was reached",
-    Reason.NOT_FINITE: "the gradient or the Hessian is not finite",
-    Reason.OTHER_INDEX: "the gradient is at the level of its own rounding, at a point of another index",
-    Reason.UNRESOLVED: "the gradient is small, but some components or the Newton step are above their own rounding",
-    Reason.SINGULAR: "the parameters shrank to a point where the function is singular: away from it the gradient falls",
-    Reason.TAIL: "the gradient is too small for a number, as on a tail that falls to zero without end",
-    Reason.RAN_OFF: "the parameters grew a thousand times, and the gradient is above the level of its own rounding",
-}
 
 RUNNING = -1
 # Forced steps a search may take from where it would end for want of descent.
@@ -57,7 +52,7 @@ class Function(NamedTuple):
     unit
         Its unit roundoff.
     rounded
-        (vector, by) -> its Hessian where the data are moved by so many roundings; `matrix` in its place when None.
+        (vector, by) -> its Hessian with the data moved by `by` roundings; `matrix` is used when None.
     """
 
     gradient: Callable[[jax.Array], jax.Array]
@@ -88,7 +83,7 @@ class Search(NamedTuple):
         Newton step over the modes above 1e-6 of the largest, and the Newton step over nearly all modes, (P,). None
         where the Hessian may be computed.
 
-    Where a search ends is looked at once more, whatever its reason: see `ends`.
+    `ends` examines the point where a search ends once more, whatever its reason.
     """
 
     begin: Callable[[jax.Array], Any]
@@ -113,16 +108,8 @@ def run(search: Search, start: jax.Array) -> End:
 def run_many(search: Search, starts: jax.Array, lanes: int) -> End:
     """Return where the searches from (n, P) starts end, `lanes` of them running at a time. Transformable.
 
-    A lane whose search is over takes the next start at once, so that no search waits for another until the last
-    starts are under way. One compiled loop, whatever n. Where n is below `lanes`, the lanes stay as many: XLA may round
-    otherwise for another number of them.
-
-    Examples
-    --------
-    >>> from mlp_jax.critical import levenberg_marquardt
-    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
-    >>> run_many(levenberg_marquardt(function, 50), jnp.array([[3.0], [0.0], [-1.0]]), 2).vector.ravel().tolist()
-    [0.0, 0.0, 0.0]
+    A lane whose search is over takes the next start at once. One compiled loop, whatever n. Where n is below `lanes`,
+    the number of lanes stays the same, because XLA may round differently for another number.
     """
     num = len(starts)
     if lanes == 1:
@@ -156,108 +143,107 @@ def _end(state: Any) -> End:
     return End(state.vector, state.gradient, state.steps, state.reason)
 
 
-def norm(vector: jax.Array) -> jax.Array:
-    """Return the Euclidean norm; at least the largest entry, where the squares of all are too small for numbers.
+def begun(start: jax.Array) -> dict[str, Any]:
+    """Return the fields that every state begins with; `forced` because the start is taken whatever its gradient."""
+    return {
+        "vector": start,
+        "gradient": jnp.full_like(start, jnp.inf),
+        "step": jnp.zeros_like(start),
+        "typical": typical_size(start),
+        "forced": jnp.ones((), bool),
+        "steps": jnp.zeros((), jnp.int32),
+        "reason": jnp.full((), RUNNING, jnp.int32),
+    }
 
-    Examples
-    --------
-    >>> float(norm(jnp.array([3.0, 4.0]))), float(norm(jnp.array([1e-30])) > 0)
-    (5.0, 1.0)
+
+def first_of(*choices: tuple[jax.Array, Reason]) -> jax.Array:
+    """Return the number of the first reason whose condition holds, `RUNNING` when none does."""
+    conditions, reasons = zip(*choices, strict=True)
+    return jnp.select(list(conditions), [int(reason) for reason in reasons], RUNNING).astype(jnp.int32)
+
+
+class Trial(NamedTuple):
+    """A step that was tried: whether it was taken, whether it had to be, and how many failures in a row are enough."""
+
+    step: jax.Array
+    taken: jax.Array
+    forced: jax.Array
+    max_failures: int
+
+
+def descended(function: Function, state: Any, trial: Trial, level: jax.Array, flat: jax.Array, max_steps: int) -> Any:
+    """Return the state of a descent of ‖g‖ after a trial, with the reason to stop or an escape where there is no way.
+
+    `level` is what rounding changes each component of the gradient by, `flat` whether ‖g‖ is stationary.
     """
-    return jnp.maximum(jnp.linalg.norm(vector), jnp.max(jnp.abs(vector)))
-
-
-def rounding_level(unit: float, vector: jax.Array, matrix: jax.Array, typical: jax.Array) -> jax.Array:
-    """Return what a rounding of the parameters changes each component of the gradient by: 4 u |H| max(|θ|, typical).
-
-    `typical` is the mean size of the parameters where the search began: at a zero of all parameters, or of some, the
-    roundings are those of what they are added to.
-
-    Examples
-    --------
-    >>> rounding_level(0.5, jnp.array([3.0, 0.0]), jnp.array([[-2.0, 0.0], [0.0, 0.25]]), jnp.array(1.0)).tolist()
-    [12.0, 0.5]
-    """
-    return 4 * unit * times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical))
-
-
-def typical_size(start: jax.Array) -> jax.Array:
-    """Return the mean size of the parameters, or 1 where all are zero.
-
-    Examples
-    --------
-    >>> float(typical_size(jnp.array([1.0, -3.0]))), float(typical_size(jnp.zeros(2)))
-    (2.0, 1.0)
-    """
-    mean = jnp.mean(jnp.abs(start))
-    return jnp.where(mean > 0, mean, 1).astype(start.dtype)
-
-
-def escaping(state: Any) -> Any:
-    """Replace the next step of a search's state by an escape, where the search would end for want of descent.
-
-    At most four times; the state has `step`, `forced`, `escapes`, `failures` and `typical` beside the fields of `End`.
-
-    Examples
-    --------
-    >>> from mlp_jax.critical import levenberg_marquardt
-    >>> function = Function(lambda x: 2 * x, lambda x: 2 * jnp.eye(1), 2.0**-24)
-    >>> state = levenberg_marquardt(function, 50).begin(jnp.array([3.0]))
-    >>> int(escaping(state).escapes), int(escaping(state._replace(reason=jnp.array(int(Reason.NO_DESCENT)))).escapes)
-    (0, 1)
-    """
-    no_way = (state.reason == int(Reason.GRADIENT_FLAT)) | (state.reason == int(Reason.NO_DESCENT))
-    out = no_way & (state.escapes < _MAX_ESCAPES)
+    size = norm(state.gradient)
+    negligible = jnp.linalg.norm(trial.step) <= 4 * function.unit * jnp.linalg.norm(state.vector)
+    stuck = (state.failures >= trial.max_failures) | (~trial.taken & negligible)
+    reason = first_of(
+        ((size == 0) | (jnp.all(jnp.abs(state.gradient) <= level) & ~trial.taken), Reason.ROUNDING),
+        ((size > 16 * norm(level)) & flat, Reason.GRADIENT_FLAT),
+        (stuck & (size <= 16 * norm(level)), Reason.ROUNDING),
+        (stuck, Reason.NO_DESCENT),
+        (state.steps >= max_steps, Reason.MAX_STEPS),
+    )
+    lost = jnp.where(state.escapes > 0, int(Reason.NO_DESCENT), int(Reason.NOT_FINITE))
+    reason = jnp.where(trial.forced & ~trial.taken, lost, reason).astype(jnp.int32)
+    out = ((reason == int(Reason.GRADIENT_FLAT)) | (reason == int(Reason.NO_DESCENT))) & (state.escapes < _MAX_ESCAPES)
     return state._replace(
-        step=jnp.where(out, escape(state.gradient, state.typical, state.escapes), state.step),
+        step=jnp.where(out, _escape(state.gradient, state.typical, state.escapes), state.step),
         forced=out,
         escapes=state.escapes + out.astype(jnp.int32),
         failures=jnp.where(out, 0, state.failures).astype(jnp.int32),
-        reason=jnp.where(out, RUNNING, state.reason).astype(jnp.int32),
+        reason=jnp.where(out, RUNNING, reason).astype(jnp.int32),
     )
 
 
-def escape(gradient: jax.Array, typical: jax.Array, count: jax.Array) -> jax.Array:
+def _escape(gradient: jax.Array, typical: jax.Array, count: jax.Array) -> jax.Array:
     """Return the step away from a gradient-flat point: down the gradient, of length 2^count · typical · √P / 4.
 
     There g lies in the null space of H: along it the function changes at first order and the gradient does not, so
     that no method which looks at ‖g‖ sees a way on.
-
-    Examples
-    --------
-    >>> escape(jnp.array([0.0, 2.0, 0.0, 0.0]), jnp.array(1.0), jnp.array(1)).tolist()
-    [-0.0, -1.0, -0.0, -0.0]
     """
     size = jnp.linalg.norm(gradient)
     length = jnp.exp2(count.astype(gradient.dtype)) * typical * jnp.sqrt(jnp.asarray(gradient.size, gradient.dtype)) / 4
     return (-length / jnp.where(size > 0, size, 1) * gradient).astype(gradient.dtype)
 
 
+def norm(vector: jax.Array) -> jax.Array:
+    """Return the Euclidean norm; at least the largest entry, where the squares of all underflow."""
+    return jnp.maximum(jnp.linalg.norm(vector), jnp.max(jnp.abs(vector)))
+
+
+def rounding_level(unit: float, vector: jax.Array, matrix: jax.Array, typical: jax.Array) -> jax.Array:
+    """Return what a rounding of the parameters changes each component of the gradient by: 4 u |H| max(|θ|, typical).
+
+    `typical` is the mean size of the parameters where the search began: where parameters are zero, the roundings are
+    those of the numbers they are added to.
+    """
+    return 4 * unit * times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical))
+
+
+def typical_size(start: jax.Array) -> jax.Array:
+    """Return the mean size of the parameters, or 1 where all are zero."""
+    mean = jnp.mean(jnp.abs(start))
+    return jnp.where(mean > 0, mean, 1).astype(start.dtype)
+
+
 def damped_newton(matrix: jax.Array, gradient: jax.Array, damping: jax.Array) -> jax.Array:
     """Return −(H² + ν²)⁻¹ H g as −Re (H + iν)⁻¹ g: 1/(λ + iν) has the real part λ / (λ² + ν²).
 
     The complex solve keeps the condition number of H, where the normal equations would square it.
-
-    Examples
-    --------
-    >>> print(f"{damped_newton(jnp.array([[3.0]]), jnp.array([10.0]), jnp.array(1.0))[0]:.4f}")
-    -3.0000
     """
     shifted = jax.lax.complex(matrix, damping * jnp.eye(len(matrix), dtype=matrix.dtype))
     return -one_at_a_time(jnp.linalg.solve)(shifted, jax.lax.complex(gradient, jnp.zeros_like(gradient))).real
 
 
 def one_at_a_time(operation: Callable[..., Any]) -> Callable[..., Any]:
-    """Return an operation on a matrix that vmap turns into a loop, but for small matrices.
+    """Return an operation on a matrix that vmap turns into a loop, except for small matrices.
 
-    On a CPU a batched LAPACK call gives parts of its batch to the thread pool in which it runs and waits for them; with
-    two such calls under way, or one beside another that waits, all wait for ever (jaxlib 0.10.2). That was not seen
-    with small matrices, which are faster together.
-
-    Examples
-    --------
-    >>> one_at_a_time(jnp.linalg.eigvalsh)(jnp.diag(jnp.array([2.0, 1.0]))).tolist()
-    [1.0, 2.0]
+    On a CPU a batched LAPACK call gives parts of its batch to the thread pool in which it runs and waits for them; two
+    such calls at once can wait for each other for ever (jaxlib 0.10.2). That was not seen with small matrices, which
+    are faster together.
     """
 
     def applied(matrix: jax.Array, *others: jax.Array) -> Any:
@@ -269,45 +255,15 @@ def one_at_a_time(operation: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def times(matrix: jax.Array, vector: jax.Array) -> jax.Array:
-    """Return the product as a sum: for many small matrices XLA fuses it, where a product would be a call for each.
-
-    Examples
-    --------
-    >>> times(jnp.array([[1.0, 2.0], [0.0, 1.0]]), jnp.array([3.0, 4.0])).tolist()
-    [11.0, 4.0]
-    """
+    """Return the product as a sum: for many small matrices XLA fuses it, where a product would be a call for each."""
     return jnp.sum(matrix * vector, axis=1)
 
 
 def matrix_size(matrix: jax.Array) -> jax.Array:
-    """Return the largest norm of a row.
-
-    Examples
-    --------
-    >>> float(matrix_size(jnp.array([[3.0, 4.0], [0.0, 1.0]])))
-    5.0
-    """
+    """Return the largest norm of a row."""
     return jnp.linalg.norm(matrix, axis=1).max()
 
 
 def all_finite(*arrays: jax.Array) -> jax.Array:
-    """Return whether every entry of every array is finite.
-
-    Examples
-    --------
-    >>> bool(all_finite(jnp.ones(2), jnp.array(jnp.nan)))
-    False
-    """
+    """Return whether every entry of every array is finite."""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(a)) for a in arrays]))
-
-
-def first_of(*choices: tuple[jax.Array, Reason]) -> jax.Array:
-    """Return the number of the first reason whose condition holds, `RUNNING` when none does.
-
-    Examples
-    --------
-    >>> int(first_of((jnp.array(False), Reason.ROUNDING), (jnp.array(True), Reason.MAX_STEPS)))
-    3
-    """
-    conditions, reasons = zip(*choices, strict=True)
-    return jnp.select(list(conditions), [int(reason) for reason in reasons], RUNNING).astype(jnp.int32)

@@ -1,4 +1,4 @@
-"""Walk to a critical point of a chosen index: up along the lowest eigenvectors, down along the rest. Transformable."""
+"""Eigenvector following to a critical point of a chosen index: up along the lowest modes, down along the rest."""
 
 from __future__ import annotations
 
@@ -7,18 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.search.contract import (
-    RUNNING,
-    Function,
-    Reason,
-    Search,
-    all_finite,
-    first_of,
-    norm,
-    one_at_a_time,
-    rounding_level,
-    typical_size,
-)
+from mlp_jax.critical.search import contract
+from mlp_jax.critical.search.contract import RUNNING, Function, Reason, Search, all_finite, norm
 
 _BISECTIONS = 50
 # Times a search is moved off a point of another index.
@@ -55,36 +45,21 @@ def eigenvector_following(function: Function, max_steps: int, index: int | jax.A
     coordinates of every scale count alike: above 1 the step is not taken, above .6 the radius is halved, below .25
     doubled. On a line of symmetry, where the search ends at a point of another index, it is moved off along the modes
     of wrong sign, three times at most; where that leads nowhere, it ends at the first such point.
-
-    Examples
-    --------
-    >>> from mlp_jax.critical.search.contract import run
-    >>> diagonal = jnp.array([2.0, -2.0])
-    >>> function = Function(lambda x: diagonal * x, lambda x: jnp.diag(diagonal), 2.0**-24)
-    >>> end = run(eigenvector_following(function, 50, 1, 1.0), jnp.array([0.3, 0.2]))
-    >>> bool(jnp.all(abs(end.vector) < 1e-12))
-    True
     """
 
     def begin(start: jax.Array) -> _State:
         longest = jnp.maximum(1, jnp.linalg.norm(start)) / 6 if radius is None else jnp.asarray(radius)
         nothing = jnp.zeros((start.size, start.size), start.dtype)
         return _State(
-            vector=start,
-            gradient=jnp.full_like(start, jnp.inf),
+            **contract.begun(start),
             matrix=nothing,
             values=jnp.zeros_like(start),
             vectors=nothing,
-            step=jnp.zeros_like(start),
             shift=jnp.zeros((), start.dtype),
             radius=longest.astype(start.dtype),
             longest=longest.astype(start.dtype),
-            typical=typical_size(start),
-            forced=jnp.ones((), bool),
             kicks=jnp.zeros((), jnp.int32),
             kept=(start, jnp.full_like(start, jnp.inf)),
-            steps=jnp.zeros((), jnp.int32),
-            reason=jnp.full((), RUNNING, jnp.int32),
         )
 
     climbing = jnp.asarray(index)
@@ -116,7 +91,7 @@ def _advance(function: Function, state: _State, index: jax.Array, max_steps: int
     )
     stuck = ~taken & (state.radius <= 4 * function.unit * norm(state.vector))
     small = norm(state.gradient) <= 16 * norm(_level(function, state))
-    reason = first_of(
+    reason = contract.first_of(
         (arrived | (stuck & small), Reason.ROUNDING),
         (failed & (state.kicks == 0), Reason.NOT_FINITE),
         (failed | stuck, Reason.NO_DESCENT),
@@ -127,12 +102,12 @@ def _advance(function: Function, state: _State, index: jax.Array, max_steps: int
 
 
 def _level(function: Function, state: _State) -> jax.Array:
-    return rounding_level(function.unit, state.vector, state.matrix, state.typical)
+    return contract.rounding_level(function.unit, state.vector, state.matrix, state.typical)
 
 
 def _modes(function: Function, vector: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     matrix = function.matrix(vector)
-    values, vectors = one_at_a_time(jnp.linalg.eigh)(matrix)
+    values, vectors = contract.one_at_a_time(jnp.linalg.eigh)(matrix)
     return matrix, values, vectors
 
 

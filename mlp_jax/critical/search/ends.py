@@ -12,19 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax.critical.search.contract import (
-    End,
-    Function,
-    Reason,
-    Search,
-    all_finite,
-    damped_newton,
-    first_of,
-    matrix_size,
-    norm,
-    one_at_a_time,
-    typical_size,
-)
+from mlp_jax.critical.point import Point
+from mlp_jax.critical.search import contract
+from mlp_jax.critical.search.contract import End, Function, Reason, Search, damped_newton, matrix_size, norm
 
 # Newton's steps taken from where a search ended, as long as each halves the scaled gradient.
 _MAX_POLISHES = 8
@@ -37,31 +27,6 @@ _RUN_OFF = 1e3
 # Places at which a parameter that changes nothing is looked at, and how far the gradient falls on a tail.
 _SAMPLES, _TAIL = 8, 1e-9
 _SWEEPS = 8
-
-
-class Settled(NamedTuple):
-    """A critical point or not, with the numbers of a `Point` as vectors.
-
-    end
-        Where the search ended, after the last Newton steps; its reason says what the point is.
-    converged
-        Whether it is a critical point, of any index.
-    flatness
-        ‖H p + g‖ / ‖g‖ with p over the modes above 1e-6 of the largest.
-    distance
-        Length of the Newton step over all modes; infinite where it leads nowhere.
-    error
-        (P,) what each parameter may be off by.
-    negative
-        Number of negative eigenvalues, −1 where it is not known.
-    """
-
-    end: End
-    converged: jax.Array
-    flatness: jax.Array
-    distance: jax.Array
-    error: jax.Array
-    negative: jax.Array
 
 
 class _Local(NamedTuple):
@@ -87,29 +52,18 @@ class _Measured(NamedTuple):
     negative: jax.Array
 
 
-def settle(search: Search, function: Function, start: jax.Array, end: End) -> Settled:
-    """Return what the point is at which the search from `start` ended.
+def settle(search: Search, function: Function, start: jax.Array, end: End) -> Point:
+    """Return the point at which the search from `start` ended, params and error as vectors, whatever index it reached.
 
     It is critical where each component of the gradient is within what a rounding of the parameters changes it by; where
     the gradient does not fall as they move farther, nor has fallen to nothing by degrees; and where the Newton step,
     with the one that rounding could make, is negligible beside the parameters (without matrices: where the gradient
     does not jump).
-
-    Examples
-    --------
-    >>> from mlp_jax.critical import levenberg_marquardt
-    >>> from mlp_jax.critical.search.contract import run
-    >>> diagonal = jnp.array([2e12, 2.0])
-    >>> function = Function(lambda x: diagonal * x - 1, lambda x: jnp.diag(diagonal), 2.0**-24)
-    >>> search, start = levenberg_marquardt(function, 50), jnp.ones(2)
-    >>> settled = settle(search, function, start, run(search, start))
-    >>> bool(settled.converged), int(settled.negative), f"{settled.end.vector[1]:.3f}"
-    (True, 0, '0.500')
     """
     stopped = (end.reason == int(Reason.MAX_STEPS)) | (end.reason == int(Reason.NOT_FINITE))
     end, local = _polished(search, function, start, end, ~stopped)
     scale = local.scale
-    typical = typical_size(start)
+    typical = contract.typical_size(start)
     vector, size = end.vector, jnp.maximum(jnp.abs(end.vector), typical)
     own = _size(vector, scale, start)
     moves = 2 * function.unit * _signs(_MOVES, start)
@@ -135,7 +89,7 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Se
     critical = jnp.all(jnp.abs(end.gradient) <= level) & exact & ~singular & ~tail
     rounding = end.reason == int(Reason.ROUNDING)
     off = norm(vector) > _RUN_OFF * jnp.maximum(1, norm(start))
-    reason = first_of(
+    reason = contract.first_of(
         (end.reason == int(Reason.NOT_FINITE), Reason.NOT_FINITE),
         (critical & (rounding | ~stopped), Reason.ROUNDING),
         (singular, Reason.SINGULAR),
@@ -148,13 +102,17 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Se
     # Near a gradient-flat point a long step solves H p = −g, and leads nowhere: H does not stay what it is.
     leads = (flatness < 0.5) & (norm(local.ahead) < total / 2)
     distance = jnp.where(converged, norm(measured.step), jnp.where(leads, norm(local.step), jnp.inf))
-    return Settled(
-        end=end._replace(reason=jnp.where(reason < 0, end.reason, reason).astype(jnp.int32)),
-        converged=converged,
+    return Point(
+        params=vector,
+        gradient_norm=total,
         flatness=flatness,
         distance=distance,
         error=error,
-        negative=jnp.where(converged, measured.negative, -1).astype(jnp.int32),
+        converged=converged,
+        index=jnp.where(converged, measured.negative, -1).astype(jnp.int32),
+        reached=converged,
+        steps=end.steps,
+        reason=jnp.where(reason < 0, end.reason, reason).astype(jnp.int32),
     )
 
 
@@ -198,7 +156,7 @@ def _polished(search: Search, function: Function, start: jax.Array, end: End, al
         here = local(end)
         trial = end.vector + here.step
         ahead = function.gradient(trial)
-        better = all_finite(ahead) & (norm(here.scale * ahead) <= norm(here.scale * end.gradient) / 2)
+        better = contract.all_finite(ahead) & (norm(here.scale * ahead) <= norm(here.scale * end.gradient) / 2)
         better &= allowed & jnp.any(here.step != 0) & (count < _MAX_POLISHES)
         vector, gradient = jnp.where(better, trial, end.vector), jnp.where(better, ahead, end.gradient)
         return end._replace(vector=vector, gradient=gradient), here._replace(ahead=ahead), count + 1, better
@@ -231,7 +189,7 @@ def _measured(function: Function, end: End, local: _Local, level: jax.Array) -> 
 
 def _index(matrix: jax.Array, wrong: jax.Array, unit: float) -> jax.Array:
     """Return the number of negative eigenvalues; −1 unless all are larger than what the matrix may be wrong by."""
-    values = one_at_a_time(jnp.linalg.eigvalsh)(matrix)
+    values = contract.one_at_a_time(jnp.linalg.eigvalsh)(matrix)
     bound = jnp.max(jnp.sum(wrong, axis=1)) + 4 * unit * len(matrix) * jnp.max(jnp.abs(values))
     known = jnp.all(jnp.abs(values) > bound)
     return jnp.where(known, jnp.sum(values < 0), -1)
@@ -279,4 +237,4 @@ def _size(vector: jax.Array, scale: jax.Array, start: jax.Array) -> jax.Array:
     Typical in units of the scale, where curvature is about one, and never above the mean.
     """
     typical = scale * jnp.sort(jnp.abs(start) / scale)[(start.size - 1) // 2]
-    return jnp.maximum(jnp.abs(vector), jnp.minimum(typical, typical_size(start)))
+    return jnp.maximum(jnp.abs(vector), jnp.minimum(typical, contract.typical_size(start)))

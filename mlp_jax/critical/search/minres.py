@@ -1,4 +1,4 @@
-"""Minimum-residual solutions of symmetric systems, singular ones too, from products alone. Transformable."""
+"""The linear solver inside `newton_mr`, not a search: MINRES for singular systems too, from products. Transformable."""
 
 from __future__ import annotations
 
@@ -7,6 +7,15 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+
+class Limits(NamedTuple):
+    """When `minres` ends; the fields are explained there. All but `max_steps` may be traced."""
+
+    tolerance: float | jax.Array
+    stationarity: float | jax.Array
+    max_steps: int
+    radius: float | jax.Array = jnp.inf
 
 
 class Solution(NamedTuple):
@@ -35,39 +44,14 @@ class _State(NamedTuple):
 
 
 def minres(
-    matvec: Callable[[jax.Array], jax.Array],
-    rhs: jax.Array,
-    *,
-    tolerance: float | jax.Array,
-    stationarity: float | jax.Array,
-    max_steps: int,
-    size: float | jax.Array = 0.0,
-    radius: float | jax.Array = jnp.inf,
+    matvec: Callable[[jax.Array], jax.Array], rhs: jax.Array, limits: Limits, size: float | jax.Array = 0.0
 ) -> Solution:
     """Minimise ‖b − A x‖ over growing Krylov spaces (Paige & Saunders 1975), until it is small or stationary.
 
     It ends when ‖r‖ ≤ tolerance · ‖b‖, when ‖A r‖ ≤ stationarity · ‖A‖ ‖r‖ (b has a part outside the range of A), when
     ‖x‖ ≥ radius, or after `max_steps` products. In the second case A is singular and x has grown along its null space:
     taking out the part along r, x − (r·x / r·r) r, leaves the solution of least length (Liu, Milzarek & Roosta 2023),
-    the one that MINRES-QLP computes (Choi, Paige & Saunders 2011).
-
-    Parameters
-    ----------
-    matvec
-        v ↦ A v, A symmetric.
-    rhs
-        b, (P,).
-    tolerance, stationarity
-        As above; may be traced.
-    size
-        A lower bound of ‖A‖ that is known already.
-
-    Examples
-    --------
-    >>> matrix = jnp.diag(jnp.array([2.0, -1.0, 0.0]))
-    >>> found = minres(lambda v: matrix @ v, jnp.ones(3), tolerance=1e-6, stationarity=1e-6, max_steps=9)
-    >>> (found.vector.round(4) + 0.0).tolist(), (found.residual.round(4) + 0.0).tolist()
-    ([0.5, -1.0, 0.0], [0.0, 0.0, 1.0])
+    the one that MINRES-QLP computes (Choi, Paige & Saunders 2011). `size` is a lower bound of ‖A‖ that is known.
     """
     norm = jnp.linalg.norm(rhs)
     zero, zeros = jnp.zeros_like(norm), jnp.zeros_like(rhs)
@@ -87,22 +71,11 @@ def minres(
         over=(norm == 0) | ~jnp.isfinite(norm),
     )
 
-    def advance(s: _State) -> _State:
-        return _advance(matvec, s, norm, tolerance, stationarity, max_steps, radius)
-
-    state = jax.lax.while_loop(lambda s: ~s.over, advance, state)
+    state = jax.lax.while_loop(lambda s: ~s.over, lambda s: _advance(matvec, s, norm, limits), state)
     return Solution(_shortest(state), state.residual, state.size, state.steps)
 
 
-def _advance(
-    matvec: Callable[[jax.Array], jax.Array],
-    s: _State,
-    norm: jax.Array,
-    tolerance: float | jax.Array,
-    stationarity: float | jax.Array,
-    max_steps: int,
-    radius: float | jax.Array,
-) -> _State:
+def _advance(matvec: Callable[[jax.Array], jax.Array], s: _State, norm: jax.Array, limits: Limits) -> _State:
     v, before = s.basis
     cosine, sine = s.rotation
     product = matvec(v)
@@ -113,7 +86,7 @@ def _advance(
     delta, epsilon = -cosine * beta, sine * beta
     size = jnp.maximum(s.size, jnp.sqrt(alpha**2 + beta**2 + s.beta**2))
     # ‖A r‖ of the residual before this step (Paige & Saunders 1975).
-    stationary = jnp.hypot(gamma1, delta) <= stationarity * size
+    stationary = jnp.hypot(gamma1, delta) <= limits.stationarity * size
     gamma2 = jnp.hypot(gamma1, beta)
     singular = gamma2 <= jnp.finfo(gamma2.dtype).eps * size
     safe = jnp.where(singular, 1, gamma2)
@@ -136,9 +109,9 @@ def _advance(
     )
     state = jax.tree.map(lambda new, old: jnp.where(stop, old, new), moved, s)
     exhausted = (
-        (jnp.linalg.norm(state.vector) >= radius)
-        | (phi <= tolerance * norm)
-        | (steps >= max_steps)
+        (jnp.linalg.norm(state.vector) >= limits.radius)
+        | (phi <= limits.tolerance * norm)
+        | (steps >= limits.max_steps)
         | (beta <= jnp.finfo(beta.dtype).eps * size)
     )
     return state._replace(size=size, steps=steps, unreachable=stationary | singular, over=stop | exhausted)

@@ -1,4 +1,4 @@
-"""Descend the gradient norm without matrices: Newton's method with minimum-residual steps. Transformable."""
+"""Newton-MR: a descent of the gradient norm without matrices, by minimum-residual steps. Transformable."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.search.contract import RUNNING, Function, Reason, Search, escaping, first_of, norm, typical_size
-from mlp_jax.critical.search.minres import Solution, minres
+from mlp_jax.critical.search import contract
+from mlp_jax.critical.search.contract import Function, Search, typical_size
+from mlp_jax.critical.search.minres import Limits, Solution, minres
 
 # Step lengths tried: 1, ½, …, 2⁻⁴⁰.
 _MAX_FAILURES = 40
@@ -53,29 +54,23 @@ def newton_mr(function: Function, max_steps: int) -> Search:
     """
 
     def begin(start: jax.Array) -> _State:
-        zero = jnp.zeros((), start.dtype)
+        zero, none = jnp.zeros((), start.dtype), jnp.zeros((), jnp.int32)
         return _State(
-            vector=start,
-            gradient=jnp.full_like(start, jnp.inf),
-            step=jnp.zeros_like(start),
+            **contract.begun(start),
             slope=zero,
             flat=jnp.zeros((), bool),
             size=zero,
             radius=typical_size(start) * jnp.sqrt(zero + start.size),
             first=zero + jnp.inf,
             level=jnp.zeros_like(start),
-            typical=typical_size(start),
-            steps=jnp.zeros((), jnp.int32),
-            failures=jnp.zeros((), jnp.int32),
-            escapes=jnp.zeros((), jnp.int32),
-            forced=jnp.ones((), bool),
-            reason=jnp.full((), RUNNING, jnp.int32),
+            failures=none,
+            escapes=none,
         )
 
     def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         size = jnp.zeros_like(vector[0])
-        coarse = _solve(function, vector, gradient, 1e-6, 1e-6, size, jnp.inf)
-        fine = _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size, jnp.inf)
+        coarse = _solve(function, vector, gradient, 1e-6, 1e-6, size)
+        fine = _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size)
         return jnp.linalg.norm(coarse.residual), fine.vector
 
     return Search(begin, lambda state: _advance(function, state, max_steps), newton)
@@ -88,31 +83,29 @@ def _solve(
     tolerance: float | jax.Array,
     stationarity: float | jax.Array,
     size: jax.Array,
-    radius: float | jax.Array,
+    radius: float | jax.Array = jnp.inf,
 ) -> Solution:
     _, matvec = jax.linearize(function.gradient, vector)
-    limit = min(4 * vector.size, _MAX_PRODUCTS)
-    return minres(
-        matvec, -gradient, tolerance=tolerance, stationarity=stationarity, max_steps=limit, size=size, radius=radius
-    )
+    limits = Limits(tolerance, stationarity, min(4 * vector.size, _MAX_PRODUCTS), radius)
+    return minres(matvec, -gradient, limits, size)
 
 
 def _advance(function: Function, state: _State, max_steps: int) -> _State:
     """Try the step; take it and solve for the next if ‖g‖ falls enough, else halve it."""
-    trial = state.vector + state.step
-    gradient = function.gradient(trial)
+    point = state.vector + state.step
+    gradient = function.gradient(point)
     before, after = jnp.sum(state.gradient**2), jnp.sum(gradient**2)
     enough = after <= before + 2 * _DECREASE * state.slope
     taken = jnp.isfinite(after) & (state.forced | (enough & (after < before)))
-    tried, failed = state.step, state.forced & ~taken
+    trial = contract.Trial(state.step, taken, state.forced, _MAX_FAILURES)
 
     def move(s: _State) -> _State:
         # Where steps had to be halved, the next inner solve ends early, which leaves out the modes of small curvature
         # that make steps long: what damping does where there are matrices.
-        length = jnp.linalg.norm(tried)
+        length = jnp.linalg.norm(trial.step)
         radius = jnp.where(s.failures == 0, jnp.maximum(s.radius, 3 * length), 1.5 * length)
         moved = s._replace(
-            vector=trial,
+            vector=point,
             gradient=gradient,
             radius=jnp.where(s.forced, s.radius, radius),
             first=jnp.where(s.forced, jnp.sqrt(after), s.first),
@@ -125,14 +118,11 @@ def _advance(function: Function, state: _State, max_steps: int) -> _State:
         return s._replace(step=s.step / 2, slope=s.slope / 2, failures=s.failures + 1, steps=jnp.maximum(s.steps, 1))
 
     state = jax.lax.cond(taken, move, shorten, state)
-    reason = _reason(function, state, tried, taken, max_steps)
-    lost = jnp.where(state.escapes > 0, int(Reason.NO_DESCENT), int(Reason.NOT_FINITE))
-    reason = jnp.where(failed, lost, reason).astype(jnp.int32)
-    return escaping(state._replace(reason=reason, forced=jnp.zeros((), bool)))
+    return contract.descended(function, state, trial, state.level, state.flat, max_steps)
 
 
 def _next_step(function: Function, state: _State) -> _State:
-    size = norm(state.gradient)
+    size = contract.norm(state.gradient)
     progress = size / jnp.where(state.first > 0, state.first, 1)
     # Loose far away, where the model is poor; fast convergence near the end.
     forcing = jnp.clip(0.3 * jnp.sqrt(progress), 1e-4, 0.3)
@@ -155,16 +145,3 @@ def _products(function: Function, state: _State, step: jax.Array) -> tuple[jax.A
     """Return H p and ‖H g‖."""
     _, matvec = jax.linearize(function.gradient, state.vector)
     return matvec(step), jnp.linalg.norm(matvec(state.gradient))
-
-
-def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Array, max_steps: int) -> jax.Array:
-    size = norm(state.gradient)
-    negligible = jnp.linalg.norm(tried) <= 4 * function.unit * jnp.linalg.norm(state.vector)
-    stuck = (state.failures >= _MAX_FAILURES) | (~taken & negligible)
-    return first_of(
-        ((size == 0) | (jnp.all(jnp.abs(state.gradient) <= state.level) & ~taken), Reason.ROUNDING),
-        ((size > 16 * norm(state.level)) & state.flat, Reason.GRADIENT_FLAT),
-        (stuck & (size <= 16 * norm(state.level)), Reason.ROUNDING),
-        (stuck, Reason.NO_DESCENT),
-        (state.steps >= max_steps, Reason.MAX_STEPS),
-    )

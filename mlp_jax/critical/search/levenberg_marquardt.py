@@ -1,4 +1,4 @@
-"""Descend the gradient norm: Levenberg–Marquardt on ½‖g‖². Transformable."""
+"""Levenberg–Marquardt on ½‖g‖²: a descent of the gradient norm with matrices. Transformable."""
 
 from __future__ import annotations
 
@@ -7,21 +7,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.critical.search.contract import (
-    RUNNING,
-    Function,
-    Reason,
-    Search,
-    all_finite,
-    damped_newton,
-    escaping,
-    first_of,
-    matrix_size,
-    norm,
-    rounding_level,
-    times,
-    typical_size,
-)
+from mlp_jax.critical.search import contract
+from mlp_jax.critical.search.contract import Function, Search, damped_newton, matrix_size, times
 
 # Each failure multiplies the damping by twice what the last did: after 12 it has grown by 2⁷⁸.
 _MAX_FAILURES = 12
@@ -58,39 +45,28 @@ def levenberg_marquardt(function: Function, max_steps: int) -> Search:
     """
 
     def begin(start: jax.Array) -> _State:
-        size = jnp.zeros((), start.dtype)
-        return _State(
-            vector=start,
-            gradient=jnp.full_like(start, jnp.inf),
-            matrix=jnp.zeros((start.size, start.size), start.dtype),
-            step=jnp.zeros_like(start),
-            damping=size,
-            growth=size + 2,
-            typical=typical_size(start),
-            steps=jnp.zeros((), jnp.int32),
-            failures=jnp.zeros((), jnp.int32),
-            escapes=jnp.zeros((), jnp.int32),
-            forced=jnp.ones((), bool),
-            reason=jnp.full((), RUNNING, jnp.int32),
-        )
+        size, none = jnp.zeros((), start.dtype), jnp.zeros((), jnp.int32)
+        matrix = jnp.zeros((start.size, start.size), start.dtype)
+        begun = contract.begun(start)
+        return _State(**begun, matrix=matrix, damping=size, growth=size + 2, failures=none, escapes=none)
 
     return Search(begin, lambda state: _advance(function, state, max_steps))
 
 
 def _advance(function: Function, state: _State, max_steps: int) -> _State:
     """Try the step; take it if it makes the gradient norm smaller, else raise the damping; make the next step."""
-    trial = state.vector + state.step
-    gradient = function.gradient(trial)
+    point = state.vector + state.step
+    gradient = function.gradient(point)
     before, after = jnp.sum(state.gradient**2), jnp.sum(gradient**2)
     smaller = jnp.isfinite(after) & ((after < before) | state.forced)
-    matrix = jax.lax.cond(smaller, function.matrix, lambda _: state.matrix, trial)
-    taken = smaller & all_finite(matrix)
+    matrix = jax.lax.cond(smaller, function.matrix, lambda _: state.matrix, point)
+    taken = smaller & contract.all_finite(matrix)
     damping = jnp.where(state.forced, 1e-2 * matrix_size(matrix), _damping(state, before, after, taken))
-    vector = jnp.where(taken, trial, state.vector)
+    vector = jnp.where(taken, point, state.vector)
     matrix = jnp.where(taken, matrix, state.matrix)
     gradient = jnp.where(taken, gradient, state.gradient)
     damping = jnp.maximum(damping, 1e-13 * matrix_size(matrix)).astype(state.damping.dtype)
-    tried, failed = state.step, state.forced & ~taken
+    trial = contract.Trial(state.step, taken, state.forced, _MAX_FAILURES)
     state = state._replace(
         vector=vector,
         gradient=gradient,
@@ -100,12 +76,10 @@ def _advance(function: Function, state: _State, max_steps: int) -> _State:
         growth=jnp.where(taken, 2.0, 2 * state.growth).astype(state.growth.dtype),
         steps=state.steps + (taken | state.forced).astype(jnp.int32),
         failures=jnp.where(taken, 0, state.failures + 1).astype(jnp.int32),
-        forced=jnp.zeros((), bool),
     )
-    reason = _reason(function, state, tried, taken, max_steps)
-    lost = jnp.where(state.escapes > 0, int(Reason.NO_DESCENT), int(Reason.NOT_FINITE))
-    reason = jnp.where(failed, lost, reason).astype(jnp.int32)
-    return escaping(state._replace(reason=reason))
+    level = contract.rounding_level(function.unit, vector, matrix, state.typical)
+    flat = jnp.linalg.norm(times(matrix, gradient)) <= 1e-8 * (jnp.linalg.norm(matrix) * contract.norm(gradient))
+    return contract.descended(function, state, trial, level, flat, max_steps)
 
 
 def _damping(state: _State, before: jax.Array, after: jax.Array, taken: jax.Array) -> jax.Array:
@@ -113,19 +87,3 @@ def _damping(state: _State, before: jax.Array, after: jax.Array, taken: jax.Arra
     ratio = (before - after) / jnp.maximum(before - model, jnp.finfo(before.dtype).tiny)
     shrink = jnp.clip(1 - (2 * ratio - 1) ** 3, 0.03, 4.0)
     return state.damping * jnp.where(taken, shrink, state.growth / 2)
-
-
-def _reason(function: Function, state: _State, tried: jax.Array, taken: jax.Array, max_steps: int) -> jax.Array:
-    size = norm(state.gradient)
-    level = rounding_level(function.unit, state.vector, state.matrix, state.typical)
-    scale = jnp.linalg.norm(state.matrix) * size
-    stationary = jnp.linalg.norm(times(state.matrix, state.gradient)) <= 1e-8 * scale
-    negligible = jnp.linalg.norm(tried) <= 4 * function.unit * jnp.linalg.norm(state.vector)
-    stuck = (state.failures >= _MAX_FAILURES) | (~taken & negligible)
-    return first_of(
-        ((size == 0) | (jnp.all(jnp.abs(state.gradient) <= level) & ~taken), Reason.ROUNDING),
-        ((size > 16 * norm(level)) & stationary, Reason.GRADIENT_FLAT),
-        (stuck & (size <= 16 * norm(level)), Reason.ROUNDING),
-        (stuck, Reason.NO_DESCENT),
-        (state.steps >= max_steps, Reason.MAX_STEPS),
-    )

@@ -1,0 +1,85 @@
+"""What the Hessian as computed may be wrong by: computed again after a move by a rounding, and rounded otherwise."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlp_jax.critical.evidence.jumps import JUMP, Jump, first_order_jump, hessian_jump
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import SAFETY, Slope, typical_size
+from mlp_jax.curvature import signs
+
+# Vectors whose products with the Hessian are compared.
+_PROBES = 4
+
+
+def measure_rounding(
+    problem: Problem, matrix: np.ndarray, moves: np.ndarray, slope: Slope
+) -> tuple[np.ndarray, np.ndarray, Jump | None]:
+    """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps over a rounding.
+
+    Raise ValueError where a given Hessian is not that of `fun`.
+    """
+    below = difference(problem.matrix(problem.vector - moves[0]), matrix)
+    _require_agreement(problem, matrix, below)
+    error = np.multiply(SAFETY, below, out=below)
+    for rows in signs.row_blocks(len(matrix)):
+        error[rows] += problem.growth * problem.unit * np.abs(matrix[rows])
+    scale = signs.scaling(matrix, error)
+    bound = signs.diagonal_bound(error, scale)
+    vectors = probe_vectors(scale)
+    here = problem.products_here(vectors)
+    noise = problem.products_here(vectors, np.arange(1, _PROBES + 1)) - here
+    jump = hessian_jump(problem, vectors, moves, scale, here, noise)
+    bound = at_least(bound, SAFETY * np.max(np.linalg.norm(scale * noise, axis=1)), scale)
+    # Rounding does not grow with the move either, and components near zero have that of the others.
+    floor = solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(slope.gradient))
+    moved = JUMP * (_absolute_product(matrix, moves[0]) + problem.unit * _absolute_product(matrix, np.ones(len(scale))))
+    natural = _absolute_product(matrix, np.maximum(np.abs(problem.vector), typical_size(problem)))
+    jump = first_order_jump(slope, moved + floor, natural) or jump
+    return scale, bound, jump
+
+
+def probe_vectors(scale: np.ndarray) -> np.ndarray:
+    """Return vectors whose products show a change in any entry of the Hessian, sized as it is scaled."""
+    return scale * np.random.default_rng(6).choice([-1.0, 1.0], (_PROBES, len(scale)))
+
+
+def at_least(bound: np.ndarray, size: float, scale: np.ndarray) -> np.ndarray:
+    """Return the diagonal bound, or one of this size in scaled coordinates where products show much more than it."""
+    return bound if size <= SAFETY * np.max(scale**2 * bound) else np.maximum(bound, size / scale**2)
+
+
+def difference(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Return |a − b|."""
+    apart = a - b
+    return np.abs(apart, out=apart)
+
+
+def _absolute_product(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """Return |H| |v|."""
+    return np.concatenate([np.abs(matrix[rows]) @ np.abs(vector) for rows in signs.row_blocks(len(matrix))])
+
+
+def solve_rounding(
+    unit: float, matrix: np.ndarray, scale: np.ndarray, step: np.ndarray, gradient: np.ndarray
+) -> np.ndarray:
+    """Return what rounding leaves of H p + g: in scaled coordinates as much in each row as in the largest."""
+    largest = np.max(scale * (_absolute_product(matrix, step) + np.abs(gradient)))
+    return 4 * len(matrix) * unit * largest / scale
+
+
+def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray) -> None:
+    """Raise ValueError unless a given Hessian times a vector is what `fun` itself gives."""
+    if problem.hessian is None:
+        return
+    size = len(matrix)
+    direction = np.random.default_rng(1).standard_normal(size)
+    theirs, ours = matrix @ direction, problem.product(direction)
+    allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * _absolute_product(matrix, direction)
+    worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
+    if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
+        raise ValueError(
+            f"hessian: got {theirs[worst]:.6g} in row {worst} of H v, expected {ours[worst]:.6g}, what fun gives;"
+            " it is not the Hessian of fun (a penalty, weights or data that one of them lacks?)."
+        )

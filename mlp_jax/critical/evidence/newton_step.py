@@ -1,0 +1,164 @@
+"""The Newton step from a point, and whether values and gradients on the way along it are what the Hessian says."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import scipy.sparse.linalg
+from scipy.linalg import lapack
+
+from mlp_jax.critical.evidence.hessian_rounding import at_least, difference, probe_vectors
+from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.slopes import SAFETY, Slope, within
+from mlp_jax.curvature import signs
+
+# Newton steps tried over fewer and fewer modes.
+_REPEATS = 3
+# Longest Newton step, in units of the parameters' norm, that is looked at where P is large.
+_FAR = 10.0
+# Where on the way, in Newton steps, values and gradients are looked at.
+_WAY = np.array([0.5, 1.0, 2.0])
+
+
+class Taken(NamedTuple):
+    """A Newton step, over how many modes, what H changes by on the way, and the inertia that is left sure.
+
+    The fields are those of the same name in `Measurements`.
+    """
+
+    step: np.ndarray
+    reach: np.ndarray
+    num_solved: int
+    change: np.ndarray
+    curvature_change: np.ndarray
+    counts: signs.Inertia
+
+
+class Newton(NamedTuple):
+    """What p = −H⁺ g is made from."""
+
+    problem: Problem
+    matrix: np.ndarray
+    scale: np.ndarray
+    rounding: np.ndarray
+    slope: Slope
+    moves: np.ndarray
+
+    def by_modes(self, values: np.ndarray, vectors: np.ndarray) -> Taken:
+        """Step over the modes larger than their error, leaving out those that change sign on the way."""
+        error = self.rounding
+        along = vectors.T @ (self.scale * self.slope.gradient)
+        # Seen along each mode: a move of params changes the gradient by less where the curvature is less.
+        possible = np.sqrt(np.mean(((self.slope.roundings * self.scale) @ vectors) ** 2, axis=0))
+        farthest = np.copysign(np.maximum(np.abs(along), possible), along)
+        for _ in range(_REPEATS):
+            solved = _resolved(error, self.scale, values, vectors)
+            inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
+            step, reach = (-self.scale * (vectors @ (inverse * part)) for part in (along, farthest))
+            taken = self._take(step, reach, int(np.sum(solved)))
+            error = self.rounding + taken.change
+            if taken.num_solved == int(np.sum(_resolved(error, self.scale, values, vectors))):
+                break
+        return taken
+
+    def by_factors(self) -> Taken:
+        """Step over all modes by LDLᵀ; where some are not resolved, over what MINRES reaches."""
+        steps = self._solve()
+        if steps is not None:
+            taken = self._take(*steps, len(self.scale))
+            if taken.counts.unresolved == 0:
+                return taken
+        resolved = signs.inertia(self.matrix, self.rounding, scale=self.scale)
+        if steps is not None and resolved.unresolved == 0:
+            return taken
+        step = self._minimum_residual()  # what rounding adds would grow along null modes, too
+        return self._take(step, step, resolved.negative + resolved.positive)
+
+    def _minimum_residual(self) -> np.ndarray:
+        """Return the step by MINRES, stopped where what is left is rounding: further on it grows along null modes."""
+        gradient, error = self.slope.gradient, self.slope.gradient_error
+        size, rounding = (float(np.linalg.norm(self.scale * v)) for v in (gradient, error))
+        enough = np.clip(0.1 * rounding / max(size, 1e-300), 1e-12, 0.1)
+        scaled = scaled_by(self.matrix, self.scale)
+        solution, _ = scipy.sparse.linalg.minres(scaled, -self.scale * gradient, rtol=float(enough))
+        return self.scale * solution
+
+    def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return −H⁻¹ g, or None where it is out of all proportion, as it is where H is singular to rounding."""
+        right = -(np.stack([self.slope.gradient, self.slope.typical_rounding]) * self.scale).T
+        scaled = scaled_by(self.matrix, self.scale).T
+        lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # less would be the unblocked algorithm
+        _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
+        step, rounding = (self.scale[:, None] * solution.reshape(right.shape)).T
+        far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
+        return (step, step + rounding) if failed == 0 and np.linalg.norm(step) <= far else None
+
+    def _take(self, step: np.ndarray, reach: np.ndarray, num_solved: int) -> Taken:
+        moved = difference(self.problem.matrix(self.problem.vector + reach + self.moves[0]), self.matrix)
+        change, curvature_change = SAFETY * signs.diagonal_bound(moved, self.scale), moved @ np.abs(reach)
+        vectors = probe_vectors(self.scale)
+        seen = float(np.max(np.linalg.norm(self.scale * (vectors @ moved), axis=1)))
+        del moved
+        size = self._seen_about(reach, vectors)
+        if size > SAFETY * seen:
+            change = at_least(change, SAFETY * size, self.scale)
+        counts = signs.inertia(self.matrix, self.rounding + change, scale=self.scale)
+        return Taken(step, reach, num_solved, change, curvature_change, counts)
+
+    def _seen_about(self, reach: np.ndarray, vectors: np.ndarray) -> float:
+        """Return how much products with fun's own Hessian, scaled, differ about params and the end of the step."""
+        offsets = [reach - m for m in self.moves[:2]] + [reach + m for m in self.moves[1:3]]
+        there = self.problem.vector + np.stack([*offsets, 2 * reach, -reach])
+        rows = np.resize(vectors, (len(there), len(reach)))
+        products = self.problem.products(there, rows)
+        here = self.matrix @ rows.T
+        return float(np.nanmax(np.linalg.norm(self.scale * (products - here.T), axis=1)))
+
+
+def scaled_by(matrix: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Return diag(s) H diag(s)."""
+    scaled = matrix * scale[:, None]
+    return np.multiply(scaled, scale, out=scaled)
+
+
+def _resolved(error: np.ndarray, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> np.ndarray:
+    """Return which modes are larger than the error of the Hessian and of the eigenvalue solver."""
+    solver = 2.0**-53 * len(values) * max(abs(values[0]), abs(values[-1]))
+    return np.abs(values) > (scale**2 * error) @ vectors**2 + solver
+
+
+class Way(NamedTuple):
+    """A Newton step p with its scaling, H p + g, the error of that, and a bound on (H(θ + p) − H(θ)) p."""
+
+    scale: np.ndarray
+    step: np.ndarray
+    residual: np.ndarray
+    error: np.ndarray
+    curvature_change: np.ndarray
+
+
+def strayed(problem: Problem, slope: Slope, way: Way) -> str | None:
+    """Say what is not as the Hessian says on the way to twice the Newton step; None where all is within the errors."""
+    step = way.step
+    if not np.any(step):
+        return None
+    values, rows = problem.slopes(problem.vector + _WAY[:, None] * step)
+    if not (np.all(np.isfinite(values)) and np.all(np.isfinite(rows))):
+        return "fun is not finite on the way along the Newton step"
+    for part, value, gradient in zip(_WAY, values, rows, strict=True):
+        expected = (1 - part) * slope.gradient + part * way.residual
+        allowed = 2 * way.error + max(part, part**2) * way.curvature_change
+        if not within(way.scale, gradient - expected, allowed):
+            return (
+                f"the gradient norm at {part:g} of the Newton step is {np.linalg.norm(gradient):.2g}, not the"
+                f" {np.linalg.norm(expected):.2g} that the Hessian says"
+            )
+        rise = part * (slope.gradient @ step) + part**2 / 2 * (step @ (way.residual - slope.gradient))
+        room = np.abs(step) @ (part**3 * way.curvature_change + 2 * part * way.error) + 2 * slope.value_error
+        if abs(value - slope.value - rise) > room:
+            return (
+                f"fun changes by {value - slope.value:.2g} over {part:g} of the Newton step, not by the {rise:.2g} that"
+                " its derivatives say"
+            )
+    return None

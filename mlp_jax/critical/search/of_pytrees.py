@@ -1,0 +1,119 @@
+"""A search over pytrees: the function as one of vectors, the search from one start or many, the end as a `Point`."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import _checks, _compiled, _parallel, curvature, tree
+from mlp_jax.critical.evidence.perturbed import moved_in_turn
+from mlp_jax.critical.point import Point
+from mlp_jax.critical.search.contract import End, Function, Reason, Search, run, run_many
+from mlp_jax.critical.search.eigenvector_following import eigenvector_following
+from mlp_jax.critical.search.ends import settle
+from mlp_jax.curvature import precision
+from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+
+Method = Callable[[Function, int], Search]
+Index = int | jax.Array | None
+
+
+class Settings(NamedTuple):
+    """What is fixed when a search is compiled; `unit` is the unit roundoff of `fun`, None for that of params' dtype."""
+
+    method: Method
+    hessian: HessianMatrix | None
+    max_steps: int
+    radius: float | None
+    lanes: int = 1
+    unit: float | None = None
+    mesh: jax.sharding.Mesh | None = None
+
+
+class _Task(NamedTuple):
+    """A search of vectors, what it searches, and the index asked for."""
+
+    search: Search
+    function: Function
+    target: Index
+    unravel: Callable[[jax.Array], PyTree]
+
+    def point(self, start: jax.Array, end: End) -> Point:
+        """Return what is found at the end of the search from a start."""
+        found = settle(self.search, self.function, start, end)
+        index = jnp.asarray(found.index)
+        reached = found.converged if self.target is None else found.converged & (index == self.target)
+        other = found.converged & ~reached & (index >= 0)
+        return dataclasses.replace(
+            found,
+            params=self.unravel(found.params),
+            error=self.unravel(found.error),
+            reached=reached,
+            reason=jnp.where(other, int(Reason.OTHER_INDEX), found.reason).astype(jnp.int32),
+        )
+
+
+def _task(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tuple) -> _Task:
+    vector, unravel = tree.ravel(params)
+    unit = float(jnp.finfo(vector.dtype).eps) / 2 if settings.unit is None else settings.unit
+
+    def gradient(at: jax.Array) -> jax.Array:
+        return tree.ravel(jax.grad(fun)(unravel(at), *args))[0]
+
+    def matrix(at: jax.Array, args: tuple = args) -> jax.Array:
+        if settings.hessian is None:
+            return curvature.dense_hessian(fun, unravel(at), args)
+        made = jnp.asarray(settings.hessian(unravel(at), *args))
+        if made.shape != (at.size, at.size) or not jnp.issubdtype(made.dtype, jnp.floating):
+            expected = f"real floating point of shape {(at.size, at.size)}"
+            raise ValueError(f"hessian: got shape {made.shape} and dtype {made.dtype}, expected {expected}.")
+        return made.astype(at.dtype)
+
+    def rounded(at: jax.Array, by: jax.Array) -> jax.Array:
+        return matrix(at, jax.tree.map(lambda leaf: moved_in_turn(leaf, unit, by), args))
+
+    function = Function(gradient, matrix, unit, rounded)
+    if index is not None:
+        search = eigenvector_following(function, settings.max_steps, index, settings.radius)
+    else:
+        search = settings.method(function, settings.max_steps)
+    if not isinstance(search, Search):
+        raise TypeError(f"method: got one that returns {_checks.describe(search)}, expected a Search.")
+    return _Task(search, function, index, unravel)
+
+
+@precision.whole_products
+def find_one(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tuple) -> Point:
+    """Return where the search from params ends."""
+    task = _task(fun, settings, index, params, args)
+    start = tree.ravel(params)[0]
+    return task.point(start, run(task.search, start))
+
+
+@precision.whole_products
+def find_each(fun: Fun, settings: Settings, index: Index, starts: PyTree, args: tuple) -> Point:
+    """Return where the searches from starts end, shared by the devices of a mesh."""
+
+    def searches(starts: PyTree, index: Index, args: tuple) -> Point:
+        task = _task(fun, settings, index, jax.tree.map(lambda leaf: leaf[0], starts), args)
+        vectors = jax.vmap(lambda start: tree.ravel(start)[0])(starts)
+        ends = run_many(task.search, vectors, settings.lanes)
+        # Whole batches, because XLA may round differently for what would be left over.
+        num = len(ends.reason)
+        rows = np.minimum(np.arange(-(-num // settings.lanes) * settings.lanes), num - 1)
+        both = jax.tree.map(lambda leaf: leaf[rows], (vectors, ends))
+        points = jax.lax.map(lambda row: task.point(*row), both, batch_size=settings.lanes)
+        return jax.tree.map(lambda leaf: leaf[:num], points)
+
+    if settings.mesh is None:
+        return searches(starts, index, args)
+    return _parallel.over_rows(searches, settings.mesh, starts, (index, args))
+
+
+compiled_find_one = _compiled.by_function(2)(find_one)
+compiled_find_each = _compiled.by_function(2)(find_each)
