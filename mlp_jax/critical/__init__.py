@@ -35,3 +35,7 @@ __all__ = [
     "levenberg_marquardt",
     "newton_mr",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -40,12 +40,10 @@ class Verdict:
         The parts of the bound that come from rounding, and from the change of the Hessian over `distance`.
     smallest, largest
         Extreme eigenvalues of the Hessian itself, unscaled.
-    symmetries
-        Number of independent symmetry tangents that were given and found valid.
+    symmetries, unit
+        Number of independent tangents given and found valid; unit roundoff of the coarsest type that `fun` computes in.
     higher_order
-        What the function does along null modes, where these decide; see `HigherOrder`. Else None.
-    unit
-        Unit roundoff of the coarsest type that the function computes in.
+        What the function does along null modes, where these decide; see `HigherOrder`. Otherwise None.
     evidence
         `dense`: from the whole Hessian matrix; `lanczos`: from products, with their number and the probability that a
         `minimum` is wrong; `proved`: by a theorem, in `certificate`.
@@ -113,7 +111,8 @@ class Verdict:
         >>> print(critical.classify(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2)).explain().splitlines()[0])
         1. Is it critical? The gradient norm 0.0e+00 is within its rounding, 4.8e-15: yes.
         """
-        return "\n".join((f"1. {self._why_critical()}", f"2. {self._why_signs()}", f"3. {self._why_name()}"))
+        what = f"What is it? {self.kind}: {self.reason}."
+        return f"1. {self._why_critical()}\n2. {self._why_signs()}\n3. {what}"
 
     def _why_critical(self) -> str:
         question = f"Is it critical? The gradient norm {self.gradient_norm:.1e} is"
@@ -137,9 +136,6 @@ class Verdict:
             f" factorisation. Beyond that {negative} eigenvalues are negative and"
             f" {positive} positive; {unresolved} are not resolved."
         )
-
-    def _why_name(self) -> str:
-        return f"What is it? {self.kind}: {self.reason}."
 
 
 def _range(ends: tuple[int, int]) -> str:

@@ -8,7 +8,7 @@ With N the null space and f expanded at a critical point, the range follows a nu
 not zero on N, f both rises and falls; where it is zero, the quartic form decides as far as it is not zero itself.
 
 D³f[v,v,·] and D⁴f[v,v,v,·] are central differences of the gradient along v, of eighth and sixth order, with an error
-from two step lengths: nothing is compiled for them, whatever fun is made of.
+from two step lengths, so that nothing more is compiled.
 """
 
 from __future__ import annotations

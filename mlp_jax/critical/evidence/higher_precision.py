@@ -31,7 +31,7 @@ _NEARBY = 1e-3
 class SecondLook(NamedTuple):
     """What 256-bit arithmetic says of the modes that float64 could not tell from zero, also in words.
 
-    `confirmed`: True: null to 30 digits; False: not null; None: not looked at.
+    `confirmed`: True: null to 30 digits; False: not null; None: not examined.
     """
 
     confirmed: bool | None
@@ -62,7 +62,7 @@ def second_look(problem: Problem, measured: Measurements, count: int) -> SecondL
 
 
 def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> bool | None:
-    """Return whether the function is constant along the marked tangents with many bits; None: not looked at.
+    """Return whether the function is constant along the marked tangents with many bits; None: not examined.
 
     ∇f · t at a point near params, relative to ‖∇f‖ ‖t‖: a tilt that float64 cannot tell from a rounding shows.
     """
@@ -88,7 +88,7 @@ def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> 
 
 
 def _numbers(problem: Problem) -> int:
-    """Return about how many numbers an evaluation of the gradient looks at: what its cost grows with."""
+    """Return about how many numbers an evaluation of the gradient reads, which its cost is proportional to."""
     avals: list[Any] = [v.aval for eqn in problem.traced.jaxpr.eqns for v in eqn.outvars]
     largest = max((math.prod(aval.shape) for aval in avals), default=1)
     return len(problem.vector) + sum(np.size(leaf) for leaf in jax.tree.leaves(problem.args)) + largest

@@ -11,7 +11,7 @@ from mlp_jax.critical.evidence.slopes import Slope, move_sizes
 
 # A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.
 JUMP = 512.0
-# A jump is not rounding where it is so many times what other roundings of the data and the operations change.
+# A jump this many times larger than the change by other roundings of data and operations is not rounding.
 _CLEAR = 64.0
 # A part of the gradient's natural size that may be its rounding.
 _TINY = 1e-8

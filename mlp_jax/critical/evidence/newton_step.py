@@ -15,9 +15,9 @@ from mlp_jax.curvature import signs
 
 # Newton steps tried over fewer and fewer modes.
 _REPEATS = 3
-# Longest Newton step, in units of the parameters' norm, that is looked at where P is large.
+# Longest Newton step, in units of the parameters' norm, that is considered where P is large.
 _FAR = 10.0
-# Where on the way, in Newton steps, values and gradients are looked at.
+# Where along the Newton step values and gradients are compared.
 _WAY = np.array([0.5, 1.0, 2.0])
 
 

@@ -45,7 +45,7 @@ def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args
 
 
 def moved_in_turn(data: Any, unit: float, by: jax.Array) -> Any:
-    """Return floating data moved by so many roundings, up or down by their place; other data as they are."""
+    """Return floating data moved by `by` roundings, up or down depending on their place; other data as they are."""
     if not _is_floating(jnp.result_type(data)):
         return data
     data = jnp.asarray(data)

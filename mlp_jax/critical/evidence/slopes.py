@@ -11,16 +11,16 @@ from mlp_jax.critical.evidence.problem import Problem
 # Times the largest change seen: the probes are a sample of the roundings, not their maximum.
 SAFETY = 4.0
 _PROBES = 8
-# Moves that look for jumps grow by this factor, so often, and to no more than this part of params: where params are
-# added to something, small ones do nothing.
+# Moves that look for jumps grow by this factor, this many times, up to this part of params: where params are added to
+# large numbers, small moves do nothing.
 _GROWTH, _MOST_SIZES, _LONGEST = 8.0, 9, 1e-4
 # Moves of each size.
 _MOVES = 2
-# Other roundings looked at, with a move of params and without.
+# Other roundings evaluated, with a move of params and without.
 _SEEDS, _STILL = 5, 3
-# A jump of the value is the same for so many sizes in a row.
+# A jump of the value is the same for this many sizes in a row.
 _SAME = 4
-# How far, relative to params, the value is looked at for the size of what it is made of.
+# Relative distance from params at which values show how large the terms of the function are.
 _NEARBY = 2.0**-10
 # Errors are seen in samples, so that none counts as smaller than this share of the median.
 _TYPICAL = 1 / 16
@@ -124,7 +124,7 @@ def measure_slope(problem: Problem, moves: np.ndarray) -> Slope:
     rounded = np.concatenate([changes[0], rows[1 + len(ladder) : -2] - rows[0], other_rows - rows[0]])
     rounded = np.where(np.isfinite(rounded), rounded, 0)
     left = (values[1 : 1 + len(ladder)] - values[0] - ladder @ rows[0]).reshape(len(sizes), -1)
-    # What the value is made of may be much larger than itself.
+    # The terms of the value may be much larger than their sum.
     terms = np.abs(vector) @ (np.abs(rows[0]) + np.abs(problem.product(vector)))
     rounding = problem.unit * problem.growth * (np.max(np.abs(values[np.isfinite(values)])) + terms)
     noise = np.abs(other_values - values[0] - still @ rows[0])

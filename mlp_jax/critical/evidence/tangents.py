@@ -98,9 +98,9 @@ def _independent(tangents: np.ndarray) -> np.ndarray:
 def explained(m: Measurements, unresolved: int, tangents: np.ndarray) -> float | None:
     """Return the largest angle, in degrees, between null modes and tangents that are as many; None if they differ.
 
-    At a critical point the Hessian is exactly zero along a symmetry, so equal counts leave no other null mode. Where
-    eigenvectors were not computed, all other modes must be a hundred times larger than H times the tangents, which
-    bounds the angle.
+    At a critical point the Hessian is zero along a symmetry: where the counts are equal, every null mode is explained.
+    Where eigenvectors were not computed, all other modes must be a hundred times larger than H times the tangents,
+    which bounds the angle.
     """
     if unresolved == 0 or tangents.shape[1] != unresolved:
         return None

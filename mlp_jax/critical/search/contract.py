@@ -38,7 +38,7 @@ class Reason(enum.IntEnum):
 
 
 RUNNING = -1
-# Forced steps a search may take from where it would end for want of descent.
+# Forced steps that a search may take where no step descends.
 _MAX_ESCAPES = 4
 # Rows of a matrix up to which a batch of them is handled at once.
 _SMALL = 12
@@ -172,7 +172,7 @@ class Trial(NamedTuple):
 
 
 def descended(function: Function, state: Any, trial: Trial, level: jax.Array, flat: jax.Array, max_steps: int) -> Any:
-    """Return the state of a descent of ‖g‖ after a trial, with the reason to stop or an escape where there is no way.
+    """Return the state of a descent of ‖g‖ after a trial, with the reason to stop, or an escape where no step descends.
 
     `level` is what rounding changes each component of the gradient by, `flat` whether ‖g‖ is stationary.
     """
@@ -201,8 +201,8 @@ def descended(function: Function, state: Any, trial: Trial, level: jax.Array, fl
 def _escape(gradient: jax.Array, typical: jax.Array, count: jax.Array) -> jax.Array:
     """Return the step away from a gradient-flat point: down the gradient, of length 2^count · typical · √P / 4.
 
-    There g lies in the null space of H: along it the function changes at first order and the gradient does not, so
-    that no method which looks at ‖g‖ sees a way on.
+    There g lies in the null space of H: along it the function changes at first order but the gradient does not, so
+    that ‖g‖ shows no direction of descent.
     """
     size = jnp.linalg.norm(gradient)
     length = jnp.exp2(count.astype(gradient.dtype)) * typical * jnp.sqrt(jnp.asarray(gradient.size, gradient.dtype)) / 4

@@ -1,4 +1,4 @@
-"""What is said of the point where a search ended: whether it is critical, how exact it is, its index. Transformable.
+"""What is known of the point where a search ended: whether it is critical, how exact, its index. Transformable.
 
 A search stops by norms, in which a large component hides the others. Here the last steps are Newton's, in coordinates
 scaled so that curvature is about one, and each component of the gradient is compared with its own rounding.
@@ -24,7 +24,7 @@ _MOVES, _SAFETY = 8, 16
 _FARTHER = (64, 4096)
 # How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
 _RUN_OFF = 1e3
-# Places at which a parameter that changes nothing is looked at, and how far the gradient falls on a tail.
+# Points at which a parameter of zero gradient is examined, and how far the gradient falls on a tail.
 _SAMPLES, _TAIL = 8, 1e-9
 _SWEEPS = 8
 
@@ -53,12 +53,12 @@ class _Measured(NamedTuple):
 
 
 def settle(search: Search, function: Function, start: jax.Array, end: End) -> Point:
-    """Return the point at which the search from `start` ended, params and error as vectors, whatever index it reached.
+    """Return the point at which the search from `start` ended, params and error as vectors, of whatever index.
 
-    It is critical where each component of the gradient is within what a rounding of the parameters changes it by; where
-    the gradient does not fall as they move farther, nor has fallen to nothing by degrees; and where the Newton step,
-    with the one that rounding could make, is negligible beside the parameters (without matrices: where the gradient
-    does not jump).
+    It is critical if each component of the gradient is within what a rounding of the parameters changes it by; if the
+    gradient does not fall as they move farther, and has not fallen off gradually; and if the Newton step, together with
+    the one that rounding could make, is negligible beside the parameters (without matrices: if the gradient does not
+    jump).
     """
     stopped = (end.reason == int(Reason.MAX_STEPS)) | (end.reason == int(Reason.NOT_FINITE))
     end, local = _polished(search, function, start, end, ~stopped)
@@ -81,7 +81,7 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Po
     singular = jnp.any(jnp.stack([_largest(scale * (end.gradient + rows)) < here / 2 for rows in farther]))
     if search.newton is None:
         exact = jnp.all(error <= min(0.1, function.unit**0.25) * size)
-    else:  # no corner, where the gradient changes as much over all moves; a step would be rounding along null modes
+    else:  # at a corner the gradient changes as much over all moves; a step would be rounding along null modes
         first = norm(function.gradient(start))
         exact = (_largest(corner) >= 8 * _largest(change)) | (norm(level) <= 1e-6 * first)
     dead = (end.gradient == 0) & (level == 0)
@@ -117,9 +117,9 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Po
 
 
 def _on_tail(function: Function, start: jax.Array, vector: jax.Array, dead: jax.Array) -> jax.Array:
-    """Return whether the gradient along a parameter that changes nothing here falls to nothing by degrees.
+    """Return whether the gradient of a parameter, zero here, falls off gradually: on the way from the start, or from 0.
 
-    It is looked at on the way from the start, and from zero: a unit that is dead is so at once.
+    The gradient of a dead unit is zero all along that way.
     """
     shares = jnp.arange(_SAMPLES, dtype=vector.dtype)[:, None] / _SAMPLES
     samples = jnp.concatenate([start + shares * (vector - start), jnp.where(dead, shares * vector, vector)])
