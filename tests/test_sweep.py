@@ -120,16 +120,26 @@ def test_lanes_in_blocks_are_the_lanes_together():
     assert_same(blocks.params, whole.params, ..., 1e-12)
 
 
-def test_lanes_are_cut_into_blocks_of_one_size_that_cover_them():
-    numbers = grid.as_grid(9, (3,), np.arange(1.0, 6.0), {}, {}, 3)
-    for at_once, size in ((1, 1), (2, 2), (3, 3), (7, 6), (15, 15), (99, 15)):
-        blocks = list(grid.cut_into_blocks(numbers, at_once))
-        covered = np.zeros((5, 3), bool)
-        for block in blocks:
-            part = covered[block.settings, block.seeds]
-            assert part.size == size
-            covered[block.settings, block.seeds] = True
-        assert covered.all()
+def lengths(num_settings, num_seeds):
+    return grid.as_grid(9, (3,), np.arange(1.0, 1.0 + num_settings), {}, {}, num_seeds)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 3, 7, 99])
+@pytest.mark.parametrize("over", [(1, 1), (2, 4), (8, 1), (3, 2)])
+def test_blocks_of_one_size_cover_the_lanes_and_hold_no_more_than_asked_for_on_one_device(at_once, over):
+    covered, sizes = np.zeros((7, 5), int), set()
+    for block in grid.cut_into_blocks(lengths(7, 5), at_once, over):
+        part = covered[block.settings, block.seeds]
+        part += 1
+        sizes.add(part.shape)
+        assert np.prod([-(-length // n) for length, n in zip(part.shape, over, strict=True)]) <= at_once
+    assert covered.min() == len(sizes) == 1
+
+
+def test_devices_are_split_so_that_the_fullest_has_the_fewest_lanes():
+    numbers = {(3, 3, 8): (2, 4), (3, 5, 8): (1, 8), (1, 8, 8): (1, 8), (8, 1, 8): (8, 1), (3, 2, 6): (3, 2)}
+    for (num_settings, num_seeds, number), over in numbers.items():
+        assert grid.over_devices(lengths(num_settings, num_seeds), number) == over
 
 
 @pytest.mark.parametrize(

@@ -67,8 +67,8 @@ def test_a_mesh_may_be_in_the_types_of_arrays_or_in_force(under, typed):
             np.testing.assert_allclose(by_row, [1, 3, 5, 7], rtol=1e-6)
 
 
-def test_a_mesh_is_asked_for():
-    with pytest.raises(TypeError, match=r"mesh: got int, expected a jax.sharding.Mesh"):
-        devices.mean(lambda w, x: w * x, 8)
-    with pytest.raises(TypeError, match=r"per_example: got float, expected a function"):
-        devices.mean(1.0, jax.make_mesh((1,), ("devices",)))
+@pytest.mark.parametrize("members", [8, [], [0], jax.devices()[:1] * 2])
+def test_a_mesh_of_devices_each_once_is_asked_for(members):
+    mesh = jax.sharding.Mesh(np.array(members, object), ("devices",)) if isinstance(members, list) else members
+    with pytest.raises((TypeError, ValueError), match=r"mesh: got .*, expected"):
+        devices.mean(lambda w, x: w * x, mesh)

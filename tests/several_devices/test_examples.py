@@ -271,14 +271,3 @@ def test_lower_precision_is_seen_inside_the_devices():
     for dtype, unit in ((jnp.float64, 2.0**-53), (jnp.float32, 2.0**-24)):
         fun = devices.mean(lambda p, x, dtype=dtype: (p * x).astype(dtype).astype(p.dtype), mesh)
         assert curvature.rounding_unit(fun, np.ones(()), (np.ones(3),)) == unit
-
-
-def test_a_mesh_is_asked_for():
-    params, args, _, _ = problem()
-    for refused in (
-        lambda: curvature.hessian_of_mean(per_example, params, args, mesh=8),
-        lambda: mlp_hessian.dense(params, *args, loss=losses.cross_entropy, mesh=8),
-        lambda: curvature.eigenpairs(lambda v: v, params, jax.random.key(0), largest=1, mesh=8),
-    ):
-        with pytest.raises(TypeError, match=r"mesh: got int, expected a jax.sharding.Mesh"):
-            refused()
