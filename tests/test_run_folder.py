@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared.questions import questions
 from experiments._shared.run_folder import RunFolder
 
@@ -98,13 +98,32 @@ def test_a_run_that_was_stopped_goes_on_where_it_was_and_ends_bit_for_bit_the_sa
     assert first == second
 
 
+@pytest.mark.parametrize("resume", [False, True])
+@pytest.mark.parametrize("left", [None, (), (".lock",), (".lock", ".settings.json.partial")])
+def test_a_run_starts_where_nothing_was_begun_or_it_was_killed_before_it_wrote_its_settings(tmp_path, left, resume):
+    if left is not None:
+        (tmp_path / "one").mkdir()
+        for name in left:
+            (tmp_path / "one" / name).write_text("{")
+    log = []
+    squares(tmp_path / "one", resume=resume, log=log)
+    assert log == [0, 1, 2, 3, 4]
+
+
+def test_runs_that_begin_in_the_same_second_have_folders_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folders = [RunFolder("taylor", Settings()).path for _ in range(4)]
+    assert len(set(folders)) == 4
+    assert any(folder.name.endswith("-2") for folder in folders)
+    assert all((folder / "settings.json").is_file() for folder in folders)
+
+
 def test_a_damaged_piece_is_computed_again_with_a_warning(tmp_path):
     with pytest.raises(SystemExit):
         squares(tmp_path / "one", stop_at=4)
     file = next((tmp_path / "one" / "pieces").glob("piece_1*"))
-    content = bytearray(file.read_bytes())
-    content[len(content) // 2] ^= 1
-    file.write_bytes(content)
+    content = file.read_bytes()
+    file.write_bytes(content.replace(b"third", b"fifth"))
     log = []
     with pytest.warns(UserWarning, match="piece 1: computed again"):
         squares(tmp_path / "one", resume=True, log=log)
@@ -112,8 +131,12 @@ def test_a_damaged_piece_is_computed_again_with_a_warning(tmp_path):
 
 
 def test_only_the_stopped_run_itself_goes_on(tmp_path):
-    with pytest.raises(FileNotFoundError, match="expected the folder of a run that was stopped"):
-        squares(tmp_path / "none", resume=True)
+    with pytest.raises(ValueError, match="output: got none with --resume"):
+        squares(None, resume=True)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").touch()
+    with pytest.raises(FileExistsError, match="not empty"):
+        squares(tmp_path / "mine", resume=True)
     with pytest.raises(SystemExit):
         squares(tmp_path / "one", stop_at=2)
     with pytest.raises(FileExistsError, match="not empty"):
@@ -130,9 +153,20 @@ def test_only_the_stopped_run_itself_goes_on(tmp_path):
 def test_a_folder_in_use_is_refused_to_a_second_process(tmp_path):
     folder = RunFolder("taylor", Settings(), tmp_path / "one")
     (tmp_path / "one" / "settings.json").unlink()
-    with pytest.raises(BlockingIOError, match="another"):
+    with pytest.raises(BlockingIOError, match=r"output: got .* another run is using"):
         RunFolder("taylor", Settings(), tmp_path / "one")
     folder.conclude("Found.")
+
+
+@pytest.mark.parametrize("columns", [3, 30])
+def test_printed_tables_fit_in_100_columns_and_name_what_is_left_out(columns):
+    frame = pd.DataFrame({f"column {n}": [n / 3, -1e300] for n in range(columns)})
+    lines = tables.text(frame, "rows").splitlines()
+    assert max(map(len, lines)) <= 100
+    shown = re.findall(r"column \d+", lines[0])
+    left = re.findall(r"column \d+", " ".join(lines[3:]))
+    assert shown + left == list(frame)
+    assert bool(left) == (columns == 30) == ("in rows.csv" in " ".join(lines[3:]))
 
 
 def test_what_is_wrong_with_a_setting_is_one_line_and_other_errors_keep_their_traceback(monkeypatch, capsys):

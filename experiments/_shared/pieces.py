@@ -1,16 +1,16 @@
-"""Results as text and back, bit for bit: what a run keeps of the pieces that it has finished.
+"""What a run keeps of the pieces that it has finished: results in a .npz file and back, bit for bit.
 
-Numbers, strings, None, lists, tuples, dicts, numpy arrays, tables, and the enumerations, dataclasses and NamedTuples of
-this project. Reading builds only those: no module is imported, and nothing in the text is executed. JAX arrays come
-back as numpy arrays.
+Numbers, strings, None, lists, tuples, dicts, arrays, tables, and the enumerations, dataclasses and NamedTuples of this
+project. The file holds arrays and, as JSON, how they are put together. Reading builds only those types: no module is
+imported, and nothing in the file is executed.
 """
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import enum
 import json
+import pathlib
 import sys
 from typing import Any
 
@@ -18,112 +18,116 @@ import jax
 import numpy as np
 import pandas as pd
 
+from mlp_jax import _files
 
-def to_text(value: Any) -> str:
-    """Return a value as JSON.
+
+def save(file: pathlib.Path, value: Any) -> None:
+    """Write a value, whole or not at all.
 
     Raises
     ------
     TypeError
-        It holds something that `from_text` would not give back.
+        It holds something that `load` would not give back.
 
     Examples
     --------
-    >>> from_text(to_text({"x": (1, float("inf"), None), 2: np.arange(3.0)}))
+    >>> import tempfile
+    >>> file = pathlib.Path(tempfile.mkdtemp(), "piece.npz")
+    >>> save(file, {"x": (1, float("inf"), None), 2: np.arange(3.0)})
+    >>> load(file)
     {'x': (1, inf, None), 2: array([0., 1., 2.])}
     """
-    return json.dumps(_encode(value))
+    arrays: dict[str, np.ndarray] = {}
+    text = json.dumps(_encode(value, arrays))
+    _files.write_npz(file, {"value": np.frombuffer(text.encode(), np.uint8), **arrays})
 
 
-def from_text(text: str) -> Any:
-    """Return the value that `to_text` wrote.
+def load(file: pathlib.Path) -> Any:
+    """Return the value that `save` wrote; JAX arrays come back as numpy arrays.
 
     Raises
     ------
     ValueError
-        The text is not of that form, or names a type that is not this project's.
-
-    Examples
-    --------
-    >>> from_text('{"is": "record", "type": "os:system", "fields": {}}')
-    Traceback (most recent call last):
-    ...
-    ValueError: type: got 'os:system', expected a dataclass, NamedTuple or Enum of mlp_jax or experiments in use.
+        The file is damaged, or names a type that is not this project's.
     """
-    return _decode(json.loads(text))
+    arrays = _files.read_npz(file)
+    return _decode(json.loads(arrays["value"].tobytes()), arrays)
 
 
-def _encode(value: Any) -> Any:
-    if value is None or isinstance(value, str) or type(value) in (bool, int, float):
+def _encode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
+    if value is None or type(value) in (str, bool, int, float):
         return value
-    if isinstance(value, enum.Enum):
-        return {"is": "enum", "type": _name(type(value)), "value": value.value}
-    if isinstance(value, np.generic):
-        return {"is": "scalar", "array": _encode(np.asarray(value))}
-    if isinstance(value, np.ndarray | jax.Array):
-        return _encode_array(np.asarray(value))
-    if isinstance(value, pd.DataFrame):
-        columns = [[_encode(name), str(column.dtype), _encode_column(column)] for name, column in value.items()]
-        return {"is": "table", "columns": columns, "index": _encode_column(value.index.to_series())}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        fields = {field.name: _encode(getattr(value, field.name)) for field in dataclasses.fields(value)}
-        return {"is": "record", "type": _name(type(value)), "fields": fields}
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        fields = {name: _encode(field) for name, field in zip(value._fields, value, strict=True)}
-        return {"is": "record", "type": _name(type(value)), "fields": fields}
-    if type(value) is tuple:
-        return {"is": "tuple", "items": [_encode(item) for item in value]}
     if type(value) is list:
-        return [_encode(item) for item in value]
-    if type(value) is dict:
-        return {"is": "dict", "items": [[_encode(k), _encode(v)] for k, v in value.items()]}
-    raise TypeError(f"value: got a {type(value).__name__}, which cannot be kept as text.")
+        return [_encode(item, arrays) for item in value]
+    if isinstance(value, np.generic | np.ndarray | jax.Array):
+        array, name = np.asarray(value, order="C"), f"{len(arrays)}"
+        if array.dtype.hasobject:
+            raise TypeError("array: got one of Python objects, which cannot be kept.")
+        arrays[name] = array
+        return {"is": "scalar" if isinstance(value, np.generic) else "array", "of": name}
+    kind, parts = _take_apart(value)
+    return {"is": kind, "of": _encode(parts, arrays)}
 
 
-def _encode_array(array: np.ndarray) -> dict[str, Any]:
-    if array.dtype.hasobject:
-        raise TypeError("array: got one of Python objects, which cannot be kept as text.")
-    data = base64.b64encode(np.ascontiguousarray(array).tobytes()).decode()
-    return {"is": "array", "dtype": array.dtype.str, "shape": array.shape, "data": data}
-
-
-def _encode_column(column: pd.Series) -> Any:
-    if isinstance(column.dtype, np.dtype) and not column.dtype.hasobject:
-        return _encode_array(column.to_numpy())
-    return [None if value is pd.NA else _encode(value) for value in column.tolist()]
-
-
-def _decode(value: Any) -> Any:
+def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
     if isinstance(value, list):
-        return [_decode(item) for item in value]
+        return [_decode(item, arrays) for item in value]
     if not isinstance(value, dict):
         return value
-    match value.get("is"):
-        case "array":
-            flat = np.frombuffer(base64.b64decode(value["data"]), np.dtype(value["dtype"]))
-            return flat.reshape(value["shape"]).copy()
-        case "scalar":
-            return _decode(value["array"])[()]
-        case "tuple":
-            return tuple(_decode(item) for item in value["items"])
-        case "dict":
-            return {_decode(k): _decode(v) for k, v in value["items"]}
-        case "enum":
-            return _type(value["type"])(value["value"])
-        case "record":
-            return _type(value["type"])(**{name: _decode(field) for name, field in value["fields"].items()})
-        case "table":
-            index = _decode(value["index"])
-            columns = {_decode(name): pd.Series(_decode(c), index, dtype) for name, dtype, c in value["columns"]}
-            return pd.DataFrame(columns, index=index)
-    raise ValueError(f"text: got an object marked {value.get('is')!r}, expected one that to_text writes.")
+    kind, parts = value["is"], _decode(value["of"], arrays)
+    if kind in ("array", "scalar"):
+        return arrays[parts] if kind == "array" else arrays[parts][()]
+    return _put_together(kind, parts)
+
+
+def _take_apart(value: Any) -> tuple[str, list]:
+    """Return what a value is, and the list of its parts."""
+    if type(value) is tuple:
+        return "tuple", list(value)
+    if type(value) is dict:
+        return "dict", [list(value), list(value.values())]
+    if isinstance(value, pd.DataFrame):
+        columns = [_plain(value.iloc[:, n]) for n in range(value.shape[1])]
+        return "table", [list(value), [str(dtype) for dtype in value.dtypes], columns, _plain(value.index.to_series())]
+    if isinstance(value, enum.Enum):
+        return _name(type(value)), [value.value]
+    if (names := _fields(type(value))) is not None:
+        return _name(type(value)), [getattr(value, name) for name in names]
+    raise TypeError(f"value: got a {type(value).__name__}, which cannot be kept.")
+
+
+def _put_together(kind: str, parts: list) -> Any:
+    if kind == "tuple":
+        return tuple(parts)
+    if kind == "dict":
+        return dict(zip(*parts, strict=True))
+    if kind == "table":
+        names, dtypes, columns, index = parts
+        series = [pd.Series(column, index, dtype) for column, dtype in zip(columns, dtypes, strict=True)]
+        return pd.DataFrame(dict(zip(names, series, strict=True)), index=index)
+    found = _type(kind)
+    names = _fields(found)
+    return found(*parts) if names is None else found(**dict(zip(names, parts, strict=True)))
+
+
+def _plain(column: pd.Series) -> Any:
+    """Return a column as an array, or as a list where it holds Python objects or missing integers."""
+    if isinstance(column.dtype, np.dtype) and not column.dtype.hasobject:
+        return column.to_numpy()
+    return [None if value is pd.NA else value for value in column.tolist()]
+
+
+def _fields(kind: type) -> list[str] | None:
+    """Return the names of the fields of a dataclass or NamedTuple."""
+    if dataclasses.is_dataclass(kind):
+        return [field.name for field in dataclasses.fields(kind)]
+    return list(kind._fields) if hasattr(kind, "_fields") else None
 
 
 def _name(kind: type) -> str:
     module = kind.__module__
     if module == "__main__":  # python -m experiments.NAME: the same class by its importable name
-        spec = getattr(sys.modules["__main__"], "__spec__", None)
-        module = spec.name if spec else module
+        module = getattr(getattr(sys.modules["__main__"], "__spec__", None), "name", module)
     name = f"{module}:{kind.__qualname__}"
     _type(name)
     return name
@@ -133,15 +137,9 @@ def _type(name: str) -> Any:
     """Return a type of this project that is in use; nothing is imported."""
     module, _, qualified = name.partition(":")
     main = sys.modules["__main__"]
-    if getattr(getattr(main, "__spec__", None), "name", None) == module:
-        found = getattr(main, qualified, None)
-    else:
-        found = getattr(sys.modules.get(module), qualified, None)
-    plain = isinstance(found, type) and (
-        dataclasses.is_dataclass(found) or issubclass(found, enum.Enum) or hasattr(found, "_fields")
-    )
-    if module.partition(".")[0] not in ("mlp_jax", "experiments") or not plain:
-        raise ValueError(
-            f"type: got {name!r}, expected a dataclass, NamedTuple or Enum of mlp_jax or experiments in use."
-        )
+    is_main = getattr(getattr(main, "__spec__", None), "name", None) == module
+    found = getattr(main if is_main else sys.modules.get(module), qualified, None)
+    is_data = isinstance(found, type) and (issubclass(found, enum.Enum) or _fields(found) is not None)
+    if module.partition(".")[0] not in ("mlp_jax", "experiments") or not is_data:
+        raise ValueError(f"type: got {name!r}, expected a dataclass, NamedTuple or Enum of mlp_jax or experiments.")
     return found

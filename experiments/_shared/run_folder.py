@@ -33,7 +33,7 @@ T = TypeVar("T")
 class RunFolder:
     """The folder of one run, which no other process may use meanwhile.
 
-    A folder with anything in it is refused, never overwritten; unless its run was stopped and is to go on.
+    A folder with anything in it is refused, never overwritten, unless its run was stopped and is to go on.
 
     Parameters
     ----------
@@ -42,20 +42,19 @@ class RunFolder:
     settings
         Its frozen dataclass of settings, written to settings.json with versions and machine.
     path
-        Where; `runs/NAME-DATE-TIME` under the working directory when None.
+        A folder; `runs/NAME-DATE-TIME` under the working directory if None, with a number if that is taken.
     resume
-        Whether to go on with the run that was stopped in `path`: what was `kept` there is not computed again.
+        Whether to go on with the run in `path`: what was `kept` there is not computed again. If nothing was begun
+        there, the run starts, so that a job script that is requeued can always pass it.
 
     Raises
     ------
     FileExistsError
-        The folder exists and is not empty, or its run is finished.
-    FileNotFoundError
-        There is no stopped run to go on with.
+        The folder has files of something else, or its run is finished.
     BlockingIOError
         Another process uses the folder.
     ValueError
-        The stopped run had other settings or versions: its results would not be those of one run.
+        The run that was stopped had other settings or versions, or `resume` is given without a folder.
 
     Examples
     --------
@@ -77,20 +76,23 @@ class RunFolder:
     """
 
     def __init__(self, name: str, settings: Any, path: pathlib.Path | None = None, *, resume: bool = False) -> None:
-        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         self.name = name
-        self.path = pathlib.Path(path) if path is not None else pathlib.Path("runs") / f"{name}-{stamp}"
         self._began = time.perf_counter()
         self._tables: dict[str, pd.DataFrame] = {}
         self._figures: dict[str, bytes] = {}
-        self._resumed = resume
-        if not resume and self.path.exists() and (not self.path.is_dir() or _in_use(self.path)):
+        stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+        if path is None and resume:
+            raise ValueError("output: got none with --resume, expected the folder of the run that goes on.")
+        self.path = _new_folder(f"{name}-{stamp}") if path is None else pathlib.Path(path)
+        self._resumed = resume and (self.path / "settings.json").is_file()
+        if not self._resumed and self.path.exists() and (not self.path.is_dir() or _in_use(self.path)):
             raise FileExistsError(f"output: got {self.path}, which is not empty; name a new folder.")
-        if resume and not (self.path / "settings.json").is_file():
-            raise FileNotFoundError(f"output: got {self.path}, expected the folder of a run that was stopped.")
         self.path.mkdir(parents=True, exist_ok=True)
         self._lock = contextlib.ExitStack()
-        self._lock.enter_context(checkpoint.locked(self.path))
+        try:
+            self._lock.enter_context(checkpoint.locked(self.path))
+        except BlockingIOError:
+            raise BlockingIOError(f"output: got {self.path}, which another run is using.") from None
         self._facts: dict[str, Any] = {
             "experiment": name,
             "settings": {k: v for k, v in dataclasses.asdict(settings).items() if k not in _WHERE},
@@ -98,40 +100,31 @@ class RunFolder:
             "machine": f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}",
             "started": stamp,
         }
-        if resume:
+        if self._resumed:
             self._require_same_run()
         self._write("settings.json", json.dumps(self._facts, indent=2, default=str).encode() + b"\n")
 
     def kept(self, name: str, compute: Callable[[], T]) -> T:
         """Return compute(), and keep it in the folder; where a stopped run has kept it, read it back instead.
 
-        It passes through `pieces` either way (JAX arrays become numpy arrays), so that a resumed run goes on from the
-        same bits. Give each piece of a run a name of its own.
-
-        Warns
-        -----
-        UserWarning
-            What was kept is damaged: it is computed again.
-
-        Raises
-        ------
-        SystemExit
-            The user stopped the run (Ctrl-C): with one line that says how to go on.
+        It is read from its file either way (JAX arrays become numpy arrays), so that a resumed run goes on from the
+        same bits. Give each piece of a run a name of its own. A piece that is damaged is computed again, with a
+        UserWarning. Ctrl-C ends the run with SystemExit: one line that says how to go on.
         """
-        file = self.path / "pieces" / f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', name)}.checkpoint"
+        file = self.path / "pieces" / f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', name)}.npz"
         if self._resumed and file.exists():
             try:
-                return pieces.from_text(checkpoint.restore(file, ""))
+                return pieces.load(file)
             except ValueError as error:
                 warnings.warn(f"{name}: computed again, since what was kept is damaged. {error}", stacklevel=2)
         try:
-            text = pieces.to_text(compute())
+            value = compute()
         except KeyboardInterrupt:
             message = f"Stopped. What is finished is kept; --resume --output {self.path} goes on."
             raise SystemExit(message) from None
         file.parent.mkdir(exist_ok=True)
-        checkpoint.save(file, text, keep=0)
-        return pieces.from_text(text)
+        pieces.save(file, value)
+        return pieces.load(file)
 
     def table(self, name: str, frame: pd.DataFrame) -> None:
         """Write a tidy table as NAME.csv."""
@@ -175,9 +168,21 @@ class RunFolder:
         partial.replace(self.path / name)
 
 
+def _new_folder(name: str) -> pathlib.Path:
+    """Make and return a folder in `runs`, numbered if another run began in the same second."""
+    number, folder = 1, pathlib.Path("runs", name)
+    while True:
+        try:
+            folder.mkdir(parents=True)
+            return folder
+        except FileExistsError:
+            number += 1
+            folder = pathlib.Path("runs", f"{name}-{number}")
+
+
 def _in_use(folder: pathlib.Path) -> bool:
-    """Return whether there is anything in a folder but the lock of a run that wrote nothing."""
-    return any(file.name != ".lock" for file in folder.iterdir())
+    """Return whether a folder has anything but what a run leaves that is killed before it wrote its settings."""
+    return any(file.name not in (".lock", ".settings.json.partial") for file in folder.iterdir())
 
 
 def _versions() -> dict[str, str]:
