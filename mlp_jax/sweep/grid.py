@@ -92,30 +92,29 @@ def as_grid(
     seeds: int | Sequence[int],
 ) -> Grid:
     """Return the grid; ValueError where an axis is empty, or a value out of range."""
-    sizes = _integers(batch_sizes, "batch_sizes", 1, num_examples, "the number of examples")
+    integers = _axis(batch_sizes, "batch_sizes").tolist()
+    sizes = tuple(_checks.integer(n, "batch_sizes", 1, num_examples, "the number of examples") for n in integers)
     if np.ndim(seeds) == 0:
         seeds = range(_checks.integer(seeds, "seeds", 1, _MOST_SEEDS))
-    numbers = _integers(seeds, "seeds", 0, 2**32 - 1)
+    numbers = tuple(_checks.integer(seed, "seeds", 0, 2**32 - 1) for seed in _axis(seeds, "seeds").tolist())
     settings, loss_settings = dict(settings or {}), dict(loss_settings or {})
     names = ("learning_rate", *settings, *loss_settings)
     reserved = {"batch_size", "seed", "updates", "diverged", "diverged_at", "loss"}
     reserved |= {"params", "inputs", "targets", "weights", "key"} if loss_settings else set()
     if len(set(names)) < len(names) or reserved & set(names):
         raise ValueError(f"settings: got the names {names}, expected each once, and none of {sorted(reserved)}.")
-    rates = [_values(rates, "learning_rates") for rates in _by_batch_size(learning_rates, sizes, "learning_rates")]
-    if len({len(values) for values in rates}) > 1:
-        raise ValueError(
-            f"learning_rates: got {[len(values) for values in rates]} of them, expected as many for every batch size."
-        )
-    others = {name: _values(values, name) for name, values in (settings | loss_settings).items()}
+    rates = [_axis(r, "learning_rates", float) for r in _by_batch_size(learning_rates, sizes, "learning_rates")]
+    if len({len(each) for each in rates}) > 1:
+        raise ValueError(f"learning_rates: got {[len(each) for each in rates]}, expected as many for every batch size.")
+    others = {name: _axis(values, name, float) for name, values in (settings | loss_settings).items()}
     return Grid(sizes, np.stack(rates), others, frozenset(loss_settings), numbers)
 
 
-def _integers(values: Any, name: str, lowest: int, highest: int, of_what: str = "") -> tuple[int, ...]:
-    array = _checks.numbers(values, name, "(n,)")
+def _axis(values: Any, name: str, dtype: Any = None) -> np.ndarray:
+    array = np.asarray(_checks.numbers(values, name, "(n,)", finite=True), dtype)
     if not array.size:
         raise ValueError(f"{name}: got none, expected one or more.")
-    return tuple(_checks.integer(value, name, lowest, highest, of_what) for value in array.tolist())
+    return array
 
 
 def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
@@ -125,13 +124,6 @@ def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
     if missing := [size for size in sizes if size not in values]:
         raise ValueError(f"{name}: got none for the batch sizes {missing}, expected an entry for each.")
     return [values[size] for size in sizes]
-
-
-def _values(values: Sequence[float], name: str) -> np.ndarray:
-    array = np.asarray(_checks.numbers(values, name, "(n,)", finite=True), float)
-    if not array.size:
-        raise ValueError(f"{name}: got none, expected one or more.")
-    return array
 
 
 def as_budget(

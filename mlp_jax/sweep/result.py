@@ -31,7 +31,7 @@ class Result:
     record
         The pytree that `record` returned, each leaf (*axes, record, ...); None without `record`.
     diverged_at
-        (*axes) as in `training.History`, but parameters are looked at once, at the end of the run.
+        (*axes) as in `training.History`, but parameters are tested once, at the end of the run.
     params
         The parameters at the end, each leaf (*axes, ...).
     """

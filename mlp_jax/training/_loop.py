@@ -49,19 +49,8 @@ def apply(
 ) -> State:
     """Return the state after one update from the value and gradient of a batch's loss. Transformable.
 
-    Parameters
-    ----------
-    optimizer
-        As in `train`.
-    value, gradient
-        The loss of the batch at `state.params`, and its gradient.
-    value_fn
-        params -> loss of the batch.
-
-    Raises
-    ------
-    TypeError, ValueError
-        What the optimizer raises where it needs something else, or `state` is of another optimizer.
+    value, gradient: those at `state.params`; value_fn: params -> loss of the batch; optimizer: see `train`. Raises what
+    the optimizer does where it needs something else, or the state is of another optimizer.
 
     Examples
     --------

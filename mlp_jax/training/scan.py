@@ -38,8 +38,8 @@ class History(NamedTuple):
         The pytree that `record` returned, each leaf with a leading axis of epochs, or of ⌊updates / record_every⌋;
         None without `record`. After an early stop, the last one again.
     diverged_at
-        Number of the first update, from 1, whose batch had a loss that is not finite; where parameters were not finite
-        at the end of an epoch though every loss was, the last update of that epoch. 0: the run did not diverge.
+        Number of the first update, from 1, whose batch had a loss that is not finite; the last update of an epoch that
+        ended with parameters that are not finite, though every loss was finite. 0: the run did not diverge.
     criterion
         (epochs,) what `early_stopping` watched after each epoch, NaN for those not run; None without it.
     epochs_run, best_epoch
@@ -71,7 +71,7 @@ def train(
     """Train by minibatches: shuffle, cut, update per batch, repeat per epoch. Transformable.
 
     The whole run is one compiled program. Every example is seen once an epoch; the last batch is padded with
-    examples of weight 0, so that its loss and gradient are the mean over what it really holds. A second call
+    examples of weight 0, so that its loss and gradient are the mean over the examples that it holds. A second call
     with the same `loss`, `optimizer` and `record` objects and the same shapes compiles nothing. An epoch of a run
     does not depend on how many follow it, so that a short run is the beginning of a long one.
 
@@ -99,10 +99,9 @@ def train(
     data
         A pair (inputs (n, …), targets (n, …)), such as `datasets.load("digits").train`.
     optimizer
-        Any optax transformation. One that asks for more than the gradient is given that of the batch: the loss as
-        `value`, its gradient as `grad`, and params -> loss as `value_fn`, as for line searches and Polyak's step;
-        (params, step) -> gradient as `grad_fn` where its `update` names it, as that of `optax.contrib.sam`. One that
-        needs something else (the `obj_fn` of `optax.contrib.sophia`) is refused.
+        Any optax transformation. Line searches, Polyak's step and the like are given the loss of the batch as `value`,
+        its gradient as `grad`, and params -> loss as `value_fn`; (params, step) -> gradient as `grad_fn` where `update`
+        names it, as that of `optax.contrib.sam`. One that needs something else raises an error of its own.
     batch_size, epochs
         Integers; batch_size from 1 to n.
     record

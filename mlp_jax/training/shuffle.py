@@ -14,18 +14,13 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     It depends neither on the batch size nor on the number of epochs. The loss of update t, from 0, is given
     `jax.random.fold_in(jax.random.split(key)[1], t)`.
 
-    Random numbers of 64 bits are sorted, whose lowest bits are replaced by the numbers of the examples: on a CPU, XLA
-    sorts single numbers several times faster than keys with their positions, as `jax.random.permutation` does. The
-    probability that any two of n examples get the same random bits, and so keep their order, is below n³ 2⁻⁶⁴.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `key` is not a JAX random key, `epoch` not an integer of 0 or more, or `num_examples` not one from 1 to 2³⁰.
+    It sorts random numbers of 64 bits whose lowest bits are replaced by the numbers of the examples: on a CPU, XLA
+    sorts single numbers several times faster than pairs, which `jax.random.permutation` sorts. The probability that any
+    two of n examples get the same random bits, and so keep their order, is below n³ 2⁻⁶⁴.
 
     Returns
     -------
-    (num_examples,) int32, a permutation of 0, …, num_examples − 1
+    (num_examples,) int32, a permutation of 0, …, num_examples − 1; num_examples at most 2³⁰
 
     Examples
     --------
