@@ -41,7 +41,7 @@ def fisher(
     - exact for class numbers (integer targets (n,), outputs (n, classes)): a sum over all classes;
     - exact for floating targets when the program of ∂²loss/∂z² does not read them, as for squared error: then F = G,
       the matrix of `ggn` (Martens 2020, "New insights and perspectives on the natural gradient method", section 9);
-    - otherwise refused, unless `sample` is given: then an unbiased estimate, the mean over `num_samples` draws per
+    - otherwise a TypeError, unless `sample` is given: then an unbiased estimate, the mean over `num_samples` draws per
       example. The draws are fixed by the key and the number of the example, so that every product and every chunk
       size has the same matrix, which is symmetric and positive semidefinite (with JAX's default keys: draws from an
       `rbg` key depend on the batch that they are drawn in, and so on the chunk size).
@@ -49,22 +49,11 @@ def fisher(
     Parameters
     ----------
     model, loss, params, args, weights, chunk_size, mesh
-        See `ggn`; −loss is a log-likelihood up to a constant.
+        See `ggn`, also for the errors raised.
     sample
         `(key, output) -> target` for one example: a draw from p(·|output).
     key, num_samples
         JAX random key and number of draws per example; only with `sample`.
-
-    Returns
-    -------
-    A function from a pytree shaped like params to another.
-
-    Raises
-    ------
-    TypeError
-        The expectation is not known and there is no `sample`; a key without `sample` or the reverse.
-    ValueError
-        Draws that are not shaped like the targets, `num_samples` below 1.
 
     Examples
     --------
@@ -119,8 +108,7 @@ def empirical_fisher(
 
     F̂ = Σ wᵢ gᵢ gᵢᵀ / Σ wᵢ, with gᵢ the gradient in params of the loss of example i at its own target. Not centred,
     and not the Fisher information of the model, which is `fisher` (Kunstner et al. 2019). Positive semidefinite.
-
-    All arguments, the result and the errors raised are those of `ggn`.
+    For the arguments and the errors raised see `ggn`.
 
     Examples
     --------

@@ -161,10 +161,6 @@ def eigenpairs(
         gathers the vector that it multiplies. None keeps the basis in numpy, whole in every process. The matvec splits
         its own work separately, as `hessian_of_mean(..., mesh=mesh)` does. In several processes all make the same call.
 
-    Returns
-    -------
-    Eigenpairs(values, vectors, residuals, converged, complete, num_matvecs, method)
-
     Raises
     ------
     TypeError

@@ -4,7 +4,7 @@
 (k, P) in numpy, arrays (P, k) split over devices otherwise. In numpy BLAS reads only the rows in use.
 """
 
-# ruff: noqa: D102 - methods are documented in Basis
+# ruff: noqa: D102 - methods are documented in HostBasis
 from __future__ import annotations
 
 import functools
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from mlp_jax import _checks, _parallel
+from mlp_jax import _parallel
 from mlp_jax.curvature.traced_operator import Operator, Program, multiply_rows
 
 # Columns of a split basis that are multiplied together, and rows of it that a restart turns at a time.
@@ -24,53 +24,24 @@ _PANEL, _STRIP = 32, 1024
 
 
 class Basis(Protocol):
-    """Room for `rows` vectors of dimension `size`, and the operator that multiplies them."""
+    """Room for `rows` vectors of dimension `size`, and the operator that multiplies them; see `HostBasis`."""
 
     size: int
     rows: int
     dtype: Any
 
-    def place(self, rows: np.ndarray) -> Any:
-        """Return rows (k, P) of numpy as rows of this basis."""
-
-    def multiply(self, start: int, count: int) -> Any:
-        """Return the products of the operator with some rows of the basis."""
-
-    def is_finite(self, rows: Any) -> bool:
-        """Return whether all numbers are finite."""
-
-    def largest(self, rows: Any) -> float:
-        """Return the size of the largest number."""
-
-    def divide(self, rows: Any, unit: float) -> Any:
-        """Return rows / unit."""
-
-    def pick(self, rows: Any, i: int) -> Any:
-        """Return one of some rows, as rows."""
-
-    def length(self, row: Any) -> np.floating:
-        """Return the norm of one row."""
-
-    def lengths(self, rows: Any) -> np.ndarray:
-        """Return the norm of each row."""
-
-    def project(self, rows: Any, first: int, stop: int) -> tuple[Any, np.ndarray, np.ndarray]:
-        """Return rows without their parts along basis[first:stop], these parts, and the norms of what is left.
-
-        One pass of the Gram–Schmidt process.
-        """
-
-    def write(self, at: int, row: Any, length: Any) -> None:
-        """Write row / length."""
-
-    def combine(self, vectors: np.ndarray, first: int, stop: int) -> np.ndarray:
-        """Return combinations (k, P) of basis[first:stop] in numpy, one for each column of `vectors`."""
-
-    def turn(self, vectors: np.ndarray, first: int, stop: int, used: int) -> None:
-        """Replace basis[first:stop] by its combinations, and move basis[stop:used] up behind them."""
-
-    def reorder(self, start: int, order: np.ndarray) -> None:
-        """Move rows: the new ones from `start` on are the old ones with these numbers."""
+    def place(self, rows: np.ndarray) -> Any: ...
+    def multiply(self, start: int, count: int) -> Any: ...
+    def largest(self, rows: Any) -> float: ...
+    def divide(self, rows: Any, unit: float) -> Any: ...
+    def pick(self, rows: Any, i: int) -> Any: ...
+    def length(self, row: Any) -> np.floating: ...
+    def lengths(self, rows: Any) -> np.ndarray: ...
+    def project(self, rows: Any, first: int, stop: int) -> tuple[Any, np.ndarray, np.ndarray]: ...
+    def write(self, at: int, row: Any, length: Any) -> None: ...
+    def combine(self, vectors: np.ndarray, first: int, stop: int) -> np.ndarray: ...
+    def turn(self, vectors: np.ndarray, first: int, stop: int, used: int) -> None: ...
+    def reorder(self, start: int, order: np.ndarray) -> None: ...
 
 
 class HostBasis(Basis):
@@ -90,47 +61,56 @@ class HostBasis(Basis):
         self.dtype = self.array.dtype
 
     def place(self, rows: np.ndarray) -> np.ndarray:
+        """Return rows (k, P) of numpy as rows of this basis."""
         return rows.astype(self.dtype)
 
     def multiply(self, start: int, count: int) -> np.ndarray:
+        """Return the products of the operator with some rows of the basis."""
         return np.array(self._multiply(self.array[start : start + count]))
 
-    def is_finite(self, rows: np.ndarray) -> bool:
-        return bool(np.all(np.isfinite(rows)))
-
     def largest(self, rows: np.ndarray) -> float:
+        """Return the size of the largest number; NaN or infinity where there is one."""
         return float(np.max(np.abs(rows)))
 
     def divide(self, rows: np.ndarray, unit: float) -> np.ndarray:
+        """Return rows / unit."""
         return rows / self.dtype.type(unit)
 
     def pick(self, rows: np.ndarray, i: int) -> np.ndarray:
+        """Return one of some rows, as rows."""
         return rows[i : i + 1]
 
     def length(self, row: np.ndarray) -> np.floating:
+        """Return the norm of one row."""
         return np.linalg.norm(row)
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
+        """Return the norm of each row."""
         return np.linalg.norm(rows, axis=1)
 
     def project(self, rows: np.ndarray, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return rows without their parts along basis[first:stop], these parts, and the norms of what is left."""
         window = self.array[first:stop]
         parts = rows @ window.T
         rows = rows - parts @ window
         return rows, parts, self.lengths(rows)
 
     def write(self, at: int, row: np.ndarray, length: Any) -> None:
+        """Write row / length."""
         self.array[at] = row[0] / length
 
     def combine(self, vectors: np.ndarray, first: int, stop: int) -> np.ndarray:
+        """Return combinations (k, P) of basis[first:stop] in numpy, one for each column of `vectors`."""
         return vectors.T.astype(self.dtype) @ self.array[first:stop]
 
     def turn(self, vectors: np.ndarray, first: int, stop: int, used: int) -> None:
+        """Replace basis[first:stop] by its combinations, and move basis[stop:used] up behind them."""
         end = first + vectors.shape[1]
         self.array[first:end] = self.combine(vectors, first, stop)
         self.array[end : end + used - stop] = self.array[stop:used].copy()
 
     def reorder(self, start: int, order: np.ndarray) -> None:
+        """Move rows: the new ones from `start` on are the old ones with these numbers."""
         self.array[start : start + len(order)] = self.array[order]
 
 
@@ -159,9 +139,6 @@ class SplitBasis(Basis):
             multiply_split(program, constants, self.columns, at, each, mesh) for at in range(start, start + count, each)
         ]
         return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
-
-    def is_finite(self, rows: jax.Array) -> bool:
-        return _checks.count_not_finite(rows) == 0
 
     def largest(self, rows: jax.Array) -> float:
         return float(_largest(rows))

@@ -87,10 +87,11 @@ class Space:
         start = self.position
         products = self.basis.multiply(start, count)
         self.products += count
-        if not self.basis.is_finite(products):
+        largest = self.basis.largest(products)
+        if not np.isfinite(largest):
             raise ValueError(f"matvec: got NaN or infinity in the first {self.products} products, expected numbers.")
         if self.unit is None:
-            self.unit = power_of_two(self.basis.largest(products), self.basis.dtype)
+            self.unit = power_of_two(largest, self.basis.dtype)
         if self.unit is not None and self.unit != 1:
             products = self.basis.divide(products, self.unit)
         self.scale = max(self.scale, float(np.max(self.basis.lengths(products))))

@@ -56,7 +56,7 @@ class Density:
         (num_probes, m) non-negative; 1 / num_probes for each probe, 1 in all. Where a Krylov space ended before
         step m, the remaining nodes have weight 0 and lie inside the spectrum.
 
-    A pytree: for densities stacked by vmap, call it under vmap too.
+    A pytree; densities stacked by vmap are called under vmap.
     """
 
     nodes: jax.Array
@@ -130,15 +130,14 @@ def spectral_density(
 ) -> Density:
     """Estimate the spectral density of a symmetric linear map by stochastic Lanczos quadrature. Transformable.
 
-    For each probe z, m steps of the Lanczos process with full reorthogonalisation give a tridiagonal matrix; its
-    eigenvalues are the nodes θⱼ, the squared first entries of its eigenvectors the weights, and Σ wⱼ f(θⱼ) is
-    zᵀf(A)z / P exactly for polynomials of degree below 2m. The mean over probes estimates tr f(A) / P without
-    bias. Nodes lie within the spectrum of A to rounding, as Rayleigh quotients of orthonormal vectors do; the
-    outermost converge first, and weights below the rounding of A are lost.
+    For each probe z, m steps of `lanczos` give a tridiagonal matrix; its eigenvalues are the nodes θⱼ, the squared
+    first entries of its eigenvectors the weights, and Σ wⱼ f(θⱼ) is zᵀf(A)z / P exactly for polynomials of degree
+    below 2m. The mean over probes estimates tr f(A) / P without bias. To rounding, nodes lie within the spectrum of A;
+    the outermost converge first, and weights below the rounding of A are lost.
 
     Probe i is `rademacher_like(jax.random.split(key, num_probes)[i], params)`: entries ±1, so that a diagonal A comes
-    out exactly from one probe with num_steps = P. An eigenvector that a probe happens to be orthogonal to (likely
-    only in a few dimensions) has no node there; the other probes make up for it on average.
+    out exactly from one probe with num_steps = P. An eigenvector orthogonal to a probe (likely only in a few
+    dimensions) has no node there; on average the other probes compensate.
 
     Costs num_probes · m products; memory (m + a few) · P numbers plus those of one product.
 
@@ -157,8 +156,7 @@ def spectral_density(
 
     Returns
     -------
-    Density(nodes (num_probes, m), weights (num_probes, m)): `density(grid, width)` is the smoothed density,
-    `density.smooth(grid, width)` has its standard error too.
+    Density(nodes (num_probes, m), weights (num_probes, m))
 
     Raises
     ------
@@ -257,18 +255,10 @@ def diagonal(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int 
 
 
 def rademacher_like(key: jax.Array, params: PyTree) -> PyTree:
-    """Return a pytree of independent ±1, each with probability ½, with the shapes and dtypes of `params`.
-
-    Examples
-    --------
-    >>> sorted(set(rademacher_like(jax.random.key(0), {"a": jnp.zeros(50)})["a"].tolist()))
-    [-1.0, 1.0]
-    """
+    """Return a pytree of independent ±1, each with probability ½, with the shapes and dtypes of `params`."""
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, len(leaves))
-    draws = [
-        jax.random.rademacher(k, jnp.shape(x), dtype=jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)
-    ]
+    draws = [jax.random.rademacher(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)]
     return jax.tree.unflatten(structure, draws)
 
 

@@ -76,9 +76,10 @@ def taylor_remainder(
 ) -> TaylorRemainder:
     """Return the remainder of the second-order model at params + t · direction for several t. Transformable.
 
-    R(t) = |fun(θ + t v) − fun(θ) − t gᵀv − ½ t² vᵀHv| = |t|³/6 · |D³fun(θ)[v, v, v]| + O(t⁴), so that R falls with
-    slope 3 on log–log axes as t → 0 until rounding takes over. Costs one Hessian-vector product and one
-    evaluation of `fun` per step. For many directions use `jax.vmap` over `direction`.
+    R(t) = |fun(θ + t v) − fun(θ) − t gᵀv − ½ t² vᵀHv| = |t|³/6 · |D³fun(θ)[v, v, v]| + O(t⁴) (Nocedal & Wright 2006,
+    "Numerical Optimization", theorem 2.1): R falls with slope 3 on log–log axes as t → 0 until rounding takes over.
+    Costs one Hessian-vector product, and one evaluation of `fun` per step. For many directions use `jax.vmap` over
+    `direction`.
 
     Parameters
     ----------
@@ -98,10 +99,6 @@ def taylor_remainder(
     ValueError
         A direction that does not fit `params` or is not finite; steps that are not a vector, or, outside jit, are 0 or
         not finite.
-
-    References
-    ----------
-    Nocedal & Wright (2006), "Numerical Optimization", theorem 2.1.
 
     Examples
     --------
@@ -138,16 +135,8 @@ def taylor_remainder(
 def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Return the least-squares slope of log y against log x: the p of the power law y ∝ xᵖ. Transformable.
 
-    Parameters
-    ----------
-    x, y
-        (k,) positive where they count; ValueError if the shapes differ.
-    mask
-        (k,) True for the points that count; all of them when None.
-
-    Returns
-    -------
-    scalar; NaN when fewer than two points count, or all that count have the same x
+    `x` and `y` are (k,), positive where the (k,) `mask` is True; all points count when it is None. NaN when fewer than
+    two points count, or all that count have the same x; ValueError if the shapes differ.
 
     Examples
     --------

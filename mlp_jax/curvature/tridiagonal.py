@@ -39,9 +39,9 @@ def lanczos(matvec: Matvec, start: PyTree, *, num_steps: int) -> Krylov:
     """Return the Krylov decomposition of a symmetric linear map from one starting vector. Transformable.
 
     m steps of the Lanczos process, each new vector orthogonalised twice against all others, so that the basis is
-    orthonormal to rounding. T's eigenvalues (Ritz values) lie within the spectrum of H, and the outermost converge
-    first. One starting vector contains one vector of each eigenspace: multiplicities are not seen. For eigenpairs with
-    checked residuals and multiplicities use `eigenpairs`; for a density, `spectral_density`.
+    orthonormal to rounding (Parlett 1998, "The Symmetric Eigenvalue Problem", section 6.9). T's eigenvalues (Ritz
+    values) lie within the spectrum of H, and the outermost converge first. One starting vector contains one vector of
+    each eigenspace: `eigenpairs` sees multiplicities, and checks its residuals.
 
     Costs m products; memory (m + a few) · P numbers plus those of one product. Use it inside the function that you
     jit: outside jit the loop is compiled again at every call.
@@ -55,10 +55,6 @@ def lanczos(matvec: Matvec, start: PyTree, *, num_steps: int) -> Krylov:
     num_steps
         1 or more; m is the smaller of this and P.
 
-    Returns
-    -------
-    Krylov(basis, diagonal (m,), off_diagonal (m − 1,), residual)
-
     Raises
     ------
     TypeError
@@ -66,10 +62,6 @@ def lanczos(matvec: Matvec, start: PyTree, *, num_steps: int) -> Krylov:
         not floating; `num_steps` is not an integer.
     ValueError
         `num_steps` is below 1; `start` is empty; outside jit, it is zero or not finite.
-
-    References
-    ----------
-    Parlett (1998), "The Symmetric Eigenvalue Problem", chapter 13 and section 6.9.
 
     Examples
     --------
