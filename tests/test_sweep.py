@@ -80,17 +80,6 @@ def test_micro_batches_of_any_size_are_the_large_batch():
     assert_same(fine.params, coarse.params, ..., 1e-12)
 
 
-@pytest.mark.usefixtures("x64")
-def test_full_batches_without_shuffles_are_gradient_descent_written_out():
-    data = problem(dtype=np.float64)
-    result = run(data, (25,), rates=(0.3,), updates=4, records=1, micro_batch=10)
-    params = init(jax.random.split(jax.random.fold_in(KEY, 0))[0])
-    gradient = jax.jit(jax.grad(lambda p: loss(p, *data, jnp.ones(25), KEY)))
-    for _ in range(4):
-        params = jax.tree.map(lambda theta, g: theta - 0.3 * g, params, gradient(params))
-    assert_same(result.params, params, (0, 0, 0), 1e-11)
-
-
 @pytest.mark.implicit_promotion  # optax's bias correction
 @pytest.mark.usefixtures("x64")
 def test_settings_of_optimizer_and_loss_are_axes():
@@ -156,18 +145,6 @@ def test_an_optimizer_that_asks_for_losses_or_gradients_is_given_those_of_the_wh
     result = run(data, (10,), rates=(0.5,), epochs=2, micro_batch=4, optimizer=optimizer)
     params, _ = single(0, data, optimizer=optimizer(0.5), batch_size=10, epochs=2)
     assert_same(result.params, params, (0, 0, 0), 1e-8)
-
-
-# --- what batch sizes have in common ---
-
-
-def test_for_one_seed_every_batch_size_has_the_same_start_and_the_same_order():
-    """With a learning rate of 0 the parameters stay at the start; a batch of all has the mean over any order."""
-    result = run(problem(), BATCHES, rates=(0.0,), seeds=2, epochs=2)
-    start = init(jax.random.split(jax.random.fold_in(KEY, 1))[0])
-    for i in range(len(BATCHES)):
-        assert_same(result.params, start, (i, 0, 1), 1e-6)
-    np.testing.assert_allclose(result.loss - result.loss[0], 0, atol=1e-6)
 
 
 @pytest.mark.slow
