@@ -1,10 +1,8 @@
 """Eigenpairs: what other tools miss, repeat or invent comes out right; a pair that has not converged says so."""
 
-import dataclasses
 from typing import NamedTuple
 
 import chex
-import equinox
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -17,7 +15,7 @@ from mlp_jax import tree
 from mlp_jax.curvature import hessian, krylov_basis, krylov_space, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
 
-SEEDS = 20
+SEEDS = range(5)
 TOLERANCE = 1e-8
 
 
@@ -42,102 +40,85 @@ def ends(spectrum, smallest, largest):
     return np.concatenate([spectrum[:smallest], spectrum[len(spectrum) - largest :]])
 
 
-def as_matrix(vectors):
-    """Rows (k, P) of a pytree with a leading axis."""
-    return np.asarray(jax.vmap(lambda v: tree.ravel(v)[0])(vectors))
+def solve(matrix, seed=0, **settings):
+    """Pairs of a matrix by Lanczos; all matrices of one shape share a compiled product."""
+    return eigenpairs(product(matrix), matrix[0], jax.random.key(seed), **{"dense_limit": 0} | settings)
+
+
+def rows_of(pairs):
+    """The vectors as rows (k, P)."""
+    leaves = [np.asarray(leaf) for leaf in jax.tree.leaves(pairs.vectors)]
+    return np.concatenate([leaf.reshape(len(leaf), -1) for leaf in leaves], axis=1)
+
+
+def true_residuals(pairs, matrix):
+    rows = rows_of(pairs)
+    return np.linalg.norm(rows @ np.asarray(matrix) - np.asarray(pairs.values)[:, None] * rows, axis=1)
 
 
 def require_true(pairs, matrix, spectrum, smallest, largest, tolerance=TOLERANCE):
     """All flags set, and values, vectors and residuals are what numpy says."""
-    matrix, norm = np.asarray(matrix), np.max(np.abs(spectrum))
-    rows = as_matrix(pairs.vectors)
+    norm, rows, true = np.max(np.abs(spectrum)), rows_of(pairs), true_residuals(pairs, matrix)
     assert pairs.complete
     assert np.all(pairs.converged)
     np.testing.assert_allclose(pairs.values, ends(spectrum, smallest, largest), atol=max(tolerance * norm, 1e-300))
     np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-12)
-    recomputed = np.linalg.norm(rows @ matrix - np.asarray(pairs.values)[:, None] * rows, axis=1)
-    np.testing.assert_allclose(pairs.residuals, recomputed, atol=1e-13 * max(norm, 1e-300))
-    assert np.all(recomputed <= tolerance * norm + 1e-13 * norm)
+    np.testing.assert_allclose(pairs.residuals, true, atol=1e-13 * max(norm, 1e-300))
+    assert np.all(true <= tolerance * norm + 1e-13 * norm)
 
 
 # --- Where other tools go wrong ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("dense_limit", [0, 1000], ids=["lanczos", "dense"])
-def test_extreme_eigenvalues_of_opposite_sign_are_both_found_for_every_seed(x64, dense_limit):
-    spectrum = np.concatenate([[-3, 3], np.linspace(-0.5, 0.5, 98)])
+TRAPS = {
+    "extremes of opposite sign": (np.concatenate([[-3, 3], np.linspace(-0.5, 0.5, 98)]), 1, 1),
+    "one small negative value among zeros": (
+        np.concatenate([[-1e-4], np.zeros(400), np.random.default_rng(0).uniform(0.5, 2, 99)]),
+        1,
+        0,
+    ),
+    "a dominant value": (np.concatenate([[100.0, 40, 30, 25, 20], np.linspace(0, 10, 195)]), 0, 10),
+    "multiplicity five": (np.concatenate([[-2.0] * 5, [7.0] * 5, np.linspace(0, 5, 190)]), 7, 6),
+    "fewer copies than the multiplicity": (np.concatenate([[1e-3] * 48, np.linspace(0.01, 3, 152)]), 10, 2),
+    "three distinct values, so that a start is exhausted after three products": (
+        np.repeat([-1.0, 0.0, 2.0], [10, 80, 10]),
+        12,
+        3,
+    ),
+    "the identity": (np.full(100, 1.0), 6, 5),
+    "zero": (np.zeros(100), 6, 5),
+    "a negative multiple of the identity": (np.full(100, -3.0), 6, 5),
+}
+
+
+@pytest.mark.parametrize("trap", TRAPS)
+def test_what_other_tools_miss_or_repeat_is_right_for_every_seed(x64, trap):
+    spectrum, smallest, largest = TRAPS[trap]
     matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for seed in range(SEEDS):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=1, largest=1, dense_limit=dense_limit)
-        require_true(pairs, matrix, spectrum, 1, 1)
-        assert pairs.method == ("dense" if dense_limit else "lanczos")
-
-
-def test_one_small_negative_eigenvalue_among_400_zeros_is_found_for_every_seed(x64):
-    spectrum = np.concatenate([[-1e-4], np.zeros(400), np.random.default_rng(0).uniform(0.5, 2, 99)])
-    matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for seed in range(SEEDS):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=1, dense_limit=0)
-        require_true(pairs, matrix, spectrum, 1, 0)
-        assert abs(pairs.values[0] + 1e-4) < 1e-10
-
-
-def test_a_dominant_eigenvalue_is_returned_once(x64):
-    spectrum = np.concatenate([np.arange(100, 0, -10)[[0]], [40.0, 30.0, 25.0, 20.0], np.linspace(0, 10, 195)])
-    matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for seed in range(SEEDS):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), largest=10, dense_limit=0)
-        require_true(pairs, matrix, spectrum, 0, 10)
-        assert np.sum(np.asarray(pairs.values) > 99) == 1
+    for seed in SEEDS:
+        pairs = solve(matrix, seed, smallest=smallest, largest=largest)
+        require_true(pairs, matrix, spectrum, smallest, largest)
+        assert pairs.method == "lanczos"
+    restarted = solve(matrix, smallest=smallest, largest=largest, basis_size=60)
+    require_true(restarted, matrix, spectrum, smallest, largest)
+    pairs = solve(matrix, smallest=smallest, largest=largest, dense_limit=1000)
+    require_true(pairs, matrix, spectrum, smallest, largest)
+    assert pairs.method == "dense"
 
 
 def test_no_value_lies_outside_the_spectrum_of_a_minimum_with_a_basis_beyond_the_dimension(x64):
     spectrum = np.linspace(1, 10, 50)
     matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for seed in range(SEEDS):
-        pairs = eigenpairs(
-            matvec,
-            matrix[0],
-            jax.random.key(seed),
-            smallest=5,
-            largest=5,
-            basis_size=90,
-            tolerance=1e-12,
-            dense_limit=0,
-        )
+    for seed in SEEDS:
+        pairs = solve(matrix, seed, smallest=5, largest=5, basis_size=90, tolerance=1e-12)
         require_true(pairs, matrix, spectrum, 5, 5)
         assert np.min(pairs.values) >= 1 - 1e-12
         assert np.max(pairs.values) <= 10 + 1e-12
 
 
-@pytest.mark.parametrize("basis_size", [None, 60])
-def test_eigenvalues_of_multiplicity_five_are_returned_five_times(x64, basis_size):
-    spectrum = np.concatenate([[-2.0] * 5, [7.0] * 5, np.linspace(0, 5, 190)])
-    matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for seed in range(SEEDS):
-        pairs = eigenpairs(
-            matvec, matrix[0], jax.random.key(seed), smallest=7, largest=6, basis_size=basis_size, dense_limit=0
-        )
-        require_true(pairs, matrix, spectrum, 7, 6)
-
-
-def test_fewer_copies_than_the_multiplicity_can_be_asked_for(x64):
-    spectrum = np.concatenate([[1e-3] * 48, np.linspace(0.01, 3, 152)])
-    matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for seed in range(3):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=10, largest=2, dense_limit=0)
-        require_true(pairs, matrix, spectrum, 10, 2)
-
-
 def test_a_vector_that_the_first_start_lacks_is_found(x64):
     """The first vector has no part at all in the lowest eigenvector: only the search of the complement sees it."""
-    size, key = 120, jax.random.key(3)
+    size, key = 100, jax.random.key(3)
     start = np.random.default_rng(np.asarray(jax.random.key_data(key))).normal(size=size)
     lowest = np.random.default_rng(0).normal(size=size)
     lowest -= start * (start @ lowest) / (start @ start)
@@ -145,9 +126,7 @@ def test_a_vector_that_the_first_start_lacks_is_found(x64):
     basis = np.linalg.qr(np.column_stack([lowest, np.random.default_rng(1).normal(size=(size, size - 1))]))[0]
     spectrum = np.concatenate([[-5.0], np.linspace(1, 10, size - 1)])
     matrix = jnp.asarray(basis * spectrum @ basis.T)
-    matvec = product(matrix)
-    pairs = eigenpairs(matvec, matrix[0], key, smallest=2, largest=1, dense_limit=0)
-    require_true(pairs, matrix, spectrum, 2, 1)
+    require_true(solve(matrix, 3, smallest=2, largest=1), matrix, spectrum, 2, 1)
 
 
 def test_spikes_above_a_two_thousand_dimensional_bulk_are_found(x64):
@@ -155,14 +134,11 @@ def test_spikes_above_a_two_thousand_dimensional_bulk_are_found(x64):
     spectrum = np.concatenate([generator.normal(size=1990) * 1e-2, [-1, -0.6, -0.3, 0.5, 1, 2, 4, 8, 16, 32]])
     diagonal = jnp.asarray(generator.permutation(spectrum))
     matvec = lambda v: diagonal * v
-    for seed in range(SEEDS):
+    for seed in SEEDS:
         pairs = eigenpairs(matvec, diagonal, jax.random.key(seed), smallest=3, largest=7)
         assert pairs.method == "lanczos"
         assert pairs.num_matvecs < 200
-        require_true(pairs, jnp.diag(diagonal), spectrum, 3, 7)
-
-
-# --- Breakdown and small dimensions ------------------------------------------------------------------------------
+        require_true(pairs, np.diag(diagonal), spectrum, 3, 7)
 
 
 @pytest.mark.parametrize("dense_limit", [0, 1000])
@@ -170,56 +146,23 @@ def test_spikes_above_a_two_thousand_dimensional_bulk_are_found(x64):
 def test_dimensions_one_two_three_give_any_split_of_the_spectrum(x64, size, dense_limit):
     spectrum = np.array([-1.0, 0.5, 2.0])[:size]
     matrix = rotated(spectrum)
-    matvec = product(matrix)
     for smallest in range(size + 1):
-        for largest in range(size + 1 - smallest):
-            if smallest + largest:
-                pairs = eigenpairs(
-                    matvec,
-                    matrix[0],
-                    jax.random.key(0),
-                    smallest=smallest,
-                    largest=largest,
-                    dense_limit=dense_limit,
-                )
-                require_true(pairs, matrix, spectrum, smallest, largest)
-
-
-@pytest.mark.parametrize("dense_limit", [0, 1000])
-@pytest.mark.parametrize("value", [0.0, 1.0, -3.0])
-def test_multiples_of_the_identity_have_one_eigenvalue_many_times(x64, value, dense_limit):
-    matrix = value * jnp.eye(100)
-    matvec = product(matrix)
-    for seed in range(3):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=6, largest=5, dense_limit=dense_limit)
-        require_true(pairs, matrix, np.full(100, value), 6, 5)
+        for largest in range(smallest == 0, size + 1 - smallest):
+            pairs = solve(matrix, smallest=smallest, largest=largest, dense_limit=dense_limit)
+            require_true(pairs, matrix, spectrum, smallest, largest)
 
 
 def test_the_whole_spectrum_can_be_asked_for(x64):
-    spectrum = np.random.default_rng(0).normal(size=30)
+    spectrum = np.random.default_rng(0).normal(size=50)
     matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for dense_limit in (0, 1):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(0), smallest=20, largest=10, dense_limit=dense_limit)
-        assert pairs.method == ("dense" if dense_limit else "lanczos")
-        require_true(pairs, matrix, spectrum, 20, 10)
-
-
-def test_an_invariant_subspace_found_early_is_not_the_end(x64):
-    """Three distinct eigenvalues: every starting vector is exhausted after three products."""
-    spectrum = np.repeat([-1.0, 0.0, 2.0], [10, 80, 10])
-    matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for seed in range(SEEDS):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(seed), smallest=12, largest=3, dense_limit=0)
-        require_true(pairs, matrix, spectrum, 12, 3)
+    require_true(solve(matrix, smallest=30, largest=20), matrix, spectrum, 30, 20)
 
 
 # --- Agreement ---------------------------------------------------------------------------------------------------
 
 
 @given(st.integers(0, 10**6), st.integers(1, 24), st.data())
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=4, deadline=None)
 def test_values_agree_with_numpy_on_random_symmetric_operators_of_pytrees(seed, size, data):
     with jax.enable_x64(True):
         generator = np.random.default_rng(seed)
@@ -240,35 +183,21 @@ def test_values_agree_with_numpy_on_random_symmetric_operators_of_pytrees(seed, 
 
 @pytest.mark.parametrize("basis_size", [34, 150])
 def test_restarts_change_the_cost_and_not_the_answer(x64, basis_size):
-    spectrum = np.geomspace(1e-3, 1, 300)
+    spectrum = np.geomspace(1e-3, 1, 200)
     matrix = rotated(spectrum)
-    matvec = product(matrix)
-    pairs = eigenpairs(
-        matvec,
-        matrix[0],
-        jax.random.key(0),
-        smallest=3,
-        largest=4,
-        basis_size=basis_size,
-        max_matvecs=3000,
-        dense_limit=0,
-    )
-    assert pairs.num_matvecs > 300
+    pairs = solve(matrix, smallest=3, largest=4, basis_size=basis_size, max_matvecs=3000)
+    assert pairs.num_matvecs > 200
     require_true(pairs, matrix, spectrum, 3, 4)
 
 
 @pytest.mark.parametrize("block_size", [1, 3, 8])
 def test_the_block_size_changes_the_cost_and_not_the_answer(x64, block_size):
-    spectrum = np.concatenate([[-2.0] * 4, np.linspace(0, 5, 120), [7.0] * 4])
+    spectrum = np.concatenate([[-2.0] * 4, np.linspace(0, 5, 92), [7.0] * 4])
     matrix = rotated(spectrum)
-    matvec = product(matrix)
-    pairs = eigenpairs(
-        matvec, matrix[0], jax.random.key(0), smallest=5, largest=3, block_size=block_size, dense_limit=0
-    )
-    require_true(pairs, matrix, spectrum, 5, 3)
+    require_true(solve(matrix, smallest=5, largest=3, block_size=block_size), matrix, spectrum, 5, 3)
 
 
-# --- A matrix that is there already ------------------------------------------------------------------------------
+# --- A matrix that is given ------------------------------------------------------------------------------
 
 MATRICES = {
     "spread": np.geomspace(1e-6, 10, 250),
@@ -284,29 +213,10 @@ MATRICES = {
 def test_ends_of_a_matrix_are_right_to_rounding(x64, case, counts):
     spectrum, (smallest, largest) = MATRICES[case], counts
     matrix = rotated(spectrum)
-    pairs = eigenpairs(
-        product(matrix),
-        matrix[0],
-        jax.random.key(0),
-        smallest=smallest,
-        largest=largest,
-        hessian=lambda: matrix,
-        tolerance=1e-12,
-    )
+    pairs = solve(matrix, smallest=smallest, largest=largest, hessian=lambda: matrix, tolerance=1e-12, dense_limit=None)
     assert pairs.method == "dense"
     assert pairs.num_matvecs == smallest + largest
     require_true(pairs, matrix, spectrum, smallest, largest, tolerance=1e-12)
-
-
-def test_a_matrix_that_is_not_the_operator_is_not_believed(x64):
-    matrix = rotated(np.linspace(1, 2, 50))
-    wrong = rotated(np.linspace(1, 2, 50), seed=1)
-    pairs = eigenpairs(product(matrix), matrix[0], jax.random.key(0), smallest=2, hessian=lambda: wrong)
-    assert not np.any(pairs.converged)
-    with pytest.raises(ValueError, match=r"hessian: got a result of shape \(49, 49\), expected \(50, 50\)"):
-        eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix[1:, 1:])
-    with pytest.raises(ValueError, match="hessian: got NaN or infinity, expected numbers"):
-        eigenpairs(product(matrix), matrix[0], jax.random.key(0), largest=1, hessian=lambda: matrix * np.nan)
 
 
 WRONG = {
@@ -322,49 +232,43 @@ WRONG = {
 def test_flags_of_pairs_from_a_matrix_are_those_of_the_operator(x64, wrong, smallest):
     matrix = rotated(np.linspace(-1, 3, 50))
     given = WRONG[wrong](matrix, jnp.full(50, 50**-0.5))
-    pairs = eigenpairs(
-        product(matrix), matrix[0], jax.random.key(0), smallest=smallest, largest=1, hessian=lambda: given
-    )
-    rows = as_matrix(pairs.vectors)
-    true = np.linalg.norm(rows @ np.asarray(matrix) - np.asarray(pairs.values)[:, None] * rows, axis=1)
+    pairs = solve(matrix, smallest=smallest, largest=1, hessian=lambda: given, dense_limit=None)
+    true = true_residuals(pairs, matrix)
     np.testing.assert_allclose(pairs.residuals, true, atol=1e-13)
     np.testing.assert_array_equal(pairs.converged, true <= TOLERANCE * 3)
     assert not pairs.complete
 
 
+def test_a_matrix_of_another_shape_or_with_nan_is_refused(x64):
+    matrix = rotated(np.linspace(1, 2, 50))
+    for wrong in (matrix[1:, 1:], matrix * np.nan):
+        with pytest.raises(ValueError, match="hessian"):
+            solve(matrix, largest=1, hessian=lambda: wrong, dense_limit=None)
+
+
 # --- Scales ------------------------------------------------------------------------------------------------------
 
 SCALES = [
-    *[(np.float32, scale) for scale in (1e-30, 1e-25, 1e-15, 1e15, 1e25, 1e30)],
-    *[(np.float64, scale) for scale in (1e-200, 1e-170, 1e-100, 1e100, 1e170, 1e200)],
+    *[(np.float32, scale) for scale in (1e-30, 1e-15, 1e15, 1e30)],
+    *[(np.float64, scale) for scale in (1e-200, 1e-100, 1e100, 1e200)],
 ]
 
 
 @pytest.mark.parametrize(("block_size", "dense_limit"), [(1, 0), (3, 0), (1, 1000)])
 @pytest.mark.parametrize(("dtype", "scale"), SCALES)
 def test_a_multiple_of_an_operator_has_that_multiple_of_its_eigenvalues(x64, dtype, scale, block_size, dense_limit):
-    spectrum = np.linspace(-1, 3, 150)
-    matrix = (np.asarray(rotated(spectrum)) * scale).astype(dtype)
+    spectrum, eps = np.linspace(-1, 3, 100), np.finfo(dtype).eps
+    matrix = jnp.asarray((np.asarray(rotated(spectrum)) * scale).astype(dtype))
     tolerance = 1e-5 if dtype is np.float32 else TOLERANCE
-    pairs = eigenpairs(
-        product(jnp.asarray(matrix)),
-        matrix[0],
-        jax.random.key(0),
-        smallest=2,
-        largest=1,
-        tolerance=tolerance,
-        block_size=block_size,
-        dense_limit=dense_limit,
-    )
-    unscaled = pairs.values.astype(np.float64) / scale, pairs.residuals.astype(np.float64) / scale
-    pairs = dataclasses.replace(pairs, values=unscaled[0], residuals=unscaled[1])
+    pairs = solve(matrix, smallest=2, largest=1, tolerance=tolerance, block_size=block_size, dense_limit=dense_limit)
     assert pairs.complete
     assert np.all(pairs.converged)
-    rows = as_matrix(pairs.vectors).astype(np.float64)
-    np.testing.assert_allclose(pairs.values, ends(spectrum, 2, 1), atol=3 * tolerance)
-    np.testing.assert_allclose(rows @ rows.T, np.eye(3), atol=10 * np.finfo(dtype).eps)
-    true = np.linalg.norm(rows @ (matrix.astype(np.float64) / scale) - pairs.values[:, None] * rows, axis=1)
-    np.testing.assert_allclose(pairs.residuals, true, atol=30 * np.finfo(dtype).eps)
+    values, residuals = (np.asarray(a, np.float64) / scale for a in (pairs.values, pairs.residuals))
+    rows = rows_of(pairs).astype(np.float64)
+    np.testing.assert_allclose(values, ends(spectrum, 2, 1), atol=3 * tolerance)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(3), atol=10 * eps)
+    true = np.linalg.norm(rows @ (np.asarray(matrix, np.float64) / scale) - values[:, None] * rows, axis=1)
+    np.testing.assert_allclose(residuals, true, atol=30 * eps)
 
 
 def test_a_split_basis_holds_operators_of_any_scale(x64):
@@ -376,13 +280,6 @@ def test_a_split_basis_holds_operators_of_any_scale(x64):
         space.add_random(1)
         space.extend(80)
         np.testing.assert_allclose(space.ritz()[0] / scale, spectrum, atol=1e-12)
-
-
-def test_a_zero_operator_has_zero_eigenvalues(x64):
-    for dense_limit in (0, 1000):
-        pairs = eigenpairs(lambda v: 0 * v, jnp.zeros(9), jax.random.key(0), largest=2, dense_limit=dense_limit)
-        assert np.all(pairs.values == 0)
-        assert np.all(pairs.converged)
 
 
 @pytest.mark.parametrize("split", [False, True])
@@ -444,67 +341,47 @@ def flax_case():
     return lambda p: jnp.mean((net.apply(p, x)[:, 0] - 0.3) ** 2), net.init(jax.random.key(0), x.astype(jnp.float32))
 
 
-def equinox_case():
-    params, rest = equinox.partition(equinox.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), equinox.is_array)
-    x = jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
-    return lambda p: jnp.mean((jax.vmap(equinox.combine(p, rest))(x)[:, 0] - 0.3) ** 2), params
-
-
 CASES = {
     "dict": lambda: (lambda p: jnp.sum(p["a"] ** 2) * jnp.sum(jnp.sin(p["b"])), {"a": jnp.ones(2), "b": jnp.ones(3)}),
     "list": lambda: (lambda p: p[0] ** 3 * jnp.sum(p[1] ** 2), [jnp.array(2.0), jnp.ones((2, 2))]),
     "NamedTuple": lambda: (lambda p: jnp.sum(jnp.exp(p.first)) * p.second**2, Pair(jnp.ones(3), jnp.array(0.5))),
     "flax": flax_case,
-    "equinox": equinox_case,
 }
 
 
-@pytest.mark.parametrize("dense_limit", [0, 1000])
 @pytest.mark.parametrize("case", CASES)
-def test_pairs_of_any_pytree_are_those_of_its_matrix(x64, case, dense_limit):
+def test_pairs_of_any_pytree_are_those_of_its_matrix(x64, case):
     fun, params = CASES[case]()
     params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
     vector, unravel = tree.ravel(params)
     matrix = jax.jit(jax.hessian(lambda v: fun(unravel(v))))(vector)
     matvec = jax.jit(lambda p: hessian(fun, p))(params)
-    pairs = eigenpairs(matvec, params, jax.random.key(0), smallest=2, largest=2, dense_limit=dense_limit)
-    assert jax.tree.structure(pairs.vectors) == jax.tree.structure(params)
-    chex.assert_trees_all_equal_shapes(jax.tree.map(lambda v: v[0], pairs.vectors), params)
-    require_true(pairs, matrix, np.linalg.eigvalsh(matrix), 2, 2)
+    for dense_limit in (0, 1000):
+        pairs = eigenpairs(matvec, params, jax.random.key(0), smallest=2, largest=2, dense_limit=dense_limit)
+        chex.assert_trees_all_equal_shapes(jax.tree.map(lambda v: v[0], pairs.vectors), params)
+        require_true(pairs, matrix, np.linalg.eigvalsh(matrix), 2, 2)
 
 
 def test_same_key_same_bits(x64):
-    matrix = rotated(np.geomspace(1e-2, 1, 80))
-    matvec = product(matrix)
-    first, second = (
-        eigenpairs(matvec, matrix[0], jax.random.key(7), smallest=2, largest=2, dense_limit=0) for _ in range(2)
-    )
-    chex.assert_trees_all_equal(first, second)
+    matrix = rotated(np.geomspace(1e-2, 1, 100))
+    chex.assert_trees_all_equal(*(solve(matrix, 7, smallest=2, largest=2) for _ in range(2)))
 
 
 # --- Precision and budget ----------------------------------------------------------------------------------------
 
 
 def test_what_has_not_converged_is_flagged(x64):
-    spectrum = np.linspace(0, 1, 400)
-    matrix = rotated(spectrum)
-    matvec = product(matrix)
+    matrix = rotated(np.linspace(0, 1, 200))
     for budget in (4, 5, 20, 60):
-        pairs = eigenpairs(
-            matvec, matrix[0], jax.random.key(0), smallest=1, largest=1, max_matvecs=budget, dense_limit=0
-        )
-        rows = as_matrix(pairs.vectors)
-        true = np.linalg.norm(rows @ np.asarray(matrix) - np.asarray(pairs.values)[:, None] * rows, axis=1)
-        np.testing.assert_allclose(pairs.residuals, true, atol=1e-13)
+        pairs = solve(matrix, smallest=1, largest=1, max_matvecs=budget)
+        np.testing.assert_allclose(pairs.residuals, true_residuals(pairs, matrix), atol=1e-13)
         assert pairs.num_matvecs <= budget
         assert not pairs.complete
         assert not np.any(pairs.converged)
 
 
 def test_a_budget_below_the_dimension_is_kept_where_the_matrix_would_be_built(x64):
-    matrix = rotated(np.linspace(0, 1, 100))
-    matvec = product(matrix)
-    pairs = eigenpairs(matvec, matrix[0], jax.random.key(0), largest=1, max_matvecs=50)
+    pairs = solve(rotated(np.linspace(0, 1, 100)), largest=1, max_matvecs=50, dense_limit=None)
     assert pairs.method == "lanczos"
     assert pairs.num_matvecs <= 50
 
@@ -512,17 +389,8 @@ def test_a_budget_below_the_dimension_is_kept_where_the_matrix_would_be_built(x6
 @pytest.mark.parametrize("dense_limit", [0, 1000])
 def test_float32_stays_float32_and_does_not_claim_what_it_cannot_have(dense_limit):
     matrix = rotated(np.concatenate([[-3.0, 3.0], np.linspace(-1, 1, 98)])).astype(jnp.float32)
-    matvec = product(matrix)
     for tolerance, reachable in ((1e-5, True), (1e-12, False)):
-        pairs = eigenpairs(
-            matvec,
-            matrix[0],
-            jax.random.key(0),
-            smallest=1,
-            largest=1,
-            tolerance=tolerance,
-            dense_limit=dense_limit,
-        )
+        pairs = solve(matrix, smallest=1, largest=1, tolerance=tolerance, dense_limit=dense_limit)
         assert pairs.values.dtype == pairs.residuals.dtype == pairs.vectors.dtype == jnp.float32
         np.testing.assert_allclose(pairs.values, [-3, 3], atol=1e-5)
         assert bool(np.all(pairs.converged)) == reachable
@@ -546,11 +414,9 @@ def test_leaves_of_several_dtypes_keep_them(x64):
 
 
 def test_near_the_rounding_of_float64_the_flags_are_still_true(x64):
-    spectrum = np.geomspace(1e-6, 1e6, 200)
-    matrix = rotated(spectrum)
-    matvec = product(matrix)
-    for tolerance in (1e-13, 1e-14, 1e-15, 1e-17):
-        pairs = eigenpairs(matvec, matrix[0], jax.random.key(0), largest=3, tolerance=tolerance, dense_limit=0)
+    matrix = rotated(np.geomspace(1e-6, 1e6, 200))
+    for tolerance in (1e-13, 1e-15, 1e-17):
+        pairs = solve(matrix, largest=3, tolerance=tolerance)
         flags = np.asarray(pairs.residuals) <= tolerance * np.max(np.abs(pairs.values)) * (1 + 1e-12)
         np.testing.assert_array_equal(pairs.converged, flags)
         assert pairs.num_matvecs < 500
@@ -561,7 +427,7 @@ def test_near_the_rounding_of_float64_the_flags_are_still_true(x64):
 
 @pytest.mark.parametrize("dense_limit", [0, 1000])
 def test_a_second_call_with_the_same_matvec_traces_and_compiles_nothing(x64, dense_limit):
-    matrix = rotated(np.linspace(0, 1, 70))
+    matrix = rotated(np.linspace(0, 1, 50))
     traced = []
 
     def matvec(v):
@@ -597,7 +463,7 @@ class count_compilations:
 
 
 def test_a_partial_with_other_data_traces_and_compiles_nothing(x64):
-    first, second = (rotated(np.linspace(0, top, 70)) for top in (1, 2))
+    first, second = (rotated(np.linspace(0, top, 50)) for top in (1, 2))
     traced = []
 
     def counted(matrix, v):
@@ -607,17 +473,17 @@ def test_a_partial_with_other_data_traces_and_compiles_nothing(x64):
     for matrix, top in ((first, 1), (second, 2)):
         matvec = jax.tree_util.Partial(counted, matrix)
         pairs = eigenpairs(matvec, matrix[0], jax.random.key(0), largest=2, dense_limit=0)
-        require_true(pairs, matrix, np.linspace(0, top, 70), 0, 2)
+        require_true(pairs, matrix, np.linspace(0, top, 50), 0, 2)
     assert len(traced) == 1
 
 
 def test_data_of_the_matvec_are_arguments_of_the_program_and_not_constants(x64):
-    matrix = rotated(np.linspace(0, 1, 70))
+    matrix = rotated(np.linspace(0, 1, 50))
     operator = traced_operator.trace(lambda v: matrix @ v, matrix[0])
-    assert [c.shape for c in operator.constants] == [(70, 70)]
+    assert [c.shape for c in operator.constants] == [(50, 50)]
     linear = hessian(lambda x, m: x @ m @ x / 2, matrix[0], args=(matrix,))
     operator = traced_operator.trace(linear, matrix[0])
-    assert (70, 70) in [c.shape for c in operator.constants]
+    assert (50, 50) in [c.shape for c in operator.constants]
     assert traced_operator.trace(linear, matrix[0]).program == operator.program
 
 
@@ -632,63 +498,29 @@ def test_pairs_are_a_pytree():
 
 DOUBLE = lambda v: 2 * v
 ERRORS = {
-    "matvec": ((3, jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got int, expected a function"),
-    "params": ((DOUBLE, jnp.arange(3)), {"largest": 1}, TypeError, "params: got dtype int"),
-    "empty": ((DOUBLE, {}), {"largest": 1}, ValueError, "params: got an empty pytree"),
-    "none": ((DOUBLE, jnp.ones(3)), {}, ValueError, r"smallest \+ largest: got 0 \+ 0, expected between 1 and .* 3"),
-    "many": ((DOUBLE, jnp.ones(3)), {"smallest": 2, "largest": 2}, ValueError, r"got 2 \+ 2, expected between 1 and"),
-    "negative": (
-        (DOUBLE, jnp.ones(3)),
-        {"smallest": -1, "largest": 2},
-        ValueError,
-        "smallest: got -1, expected an integer of 0 or more",
-    ),
-    "fraction": (
-        (DOUBLE, jnp.ones(3)),
-        {"largest": 1.5},
-        TypeError,
-        "largest: got 1.5, expected an integer of 0 or more",
-    ),
-    "tolerance": ((DOUBLE, jnp.ones(3)), {"largest": 1, "tolerance": 0.0}, ValueError, "tolerance: got 0.0, expected"),
-    "budget": ((DOUBLE, jnp.ones(3)), {"largest": 2, "max_matvecs": 3}, ValueError, "max_matvecs: got 3, expected at"),
-    "basis": (
-        (DOUBLE, jnp.ones(99)),
-        {"largest": 9, "basis_size": 9},
-        ValueError,
-        "basis_size: got 9, expected at .*32",
-    ),
-    "block": (
-        (DOUBLE, jnp.ones(3)),
-        {"largest": 1, "block_size": 0},
-        ValueError,
-        "block_size: got 0, expected an integer of 1",
-    ),
-    "structure": ((lambda v: (v,), jnp.ones(3)), {"largest": 1}, TypeError, "matvec: got a result of structure"),
-    "shape": ((lambda v: v[:2], jnp.ones(3)), {"largest": 1}, TypeError, r"matvec: got a result of shape \(2,\)"),
-    "nan dense": ((lambda v: v * jnp.nan, jnp.ones(3)), {"largest": 1}, ValueError, "matvec: got NaN or infinity"),
-    "nan lanczos": (
-        (lambda v: v * jnp.nan, jnp.ones(3)),
-        {"largest": 1, "dense_limit": 0},
-        ValueError,
-        "matvec: got NaN or infinity",
-    ),
+    "no pairs": (DOUBLE, {}, ValueError, r"smallest \+ largest: got 0 \+ 0, expected between 1 and .* 3"),
+    "too many pairs": (DOUBLE, {"smallest": 2, "largest": 2}, ValueError, r"got 2 \+ 2, expected between 1 and"),
+    "budget": (DOUBLE, {"largest": 2, "max_matvecs": 3}, ValueError, "max_matvecs: got 3"),
+    "basis": (DOUBLE, {"largest": 1, "basis_size": 1}, ValueError, "basis_size: got 1, expected at least 3"),
+    "structure": (lambda v: (v,), {"largest": 1}, ValueError, "matvec"),
+    "shape": (lambda v: v[:2], {"largest": 1}, ValueError, r"matvec.*\(2,\)"),
+    "integers": (lambda v: v.astype(int), {"largest": 1}, TypeError, "matvec.*int32"),
+    "NaN": (lambda v: v * jnp.nan, {"largest": 1}, ValueError, "matvec: got NaN"),
+    "NaN in Lanczos": (lambda v: v * jnp.nan, {"largest": 1, "dense_limit": 0}, ValueError, "matvec: got NaN"),
 }
 
 
 @pytest.mark.parametrize("case", ERRORS)
 def test_errors_say_what_was_got_and_expected(case):
-    (matvec, params), options, error, message = ERRORS[case]
+    matvec, options, error, message = ERRORS[case]
     with pytest.raises(error, match=message):
-        eigenpairs(matvec, params, jax.random.key(0), **options)
-
-
-def test_a_key_is_required():
-    with pytest.raises(TypeError, match="key: got int, expected a JAX random key"):
-        eigenpairs(DOUBLE, jnp.ones(3), 0, largest=1)
+        eigenpairs(matvec, jnp.ones(3), jax.random.key(0), **options)
 
 
 def test_calls_under_jit_are_refused():
-    with pytest.raises(TypeError, match="expected concrete ones; call eigenpairs outside jit"):
-        jax.jit(lambda p: eigenpairs(DOUBLE, p, jax.random.key(0), largest=1))(jnp.ones(3))
-    with pytest.raises(TypeError, match="expected concrete ones; call eigenpairs outside jit"):
-        jax.jit(lambda a: eigenpairs(lambda v: a * v, jnp.ones(3), jax.random.key(0), largest=1))(jnp.ones(3))
+    for call in (
+        lambda a: eigenpairs(DOUBLE, a, jax.random.key(0), largest=1),
+        lambda a: eigenpairs(lambda v: a * v, jnp.ones(3), jax.random.key(0), largest=1),
+    ):
+        with pytest.raises(TypeError, match="expected concrete ones; call eigenpairs outside jit"):
+            jax.jit(call)(jnp.ones(3))

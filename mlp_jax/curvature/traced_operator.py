@@ -112,7 +112,9 @@ def _traced(matvec: Matvec, params: PyTree, dtypes: list[Any]) -> Any:
         jax.eval_shape(matvec, vector)  # where it returns no arrays, this says so
         raise
     _checks.like(traced.out_info, vector, "matvec result")
-    _checks.leaves(traced.out_info, "matvec result", floating=True)
+    dtypes = [leaf.dtype for leaf in jax.tree.leaves(traced.out_info)]
+    if not all(jnp.issubdtype(dtype, jnp.floating) for dtype in dtypes):
+        raise TypeError(f"matvec: got a result of dtypes {dtypes}, expected floating point.")
     return traced
 
 
