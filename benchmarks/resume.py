@@ -40,8 +40,8 @@ CASES = {
 
 
 def command(case: Case, folder: pathlib.Path) -> list[str]:
-    resume = ["--resume"] if (folder / "settings.json").exists() else []
-    return [sys.executable, "-m", f"experiments.{case.experiment}", *case.options, "--output", str(folder), *resume]
+    experiment = [sys.executable, "-m", f"experiments.{case.experiment}", *case.options]
+    return [*experiment, "--output", str(folder), "--resume"]  # starts the run where nothing was begun
 
 
 def is_killed(case: Case, folder: pathlib.Path, seconds: float) -> bool:

@@ -31,3 +31,7 @@ __all__ = [
     "teacher_student",
     "xor",
 ]
+
+
+def __dir__() -> list[str]:
+    return __all__

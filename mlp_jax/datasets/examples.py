@@ -54,7 +54,7 @@ class Dataset(NamedTuple):
 
 
 def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") -> Examples:
-    """Check your own arrays and return them as Examples in the default float dtype.
+    """Check your own arrays and return them as Examples: copies, in the default float dtype and int32.
 
     Parameters
     ----------
@@ -64,11 +64,6 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
         Integers (n,): class numbers from 0. Or floating point (n, out) or (n,): values; (n,) becomes (n, 1).
     name
         What to call the data in an error.
-
-    Returns
-    -------
-    Examples
-        Inputs (n, d) in the default float dtype, targets (n,) int32 or (n, out) in the default float dtype; copies.
 
     Raises
     ------
@@ -83,7 +78,7 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
     >>> as_examples([[0, 1], [2, 3], [4, 5]], [0.5, 1.0, 1.5]).targets.shape
     (3, 1)
     """
-    columns, goals = (_array(a, f"{name} {part}") for a, part in ((inputs, "inputs"), (targets, "targets")))
+    columns, goals = np.asarray(inputs), np.asarray(targets)
     if columns.ndim != 2 or 0 in columns.shape:
         raise ValueError(f"{name} inputs: got shape {columns.shape}, expected (n, d) with n and d of 1 or more.")
     if goals.ndim < 1 or len(goals) != len(columns):
@@ -99,21 +94,13 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
     return Examples(_as_floats(columns, f"{name} inputs"), _as_floats(goals, f"{name} targets"))
 
 
-def _array(values: ArrayLike, name: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except (TypeError, ValueError):  # rows of different lengths, for example
-        raise TypeError(f"{name}: got {_checks.describe(values)}, expected an array of real numbers.") from None
-
-
 def _as_floats(values: np.ndarray, name: str) -> jax.Array:
     dtype = np.dtype(jnp.result_type(float))
     if not (jnp.issubdtype(values.dtype, jnp.floating) or np.issubdtype(values.dtype, np.integer)):
         raise TypeError(f"{name}: got dtype {values.dtype}, expected real numbers.")
     with np.errstate(over="ignore"):  # a number that does not fit becomes infinite, and is refused below
         floats = values.astype(dtype)
-    bad = int(np.sum(~np.isfinite(floats)))
-    if bad:
+    if bad := _checks.count_not_finite(floats):
         raise ValueError(f"{name}: got {bad} numbers that are NaN or infinite as {dtype}, expected finite numbers.")
     return jnp.asarray(floats)
 
@@ -121,20 +108,14 @@ def _as_floats(values: np.ndarray, name: str) -> jax.Array:
 def _as_classes(labels: np.ndarray, name: str) -> jax.Array:
     if labels.ndim != 1:
         raise ValueError(f"{name}: got integers of shape {labels.shape}, expected class numbers of shape (n,).")
-    smallest, largest = int(labels.min()), int(labels.max())
-    if smallest < 0 or largest > _LARGEST_CLASS:
-        raise ValueError(f"{name}: got class numbers {smallest} to {largest}, expected 0 to {_LARGEST_CLASS}.")
+    if labels.min() < 0 or labels.max() > _LARGEST_CLASS:
+        got = f"class numbers {labels.min()} to {labels.max()}"
+        raise ValueError(f"{name}: got {got}, expected 0 to {_LARGEST_CLASS}.")
     return jnp.asarray(labels.astype(np.int32))
 
 
 def require_compatible(train: Examples, test: Examples, *, name: str = "data") -> None:
-    """Raise ValueError unless the same network can be evaluated on both: equal columns, equal kind of targets.
-
-    Examples
-    --------
-    >>> train = as_examples([[0.0, 1.0]], [1])
-    >>> require_compatible(train, train)
-    """
+    """Raise ValueError unless the same network can be evaluated on both: equal columns, equal kind of targets."""
     for field, first, second in zip(Examples._fields, train, test, strict=True):
         if first.shape[1:] != second.shape[1:] or first.dtype != second.dtype:
             raise ValueError(
@@ -152,7 +133,7 @@ def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, n
     Parameters
     ----------
     targets
-        (n,) class numbers.
+        (n,) class numbers or names.
     test_size
         Number of test rows, from 1 to n − 1.
 
@@ -160,22 +141,15 @@ def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, n
     -------
     tuple of two integer arrays (n − test_size,) and (test_size,), each increasing
 
-    Raises
-    ------
-    TypeError, ValueError
-        `targets` has another shape or holds no classes, or `test_size` is out of range.
-
     Examples
     --------
     >>> train, test = stratified_split(np.array([0, 0, 0, 0, 1, 1]), 3)
     >>> test.tolist()
     [1, 3, 5]
     """
-    targets = _array(targets, "targets")
-    if targets.ndim != 1 or len(targets) < 2:
-        raise ValueError(f"targets: got shape {targets.shape}, expected classes of shape (n,), 2 or more.")
-    if targets.dtype.kind not in "iubfUS" or (targets.dtype.kind == "f" and np.isnan(targets).any()):
-        raise TypeError(f"targets: got dtype {targets.dtype}, or NaN in it, expected numbers or text.")
+    targets = np.asarray(targets)
+    if targets.ndim != 1:
+        raise ValueError(f"targets: got shape {targets.shape}, expected classes of shape (n,).")
     test_size = _checks.integer(test_size, "test_size", 1, len(targets) - 1, f"for {len(targets)} examples")
     classes, counts = np.unique(targets, return_counts=True)
     shares = counts * (test_size / len(targets))
@@ -195,22 +169,12 @@ def standardize(data: Dataset) -> Dataset:
 
     x ↦ (x − mean) / deviation, with the mean and the deviation (divided by n, not n − 1) of the training inputs
     alone, so that nothing of the test examples is used. A column that is constant in training is only shifted: it is
-    exactly 0 there. Targets are kept. Computed in float64 on the host.
-
-    Parameters
-    ----------
-    data
-        Dataset with inputs (n, d) and (m, d).
-
-    Returns
-    -------
-    Dataset of the same shapes, inputs in the default float dtype
+    exactly 0 there. Targets are kept. Computed in float64 on the host; returned in the default float dtype.
 
     Raises
     ------
     TypeError, ValueError
-        The data are not a pair of inputs and targets, twice; the inputs are not two matrices with the same columns, or
-        hold NaN or infinity.
+        The parts are not Examples that fit each other, or hold NaN or infinity.
 
     Examples
     --------
@@ -219,28 +183,15 @@ def standardize(data: Dataset) -> Dataset:
     >>> scaled.train.inputs.tolist(), scaled.test.inputs.tolist()
     ([[-1.0, 0.0], [1.0, 0.0]], [[3.0, 1.0]])
     """
-    train, test = _two_parts(data)
-    require_compatible(*(as_examples(*part) for part in (train, test)))
-    mean, deviation = _column_statistics(np.asarray(train.inputs, np.float64))
+    train, test = (as_examples(*part, name=name) for part, name in zip(data, Dataset._fields, strict=True))
+    require_compatible(train, test)
+    mean, deviation = _column_statistics(np.asarray(data[0][0], np.float64))
     parts = []
-    for part, name in zip((train, test), Dataset._fields, strict=True):
+    for (inputs, targets), name in zip(data, Dataset._fields, strict=True):
         with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
-            scaled = (np.asarray(part.inputs, np.float64) - mean) / deviation
-        parts.append(as_examples(scaled, part.targets, name=f"standardized {name}"))
+            scaled = (np.asarray(inputs, np.float64) - mean) / deviation
+        parts.append(as_examples(scaled, targets, name=f"standardized {name}"))
     return Dataset(*parts)
-
-
-def _two_parts(data: Dataset) -> list[Examples]:
-    """Return both parts as Examples in their own dtypes; raise unless `as_examples` takes them."""
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise TypeError(f"data: got {_checks.describe(data)}, expected a Dataset(train, test).")
-    parts = []
-    for part, name in zip(data, Dataset._fields, strict=True):
-        if not isinstance(part, tuple | list) or len(part) != 2:
-            raise TypeError(f"data.{name}: got {_checks.describe(part)}, expected Examples(inputs, targets).")
-        as_examples(*part, name=name)
-        parts.append(Examples(*part))
-    return parts
 
 
 def _column_statistics(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

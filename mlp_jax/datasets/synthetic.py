@@ -17,31 +17,14 @@ from mlp_jax.datasets.examples import Examples, as_examples
 
 _LARGEST_BITS = 20  # 2²⁰ rows of 20 columns: 84 MB in float32
 _LARGEST_TABLE = 2**24  # rows of two columns: 134 MB in float32, and integers up to here are exact in it
-
-
-# Most numbers that a data set is drawn with, 8 GiB of float64: a larger request would end the process.
-_MOST_NUMBERS = 2**30
+_MOST_NUMBERS = 2**30  # drawn, 8 GiB of float64: a larger request would end the process
 
 
 def xor(*, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
     """Return the four examples of exclusive or: the target is true when exactly one input is.
 
     The smallest problem that no linear model solves (Minsky & Papert 1969, "Perceptrons"). Rows in the order
-    (F, F), (F, T), (T, F), (T, T). It is `parity(2)`.
-
-    Parameters
-    ----------
-    coding
-        The numbers that stand for false and true, in inputs and targets: (0, 1) or (−1, 1), or any two.
-
-    Returns
-    -------
-    Examples of inputs (4, 2) and targets (4, 1), both in the default float dtype
-
-    Raises
-    ------
-    TypeError, ValueError
-        `coding` is not two different finite numbers.
+    (F, F), (F, T), (T, F), (T, T). It is `parity(2)`; coding: see `parity`.
 
     Examples
     --------
@@ -62,16 +45,11 @@ def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Exampl
     num_bits
         n, from 1 to 20.
     coding
-        The numbers that stand for false and true, in inputs and targets: (0, 1) or (−1, 1), or any two.
+        The numbers that stand for false and true, in inputs and targets: two different finite ones.
 
     Returns
     -------
     Examples of inputs (2ⁿ, n) and targets (2ⁿ, 1), both in the default float dtype
-
-    Raises
-    ------
-    TypeError, ValueError
-        `num_bits` is out of range, or `coding` is not two different finite numbers.
 
     Examples
     --------
@@ -113,12 +91,7 @@ def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
 
     Returns
     -------
-    Examples of inputs (n, 1) and targets (n, 1), n = 2^depth · points_per_piece + 1, in the default float dtype
-
-    Raises
-    ------
-    TypeError, ValueError
-        `depth` or `points_per_piece` is out of range, or n would exceed 2²⁴.
+    Examples of inputs (n, 1) and targets (n, 1), n = 2^depth · points_per_piece + 1 (2²⁴ at most)
 
     Examples
     --------
@@ -127,13 +100,9 @@ def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
     ([0.0, 0.25, 0.5, 0.75, 1.0], [0.0, 1.0, 0.0, 1.0, 0.0])
     """
     depth = _checks.integer(depth, "depth", 1, 20)
-    points_per_piece = _checks.integer(points_per_piece, "points_per_piece", 1)
-    intervals = 2**depth * int(points_per_piece)
-    if intervals >= _LARGEST_TABLE:
-        raise ValueError(
-            f"points_per_piece: got {points_per_piece} for {2**depth} pieces, {intervals + 1} points,"
-            f" expected {_LARGEST_TABLE} points or fewer."
-        )
+    most = (_LARGEST_TABLE - 1) // 2**depth
+    points_per_piece = _checks.integer(points_per_piece, "points_per_piece", 1, most, f"for {2**depth} pieces")
+    intervals = 2**depth * points_per_piece
     steps = np.arange(intervals + 1)
     phase = steps % (2 * points_per_piece)  # one tooth: up for points_per_piece steps, then down as many
     heights = np.minimum(phase, 2 * points_per_piece - phase)
@@ -165,13 +134,6 @@ def spirals(
     Returns
     -------
     Examples of inputs (n, 2) in the default float dtype and targets (n,) int32
-
-    Raises
-    ------
-    TypeError
-        `key` is not a JAX random key, or a number is of a wrong type.
-    ValueError
-        `classes` is below 1, `num_examples` below `classes`, `turns` not finite, or `noise` negative or not finite.
 
     Examples
     --------
@@ -223,11 +185,9 @@ def teacher_student(
 
     Raises
     ------
-    TypeError
-        `key` is not a JAX random key, a number is of a wrong type, or the teacher's values are not real floating point.
-    ValueError
-        A count is below 1, or inputs are more than 2³⁰ numbers; `noise` is negative or not finite; or the teacher's
-        values have another shape or (outside jit) hold NaN or infinity.
+    TypeError, ValueError
+        Inputs are more than 2³⁰ numbers; or the teacher's values are not real floating point, have another shape, or
+        (outside jit) hold NaN or infinity.
 
     Examples
     --------
