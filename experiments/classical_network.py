@@ -200,8 +200,8 @@ def conclusion(differences: np.ndarray, first: pd.Series, times: pd.DataFrame) -
     batches, single = (times.loc[name] / times.loc[_LATER] for name in (_NUMPY, _SINGLE))
     return (
         f"Found: the two are at most {differences.max():.1e} apart in any parameter over the first {len(differences)}"
-        f" updates, and at most {first['gap (examples)']} test examples after any epoch; the published setting gets"
-        f" {first['lowest']:.1f} to {first['highest']:.1f} % of the test examples right from {first['seeds']} starts"
+        f" updates; in the published setting they differ by at most {first['gap (examples)']} test examples after any"
+        f" epoch, and {first['lowest']:.1f} to {first['highest']:.1f} % of these are right from {first['seeds']} starts"
         f" (published: {first['published']:g} %, on full MNIST); mlp_jax, once compiled, is {batches['float64']:.2g}"
         f" (float64) and {batches['float32']:.2g} (float32) times as fast as numpy by mini-batches, and"
         f" {single['float64']:.2g} times as fast as numpy example by example (float64)."

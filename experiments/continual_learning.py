@@ -205,14 +205,14 @@ def conclusion(table: pd.DataFrame) -> str:
     for problem, part in table.groupby("problem", sort=False):
         rows = part.set_index("contender")
         saved = ", ".join(
-            f"{row['saved']:.1f} ± {row['saved ±']:.1f} ({name}, which loses {row['lost on new']:.1f} on the new task)"
+            f"{name} saves {row['saved']:.1f} ± {row['saved ±']:.1f} (losing {row['lost on new']:.1f} on the new task)"
             for name, row in rows.loc[[*SELECTIVE, SMALLER]].iterrows()
         )
         forgotten, half, before = rows.loc["plain", ["forgotten", "forgotten ±", "old before"]]
         parts.append(
-            f"{problem} digits {forgotten:.1f} ± {half:.1f} points of {before:.1f}, of which are saved {saved}"
+            f"on {problem} digits plain training forgets {forgotten:.1f} ± {half:.1f} points of {before:.1f}, {saved}"
         )
-    return f"Found: plain training forgets of {'; of '.join(parts)}."
+    return f"Found: {'; '.join(parts)}."
 
 
 def run(settings: Settings) -> pd.DataFrame:
