@@ -374,15 +374,6 @@ def test_any_pytree_of_params(kind):
     assert jax.tree.structure(product) == jax.tree.structure(params)
 
 
-@pytest.mark.slow
-@pytest.mark.implicit_promotion
-def test_params_of_flax_linen():
-    linen = pytest.importorskip("flax.linen")
-    module = linen.Sequential([linen.Dense(4, param_dtype=float), jnp.tanh, linen.Dense(CLASSES, param_dtype=float)])
-    params = module.init(jax.random.key(0), jnp.ones((1, 4)))
-    check_model(module.apply, params)
-
-
 @pytest.mark.implicit_promotion
 def test_state_of_flax_nnx():
     nnx = pytest.importorskip("flax.nnx")

@@ -45,7 +45,7 @@ def exact_inertia(matrix):
 
 
 @given(st.integers(0, 10**9), st.integers(2, 8), st.integers(0, 12))
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_counts_equal_exact_rational_elimination(seed, size, steps):
     generator = np.random.default_rng(seed)
     basis = unimodular(generator, size, steps)
@@ -140,21 +140,28 @@ def test_scaling_makes_definite_matrices_unit_diagonal_to_a_power_of_two():
     assert np.array_equal(np.log2(scale), np.round(np.log2(scale)))
 
 
+EYE = np.diag([1.0, -1.0])
+
+
 @pytest.mark.parametrize(
-    ("matrix", "error", "kind", "words"),
+    ("matrix", "settings", "error", "message"),
     [
-        (np.ones((2, 3)), None, ValueError, r"got shape \(2, 3\), expected a square matrix"),
-        (np.zeros((0, 0)), None, ValueError, "expected a square matrix of side 1"),
-        (np.array([[0.0, 1.0], [0.5, 0.0]]), None, ValueError, "asymmetry of 0.5"),
-        (np.array([[np.nan]]), None, ValueError, "1 entries that are NaN"),
-        (np.array([[1j]]), None, TypeError, "complex128, expected real"),
-        (np.eye(2), -1.0, ValueError, "negative"),
-        (np.eye(2), np.ones(3), ValueError, r"error: got shape \(3,\)"),
+        (np.ones((2, 3)), {}, ValueError, r"matrix: got shape \(2, 3\), expected a square matrix"),
+        (np.zeros((0, 0)), {}, ValueError, "matrix: .*expected a square matrix of side 1"),
+        (np.array([[0.0, 1.0], [0.5, 0.0]]), {}, ValueError, "matrix: .*asymmetry of 0.5"),
+        (np.array([[np.nan]]), {}, ValueError, "matrix: got 1 entries that are NaN"),
+        (np.array([[1j]]), {}, TypeError, "matrix: .*complex128"),
+        (EYE, {"error": -1.0}, ValueError, "error: got -1.0, expected a bound of 0 or more"),
+        (EYE, {"error": np.ones(3)}, ValueError, r"error: got .*\(3,\)"),
+        (EYE, {"error": "0.1"}, TypeError, "error: .*<U3"),
+        (EYE, {"scale": np.array([1.0, -1.0])}, ValueError, "scale: .*positive finite numbers"),
+        (EYE, {"scale": np.array([1.0, np.nan])}, ValueError, "scale: .*positive finite numbers"),
+        (EYE, {"scale": np.ones(3)}, ValueError, r"scale: got .*\(3,\)"),
     ],
 )
-def test_bad_input_is_one_clear_sentence(matrix, error, kind, words):
-    with pytest.raises(kind, match=words):
-        inertia(matrix, error)
+def test_wrong_arguments_are_named(matrix, settings, error, message):
+    with pytest.raises(error, match=message):
+        inertia(matrix, **settings)
 
 
 def test_a_diagonal_bound_counts_as_the_entries_that_it_bounds():
@@ -183,10 +190,9 @@ def test_counting_takes_one_matrix_of_memory_beside_its_arguments(values):
     assert peak < 1.9 * 8 * size**2
 
 
-@pytest.mark.parametrize("size", [1, 2, 40])
-@pytest.mark.parametrize("error", [None, 0.0, 1e-8])
-def test_a_zero_matrix_is_unresolved_altogether(size, error):
-    assert inertia(np.zeros((size, size)), error)[:3] == (0, size, 0)
+def test_a_zero_matrix_is_unresolved_altogether():
+    for size, error in ((1, None), (2, 0.0), (40, 1e-8)):
+        assert inertia(np.zeros((size, size)), error)[:3] == (0, size, 0)
 
 
 def test_a_wide_first_bound_resolves_as_much_as_a_narrow_one(monkeypatch):
@@ -204,32 +210,10 @@ def test_a_wide_first_bound_resolves_as_much_as_a_narrow_one(monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
-@pytest.mark.parametrize("scale", [1e-300, 1e300])
-def test_a_scale_that_leaves_float64_resolves_nothing_and_ends(scale):
-    got = inertia(np.array([[2.0, 1.0], [1.0, -3.0]]), scale=np.full(2, scale))
-    assert got.negative + got.unresolved + got.positive == 2
-    assert got.negative in (0, 1)
-    assert got.positive in (0, 1)
-
-
-@pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
-def test_the_smallest_numbers_of_all_end_without_a_wrong_sign():
-    got = inertia(np.diag([5e-324, -5e-324]))
-    assert got.negative in (0, 1)
-    assert got.positive in (0, 1)
-
-
-@pytest.mark.parametrize(
-    ("settings", "error", "message"),
-    [
-        ({"error": "0.1"}, TypeError, "error: got dtype <U3, expected real numbers"),
-        ({"scale": np.array([1.0, -1.0])}, ValueError, "scale: got a number that is not positive and finite"),
-        ({"scale": np.array([1.0, np.nan])}, ValueError, "scale: got a number that is not positive and finite"),
-        ({"scale": np.full(2, np.inf)}, ValueError, "scale: got a number that is not positive and finite"),
-        ({"scale": np.array([1.0, 1j])}, TypeError, "scale: got dtype complex128, expected real numbers"),
-        ({"scale": np.ones(3)}, ValueError, r"scale: got shape \(3,\), expected \(2,\)"),
-    ],
-)
-def test_errors_and_scales_that_are_none_are_refused(settings, error, message):
-    with pytest.raises(error, match=message):
-        inertia(np.diag([1.0, -1.0]), **settings)
+def test_numbers_and_scales_at_the_limits_of_float64_give_no_wrong_sign():
+    matrix = np.array([[2.0, 1.0], [1.0, -3.0]])
+    cases = [inertia(matrix, scale=np.full(2, scale)) for scale in (1e-300, 1e300)]
+    for got in (*cases, inertia(np.diag([5e-324, -5e-324]))):
+        assert got.negative + got.unresolved + got.positive == 2
+        assert got.negative in (0, 1)
+        assert got.positive in (0, 1)

@@ -1,4 +1,4 @@
-"""Spectral density, trace and diagonal against closed forms for the very probes that were used, and over seeds."""
+"""Lanczos, spectral density, trace and diagonal against closed forms for the probes that were used, and over seeds."""
 
 import functools
 from typing import NamedTuple
@@ -12,10 +12,11 @@ import pytest
 from mlp_jax import losses, mlp, tree
 from mlp_jax.curvature.operators import hessian
 from mlp_jax.curvature.stochastic import Density, diagonal, rademacher_like, spectral_density, trace
+from mlp_jax.curvature.tridiagonal import lanczos
 
 pytestmark = pytest.mark.usefixtures("x64")
 
-SEEDS = 20
+SEEDS = 10
 
 
 def symmetric(eigenvalues, seed=0):
@@ -56,7 +57,7 @@ def check_nodes_within(density, eigenvalues):
 
 # Scale: an estimate for c A is c times that for A, in every dtype that holds c A.
 
-SCALES = [(np.float32, c) for c in (1e-30, 1e-20, 1e20, 1e30)] + [(np.float64, c) for c in (1e-200, 1e200)]
+SCALES = [(np.float32, c) for c in (1e-30, 1e30)] + [(np.float64, c) for c in (1e-200, 1e200)]
 
 
 @pytest.mark.parametrize(("dtype", "scale"), SCALES)
@@ -87,14 +88,50 @@ def test_estimates_scale_with_the_map_and_so_do_their_standard_errors(dtype, sca
     close(unscaled(smooth.stderr, -1), [spread(shares)])
 
 
+# Lanczos.
+
+SPECTRA = {"distinct": np.linspace(-2, 5, 12), "three values": np.repeat([-1.0, 0.0, 3.0], 4), "zero": np.zeros(12)}
+
+
+@jax.jit
+def decomposition_of(matrix, start):
+    unravel = tree.ravel(TREES["dict"])[1]
+    return lanczos(lambda v: unravel(matrix @ tree.ravel(v)[0]), unravel(start), num_steps=9)
+
+
+@pytest.mark.parametrize("name", SPECTRA)
+def test_a_krylov_decomposition_holds_and_its_basis_is_orthonormal(name):
+    matrix, start = symmetric(SPECTRA[name]), np.random.default_rng(1).standard_normal(12)
+    found = decomposition_of(jnp.asarray(matrix), jnp.asarray(start))
+    rows = np.asarray(jax.vmap(lambda v: tree.ravel(v)[0])(found.basis))
+    used = np.flatnonzero(np.any(rows, axis=1))
+    np.testing.assert_allclose(rows[used] @ rows[used].T, np.eye(len(used)), atol=1e-13)
+    np.testing.assert_allclose(rows[0], start / np.linalg.norm(start), rtol=1e-13)
+    beside = np.diag(found.off_diagonal, 1)
+    projected = np.diag(found.diagonal) + beside + beside.T
+    np.testing.assert_allclose(rows[used] @ matrix @ rows[used].T, projected[np.ix_(used, used)], atol=1e-12)
+    values, vectors = np.linalg.eigh(projected[np.ix_(used, used)])
+    ritz = rows[used].T @ vectors
+    residuals = np.linalg.norm(matrix @ ritz - ritz * values, axis=0)
+    np.testing.assert_allclose(residuals, found.residual * np.abs(vectors[-1]), atol=1e-12)
+    if name != "distinct":  # the space ends
+        assert np.max(np.min(np.abs(values[:, None] - np.unique(SPECTRA[name])), axis=1)) < 1e-12
+
+
+def test_as_many_steps_as_dimensions_give_the_spectrum():
+    values = np.geomspace(1e-3, 1, 20)
+    found = jax.jit(lambda a, v: lanczos(lambda u: a @ u, v, num_steps=99))(symmetric(values), jnp.ones(20))
+    beside = np.diag(found.off_diagonal, 1)
+    np.testing.assert_allclose(np.linalg.eigvalsh(np.diag(found.diagonal) + beside + beside.T), values, atol=1e-14)
+    assert found.residual < 1e-14
+
+
+def test_zero_is_no_start_of_a_krylov_space():
+    with pytest.raises(ValueError, match="start: got zeros"):
+        lanczos(lambda v: v, jnp.zeros(3), num_steps=2)
+
+
 # The density: the traps of other tools, over seeds.
-
-
-def test_density_of_a_minimum_has_no_negative_node_though_steps_exceed_the_dimension():
-    eigenvalues = np.linspace(1, 10, 50)
-    density = densities(symmetric(eigenvalues))
-    assert density.nodes.shape == density.weights.shape == (SEEDS, 10, 50)
-    check_nodes_within(density, eigenvalues)
 
 
 def test_density_of_an_indefinite_diagonal_is_exact_from_each_probe():
@@ -102,13 +139,12 @@ def test_density_of_an_indefinite_diagonal_is_exact_from_each_probe():
     density = densities(eigenvalues, num_probes=2)
     np.testing.assert_allclose(density.nodes, np.tile(eigenvalues, (SEEDS, 2, 1)), atol=1e-13)
     np.testing.assert_allclose(density.weights, 1 / 16, rtol=1e-12)
+    negative = jax.vmap(lambda d: d.expectation(lambda nodes: nodes < -0.1))(density)
+    np.testing.assert_allclose(negative.value, 3 / 8, rtol=1e-12)
+    np.testing.assert_allclose(negative.stderr, 0, atol=1e-13)
 
 
-@pytest.mark.parametrize(
-    "eigenvalues",
-    [[3.0], [0.0], [-1.0, 2.0], [1.0, 1.0], [-3.0, 0.0, 3.0], [2.0, 2.0, 5.0]],
-    ids=lambda values: " ".join(map(str, values)),
-)
+@pytest.mark.parametrize("eigenvalues", [[3.0], [0.0], [1.0, 1.0], [2.0, 2.0, 5.0]], ids=str)
 @pytest.mark.parametrize("num_steps", [1, 90])
 def test_density_in_one_two_and_three_dimensions(eigenvalues, num_steps):
     density = densities(symmetric(eigenvalues, seed=4), num_steps=num_steps)
@@ -124,6 +160,7 @@ MULTIPLE = {
     "hundred ten times": np.concatenate([np.full(10, 100.0), np.linspace(1, 40, 40)]),
     "zeros and one below": np.concatenate([np.zeros(40), [-1e-4], np.linspace(1, 2, 9)]),
     "graded": np.geomspace(1e-12, 1, 50),
+    "a minimum": np.linspace(1, 10, 50),
     "extremes": np.concatenate([[-3.0, 3.0], np.linspace(-1, 1, 48)]),
 }
 
@@ -145,11 +182,6 @@ def test_breakdown_leaves_no_node_outside_the_spectrum(name, basis, dtype):
     if name in ("identity", "zero", "two values", "multiplicity 5"):
         distances = np.min(np.abs(nodes[..., None] - np.unique(eigenvalues)), axis=-1)
         assert np.max(distances[weights > 1e-12]) < max(1e3 * slack, 1e-300)
-
-
-def test_absent_nodes_have_weight_zero():
-    density = densities(np.diag(np.repeat([1.0, 3.0], 25)), num_probes=2)
-    assert np.all(np.sum(np.asarray(density.weights) > 0, axis=-1) == 2)
 
 
 def test_negative_eigenvalue_beside_many_zeros_is_found():
@@ -202,15 +234,6 @@ def test_smoothed_density_is_the_exact_one_of_the_probes():
     smooth = jax.jit(lambda d: d.smooth(jnp.asarray(grid), width))(density)
     np.testing.assert_allclose(smooth.value, np.mean(by_probe, axis=0), rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(smooth.stderr, np.std(by_probe, axis=0, ddof=1) / np.sqrt(6), rtol=1e-8, atol=1e-12)
-    np.testing.assert_array_equal(jax.jit(lambda d: d(jnp.asarray(grid), width))(density), smooth.value)
-
-
-def test_smoothed_density_is_positive_and_integrates_to_one():
-    density = densities(symmetric(np.linspace(-2, 5, 12)), seeds=1, num_steps=5)
-    grid = jnp.linspace(-10, 13, 2001)
-    curve = jax.vmap(lambda d: d(grid, 0.3))(density)[0]
-    assert np.min(curve) >= 0
-    np.testing.assert_allclose(np.trapezoid(curve, grid), 1, rtol=1e-12)
 
 
 def test_density_agrees_with_the_true_one_within_its_standard_error():
@@ -223,25 +246,18 @@ def test_density_agrees_with_the_true_one_within_its_standard_error():
     assert np.mean(np.abs(score) < 4) > 0.95
 
 
-def test_share_of_negative_eigenvalues():
-    density = jax.tree.map(
-        lambda x: x[0], densities(np.array([-7.0, -2.0, -0.5, 0.5, 1.0, 3.0, 4.0, 20.0]), num_probes=2)
-    )
-    estimate = density.expectation(lambda nodes: nodes < 0)
-    np.testing.assert_allclose(estimate.value, 3 / 8, rtol=1e-12)
-    np.testing.assert_allclose(estimate.stderr, 0, atol=1e-13)
-
-
 # Trace and diagonal.
 
 
-def test_trace_is_the_mean_over_its_probes():
+def test_trace_and_diagonal_are_the_means_over_their_probes():
     matrix, key = symmetric(np.linspace(-2, 5, 12)), jax.random.key(1)
-    value, stderr = trace(lambda v: jnp.asarray(matrix) @ v, jnp.zeros(12), key, num_probes=9)
+    matvec = lambda v: jnp.asarray(matrix) @ v
+    total = trace(matvec, jnp.zeros(12), key, num_probes=9)
+    entries = diagonal(matvec, jnp.zeros(12), key, num_probes=9)
     z = probes(jnp.zeros(12), key, 9)
-    samples = np.einsum("ni,ij,nj->n", z, matrix, z)
-    np.testing.assert_allclose(value, np.mean(samples), rtol=1e-13)
-    np.testing.assert_allclose(stderr, np.std(samples, ddof=1) / 3, rtol=1e-12)
+    for estimate, samples in ((total, np.einsum("ni,ij,nj->n", z, matrix, z)), (entries, z * (z @ matrix))):
+        np.testing.assert_allclose(estimate.value, np.mean(samples, axis=0), rtol=1e-12)
+        np.testing.assert_allclose(estimate.stderr, np.std(samples, axis=0, ddof=1) / 3, rtol=1e-11)
 
 
 def test_trace_is_within_its_standard_error_and_that_follows_the_closed_form():
@@ -253,15 +269,6 @@ def test_trace_is_within_its_standard_error_and_that_follows_the_closed_form():
     np.testing.assert_allclose(np.mean(np.asarray(errors) ** 2), variance, rtol=0.1)
     # The spread of 40 values: a chi-square of 39 degrees of freedom, of relative deviation 0.23.
     np.testing.assert_allclose(np.var(values, ddof=1), variance, rtol=4 * np.sqrt(2 / 39))
-
-
-def test_diagonal_is_the_mean_over_its_probes():
-    matrix, key = symmetric(np.linspace(-2, 5, 12)), jax.random.key(1)
-    value, stderr = diagonal(lambda v: jnp.asarray(matrix) @ v, jnp.zeros(12), key, num_probes=9)
-    z = probes(jnp.zeros(12), key, 9)
-    samples = z * (z @ matrix)
-    np.testing.assert_allclose(value, np.mean(samples, axis=0), rtol=1e-12)
-    np.testing.assert_allclose(stderr, np.std(samples, axis=0, ddof=1) / 3, rtol=1e-11)
 
 
 def test_diagonal_is_within_its_standard_errors_and_those_follow_the_closed_form():
@@ -299,7 +306,7 @@ class Pair(NamedTuple):
 
 
 TREES = {
-    "dict": {"w": jnp.zeros((3, 2)), "b": jnp.zeros(2)},
+    "dict": {"w": np.zeros((5, 2)), "b": np.zeros(2)},
     "list of NamedTuples": [Pair(np.zeros((2, 2)), np.zeros(())), Pair(np.zeros(1), np.zeros((1, 2)))],
 }
 
@@ -307,7 +314,8 @@ TREES = {
 @pytest.mark.parametrize("kind", TREES)
 def test_any_pytree_gives_what_its_flat_vector_gives(kind):
     params = jax.tree.map(lambda x: np.asarray(x, float), TREES[kind])
-    matrix = jnp.asarray(symmetric(np.linspace(-2, 5, 8)))
+    size = tree.size(params)
+    matrix = jnp.asarray(symmetric(np.linspace(-2, 5, size)))
     _, unravel = tree.ravel(params)
     matvec = lambda v: unravel(matrix @ tree.ravel(v)[0])
 
@@ -317,9 +325,9 @@ def test_any_pytree_gives_what_its_flat_vector_gives(kind):
 
     density, total, entries = estimates(params, jax.random.key(0))
     z = probes(params, jax.random.key(0), 10)
-    np.testing.assert_allclose(density.nodes, np.tile(np.linspace(-2, 5, 8), (10, 1)), atol=1e-12)
+    np.testing.assert_allclose(density.nodes, np.tile(np.linspace(-2, 5, size), (10, 1)), atol=1e-12)
     np.testing.assert_allclose(
-        density.expectation(lambda x: x**2).value, np.mean(np.sum((z @ matrix) ** 2, axis=1)) / 8, rtol=1e-11
+        density.expectation(lambda x: x**2).value, np.mean(np.sum((z @ matrix) ** 2, axis=1)) / size, rtol=1e-11
     )
     assert jax.tree.structure(entries.value) == jax.tree.structure(entries.stderr) == jax.tree.structure(params)
     np.testing.assert_allclose(np.sum(tree.ravel(entries.value)[0]), total.value, rtol=1e-12)
@@ -330,19 +338,19 @@ def network_loss(params, x, y):
     return losses.mean(losses.cross_entropy(mlp.forward(params, x), y))
 
 
-@pytest.mark.parametrize("of", [spectral_density, trace, diagonal])
-def test_a_second_call_with_the_same_functions_and_shapes_traces_nothing(of):
+def test_a_second_call_with_the_same_functions_and_shapes_traces_nothing():
     params = mlp.init(jax.random.key(0), (4, 5, 3))
     chex.clear_trace_counter()
 
     @jax.jit
     @chex.assert_max_traces(n=1)
-    def estimate(p, key, x, y):
-        return of(hessian(network_loss, p, (x, y)), p, key, num_probes=2)
+    def estimates(p, key, x, y):
+        matvec = hessian(network_loss, p, (x, y))
+        return [of(matvec, p, key, num_probes=2) for of in (spectral_density, trace, diagonal)]
 
-    for seed in range(3):
+    for seed in range(2):
         x = jax.random.normal(jax.random.key(seed), (6, 4))
-        estimate(params, jax.random.key(seed), x, jnp.array([0, 1, 2, 0, 1, 2]))
+        estimates(params, jax.random.key(seed), x, jnp.array([0, 1, 2, 0, 1, 2]))
 
 
 def test_density_of_a_network_is_that_of_its_matrix_at_many_points_at_once():
@@ -396,32 +404,23 @@ def test_trace_can_be_differentiated():
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"matvec": 3}, TypeError, "matvec: got int, expected a function vector -> vector"),
-        ({"matvec": lambda v: v[:1]}, TypeError, r"matvec: got a result of float64\[1\] .*, expected .* float64\[2\]"),
-        ({"matvec": lambda v: [v]}, TypeError, r"matvec: got a result of .*PyTreeDef\(\[\*\]\), expected"),
+        ({"matvec": lambda v: v[:1]}, TypeError, r"matvec: got a result of float64\[1\], expected .* float64\[2\]"),
+        ({"matvec": lambda v: [v]}, TypeError, r"matvec: got a result of \["),
         ({"matvec": lambda v: v.astype(int)}, TypeError, r"matvec: got a result of int64\[2\]"),
-        ({"params": np.ones(2, int)}, TypeError, "params: got dtype int64, expected real floating point"),
-        ({"params": {}}, ValueError, "params: got an empty pytree"),
-        ({"key": 0}, TypeError, "key: got int, expected a JAX random key"),
-        ({"num_probes": 0}, ValueError, "num_probes: got 0, expected an integer of 1 or more"),
-        ({"num_probes": 2.5}, TypeError, "num_probes: got 2.5, expected an integer"),
+        ({"key": 0}, TypeError, "key: got 0, expected one JAX random key"),
+        ({"num_probes": 0}, ValueError, "num_probes: got 0, expected an integer from 1"),
     ],
 )
 def test_wrong_arguments_are_named(of, change, error, message):
-    given = {"matvec": lambda v: v, "params": np.ones(2), "key": jax.random.key(0)} | change
+    given = {"matvec": lambda v: v, "key": jax.random.key(0)} | change
     with pytest.raises(error, match=message):
-        of(given.pop("matvec"), given.pop("params"), given.pop("key"), **given)
+        of(given.pop("matvec"), np.ones(2), given.pop("key"), **given)
 
 
-def test_wrong_arguments_of_the_density_are_named():
-    with pytest.raises(ValueError, match="num_steps: got 0, expected an integer of 1 or more"):
-        spectral_density(lambda v: v, jnp.ones(2), jax.random.key(0), num_steps=0)
-    density = Density(jnp.zeros((1, 2)), jnp.full((1, 2), 0.5))
-    for width in (0.0, -1.0, np.nan, np.inf):
-        with pytest.raises(ValueError, match=r"width: got .*, expected a finite number above 0"):
-            density(jnp.zeros(3), width)
-    with pytest.raises(TypeError, match="grid: got dtype int64, expected real floating"):
-        density(np.arange(3), 1.0)
+@pytest.mark.parametrize("width", [0.0, np.nan, np.inf])
+def test_the_width_of_a_density_is_positive_and_finite(width):
+    with pytest.raises(ValueError, match=r"width: got .*, expected a finite number above 0"):
+        Density(jnp.zeros((1, 2)), jnp.full((1, 2), 0.5))(jnp.zeros(3), width)
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])

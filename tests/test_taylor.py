@@ -108,17 +108,6 @@ def test_remainder_is_the_third_directional_derivative(x64):
     np.testing.assert_allclose(result.values[0], abs(third) * 1e-12 / 6, rtol=1e-2)
 
 
-def test_remainder_is_the_distance_between_function_and_model(x64):
-    fun, params, args = small_network()
-    direction = tree.random_like(jax.random.key(5), params)
-    loss = jax.jit(fun)
-    model = jax.jit(lambda q: quadratic_model(fun, params, args)(q))
-    result = remainder(fun, params, direction, jnp.array([0.3, 0.7]), args)
-    for step, value in zip((0.3, 0.7), result.values, strict=True):
-        there = jax.tree.map(lambda p, v: p + step * v, params, direction)
-        np.testing.assert_allclose(value, abs(loss(there, *args) - model(there)), rtol=1e-10)
-
-
 def test_model_has_the_gradient_and_hessian_of_the_function(x64):
     fun, params, args = small_network()
     flat, unravel = tree.ravel(params)
@@ -155,29 +144,15 @@ def test_slope_of_a_power_law_is_its_power(x64):
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
-        ({"args": jnp.ones(2)}, TypeError, "args: got .*, expected a tuple"),
-        ({"fun": lambda p: p}, TypeError, r"fun: got .*shape \(2,\).*, expected .*scalar"),
-        ({"direction": {"a": jnp.ones(2)}}, ValueError, "direction: got the structure"),
-        ({"direction": jnp.ones(3)}, ValueError, r"direction: got shape \(3,\), expected .*\(2,\)"),
+        ({"fun": lambda p: p}, TypeError, r"fun: got .*shape \(2,\)"),
+        ({"direction": {"a": jnp.ones(2)}}, ValueError, "direction: got leaves"),
+        ({"direction": jnp.array([1.0, np.nan])}, ValueError, "direction: got 1 numbers that are NaN"),
         ({"steps": jnp.ones((2, 2))}, ValueError, r"steps: got shape \(2, 2\)"),
-        ({"params": jnp.array([1, 2])}, TypeError, "params: got dtype int32"),
+        ({"steps": jnp.array([0.1, np.inf])}, ValueError, "steps: got 1 numbers that are NaN or infinite"),
+        ({"steps": jnp.zeros(1)}, ValueError, "steps: got a step of 0"),
     ],
 )
 def test_wrong_arguments_are_named(change, error, message):
     given = {"fun": lambda p: p @ p, "params": jnp.ones(2), "direction": jnp.ones(2), "steps": jnp.ones(3)}
     with pytest.raises(error, match=message):
         taylor_remainder(**(given | change))
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_directions_and_steps_that_are_not_finite_are_refused(bad):
-    at, steps = jnp.ones(2), jnp.array([0.1, 0.2])
-    with pytest.raises(ValueError, match="direction: got 1 numbers that are NaN or infinite"):
-        taylor_remainder(jnp.sum, at, jnp.array([1.0, bad]), steps)
-    with pytest.raises(ValueError, match="steps: got 1 numbers that are NaN or infinite"):
-        taylor_remainder(jnp.sum, at, at, jnp.array([0.1, bad]))
-
-
-def test_slopes_of_complex_numbers_are_refused():
-    with pytest.raises(TypeError, match="x: got dtype complex64, expected real numbers"):
-        log_log_slope(jnp.array([1j, 2j]), jnp.ones(2))

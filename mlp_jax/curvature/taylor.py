@@ -113,7 +113,7 @@ def taylor_remainder(
     precision.require_scalar_function(fun, params, args)
     direction = _like(params, direction, "direction")
     steps = _checks.numbers(steps, "steps", "(k,)", finite=True)
-    if not _checks.is_traced(steps) and not np.all(steps):
+    if not _checks.is_traced(steps) and not np.all(np.asarray(steps)):
         raise ValueError("steps: got a step of 0, expected distances that are not 0.")
     value, gradient = jax.value_and_grad(fun)(params, *args)
     product = operators.hessian_product(fun)(params, args, direction)

@@ -24,8 +24,8 @@ class Krylov(NamedTuple):
     residual
         β: a Ritz pair (θ, V s) of T has the residual ‖H V s − θ V s‖ = β |sₘ|.
 
-    Where the space ends before m steps (it is invariant under H), its vectors and off-diagonal entries continue with
-    zeros, and the diagonal with the first Rayleigh quotient.
+    Where the space is invariant under H before m steps, an off-diagonal entry is zero or of the size of rounding. After
+    a zero, vectors and off-diagonal entries are zero, and the diagonal repeats its first entry.
     """
 
     basis: PyTree
@@ -73,7 +73,7 @@ def lanczos(matvec: Matvec, start: PyTree, *, num_steps: int) -> Krylov:
     """
     require_matvec(matvec, start, "start")
     vector, unravel = tree.ravel(start)
-    if not _checks.is_traced(vector) and not np.any(vector):
+    if not _checks.is_traced(vector) and not np.any(np.asarray(vector)):
         raise ValueError("start: got zeros, expected a vector that is not zero.")
     steps = min(_checks.integer(num_steps, "num_steps"), vector.size)
     basis, diagonal, beside = tridiagonalise(lambda v: tree.ravel(matvec(unravel(v)))[0], vector, steps)
