@@ -44,10 +44,6 @@ def falsehood(case: Case, proof: interval.Certificate) -> str | None:
     """Return what is false in a certificate, None if nothing is."""
     if not proof.proved:
         return None
-    assert proof.unique_radius is not None
-    assert proof.smallest is not None
-    assert proof.largest is not None
-    assert proof.loss is not None
     if case.corner is not None:
         normal, offset = case.corner
         if abs(normal @ proof.location - offset) <= proof.unique_radius * np.sum(np.abs(normal)):
@@ -56,19 +52,17 @@ def falsehood(case: Case, proof: interval.Certificate) -> str | None:
             return None  # polishing has found a critical point beside the corner
     if case.eigenvalues is None:
         return "there is no such theorem"
-    # Q is orthogonal to rounding.
-    slack = 1e-13 * np.max(np.abs(case.eigenvalues))
+    slack = 1e-13 * np.max(np.abs(case.eigenvalues))  # Q is orthogonal to rounding
+    holds = lambda bounds, value, slack: bounds[0] - slack <= value <= bounds[1] + slack
     true = {
         "index": proof.index == np.sum(case.eigenvalues < 0),
         "location": proof.radius is not None and bool(np.max(np.abs(proof.location)) <= proof.radius),
-        "smallest": proof.smallest[0] - slack <= case.eigenvalues.min() <= proof.smallest[1] + slack,
-        "largest": proof.largest[0] - slack <= case.eigenvalues.max() <= proof.largest[1] + slack,
-        "loss": proof.loss[0] - 1e-15 * abs(case.value) <= case.value <= proof.loss[1] + 1e-15 * abs(case.value),
+        "smallest": holds(proof.smallest, case.eigenvalues.min(), slack),
+        "largest": holds(proof.largest, case.eigenvalues.max(), slack),
+        "loss": holds(proof.loss, case.value, 1e-15 * abs(case.value)),
     }
     return next((name for name, right in true.items() if not right), None)
 
-
-# --- Corners at u = 0, all 0 for u < 0 -------------------------------------------------------------------------------
 
 _TABLE = np.array([0.0, 1.0])
 
@@ -99,9 +93,6 @@ CORNERS: dict[str, Function] = {
 }
 
 
-# --- Smooth functions whose parts have corners, or ties, at 0 --------------------------------------------------------
-
-
 def _shifted(t: jax.Array, shift: jax.Array) -> jax.Array:
     return jnp.log(jnp.sum(jnp.exp(t - shift))) + shift
 
@@ -128,9 +119,6 @@ TIED: dict[str, Function] = {
 }
 
 
-# --- Derivatives that are not those of the function ------------------------------------------------------------------
-
-
 def ruled(function: Function, rule: Callable[[jax.Array, jax.Array], jax.Array]) -> Function:
     """Return a function with its derivative (t, tangent) given."""
     result: Any = jax.custom_jvp(function)
@@ -138,10 +126,7 @@ def ruled(function: Function, rule: Callable[[jax.Array, jax.Array], jax.Array])
     return result
 
 
-def _square(t: jax.Array) -> jax.Array:
-    return t * t
-
-
+_square = lambda t: t * t
 _STOP = jax.lax.stop_gradient
 
 WRONG: dict[str, Callable[[float], Function]] = {
@@ -157,9 +142,6 @@ WRONG: dict[str, Callable[[float], Function]] = {
 }
 
 
-# --- Cases -----------------------------------------------------------------------------------------------------------
-
-
 def cases(number: int, seed: int = 0) -> Iterator[Case]:
     """Yield cases, the families in turn."""
     generator = np.random.default_rng(seed)
@@ -172,15 +154,7 @@ def _rotation(generator: np.random.Generator, size: int) -> np.ndarray:
     return np.linalg.qr(generator.standard_normal((size, size)))[0]
 
 
-def _build(
-    generator: np.random.Generator,
-    family: str,
-    name: str,
-    first: Function,
-    curvature: float | None,
-    value: float = 0.0,
-    corner: float | None = None,
-) -> Case:
+def _build(generator, family: str, name: str, first: Function, curvature, value=0.0, corner=None) -> Case:
     """Return the case of a function of t₀, with its curvature, value and corner, and a quadratic in the rest."""
     size = int(generator.choice([1, 2, 3, 6, 12]))
     rotation = _rotation(generator, size)
@@ -205,14 +179,8 @@ def _at_a_corner(generator: np.random.Generator) -> Case:
     name, corner = _draw(generator, CORNERS)
     part, bend = generator.choice([-1.0, 1.0]) * 10.0 ** generator.uniform(-20, 1), generator.choice([-1.0, 1.0])
     both = generator.random() < 0.5
-    return _build(
-        generator,
-        "corner at the point",
-        name,
-        lambda t: bend * t * t + part * (corner(t) + (corner(-t) if both else 0.0)),
-        None,
-        corner=0.0,
-    )
+    fun = lambda t: bend * t * t + part * (corner(t) + (corner(-t) if both else 0.0))
+    return _build(generator, "corner at the point", name, fun, None, corner=0.0)
 
 
 def _near_a_corner(generator: np.random.Generator) -> Case:

@@ -15,13 +15,11 @@ import dataclasses
 import functools
 import pathlib
 import statistics
-import time
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import pandas as pd
 import scipy.sparse.linalg
@@ -29,25 +27,20 @@ import tqdm
 import tyro
 
 from benchmarks import eigenpairs_peers as peers
-from benchmarks.side_by_side import machine, require_parts, show, version
+from benchmarks import side_by_side
+from benchmarks.side_by_side import seconds
 from benchmarks.true_minimum import minimise
-from experiments._shared.run_folder import RunFolder
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
 
 PARTS = ("small", "large", "traps")
-_DECAY = 1e-3
-_TOLERANCE = 1e-8
-_COUNT = 10
-_SEEDS = 20
+_DECAY, _TOLERANCE, _COUNT, _SEEDS = 1e-3, 1e-8, 10, 20
 Search = Callable[[], tuple[np.ndarray, np.ndarray, int]]
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(side_by_side.Settings):
     """Settings of the benchmark."""
 
-    quick: bool = False
-    """Tiny networks and data, one round: to see that everything runs."""
     parts: tuple[str, ...] = PARTS
     """Which tables to make."""
     rounds: int = 5
@@ -56,54 +49,40 @@ class Settings:
     """Products allowed to each search of the large problem."""
     minimum: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FILE")] = None
     """Where the minimum of the large problem is kept between runs; searched for when the file is not there."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/eigenpairs-DATE-TIME when not given."""
 
 
-def fun(params: Any, x: jax.Array, y: jax.Array) -> jax.Array:
+def fun(params, x, y):
     return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalties.l2(params, _DECAY)
 
 
-@dataclasses.dataclass(frozen=True)
 class Problem:
-    """A Hessian at a minimum."""
+    """The Hessian at a minimum of a network with one hidden layer."""
 
-    params: Any
-    inputs: jax.Array
-    targets: jax.Array
-    gradient_norm: float
-    matvec: Callable[[Any], Any]
-    product: Callable[[jax.Array], jax.Array]
+    def __init__(self, name: str, hidden: int, num: int | None, file: pathlib.Path | None = None):
+        parts = datasets.load(name)
+        inputs = np.concatenate([part.inputs for part in parts]).astype(np.float64)[:num]
+        if name == "digits":
+            inputs = inputs[:, inputs.std(axis=0) > 0]
+        self.data = jnp.asarray(inputs), jnp.asarray(np.concatenate([part.targets for part in parts])[:num])
+        start = mlp.init(jax.random.key(0), (inputs.shape[1], hidden, 10), dtype=jnp.float64)
+        self.size, self.unravel = tree.size(start), tree.ravel(start)[1]
+        if file is not None and file.exists():
+            self.params = self.unravel(jnp.asarray(np.load(file)))
+        else:
+            took, (self.params, _, products) = seconds(lambda: minimise(fun, start, self.data))
+            print(f"minimum of {name} found in {took:.0f} s with {products} products")
+            if file is not None:
+                np.save(file, np.asarray(tree.ravel(self.params)[0]))
+        gradient = float(tree.norm(jax.jit(jax.grad(fun))(self.params, *self.data)))
+        self.matvec = jax.jit(lambda p, x, y: curvature.hessian(fun, p, (x, y)))(self.params, *self.data)
+        self.product = jax.jit(lambda v: tree.ravel(self.matvec(self.unravel(v)))[0])
+        print(f"{name}: {self.size} parameters, {len(inputs)} examples, gradient norm {gradient:.1e}", flush=True)
 
-    @property
-    def size(self) -> int:
-        """The number of parameters."""
-        return tree.size(self.params)
-
-
-def problem(name: str, hidden: int, num: int | None, file: pathlib.Path | None = None) -> Problem:
-    """Return the Hessian at a minimum of a network with one hidden layer."""
-    parts = datasets.load(name)
-    inputs = np.concatenate([part.inputs for part in parts]).astype(np.float64)[:num]
-    targets = np.concatenate([part.targets for part in parts])[:num]
-    if name == "digits":
-        inputs = inputs[:, inputs.std(axis=0) > 0]
-    x, y = jnp.asarray(inputs), jnp.asarray(targets)
-    params = mlp.init(jax.random.key(0), (x.shape[1], hidden, 10), dtype=jnp.float64)
-    if file is not None and file.exists():
-        params = tree.ravel(params)[1](jnp.asarray(np.load(file)))
-    else:
-        start = time.perf_counter()
-        params, _, products = minimise(fun, params, (x, y))
-        print(f"minimum of {name} found in {time.perf_counter() - start:.0f} s with {products} products")
-        if file is not None:
-            np.save(file, np.asarray(tree.ravel(params)[0]))
-    gradient = float(tree.norm(jax.jit(jax.grad(fun))(params, x, y)))
-    matvec = jax.jit(lambda p, x, y: curvature.hessian(fun, p, (x, y)))(params, x, y)
-    unravel = tree.ravel(params)[1]
-    product = jax.jit(lambda v: tree.ravel(matvec(unravel(v)))[0])
-    print(f"{name}: {tree.size(params)} parameters, {len(y)} examples, gradient norm {gradient:.1e}", flush=True)
-    return Problem(params, x, y, gradient, matvec, product)
+    def matrix(self) -> Callable[[], np.ndarray]:
+        """Return a function that makes the whole matrix by jax.hessian."""
+        whole = jax.jit(jax.hessian(lambda v, x, y: fun(self.unravel(v), x, y)))
+        vector = tree.ravel(self.params)[0]
+        return lambda: np.asarray(whole(vector, *self.data))
 
 
 def ours(p: Problem, **options: Any) -> Search:
@@ -115,7 +94,7 @@ def ours(p: Problem, **options: Any) -> Search:
             p.matvec, p.params, key, smallest=_COUNT, largest=_COUNT, tolerance=_TOLERANCE, **options
         )
         flags = f"{pairs.method}; {int(pairs.converged.sum())} flagged converged, complete {pairs.complete}"
-        run.note = flags  # type: ignore[attr-defined]
+        run.note = flags
         rows = np.asarray(jax.vmap(lambda v: tree.ravel(v)[0])(pairs.vectors))
         return np.asarray(pairs.values), rows, pairs.num_matvecs
 
@@ -127,16 +106,11 @@ def by_scipy(p: Problem, search: Callable[..., Any], *options: Any, limit: int =
 
 
 def small_searches(p: Problem, norm: float, low: float, steps: int) -> dict[str, Search | None]:
-    penalty = functools.partial(penalties.l2, strength=_DECAY)
-    unravel = tree.ravel(p.params)[1]
-    whole = jax.jit(jax.hessian(lambda v, x, y: fun(unravel(v), x, y)))
-    vector = tree.ravel(p.params)[0]
+    penalty, whole = functools.partial(penalties.l2, strength=_DECAY), p.matrix()
+    fast = functools.partial(mlp_hessian.dense, p.params, *p.data, loss=losses.cross_entropy, penalty=penalty)
 
-    def fast() -> jax.Array:
-        return mlp_hessian.dense(p.params, p.inputs, p.targets, loss=losses.cross_entropy, penalty=penalty)
-
-    def by_matrix() -> tuple[np.ndarray, np.ndarray, int]:
-        values, vectors = np.linalg.eigh(np.asarray(whole(vector, p.inputs, p.targets)))
+    def by_matrix():
+        values, vectors = np.linalg.eigh(whole())
         ends = np.r_[:_COUNT, p.size - _COUNT : p.size]
         return values[ends], vectors[:, ends].T, p.size
 
@@ -153,7 +127,7 @@ def small_searches(p: Problem, norm: float, low: float, steps: int) -> dict[str,
         "scipy eigsh SA + LA, ncv 300": by_scipy(p, peers.eigsh_two_calls, 300, (loose, _TOLERANCE)),
         "scipy lobpcg": by_scipy(p, peers.lobpcg, _TOLERANCE * norm, 100),
         f"matfree, {steps} steps": peers.matfree(p.product, p.size, _COUNT, steps),
-        **peers.of_torch(p.params, np.asarray(p.inputs), np.asarray(p.targets), _DECAY, _COUNT, steps),
+        **peers.of_torch(p.params, *map(np.asarray, p.data), _DECAY, _COUNT, steps),
     }
 
 
@@ -183,12 +157,15 @@ def measure(
             slow = len(times[name]) > 1 and times[name][-1] > 5
             if search is None or isinstance(found.get(name), Exception) or slow:
                 continue
-            start = time.perf_counter()
-            try:
-                found[name] = search()
-            except (peers.TooManyProducts, scipy.sparse.linalg.ArpackNoConvergence) as error:
-                found[name] = error
-            times[name].append(time.perf_counter() - start)
+
+            def attempt(search=search):
+                try:
+                    return search()
+                except (peers.TooManyProducts, scipy.sparse.linalg.ArpackNoConvergence) as error:
+                    return error
+
+            took, found[name] = seconds(attempt)
+            times[name].append(took)
             if index == rounds:
                 tqdm.tqdm.write(f"{name}: {times[name][-1]:.2f} s")
     rows = [_row(p, name, search, found.get(name), times[name], truth, norm) for name, search in searches.items()]
@@ -218,27 +195,20 @@ def _row(
     return row | {"delivers": max(row["residual"], away) <= _TOLERANCE and skew < 1e-6, "value_error": away}
 
 
-def reference(p: Problem) -> np.ndarray:
-    """Return the ends of the spectrum: from the whole matrix of jax.hessian where that is small."""
-    unravel = tree.ravel(p.params)[1]
-    matrix = jax.jit(jax.hessian(lambda v, x, y: fun(unravel(v), x, y)))(tree.ravel(p.params)[0], p.inputs, p.targets)
-    values = np.linalg.eigvalsh(np.asarray(matrix))
-    return np.concatenate([values[:_COUNT], values[-_COUNT:]])
-
-
 def small_table(quick: bool, rounds: int) -> pd.DataFrame:
-    p = problem("digits", 2 if quick else 16, 200 if quick else None)
-    truth = reference(p)
+    p = Problem("digits", 2 if quick else 16, 200 if quick else None)
+    values = np.linalg.eigvalsh(p.matrix()())
+    truth = np.concatenate([values[:_COUNT], values[-_COUNT:]])
     searches = small_searches(p, truth[-1], truth[_COUNT - 1], 100 if quick else 800)
     return measure(p, searches, 1 if quick else rounds, truth, truth[-1])
 
 
 def large_table(quick: bool, limit: int, file: pathlib.Path | None) -> pd.DataFrame:
     """Compare on the large problem; the reference is what two converged searches from different starts agree on."""
-    p = problem("mnist5000", 1 if quick else 32, 300 if quick else None, file)
+    p = Problem("mnist5000", 1 if quick else 32, 300 if quick else None, file)
     warm_up = ours(p, dense_limit=0, block_size=3)
     truth = warm_up()[0]
-    print(f"eigenvalues {', '.join(f'{v:.4g}' for v in truth)}; by blocks of 3, {warm_up.note}", flush=True)  # type: ignore[attr-defined]
+    print(f"eigenvalues {', '.join(f'{v:.4g}' for v in truth)}; by blocks of 3, {warm_up.note}", flush=True)
     return measure(p, large_searches(p, truth[-1], truth[_COUNT - 1], limit), 0, truth, truth[-1])
 
 
@@ -278,36 +248,20 @@ def traps_table(quick: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def figure_of(tables: dict[str, pd.DataFrame]) -> matplotlib.figure.Figure:
-    """Draw the time of each search that was timed, those that deliver filled."""
-    figure = matplotlib.figure.Figure(figsize=(10, 4.5), layout="constrained")
-    for axes, (name, table) in zip(np.ravel(figure.subplots(1, len(tables))), tables.items(), strict=True):
-        shown = table[table.warm_s.notna()][::-1]
-        colours = ["tab:blue" if delivered else "lightgrey" for delivered in shown.delivers]
-        axes.barh(shown.search, shown.warm_s, color=colours)
-        axes.set(xscale="log", xlabel="seconds, warm (grey: does not deliver)", title=f"{name}, P = {shown.P.iloc[0]}")
-        axes.tick_params(labelsize=7)
-    return figure
-
-
-def main(settings: Settings) -> None:
-    require_parts(settings.parts, PARTS)
-    folder = RunFolder("eigenpairs", settings, settings.output)
-    print(f"{machine()}, matfree {version('matfree')}")
-    tables: dict[str, pd.DataFrame] = {}
-    with jax.enable_x64(True):
-        if "small" in settings.parts:
-            tables["small"] = small_table(settings.quick, settings.rounds)
-        if "large" in settings.parts:
-            tables["large"] = large_table(settings.quick, settings.limit, settings.minimum)
-        if "traps" in settings.parts:
-            tables["traps"] = traps_table(settings.quick)
-    show(tables, folder)
-    timed = {name: table for name, table in tables.items() if name != "traps"}
-    if timed:
-        folder.figure("seconds", figure_of(timed))
-    print(f"\nresults in {folder.path}")
+def tables(settings: Settings) -> side_by_side.Report:
+    makers = {
+        "small": lambda: small_table(settings.quick, settings.rounds),
+        "large": lambda: large_table(settings.quick, settings.limit, settings.minimum),
+        "traps": lambda: traps_table(settings.quick),
+    }
+    for part, table in side_by_side.parts(makers, settings.parts):
+        yield part, table
+        if part != "traps":
+            shown = table[table.warm_s.notna()]
+            colours = ["tab:blue" if delivered else "lightgrey" for delivered in shown.delivers]
+            label = f"P = {shown.P.iloc[0]}: seconds, warm (grey: does not deliver)"
+            yield part, side_by_side.bars(shown.search, shown.warm_s, label, log=True, color=colours)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings))
+    side_by_side.run("eigenpairs", Settings, tables, __doc__)

@@ -6,17 +6,14 @@ eigenpairs, the number None where it is not known; a package that is not install
 
 from __future__ import annotations
 
-import importlib
 import warnings
-from collections.abc import Callable
-from typing import Any
 
+import jax
 import numpy as np
 import scipy.sparse.linalg
 
-from benchmarks import hessian_peers
-
-Pairs = tuple[np.ndarray, np.ndarray, int | None]
+from benchmarks.hessian_peers import torch_problem
+from benchmarks.side_by_side import find
 
 
 class TooManyProducts(Exception):
@@ -26,25 +23,25 @@ class TooManyProducts(Exception):
 class Counted(scipy.sparse.linalg.LinearOperator):
     """A product as SciPy wants it, counted."""
 
-    def __init__(self, product: Callable[[np.ndarray], Any], size: int, limit: int):
+    def __init__(self, product, size: int, limit: int):
         super().__init__(np.float64, (size, size))
         self._product, self.products, self._limit = product, 0, limit
 
-    def _matvec(self, vector: np.ndarray) -> np.ndarray:
+    def _matvec(self, vector):
         self.products += 1
         if self.products > self._limit:
             raise TooManyProducts(f"not in {self._limit} products")
         return np.asarray(self._product(vector.ravel()))
 
 
-def eigsh_both_ends(operator: Counted, count: int, basis: int | None, tolerance: float) -> Pairs:
+def eigsh_both_ends(operator: Counted, count: int, basis: int | None, tolerance: float):
     """Return the pairs of one call with which="BE". SciPy's tolerance is relative to each eigenvalue."""
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     values, vectors = scipy.sparse.linalg.eigsh(operator, 2 * count, which="BE", ncv=basis, tol=tolerance, v0=start)
     return values, vectors.T, operator.products
 
 
-def eigsh_two_calls(operator: Counted, count: int, basis: int | None, tolerances: tuple[float, float]) -> Pairs:
+def eigsh_two_calls(operator: Counted, count: int, basis: int | None, tolerances: tuple[float, float]):
     """Return the pairs of a call for the lowest and one for the highest."""
     start = np.random.default_rng(0).standard_normal(operator.shape[0])
     found = []
@@ -54,34 +51,30 @@ def eigsh_two_calls(operator: Counted, count: int, basis: int | None, tolerances
     return _joined(found, operator.products)
 
 
-def lobpcg(operator: Counted, count: int, tolerance: float, steps: int) -> Pairs:
+def lobpcg(operator: Counted, count: int, tolerance: float, steps: int):
     """Return the pairs of LOBPCG without a preconditioner; `tolerance` is that of the residual."""
     start = np.random.default_rng(0).standard_normal((operator.shape[0], count))
     with warnings.catch_warnings():  # that it did not converge is in the table
         warnings.simplefilter("ignore")
-        found = [
-            scipy.sparse.linalg.lobpcg(operator, start, tol=tolerance, maxiter=steps, largest=largest)
-            for largest in (False, True)
-        ]
+        solve = scipy.sparse.linalg.lobpcg
+        found = [solve(operator, start, tol=tolerance, maxiter=steps, largest=largest) for largest in (False, True)]
     return _joined(found, operator.products)
 
 
-def _joined(found: list[tuple[np.ndarray, np.ndarray]], products: int) -> Pairs:
-    ordered = [(values[order], vectors[:, order]) for values, vectors in found for order in [np.argsort(values)]]
-    return np.concatenate([v for v, _ in ordered]), np.concatenate([v.T for _, v in ordered]), products
+def _joined(found, products):
+    ordered = [(values[order], vectors[:, order].T) for values, vectors in found for order in [np.argsort(values)]]
+    return *map(np.concatenate, zip(*ordered, strict=True)), products
 
 
-def matfree(product: Callable[..., Any], size: int, count: int, steps: int, *data: Any) -> Callable[[], Pairs] | None:
+def matfree(product, size: int, count: int, steps: int, *data):
     """Return a search by matfree's Lanczos with full reorthogonalisation, whose number of steps must be given."""
-    try:
-        decomp, eig = (importlib.import_module(f"matfree.{name}") for name in ("decomp", "eig"))
-    except ModuleNotFoundError:
+    decomp, eig = find("matfree.decomp"), find("matfree.eig")
+    if decomp is None:
         return None
-    jax = importlib.import_module("jax")
     solver = jax.jit(lambda v, *d: eig.eigh_partial(decomp.tridiag_sym(steps, custom_vjp=False))(product, v, *d))
     start = jax.numpy.asarray(np.random.default_rng(0).standard_normal(size))
 
-    def run() -> Pairs:
+    def run():
         values, rows = (np.asarray(a) for a in solver(start, *data))
         order = np.argsort(values)
         ends = np.concatenate([order[:count], order[-count:]])
@@ -90,65 +83,35 @@ def matfree(product: Callable[..., Any], size: int, count: int, steps: int, *dat
     return run
 
 
-def of_torch(
-    params: Any, inputs: np.ndarray, targets: np.ndarray, decay: float, count: int, steps: int
-) -> dict[str, Callable[[], Pairs] | None]:
+def of_torch(params, inputs: np.ndarray, targets: np.ndarray, decay: float, count: int, steps: int):
     """Return the searches that run in torch; weight decay is ½ · decay · ‖params‖², as everywhere here."""
+    torch, eigenthings, pyhessian = map(find, ("torch", "hessian_eigenthings", "pyhessian"))
     names = ("torch.func.hessian + eigh", f"hessian-eigenthings lanczos, {steps} steps", "PyHessian eigenvalues")
-    torch = hessian_peers._find("torch")
     if torch is None:
         return dict.fromkeys(names)
-    vector, plain, model = hessian_peers._torch_problem(torch, params, np.array(inputs), np.array(targets))
-    searches = (_whole, _eigenthings, _pyhessian)
-    data = torch.from_numpy(np.array(inputs)), torch.from_numpy(np.array(targets, np.int64))
+    inputs, targets = np.array(inputs), np.array(targets, np.int64)
+    vector, plain, model = torch_problem(torch, params, inputs, targets)
+    data = torch.from_numpy(inputs), torch.from_numpy(targets)
 
-    def loss(v: Any) -> Any:
-        return plain(v) + decay / 2 * (v @ v)
+    def model_loss(outputs, y):
+        squares = sum(p.square().sum() for p in model.parameters())
+        return torch.nn.functional.cross_entropy(outputs, y) + decay / 2 * squares
 
-    def model_loss(outputs: Any, y: Any) -> Any:
-        return torch.nn.functional.cross_entropy(outputs, y) + decay / 2 * sum(
-            p.square().sum() for p in model.parameters()
-        )
-
-    problem = (torch, vector, loss, model, model_loss, data, count, steps)
-    return {name: search(*problem) for name, search in zip(names, searches, strict=True)}
-
-
-def _whole(torch: Any, vector: Any, loss: Any, model: Any, model_loss: Any, data: Any, count: int, steps: int) -> Any:
-    def run() -> Pairs:
-        values, vectors = torch.linalg.eigh(torch.func.hessian(loss)(vector))
+    def whole():
+        values, vectors = torch.linalg.eigh(torch.func.hessian(lambda v: plain(v) + decay / 2 * (v @ v))(vector))
         ends = [*range(count), *range(len(values) - count, len(values))]
         return values[ends].numpy(), vectors[:, ends].T.numpy(), len(vector)
 
-    return run
+    operator = eigenthings and eigenthings.HessianOperator(model, [data], eigenthings.supervised_loss(model_loss))
 
-
-def _eigenthings(
-    torch: Any, vector: Any, loss: Any, model: Any, model_loss: Any, data: Any, count: int, steps: int
-) -> Any:
-    eigenthings = hessian_peers._find("hessian_eigenthings")
-    if eigenthings is None:
-        return None
-    operator = eigenthings.HessianOperator(model, [data], eigenthings.supervised_loss(model_loss))
-
-    def run() -> Pairs:
+    def lanczos():
         found = []
         for which in ("SA", "LA"):
             pairs = eigenthings.lanczos(operator, k=count, max_iter=steps, reorthogonalize=True, which=which, seed=0)
             found.append((pairs.eigenvalues.numpy(), pairs.eigenvectors.numpy().T))
         return _joined(found, 2 * steps)
 
-    return run
-
-
-def _pyhessian(
-    torch: Any, vector: Any, loss: Any, model: Any, model_loss: Any, data: Any, count: int, steps: int
-) -> Any:
-    pyhessian = hessian_peers._find("pyhessian")
-    if pyhessian is None:
-        return None
-
-    def run() -> Pairs:
+    def power_iteration():
         torch.set_default_dtype(torch.float64)
         try:
             made = pyhessian.hessian(model, model_loss, data=data, cuda=False)
@@ -159,4 +122,5 @@ def _pyhessian(
         order = np.argsort(values)
         return np.asarray(values)[order], rows[order], None
 
-    return run
+    searches = (whole, eigenthings and lanczos, pyhessian and power_iteration)
+    return dict(zip(names, searches, strict=True))

@@ -28,33 +28,41 @@ METHODS: dict[str, dict[str, Any]] = {
     "index 1": {"index": 1},
     "Newton-MR": {"method": critical.newton_mr},
 }
-# Whether a point is critical: (params, args) -> (yes, index or None where it is degenerate or not asked).
-Truth = Callable[[np.ndarray, tuple], tuple[bool, int | None]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A function, random starts and args for it, and its critical points."""
+    """A function, random starts and args for it, and its critical points.
+
+    truth
+        (params, args) -> (whether it is critical there, its index; None where it is degenerate or not asked).
+    """
 
     fun: Callable[..., jax.Array]
     draw: Callable[[np.random.Generator], tuple[np.ndarray, tuple]]
-    truth: Truth
+    truth: Callable[[np.ndarray, tuple], tuple[bool, int | None]]
 
 
-def close(x: np.ndarray, points: list[tuple[list[float], int | None]]) -> tuple[bool, int | None]:
-    for point, index in points:
-        if np.allclose(x, point, rtol=1e-6, atol=1e-6 * np.min(np.abs(point), initial=1.0, where=np.array(point) != 0)):
-            return True, index
-    return False, None
+def at(*points):
+    """Return the truth of a function that is critical at these points alone, given with their indices."""
+
+    def truth(x, args):
+        for point, index in points:
+            size = np.min(np.abs(point), initial=1.0, where=np.array(point) != 0)
+            if np.allclose(x, point, rtol=1e-6, atol=1e-6 * size):
+                return True, index
+        return False, None
+
+    return truth
 
 
-def eigenvector(x: np.ndarray, args: tuple) -> tuple[bool, int | None]:
+def eigenvector(x, args):
     unit = x / np.linalg.norm(x)
     image = args[0] @ unit
     return bool(np.linalg.norm(image - (unit @ image) * unit) < 1e-6 * np.linalg.norm(args[0])), None
 
 
-def regression(x: np.ndarray, args: tuple) -> tuple[bool, int | None]:
+def regression(x, args):
     # Gradients along the length, and across the direction.
     inputs, targets = args
     unit, length = x[:-1] / np.linalg.norm(x[:-1]), x[-1]
@@ -62,44 +70,33 @@ def regression(x: np.ndarray, args: tuple) -> tuple[bool, int | None]:
     return bool(abs(unit @ back) < 1e-6 and np.linalg.norm(length * (back - (unit @ back) * unit)) < 1e-6), None
 
 
-def none(_: np.ndarray, __: tuple) -> tuple[bool, int | None]:
-    return False, None
-
-
-def normal(size: int, scale: float = 1.0, shift: float = 0.0) -> Callable[[np.random.Generator], tuple]:
+def normal(size, scale=1.0, shift=0.0):
     return lambda generator: (shift + scale * generator.standard_normal(size), ())
 
 
-def symmetric(size: int) -> Callable[[np.random.Generator], tuple]:
-    def draw(generator: np.random.Generator) -> tuple:
+def symmetric(size):
+    def draw(generator):
         matrix = generator.standard_normal((size, size))
         return generator.standard_normal(size), (matrix + matrix.T,)
 
     return draw
 
 
-def data(generator: np.random.Generator) -> tuple:
+def data(generator):
     return generator.standard_normal(6), (generator.standard_normal((20, 5)), generator.standard_normal(20))
 
 
-def weight_norm(p: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
-    return jnp.mean((p[-1] * (x @ p[:-1]) / jnp.linalg.norm(p[:-1]) - y) ** 2)
+weight_norm = lambda p, x, y: jnp.mean((p[-1] * (x @ p[:-1]) / jnp.linalg.norm(p[:-1]) - y) ** 2)
+rayleigh = lambda x, a: (x @ a @ x) / (x @ x)
 
 
-def rayleigh(x: jax.Array, a: jax.Array) -> jax.Array:
-    return (x @ a @ x) / (x @ x)
-
-
-def two(first: float, second: float) -> Truth:
+def two(first, second):
     """Minima at ± first and a maximum between, in the first coordinate; a minimum in the second."""
-    points = [([first, second], 0), ([-first, second], 0), ([0.0, second], 1)]
-    return lambda x, _: close(x, points)
+    return at(([first, second], 0), ([-first, second], 0), ([0.0, second], 1))
 
 
 FAMILIES: dict[str, Family] = {
-    "scaled, shifted": Family(
-        lambda x: (1e12 * x[0] - 1) ** 2 + (x[1] - 1e6) ** 2, normal(2), lambda x, _: close(x, [([1e-12, 1e6], 0)])
-    ),
+    "scaled, shifted": Family(lambda x: (1e12 * x[0] - 1) ** 2 + (x[1] - 1e6) ** 2, normal(2), at(([1e-12, 1e6], 0))),
     "scaled wells": Family(lambda x: ((1e9 * x[0]) ** 2 - 1) ** 2 + (x[1] - 1e6) ** 2, normal(2), two(1e-9, 1e6)),
     "near wells": Family(lambda x: (x[0] ** 2 - 1e-12) ** 2 + (x[1] - 1) ** 2, normal(2), two(1e-6, 1.0)),
     "line of symmetry": Family(
@@ -109,15 +106,13 @@ FAMILIES: dict[str, Family] = {
     "Rayleigh, P = 3": Family(rayleigh, symmetric(3), eigenvector),
     "Rayleigh, P = 20": Family(rayleigh, symmetric(20), eigenvector),
     "weight norm": Family(weight_norm, data, regression),
-    "exponential": Family(lambda x: jnp.exp(3 * x[0]) + jnp.sum(x[1:] ** 2), normal(3, 3.0), none),
-    "Gaussian tail": Family(
-        lambda x: x[1] ** 2 - jnp.exp(-((x[0] - 4) ** 2)), normal(2, 20.0), lambda x, _: close(x, [([4.0, 0.0], 0)])
-    ),
-    "saturated": Family(lambda x: (1 - jax.nn.sigmoid(x[0])) ** 2 + x[1] ** 2, normal(2, 30.0), none),
-    "1/x": Family(lambda x: 1 / x[0] + x[1] ** 2, normal(2, 1.0, 5.0), none),
-    "logarithm": Family(lambda x: jnp.log(jnp.sum(x[:2] ** 2)) + x[2] ** 2, normal(3), none),
-    "corner": Family(lambda x: jnp.sum(jnp.abs(x - 0.5)) + 0.1 * jnp.sum(x**2), normal(2), none),
-    "gradient-flat": Family(lambda x: 1e-6 * x[0] + x[0] ** 3 + x[1] ** 2, normal(2), none),
+    "exponential": Family(lambda x: jnp.exp(3 * x[0]) + jnp.sum(x[1:] ** 2), normal(3, 3.0), at()),
+    "Gaussian tail": Family(lambda x: x[1] ** 2 - jnp.exp(-((x[0] - 4) ** 2)), normal(2, 20.0), at(([4.0, 0.0], 0))),
+    "saturated": Family(lambda x: (1 - jax.nn.sigmoid(x[0])) ** 2 + x[1] ** 2, normal(2, 30.0), at()),
+    "1/x": Family(lambda x: 1 / x[0] + x[1] ** 2, normal(2, 1.0, 5.0), at()),
+    "logarithm": Family(lambda x: jnp.log(jnp.sum(x[:2] ** 2)) + x[2] ** 2, normal(3), at()),
+    "corner": Family(lambda x: jnp.sum(jnp.abs(x - 0.5)) + 0.1 * jnp.sum(x**2), normal(2), at()),
+    "gradient-flat": Family(lambda x: 1e-6 * x[0] + x[0] ** 3 + x[1] ** 2, normal(2), at()),
 }
 
 

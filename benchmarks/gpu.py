@@ -15,40 +15,31 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import importlib
 import itertools
-import pathlib
-import statistics
 from collections.abc import Callable
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import optax
 import pandas as pd
 import tqdm
-import tyro
 
+from benchmarks import side_by_side
 from benchmarks.classifier import batch_loss, mean_loss, tilted_loss
-from benchmarks.side_by_side import machine, seconds, show
-from experiments._shared.run_folder import RunFolder
+from benchmarks.side_by_side import find, first_and_warm, seconds
 from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, training, tree
 
 RATE = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(side_by_side.Settings):
     """Settings of the benchmark."""
 
-    quick: bool = False
-    """Tiny sizes, one call: to see that everything runs."""
     calls: int = 5
     """Warm calls of each way; the median counts."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/gpu-DATE-TIME when not given."""
 
 
 class Limits(NamedTuple):
@@ -68,12 +59,6 @@ class Way(NamedTuple):
     run: Callable[[], Any]
 
 
-def median_seconds(run: Callable[[], Any], calls: int) -> tuple[float, float]:
-    """Return the seconds of the first call, and the median of the warm ones."""
-    first, _ = seconds(run)
-    return first, statistics.median(seconds(run)[0] for _ in range(calls))
-
-
 def limits(quick: bool, calls: int) -> Limits:
     """Measure matrix products and a copy."""
     # The fastest of three shapes; random, since a matrix of ones draws less power and runs faster than data do.
@@ -81,14 +66,14 @@ def limits(quick: bool, calls: int) -> Limits:
     multiply, rates = jax.jit(functools.partial(jnp.matmul, precision="highest")), {}
     for dtype, (rows, inner, columns) in itertools.product(("float32", "float64"), shapes):
         a, b = (jax.random.normal(jax.random.key(0), shape, dtype) for shape in ((rows, inner), (inner, columns)))
-        rate = rows * inner * columns / median_seconds(functools.partial(multiply, a, b), calls)[1]
+        rate = rows * inner * columns / first_and_warm(functools.partial(multiply, a, b), calls)[1]
         rates[dtype] = max(rate, rates.get(dtype, 0.0))
     long = jax.random.normal(jax.random.key(0), 2**20 if quick else 2**28, jnp.float32)
     copy = jax.jit(lambda a: a + 1)
-    return Limits(rates, 2 * long.nbytes / median_seconds(functools.partial(copy, long), calls)[1])
+    return Limits(rates, 2 * long.nbytes / first_and_warm(functools.partial(copy, long), calls)[1])
 
 
-def problem(sizes: tuple[int, ...], num: int, dtype: Any) -> tuple[mlp.Params, np.ndarray, np.ndarray]:
+def problem(sizes, num, dtype):
     generator = np.random.default_rng(0)
     params = mlp.init(jax.random.key(0), sizes, dtype=dtype)
     return params, generator.random((num, sizes[0])).astype(dtype), generator.integers(0, sizes[-1], num)
@@ -98,16 +83,6 @@ def _each_example(sizes: tuple[int, ...], first: int, other: int) -> int:
     """Return the multiply-adds an example, with so many products with the first weight and with each other one."""
     weights = [a * b for a, b in itertools.pairwise(sizes)]
     return first * weights[0] + other * sum(weights[1:])
-
-
-# --- torch -------------------------------------------------------------------------------------------------------
-
-
-def _torch() -> Any:
-    try:
-        return importlib.import_module("torch")
-    except ModuleNotFoundError:
-        return None
 
 
 class TorchProblem:
@@ -141,13 +116,13 @@ class TorchProblem:
     def product(self, direction: tuple) -> Any:
         """The Hessian times a direction."""
         gradient = self.torch.func.grad(self.loss)
-        along = lambda leaves: gradient(leaves, self.x, self.y)  # noqa: E731
+        along = lambda leaves: gradient(leaves, self.x, self.y)
         return self.wait(self.torch.func.jvp(along, (self.leaves,), (direction,))[1])
 
     def train_together(self, batch_size: int, seeds: int, epochs: int) -> Any:
         """Plain SGD of one network a seed, all in one vmap, each with its own order of examples."""
         torch = self.torch
-        noise = lambda leaf: 0.1 * torch.randn(seeds, *leaf.shape, device=self.device)  # noqa: E731
+        noise = lambda leaf: 0.1 * torch.randn(seeds, *leaf.shape, device=self.device)
         leaves = tuple(leaf + noise(leaf) for leaf in self.leaves)
         gradient = torch.func.vmap(torch.func.grad(self.loss))
         for _ in range(epochs):
@@ -168,15 +143,12 @@ class TorchProblem:
         return self.wait(leaves)
 
 
-# --- the work ----------------------------------------------------------------------------------------------------
-
-
 def hessian_ways(quick: bool) -> list[Way]:
     params, x, y = problem((64, 8, 10) if quick else (64, 128, 10), 100 if quick else 60_000, np.float64)
     way = functools.partial(Way, "dense Hessian", "float64")
     each = tree.size(params) ** 2 / 2
     ways = [way("mlp_jax", len(x) * each, lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))]
-    if torch := _torch():
+    if torch := find("torch"):
         # torch.func.hessian holds every column of every example at once: fewer examples, or memory would not do.
         few = min(len(x), 1000)
         there = TorchProblem(torch, params, x[:few], y[:few])
@@ -193,7 +165,7 @@ def product_ways(quick: bool, dtype: str) -> list[Way]:
     least = len(x) * _each_example(sizes, first=3, other=8)
     way = functools.partial(Way, "Hessian-vector product", dtype, multiply_adds=least)
     ways = [way(name="mlp_jax", run=functools.partial(call, params, direction, jnp.asarray(x), jnp.asarray(y)))]
-    if torch := _torch():
+    if torch := find("torch"):
         there = TorchProblem(torch, params, x, y)
         ways.append(way(name="torch.func, jvp of grad", run=functools.partial(there.product, there.move(direction))))
     return ways
@@ -203,15 +175,12 @@ def training_ways(quick: bool, batch_size: int) -> list[Way]:
     sizes = (64, 8, 10) if quick else (784, 1024, 1024, 10)
     params, x, y = problem(sizes, 200 if quick else 60_000, np.float32)
     data, optimizer = (jnp.asarray(x), jnp.asarray(y)), optax.sgd(RATE)
-    call = jax.jit(
-        lambda key, p, data: training.train(
-            key, batch_loss, p, data, optimizer=optimizer, batch_size=batch_size, epochs=1
-        )[0]
-    )
+    train = functools.partial(training.train, optimizer=optimizer, batch_size=batch_size, epochs=1)
+    call = jax.jit(lambda key, p, data: train(key, batch_loss, p, data)[0])
     work = f"training, an epoch at batch {batch_size}"
     way = functools.partial(Way, work, "float32", multiply_adds=len(x) * _each_example(sizes, first=2, other=3))
     ways = [way(name="mlp_jax", run=functools.partial(call, jax.random.key(0), params, data))]
-    if torch := _torch():
+    if torch := find("torch"):
         there = TorchProblem(torch, params, x, y)
         ways.append(way(name="torch, eager", run=functools.partial(there.train, batch_size)))
     return ways
@@ -232,9 +201,9 @@ def sweep_ways(quick: bool) -> list[Way]:
     work = lanes * epochs * len(x) * _each_example((64, 32, 10), first=2, other=3)
     way = functools.partial(Way, f"sweep, {lanes} lanes", "float32", multiply_adds=work)
     ways = [way(name="mlp_jax", run=lambda: run().loss)]
-    if torch := _torch():
+    if torch := find("torch"):
         there = TorchProblem(torch, params, x, y)
-        each = lambda: [there.train_together(size, seeds, epochs) for size in sizes]  # noqa: E731
+        each = lambda: [there.train_together(size, seeds, epochs) for size in sizes]
         ways.append(way(name="torch.func, vmap over seeds", run=each))
     return ways
 
@@ -248,7 +217,7 @@ def work_table(quick: bool, calls: int, most: Limits) -> pd.DataFrame:
     rows = []
     for make in tqdm.tqdm(makers, unit="task", leave=False, disable=None):
         for way in make():
-            first, warm = median_seconds(way.run, calls)
+            first, warm = first_and_warm(way.run, calls)
             share = way.multiply_adds / most.multiply_adds[way.dtype] / warm
             rows.append({"work": way.work, "dtype": way.dtype, "way": way.name, "first_s": first, "warm_s": warm,
                          "share_of_gemm_rate": share})  # fmt: skip
@@ -274,36 +243,27 @@ def verdict_table(quick: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the share of the rate of matrix products that each way reaches, as bars."""
-    part = table.dropna(subset="share_of_gemm_rate")[::-1]
-    figure = matplotlib.figure.Figure(figsize=(7.5, 0.4 * len(part) + 1.2), layout="constrained")
-    axes = figure.subplots()
-    axes.barh([f"{row.work}, {row.dtype}: {row.way}" for row in part.itertuples()], 100 * part.share_of_gemm_rate)
-    axes.set(xlabel="% of the rate of large matrix products on this device")
-    return figure
-
-
-def main(settings: Settings) -> None:
-    folder, calls = RunFolder("gpu", settings, settings.output), 1 if settings.quick else settings.calls
-    device = jax.devices()[0]
-    print(machine())
+def measure(settings: Settings) -> side_by_side.Report:
+    quick, calls, device = settings.quick, 1 if settings.quick else settings.calls, jax.devices()[0]
     print(f"device: {device.device_kind}" + ("" if device.platform != "cpu" else " (no accelerator: not a GPU figure)"))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        most = limits(settings.quick, calls)
-        rates = ", ".join(
-            f"{rate / 1e12:.3g}e12 multiply-adds/s in {name}" for name, rate in most.multiply_adds.items()
-        )
-        print(f"limits: {rates}; {most.bytes / 1e9:.3g} GB/s")
-        tables = {"work": work_table(settings.quick, calls, most), "verdicts": verdict_table(settings.quick)}
-    show(tables, folder)
-    folder.figure("work", draw(tables["work"]))
-    same = all(part.kind.nunique() == 1 for _, part in tables["verdicts"].groupby("decay"))
-    print(f"\nverdicts on the device and on the CPU are {'the same' if same else 'NOT the same'}")
-    print(f"results in {folder.path}")
-    if not same:
-        raise SystemExit(1)
+        most = limits(quick, calls)
+        for dtype, rate in most.multiply_adds.items():
+            print(f"limit: {rate / 1e12:.3g}e12 multiply-adds/s in {dtype}")
+        print(f"limit: {most.bytes / 1e9:.3g} GB/s")
+        work = work_table(quick, calls, most)
+        yield "work", work
+        verdicts = verdict_table(quick)
+    yield "verdicts", verdicts
+    labels = [f"{row.work}, {row.dtype}: {row.way}" for row in work.itertuples()]
+    yield (
+        "work",
+        side_by_side.bars(labels, 100 * work.share_of_gemm_rate, "% of the rate of large matrix products here"),
+    )
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    verdicts = side_by_side.run("gpu", Settings, measure, __doc__)["verdicts"]
+    if any(part.kind.nunique() > 1 for _, part in verdicts.groupby("decay")):
+        raise SystemExit("Verdicts on the device and on the CPU are NOT the same.")
+    print("Verdicts on the device and on the CPU are the same.")

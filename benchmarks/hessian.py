@@ -12,9 +12,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import multiprocessing
-import pathlib
 import time
-from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,23 +20,10 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import scipy.linalg.lapack
-import tyro
 
-from benchmarks import hessian_peers
+from benchmarks import hessian_peers, side_by_side
 from benchmarks.classifier import mean_loss, per_example, tilted_loss
-from benchmarks.side_by_side import (
-    Way,
-    compare,
-    exponent,
-    gemm_seconds,
-    machine,
-    memory_now,
-    memory_peak,
-    require_parts,
-    seconds,
-    show,
-)  # fmt: skip
-from experiments._shared.run_folder import RunFolder
+from benchmarks.side_by_side import Way, compare, exponent, seconds
 from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
 
 PARTS = ("dense", "growth", "product", "inertia", "verdict")
@@ -46,27 +31,23 @@ _OURS = "mlp_hessian.dense"
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(side_by_side.Settings):
     """Settings of the benchmark."""
 
-    quick: bool = False
-    """Tiny networks and data, one round: to see that everything runs."""
     parts: tuple[str, ...] = PARTS
     """Which tables to make."""
     rounds: int = 5
     """Warm calls of each way."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/hessian-DATE-TIME when not given."""
 
 
-def network(sizes: tuple[int, ...]) -> Any:
+def network(sizes):
     """Return float64 parameters with random biases."""
     params = jax.tree.map(lambda a: np.asarray(a, np.float64), mlp.init(jax.random.key(0), sizes))
     draw = np.random.default_rng(0).standard_normal
     return tuple(mlp.Layer(jnp.asarray(w), jnp.asarray(0.1 * draw(b.shape))) for w, b in params)
 
 
-def digits(num: int = 1797) -> tuple[np.ndarray, np.ndarray]:
+def digits(num=1797):
     """Return digits, again from the first where more are asked for than there are."""
     data = datasets.load("digits")
     inputs = np.concatenate([part.inputs for part in data]).astype(np.float64)
@@ -74,11 +55,11 @@ def digits(num: int = 1797) -> tuple[np.ndarray, np.ndarray]:
     return np.resize(inputs, (num, inputs.shape[1])), np.resize(targets, num)
 
 
-def ours(params: Any, x: Any, y: Any) -> Way:
+def ours(params, x, y):
     return Way(_OURS, lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))
 
 
-def by_columns(params: Any, x: Any, y: Any, block: int | None) -> Way:
+def by_columns(params, x, y, block):
     """Return jvp of grad for a block of columns at a time; None: `curvature.dense_hessian`, which chooses."""
     if block is None:
         run = functools.partial(curvature.dense_hessian, mean_loss, params, (x, y))
@@ -86,7 +67,7 @@ def by_columns(params: Any, x: Any, y: Any, block: int | None) -> Way:
     vector, unravel = tree.ravel(params)
 
     @jax.jit
-    def columns(v: jax.Array, x: jax.Array, y: jax.Array) -> jax.Array:
+    def columns(v, x, y):
         gradient = jax.grad(lambda u: mean_loss(unravel(u), x, y))
         product = jax.linearize(gradient, v)[1]
         units = jnp.arange(v.size)
@@ -103,7 +84,7 @@ def dense_table(sizes: tuple[int, ...], num: int, rounds: int, peers: bool) -> p
     if peers:
         ways += [Way("jax.hessian", lambda: whole(vector, x, y)), *hessian_peers.dense(params, x, y)]
     table = compare(ways, rounds, "jax.hessian" if peers else "curvature.dense_hessian")
-    bound = gemm_seconds(num * len(vector) ** 2 / 2, 500 if num < 1000 else 3000)
+    bound = side_by_side.gemm_seconds(num * len(vector) ** 2 / 2, 500 if num < 1000 else 3000)
     table.insert(0, "network", "-".join(map(str, sizes)))
     table["times_ours"] = table.warm_s / table.warm_s[0]
     table["times_gemm_bound"] = table.warm_s / bound
@@ -139,7 +120,7 @@ def product_table(quick: bool, rounds: int) -> pd.DataFrame:
     params, xj, yj = network(sizes), jnp.asarray(x), jnp.asarray(y)
     vector, unravel = tree.ravel(params)
     direction = unravel(jnp.asarray(generator.standard_normal(vector.size)))
-    flat = lambda p: tree.ravel(p)[0]  # noqa: E731
+    flat = lambda p: tree.ravel(p)[0]
     gradient = jax.jit(lambda p, x, y: flat(jax.grad(mean_loss)(p, x, y)))
     plain = jax.jit(lambda p, v, x, y: flat(curvature.hessian(mean_loss, p, (x, y))(v)))
     stream = jax.jit(
@@ -183,7 +164,7 @@ def inertia_table(quick: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def verdict_row(width: int, num: int, decay: float) -> dict[str, Any]:
+def verdict_row(width, num, decay):
     """Classify a critical point, from the call to the sentence, in a process of its own: time and memory above it."""
     with jax.enable_x64(True):
         params, (x, y) = network((64, width, 10)), digits(num)
@@ -192,15 +173,13 @@ def verdict_row(width: int, num: int, decay: float) -> dict[str, Any]:
         zero = jax.tree.map(jnp.zeros_like, params)
         tilt = jax.jit(jax.grad(tilted_loss))(params, x, y, zero, strength)
 
-        def matrix(p: Any, x: Any, y: Any, tilt: Any, strength: Any) -> jax.Array:
-            return mlp_hessian.dense(p, x, y, loss=losses.cross_entropy, penalty=penalty)
-
-        before = memory_now()
+        matrix = lambda p, x, y, *_: mlp_hessian.dense(p, x, y, loss=losses.cross_entropy, penalty=penalty)
+        before = side_by_side.memory_now()
         start = time.perf_counter()
         verdict = critical.classify(tilted_loss, params, (x, y, tilt, strength), hessian=matrix)
         print(verdict, flush=True)
         took = time.perf_counter() - start
-        peak = memory_peak() - before
+        peak = side_by_side.memory_peak() - before
     size = tree.size(params)
     return {"P": size, "N": num, "decay": decay, "kind": verdict.kind, "seconds": took,
             "peak_GB": peak / 1e9, "peak_in_P2_float64": peak / (8 * size**2)}  # fmt: skip
@@ -225,30 +204,21 @@ def figure_of(growth: pd.DataFrame) -> matplotlib.figure.Figure:
     return figure
 
 
-def main(settings: Settings) -> None:
-    require_parts(settings.parts, PARTS)
-    folder, rounds = RunFolder("hessian", settings, settings.output), 1 if settings.quick else settings.rounds
-    print(machine())
-    tables: dict[str, pd.DataFrame] = {}
-    with jax.enable_x64(True):
-        if "dense" in settings.parts:
-            small, deep = ((64, 4, 10), (64, 4, 4, 10)) if settings.quick else ((64, 16, 10), (64, 32, 32, 10))
-            num = 100 if settings.quick else 1797
-            parts = [dense_table(small, num, rounds, True), dense_table(deep, num, rounds, settings.quick)]
-            tables["dense"] = pd.concat(parts)
-        if "growth" in settings.parts:
-            tables["growth"] = growth_table(settings.quick, rounds)
-        if "product" in settings.parts:
-            tables["product"] = product_table(settings.quick, rounds)
-        if "inertia" in settings.parts:
-            tables["inertia"] = inertia_table(settings.quick)
-        if "verdict" in settings.parts:
-            tables["verdict"] = verdict_table(settings.quick)
-    show(tables, folder)
-    if "growth" in tables:
-        folder.figure("growth", figure_of(tables["growth"]))
-    print(f"\nresults in {folder.path}")
+def measure(settings: Settings) -> side_by_side.Report:
+    quick, rounds = settings.quick, 1 if settings.quick else settings.rounds
+    small, deep, num = ((64, 4, 10), (64, 4, 4, 10), 100) if quick else ((64, 16, 10), (64, 32, 32, 10), 1797)
+    makers = {
+        "dense": lambda: pd.concat([dense_table(small, num, rounds, True), dense_table(deep, num, rounds, quick)]),
+        "growth": lambda: growth_table(quick, rounds),
+        "product": lambda: product_table(quick, rounds),
+        "inertia": lambda: inertia_table(quick),
+        "verdict": lambda: verdict_table(quick),
+    }
+    for part, table in side_by_side.parts(makers, settings.parts):
+        yield part, table
+        if part == "growth":
+            yield part, figure_of(table)
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    side_by_side.run("hessian", Settings, measure, __doc__)

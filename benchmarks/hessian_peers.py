@@ -6,102 +6,78 @@ same tanh MLP with the mean softmax cross-entropy, its parameters in the order o
 
 from __future__ import annotations
 
-import importlib
 import itertools
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from benchmarks.side_by_side import Way, seconds
+from benchmarks.side_by_side import Way, find, seconds
 
-# Columns that a peer makes at a time, where it can.
-_COLUMNS = 64
+_COLUMNS = 64  # that a peer makes at a time, where it can
 _THREADS = (1, 2)
 
 
-def dense(params: Any, inputs: np.ndarray, targets: np.ndarray) -> list[Way]:
+def dense(params, inputs: np.ndarray, targets: np.ndarray) -> list[Way]:
     """Return the ways to the whole matrix."""
-    names = ("torch.func.hessian", "curvlinops", "pyhessian, columns", "hessian-eigenthings, columns")
-    torch = _find("torch")
+    torch = find("torch")
     if torch is None:
-        return [Way(name, None, "not installed") for name in names]
-    vector, loss, model = _torch_problem(torch, params, inputs, targets)
-    whole = torch.func.hessian(loss)
-    ways = [_at_best_threads(torch, names[0], lambda: whole(vector), lambda: torch.func.grad(loss)(vector))]
-    size = len(vector)
-    for name, make in zip(names[1:], _OPERATORS.values(), strict=True):
+        return [Way(name, None, "not installed") for name in ("torch.func.hessian", *_OPERATORS)]
+    vector, loss, model = torch_problem(torch, params, inputs, targets)
+    whole, gradient = torch.func.hessian(loss), torch.func.grad(loss)
+    ways = [_at_best_threads(torch, "torch.func.hessian", lambda: whole(vector), lambda: gradient(vector))]
+    for name, make in _OPERATORS.items():
         product = make(torch, model, inputs, targets)
-        if product is None:
-            ways.append(Way(name, None, "not installed"))
-            continue
-        columns = _columns(torch, product, size, many=name == "curvlinops")
-        ways.append(_at_best_threads(torch, name, columns, lambda p=product: p(vector)))
+        columns = product and _columns(torch, product, len(vector), many=name == "curvlinops")
+        title = name if name == "curvlinops" else f"{name}, columns"
+        ways.append(_at_best_threads(torch, title, columns, lambda p=product: p(vector)))
     return ways
 
 
-def products(params: Any, inputs: np.ndarray, targets: np.ndarray, direction: np.ndarray) -> list[Way]:
+def products(params, inputs: np.ndarray, targets: np.ndarray, direction: np.ndarray) -> list[Way]:
     """Return the ways to one Hessian-vector product, and torch's gradient."""
-    torch = _find("torch")
+    torch = find("torch")
     if torch is None:
         return [Way(name, None, "not installed") for name in ("torch gradient", "torch.func", *_OPERATORS)]
-    vector, loss, model = _torch_problem(torch, params, inputs, targets)
-    along = torch.from_numpy(direction.copy())
-    gradient = torch.func.grad(loss)
-
-    def product() -> Any:
-        return torch.func.jvp(gradient, (vector,), (along,))[1]
-
-    ways = [
-        _at_best_threads(torch, "torch gradient", lambda: gradient(vector)),
-        _at_best_threads(torch, "torch.func, jvp of grad", product),
-    ]
+    vector, loss, model = torch_problem(torch, params, inputs, targets)
+    along, gradient = torch.from_numpy(direction.copy()), torch.func.grad(loss)
+    runs = {
+        "torch gradient": lambda: gradient(vector),
+        "torch.func, jvp of grad": lambda: torch.func.jvp(gradient, (vector,), (along,))[1],
+    }
     for name, make in _OPERATORS.items():
         operator = make(torch, model, inputs, targets)
-        if operator is None:
-            ways.append(Way(name, None, "not installed"))
-        else:
-            ways.append(_at_best_threads(torch, name, lambda o=operator: o(along)))
-    return ways
+        runs[name] = operator and (lambda o=operator: o(along))
+    return [_at_best_threads(torch, name, run) for name, run in runs.items()]
 
 
-def _find(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError:
-        return None
-
-
-def _torch_problem(torch: Any, params: Any, inputs: np.ndarray, targets: np.ndarray) -> tuple[Any, Any, Any]:
+def torch_problem(torch, params, inputs: np.ndarray, targets: np.ndarray) -> tuple[Any, Any, Any]:
     """Return the parameters as one vector, the loss as a function of it, and the same network as a module."""
     flat = [np.array(array, np.float64) for layer in params for array in layer]
     x, y = torch.from_numpy(np.asarray(inputs, np.float64)), torch.from_numpy(np.asarray(targets, np.int64))
-    starts = np.cumsum([0, *(array.size for array in flat)])
+    ends = list(itertools.pairwise(np.cumsum([0, *(array.size for array in flat)])))
 
-    def loss(vector: Any) -> Any:
-        pieces = [
-            vector[a:b].reshape(array.shape) for (a, b), array in zip(itertools.pairwise(starts), flat, strict=True)
-        ]
-        z = x
-        for depth in range(0, len(pieces), 2):
-            z = (torch.tanh(z) if depth else z) @ pieces[depth] + pieces[depth + 1]
-        return torch.nn.functional.cross_entropy(z, y)
+    def outputs(arrays, z):
+        for depth in range(0, len(arrays), 2):
+            z = (torch.tanh(z) if depth else z) @ arrays[depth] + arrays[depth + 1]
+        return z
+
+    def loss(vector):
+        arrays = [vector[a:b].reshape(array.shape) for (a, b), array in zip(ends, flat, strict=True)]
+        return torch.nn.functional.cross_entropy(outputs(arrays, x), y)
 
     class Network(torch.nn.Module):
-        def __init__(self) -> None:
+        def __init__(self):
             super().__init__()
             self.arrays = torch.nn.ParameterList([torch.from_numpy(array.copy()) for array in flat])
 
-        def forward(self, z: Any) -> Any:
-            for depth in range(0, len(self.arrays), 2):
-                z = (torch.tanh(z) if depth else z) @ self.arrays[depth] + self.arrays[depth + 1]
-            return z
+        def forward(self, z):
+            return outputs(self.arrays, z)
 
     return torch.from_numpy(np.concatenate([array.ravel() for array in flat])), loss, Network()
 
 
-def _curvlinops(torch: Any, model: Any, inputs: np.ndarray, targets: np.ndarray) -> Callable[[Any], Any] | None:
-    curvlinops = _find("curvlinops")
+def _curvlinops(torch, model, inputs, targets):
+    curvlinops = find("curvlinops")
     if curvlinops is None:
         return None
     data = [(torch.from_numpy(inputs), torch.from_numpy(np.asarray(targets, np.int64)))]
@@ -111,51 +87,48 @@ def _curvlinops(torch: Any, model: Any, inputs: np.ndarray, targets: np.ndarray)
     return lambda vectors: operator @ vectors
 
 
-def _pyhessian(torch: Any, model: Any, inputs: np.ndarray, targets: np.ndarray) -> Callable[[Any], Any] | None:
-    pyhessian = _find("pyhessian")
+def _pyhessian(torch, model, inputs, targets):
+    pyhessian = find("pyhessian")
     if pyhessian is None:
         return None
     data = torch.from_numpy(inputs), torch.from_numpy(np.asarray(targets, np.int64))
-    shapes = [p.shape for p in model.parameters()]
-    sizes = [p.numel() for p in model.parameters()]
-    made: list[Any] = []
+    shapes, made = [p.shape for p in model.parameters()], []
 
-    def product(vector: Any) -> Any:
+    def product(vector):
         if not made:  # the graph of the gradient, once, as its own eigenvalue search does
             made.append(pyhessian.hessian(model, torch.nn.CrossEntropyLoss(), data=data, cuda=False))
-        pieces = [piece.reshape(shape) for piece, shape in zip(vector.split(sizes), shapes, strict=True)]
+        pieces = vector.split([shape.numel() for shape in shapes])
+        pieces = [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]
         parts = pyhessian.utils.hessian_vector_product(made[0].gradsH, made[0].params, pieces)
         return torch.cat([part.reshape(-1) for part in parts])
 
     return product
 
 
-def _eigenthings(torch: Any, model: Any, inputs: np.ndarray, targets: np.ndarray) -> Callable[[Any], Any] | None:
-    eigenthings = _find("hessian_eigenthings")
+def _eigenthings(torch, model, inputs, targets):
+    eigenthings = find("hessian_eigenthings")
     if eigenthings is None:
         return None
     data = [(torch.from_numpy(inputs), torch.from_numpy(np.asarray(targets, np.int64)))]
-    operator = eigenthings.HessianOperator(model, data, eigenthings.supervised_loss(torch.nn.CrossEntropyLoss()))
-    return operator.matvec
+    return eigenthings.HessianOperator(model, data, eigenthings.supervised_loss(torch.nn.CrossEntropyLoss())).matvec
 
 
 _OPERATORS = {"curvlinops": _curvlinops, "pyhessian": _pyhessian, "hessian-eigenthings": _eigenthings}
 
 
-def _columns(torch: Any, product: Callable[[Any], Any], size: int, many: bool) -> Callable[[], Any]:
+def _columns(torch, product, size, many):
     """Return a function that makes the matrix from products, many columns at a time where the package can."""
     unit = torch.eye(size, dtype=torch.float64)
-
-    def matrix() -> Any:
-        if many:
-            return torch.cat([product(unit[:, i : i + _COLUMNS]).detach() for i in range(0, size, _COLUMNS)], dim=1)
-        return torch.stack([product(row).detach() for row in unit], dim=1)
-
-    return matrix
+    if many:
+        starts = range(0, size, _COLUMNS)
+        return lambda: torch.cat([product(unit[:, i : i + _COLUMNS]).detach() for i in starts], dim=1)
+    return lambda: torch.stack([product(row).detach() for row in unit], dim=1)
 
 
-def _at_best_threads(torch: Any, name: str, run: Callable[[], Any], trial: Callable[[], Any] | None = None) -> Way:
+def _at_best_threads(torch, name, run, trial=None) -> Way:
     """Return the way at the thread count at which `trial` (the run itself when None) is fastest."""
+    if run is None:
+        return Way(name, None, "not installed")
     times = {}
     for threads in _THREADS:
         torch.set_num_threads(threads)
@@ -163,7 +136,7 @@ def _at_best_threads(torch: Any, name: str, run: Callable[[], Any], trial: Calla
         times[threads] = min(seconds(trial or run)[0] for _ in range(3))
     best = min(times, key=lambda threads: times[threads])
 
-    def at_best() -> np.ndarray:
+    def at_best():
         torch.set_num_threads(best)
         return run().detach().numpy()
 

@@ -35,7 +35,9 @@ class Case(NamedTuple):
     options: dict[str, Any]
 
 
-# --- Two-layer linear networks ------------------------------------------------------------------------------------
+def signs(values: Any, zeros: int = 0) -> tuple[int, int, int]:
+    """Return how many values are negative and positive, with the number of zeros that are known."""
+    return int(np.sum(values < 0)), zeros, int(np.sum(values > 0))
 
 
 def linear_loss(params: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
@@ -59,22 +61,17 @@ def biased_loss(params: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array
 def biased_gauge(params: Any) -> Any:
     """Return the gauge tangents with biases: W₁, b₁ follow A, and b₁ → b₁ + c, b₂ → b₂ − c W₂."""
     (first, b1), (second, b2) = params
-    hidden = len(b1)
-    units = jnp.eye(hidden * hidden, dtype=first.dtype).reshape(-1, hidden, hidden)
+    turned_first, turned_second = gauge((first, second))
+    hidden, zeros = len(b1), functools.partial(jnp.zeros, dtype=first.dtype)
     shifts = jnp.eye(hidden, dtype=first.dtype)
-
-    def extended(turned: jax.Array, shifted: jax.Array) -> jax.Array:
-        return jnp.concatenate([turned, shifted])
-
-    zeros = functools.partial(jnp.zeros, dtype=first.dtype)
+    turned_bias = jnp.einsum("i,kij->kj", b1, jnp.eye(hidden**2, dtype=first.dtype).reshape(-1, hidden, hidden))
     return (
         mlp.Layer(
-            extended(jnp.einsum("di,kij->kdj", first, units), zeros((hidden, *first.shape))),
-            extended(jnp.einsum("i,kij->kj", b1, units), shifts),
+            jnp.concatenate([turned_first, zeros((hidden, *first.shape))]), jnp.concatenate([turned_bias, shifts])
         ),
         mlp.Layer(
-            extended(-jnp.einsum("kij,jm->kim", units, second), zeros((hidden, *second.shape))),
-            extended(zeros((hidden * hidden, len(b2))), -shifts @ second),
+            jnp.concatenate([turned_second, zeros((hidden, *second.shape))]),
+            jnp.concatenate([zeros((hidden**2, len(b2))), -shifts @ second]),
         ),
     )
 
@@ -113,37 +110,23 @@ def biased(conds: tuple[float, ...], seeds: int) -> Iterator[Case]:
                     yield Case(biased_loss, params, (inputs, targets), truth, bool(full), {"symmetries": biased_gauge})
 
 
-# --- Tilted and manufactured points -------------------------------------------------------------------------------
-
-
-class Network(NamedTuple):
-    """A network's loss as a function of one vector, and the start of its parameters."""
-
-    loss: Callable[..., jax.Array]
-    outputs: Callable[[jax.Array, jax.Array], jax.Array]
-    size: int
-
-
 @functools.cache
-def network(sizes: tuple[int, ...], activation: str, per_example: Callable[..., jax.Array]) -> Network:
-    """Return the mean loss of a network as a function of its raveled parameters."""
+def network(sizes: tuple[int, ...], activation: str, per_example: Callable[..., jax.Array]) -> Any:
+    """Return the mean loss of a network as a function of its raveled parameters, its outputs, and their number."""
     theta, unravel = tree.ravel(mlp.init(jax.random.key(0), sizes))
-
-    def outputs(v: jax.Array, x: jax.Array) -> jax.Array:
-        return mlp.forward(unravel(v), x, activation=ACTIVATIONS[activation])
-
-    return Network(lambda v, x, y: losses.mean(per_example(outputs(v, x), y)), outputs, theta.size)
+    outputs = lambda v, x: mlp.forward(unravel(v), x, activation=ACTIVATIONS[activation])
+    return lambda v, x, y: losses.mean(per_example(outputs(v, x), y)), outputs, theta.size
 
 
 @functools.cache
 def tilted_fun(sizes: tuple[int, ...], activation: str, per_example: Callable[..., jax.Array]) -> Any:
     """Return loss − ⟨slope, θ⟩ + ½ (θ − θ₀)ᵀ D (θ − θ₀), and its jitted gradient and Hessian without the tilt."""
-    net = network(sizes, activation, per_example)
+    loss, _, size = network(sizes, activation, per_example)
 
     def fun(v: jax.Array, x: Any, y: Any, at: jax.Array, slope: jax.Array, tilt: jax.Array) -> jax.Array:
-        return net.loss(v, x, y) - slope @ v + (v - at) @ tilt @ (v - at) / 2
+        return loss(v, x, y) - slope @ v + (v - at) @ tilt @ (v - at) / 2
 
-    return fun, jax.jit(jax.grad(net.loss)), jax.jit(jax.hessian(net.loss)), net.size
+    return fun, jax.jit(jax.grad(loss)), jax.jit(jax.hessian(loss)), size
 
 
 TILTED = (
@@ -155,8 +138,7 @@ TILTED = (
 def chosen_spectrum(generator: np.random.Generator, size: int, smallest: float) -> np.ndarray:
     """Return eigenvalues between `smallest` and 1 in size, of one sign or of both."""
     values = np.exp(generator.uniform(np.log(smallest), 0, size))
-    signs = [np.ones(size), -np.ones(size), generator.choice([-1.0, 1.0], size)][generator.integers(3)]
-    return values * signs
+    return values * [np.ones(size), -np.ones(size), generator.choice([-1.0, 1.0], size)][generator.integers(3)]
 
 
 def tilted(count: int, smallest: float = 1e-6, spectrum: Any = chosen_spectrum) -> Iterator[Case]:
@@ -173,7 +155,7 @@ def tilted(count: int, smallest: float = 1e-6, spectrum: Any = chosen_spectrum) 
         wanted = (rotation * values) @ rotation.T
         tilt = (wanted + wanted.T) / 2 - np.asarray(hessian(theta, x, y))
         args = (x, y, theta, np.asarray(gradient(theta, x, y)), (tilt + tilt.T) / 2)
-        yield Case(fun, theta, args, (int(np.sum(values < 0)), 0, int(np.sum(values > 0))), True, {})
+        yield Case(fun, theta, args, signs(values), True, {})
 
 
 MANUFACTURED = (
@@ -185,9 +167,9 @@ MANUFACTURED = (
 @functools.cache
 def manufactured_tools(sizes: tuple[int, ...], activation: str) -> Any:
     """Return the loss, outputs and the jitted Jacobian and Hessian of a squared-error network."""
-    net = network(sizes, activation, losses.squared_error)
-    jacobian = jax.jit(jax.jacobian(lambda v, x: net.outputs(v, x).ravel()))
-    return net.loss, net.outputs, jacobian, jax.jit(jax.hessian(net.loss)), net.size
+    loss, outputs, size = network(sizes, activation, losses.squared_error)
+    jacobian = jax.jit(jax.jacobian(lambda v, x: outputs(v, x).ravel()))
+    return loss, outputs, jacobian, jax.jit(jax.hessian(loss)), size
 
 
 def manufactured(count: int) -> Iterator[Case]:
@@ -210,13 +192,13 @@ def manufactured(count: int) -> Iterator[Case]:
         if np.min(np.abs(values)) < _MARGIN * np.max(np.abs(values)):
             continue
         made += 1
-        yield Case(loss, theta, (x, y), (int(np.sum(values < 0)), 0, int(np.sum(values > 0))), True, {})
+        yield Case(loss, theta, (x, y), signs(values), True, {})
 
 
 def split(count: int) -> Iterator[Case]:
     """A unit of a manufactured 2-1-1 tanh network split in two (Fukumizu and Amari): one zero more."""
     _, outputs, jacobian, hessian, size = manufactured_tools((2, 1, 1), "tanh")
-    big = network((2, 2, 1), "tanh", losses.squared_error).loss
+    big = network((2, 2, 1), "tanh", losses.squared_error)[0]
     number = made = 0
     while made < count:
         number += 1
@@ -236,10 +218,7 @@ def split(count: int) -> Iterator[Case]:
             continue
         made += 1
         params = np.array([w1, w1, w2, w2, b, b, share * v, (1 - share) * v, c])
-        yield Case(big, params, (x, y), (int(np.sum(values < 0)), 1, int(np.sum(values > 0))), False, {})
-
-
-# --- Networks at zero: padded, in closed form ---------------------------------------------------------------------
+        yield Case(big, params, (x, y), signs(values, 1), False, {})
 
 
 def decayed_loss(params: Any, x: jax.Array, y: jax.Array, decay: jax.Array) -> jax.Array:
@@ -264,9 +243,6 @@ def padded(count: int) -> Iterator[Case]:
         negative = hidden if coupling > decay else 0
         truth = (negative, 0, tree.size(params) - negative)
         yield Case(decayed_loss, params, (x, y, np.float64(decay)), truth, True, {})
-
-
-# --- Polynomials --------------------------------------------------------------------------------------------------
 
 
 def double_wells(x: jax.Array, mixing: jax.Array, depth: jax.Array) -> jax.Array:

@@ -14,10 +14,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import pathlib
-import statistics
 from collections.abc import Callable, Iterator
-from typing import Annotated, Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,31 +24,24 @@ import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import tqdm
-import tyro
 
-from benchmarks import scaling_examples, scaling_lanes
+from benchmarks import scaling_examples, scaling_lanes, side_by_side
 from benchmarks.classifier import batch_loss, mean_loss, per_example
-from benchmarks.side_by_side import exponent, machine, require_parts, seconds, show
+from benchmarks.side_by_side import exponent, first_and_warm
 from experiments._shared import xor
-from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, plots, sweep, tree
 
-PARTS = ("work", "devices")
 OUTPUTS = 10
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(side_by_side.Settings):
     """Settings of the benchmark."""
 
-    quick: bool = False
-    """Tiny sizes, one call each: to see that everything runs."""
-    parts: tuple[str, ...] = PARTS
+    parts: tuple[Literal["work", "devices"], ...] = ("work", "devices")
     """Which tables to make."""
     calls: int = 3
     """Warm calls of each piece of work; the median counts."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/scaling-DATE-TIME when not given."""
 
 
 class Piece(NamedTuple):
@@ -62,7 +53,7 @@ class Piece(NamedTuple):
     call: Callable[[], Any]
 
 
-def problem(inputs: int, hidden: int, num: int) -> tuple[mlp.Params, jax.Array, jax.Array]:
+def problem(inputs, hidden, num):
     """Return a network inputs-hidden-10 and random examples, in float64."""
     generator = np.random.default_rng(0)
     params = mlp.init(jax.random.key(0), (inputs, hidden, OUTPUTS), dtype=jnp.float64)
@@ -70,17 +61,17 @@ def problem(inputs: int, hidden: int, num: int) -> tuple[mlp.Params, jax.Array, 
 
 
 @jax.jit
-def gradient(params: mlp.Params, x: jax.Array, y: jax.Array) -> mlp.Params:
+def gradient(params, x, y):
     return jax.grad(mean_loss)(params, x, y)
 
 
 @jax.jit
-def product(params: mlp.Params, x: jax.Array, y: jax.Array) -> mlp.Params:
+def product(params, x, y):
     return curvature.hessian_of_mean(per_example, params, (x, y), chunk_size=min(len(x), 1000))(params)
 
 
 @jax.jit
-def density(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
+def density(params, x, y):
     matvec = curvature.hessian_of_mean(per_example, params, (x, y), chunk_size=min(len(x), 1000))
     return curvature.spectral_density(matvec, params, jax.random.key(0), num_probes=1, num_steps=30).nodes
 
@@ -140,55 +131,32 @@ def work_table(quick: bool, calls: int) -> pd.DataFrame:
     """Return one row a piece: seconds of the first call, and the median of the warm ones."""
     rows = []
     for piece in tqdm.tqdm(list(pieces_of_work(quick)), unit="piece", leave=False, disable=None):
-        first, _ = seconds(piece.call)
-        warm = statistics.median(seconds(piece.call)[0] for _ in range(calls))
-        rows.append(
-            {"work": piece.work, "grows": piece.grows, "size": piece.size, "first_s": first, "seconds": warm}
-        )  # fmt: skip
+        first, warm = first_and_warm(piece.call, calls)
+        rows.append({"work": piece.work, "grows": piece.grows, "size": piece.size, "first_s": first, "seconds": warm})
     return pd.DataFrame(rows)
 
 
 def exponents(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a work and what grows: the exponent over the upper half of the sizes, where overheads are small.
-
-    Examples
-    --------
-    >>> sizes = [1, 2, 4, 8]
-    >>> rows = pd.DataFrame({"work": "w", "grows": "N", "size": sizes, "seconds": [9.0, 9.0, 16.0, 64.0]})
-    >>> float(exponents(rows).exponent[0])
-    2.0
-    """
+    """Return one row a work and what grows: the exponent over the upper half of the sizes."""
     rows = []
     for (work, grows), part in table.groupby(["work", "grows"], sort=False):
         upper = part.sort_values("size").iloc[len(part) // 2 :] if len(part) > 2 else part
-        rows.append(
-            {
-                "work": work,
-                "grows": grows,
-                "from": part["size"].min(),
-                "to": part["size"].max(),
-                "seconds_at_largest": part.seconds.iloc[-1],
-                "exponent": exponent(list(upper["size"]), list(upper.seconds)),
-            }
-        )
+        rows.append({
+            "work": work, "grows": grows, "from": part["size"].min(), "to": part["size"].max(),
+            "seconds_at_largest": part.seconds.iloc[-1],
+            "exponent": exponent(list(upper["size"]), list(upper.seconds)),
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
 def memory_exponents(examples: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFrame:
     """Return one row a program: MiB on each device with the fewest and the most of them, and the fitted exponent."""
-    mib = pd.concat([
-        examples.assign(MiB=examples.held + examples.made)[["program", "devices", "MiB"]],
-        lanes.assign(program="sweep")[["program", "devices", "MiB"]],
-    ])  # fmt: skip
+    examples = examples.assign(MiB=examples.held + examples.made)
     rows = []
-    for program, part in mib.groupby("program", sort=False):
+    for program, part in pd.concat([examples, lanes.assign(program="sweep")]).groupby("program", sort=False):
         few, many = part.iloc[0], part.iloc[-1]
-        rows.append({
-            "program": program,
-            f"MiB on {few.devices}": few.MiB,
-            f"MiB on {many.devices}": many.MiB,
-            "exponent": exponent(list(part.devices), list(part.MiB)),
-        })  # fmt: skip
+        mib = {f"MiB on {end.devices}": end.MiB for end in (few, many)}
+        rows.append({"program": program, **mib, "exponent": exponent(list(part.devices), list(part.MiB))})
     return pd.DataFrame(rows)
 
 
@@ -211,22 +179,16 @@ def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
     return figure
 
 
-def main(settings: Settings) -> None:
-    require_parts(settings.parts, PARTS)
-    folder = RunFolder("scaling", settings, settings.output)
-    print(machine())
-    tables: dict[str, pd.DataFrame] = {}
+def measure(settings: Settings) -> side_by_side.Report:
+    quick = settings.quick
     if "work" in settings.parts:
         with jax.enable_x64(True):
-            tables["work"] = work_table(settings.quick, 1 if settings.quick else settings.calls)
-        tables["exponents"] = exponents(tables["work"])
-        folder.figure("work", draw(tables["work"]))
+            work = work_table(quick, 1 if quick else settings.calls)
+        yield from (("work", work), ("exponents", exponents(work)), ("work", draw(work)))
     if "devices" in settings.parts:
-        tables |= {"examples": scaling_examples.table(settings.quick), "lanes": scaling_lanes.table(settings.quick)}
-        tables["memory"] = memory_exponents(tables["examples"], tables["lanes"])
-    show(tables, folder)
-    print(f"\nresults in {folder.path}")
+        examples, lanes = scaling_examples.table(quick), scaling_lanes.table(quick)
+        yield from (("examples", examples), ("lanes", lanes), ("memory", memory_exponents(examples, lanes)))
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Settings, description=__doc__))
+    side_by_side.run("scaling", Settings, measure, __doc__)

@@ -1,25 +1,41 @@
-"""Timing of several ways to the same result, interleaved, with their agreement: one way to measure for a benchmark."""
+"""One way to run a benchmark: its settings, the timing of several ways to one result, and tables printed and saved."""
 
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import importlib.metadata
 import os
 import pathlib
 import platform
 import statistics
 import time
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Annotated, Any
 
 import jax
+import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tqdm
+import tyro
 
 from experiments._shared.run_folder import RunFolder
 
-_PACKAGES = ("jax", "numpy", "scipy", "torch", "curvlinops-for-pytorch", "pyhessian", "hessian-eigenthings")
+_PACKAGES = (
+    "jax", "numpy", "scipy", "optax", "flax", "matfree", "torch", "curvlinops-for-pytorch", "pyhessian",
+    "hessian-eigenthings",
+)  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What every benchmark may be told."""
+
+    quick: bool = False
+    """Tiny sizes, one round: to see that everything runs."""
+    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
+    """A new folder for the results; runs/NAME-DATE-TIME when not given."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,24 +57,30 @@ class Way:
 
 
 def machine() -> str:
-    """Return the machine and the versions of this project and its peers, in one line."""
-    versions = ", ".join(f"{name} {version(name)}" for name in _PACKAGES)
-    return f"{processor()}, {os.cpu_count()} CPUs, Python {platform.python_version()}; {versions}"
+    """Return the machine and the versions of this project's peers that are installed, in one line."""
+    found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    versions = ", ".join(f"{name} {found.get(name, 'not installed')}" for name in _PACKAGES)
+    threads = os.environ.get("OPENBLAS_NUM_THREADS", "unset")
+    return (
+        f"{processor()}, {os.cpu_count()} CPUs, OPENBLAS_NUM_THREADS {threads}, Python {platform.python_version()};"
+        f" {versions}"
+    )
 
 
 def processor() -> str:
     try:
-        with open("/proc/cpuinfo") as file:
-            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.machine()
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
 
 
-def version(name: str) -> str:
+def find(name: str) -> Any:
+    """Return a peer's module; None where it is not installed."""
     try:
-        return importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return None
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
@@ -66,6 +88,12 @@ def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
     start = time.perf_counter()
     result = jax.block_until_ready(run())
     return time.perf_counter() - start, result
+
+
+def first_and_warm(run: Callable[[], Any], calls: int) -> tuple[float, float]:
+    """Return the seconds of the first call, and the median of so many warm ones."""
+    first, _ = seconds(run)
+    return first, statistics.median(seconds(run)[0] for _ in range(calls))
 
 
 def compare(ways: list[Way], rounds: int, reference: str) -> pd.DataFrame:
@@ -91,34 +119,62 @@ def compare(ways: list[Way], rounds: int, reference: str) -> pd.DataFrame:
     truth = results[reference]
     rows = []
     for way in ways:
-        if way.run is None:
-            rows.append({"way": way.name, "note": way.note})
+        row = {"way": way.name, "note": way.note}
+        if way.run is not None:
+            times, result = warm[way.name], results[way.name]
+            row |= {"first_s": first[way.name], "warm_s": statistics.median(times), "calls": len(times)}
+            if result.shape == truth.shape:
+                row["difference"] = np.max(np.abs(result - truth)) / np.max(np.abs(truth))
+        rows.append(row)
+    return pd.DataFrame(rows, columns=["way", "first_s", "warm_s", "calls", "difference", "note"])
+
+
+Report = Iterator[tuple[str, pd.DataFrame | matplotlib.figure.Figure]]
+_MOST_ROWS = 60
+
+
+def run(
+    name: str, settings: type, measure: Callable[[Any], Report], description: str | None
+) -> dict[str, pd.DataFrame]:
+    """Run a benchmark from the command line: print each table as it comes, and write all to a new folder.
+
+    A table of more than 60 rows is written, and not printed. Returns the tables.
+    """
+    chosen, tables = tyro.cli(settings, description=description), {}
+    folder = RunFolder(name, chosen, chosen.output)
+    print(machine())
+    for title, item in measure(chosen):
+        if isinstance(item, matplotlib.figure.Figure):
+            folder.figure(title, item)
             continue
-        same_shape = results[way.name].shape == truth.shape
-        rows.append({
-            "way": way.name,
-            "first_s": first[way.name],
-            "warm_s": statistics.median(warm[way.name]),
-            "calls": len(warm[way.name]),
-            "difference": np.max(np.abs(results[way.name] - truth)) / np.max(np.abs(truth)) if same_shape else np.nan,
-            "note": way.note,
-        })  # fmt: skip
-    return pd.DataFrame(rows)
+        tables[title] = item
+        folder.table(title, item)
+        if len(item) <= _MOST_ROWS:
+            text = item.to_string(index=False, na_rep="", line_width=220, float_format="{:.3g}".format)
+            print(f"\n{title}\n{text}", flush=True)
+    print(f"\nresults in {folder.path}")
+    return tables
 
 
-def require_parts(chosen: tuple[str, ...], known: tuple[str, ...]) -> None:
-    """Raise SystemExit unless every chosen table is one that there is."""
-    unknown = set(chosen) - set(known)
-    if unknown:
-        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(known)}.")
+def parts(makers: dict[str, Callable[[], pd.DataFrame]], chosen: tuple[str, ...]) -> Report:
+    """Yield the chosen ones of several tables, made in float64; SystemExit where one is not known."""
+    if unknown := set(chosen) - set(makers):
+        raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(makers)}.")
+    for part in makers:
+        if part in chosen:
+            with jax.enable_x64(True):
+                table = makers[part]()
+            yield part, table
 
 
-def show(tables: dict[str, pd.DataFrame], folder: RunFolder) -> None:
-    """Print tables by name, and write each to the run folder."""
-    with pd.option_context("display.width", 220, "display.max_columns", 20, "display.float_format", "{:.3g}".format):
-        for name, table in tables.items():
-            print(f"\n{name}\n{table.to_string(index=False, na_rep='')}")
-            folder.table(name, table)
+def bars(labels: Sequence[str], values: Any, xlabel: str, *, log: bool = False, color: Any = None) -> Any:
+    """Return horizontal bars, the first on top."""
+    figure = matplotlib.figure.Figure(figsize=(8, 0.4 * len(labels) + 1.2), layout="constrained")
+    axes = figure.subplots()
+    axes.barh(list(labels), values, color=color)
+    axes.set(xlabel=xlabel, xscale="log" if log else "linear")
+    axes.invert_yaxis()
+    return figure
 
 
 def gemm_seconds(multiply_adds: float, size: int, calls: int = 5) -> float:
@@ -129,9 +185,8 @@ def gemm_seconds(multiply_adds: float, size: int, calls: int = 5) -> float:
     matrix = np.random.default_rng(0).standard_normal((size, size))
     here = jax.numpy.asarray(matrix)
     product = jax.jit(lambda a: a @ a)
-    seconds(lambda: product(here))
-    times = [[seconds(run)[0] for _ in range(calls)] for run in (lambda: matrix @ matrix, lambda: product(here))]
-    return multiply_adds / size**3 * min(statistics.median(row) for row in times)
+    times = [first_and_warm(run, calls)[1] for run in (lambda: matrix @ matrix, lambda: product(here))]
+    return multiply_adds / size**3 * min(times)
 
 
 def exponent(sizes: list[float], times: list[float]) -> float:

@@ -10,11 +10,9 @@ is differentiated: JAX's gradient, as `interval` encloses it, against forward di
 
 from __future__ import annotations
 
-import argparse
 import collections
 import dataclasses
 import functools
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
@@ -25,8 +23,10 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import tqdm
+import tyro
 
 from benchmarks import constructed_theorems
+from benchmarks.side_by_side import machine
 from mlp_jax.interval import ball, multiprecision
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
@@ -36,9 +36,6 @@ WIDTH = 3  # numbers in a box
 ROWS = 50  # boxes a composition
 POINTS = 3  # points a box
 mpmath.mp.dps = 50
-
-
-# --- The oracle: numbers with derivatives, 50 digits -----------------------------------------------------------------
 
 
 class Jet:
@@ -70,49 +67,40 @@ class Jet:
         return self.chain(1 / self.value, -1 / self.value**2)
 
 
-def _square_plus(shift: float) -> Callable[[Jet], Jet]:
+def _plus(shift: float) -> Callable[[Jet], Jet]:
     return lambda a: a * a + Jet(shift)
 
 
+def _chained(function, derivative) -> Callable[[Jet], Jet]:
+    return lambda a: a.chain(function(a.value), derivative(a.value))
+
+
+_exp = _chained(mpmath.exp, mpmath.exp)
+_log = _chained(mpmath.log, lambda v: 1 / v)
+_sqrt = _chained(mpmath.sqrt, lambda v: 1 / (2 * mpmath.sqrt(v)))
+_tanh = _chained(mpmath.tanh, lambda v: mpmath.sech(v) ** 2)
+_sin = _chained(mpmath.sin, mpmath.cos)
+# JAX's rule of erfc has the constant as a float64 number, and the gradient as traced is what is enclosed.
+_SLOPE_OF_ERFC = mpmath.mpf(-2 / np.sqrt(np.pi))
 SMOOTH: dict[str, tuple[Callable[[Any], Any], Callable[[Jet], Jet]]] = {
-    "tanh": (jnp.tanh, lambda a: a.chain(mpmath.tanh(a.value), mpmath.sech(a.value) ** 2)),
+    "tanh": (jnp.tanh, _tanh),
     "logistic": (
         jax.nn.sigmoid,
-        lambda a: a.chain(1 / (1 + mpmath.exp(-a.value)), 1 / (2 + mpmath.exp(a.value) + mpmath.exp(-a.value))),
+        _chained(lambda v: 1 / (1 + mpmath.exp(-v)), lambda v: 1 / (2 + mpmath.exp(v) + mpmath.exp(-v))),
     ),
-    "exp of tanh": (
-        lambda x: jnp.exp(jnp.tanh(x)),
-        lambda a: a.chain(
-            mpmath.exp(mpmath.tanh(a.value)), mpmath.exp(mpmath.tanh(a.value)) / mpmath.cosh(a.value) ** 2
-        ),
-    ),
-    "expm1 of sin": (
-        lambda x: jnp.expm1(jnp.sin(x)),
-        lambda a: a.chain(mpmath.expm1(mpmath.sin(a.value)), mpmath.exp(mpmath.sin(a.value)) * mpmath.cos(a.value)),
-    ),
-    "log": (lambda x: jnp.log(x * x + 2.0), lambda a: _log(_square_plus(2)(a))),
-    "log1p": (lambda x: jnp.log1p(x * x), lambda a: _log(_square_plus(1)(a))),
-    "sqrt": (lambda x: jnp.sqrt(jnp.square(x) + 1.5), lambda a: _sqrt(_square_plus(1.5)(a))),
-    "rsqrt": (lambda x: jax.lax.rsqrt(x * x + 0.5), lambda a: _sqrt(_square_plus(0.5)(a)).inverse()),
-    "erfc": (
-        jax.lax.erfc,
-        # JAX's rule has the constant as a float64 number, and the gradient as traced is what is enclosed.
-        lambda a: a.chain(mpmath.erfc(a.value), mpmath.mpf(-2 / np.sqrt(np.pi)) * mpmath.exp(-(a.value**2))),
-    ),
+    "exp of tanh": (lambda x: jnp.exp(jnp.tanh(x)), lambda a: _exp(_tanh(a))),
+    "expm1 of sin": (lambda x: jnp.expm1(jnp.sin(x)), lambda a: _chained(mpmath.expm1, mpmath.exp)(_sin(a))),
+    "log": (lambda x: jnp.log(x * x + 2.0), lambda a: _log(_plus(2)(a))),
+    "log1p": (lambda x: jnp.log1p(x * x), lambda a: _log(_plus(1)(a))),
+    "sqrt": (lambda x: jnp.sqrt(jnp.square(x) + 1.5), lambda a: _sqrt(_plus(1.5)(a))),
+    "rsqrt": (lambda x: jax.lax.rsqrt(x * x + 0.5), lambda a: _sqrt(_plus(0.5)(a)).inverse()),
+    "erfc": (jax.lax.erfc, _chained(mpmath.erfc, lambda v: _SLOPE_OF_ERFC * mpmath.exp(-(v**2)))),
     "cube": (lambda x: x**3, lambda a: a * a * a),
-    "power -2": (lambda x: (x * x + 1.0) ** -2, lambda a: (_square_plus(1)(a) * _square_plus(1)(a)).inverse()),
-    "power 1.5": (lambda x: (x * x + 1.0) ** 1.5, lambda a: _square_plus(1)(a) * _sqrt(_square_plus(1)(a))),
-    "cos": (jnp.cos, lambda a: a.chain(mpmath.cos(a.value), -mpmath.sin(a.value))),
+    "power -2": (lambda x: (x * x + 1.0) ** -2, lambda a: (_plus(1)(a) * _plus(1)(a)).inverse()),
+    "power 1.5": (lambda x: (x * x + 1.0) ** 1.5, lambda a: _plus(1)(a) * _sqrt(_plus(1)(a))),
+    "cos": (jnp.cos, _chained(mpmath.cos, lambda v: -mpmath.sin(v))),
     "scale": (lambda x: -0.3 * x, lambda a: Jet(-0.3) * a),
 }
-
-
-def _log(a: Jet) -> Jet:
-    return a.chain(mpmath.log(a.value), 1 / a.value)
-
-
-def _sqrt(a: Jet) -> Jet:
-    return a.chain(mpmath.sqrt(a.value), 1 / (2 * mpmath.sqrt(a.value)))
 
 
 def _larger(a: Jet, b: Jet) -> Jet:
@@ -120,21 +108,18 @@ def _larger(a: Jet, b: Jet) -> Jet:
 
 
 KINKED: dict[str, tuple[Callable[[Any], Any], Callable[[Jet], Jet]]] = {
-    "abs": (jnp.abs, lambda a: a.chain(abs(a.value), mpmath.sign(a.value))),
+    "abs": (jnp.abs, _chained(abs, mpmath.sign)),
     "relu": (lambda x: jnp.maximum(x, 0.0), lambda a: _larger(a, Jet(0))),
-    "clamp": (lambda x: jnp.minimum(jnp.maximum(x, -1.0), 2.0), lambda a: _clamp(a)),
+    "clamp": (
+        lambda x: jnp.minimum(jnp.maximum(x, -1.0), 2.0),
+        lambda a: Jet(2) if a.value >= 2 else _larger(a, Jet(-1)),
+    ),
 }
-
-
-def _clamp(a: Jet) -> Jet:
-    return Jet(2) if a.value >= 2 else _larger(a, Jet(-1))
-
-
 BINARY: dict[str, tuple[Callable[[Any, Any], Any], Callable[[Jet, Jet], Jet]]] = {
     "add": (lambda x, y: x + y, lambda a, b: a + b),
     "sub": (lambda x, y: x - y, lambda a, b: a - b),
     "mul": (lambda x, y: x * y, lambda a, b: a * b),
-    "div": (lambda x, y: x / (y * y + 0.75), lambda a, b: a * _square_plus(0.75)(b).inverse()),
+    "div": (lambda x, y: x / (y * y + 0.75), lambda a, b: a * _plus(0.75)(b).inverse()),
 }
 
 MATRIX = np.array([[0.5, -1.25, 0.1], [2.0, 0.3, 0.0], [-0.7, 0.9, 1.1]])
@@ -160,17 +145,13 @@ def _scanned(row: list[Jet]) -> list[Jet]:
     return result
 
 
-def _softmax(row: list[Jet]) -> list[Jet]:
-    exponentials = [a.chain(mpmath.exp(a.value), mpmath.exp(a.value)) for a in row]
-    total = _total(exponentials)
-    return [e * total.inverse() for e in exponentials]
-
-
 def _total(row: list[Jet]) -> Jet:
-    result = Jet(0)
-    for a in row:
-        result = result + a
-    return result
+    return functools.reduce(Jet.__add__, row, Jet(0))
+
+
+def _softmax(row: list[Jet]) -> list[Jet]:
+    exponentials = [_exp(a) for a in row]
+    return [e * _total(exponentials).inverse() for e in exponentials]
 
 
 ROWWISE: dict[str, tuple[Callable[[Any], Any], Callable[[list[Jet]], list[Jet]]]] = {
@@ -186,7 +167,7 @@ ROWWISE: dict[str, tuple[Callable[[Any], Any], Callable[[list[Jet]], list[Jet]]]
     "softmax": (lambda x: jax.nn.softmax(x, axis=-1), _softmax),
     "logsumexp": (
         lambda x: x - jax.nn.logsumexp(x, axis=-1, keepdims=True),
-        lambda row: [a - _log(_total([b.chain(mpmath.exp(b.value), mpmath.exp(b.value)) for b in row])) for a in row],
+        lambda row: [a - _log(_total([_exp(b) for b in row])) for a in row],
     ),
     "gather": (lambda x: jnp.take(x, ORDER, axis=1), lambda row: [row[k] for k in ORDER]),
     "scatter": (_scatter, lambda row: [Jet(0), row[0] + row[1], row[2]]),
@@ -226,17 +207,11 @@ def _extend(generator: np.random.Generator, now: Composition, table: dict[str, t
             lambda row: [second(a, side[1](b)) for a, b in zip(now.oracle(row), row, strict=True)],
             f"{name}({now.name}, ...)",
         )
-    if kind == 1:
-        name = str(generator.choice(list(ROWWISE)))
-        rowwise = ROWWISE[name]
-        return Composition(
-            lambda x: rowwise[0](now.jax(x)), lambda row: rowwise[1](now.oracle(row)), f"{name}({now.name})"
-        )
-    name = str(generator.choice(list(table)))
-    unary = table[name]
-    return Composition(
-        lambda x: unary[0](now.jax(x)), lambda row: [unary[1](a) for a in now.oracle(row)], f"{name}({now.name})"
-    )
+    chosen = ROWWISE if kind == 1 else table
+    name = str(generator.choice(list(chosen)))
+    outer, rowwise = chosen[name]
+    oracle = rowwise if kind == 1 else lambda row: [rowwise(a) for a in row]
+    return Composition(lambda x: outer(now.jax(x)), lambda row: oracle(now.oracle(row)), f"{name}({now.name})")
 
 
 def boxes(generator: np.random.Generator) -> Ball:
@@ -274,9 +249,7 @@ def run(cases: int, seed: int = 0, progress: bool = False) -> Count:
     return count
 
 
-def _one(
-    generator: np.random.Generator, count: Count, composition: Composition, differentiate: bool, arb: bool
-) -> None:
+def _one(generator, count: Count, composition: Composition, differentiate: bool, arb: bool) -> None:
     box = boxes(generator)
     function = jax.grad(lambda x: jnp.sum(composition.jax(x))) if differentiate else composition.jax
     program = flatten(jax.make_jaxpr(function)(jax.ShapeDtypeStruct((ROWS, WIDTH), jnp.float64)))
@@ -300,13 +273,7 @@ def _one(
 
 
 def _contains(
-    generator: np.random.Generator,
-    box: Ball,
-    found: Ball,
-    composition: Composition,
-    gradient: bool,
-    row: int,
-    point: int,
+    generator, box: Ball, found: Ball, composition: Composition, gradient: bool, row: int, point: int
 ) -> bool:
     """Return whether the enclosure holds the 50-digit value at a random point, or a random corner, of a box."""
     share = generator.choice([-1.0, 1.0], WIDTH) if point == 0 else generator.uniform(-1, 1, WIDTH)
@@ -319,16 +286,10 @@ def _contains(
     return all(abs(exact[k] - mpmath.mpf(found.mid[row, k])) <= mpmath.mpf(found.radius[row, k]) for k in range(WIDTH))
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cases", type=int, default=100_000)
-    parser.add_argument("--theorems", type=int, default=500)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
+def main(cases: int = 100_000, theorems: int = 500, seed: int = 0) -> None:
     began = time.perf_counter()
-    count = run(options.cases, options.seed, progress=True)
-    print(f"{platform.machine()}, Python {platform.python_version()}, jax {jax.__version__}, numpy {np.__version__}")
-    print(f"seed {options.seed}")
+    count = run(cases, seed, progress=True)
+    print(f"{machine()}\nseed {seed}")
     print(
         f"{count.cases} cases, {count.points} points with 50 digits: {count.missed} outside their enclosure;"
         f" {sum(count.refused.values())} more cases refused, by {dict(count.refused)};"
@@ -336,7 +297,7 @@ def main() -> None:
     )
     for name in count.examples[:10]:
         print("outside:", name)
-    tallies = constructed_theorems.run(options.theorems, options.seed, functools.partial(tqdm.tqdm, unit="theorem"))
+    tallies = constructed_theorems.run(theorems, seed, functools.partial(tqdm.tqdm, unit="theorem"))
     for family, tally in tallies.items():
         print(f"{family}: {tally.cases} functions, {tally.proved} theorems, {len(tally.false)} false")
         for name in tally.false[:10]:
@@ -345,4 +306,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, description=__doc__)

@@ -12,28 +12,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import pathlib
 import subprocess
 import sys
-from typing import Annotated
 
-import matplotlib.figure
-import numpy as np
 import pandas as pd
 import tqdm
-import tyro
 
+from benchmarks import side_by_side
 from benchmarks.sweep_ways import WAYS
-from benchmarks.training_peers import machine
-from experiments._shared.run_folder import RunFolder
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
+class Settings(side_by_side.Settings):
     """Settings of the benchmark."""
 
-    quick: bool = False
-    """Two seeds and two epochs, one round: to see that everything runs."""
     ways: tuple[str, ...] = tuple(WAYS)
     """Which ways to time."""
     seeds: int = 8
@@ -44,11 +36,9 @@ class Settings:
     """Processes of each way, in turn; the fastest counts."""
     limit: int = 100
     """Seconds after which a way is given up and reported as slower than that."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/sweep-DATE-TIME when not given."""
 
 
-def measure(settings: Settings) -> pd.DataFrame:
+def times(settings: Settings) -> pd.DataFrame:
     """Return one row a way and round, in seconds; ways that fail are printed with the reason, and left out."""
     rows = []
     seeds, epochs, rounds = (2, 2, 1) if settings.quick else (settings.seeds, settings.epochs, settings.rounds)
@@ -72,49 +62,23 @@ def measure(settings: Settings) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a way: best seconds, and how many times those of sweep.run."""
-    best = frame.drop(columns="round").groupby("way", sort=False).min()
-    table = best[["first", "again"]].round(2)
-    if "sweep.run" in best.index:
-        table["first: times sweep.run"] = (best["first"] / best.loc["sweep.run", "first"]).round(2)
-        table["again: times sweep.run"] = (best["again"] / best.loc["sweep.run", "again"]).round(2)
+def measure(settings: Settings) -> side_by_side.Report:
+    """Return the times, and one row a way: best seconds, and how many times those of sweep.run."""
+    frame = times(settings)
+    grouped = frame.drop(columns="round").groupby("way", sort=False)
+    table = grouped[["first", "again"]].min()
+    if "sweep.run" in table.index:
+        for column in ("first", "again"):
+            table[f"{column}: times sweep.run"] = table[column] / table.loc["sweep.run", column]
     names = [name for name in frame.columns if name.startswith("accuracy")]
-    means = frame.groupby("way", sort=False)[names].mean()
-    table["test accuracy, smallest batch"], table["largest"] = means[names[0]].round(3), means[names[-1]].round(3)
-    return table
-
-
-def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the seconds of each way as bars on a logarithmic axis."""
-    figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout="constrained")
-    axes = figure.subplots()
-    at = np.arange(len(table))[::-1]
-    axes.barh(at + 0.2, table["first"], 0.4, label="to the first result", color="#D55E00")
-    axes.barh(at - 0.2, table["again"], 0.4, label="again", color="#0072B2")
-    for height, column in ((0.2, "first"), (-0.2, "again")):
-        for y, value in zip(at, table[column], strict=True):
-            axes.text(value * 1.05, y + height, f"{value:.2f}", va="center", fontsize="x-small")
-    axes.set_yticks(at, table.index)
-    axes.set(xscale="log", xlabel="seconds", title="six batch sizes from every seed: 64-32-10 on digits")
-    axes.set_xlim(right=1.5 * table[["first", "again"]].max().max())
-    axes.legend(frameon=False)
-    return figure
-
-
-def run(settings: Settings) -> pd.DataFrame:
-    """Time, print and save; return the table."""
-    print(machine())
-    folder = RunFolder("sweep", settings, settings.output)
-    frame = measure(settings)
-    table = summary(frame)
-    folder.table("sweep", frame)
-    folder.figure("sweep", draw(table))
-    print("Seconds for the whole sweep, and how many times those of sweep.run:")
-    print(table.to_string())
-    print(f"Written to {folder.path}")
-    return table
+    means = grouped[names].mean()
+    table["test accuracy, smallest batch"], table["largest"] = means[names[0]], means[names[-1]]
+    table = table.reset_index()
+    yield from (("sweep", frame), ("seconds", table))
+    for column, title in (("first", "to the first result"), ("again", "again")):
+        label = f"seconds {title}: six batch sizes from every seed"
+        yield column, side_by_side.bars(table.way, table[column], label, log=True)
 
 
 if __name__ == "__main__":
-    run(tyro.cli(Settings, description=__doc__))
+    side_by_side.run("sweep", Settings, measure, __doc__)

@@ -9,12 +9,8 @@ the same again, and the mean final test accuracy of each batch size, by which th
 from __future__ import annotations
 
 import functools
-import importlib
 import json
 import sys
-import time
-from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,26 +18,24 @@ import numpy as np
 import optax
 
 from benchmarks.classifier import batch_loss
+from benchmarks.side_by_side import find, seconds
 from mlp_jax import datasets, losses, mlp, sweep, training
 
 SIZES, BATCH_SIZES, RATE = (64, 32, 10), (16, 32, 64, 128, 256, 512), 0.1
 _SGD = optax.sgd(RATE)
 
 
-def init(key: jax.Array) -> Any:
+def init(key):
     return mlp.init(key, SIZES)
 
 
 @jax.jit
-def accuracy(params: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
+def accuracy(params, inputs, targets):
     """Mean test accuracy of networks with a leading axis."""
     return jnp.mean(jax.vmap(lambda p: losses.mean(losses.accuracy(mlp.forward(p, inputs), targets)))(params))
 
 
-Way = Callable[[jax.Array, datasets.Dataset, int, int], list]
-
-
-def one_program(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int, programs: str = "one") -> list:
+def one_program(key, data, seeds, epochs, programs="one"):
     result = sweep.run(
         key, batch_loss, init, data, batch_sizes=BATCH_SIZES, learning_rates=(RATE,), seeds=seeds, epochs=epochs,
         programs=programs,
@@ -49,51 +43,48 @@ def one_program(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int,
     return [jax.tree.map(lambda a, i=i: a[i, 0], result.params) for i in range(len(BATCH_SIZES))]
 
 
+def _train(key, params, data, batch_size, epochs):
+    return training.train(key, batch_loss, params, data, optimizer=_SGD, batch_size=batch_size, epochs=epochs)[0]
+
+
 @functools.partial(jax.jit, static_argnames=("batch_size", "epochs"))
-def _obvious(keys: jax.Array, inputs: Any, targets: Any, batch_size: int, epochs: int) -> Any:
-    def one(key: jax.Array) -> Any:
+def _obvious(keys, data, batch_size, epochs):
+    def one(key):
         init_key, run_key = jax.random.split(key)
-        return training.train(
-            run_key, batch_loss, init(init_key), (inputs, targets), optimizer=_SGD, batch_size=batch_size, epochs=epochs
-        )[0]
+        return _train(run_key, init(init_key), data, batch_size, epochs)
 
     return jax.vmap(one)(keys)
 
 
-def obvious_loop(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int) -> list:
+def obvious_loop(key, data, seeds, epochs):
     """One jitted program a batch size, vmapped over seeds, initialisation inside."""
     keys = jax.random.split(key, seeds)
-    return [_obvious(keys, *data.train, size, epochs) for size in BATCH_SIZES]
+    return [_obvious(keys, tuple(data.train), size, epochs) for size in BATCH_SIZES]
 
 
 @functools.partial(jax.jit, static_argnames=("batch_size", "epochs"))
-def _sensible(keys: jax.Array, params: Any, inputs: Any, targets: Any, batch_size: int, epochs: int) -> Any:
-    def one(key: jax.Array, start: Any) -> Any:
-        return training.train(
-            key, batch_loss, start, (inputs, targets), optimizer=_SGD, batch_size=batch_size, epochs=epochs
-        )[0]
-
-    return jax.vmap(one)(keys, params)
+def _sensible(keys, params, data, batch_size, epochs):
+    return jax.vmap(lambda key, start: _train(key, start, data, batch_size, epochs))(keys, params)
 
 
 _starts = jax.jit(jax.vmap(init), compiler_options={"xla_backend_optimization_level": 0})
 
 
-def sensible_loop(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int) -> list:
+def sensible_loop(key, data, seeds, epochs):
     """One jitted program a batch size, vmapped over seeds, initialisation once, in a cheaply compiled program."""
     keys = jax.random.split(key, seeds)
     params = _starts(keys)
-    return [_sensible(keys, params, *data.train, size, epochs) for size in BATCH_SIZES]
+    return [_sensible(keys, params, tuple(data.train), size, epochs) for size in BATCH_SIZES]
 
 
 @functools.partial(jax.jit, static_argnames=("epochs",))
-def _masked(keys: jax.Array, params: Any, sizes: jax.Array, inputs: Any, targets: Any, epochs: int) -> Any:
+def _masked(keys, params, sizes, inputs, targets, epochs):
     n, widest = len(inputs), max(BATCH_SIZES)
 
-    def one(size: jax.Array, key: jax.Array, params: Any) -> Any:
+    def one(size, key, params):
         num_batches = -(-n // size)
 
-        def update(step: jax.Array, carry: tuple) -> tuple:
+        def update(step, carry):
             params, state = carry
             visited = training.order(key, step // num_batches, n)
             rows = step % num_batches * size + jnp.arange(widest)
@@ -109,18 +100,23 @@ def _masked(keys: jax.Array, params: Any, sizes: jax.Array, inputs: Any, targets
     return jax.vmap(over_seeds, in_axes=(0, None, None))(sizes, keys, params)
 
 
-def masks(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int) -> list:
+def masks(key, data, seeds, epochs):
     """One program, all lanes at once, every batch padded to the largest with weights of 0."""
     keys = jax.random.split(key, seeds)
     params = _masked(keys, _starts(keys), jnp.array(BATCH_SIZES), *data.train, epochs)
     return [jax.tree.map(lambda a, i=i: a[i], params) for i in range(len(BATCH_SIZES))]
 
 
-def torch_loop(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int, threads: int = 1) -> list:
-    """One network at a time."""
-    torch = importlib.import_module("torch")
+def _in_torch(data, threads):
+    torch = find("torch")
     torch.set_num_threads(threads)
-    x, y = torch.from_numpy(np.array(data.train.inputs)), torch.from_numpy(np.array(data.train.targets, np.int64))
+    x, y = data.train
+    return torch, torch.from_numpy(np.array(x)), torch.from_numpy(np.array(y, np.int64))
+
+
+def torch_loop(key, data, seeds, epochs, threads=1):
+    """One network at a time."""
+    torch, x, y = _in_torch(data, threads)
     ends = []
     for size in BATCH_SIZES:
         networks = []
@@ -139,13 +135,11 @@ def torch_loop(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int, 
     return ends
 
 
-def torch_vmap(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int, threads: int = 1) -> list:
+def torch_vmap(key, data, seeds, epochs, threads=1):
     """torch.func: the gradients of all seeds by vmap, one batch size at a time."""
-    torch = importlib.import_module("torch")
-    torch.set_num_threads(threads)
-    x, y = torch.from_numpy(np.array(data.train.inputs)), torch.from_numpy(np.array(data.train.targets, np.int64))
+    torch, x, y = _in_torch(data, threads)
 
-    def cost(p: list, x: Any, y: Any) -> Any:
+    def cost(p, x, y):
         hidden = torch.tanh(torch.nn.functional.linear(x, p[0], p[1]))
         return torch.nn.functional.cross_entropy(torch.nn.functional.linear(hidden, p[2], p[3]), y)
 
@@ -167,12 +161,12 @@ def torch_vmap(key: jax.Array, data: datasets.Dataset, seeds: int, epochs: int, 
     return ends
 
 
-def _as_layers(leaves: list[np.ndarray]) -> Any:
+def _as_layers(leaves):
     weights = [np.swapaxes(leaf, 1, 2) for leaf in leaves[::2]]
     return tuple(mlp.Layer(*pair) for pair in zip(weights, leaves[1::2], strict=True))
 
 
-WAYS: dict[str, Way] = {
+WAYS = {
     "sweep.run": one_program,
     "sweep.run, per batch size": functools.partial(one_program, programs="per batch size"),
     "sensible loop of programs": sensible_loop,
@@ -188,16 +182,12 @@ WAYS: dict[str, Way] = {
 def main(name: str, seeds: int, epochs: int) -> None:
     data = datasets.load("digits")
     if name.startswith("torch"):
-        importlib.import_module("torch")
+        find("torch")  # imports are not timed
     # The runtime itself starts once for every way, outside what is timed.
     key = jax.block_until_ready(jax.random.key(0))
-    seconds = []
-    for _ in range(2):
-        began = time.perf_counter()
-        ends = jax.block_until_ready(WAYS[name](key, data, seeds, epochs))
-        seconds.append(time.perf_counter() - began)
+    (first, _), (again, ends) = (seconds(lambda: WAYS[name](key, data, seeds, epochs)) for _ in range(2))
     measured = [float(accuracy(params, *data.test)) for params in ends]
-    sys.stdout.write(json.dumps({"first": seconds[0], "again": seconds[1], "accuracy": measured}) + "\n")
+    sys.stdout.write(json.dumps({"first": first, "again": again, "accuracy": measured}) + "\n")
 
 
 if __name__ == "__main__":

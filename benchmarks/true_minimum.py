@@ -37,13 +37,13 @@ def minimise(fun: Callable[..., jax.Array], start: Any, args: tuple, max_steps: 
         products += int(steps)
         new_value, new_gradient = evaluate(vector + step, *args)
         ratio, length = float((new_value - value) / change), float(jnp.linalg.norm(step))
-        if abs(float(change)) < _ROUNDING * abs(float(value)):
-            if float(jnp.linalg.norm(new_gradient)) >= 0.9 * size:
-                break
+        by_rounding = abs(float(change)) < _ROUNDING * abs(float(value))
+        if by_rounding and float(jnp.linalg.norm(new_gradient)) >= 0.9 * size:
+            break
+        if by_rounding or ratio > 0.1:
             vector, value, gradient = vector + step, new_value, new_gradient
+        if by_rounding:
             continue
-        if ratio > 0.1:
-            vector, value, gradient = vector + step, new_value, new_gradient
         if ratio < 0.25:
             radius = length / 4
         elif ratio > 0.75 and length > 0.99 * radius:
@@ -51,17 +51,15 @@ def minimise(fun: Callable[..., jax.Array], start: Any, args: tuple, max_steps: 
     return unravel(vector), float(np.linalg.norm(gradient)), products
 
 
-def _steihaug(
-    fun: Callable[..., jax.Array], vector: jax.Array, gradient: jax.Array, radius: float, tolerance: float, args: tuple
-) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _steihaug(fun, vector, gradient, radius, tolerance, args):
     """Return (step, change of the quadratic model, products): to the minimum of the model, or to the boundary."""
     product = curvature.hessian(fun, vector, args)
 
-    def to_boundary(step: jax.Array, along: jax.Array) -> jax.Array:
+    def to_boundary(step, along):
         a, b, c = along @ along, step @ along, step @ step - radius**2
         return (-b + jnp.sqrt(b * b - a * c)) / a
 
-    def body(state: tuple) -> tuple:
+    def body(state):
         count, step, residual, along, _ = state
         curved = product(along)
         bend, size = along @ curved, residual @ residual

@@ -12,10 +12,8 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
-import pathlib
-import time
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -23,36 +21,27 @@ import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tqdm
-import tyro
 
-from benchmarks import known_points, outside_points
+from benchmarks import known_points, outside_points, side_by_side
 from benchmarks.known_points import Case
-from experiments._shared.run_folder import RunFolder
+from benchmarks.side_by_side import seconds
 from mlp_jax import critical
 
 NON_ANSWERS = ("undetermined", "degenerate", "nonsmooth", "not critical", "error")
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Settings of the benchmark."""
+class Settings(side_by_side.Settings):
+    """Settings of the benchmark; `quick` takes a tenth of the points."""
 
-    quick: bool = False
-    """A tenth of the points."""
     only: Literal["known", "adversarial", "outside"] | None = None
     """One of the three sets; all of them when not given."""
-    output: Annotated[pathlib.Path | None, tyro.conf.arg(metavar="FOLDER")] = None
-    """A new folder for the results; runs/verdicts-DATE-TIME when not given."""
 
 
 def families(share: float) -> dict[str, list[Case]]:
     """Return the points of known inertia, by family."""
-
-    def number(count: int) -> int:
-        return max(1, round(share * count))
-
-    conds = (1.0, 10.0, 100.0, 1e3)
-    every = max(1, round(1 / share))
+    number = lambda count: max(1, round(share * count))
+    conds, every = (1.0, 10.0, 100.0, 1e3), max(1, round(1 / share))
     return {
         "linear network": list(itertools.islice(known_points.linear(conds, 3), 0, None, every)),
         "linear network with biases": list(itertools.islice(known_points.biased(conds, 3), 0, None, every)),
@@ -65,39 +54,23 @@ def families(share: float) -> dict[str, list[Case]]:
     }
 
 
-# --- Adversarial cases --------------------------------------------------------------------------------------------
-
-
 def _one_small(generator: np.random.Generator, size: int, smallest: float) -> np.ndarray:
     values = np.exp(generator.uniform(np.log(1e-2), 0, size))
     values[0] = smallest * generator.choice([-1.0, 1.0])
     return values
 
 
-def single_precision(x: jax.Array, matrix: jax.Array) -> jax.Array:
+def single_precision(x, matrix):
     """½ xᵀ A x, computed in float32."""
     low = x.astype(jnp.float32)
     return (low @ matrix.astype(jnp.float32) @ low / 2).astype(x.dtype)
 
 
-def quadratic(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """½ xᵀ A x."""
-    return x @ matrix @ x / 2
-
-
-def flat_slope(x: jax.Array, slope: jax.Array) -> jax.Array:
-    """x³ + slope · x + y²: the gradient at 0 lies in the null space of the Hessian, and is not zero."""
-    return x[0] ** 3 + slope * x[0] + x[1] ** 2
-
-
-def corner(x: jax.Array, slope: jax.Array, curvature: jax.Array) -> jax.Array:
-    """Curvature · x² / 2 + slope · |x| + y²."""
-    return curvature * x[0] ** 2 / 2 + slope * jnp.abs(x[0]) + x[1] ** 2
-
-
-def null_and_small(x: jax.Array, matrix: jax.Array) -> jax.Array:
-    """Σ (M x)⁴ / 4 over a null block, beside the quadratic form of `matrix`."""
-    return x @ matrix @ x / 2 + jnp.sum(x[:3] ** 4) / 4
+quadratic = lambda x, matrix: x @ matrix @ x / 2
+# Its gradient at 0 lies in the null space of the Hessian, and is not zero.
+flat_slope = lambda x, slope: x[0] ** 3 + slope * x[0] + x[1] ** 2
+corner = lambda x, slope, curvature: curvature * x[0] ** 2 / 2 + slope * jnp.abs(x[0]) + x[1] ** 2
+null_and_small = lambda x, matrix: x @ matrix @ x / 2 + jnp.sum(x[:3] ** 4) / 4
 
 
 def _symmetric(generator: np.random.Generator, values: np.ndarray) -> np.ndarray:
@@ -106,13 +79,13 @@ def _symmetric(generator: np.random.Generator, values: np.ndarray) -> np.ndarray
     return (matrix + matrix.T) / 2
 
 
-def _small(count: int, fun: object, dtype: type, smallest: float) -> Iterator[Case]:
+def _small(count: int, fun, dtype: type, smallest: float) -> Iterator[Case]:
     for number in range(count):
         generator = np.random.default_rng(number)
         values = _one_small(generator, 6, smallest)
-        matrix = _symmetric(generator, values)
         negative = int(np.sum(values < 0))
-        yield Case(fun, np.zeros(6, dtype), (matrix,), (negative, 0, 6 - negative), True, {})  # type: ignore[arg-type]
+        args = (_symmetric(generator, values),)
+        yield Case(fun, np.zeros(6, dtype), args, (negative, 0, 6 - negative), True, {})
 
 
 def _off(cases: Iterator[Case], distance: float) -> Iterator[Case]:
@@ -121,45 +94,40 @@ def _off(cases: Iterator[Case], distance: float) -> Iterator[Case]:
         yield case._replace(params=case.params + distance * draw / np.linalg.norm(draw))
 
 
+def _null_clusters(count: int) -> Iterator[Case]:
+    for number in range(count):
+        generator, matrix = np.random.default_rng(number), np.zeros((7, 7))
+        values = np.r_[-(10 ** generator.uniform(-9, -3)), generator.uniform(0.1, 1, 3)]
+        matrix[3:, 3:] = _symmetric(generator, values)
+        yield Case(null_and_small, np.zeros(7), (matrix,), (1, 3, 3), False, {})
+
+
 def adversarial(share: float) -> dict[str, list[Case]]:
     """Return hard cases, by name; they are listed apart, and may end without a name, never with a wrong one."""
     count = max(1, round(200 * share))
-
-    def null_cluster() -> Iterator[Case]:
-        for number in range(count):
-            generator = np.random.default_rng(number)
-            matrix = np.zeros((7, 7))
-            values = np.r_[-(10 ** generator.uniform(-9, -3)), generator.uniform(0.1, 1, 3)]
-            matrix[3:, 3:] = _symmetric(generator, values)
-            yield Case(null_and_small, np.zeros(7), (matrix,), (1, 3, 3), False, {})
-
-    slopes = np.geomspace(1e-12, 1e-2, count)
-    return {
-        "an eigenvalue of ±1e-9 relative": list(
-            known_points.tilted(count, spectrum=lambda g, n, _: _one_small(g, n, 1e-9))
+    slopes, signs = np.geomspace(1e-12, 1e-2, count), itertools.cycle((np.float64(1), np.float64(-1)))
+    gauges = known_points.linear((1e4, 1e6, 1e8), 1, known_points.SHAPES[:3])
+    tilted = known_points.tilted
+    members: dict[str, Iterator[Case]] = {
+        "an eigenvalue of ±1e-9 relative": tilted(count, spectrum=lambda g, n, _: _one_small(g, n, 1e-9)),
+        "float32 inputs, eigenvalue ±1e-9": _small(count, quadratic, np.float32, 1e-9),
+        "a float32 cast inside, eigenvalue ±1e-3": _small(count, single_precision, np.float64, 1e-3),
+        "a float32 cast inside, eigenvalue ±1e-9": _small(count, single_precision, np.float64, 1e-9),
+        "off by 1e-6": _off(tilted(count, smallest=1e-2), 1e-6),
+        "off by 1e-2": _off(tilted(count, smallest=1e-2), 1e-2),
+        "gradient-flat": (Case(flat_slope, np.zeros(2), (slope,), None, False, {}) for slope in slopes),
+        "a kink under the point": (
+            Case(corner, np.zeros(2), pair, None, False, {}) for pair in zip(slopes, signs, strict=False)
         ),
-        "float32 inputs, eigenvalue ±1e-9": list(_small(count, quadratic, np.float32, 1e-9)),
-        "a float32 cast inside, eigenvalue ±1e-3": list(_small(count, single_precision, np.float64, 1e-3)),
-        "a float32 cast inside, eigenvalue ±1e-9": list(_small(count, single_precision, np.float64, 1e-9)),
-        "off by 1e-6": list(_off(known_points.tilted(count, smallest=1e-2), 1e-6)),
-        "off by 1e-2": list(_off(known_points.tilted(count, smallest=1e-2), 1e-2)),
-        "gradient-flat": [Case(flat_slope, np.zeros(2), (slope,), None, False, {}) for slope in slopes],
-        "a kink under the point": [
-            Case(corner, np.zeros(2), (slope, np.float64((-1) ** n)), None, False, {}) for n, slope in enumerate(slopes)
-        ],
-        "null cluster beside a small negative eigenvalue": list(null_cluster()),
-        "gauge of condition 1e4 to 1e8": list(
-            itertools.islice(known_points.linear((1e4, 1e6, 1e8), 1, known_points.SHAPES[:3]), count)
-        ),
+        "null cluster beside a small negative eigenvalue": _null_clusters(count),
+        "gauge of condition 1e4 to 1e8": itertools.islice(gauges, count),
     }
+    return {name: list(cases) for name, cases in members.items()}
 
 
 def outside(share: float, count: int = 125) -> dict[str, list[Case]]:
     """Return the cases that grew out of wrong names found elsewhere, by mechanism; a third of each has no fault."""
     return {name: list(make(max(12, round(share * count)))) for name, make in outside_points.FAMILIES.items()}
-
-
-# --- Right, wrong, or no answer -----------------------------------------------------------------------------------
 
 
 def known(case: Case) -> str:
@@ -197,54 +165,41 @@ def is_wrong(case: Case, verdict: critical.Verdict) -> bool:
     return verdict.kind == "degenerate" and zero == 0
 
 
+def row(family: str, case: Case) -> dict:
+    """Classify a point. An exception is an answer that gives no name."""
+
+    def attempt():
+        try:
+            return critical.classify(case.fun, case.params, case.args, **case.options)
+        except Exception as exception:
+            return exception
+
+    took, verdict = seconds(attempt)
+    failed = isinstance(verdict, Exception)
+    said = "error" if failed else verdict.kind
+    result = {
+        "family": family, "known": known(case), "said": said, "wrong": not failed and is_wrong(case, verdict),
+        "abstained": case.answerable and said in NON_ANSWERS, "answerable": case.answerable,
+        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(case.params)),
+        "true_negative": None if case.truth is None else case.truth[0],
+    }  # fmt: skip
+    result |= {name: None if failed else getattr(verdict, name) for name in ("index", "smallest", "bound")}
+    reason = f"{type(verdict).__name__}: {verdict}" if failed else verdict.reason
+    return result | {"seconds": took, "reason": reason}
+
+
 def judge(cases: dict[str, list[Case]]) -> pd.DataFrame:
-    """Classify every point; return one row each. An exception is an answer that gives no name."""
-    rows = []
-    with tqdm.tqdm(total=sum(map(len, cases.values())), unit="point") as bar:
-        for family, members in cases.items():
-            bar.set_postfix_str(family)
-            for case in members:
-                began = time.perf_counter()
-                verdict, error = None, ""
-                try:
-                    verdict = critical.classify(case.fun, case.params, case.args, **case.options)
-                except Exception as exception:
-                    error = f"{type(exception).__name__}: {exception}"
-                said = "error" if verdict is None else verdict.kind
-                rows.append(
-                    {
-                        "family": family,
-                        "known": known(case),
-                        "said": said,
-                        "wrong": verdict is not None and is_wrong(case, verdict),
-                        "abstained": case.answerable and said in NON_ANSWERS,
-                        "answerable": case.answerable,
-                        "parameters": sum(np.size(leaf) for leaf in jax.tree.leaves(case.params)),
-                        "true_negative": None if case.truth is None else case.truth[0],
-                        "index": verdict and verdict.index,
-                        "smallest": verdict and verdict.smallest,
-                        "bound": verdict and verdict.bound,
-                        "seconds": time.perf_counter() - began,
-                        "reason": error if verdict is None else verdict.reason,
-                    }
-                )
-                bar.update()
-    return pd.DataFrame(rows)
+    """Classify every point; return one row each."""
+    pairs = [(family, case) for family, members in cases.items() for case in members]
+    return pd.DataFrame([row(*pair) for pair in tqdm.tqdm(pairs, unit="point")])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one row a family: points, wrong, abstentions, time."""
     grouped = rows.groupby("family", sort=False)
-    return pd.DataFrame(
-        {
-            "points": grouped.size(),
-            "wrong": grouped.wrong.sum(),
-            "answerable": grouped.answerable.sum(),
-            "abstained": grouped.abstained.sum(),
-            "median_ms": 1e3 * grouped.seconds.median(),
-            "said": grouped.said.agg(lambda s: ", ".join(f"{k} {v}" for k, v in collections.Counter(s).most_common())),
-        }
-    ).reset_index()
+    said = grouped.said.agg(lambda s: ", ".join(f"{k} {v}" for k, v in collections.Counter(s).most_common()))
+    sums = grouped[["wrong", "answerable", "abstained"]].sum()
+    return sums.assign(points=grouped.size(), median_ms=1e3 * grouped.seconds.median(), said=said).reset_index()
 
 
 def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
@@ -262,31 +217,22 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
     return figure
 
 
-def run(settings: Settings) -> pd.DataFrame:
-    """Judge, print and save."""
-    folder = RunFolder("verdicts", settings, settings.output)
-    share = 0.1 if settings.quick else 1.0
+def measure(settings: Settings) -> side_by_side.Report:
     sets = {"known": families, "adversarial": adversarial, "outside": outside}
-    judged = []
     for name in (settings.only,) if settings.only else sets:
         with jax.enable_x64(True):
-            cases = sets[name](share)
+            cases = sets[name](0.1 if settings.quick else 1.0)
         rows = judge(cases)
-        judged.append(rows)
-        folder.table(name, rows)
-        folder.table(f"{name}_summary", summary(rows))
+        yield from ((name, rows), (f"{name}_summary", summary(rows)))
         if name == "known":
-            folder.figure("confusion", draw(rows))
-            print("Known (rows) against said (columns):\n", pd.crosstab(rows.known, rows.said).to_string(), sep="")
-        answerable = int(rows.answerable.sum())
+            yield "confusion", pd.crosstab(rows.known, rows.said).reset_index()
+            yield "confusion", draw(rows)
+        answerable, abstained = int(rows.answerable.sum()), int(rows.abstained.sum())
         print(
-            f"\n{name}:\n{summary(rows).to_string(index=False)}\n{len(rows)} points, {int(rows.wrong.sum())} named"
-            f" wrongly; abstained on {int(rows.abstained.sum())} of {answerable} that are nondegenerate modulo symmetry"
-            f" ({rows.abstained.sum() / max(answerable, 1):.2%})."
+            f"\n{name}: {len(rows)} points, {int(rows.wrong.sum())} named wrongly; abstained on {abstained} of"
+            f" {answerable} that are nondegenerate modulo symmetry ({abstained / max(answerable, 1):.2%})."
         )
-    print(f"\nResults in {folder.path}")
-    return pd.concat(judged)
 
 
 if __name__ == "__main__":
-    run(tyro.cli(Settings, description=__doc__))
+    side_by_side.run("verdicts", Settings, measure, __doc__)
