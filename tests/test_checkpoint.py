@@ -1,7 +1,6 @@
 """What was saved is what is restored, bit for bit; and nothing else is ever restored."""
 
 import collections
-import dataclasses
 import os
 import pathlib
 import re
@@ -216,16 +215,9 @@ TREES = st.recursive(
 
 
 @pytest.mark.usefixtures("x64")
-@hypothesis.settings(max_examples=60, deadline=None)
-@hypothesis.given(TREES)
-def test_any_tree_comes_back(tree):
-    assert_same_tree(through_file(tree), tree)
-
-
-@pytest.mark.usefixtures("x64")
-@hypothesis.settings(max_examples=60, deadline=None)
-@hypothesis.given(TREES, TREES)
-def test_a_tree_is_never_restored_into_another(saved, other):
+@hypothesis.settings(max_examples=100, deadline=None)
+@hypothesis.given(st.tuples(TREES, TREES) | TREES.map(lambda tree: (tree, tree)))
+def test_a_tree_comes_back_bit_for_bit_and_never_into_another(trees):
     """The oracle: JAX's own paths, and the dtypes and shapes of the leaves."""
 
     def kind_of(leaf):
@@ -236,35 +228,26 @@ def test_a_tree_is_never_restored_into_another(saved, other):
         leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=lambda node: node is None)
         return [(path, kind_of(leaf)) for path, leaf in leaves]
 
+    saved, other = map(signature, trees)
     try:
-        got = through_file(saved, other)
+        got = through_file(*trees)
     except ValueError:
-        assert signature(saved) != signature(other)
-        return
-    jax.tree.map(assert_same, jax.tree.leaves(got), jax.tree.leaves(saved))
-    kinds = [kind for tree in (saved, other) for _, kind in signature(tree)]
-    # A Python number and an array of shape () may stand for each other.
-    assert signature(saved) == signature(other) or not all(isinstance(kind, tuple) for kind in kinds)
+        assert saved != other
+    else:
+        jax.tree.map(assert_same, jax.tree.leaves(got), jax.tree.leaves(trees[0]))
+        # A Python number and an array of shape () may stand for each other.
+        assert saved == other or not all(isinstance(kind, tuple) for _, kind in saved + other)
 
 
 class Pair(collections.namedtuple("Pair", "first second")):
     """A NamedTuple is a pytree."""
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True)
-class Record:
-    values: jax.Array
-    count: int = dataclasses.field(metadata={"static": True}, default=0)
-
-
 def test_structure_comes_from_like_and_values_from_the_file():
-    saved = Pair(Record(jnp.arange(3), count=1), jax.tree_util.Partial(len, np.arange(2)))
-    like = Pair(Record(jnp.zeros(3, jnp.int32), count=2), jax.tree_util.Partial(sum, np.zeros(2, int)))
-    got = through_file(saved, like)
-    assert (type(got), got.first.count, got.second.func) == (Pair, 2, sum)
-    assert got.first.values.tolist() == [0, 1, 2]
-    assert got.second.args[0].tolist() == [0, 1]
+    like = Pair(jnp.zeros(3, jnp.int32), jax.tree_util.Partial(sum, np.zeros(2, int)))
+    got = through_file(Pair(jnp.arange(3), jax.tree_util.Partial(len, np.arange(2))), like)
+    assert (type(got), got.second.func) == (Pair, sum)
+    assert (got.first.tolist(), got.second.args[0].tolist()) == ([0, 1, 2], [0, 1])
 
 
 def test_shapes_without_values_are_enough():
