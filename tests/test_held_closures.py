@@ -2,7 +2,7 @@
 
 import gc
 import weakref
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +36,6 @@ NETWORK = mlp.init(jax.random.key(0), (2, 3, 1))
 SGD = optax.sgd(0.1)
 
 
-def square(w, x, y, weights, key):
-    return jnp.sum(w**2)
-
-
 def train(loss, **settings):
     numbers = np.ones(4, np.float32)
     return training.train(
@@ -53,30 +49,28 @@ def run_sweep(loss, record):
     return sweep.run(jax.random.key(0), loss, init, (numbers, numbers), record=record, **settings)
 
 
+KEY = jax.random.key(0)
 CALLS = {
-    "dense_hessian": lambda fun: curvature.dense_hessian(fun, POINT),
-    "hessian": lambda fun: curvature.hessian(fun, POINT)(POINT),
     "eigenpairs": lambda fun: curvature.eigenpairs(
-        curvature.hessian(fun, POINT), POINT, jax.random.key(0), smallest=1, tolerance=1e-5
+        curvature.hessian(fun, POINT), POINT, KEY, smallest=1, tolerance=1e-5
     ),
     "eigenpairs of a Partial": lambda fun: curvature.eigenpairs(
-        jax.tree_util.Partial(lambda p, v: jax.jvp(jax.grad(fun), (p,), (v,))[1], jnp.asarray(POINT)),
-        POINT,
-        jax.random.key(0),
-        smallest=1,
-        tolerance=1e-5,
+        jax.tree_util.Partial(lambda p, v: curvature.hessian(fun, p)(v), POINT), POINT, KEY, smallest=1, tolerance=1e-5
     ),
     "mlp_hessian.dense": lambda fun: mlp_hessian.dense(
         NETWORK, np.ones((5, 2)), np.ones((5, 1)), loss=losses.squared_error, penalty=lambda p: fun(p[0].bias)
     ),
-    "train": lambda fun: train(lambda w, x, y, weights, key: fun(w)),
-    "train with a record": lambda fun: train(square, record=lambda state: fun(state.params)),
-    "train with a criterion": lambda fun: train(square, early_stopping=training.EarlyStopping(fun, (), 1)),
+    "train": lambda fun: train(
+        lambda w, x, y, weights, key: fun(w),
+        record=lambda state: fun(state.params),
+        early_stopping=training.EarlyStopping(fun, (), 1),
+    ),
     "sweep": lambda fun: run_sweep(lambda w, x, y, weights, key: fun(w), lambda state: fun(state.params)),
-    "sweep with a record": lambda fun: run_sweep(square, lambda state: fun(state.params)),
-    "line": lambda fun: landscape.line(fun, POINT, POINT, [0.0, 1.0]),
-    "plane": lambda fun: landscape.plane(fun, POINT, POINT, POINT, [0.0, 1.0], [0.0, 1.0]),
-    "eigenvector_plane": lambda fun: landscape.eigenvector_plane(fun, POINT, key=jax.random.key(0)),
+    "line and plane": lambda fun: (
+        landscape.line(fun, POINT, POINT, [0.0, 1.0]),
+        landscape.plane(fun, POINT, POINT, POINT, [0.0, 1.0], [0.0, 1.0]),
+    ),
+    "eigenvector_plane": lambda fun: landscape.eigenvector_plane(fun, POINT, key=KEY),
 }
 
 
@@ -84,8 +78,8 @@ CALLS = {
 def test_a_dropped_closure_is_freed_with_its_data(name):
     CALLS[name](closure_over(0.01)[0])
     before = live_bytes()
-    for _ in range(5):
-        fun, data = closure_over(2)
+    for _ in range(2):
+        fun, data = closure_over(4)
         held = weakref.ref(fun)
         CALLS[name](fun)
         del fun
@@ -93,12 +87,6 @@ def test_a_dropped_closure_is_freed_with_its_data(name):
         assert held() is None
         assert data() is None
     assert live_bytes() <= before + 2**20
-
-
-class Settings(NamedTuple):
-    hessian: Any
-    steps: int
-    scale: float | None
 
 
 class Model:
@@ -154,34 +142,18 @@ def test_a_fresh_function_in_settings_leaves_nothing_beside_one_that_stays():
     for k in range(3):
         beside = lambda x, k=k: k * jnp.sum(x)
         held = weakref.ref(beside)
-        assert [float(total(stays, Settings(beside, 3, None), POINT)) for _ in range(2)] == [2.5 * (1 + k)] * 2
+        assert [float(total(stays, (beside, 3, None), POINT)) for _ in range(2)] == [2.5 * (1 + k)] * 2
         del beside
         gc.collect()
         assert held() is None
     assert len(traces) == 3
 
 
-def test_an_optimizer_that_is_dropped_is_freed():
-    @_compiled.by_function(1)
-    def updated(optimizer, x):
-        return optimizer.update(x, optimizer.init(x), x)[0]
-
-    optimizer = optax.sgd(0.1, momentum=0.9)
-    held = weakref.ref(optimizer.update)
-    np.testing.assert_allclose(updated(optimizer, POINT), -0.1 * POINT, rtol=1e-6)
-    del optimizer
-    gc.collect()
-    assert held() is None
-
-
 def test_functions_that_cannot_be_referred_to_weakly_are_traced_once_and_a_bounded_number_is_held():
     total, traces = counted()
-    frozen = [Frozen(float(k)) for k in range(40)]
-    assert [float(total(f.loss, POINT)) for f in frozen[-2:] for _ in range(2)] == [38 * 5.25] * 2 + [39 * 5.25] * 2
+    frozen = [Frozen(float(k)) for k in range(18)]
+    assert [float(total(f.loss, POINT)) for f in frozen[-2:] for _ in range(2)] == [16 * 5.25] * 2 + [17 * 5.25] * 2
     assert len(traces) == 2
-    for f in frozen:
-        total(f.loss, POINT)
-    assert len(traces) <= 42
     data = np.ones(3)
     held = weakref.ref(data)
     total(Frozen(data).loss, POINT)

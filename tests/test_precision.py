@@ -97,6 +97,7 @@ ANALYSES = {
     "hessian_of_mean": lambda p: curvature.hessian_of_mean(half_squares, p, (INPUTS,))(p),
     "hessian_of_mean in chunks": lambda p: curvature.hessian_of_mean(half_squares, p, (INPUTS,), chunk_size=2)(p),
     "ggn": lambda p: curvature.ggn(outputs, half_error, p, ARGS)(p),
+    "lanczos": lambda p: curvature.lanczos(lambda v: INPUTS.T @ (INPUTS @ v), p, num_steps=2),
     "ggn in chunks": lambda p: curvature.ggn(outputs, half_error, p, ARGS, chunk_size=2)(p),
     "empirical_fisher": lambda p: curvature.empirical_fisher(outputs, half_error, p, ARGS, chunk_size=2)(p),
     "spectral_density": lambda p: density_of(lambda v: INPUTS.T @ (INPUTS @ v) + p),
