@@ -177,7 +177,8 @@ def test_generators_depend_on_the_key_alone_and_work_under_jit_and_vmap(name):
 @pytest.mark.parametrize(
     ("call", "words"),
     [
-        (lambda: datasets.xor(coding=(0, math.nan)), "coding: got (0, nan)"),
+        (lambda: datasets.xor(coding=(1, 1)), "coding: got (1, 1)"),
+        (lambda: datasets.xor(coding=(0, math.nan)), "coding: got 1 numbers that are NaN"),
         (lambda: datasets.parity(21), "num_bits: got 21, expected an integer from 1 to 20"),
         (lambda: datasets.sawtooth(20, points_per_piece=16), "points_per_piece: got 16"),
         (lambda: datasets.spirals(KEY, 2, classes=3), "num_examples: got 2"),
@@ -352,8 +353,11 @@ def test_mnist5000_is_shuffled_parsed_once_and_the_same_in_either_precision(mnis
 def test_mnist1d_is_the_published_draw_and_is_kept(monkeypatch, own_cache):
     import mnist1d.data
 
+    make, made = mnist1d.data.make_dataset, []
+    monkeypatch.setattr(mnist1d.data, "make_dataset", lambda args: made.append((vars(args), make(args))) or made[0][1])
     first = datasets.load("mnist1d")
-    source = mnist1d.data.make_dataset()
+    ((args, source),) = made
+    assert args == vars(mnist1d.data.get_dataset_args())  # as published
     assert np.array_equal(first.train.inputs, source["x"].astype(np.float32))
     assert np.array_equal(first.train.targets, source["y"])
     assert np.array_equal(first.test.inputs, source["x_test"].astype(np.float32))

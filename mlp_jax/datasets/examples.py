@@ -11,8 +11,6 @@ from numpy.typing import ArrayLike
 
 from mlp_jax import _checks, display
 
-_LARGEST_CLASS = np.iinfo(np.int32).max
-
 
 class Examples(NamedTuple):
     """Inputs (n, d) floating and targets (n,) class numbers or (n, out) values."""
@@ -108,9 +106,8 @@ def _as_floats(values: np.ndarray, name: str) -> jax.Array:
 def _as_classes(labels: np.ndarray, name: str) -> jax.Array:
     if labels.ndim != 1:
         raise ValueError(f"{name}: got integers of shape {labels.shape}, expected class numbers of shape (n,).")
-    if labels.min() < 0 or labels.max() > _LARGEST_CLASS:
-        got = f"class numbers {labels.min()} to {labels.max()}"
-        raise ValueError(f"{name}: got {got}, expected 0 to {_LARGEST_CLASS}.")
+    if labels.min() < 0 or labels.max() >= 2**31:
+        raise ValueError(f"{name}: got class numbers {labels.min()} to {labels.max()}, expected 0 to {2**31 - 1}.")
     return jnp.asarray(labels.astype(np.int32))
 
 

@@ -29,14 +29,8 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
     The format (LeCun, Cortes & Burges, "The MNIST database of handwritten digits"): two zero bytes, a byte for the
     type, a byte for the number of axes, each axis as four bytes, then the numbers in C order; all big-endian.
 
-    Parameters
-    ----------
-    max_bytes
-        The most that the array may take, checked against the header before anything is allocated.
-
-    Returns
-    -------
-    numpy array of the file's shape and type (uint8, int8, int16, int32, float32 or float64), native byte order
+    The result has the file's shape and type (uint8, int8, int16, int32, float32 or float64), in native byte order. It
+    takes `max_bytes` at most, which is checked before anything is allocated.
 
     Raises
     ------

@@ -65,11 +65,9 @@ def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Exampl
 
 
 def _coded(coding: tuple[float, float]) -> np.ndarray:
-    numbers = np.asarray(_checks.numbers(coding, "coding"), np.float64)
-    with np.errstate(over="ignore"):
-        finite = np.isfinite(numbers.astype(jnp.result_type(float)))
-    if numbers.shape != (2,) or numbers[0] == numbers[1] or not np.all(finite):
-        raise ValueError(f"coding: got {coding}, expected two different finite numbers such as (0, 1) or (-1, 1).")
+    numbers = np.asarray(_checks.numbers(coding, "coding", finite=True), np.float64)
+    if numbers.shape != (2,) or numbers[0] == numbers[1]:
+        raise ValueError(f"coding: got {coding}, expected two different numbers such as (0, 1) or (-1, 1).")
     return numbers
 
 
@@ -120,8 +118,6 @@ def spirals(
 
     Parameters
     ----------
-    key
-        A JAX random key.
     num_examples
         n, at least one for each class.
     classes
@@ -169,8 +165,6 @@ def teacher_student(
 
     Parameters
     ----------
-    key
-        A JAX random key.
     teacher
         inputs (n, num_inputs) -> values (n, out), floating: for a network,
         `lambda inputs: mlp.forward(params, inputs)`.
