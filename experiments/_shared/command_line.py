@@ -13,22 +13,9 @@ import tyro
 def start(name: str, run: Callable[[Any], Any], settings: type, description: str | None) -> None:
     """Read the settings of `python -m experiments.NAME` from the command line, and run.
 
-    Parameters
-    ----------
-    name
-        The experiment's name.
-    run
-        settings -> anything.
-    settings
-        A dataclass, whose fields become flags.
-    description
-        Shown by --help.
-
-    Raises
-    ------
-    SystemExit
-        --help; or the settings were refused: with an error whose message begins with the name of one, `seed: got …`,
-        by `run` itself or by tyro. Any other error is a defect, and keeps its traceback.
+    The fields of the dataclass `settings` become flags; `description` is shown by --help. An OSError or ValueError of
+    `run` whose message begins with the name of a setting, `seed: got …`, is printed in one line, with exit status 2.
+    Any other error is a defect, and keeps its traceback.
 
     Examples
     --------

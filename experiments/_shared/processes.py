@@ -27,21 +27,8 @@ Work = Callable[..., Mapping[str, Any]]
 def run(work: Work, processes: int, devices: int, arguments: Sequence[str] = (), timeout: float = 600) -> list[dict]:
     """Return what work(mesh, *arguments) returned in each process, as dicts of numpy arrays.
 
-    Parameters
-    ----------
-    work
-        A function at the top of its module: (mesh, *arguments) -> {name: array}. The mesh is of all devices.
-    processes, devices
-        How many processes, and emulated CPU devices of each.
-    arguments
-        Strings passed on to `work`.
-    timeout
-        Seconds after which the processes are ended.
-
-    Raises
-    ------
-    RuntimeError
-        A process failed; the others are ended. With the end of what it printed.
+    `work` is at the top of its module; the mesh has the `devices` of all `processes`. If a process fails or takes more
+    than `timeout` seconds, all are ended: RuntimeError with the end of what it printed, or TimeoutExpired.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [pathlib.Path(folder) / f"{number}.npz" for number in range(processes)]
