@@ -18,6 +18,9 @@ from mlp_jax.curvature import operators
 from mlp_jax.curvature.streaming import Over
 from mlp_jax.curvature.types import Matvec, PyTree
 
+_Model = Callable[..., PyTree]
+_Loss = Callable[..., jax.Array]
+
 
 def fisher(
     model: Callable[..., PyTree],
@@ -129,13 +132,7 @@ def empirical_fisher(
     return operators.gauss_newton(inner, lambda values, x, y: values**2 / 2, params, args, over)
 
 
-def _drawn_losses(
-    model: Callable[..., PyTree],
-    loss: Callable[..., jax.Array],
-    sample: Callable[[jax.Array, PyTree], PyTree],
-    key: Any,
-    num_samples: int,
-) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+def _drawn_losses(model: _Model, loss: _Loss, sample: Any, key: Any, num_samples: int) -> tuple[_Loss, _Loss]:
     """Return losses (n, num_samples) at drawn targets, and the outer loss whose Gauss–Newton matrix is F."""
 
     def inner(p: PyTree, x: PyTree, y: PyTree, index: jax.Array) -> jax.Array:
@@ -152,9 +149,7 @@ def _drawn_losses(
     return inner, lambda values, x, y, index: jnp.mean(values**2, axis=1) / 2
 
 
-def _class_scores(
-    model: Callable[..., PyTree], loss: Callable[..., jax.Array], num_classes: int
-) -> tuple[Callable[..., jax.Array], Callable[..., jax.Array]]:
+def _class_scores(model: _Model, loss: _Loss, num_classes: int) -> tuple[_Loss, _Loss]:
     """Return scores (n, classes) sₖ = −loss at class k, and log Σ exp(sₖ), whose Hessian is their Fisher matrix."""
 
     def inner(p: PyTree, x: PyTree, y: jax.Array) -> jax.Array:
@@ -165,7 +160,7 @@ def _class_scores(
     return inner, lambda scores, x, y: jax.nn.logsumexp(scores, axis=1)
 
 
-def _exact_expectation(loss: Callable[..., jax.Array], outputs: Any, targets: Any) -> int | None:
+def _exact_expectation(loss: _Loss, outputs: Any, targets: Any) -> int | None:
     """Return the number of classes to sum over, None when F is the Gauss–Newton matrix, or raise."""
     dtype = getattr(targets, "dtype", None)
     shape: tuple[int, ...] = getattr(outputs, "shape", ())
@@ -180,7 +175,7 @@ def _exact_expectation(loss: Callable[..., jax.Array], outputs: Any, targets: An
     return None
 
 
-def _curvature_uses_targets(loss: Callable[..., jax.Array], outputs: PyTree, targets: PyTree) -> bool:
+def _curvature_uses_targets(loss: _Loss, outputs: PyTree, targets: PyTree) -> bool:
     """Return whether the program of ∂²loss/∂z², without its dead code, reads the targets."""
 
     def product(z: PyTree, direction: PyTree, y: PyTree) -> PyTree:

@@ -124,12 +124,11 @@ def eigenpairs(
     Where P is at most `dense_limit`, or at most six times the number of wanted pairs, the whole matrix is used
     instead, by LAPACK: from `hessian`, or from P products where so many are allowed.
 
-    A host loop around compiled products. They are traced once for each matvec object, shapes and dtype, and data that
-    the matvec closes over are passed as arguments. A `jax.tree_util.Partial(function, *data)` is traced once for each
-    function: new data of the same shapes, such as the next point of a trajectory, compile nothing. It computes in the
-    dtype of params (float64 is recommended), or that of the products where it is wider; a tolerance below what the
-    dtype permits ends with `converged` False. Memory: up to two bases of `basis_size` · P numbers (8 bytes each in
-    float64); dense, 6 · 8 P² bytes.
+    A host loop around compiled products, traced once for each matvec object, shapes and dtype; a
+    `jax.tree_util.Partial(function, *data)` is traced once for each function, so that new data of the same shapes, such
+    as the next point of a trajectory, compile nothing. It computes in the dtype of params (float64 is recommended), or
+    that of the products where it is wider; a tolerance below what the dtype permits ends with `converged` False.
+    Memory: up to two bases of `basis_size` · P numbers; dense, 6 · 8 P² bytes.
 
     Parameters
     ----------
@@ -156,10 +155,9 @@ def eigenpairs(
     dense_limit
         Largest P for which the matrix is built; 0 for never; when None 1000, or 5000 with `hessian`.
     mesh
-        A `jax.sharding.Mesh` over whose devices the basis is split: each holds basis_size · P / devices numbers, 256
-        MiB of them when `basis_size` is None. A step sends two or three sums of basis_size numbers between them, and
-        gathers the vector that it multiplies. None keeps the basis in numpy, whole in every process. The matvec splits
-        its own work separately, as `hessian_of_mean(..., mesh=mesh)` does. In several processes all make the same call.
+        A `jax.sharding.Mesh` over whose devices the basis is split; `basis_size` None then fills 256 MiB on each. A
+        step sends two or three sums of basis_size numbers between them, and gathers the vector that it multiplies. None
+        keeps the basis in numpy. The matvec splits its own work separately, as `hessian_of_mean(..., mesh=mesh)` does.
 
     Raises
     ------

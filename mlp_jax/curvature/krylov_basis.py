@@ -135,9 +135,8 @@ class SplitBasis(Basis):
     def multiply(self, start: int, count: int) -> jax.Array:
         program, constants, mesh = self._operator.program, self._operator.constants, self._mesh
         each = count if count == self._block else 1
-        pieces = [
-            multiply_split(program, constants, self.columns, at, each, mesh) for at in range(start, start + count, each)
-        ]
+        starts = range(start, start + count, each)
+        pieces = [multiply_split(program, constants, self.columns, at, each, mesh) for at in starts]
         return pieces[0] if len(pieces) == 1 else jnp.concatenate(pieces, axis=1)
 
     def largest(self, rows: jax.Array) -> float:
@@ -183,7 +182,7 @@ class SplitBasis(Basis):
         self.columns = _turned(self.columns, factors, self._mesh)
 
 
-# Programs of a split basis: arrays have P first, split over the devices, and a column for each vector.
+# Programs of a split basis: its arrays have P on the first axis, split over the devices, and a column for each vector.
 _on_mesh = functools.partial(jax.jit, static_argnames="mesh")
 
 
