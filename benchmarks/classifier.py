@@ -8,13 +8,8 @@ import jax
 
 from mlp_jax import losses, mlp, tree
 
-
-def per_example(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.cross_entropy(mlp.forward(params, x), y)
-
-
-def mean_loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
-    return losses.mean(per_example(params, x, y))
+per_example = lambda params, x, y: losses.cross_entropy(mlp.forward(params, x), y)
+mean_loss = lambda params, x, y: losses.mean(per_example(params, x, y))
 
 
 def batch_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:

@@ -115,16 +115,14 @@ def small_searches(p: Problem, norm: float, low: float, steps: int) -> dict[str,
         return values[ends], vectors[:, ends].T, p.size
 
     # SciPy's tolerance is relative to each eigenvalue: as loose as the residual demanded allows.
-    loose = _TOLERANCE * norm / low
+    both = (_TOLERANCE * norm / low, _TOLERANCE)
     return {
         "ours, hessian=mlp_hessian.dense": ours(p, hessian=fast, block_size=5),
         "ours, products alone": ours(p, dense_limit=0),
         "jax.hessian + numpy eigh": by_matrix,
         "scipy eigsh BE": by_scipy(p, peers.eigsh_both_ends, None, _TOLERANCE),
-        "scipy eigsh BE, ncv 120": by_scipy(p, peers.eigsh_both_ends, 120, _TOLERANCE),
-        "scipy eigsh BE, ncv 400": by_scipy(p, peers.eigsh_both_ends, 400, _TOLERANCE),
-        "scipy eigsh SA + LA, ncv 120": by_scipy(p, peers.eigsh_two_calls, 120, (loose, _TOLERANCE)),
-        "scipy eigsh SA + LA, ncv 300": by_scipy(p, peers.eigsh_two_calls, 300, (loose, _TOLERANCE)),
+        **{f"scipy eigsh BE, ncv {n}": by_scipy(p, peers.eigsh_both_ends, n, _TOLERANCE) for n in (120, 400)},
+        **{f"scipy eigsh SA + LA, ncv {n}": by_scipy(p, peers.eigsh_two_calls, n, both) for n in (120, 300)},
         "scipy lobpcg": by_scipy(p, peers.lobpcg, _TOLERANCE * norm, 100),
         f"matfree, {steps} steps": peers.matfree(p.product, p.size, _COUNT, steps),
         **peers.of_torch(p.params, *map(np.asarray, p.data), _DECAY, _COUNT, steps),
@@ -132,23 +130,26 @@ def small_searches(p: Problem, norm: float, low: float, steps: int) -> dict[str,
 
 
 def large_searches(p: Problem, norm: float, low: float, limit: int) -> dict[str, Search | None]:
-    loose = _TOLERANCE * norm / low
-    long = min(800, p.size - 1)
+    loose, long = _TOLERANCE * norm / low, min(800, p.size - 1)
+    both = (loose, _TOLERANCE)
     return {
         "ours, products alone": ours(p, dense_limit=0),
         "ours, blocks of 4": ours(p, dense_limit=0, block_size=4),
         f"scipy eigsh BE, ncv {long}": by_scipy(p, peers.eigsh_both_ends, long, loose, limit=limit),
-        f"scipy eigsh SA + LA, ncv {long // 2}": by_scipy(
-            p, peers.eigsh_two_calls, long // 2, (loose, _TOLERANCE), limit=limit
-        ),
-        "scipy eigsh SA + LA": by_scipy(p, peers.eigsh_two_calls, None, (loose, _TOLERANCE), limit=limit),
+        f"scipy eigsh SA + LA, ncv {long // 2}": by_scipy(p, peers.eigsh_two_calls, long // 2, both, limit=limit),
+        "scipy eigsh SA + LA": by_scipy(p, peers.eigsh_two_calls, None, both, limit=limit),
         "scipy eigsh BE": by_scipy(p, peers.eigsh_both_ends, None, loose, limit=limit),
     }
 
 
-def measure(
-    p: Problem, searches: dict[str, Search | None], rounds: int, truth: np.ndarray, norm: float
-) -> pd.DataFrame:
+def attempt(search: Search) -> Any:
+    try:
+        return search()
+    except (peers.TooManyProducts, scipy.sparse.linalg.ArpackNoConvergence) as error:
+        return error
+
+
+def measure(p: Problem, searches: dict[str, Search | None], rounds: int, truth: np.ndarray) -> pd.DataFrame:
     """Time all searches in turn; the first call apart, where there are rounds after it."""
     times: dict[str, list[float]] = {name: [] for name in searches}
     found: dict[str, Any] = {}
@@ -157,27 +158,19 @@ def measure(
             slow = len(times[name]) > 1 and times[name][-1] > 5
             if search is None or isinstance(found.get(name), Exception) or slow:
                 continue
-
-            def attempt(search=search):
-                try:
-                    return search()
-                except (peers.TooManyProducts, scipy.sparse.linalg.ArpackNoConvergence) as error:
-                    return error
-
-            took, found[name] = seconds(attempt)
+            took, found[name] = seconds(functools.partial(attempt, search))
             times[name].append(took)
             if index == rounds:
                 tqdm.tqdm.write(f"{name}: {times[name][-1]:.2f} s")
-    rows = [_row(p, name, search, found.get(name), times[name], truth, norm) for name, search in searches.items()]
+    rows = [_row(p, name, search, found.get(name), times[name], truth) for name, search in searches.items()]
     table = pd.DataFrame(rows)
     table["products"] = table.products.astype("Int64")
     table["times_ours"] = table.warm_s / table.warm_s[0]
     return table
 
 
-def _row(
-    p: Problem, name: str, search: Any, result: Any, times: list[float], truth: np.ndarray, norm: float
-) -> dict[str, Any]:
+def _row(p: Problem, name: str, search, result, times: list[float], truth: np.ndarray) -> dict[str, Any]:
+    norm = truth[-1]
     row: dict[str, Any] = {"search": name, "P": p.size, "delivers": False, "note": getattr(search, "note", "")}
     if search is None:
         return row | {"note": "not installed"}
@@ -200,7 +193,7 @@ def small_table(quick: bool, rounds: int) -> pd.DataFrame:
     values = np.linalg.eigvalsh(p.matrix()())
     truth = np.concatenate([values[:_COUNT], values[-_COUNT:]])
     searches = small_searches(p, truth[-1], truth[_COUNT - 1], 100 if quick else 800)
-    return measure(p, searches, 1 if quick else rounds, truth, truth[-1])
+    return measure(p, searches, 1 if quick else rounds, truth)
 
 
 def large_table(quick: bool, limit: int, file: pathlib.Path | None) -> pd.DataFrame:
@@ -209,7 +202,7 @@ def large_table(quick: bool, limit: int, file: pathlib.Path | None) -> pd.DataFr
     warm_up = ours(p, dense_limit=0, block_size=3)
     truth = warm_up()[0]
     print(f"eigenvalues {', '.join(f'{v:.4g}' for v in truth)}; by blocks of 3, {warm_up.note}", flush=True)
-    return measure(p, large_searches(p, truth[-1], truth[_COUNT - 1], limit), 0, truth, truth[-1])
+    return measure(p, large_searches(p, truth[-1], truth[_COUNT - 1], limit), 0, truth)
 
 
 def traps() -> dict[str, tuple[np.ndarray, int, int]]:

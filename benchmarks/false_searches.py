@@ -22,21 +22,13 @@ import tyro
 
 from mlp_jax import critical
 
-METHODS: dict[str, dict[str, Any]] = {
-    "any index": {},
-    "index 0": {"index": 0},
-    "index 1": {"index": 1},
-    "Newton-MR": {"method": critical.newton_mr},
-}
+# Any index, index 0, index 1, and Newton-MR.
+METHODS: tuple[dict[str, Any], ...] = ({}, {"index": 0}, {"index": 1}, {"method": critical.newton_mr})
 
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A function, random starts and args for it, and its critical points.
-
-    truth
-        (params, args) -> (whether it is critical there, its index; None where it is degenerate or not asked).
-    """
+    """A function, random starts and args for it, and (params, args) -> (whether critical, its index where known)."""
 
     fun: Callable[..., jax.Array]
     draw: Callable[[np.random.Generator], tuple[np.ndarray, tuple]]
@@ -70,8 +62,7 @@ def regression(x, args):
     return bool(abs(unit @ back) < 1e-6 and np.linalg.norm(length * (back - (unit @ back) * unit)) < 1e-6), None
 
 
-def normal(size, scale=1.0, shift=0.0):
-    return lambda generator: (shift + scale * generator.standard_normal(size), ())
+normal = lambda size, scale=1.0, shift=0.0: lambda generator: (shift + scale * generator.standard_normal(size), ())
 
 
 def symmetric(size):
@@ -116,12 +107,12 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def judge(family: Family, runs: int, seed: int, bar: tqdm.tqdm) -> dict[str, int]:
+def judge(family: Family, runs: int, seed: int) -> dict[str, int]:
     generator = np.random.default_rng(seed)
     counts = dict.fromkeys(("runs", "converged", "false", "misnamed"), 0)
     for _ in range(runs):
         start, args = family.draw(generator)
-        for settings in METHODS.values():
+        for settings in METHODS:
             point = critical.find(family.fun, start, args, **settings)
             right, index = family.truth(np.asarray(point.params), args)
             named = point.index is not None and index is not None
@@ -129,14 +120,12 @@ def judge(family: Family, runs: int, seed: int, bar: tqdm.tqdm) -> dict[str, int
             counts["converged"] += bool(point.converged)
             counts["false"] += bool(point.converged) and not right
             counts["misnamed"] += right and named and point.index != index
-            bar.update()
     return counts
 
 
 def main(runs: int = 12, seed: int = 0) -> pd.DataFrame:
     """Search, print the table by family, and return it."""
-    with tqdm.tqdm(total=runs * len(FAMILIES) * len(METHODS), desc="searching") as bar:
-        table = pd.DataFrame({name: judge(family, runs, seed, bar) for name, family in FAMILIES.items()}).T
+    table = pd.DataFrame({name: judge(FAMILIES[name], runs, seed) for name in tqdm.tqdm(FAMILIES, desc="searching")}).T
     table.loc["all"] = table.sum()
     print(table.to_string())
     return table

@@ -12,30 +12,24 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-import os
-import pathlib
-import platform
-import time
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import pandas as pd
-import scipy
 import scipy.optimize
 import tqdm
-import tyro
 
-from experiments._shared.run_folder import RunFolder
+from benchmarks import side_by_side
+from benchmarks.side_by_side import seconds
 from mlp_jax import critical, datasets, losses, mlp, penalties, tree
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-    """Settings of the benchmark."""
+class Settings(side_by_side.Settings):
+    """Settings of the benchmark; `quick` takes a tenth of the starts, and one repeat."""
 
     num_xor: int = 1000
     """Starts on XOR for find_many."""
@@ -46,20 +40,15 @@ class Settings:
     repeats: int = 3
     """Timed repeats, the ways taking turns; the fastest counts."""
     seed: int = 0
-    quick: bool = False
-    """A tenth of the starts, one repeat."""
-    output: pathlib.Path | None = None
 
 
-def xor_loss(params: mlp.Params, x: jax.Array, y: jax.Array, decay: float) -> jax.Array:
-    return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + penalties.l2(params, decay)
+xor_loss = lambda params, x, y, decay: (
+    losses.mean(losses.squared_error(mlp.forward(params, x), y)) + penalties.l2(params, decay)
+)
+autoencoder_loss = lambda params, x: jnp.sum((x @ params[0] @ params[1] - x) ** 2) / (2 * len(x))
 
 
-def autoencoder_loss(params: tuple[jax.Array, jax.Array], x: jax.Array) -> jax.Array:
-    return jnp.sum((x @ params[0] @ params[1] - x) ** 2) / (2 * len(x))
-
-
-def xor_gradient(params: Any, x: np.ndarray, y: np.ndarray, decay: float) -> np.ndarray:
+def xor_gradient(params, x, y, decay):
     """The gradient of `xor_loss` in numpy."""
     (w, b), (v, c) = params
     hidden = np.tanh(x @ w + b)
@@ -69,7 +58,7 @@ def xor_gradient(params: Any, x: np.ndarray, y: np.ndarray, decay: float) -> np.
     return np.concatenate([part.ravel() for part in parts])
 
 
-def autoencoder_gradient(params: Any, x: np.ndarray) -> np.ndarray:
+def autoencoder_gradient(params, x):
     first, second = params
     error = (x @ first @ second - x) / len(x)
     return np.concatenate([(x.T @ error @ second.T).ravel(), ((x @ first).T @ error).ravel()])
@@ -137,16 +126,15 @@ Way = Callable[[Problem, int], tuple[list[Any], list[bool]]]
 
 
 def many(**settings: Any) -> Way:
-    def run(problem: Problem, num: int) -> tuple[list[Any], list[bool]]:
+    def run(problem, num):
         starts = jax.tree.map(lambda leaf: leaf[:num], problem.starts)
         points = critical.find_many(problem.fun, starts, problem.args, **settings)
-        ends = [jax.tree.map(lambda leaf, i=i: leaf[i], points.params) for i in range(num)]
-        return ends, points.converged.tolist()
+        return [jax.tree.map(lambda leaf, i=i: leaf[i], points.params) for i in range(num)], points.converged.tolist()
 
     return run
 
 
-def alone(problem: Problem, num: int) -> tuple[list[Any], list[bool]]:
+def alone(problem, num):
     points = [critical.find(problem.fun, problem.start(i), problem.args) for i in range(num)]
     return [point.params for point in points], [bool(point.converged) for point in points]
 
@@ -155,20 +143,19 @@ def by_scipy(problem: Problem) -> Way:
     """MINPACK's Levenberg–Marquardt on the gradient, with the exact Hessian, both compiled."""
     with jax.enable_x64(True):
         unravel = tree.ravel(jax.tree.map(jnp.asarray, problem.start(0)))[1]
-        gradient = jax.jit(jax.grad(lambda v, args: problem.fun(unravel(v), *args)))
-        hessian = jax.jit(jax.hessian(lambda v, args: problem.fun(unravel(v), *args)))
+    fun = lambda v, args: problem.fun(unravel(v), *args)
+    gradient, hessian = jax.jit(jax.grad(fun)), jax.jit(jax.hessian(fun))
 
-    def solve(i: int) -> Any:
+    def solve(i):
+        start = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(problem.start(i))])
+        options = {"xtol": 1e-15, "ftol": 1e-15}
         end = scipy.optimize.root(
-            lambda v: np.asarray(gradient(v, problem.args)),
-            np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(problem.start(i))]),
+            lambda v: np.asarray(gradient(v, problem.args)), start, method="lm", options=options,
             jac=lambda v: np.asarray(hessian(v, problem.args)),
-            method="lm",
-            options={"xtol": 1e-15, "ftol": 1e-15},
-        )
+        )  # fmt: skip
         return jax.tree.map(np.asarray, unravel(jnp.asarray(end.x)))
 
-    def run(problem: Problem, num: int) -> tuple[list[Any], list[bool]]:
+    def run(problem, num):
         with jax.enable_x64(True):
             # What it reports is not asked: its test is of the last step, not of the gradient.
             return [solve(i) for i in range(num)], [True] * num
@@ -176,100 +163,45 @@ def by_scipy(problem: Problem) -> Way:
     return run
 
 
-def measure(problem: Problem, ways: dict[str, tuple[Way, int]], repeats: int, bar: tqdm.tqdm) -> pd.DataFrame:
+def measure(problem: Problem, ways: dict[str, tuple[Way, int]], repeats: int) -> pd.DataFrame:
     """Run every way once to compile, then in turns; return success rates and the fastest time a start."""
-    outcomes, fastest, first = {}, dict.fromkeys(ways, np.inf), {}
-    for turn in range(repeats + 1):
-        for name, (way, num) in ways.items():
-            bar.set_postfix_str(f"{problem.name}: {name}")
-            began = time.perf_counter()
-            outcomes[name] = way(problem, num)
-            seconds = time.perf_counter() - began
-            if turn:
-                fastest[name] = min(fastest[name], seconds)
-            else:
-                first[name] = seconds
-            bar.update()
+    times, outcomes = {name: [] for name in ways}, {}
+    for name, (way, num) in tqdm.tqdm(list(ways.items()) * (repeats + 1), desc=problem.name, leave=False):
+        took, outcomes[name] = seconds(lambda way=way, num=num: way(problem, num))
+        times[name].append(took)
     rows = []
     for name, (_, num) in ways.items():
-        good = [
-            problem.succeeds(problem.start(i), end, converged)
-            for i, (end, converged) in enumerate(zip(*outcomes[name], strict=True))
-        ]
-        false = sum(c and not g for c, g in zip(outcomes[name][1], good, strict=True))
-        rows.append(
-            {
-                "problem": problem.name,
-                "way": name,
-                "starts": num,
-                "success": np.mean(good),
-                "standard_error": np.sqrt(np.mean(good) * (1 - np.mean(good)) / num),
-                "converged_wrongly": false if name != "scipy root(lm)" else np.nan,
-                "ms_a_start": 1e3 * fastest[name] / num,
-                "first_call_s": first[name],
-            }
-        )
+        ends, converged = outcomes[name]
+        good = [problem.succeeds(problem.start(i), *end) for i, end in enumerate(zip(ends, converged, strict=True))]
+        wrongly = sum(c and not g for c, g in zip(converged, good, strict=True))
+        rows.append({
+            "problem": problem.name, "way": name, "starts": num, "success": np.mean(good),
+            "standard_error": np.sqrt(np.mean(good) * (1 - np.mean(good)) / num),
+            "converged_wrongly": wrongly if name != "scipy root(lm)" else np.nan,
+            "ms_a_start": 1e3 * min(times[name][1:]) / num, "first_call_s": times[name][0],
+        })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
-    figure = matplotlib.figure.Figure(figsize=(10, 5), layout="constrained")
-    left, right = figure.subplots(1, 2, sharey=True)
-    labels = [f"{row.way}\n{row.problem.split('(')[1].rstrip(')')}" for row in table.itertuples()]
-    left.barh(labels, table.success, xerr=table.standard_error, color="#0072B2")
-    left.set_xlabel("share of random starts that reach a critical point")
-    left.set_xlim(0, 1.05)
-    right.barh(labels, table.ms_a_start, color="#D55E00")
-    right.set_xscale("log")
-    right.set_xlabel("milliseconds a start, warm")
-    left.invert_yaxis()
-    return figure
-
-
-def run(settings: Settings) -> pd.DataFrame:
-    if settings.quick:
-        settings = dataclasses.replace(
-            settings, num_xor=settings.num_xor // 10, num_alone=settings.num_alone // 10,
-            num_autoencoder=settings.num_autoencoder // 10, repeats=1,
-        )  # fmt: skip
-    folder = RunFolder("benchmark_finders", settings, settings.output)
-    xor, autoencoder = settings.num_xor, settings.num_autoencoder
+def tables(settings: Settings) -> side_by_side.Report:
+    share, repeats = (10, 1) if settings.quick else (1, settings.repeats)
+    xor, loop, autoencoder = (n // share for n in (settings.num_xor, settings.num_alone, settings.num_autoencoder))
     on_xor, on_autoencoder = xor_problem(xor, settings.seed), autoencoder_problem(autoencoder, settings.seed)
-    ways_xor: dict[str, tuple[Way, int]] = {
-        "find in a loop": (alone, settings.num_alone),
-        "find_many": (many(), xor),
-        "scipy root(lm)": (by_scipy(on_xor), settings.num_alone),
-        "find_many, Newton-MR": (many(method=critical.newton_mr), xor),
-        "find_many, index 0": (many(index=0), xor),
-    }
-    ways_autoencoder: dict[str, tuple[Way, int]] = {
-        "find_many": (many(), autoencoder),
-        "find_many, Newton-MR": (many(method=critical.newton_mr), autoencoder),
+    newton = many(method=critical.newton_mr)
+    ways_xor = {
+        "find in a loop": (alone, loop), "find_many": (many(), xor), "scipy root(lm)": (by_scipy(on_xor), loop),
+        "find_many, Newton-MR": (newton, xor), "find_many, index 0": (many(index=0), xor),
+    }  # fmt: skip
+    ways_autoencoder = {
+        "find_many": (many(), autoencoder), "find_many, Newton-MR": (newton, autoencoder),
         "scipy root(lm)": (by_scipy(on_autoencoder), autoencoder),
-    }
-    total = (settings.repeats + 1) * len(ways_xor) + 2 * len(ways_autoencoder)
-    with tqdm.tqdm(total=total, desc="measuring") as bar:
-        table = pd.concat(
-            [
-                measure(on_xor, ways_xor, settings.repeats, bar),
-                measure(on_autoencoder, ways_autoencoder, 1, bar),
-            ]
-        )
-    folder.table("finders", table)
-    folder.figure("finders", draw(table))
-    print(table.to_string(index=False, na_rep="-", float_format="{:.3f}".format))
-    times = table[table.problem.str.contains("XOR")].set_index("way").ms_a_start
-    print(
-        f"\nfind_many takes {times['find_many']:.3f} ms a start at P = 9, find in a loop {times['find in a loop']:.3f}:"
-        f" {times['find in a loop'] / times['find_many']:.0f} times as long."
-    )
-    print(
-        f"{platform.machine()}, {os.cpu_count()} CPUs, OPENBLAS_NUM_THREADS={os.environ.get('OPENBLAS_NUM_THREADS')},"
-        f" Python {platform.python_version()}, jax {jax.__version__}, numpy {np.__version__}, scipy"
-        f" {scipy.__version__}; results in {folder.path}"
-    )
-    return table
+    }  # fmt: skip
+    table = pd.concat([measure(on_xor, ways_xor, repeats), measure(on_autoencoder, ways_autoencoder, 1)])
+    labels = [f"{row.way}, {row.problem.split('(')[1].rstrip(')')}" for row in table.itertuples()]
+    yield "finders", table
+    yield "success", side_by_side.bars(labels, table.success, "share of random starts that reach a critical point")
+    yield "milliseconds", side_by_side.bars(labels, table.ms_a_start, "milliseconds a start, warm", log=True)
 
 
 if __name__ == "__main__":
-    run(tyro.cli(Settings, description=__doc__))
+    side_by_side.run("benchmark_finders", Settings, tables, __doc__)

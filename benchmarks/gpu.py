@@ -2,13 +2,11 @@
 
     python -m benchmarks.gpu [--quick] [--output FOLDER]
 
-Uses JAX's default device, so a machine with a GPU needs `pip install -U 'jax[cuda13]'` (or the release that fits its
-driver); for the peers a CUDA build of torch as well. Limits are measured in the same run: multiply-adds a second of
-large matrix products in float32 and float64, bytes a second of a copy. Float32 is float32 on both sides: rounding the
-factors of a product to 10 bits (TF32), which JAX does unasked on some GPUs, is off, as torch has it. A critical point
-is classified on the device and on the CPU: the verdicts must be the same. On a machine without an accelerator it runs
-on the CPU, and says so.
-Prints tables, and writes each as CSV, with a figure, to a new folder.
+Uses JAX's default device: a GPU needs `pip install -U 'jax[cuda13]'` (or the release that fits its driver), and the
+peers a CUDA build of torch. Limits are measured in the same run: multiply-adds a second of large matrix products in
+float32 and float64, bytes a second of a copy. Float32 is float32 on both sides: rounding the factors of a product to
+10 bits (TF32), which JAX does unasked on some GPUs, is off, as torch has it. A critical point is classified on the
+device and on the CPU: the verdicts must be the same. Without an accelerator it runs on the CPU, and says so.
 """
 
 from __future__ import annotations
@@ -32,6 +30,7 @@ from benchmarks.side_by_side import find, first_and_warm, seconds
 from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, training, tree
 
 RATE = 0.01
+_init = functools.partial(mlp.init, sizes=(64, 32, 10))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +39,6 @@ class Settings(side_by_side.Settings):
 
     calls: int = 5
     """Warm calls of each way; the median counts."""
-
-
-class Limits(NamedTuple):
-    """What the device can do at most: multiply-adds a second by dtype, and bytes a second."""
-
-    multiply_adds: dict[str, float]
-    bytes: float
 
 
 class Way(NamedTuple):
@@ -59,8 +51,8 @@ class Way(NamedTuple):
     run: Callable[[], Any]
 
 
-def limits(quick: bool, calls: int) -> Limits:
-    """Measure matrix products and a copy."""
+def limits(quick: bool, calls: int) -> tuple[dict[str, float], float]:
+    """Return multiply-adds a second of matrix products by dtype, and bytes a second of a copy."""
     # The fastest of three shapes; random, since a matrix of ones draws less power and runs faster than data do.
     shapes = [(256, 256, 256)] if quick else [(4096, 4096, 4096), (8192, 8192, 8192), (65536, 1024, 1024)]
     multiply, rates = jax.jit(functools.partial(jnp.matmul, precision="highest")), {}
@@ -70,7 +62,7 @@ def limits(quick: bool, calls: int) -> Limits:
         rates[dtype] = max(rate, rates.get(dtype, 0.0))
     long = jax.random.normal(jax.random.key(0), 2**20 if quick else 2**28, jnp.float32)
     copy = jax.jit(lambda a: a + 1)
-    return Limits(rates, 2 * long.nbytes / first_and_warm(functools.partial(copy, long), calls)[1])
+    return rates, 2 * long.nbytes / first_and_warm(functools.partial(copy, long), calls)[1]
 
 
 def problem(sizes, num, dtype):
@@ -186,10 +178,6 @@ def training_ways(quick: bool, batch_size: int) -> list[Way]:
     return ways
 
 
-def _init(key: jax.Array) -> mlp.Params:
-    return mlp.init(key, (64, 32, 10))
-
-
 def sweep_ways(quick: bool) -> list[Way]:
     params, x, y = problem((64, 32, 10), 200 if quick else 10_000, np.float32)
     seeds, sizes, epochs = (2, (32, 64), 1) if quick else (64, (32, 64, 128, 256, 512, 1024), 5)
@@ -208,17 +196,19 @@ def sweep_ways(quick: bool) -> list[Way]:
     return ways
 
 
-def work_table(quick: bool, calls: int, most: Limits) -> pd.DataFrame:
+def work_table(quick: bool, calls: int, most: dict[str, float]) -> pd.DataFrame:
     """Return one row a way, with its share of the rate of matrix products."""
-    makers = [functools.partial(hessian_ways, quick)]
-    makers += [functools.partial(product_ways, quick, dtype) for dtype in ("float32", "float64")]
-    makers += [functools.partial(training_ways, quick, batch) for batch in ((32,) if quick else (128, 2048))]
-    makers.append(functools.partial(sweep_ways, quick))
+    makers = [
+        lambda: hessian_ways(quick),
+        *(functools.partial(product_ways, quick, dtype) for dtype in ("float32", "float64")),
+        *(functools.partial(training_ways, quick, batch) for batch in ((32,) if quick else (128, 2048))),
+        lambda: sweep_ways(quick),
+    ]
     rows = []
     for make in tqdm.tqdm(makers, unit="task", leave=False, disable=None):
         for way in make():
             first, warm = first_and_warm(way.run, calls)
-            share = way.multiply_adds / most.multiply_adds[way.dtype] / warm
+            share = way.multiply_adds / most[way.dtype] / warm
             rows.append({"work": way.work, "dtype": way.dtype, "way": way.name, "first_s": first, "warm_s": warm,
                          "share_of_gemm_rate": share})  # fmt: skip
     return pd.DataFrame(rows)
@@ -247,10 +237,10 @@ def measure(settings: Settings) -> side_by_side.Report:
     quick, calls, device = settings.quick, 1 if settings.quick else settings.calls, jax.devices()[0]
     print(f"device: {device.device_kind}" + ("" if device.platform != "cpu" else " (no accelerator: not a GPU figure)"))
     with jax.enable_x64(True), jax.default_matmul_precision("highest"):
-        most = limits(quick, calls)
-        for dtype, rate in most.multiply_adds.items():
+        most, copied = limits(quick, calls)
+        for dtype, rate in most.items():
             print(f"limit: {rate / 1e12:.3g}e12 multiply-adds/s in {dtype}")
-        print(f"limit: {most.bytes / 1e9:.3g} GB/s")
+        print(f"limit: {copied / 1e9:.3g} GB/s")
         work = work_table(quick, calls, most)
         yield "work", work
         verdicts = verdict_table(quick)

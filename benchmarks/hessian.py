@@ -16,14 +16,13 @@ import time
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import pandas as pd
 import scipy.linalg.lapack
 
 from benchmarks import hessian_peers, side_by_side
 from benchmarks.classifier import mean_loss, per_example, tilted_loss
-from benchmarks.side_by_side import Way, compare, exponent, seconds
+from benchmarks.side_by_side import Way, compare, curves, exponent, seconds
 from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, penalties, tree
 
 PARTS = ("dense", "growth", "product", "inertia", "verdict")
@@ -55,8 +54,7 @@ def digits(num=1797):
     return np.resize(inputs, (num, inputs.shape[1])), np.resize(targets, num)
 
 
-def ours(params, x, y):
-    return Way(_OURS, lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))
+ours = lambda *args: Way(_OURS, lambda: mlp_hessian.dense(*args, loss=losses.cross_entropy))
 
 
 def by_columns(params, x, y, block):
@@ -105,10 +103,13 @@ def growth_table(quick: bool, rounds: int) -> pd.DataFrame:
         if size < 3000:
             ways.append(by_columns(params, x, y, 16))
         for row in compare(ways, rounds, _OURS).to_dict("records"):
-            rows.append({"grows": grows, "P": size, "N": num, "way": row["way"], "warm_s": row["warm_s"]})
+            grown = size if grows == "P" else num
+            rows.append(
+                {"grows": grows, "size": grown, "P": size, "N": num, "way": row["way"], "warm_s": row["warm_s"]}
+            )
     table = pd.DataFrame(rows)
     for (grows, way), part in table.groupby(["grows", "way"]):
-        print(f"time of {way} grows as {grows}^{exponent(list(part[grows]), list(part.warm_s)):.2f}")
+        print(f"time of {way} grows as {grows}^{exponent(list(part['size']), list(part.warm_s)):.2f}")
     return table
 
 
@@ -149,19 +150,17 @@ def inertia_table(quick: bool) -> pd.DataFrame:
     making, matrix = seconds(lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))
     matrix = np.array(matrix)
     low = float(np.linalg.norm(matrix, 1))
-    rows = [{"what": "mlp_hessian.dense, with compilation", "P": len(matrix), "seconds": making}]
+    rows = [("mlp_hessian.dense, with compilation", making, "")]
     for what, decay in (("definite", 1.1 * low), ("indefinite", 1e-6)):
         shifted = matrix + decay * np.eye(len(matrix))
         took, counts = seconds(lambda m=shifted: curvature.inertia(m))
-        rows.append({"what": f"curvature.inertia, {what}", "P": len(matrix), "seconds": took, "counts": counts[:3]})
-        for name, factorise in (("dpotrf", scipy.linalg.lapack.dpotrf), ("dsytrf", scipy.linalg.lapack.dsytrf)):
-            if name == "dpotrf" and what == "indefinite":
-                continue
-            copy = np.asfortranarray(shifted)
+        rows.append((f"curvature.inertia, {what}", took, counts[:3]))
+        for name in ("dpotrf", "dsytrf") if what == "definite" else ("dsytrf",):
+            copy, factorise = np.asfortranarray(shifted), getattr(scipy.linalg.lapack, name)
             options = {"lower": 1, "overwrite_a": 1} | ({"lwork": 64 * len(copy)} if name == "dsytrf" else {})
             took, _ = seconds(lambda f=factorise, m=copy, o=options: f(m, **o)[0])
-            rows.append({"what": f"{name}, {what}", "P": len(matrix), "seconds": took})
-    return pd.DataFrame(rows)
+            rows.append((f"{name}, {what}", took, ""))
+    return pd.DataFrame(rows, columns=["what", "seconds", "counts"]).assign(P=len(matrix))
 
 
 def verdict_row(width, num, decay):
@@ -192,18 +191,6 @@ def verdict_table(quick: bool) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def figure_of(growth: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Draw time against P and against N on log axes."""
-    figure = matplotlib.figure.Figure(figsize=(8, 3.5), layout="constrained")
-    for axes, grows in zip(figure.subplots(1, 2), ("P", "N"), strict=True):
-        for marker, (way, part) in zip("os^Dv", growth[growth.grows == grows].groupby("way"), strict=False):
-            slope = exponent(list(part[grows]), list(part.warm_s))
-            axes.loglog(part[grows], part.warm_s, f"{marker}-", label=f"{way}: {grows}^{slope:.2f}")
-        axes.set(xlabel=f"{grows}, {'parameters' if grows == 'P' else 'examples'}", ylabel="seconds, warm")
-        axes.legend(fontsize=8)
-    return figure
-
-
 def measure(settings: Settings) -> side_by_side.Report:
     quick, rounds = settings.quick, 1 if settings.quick else settings.rounds
     small, deep, num = ((64, 4, 10), (64, 4, 4, 10), 100) if quick else ((64, 16, 10), (64, 32, 32, 10), 1797)
@@ -217,7 +204,7 @@ def measure(settings: Settings) -> side_by_side.Report:
     for part, table in side_by_side.parts(makers, settings.parts):
         yield part, table
         if part == "growth":
-            yield part, figure_of(table)
+            yield part, curves(table, "grows", "size", "warm_s", "way", "seconds, warm")
 
 
 if __name__ == "__main__":

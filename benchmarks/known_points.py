@@ -7,6 +7,7 @@ compute, and a point is taken only if no eigenvalue of it is smaller than a ten-
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -40,10 +41,9 @@ def signs(values: Any, zeros: int = 0) -> tuple[int, int, int]:
     return int(np.sum(values < 0)), zeros, int(np.sum(values > 0))
 
 
-def linear_loss(params: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """½ mean ‖x W₁ W₂ − y‖²."""
-    first, second = params
-    return jnp.sum((inputs @ first @ second - targets) ** 2) / (2 * len(inputs))
+linear_loss = lambda params, x, y: jnp.sum((x @ params[0] @ params[1] - y) ** 2) / (2 * len(x))
+_identity = lambda z: z
+biased_loss = lambda params, x, y: losses.mean(losses.squared_error(mlp.forward(params, x, activation=_identity), y))
 
 
 def gauge(params: Any) -> Any:
@@ -51,11 +51,6 @@ def gauge(params: Any) -> Any:
     first, second = params
     units = jnp.eye(first.shape[1] ** 2, dtype=first.dtype).reshape(-1, first.shape[1], first.shape[1])
     return jnp.einsum("di,kij->kdj", first, units), -jnp.einsum("kij,jm->kim", units, second)
-
-
-def biased_loss(params: Any, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """½ mean ‖(x W₁ + b₁) W₂ + b₂ − y‖²."""
-    return losses.mean(losses.squared_error(mlp.forward(params, inputs, activation=lambda z: z), targets))
 
 
 def biased_gauge(params: Any) -> Any:
@@ -79,35 +74,36 @@ def biased_gauge(params: Any) -> Any:
 SHAPES = ((4, 2, 4), (6, 3, 6), (5, 2, 3), (3, 2, 5), (8, 4, 8))
 
 
+def _classes(conds: tuple[float, ...], seeds: int, shapes: Any) -> Iterator[tuple[int, Any, Any]]:
+    """Yield (hidden units, network, critical class) along gauges of given condition numbers."""
+    for seed, shape in itertools.product(range(seeds), shapes):
+        net = ground_truth.linear_network(*shape, seed=seed)
+        for cond in conds:
+            for point in ground_truth.linear_classes(net, cond, seed=seed):
+                yield shape[1], net, point
+
+
+def _full_rank(point: Any, hidden: int) -> bool:
+    return bool(np.linalg.matrix_rank(point.params[0] @ point.params[1], tol=1e-6) == hidden)
+
+
 def linear(conds: tuple[float, ...], seeds: int, shapes: Any = SHAPES) -> Iterator[Case]:
     """Every class of linear networks without biases, along gauges of given condition numbers."""
-    for seed in range(seeds):
-        for shape in shapes:
-            net = ground_truth.linear_network(*shape, seed=seed)
-            for cond in conds:
-                for point in ground_truth.linear_classes(net, cond, seed=seed):
-                    total, full = tree.size(point.params), point.zeros == shape[1] ** 2
-                    truth = (point.index, point.zeros, total - point.index - point.zeros)
-                    full = full and np.linalg.matrix_rank(point.params[0] @ point.params[1], tol=1e-6) == shape[1]
-                    args = (net.inputs, net.targets)
-                    yield Case(linear_loss, point.params, args, truth, full, {"symmetries": gauge})
+    for hidden, net, point in _classes(conds, seeds, shapes):
+        truth = (point.index, point.zeros, tree.size(point.params) - point.index - point.zeros)
+        full = point.zeros == hidden**2 and _full_rank(point, hidden)
+        yield Case(linear_loss, point.params, (net.inputs, net.targets), truth, full, {"symmetries": gauge})
 
 
 def biased(conds: tuple[float, ...], seeds: int) -> Iterator[Case]:
     """The same with biases on centred data: m positives and h zeros more."""
-    for seed in range(seeds):
-        for shape in SHAPES[:4]:
-            net = ground_truth.linear_network(*shape, seed=seed)
-            inputs = np.concatenate([net.inputs, -net.inputs])
-            targets = np.concatenate([net.targets, -net.targets])
-            for cond in conds:
-                for point in ground_truth.linear_classes(net, cond, seed=seed):
-                    first, second = point.params
-                    params = mlp.Layer(first, np.zeros(shape[1])), mlp.Layer(second, np.zeros(shape[2]))
-                    zeros, total = point.zeros + shape[1], tree.size(params)
-                    full = np.linalg.matrix_rank(first @ second, tol=1e-6) == shape[1]
-                    truth = (point.index, zeros, total - point.index - zeros)
-                    yield Case(biased_loss, params, (inputs, targets), truth, bool(full), {"symmetries": biased_gauge})
+    for hidden, net, point in _classes(conds, seeds, SHAPES[:4]):
+        args = (np.concatenate([net.inputs, -net.inputs]), np.concatenate([net.targets, -net.targets]))
+        first, second = point.params
+        params = mlp.Layer(first, np.zeros(hidden)), mlp.Layer(second, np.zeros(second.shape[1]))
+        zeros = point.zeros + hidden
+        truth = (point.index, zeros, tree.size(params) - point.index - zeros)
+        yield Case(biased_loss, params, args, truth, _full_rank(point, hidden), {"symmetries": biased_gauge})
 
 
 @functools.cache
@@ -222,8 +218,12 @@ def split(count: int) -> Iterator[Case]:
 
 
 def decayed_loss(params: Any, x: jax.Array, y: jax.Array, decay: jax.Array) -> jax.Array:
-    """½ mean (f − y)² + decay/2 ‖θ‖², tanh."""
     return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + penalties.l2(params, decay)
+
+
+def at_zero(d: int, hidden: int, bias: float) -> Any:
+    """Return the params of a network of which only the output bias is not zero."""
+    return mlp.Layer(np.zeros((d, hidden)), np.zeros(hidden)), mlp.Layer(np.zeros((hidden, 1)), np.array([bias]))
 
 
 def padded(count: int) -> Iterator[Case]:
@@ -237,10 +237,7 @@ def padded(count: int) -> Iterator[Case]:
         coupling = np.linalg.norm(np.mean((c - y) * np.hstack([x, np.ones((12, 1))]), axis=0))
         if abs(coupling - decay) < 1e-6:
             continue
-        params = (
-            mlp.Layer(np.zeros((d, hidden)), np.zeros(hidden)), mlp.Layer(np.zeros((hidden, 1)), np.array([c])),
-        )  # fmt: skip
-        negative = hidden if coupling > decay else 0
+        params, negative = at_zero(d, hidden, c), hidden if coupling > decay else 0
         truth = (negative, 0, tree.size(params) - negative)
         yield Case(decayed_loss, params, (x, y, np.float64(decay)), truth, True, {})
 
@@ -283,7 +280,5 @@ def xor_spurious(count: int) -> Iterator[Case]:
     y = np.array([[0.0], [1.0], [1.0], [0.0]])
     for decay in np.geomspace(1e-4, 1.0, count):
         c = 0.5 / (1 + decay)
-        params = mlp.Layer(np.zeros((2, 2)), np.zeros(2)), mlp.Layer(np.zeros((2, 1)), np.array([c]))
-        # two units, each decay ± |c − ½| √1.5
-        negative = 2 if decay - abs(c - 0.5) * np.sqrt(1.5) < 0 else 0
-        yield Case(decayed_loss, params, (x, y, np.float64(decay)), (negative, 0, 9 - negative), True, {})
+        negative = 2 if decay - abs(c - 0.5) * np.sqrt(1.5) < 0 else 0  # two units, each decay ± |c − ½| √1.5
+        yield Case(decayed_loss, at_zero(2, 2, c), (x, y, np.float64(decay)), (negative, 0, 9 - negative), True, {})

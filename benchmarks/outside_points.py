@@ -172,13 +172,12 @@ def lasso_case(draw):
 
 def hinge_case(draw):
     """A support vector machine of which the minimum has margins of exactly 1; None for other data."""
-    generator, size = draw.generator, draw.size
-    x, direction = generator.standard_normal((24, size)), generator.standard_normal(size)
+    x, direction = draw.generator.standard_normal((24, draw.size)), draw.generator.standard_normal(draw.size)
     y = np.where(x @ direction > 0, 1.0, -1.0)
     signed = x * y[:, None]
     if not draw.fault:  # decay so large that every margin is below 1: w = mean(y x) / decay
         decay = 4 * np.max(np.abs(signed @ np.mean(signed, axis=0)))
-        return draw.case(hinge, np.mean(signed, axis=0) / decay, (x, y, np.float64(decay)), (0, 0, size))
+        return draw.case(hinge, np.mean(signed, axis=0) / decay, (x, y, np.float64(decay)), (0, 0, draw.size))
     decay, alpha = 0.05, np.zeros(24)
     square = signed @ signed.T / (24 * decay)
     for _ in range(400):  # coordinate ascent of the dual problem; w = Σ α y x / (n decay)
@@ -246,8 +245,7 @@ def half_curvatures(draw):
 
 def pair(v, level, apart, below):
     """Of d = θ₀ − θ₁: 3 d² above `apart`, and a multiple of d² below."""
-    d = v[0] - v[1]
-    rest = jnp.sum((v[2:] - level) ** 2)
+    d, rest = v[0] - v[1], jnp.sum((v[2:] - level) ** 2)
     return jnp.where(d >= apart, 3 * d**2, below * d**2) + (v[0] + v[1] - 2 * level) ** 2 + rest
 
 
@@ -307,7 +305,6 @@ def errors_case(draw):
 
 @family("jump of the value", 1, 2, 5, 20, 65, 200)
 def value_jumps(draw):
-    """Values that jump down beside the point, where gradient and Hessian are those of a quadratic form."""
     kind = draw.number // 6 % 8
     if kind == 7 and draw.size in (2, 20, 65, 200):
         return errors_case(draw)
@@ -384,10 +381,8 @@ def variances(v, at, weights, x):
     return jnp.sum(weights * (jnp.mean(z**2, axis=0) - jnp.mean(z, axis=0) ** 2))
 
 
-def determinants(v, rotation, at, rows):
-    """Σ (a d − b c) z²/2."""
-    z = rotation @ (v - at)
-    return jnp.sum((rows[:, 0] * rows[:, 3] - rows[:, 1] * rows[:, 2]) * z**2) / 2
+# Σ (a d − b c) z²/2, with the rows in the place of the weights.
+determinants = of_z(lambda z, rows: jnp.sum((rows[:, 0] * rows[:, 3] - rows[:, 1] * rows[:, 2]) * z**2) / 2)
 
 
 def unimodular(generator, size):
@@ -537,17 +532,13 @@ def tiny_params(draw):
     return draw.case(one_unit, v, (x, y, draw.weights), (0, 1, rest + 1) if draw.fault else (1, 0, rest + 1))
 
 
-def far_and(tail):
-    """Return Σ w (x − c)²/2 + h (tail(y) + b tail(−y)): without a critical point where b = 0."""
-
-    def fun(v, centre, weights, height, back):
-        last = height * (tail(v[-1]) + back * tail(-v[-1]))
-        return jnp.sum(weights[:-1] * (v[:-1] - centre) ** 2) / 2 + last
-
-    return fun
+def far_and(tail, v, centre, weights, height, back):
+    """Σ w (x − c)²/2 + h (tail(y) + b tail(−y)): without a critical point where b = 0."""
+    last = height * (tail(v[-1]) + back * tail(-v[-1]))
+    return jnp.sum(weights[:-1] * (v[:-1] - centre) ** 2) / 2 + last
 
 
-far_and_flat, far_and_soft = far_and(jnp.exp), far_and(jax.nn.softplus)
+far_and_flat, far_and_soft = (functools.partial(far_and, tail) for tail in (jnp.exp, jax.nn.softplus))
 
 
 @family("coordinates of very different scales", 2, 5, 20, 65)
@@ -567,12 +558,7 @@ def different_scales(draw):
 troughs_with_matrix = lambda *args: troughs(*args[:-1])
 quadratic_with_matrix = of_z(lambda z, w, matrix: jnp.sum(w * z**2) / 2)
 given_matrix = lambda v, *args: args[-1]
-
-
-def right_matrix(v, rotation, at, weights, slope, matrix):
-    """Return the Hessian of `troughs`."""
-    bend = weights * (1 - jnp.tanh(rotation @ (v - at)) ** 2)
-    return (rotation.T * bend) @ rotation
+right_matrix = lambda v, turn, at, w, slope, _: (turn.T * (w * (1 - jnp.tanh(turn @ (v - at)) ** 2))) @ turn
 
 
 @family("a Hessian that is right at params only", 1, 5, 20, 65)
@@ -629,8 +615,7 @@ TRUE = tuple(map(bowl_and, (
 
 @family("derivative rules that lie", 2, 5, 20, 65, positive=True)
 def lies(draw):
-    much = np.float64(draw.generator.uniform(1, 3))
-    funs = LIES if draw.fault else TRUE
+    much, funs = np.float64(draw.generator.uniform(1, 3)), LIES if draw.fault else TRUE
     kind = draw.number // 4 % len(funs)
     negative = int(draw.fault or kind == 0)
     return draw.case(funs[kind], draw.at, (*draw.frame, much), (negative, 0, draw.size - negative))
@@ -688,7 +673,6 @@ cosines = lambda v, rotation, weights: -jnp.sum(weights * jnp.cos(rotation @ v))
 
 @family("params near the smallest number", 1, 2, 5, 20, 65)
 def smallest_numbers(draw):
-    """Nothing is wrong there."""
     fun, tiny = (quadratic, cosines)[draw.number // 5 % 2], np.finfo(float).tiny
     sizes = np.array([0.0, tiny, tiny * (1 + 2**-50), 2 * tiny, tiny / 2, 5e-324, 1e-300])
     v = draw.generator.choice(sizes, draw.size) * draw.sides()

@@ -19,19 +19,18 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 import pandas as pd
 import tqdm
 
 from benchmarks import scaling_examples, scaling_lanes, side_by_side
 from benchmarks.classifier import batch_loss, mean_loss, per_example
-from benchmarks.side_by_side import exponent, first_and_warm
+from benchmarks.side_by_side import curves, exponent, first_and_warm
 from experiments._shared import xor
-from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, plots, sweep, tree
+from mlp_jax import critical, curvature, losses, mlp, mlp_hessian, sweep, tree
 
 OUTPUTS = 10
+_init = functools.partial(mlp.init, sizes=(64, 16, OUTPUTS))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,10 +106,6 @@ def _matrices(quick: bool) -> Iterator[Piece]:
             yield Piece("inertia", grows, size, functools.partial(curvature.inertia, matrix))
 
 
-def _init(key: jax.Array) -> mlp.Params:
-    return mlp.init(key, (64, 16, OUTPUTS))
-
-
 def _many(quick: bool) -> Iterator[Piece]:
     _, x, y = problem(64, 4, 200 if quick else 1_000)
     data = x.astype(jnp.float32), y
@@ -160,31 +155,16 @@ def memory_exponents(examples: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFram
     return pd.DataFrame(rows)
 
 
-def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return seconds against what grows, a panel each, on log axes."""
-    kinds = list(dict.fromkeys(table.grows))
-    figure = matplotlib.figure.Figure(figsize=(4.2 * len(kinds), 4.6), layout="constrained")
-    names = {"P": "P, parameters", "N": "N, examples", "lanes": "lanes", "starts": "starts"}
-    for axes, grows in zip(figure.subplots(1, len(kinds), squeeze=False)[0], kinds, strict=True):
-        colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.GREY)
-        works = table[table.grows == grows].groupby("work", sort=False)
-        for marker, colour, (work, part) in zip("os^Dv", colours, works, strict=False):
-            axes.loglog(part["size"], part.seconds, marker=marker, color=colour, label=work)
-        axes.set(xlabel=names[grows], ylabel="seconds, warm")
-        axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
-        axes.yaxis.set_major_formatter("{x:g}")
-        axes.yaxis.set_minor_formatter("")
-        # Above: the curves fill the axes.
-        axes.legend(frameon=False, fontsize="small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
-    return figure
-
-
 def measure(settings: Settings) -> side_by_side.Report:
     quick = settings.quick
     if "work" in settings.parts:
         with jax.enable_x64(True):
             work = work_table(quick, 1 if quick else settings.calls)
-        yield from (("work", work), ("exponents", exponents(work)), ("work", draw(work)))
+        yield from (
+            ("work", work),
+            ("exponents", exponents(work)),
+            ("work", curves(work, "grows", "size", "seconds", "work", "seconds, warm")),
+        )
     if "devices" in settings.parts:
         examples, lanes = scaling_examples.table(quick), scaling_lanes.table(quick)
         yield from (("examples", examples), ("lanes", lanes), ("memory", memory_exponents(examples, lanes)))

@@ -1,6 +1,4 @@
-"""What does the work on examples take of each device, and what is sent between them, as devices are added?
-
-    python -m benchmarks.scaling_examples [--quick]
+"""What the work on examples takes of each device, and what is sent between them, as devices are added.
 
 Nothing is timed, and nothing but a step of Lanczos is run: memory and collectives are read from the compiled programs,
 on emulated CPU devices, in a process of its own for each number of them.
@@ -9,7 +7,6 @@ on emulated CPU devices, in a process of its own for each number of them.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import re
 from collections.abc import Callable
@@ -19,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-import tyro
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from benchmarks.classifier import per_example
@@ -89,22 +85,7 @@ def measure(mesh: Mesh, quick: str = "") -> dict[str, list]:
 
 
 def table(quick: bool) -> pd.DataFrame:
-    """Return a row for each program and number of devices."""
+    """Return a row a program and number of devices: MiB given and made on each, numbers that collectives return."""
     arguments = ["quick"] if quick else []
     columns = {number: processes.run(measure, 1, number, arguments)[0] for number in DEVICES}
     return pd.concat([pd.DataFrame(found).assign(devices=number) for number, found in columns.items()])
-
-
-def main(quick: bool = False) -> None:
-    widths, examples, rows = QUICK_SIZES if quick else SIZES
-    size = sum((a + 1) * b for a, b in itertools.pairwise(widths))
-    print(f"P = {size}, P² = {size**2}, {examples} examples, a basis of {rows} vectors.")
-    print("MiB on each device that a program is given and that it makes; numbers that collectives return:\n")
-    found = table(quick).sort_values(["program", "devices"])[["program", "devices", "held", "made", "sent"]]
-    print(found.to_string(index=False, float_format="{:.3f}".format))
-
-
-if __name__ == "__main__":
-    import benchmarks.scaling_examples as this  # the processes import `measure` by the name of its module
-
-    tyro.cli(this.main)

@@ -1,6 +1,4 @@
-"""How do time and memory of one sweep go down with the number of devices that share its lanes?
-
-    python -m benchmarks.scaling_lanes [--quick]
+"""How time and memory of one sweep go down with the number of devices that share its lanes.
 
 On CPU devices that XLA emulates, in one process for each number of them: they share the cores of the machine, so that
 it is the memory of each which shows how the work is split. It is that of the compiled program: arguments, results and
@@ -9,15 +7,16 @@ what is between.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import Any
 from unittest import mock
 
 import jax
 import pandas as pd
-import tyro
 
 from benchmarks.classifier import batch_loss
+from benchmarks.side_by_side import seconds
 from experiments._shared import processes
 from mlp_jax import mlp, sweep
 from mlp_jax.sweep import spread
@@ -25,8 +24,7 @@ from mlp_jax.sweep import spread
 DEVICES = (1, 2, 4, 8)
 
 
-def init(key: jax.Array) -> mlp.Params:
-    return mlp.init(key, (64, 32, 10))
+init = functools.partial(mlp.init, sizes=(64, 32, 10))
 
 
 def swept(seeds: int, epochs: int) -> sweep.Result:
@@ -41,18 +39,16 @@ def swept(seeds: int, epochs: int) -> sweep.Result:
 
 def measure(seeds: int, epochs: int) -> dict[str, Any]:
     """Return seconds of a first and a second sweep, those of all cores in the second, and MiB on each device, here."""
-    seconds, cores = [], []
     run = spread._run_lanes
     with mock.patch.object(spread, "_run_lanes", side_effect=run) as watched:
-        for _ in range(2):
-            start = time.perf_counter(), time.process_time()
-            swept(seeds, epochs)
-            seconds.append(time.perf_counter() - start[0])
-            cores.append(time.process_time() - start[1])
+        first, _ = seconds(lambda: swept(seeds, epochs).loss)
+        start = time.process_time()
+        again, _ = seconds(lambda: swept(seeds, epochs).loss)
+        cores = time.process_time() - start
     call = watched.call_args
     sizes = run.lower(*call.args, **call.kwargs).compile().memory_analysis()
     parts = {name: getattr(sizes, f"{name}_size_in_bytes") / 2**20 for name in ("argument", "output", "temp")}
-    times = {"first_s": seconds[0], "again_s": seconds[1], "again_core_s": cores[1]}
+    times = {"first_s": first, "again_s": again, "again_core_s": cores}
     memory = {"MiB": sum(parts.values())} | {f"{name}_MiB": size for name, size in parts.items()}
     return {"devices": jax.device_count()} | times | memory
 
@@ -68,13 +64,3 @@ def table(quick: bool = False, devices: tuple[int, ...] = DEVICES) -> pd.DataFra
     sizes = ("8", "1") if quick else ("32", "10")
     rows = [processes.run(measure_in_process, 1, number, sizes)[0] for number in devices]
     return pd.DataFrame([{name: value.item() for name, value in row.items()} for row in rows])
-
-
-def main(quick: bool = False) -> None:
-    print(table(quick).round(2).to_string(index=False))
-
-
-if __name__ == "__main__":
-    import benchmarks.scaling_lanes as this  # the processes import `measure_in_process` by the name of its module
-
-    tyro.cli(this.main)

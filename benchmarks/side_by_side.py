@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.metadata
+import itertools
 import os
 import pathlib
 import platform
@@ -177,6 +178,18 @@ def bars(labels: Sequence[str], values: Any, xlabel: str, *, log: bool = False, 
     return figure
 
 
+def curves(table: pd.DataFrame, panel: str, x: str, y: str, line: str, ylabel: str) -> matplotlib.figure.Figure:
+    """Return y against x on log axes: a panel for each value of one column, a line for each of another."""
+    panels = table.groupby(panel, sort=False)
+    figure = matplotlib.figure.Figure(figsize=(4.5 * len(panels), 4.6), layout="constrained")
+    for axes, (title, rows) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        for marker, (name, part) in zip(itertools.cycle("os^Dv*PX"), rows.groupby(line, sort=False), strict=False):
+            axes.loglog(part[x], part[y], marker=marker, label=name)
+        axes.set(xlabel=f"{x}, {title}", ylabel=ylabel)
+        axes.legend(frameon=False, fontsize="x-small", ncols=2, loc="lower left", bbox_to_anchor=(0, 1))
+    return figure
+
+
 def gemm_seconds(multiply_adds: float, size: int, calls: int = 5) -> float:
     """Return the seconds that so many multiply-adds take at the rate of a matrix product of this size.
 
@@ -185,7 +198,7 @@ def gemm_seconds(multiply_adds: float, size: int, calls: int = 5) -> float:
     matrix = np.random.default_rng(0).standard_normal((size, size))
     here = jax.numpy.asarray(matrix)
     product = jax.jit(lambda a: a @ a)
-    times = [first_and_warm(run, calls)[1] for run in (lambda: matrix @ matrix, lambda: product(here))]
+    times = [first_and_warm(call, calls)[1] for call in (lambda: matrix @ matrix, lambda: product(here))]
     return multiply_adds / size**3 * min(times)
 
 

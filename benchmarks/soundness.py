@@ -67,14 +67,8 @@ class Jet:
         return self.chain(1 / self.value, -1 / self.value**2)
 
 
-def _plus(shift: float) -> Callable[[Jet], Jet]:
-    return lambda a: a * a + Jet(shift)
-
-
-def _chained(function, derivative) -> Callable[[Jet], Jet]:
-    return lambda a: a.chain(function(a.value), derivative(a.value))
-
-
+_plus = lambda shift: lambda a: a * a + Jet(shift)
+_chained = lambda function, derivative: lambda a: a.chain(function(a.value), derivative(a.value))
 _exp = _chained(mpmath.exp, mpmath.exp)
 _log = _chained(mpmath.log, lambda v: 1 / v)
 _sqrt = _chained(mpmath.sqrt, lambda v: 1 / (2 * mpmath.sqrt(v)))
@@ -103,10 +97,7 @@ SMOOTH: dict[str, tuple[Callable[[Any], Any], Callable[[Jet], Jet]]] = {
 }
 
 
-def _larger(a: Jet, b: Jet) -> Jet:
-    return a if a.value >= b.value else b
-
-
+_larger = lambda a, b: a if a.value >= b.value else b
 KINKED: dict[str, tuple[Callable[[Any], Any], Callable[[Jet], Jet]]] = {
     "abs": (jnp.abs, _chained(abs, mpmath.sign)),
     "relu": (lambda x: jnp.maximum(x, 0.0), lambda a: _larger(a, Jet(0))),
@@ -127,10 +118,6 @@ ORDER = np.array([2, 0, 1])
 TWICE = np.array([1, 1, 2])
 
 
-def _scatter(x: Any) -> Any:
-    return jnp.zeros_like(x).at[:, TWICE].add(x)
-
-
 def _scan(x: Any) -> Any:
     steps = jnp.moveaxis(x, 1, 0)
     _, result = jax.lax.scan(lambda carry, v: (carry * 0.5 + v, carry + v), jnp.zeros_like(steps[0]), steps)
@@ -145,8 +132,7 @@ def _scanned(row: list[Jet]) -> list[Jet]:
     return result
 
 
-def _total(row: list[Jet]) -> Jet:
-    return functools.reduce(Jet.__add__, row, Jet(0))
+_total = lambda row: functools.reduce(Jet.__add__, row, Jet(0))
 
 
 def _softmax(row: list[Jet]) -> list[Jet]:
@@ -170,7 +156,7 @@ ROWWISE: dict[str, tuple[Callable[[Any], Any], Callable[[list[Jet]], list[Jet]]]
         lambda row: [a - _log(_total([_exp(b) for b in row])) for a in row],
     ),
     "gather": (lambda x: jnp.take(x, ORDER, axis=1), lambda row: [row[k] for k in ORDER]),
-    "scatter": (_scatter, lambda row: [Jet(0), row[0] + row[1], row[2]]),
+    "scatter": (lambda x: jnp.zeros_like(x).at[:, TWICE].add(x), lambda row: [Jet(0), row[0] + row[1], row[2]]),
     "scan": (_scan, _scanned),
     "reverse": (lambda x: jnp.flip(x, axis=-1), lambda row: row[::-1]),
     "roll": (lambda x: jnp.concatenate([x[:, 1:], x[:, :1]], axis=1), lambda row: row[1:] + row[:1]),

@@ -25,8 +25,7 @@ SIZES, BATCH_SIZES, RATE = (64, 32, 10), (16, 32, 64, 128, 256, 512), 0.1
 _SGD = optax.sgd(RATE)
 
 
-def init(key):
-    return mlp.init(key, SIZES)
+init = functools.partial(mlp.init, sizes=SIZES)
 
 
 @jax.jit

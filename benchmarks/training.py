@@ -13,7 +13,6 @@ import dataclasses
 import functools
 
 import jax
-import matplotlib.figure
 import numpy as np
 import optax
 import pandas as pd
@@ -22,7 +21,7 @@ import tqdm
 from benchmarks import side_by_side
 from benchmarks import training_peers as peers
 from benchmarks.classifier import batch_loss
-from benchmarks.side_by_side import seconds
+from benchmarks.side_by_side import curves, seconds
 from mlp_jax import mlp, training
 
 OURS, ALONE = "mlp_jax", "products alone, in a scan"
@@ -123,24 +122,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     return table.T.rename_axis("microseconds an update").reset_index()
 
 
-def draw(frame: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the rates of every way against the batch size, one panel a network."""
-    networks = list(dict.fromkeys(frame.network))
-    figure = matplotlib.figure.Figure(figsize=(5.5 * len(networks), 4.5), layout="constrained")
-    for axes, network in zip(figure.subplots(1, len(networks), squeeze=False)[0], networks, strict=True):
-        for number, (name, part) in enumerate(frame[frame.network == network].groupby("way", sort=False)):
-            marker, line = "osD^vP*X"[number % 8], "--" if name == ALONE else "-"
-            axes.plot(part.batch_size, part.examples_per_second, line, marker=marker, label=name)
-        axes.set_xscale("log", base=2)
-        axes.set(yscale="log", xlabel="batch size", ylabel="examples per second", title=network)
-        axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", frameon=False, loc="center left", bbox_to_anchor=(1.02, 0.5))
-    return figure
-
-
 def measure(settings: Settings) -> side_by_side.Report:
     frame = rates(settings)
-    yield from (("training", frame), ("summary", summary(frame)), ("training", draw(frame)))
+    yield from (("training", frame), ("summary", summary(frame)))
+    yield "training", curves(frame, "network", "batch_size", "examples_per_second", "way", "examples per second")
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
     python -m benchmarks.verdicts [--quick] [--only known|adversarial|outside] [--output FOLDER]
 
 Prints a table of what is known against what `critical.classify` said, the rate of abstentions on points that are
-nondegenerate modulo symmetry, and apart adversarial cases and cases from outside, by family; writes the points, tables
-and a figure.
+nondegenerate modulo symmetry, and apart adversarial cases and cases from outside, by family; writes the points and
+tables.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-import matplotlib.figure
 import numpy as np
 import pandas as pd
 import tqdm
@@ -150,14 +149,11 @@ def is_wrong(case: Case, verdict: critical.Verdict) -> bool:
         return False  # counted as an abstention
     if verdict.inertia.negative > negative or verdict.inertia.positive > positive:
         return True
-    if verdict.index is not None and verdict.index != negative:
+    if verdict.index not in (None, negative) or not verdict.index_range[0] <= negative <= verdict.index_range[1]:
         return True
-    if not verdict.index_range[0] <= negative <= verdict.index_range[1]:
-        return True
-    if verdict.kind.startswith("minimum"):
-        return negative > 0 or (zero > 0 and not (case.answerable and "modulo" in verdict.kind))
-    if verdict.kind.startswith("maximum"):
-        return positive > 0 or (zero > 0 and not (case.answerable and "modulo" in verdict.kind))
+    if verdict.kind.startswith(("minimum", "maximum")):
+        other = negative if verdict.kind.startswith("minimum") else positive
+        return other > 0 or (zero > 0 and not (case.answerable and "modulo" in verdict.kind))
     if verdict.kind == "saddle":
         return negative == 0 or positive == 0
     if verdict.kind == "degenerate saddle":
@@ -202,21 +198,6 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
     return sums.assign(points=grouped.size(), median_ms=1e3 * grouped.seconds.median(), said=said).reset_index()
 
 
-def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the confusion table as a picture."""
-    table = pd.crosstab(rows.known, rows.said)
-    figure = matplotlib.figure.Figure(figsize=(9, 4), layout="constrained")
-    axes = figure.subplots()
-    axes.imshow(np.log1p(table.to_numpy()), cmap="Greys", aspect="auto")
-    for (i, j), count in np.ndenumerate(table.to_numpy()):
-        shade = "white" if np.log1p(count) > np.log1p(table.to_numpy().max()) / 2 else "black"
-        axes.text(j, i, str(count), ha="center", va="center", color=shade)
-    axes.set_xticks(range(table.shape[1]), table.columns, rotation=20, ha="right")
-    axes.set_yticks(range(table.shape[0]), table.index)
-    axes.set(xlabel="what classify said", ylabel="what is known", title=f"{len(rows)} critical points")
-    return figure
-
-
 def measure(settings: Settings) -> side_by_side.Report:
     sets = {"known": families, "adversarial": adversarial, "outside": outside}
     for name in (settings.only,) if settings.only else sets:
@@ -226,7 +207,6 @@ def measure(settings: Settings) -> side_by_side.Report:
         yield from ((name, rows), (f"{name}_summary", summary(rows)))
         if name == "known":
             yield "confusion", pd.crosstab(rows.known, rows.said).reset_index()
-            yield "confusion", draw(rows)
         answerable, abstained = int(rows.answerable.sum()), int(rows.abstained.sum())
         print(
             f"\n{name}: {len(rows)} points, {int(rows.wrong.sum())} named wrongly; abstained on {abstained} of"
