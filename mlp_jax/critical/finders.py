@@ -91,12 +91,12 @@ def find(
     with precision.float64():
         traced, params, args = precision.traced_problem(fun, params, args)
         settings = settings._replace(unit=units.traced_unit(traced, params))
-        point = of_pytrees.compiled_find_one(traced, settings, index, params, args)
-        if int(point.reason) == Reason.NOT_FINITE:
-            fun(params, *args)  # with numbers to look at, fun may say what is wrong with them
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
-        known = int(point.index) if int(point.index) >= 0 else None
-        return dataclasses.replace(_parallel.to_host(point), index=known, reason=Reason(int(point.reason)))
+        point = _parallel.to_host(of_pytrees.compiled_find_one(traced, settings, index, params, args))
+        if point.reason == Reason.NOT_FINITE:
+            fun(params, *args)  # given numbers, fun may say what is wrong with them
+        known = int(point.index) if point.index >= 0 else None
+        return dataclasses.replace(point, index=known, reason=Reason(int(point.reason)))
 
 
 def find_many(
