@@ -62,5 +62,5 @@ def test_products_of_small_integers_do_not_wrap_around():
 
 @pytest.mark.parametrize("leaf", [jnp.ones(1), np.array([1j, 2]), None, np.array([None, 1], object)])
 def test_dot_refuses_other_structures_other_shapes_and_leaves_that_are_not_real(leaf):
-    with pytest.raises((TypeError, ValueError), match="^b: "):
+    with pytest.raises((TypeError, ValueError), match=r"^b: "):
         tree.dot({"a": jnp.ones(2)}, {"a": leaf})
