@@ -59,7 +59,8 @@ class Way:
 
 def machine() -> str:
     """Return the machine and the versions of this project's peers that are installed, in one line."""
-    found = {dist.metadata["Name"]: dist.version for dist in importlib.metadata.distributions()}
+    installed = importlib.metadata.distributions()
+    found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in installed}
     versions = ", ".join(f"{name} {found.get(name, 'not installed')}" for name in _PACKAGES)
     threads = os.environ.get("OPENBLAS_NUM_THREADS", "unset")
     return (

@@ -30,7 +30,7 @@ def assert_refused(name, argument, value):
     with within(30), pytest.raises((TypeError, ValueError)) as caught:
         function(**(legal | {argument: value}))
     assert jax.config.jax_enable_x64 == before
-    said = rf"\b{argument.removesuffix('s')}|shape|dtype|dimension|axis|axes|argument|finite|callable|object is not"
+    said = rf"\b{argument.removesuffix('s')}|shape|type|dimension|axis|axes|argument|finite|callable|object is not"
     assert re.search(said, str(caught.value), re.IGNORECASE), caught.value
 
 
