@@ -40,11 +40,14 @@ def disagreement(problem: Problem, slope: Slope) -> str | None:
 
 
 def _is_asymmetric(problem: Problem, directions: np.ndarray, images: np.ndarray) -> bool:
-    cross = directions[0] @ images[1], directions[1] @ images[0]
+    difference = abs(directions[0] @ images[1] - directions[1] @ images[0])
+    sizes, tolerance = np.abs(directions), max(1e-8, 1e4 * problem.unit)
+    allowed = np.sum(sizes * tolerance * np.abs(images[::-1]))
+    if not difference > allowed:
+        return False
+    # Only where it matters, because few functions need the products with other roundings.
     noise = problem.products_here(directions, np.array([1, 2])) - images
-    tolerance = max(1e-8, 1e4 * problem.unit)
-    allowed = np.sum(np.abs(directions) * (tolerance * np.abs(images[::-1]) + 8 * np.abs(noise[::-1])))
-    return bool(abs(cross[0] - cross[1]) > allowed)
+    return bool(difference > allowed + np.sum(sizes * 8 * np.abs(noise[::-1])))
 
 
 def _hessian_contradicts_gradient(
