@@ -63,7 +63,7 @@ NO_FUNCTIONS = st.sampled_from((None, "tanh", 1.0, np.ones(2), (), jnp.ones(2)))
 FUNCTIONS = st.one_of(
     NO_FUNCTIONS,
     st.sampled_from(
-        (lambda z: z * jnp.ones(4), lambda z: (z, z), lambda z: 1j * z, lambda z: z > 0, lambda z: None, lambda z: "z")
+        (lambda z: z * jnp.ones(5), lambda z: (z, z), lambda z: 1j * z, lambda z: z > 0, lambda z: None, lambda z: "z")
     ).map(returns),
 )
 ARGS = st.sampled_from((None, [np.ones(2)], np.ones(2), ("text",), (np.array([nan]),), (object(),), (np.array([inf]),)))
