@@ -29,9 +29,9 @@ def test_points_on_xor_and_digits_are_proved_saved_and_proved_again(tmp_path, mo
     assert (settings.output / "proofs.png").exists()
     saved = sorted(pathlib.Path(settings.output).glob("digits_*.json"))
     with jax.enable_x64(True):
-        problem = proofs.make_problem(settings)
+        model, data = proofs.classifier(settings.weight_decay), proofs.all_digits()
         like = mlp.init(jax.random.key(9), (64, 2, 10), dtype=jnp.float64)
-        again = interval.check(interval.load(saved[0]), problem.fun, like, problem.data)
+        again = interval.check(interval.load(saved[0]), model.fun, like, data)
         assert again.proved, again.reason
-        changed = (problem.data[0] + np.eye(*problem.data[0].shape) * 1e-3, problem.data[1])
-        assert not interval.check(interval.load(saved[0]), problem.fun, like, changed).proved
+        changed = (data[0] + np.eye(*data[0].shape) * 1e-3, data[1])
+        assert not interval.check(interval.load(saved[0]), model.fun, like, changed).proved
