@@ -147,7 +147,6 @@ def test_many_bad_arguments_are_refused_in_words(name, argument, data):
         ("critical.classify", {"fun": square, "params": np.ones(10**6), "evidence": "dense"}),
         ("critical.find", {"fun": square, "params": np.ones(10**6), "method": critical.levenberg_marquardt}),
     ],
-    ids=str,
 )
 def test_settings_that_exclude_each_other_and_sizes_that_do_not_fit_are_refused(name, changed):
     function, legal = CALLS[name]
