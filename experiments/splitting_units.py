@@ -144,7 +144,9 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
         low, high = scipy.stats.binomtest(flat, len(lines)).proportion_ci(method="wilson")
         table.append(
             {
-                **{"network": network, "A": signs, "place": place},
+                "network": network,
+                "A": signs,
+                "place": place,
                 "lines": len(lines),
                 "places": len(part),
                 "theorem_holds": int(part.agrees.sum()),

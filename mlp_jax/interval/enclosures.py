@@ -167,16 +167,6 @@ def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
     return _symmetric(matrix.mid, matrix.radius)
 
 
-def precise_hessian(traced: Traced, point: np.ndarray, data: list[np.ndarray]) -> np.ndarray:
-    """Return the Hessian at a point of arbs, (P, P) arbs, at the precision of `flint.ctx.prec`."""
-    links = evaluate(traced.fixed, [point, *data], multiprecision)
-    parts = []
-    for first in range(0, len(point), traced.block):
-        tangents = np.eye(traced.block, len(point), first)
-        parts.append(evaluate(traced.rows, [*links, tangents], multiprecision)[0][: len(point) - first])
-    return np.concatenate(parts)
-
-
 def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.ndarray) -> Ball:
     """Return some rows of the Hessian on a box, (rows, P), as balls."""
     links = evaluate(traced.fixed, [box, *data], ball)

@@ -29,15 +29,13 @@ import numpy as np
 from scipy.linalg import lapack
 
 from mlp_jax import _checks, curvature, tree
+from mlp_jax.curvature.types import PyTree, Tangents
 from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry, trust
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.interpreter import evaluate
 from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide_radius
 from mlp_jax.interval.smoothness import Smoothness, TieInGradient
-from mlp_jax.tree import PyTree
-
-Tangents = Callable[[PyTree], PyTree]
 
 _POLISHING_STEPS = 8
 # Boxes around the centre, widest first, on the first of which that is smooth what is assumed is tested.

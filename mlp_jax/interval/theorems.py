@@ -11,9 +11,9 @@ import numpy as np
 
 from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision
+from mlp_jax.curvature.types import PyTree, Tangents
 from mlp_jax.interval.certificate import Certificate, Interval
-from mlp_jax.interval.proof import Settings, Tangents, attempt
-from mlp_jax.tree import PyTree
+from mlp_jax.interval.proof import Settings, attempt
 
 # What a certificate claims of radii is weaker by this share than what was proved.
 _SLACK = 2.0**-20

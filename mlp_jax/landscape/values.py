@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +9,7 @@ from numpy.typing import ArrayLike
 
 from mlp_jax import _checks, _compiled
 from mlp_jax.curvature import precision
-from mlp_jax.tree import PyTree
-
-Fun = Callable[..., jax.Array]
+from mlp_jax.curvature.types import Fun, PyTree
 
 
 def line(
