@@ -16,8 +16,8 @@ from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.curvature import operators, tracing, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
-# Points at which a compiled program evaluates at a time, so that it is compiled once.
-_ROWS = 4
+# Numbers of points that a compiled program evaluates in one call: all but the last points go in the largest that fits.
+_ROWS = 64, 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,14 +78,15 @@ class Problem:
         return self.products_here(direction[None])[0]
 
     def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
-        number = len(rows[0])
+        number, first = len(rows[0]), 0
         given = [np.asarray(array) for array in ((*rows,) if seeds is None else (*rows, seeds.astype(np.uint32)))]
         blocks = []
-        count = 1 if number == 1 else _ROWS  # two programs at most
-        for first in range(0, number, count):
+        while first < number:
+            count = 1 if number == 1 else next((size for size in _ROWS if size <= number - first), _ROWS[-1])
             chosen = np.minimum(np.arange(first, first + count), number - 1)
             results = program(self.traced, self.unit, self.params, self.args, *(jnp.asarray(a[chosen]) for a in given))
             blocks.append([_parallel.to_host(r)[: number - first] for r in results])
+            first += count
         return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
 
     def matrix(self, vector: np.ndarray) -> np.ndarray:
