@@ -8,43 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from test_verdicts import DATA, NET, TANGENTS, XOR, linear_loss, xor_constant, xor_loss
 
 from mlp_jax import critical, interval, losses, mlp, tree
 
-INPUTS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-TARGETS = np.array([[0.0], [1.0], [1.0], [0.0]])
 
-
-def xor(params, x, y, decay):
-    return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + 0.5 * decay * tree.dot(params, params)
-
-
-def xor_args(decay):
-    return INPUTS, TARGETS, np.float64(decay)
-
-
-def output_bias_only(value):
-    hidden = mlp.Layer(np.zeros((2, 2)), np.zeros(2))
-    return hidden, mlp.Layer(np.zeros((2, 1)), np.array([value]))
-
-
-@pytest.fixture(scope="module")
-def xor_points():
-    """Converged ends of searches from random starts, the same point once."""
-    points = []
-    for seed in range(40):
-        start = jax.tree.map(lambda leaf: (0.5 + seed % 4) * leaf, mlp.init(jax.random.key(seed), (2, 2, 1)))
-        point = critical.find(xor, start, xor_args(0.01))
-        vector = np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(point.params)])
-        if point.converged and not any(np.max(np.abs(vector - other)) < 1e-9 for other, _ in points):
-            points.append((vector, point.params))
-    return [params for _, params in points]
+def xor_start(seed):
+    return mlp.init(jax.random.key(seed), (2, 2, 1))
 
 
 @pytest.mark.parametrize("decay", [0.01, 0.1])
 def test_the_spurious_minimum_in_closed_form_is_proved_with_its_loss_and_eigenvalue(decay):
     bias = 0.5 / (1 + decay)
-    proof = interval.certify(xor, output_bias_only(bias), xor_args(decay))
+    proof = interval.certify(xor_loss, xor_constant(bias), (decay,))
     assert (proof.proved, proof.kind, proof.index, proof.null) == (True, "minimum", 0, 0)
     with flint.ctx.workprec(200):
         wd = flint.arb(decay)  # the float64 number, exactly
@@ -61,22 +37,24 @@ def test_the_spurious_minimum_in_closed_form_is_proved_with_its_loss_and_eigenva
     assert proof.unique_radius > 1e-6
 
 
-def test_every_xor_point_found_from_random_starts_is_proved(xor_points):
-    assert len(xor_points) >= 10
-    proofs = [interval.certify(xor, params, xor_args(0.01)) for params in xor_points]
-    assert [proof.reason for proof in proofs if not proof.proved] == []
-    assert {0, 1} <= {proof.index for proof in proofs}
-    for params, proof in zip(xor_points, proofs, strict=True):
-        verdict = critical.classify(xor, params, xor_args(0.01))
-        assert verdict.index in (None, proof.index)
+def test_every_xor_point_found_from_random_starts_is_proved():
+    proofs = {}
+    for seed in range(40):
+        start = jax.tree.map(lambda leaf: (0.5 + seed % 4) * np.asarray(leaf), xor_start(seed))
+        point = critical.find(xor_loss, start, (0.01,))
+        where = tuple(np.round(np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(point.params)]), 9))
+        if point.converged and where not in proofs:
+            proofs[where] = interval.certify(xor_loss, point.params, (0.01,))
+            verdict = critical.classify(xor_loss, point.params, (0.01,))
+            assert verdict.index in (None, proofs[where].index)
+    assert len(proofs) >= 10
+    assert [proof.reason for proof in proofs.values() if not proof.proved] == []
+    assert {0, 1} <= {proof.index for proof in proofs.values()}
 
 
 def test_no_point_that_is_not_critical_is_proved():
-    proved = 0
     for seed in range(10):
-        start = mlp.init(jax.random.key(seed), (2, 2, 1))
-        proved += interval.certify(xor, start, xor_args(0.01)).proved
-    assert proved == 0
+        assert not interval.certify(xor_loss, xor_start(seed), (0.01,)).proved
 
 
 def test_a_centre_displaced_by_1e_3_is_refused_and_by_1e_9_proved_with_the_true_point_inside():
@@ -85,12 +63,10 @@ def test_a_centre_displaced_by_1e_3_is_refused_and_by_1e_9_proved_with_the_true_
     generator = np.random.default_rng(0)
     for _ in range(5):
         direction = generator.choice([-1.0, 1.0], 9)
-        _, unravel = tree.ravel(output_bias_only(0.0))
         for size, expected in ((1e-3, False), (1e-9, True)):
-            with jax.enable_x64(True):
-                _, unravel = tree.ravel(jax.tree.map(jnp.asarray, output_bias_only(0.0)))
-                displaced = unravel(jnp.asarray(truth + size * direction))
-            proof = interval.certify(xor, displaced, xor_args(0.01))
+            a, b, c, d = np.split(truth + size * direction, [4, 6, 8])
+            displaced = mlp.Layer(a.reshape(2, 2), b), mlp.Layer(c[:, None], d)
+            proof = interval.certify(xor_loss, displaced, (0.01,))
             assert proof.proved == expected
             if expected:
                 assert np.max(np.abs(proof.location - truth)) <= proof.radius + 1e-16
@@ -102,7 +78,7 @@ def test_a_centre_displaced_by_1e_3_is_refused_and_by_1e_9_proved_with_the_true_
 @pytest.mark.parametrize(
     ("fun", "point"),
     [
-        (lambda p: xor(p, *xor_args(0.0)), output_bias_only(0.5)),
+        (lambda p: xor_loss(p, 0.0), xor_constant(0.5)),
         (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, np.zeros(2)),
         (lambda x: x[0] ** 4 + x[1] ** 2, np.zeros(2)),
         (lambda x: (x[0] * x[1] - 1) ** 2, np.array([2.0, 0.5])),
@@ -119,11 +95,12 @@ def test_degenerate_points_are_never_proved(fun, point):
 
 
 def test_points_of_zero_residual_with_more_parameters_than_outputs_are_never_proved():
+    fun = lambda params, y: losses.mean(losses.squared_error(mlp.forward(params, XOR[0]), y))
     for seed in range(6):
-        with jax.enable_x64(True):
-            params = mlp.init(jax.random.key(seed), (2, 2, 1), dtype=jnp.float64)
-            fitted = np.asarray(mlp.forward(params, INPUTS))
-        assert not interval.certify(xor, params, (INPUTS, fitted, np.float64(0.0))).proved
+        draw = np.random.default_rng(seed).standard_normal
+        first, second = mlp.Layer(draw((2, 2)), draw(2)), mlp.Layer(draw((2, 1)), draw(1))
+        fitted = np.tanh(XOR[0] @ first.weight + first.bias) @ second.weight + second.bias
+        assert not interval.certify(fun, (first, second), (fitted,)).proved
 
 
 def test_gradient_flat_points_and_points_next_to_a_critical_point_are_refused():
@@ -175,48 +152,31 @@ def test_signs_are_decided_whatever_the_scale_of_the_coordinates():
     assert proof.index == np.sum(np.linalg.eigvalsh(core) < 0) == 2
 
 
-def gauge(params):
-    """Tangents of the action of GL(h) on a two-layer linear network: (W₁ G, −G W₂) for each unit matrix G."""
-    first, second = params
-    hidden = first.shape[1]
-    units = jnp.eye(hidden * hidden, dtype=first.dtype).reshape(-1, hidden, hidden)
-    return first @ units, -units @ second
-
-
-def linear(params, x, y):
-    return jnp.sum((x @ params[0] @ params[1] - y) ** 2) / (2 * x.shape[0])
-
-
 @pytest.mark.parametrize("cond", [1.0, 30.0, 1000.0])
 def test_linear_networks_are_proved_modulo_gl_h_with_the_index_in_closed_form(cond):
-    net = ground_truth.linear_network(5, 2, 4, seed=1)
-    classes = [c for c in ground_truth.linear_classes(net, cond) if np.linalg.matrix_rank(c.params[0]) == 2]
+    classes = [c for c in ground_truth.linear_classes(NET, cond) if np.linalg.matrix_rank(c.params[0]) == 2]
     assert len(classes) == 6
     assert {c.zeros for c in classes} == {4}
     for known in classes:
-        proof = interval.certify(linear, known.params, (net.inputs, net.targets), symmetries=gauge)
+        proof = interval.certify(linear_loss, known.params, DATA, symmetries=TANGENTS)
         assert proof.proved, proof.reason
         assert (proof.index, proof.null) == (known.index, known.zeros)
         assert proof.loss[0] - 1e-12 < known.loss < proof.loss[1] + 1e-12
         assert "4 given symmetry directions" in str(proof)
-        assert not interval.certify(linear, known.params, (net.inputs, net.targets)).proved
+        assert not interval.certify(linear_loss, known.params, DATA).proved
 
 
-def test_directions_that_are_no_symmetries_are_dropped_and_prove_nothing():
-    net = ground_truth.linear_network(5, 2, 4, seed=1)
-    known = next(c for c in ground_truth.linear_classes(net) if np.linalg.matrix_rank(c.params[0]) == 2)
-
-    def wrong(params):
-        return params[0][None], params[1][None]
-
-    assert not interval.certify(linear, known.params, (net.inputs, net.targets), symmetries=wrong).proved
-    # A positive definite quadratic has none: what is claimed to be one is dropped, and the proof is the plain one.
+def test_directions_that_are_not_symmetries_are_dropped_and_prove_nothing():
+    known = next(c for c in ground_truth.linear_classes(NET) if np.linalg.matrix_rank(c.params[0]) == 2)
+    wrong = lambda params: (params[0][None], params[1][None])
+    assert not interval.certify(linear_loss, known.params, DATA, symmetries=wrong).proved
+    # A positive definite quadratic has no symmetry: the given direction is dropped, and the proof is the plain one.
     proof = interval.certify(lambda x: jnp.sum(x**2), np.zeros(3), symmetries=lambda x: x[None] + 1.0)
     assert (proof.proved, proof.null) == (True, 0)
 
 
 def shift(params):
-    """Tangents of the softmax shift: one added to all logits through each last weight row, and the bias."""
+    """Return the tangents of the softmax shift: 1 added to all logits through each last weight row or the bias."""
     first, second = params
     rows, classes = second.weight.shape
     ones = jnp.ones((1, classes), second.weight.dtype)
@@ -232,7 +192,7 @@ def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
     x, y = generator.standard_normal((24, 4)), generator.integers(0, 3, 24)
 
     def fun(params, x, y):
-        # The penalty of the last layer sees only what the shift leaves alone.
+        # The penalty of the last layer depends only on what the shift leaves unchanged.
         last = params[1].weight - jnp.mean(params[1].weight, axis=1, keepdims=True)
         bias = params[1].bias - jnp.mean(params[1].bias)
         penalty = 0.05 * (tree.dot(params[0], params[0]) + jnp.sum(last**2) + jnp.sum(bias**2))
@@ -246,13 +206,13 @@ def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
 
 
 def test_a_saved_certificate_is_read_back_bit_for_bit_and_proved_again(tmp_path):
-    args = xor_args(0.01)
-    proof = interval.certify(xor, output_bias_only(0.5 / 1.01), args)
+    args = (0.01,)
+    proof = interval.certify(xor_loss, xor_constant(0.5 / 1.01), args)
     proof.save(tmp_path / "point.json")
     read = interval.load(tmp_path / "point.json")
     for field in dataclasses.fields(proof):
         assert np.array_equal(getattr(read, field.name), getattr(proof, field.name)), field.name
-    again = interval.check(read, xor, output_bias_only(0.0), args)
+    again = interval.check(read, xor_loss, xor_constant(0.0), args)
     assert again.proved
     assert again.index == proof.index
 
@@ -272,19 +232,19 @@ def test_a_saved_certificate_is_read_back_bit_for_bit_and_proved_again(tmp_path)
     ],
 )
 def test_a_certificate_that_says_something_else_does_not_pass_the_check(change, words):
-    args = xor_args(0.01)
-    proof = interval.certify(xor, output_bias_only(0.5 / 1.01), args)
-    checked = interval.check(dataclasses.replace(proof, **change), xor, output_bias_only(0.0), args)
+    args = (0.01,)
+    proof = interval.certify(xor_loss, xor_constant(0.5 / 1.01), args)
+    checked = interval.check(dataclasses.replace(proof, **change), xor_loss, xor_constant(0.0), args)
     assert not checked.proved
     assert words in checked.reason
 
 
 def test_other_data_does_not_pass_the_check_and_a_refusal_has_nothing_to_check():
-    proof = interval.certify(xor, output_bias_only(0.5 / 1.01), xor_args(0.01))
-    assert not interval.check(proof, xor, output_bias_only(0.0), xor_args(0.02)).proved
-    refusal = interval.certify(xor, output_bias_only(0.5), xor_args(0.0))
+    proof = interval.certify(xor_loss, xor_constant(0.5 / 1.01), (0.01,))
+    assert not interval.check(proof, xor_loss, xor_constant(0.0), (0.02,)).proved
+    refusal = interval.certify(xor_loss, xor_constant(0.5), (0.0,))
     with pytest.raises(ValueError, match="got a refusal"):
-        interval.check(refusal, xor, output_bias_only(0.0), xor_args(0.0))
+        interval.check(refusal, xor_loss, xor_constant(0.0), (0.0,))
 
 
 def wrong_first(x):
@@ -298,7 +258,7 @@ def half_square(x):
 
 @half_square.defjvp
 def _half_square_jvp(primals, tangents):
-    # The gradient is right, its derivative is 0.
+    # The gradient is right; its derivative is 0.
     return half_square(primals[0]), jax.lax.stop_gradient(primals[0]) * tangents[0]
 
 
@@ -319,11 +279,11 @@ def test_a_wrong_derivative_rule_is_found(fun, words):
 
 
 def test_rules_taken_on_trust_are_named_and_the_theorem_is_printed():
-    def fun(x):
-        return jax.nn.softplus(x[0]) + x[0] ** 2 + x[1] ** 2
-
-    point = critical.find(fun, np.zeros(2))
-    text = str(interval.certify(fun, point.params))
+    x = 0.0
+    for _ in range(20):  # Newton's method for the derivative, σ(x) + 2x
+        sigmoid = 1 / (1 + np.exp(-x))
+        x -= (sigmoid + 2 * x) / (sigmoid * (1 - sigmoid) + 2)
+    text = str(interval.certify(lambda x: jax.nn.softplus(x[0]) + x[0] ** 2 + x[1] ** 2, np.array([x, 0.0])))
     assert text.startswith("Theorem. Within ")
     assert "exactly 0 negative and 2 positive eigenvalues: a strict local minimum of index 0" in text
     assert "custom_jvp_call" in text
@@ -345,7 +305,7 @@ def test_a_second_proof_traces_nothing_and_the_default_precision_is_left_alone()
     assert jnp.ones(1).dtype == jnp.float32
 
 
-def test_float32_inside_is_refused_and_bad_input_is_one_clear_sentence():
+def test_float32_inside_is_refused_and_bad_arguments_are_named():
     proof = interval.certify(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), np.zeros(2))
     assert "float32" in proof.reason
     with pytest.raises(TypeError, match="expected one real floating-point scalar"):
@@ -357,12 +317,12 @@ def test_float32_inside_is_refused_and_bad_input_is_one_clear_sentence():
 
 
 def test_a_proved_verdict_carries_its_certificate_and_a_refusal_its_reason():
-    spurious = (lambda x: x[0] ** 4 / 4 - x[0] ** 2 / 2 + x[1] ** 2, np.zeros(2))
-    verdict = critical.classify(*spurious, evidence="proved")
+    fun = lambda x, a: x[0] ** 4 / 4 - a * x[0] ** 2 / 2 + x[1] ** 2
+    verdict = critical.classify(fun, np.zeros(2), (1.0,), evidence="proved")
     assert (verdict.kind, verdict.index, verdict.evidence) == ("saddle", 1, "proved")
     assert verdict.certificate.proved
-    assert critical.classify(*spurious).certificate is None
-    refused = critical.classify(lambda x: x[0] ** 2 + x[1] ** 4, np.zeros(2), evidence="proved")
+    assert critical.classify(fun, np.zeros(2), (1.0,)).certificate is None
+    refused = critical.classify(fun, np.zeros(2), (0.0,), evidence="proved")
     assert (refused.kind, refused.evidence) == ("degenerate", "dense")
     assert "singular" in refused.certificate.reason
 

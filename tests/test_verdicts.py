@@ -209,16 +209,15 @@ def test_splitting_a_unit_adds_one_zero_and_the_inertia_of_its_matrix():
 
 # --- Closed forms -------------------------------------------------------------------------------------------------
 
-XOR_INPUTS = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
-XOR_TARGETS = np.array([[0.0], [1.0], [1.0], [0.0]])
+XOR = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]), np.array([[0.0], [1.0], [1.0], [0.0]])
 
 
 def xor_loss(params, decay):
-    return losses.mean(losses.squared_error(mlp.forward(params, XOR_INPUTS), XOR_TARGETS)) + penalties.l2(params, decay)
+    return losses.mean(losses.squared_error(mlp.forward(params, XOR[0]), XOR[1])) + penalties.l2(params, decay)
 
 
 def xor_constant(value):
-    """All weights zero, output bias `value`."""
+    """Return params that are zero but for the output bias."""
     return mlp.Layer(np.zeros((2, 2)), np.zeros(2)), mlp.Layer(np.zeros((2, 1)), np.array([value]))
 
 
@@ -354,7 +353,7 @@ def relu_pre_activations(params, x, y):
 
 def test_a_relu_network_on_its_kink_is_never_a_minimum():
     dead = mlp.Layer(np.zeros((2, 3)), np.zeros(3)), mlp.Layer(np.zeros((3, 1)), np.zeros(1))
-    x, y = XOR_INPUTS, XOR_TARGETS - 0.5
+    x, y = XOR[0], XOR[1] - 0.5
     assert critical.classify(relu_loss, dead, (x, y), kinks=relu_pre_activations).kind == "nonsmooth"
     assert critical.classify(relu_loss, dead, (x, y)).kind == "nonsmooth"
 
