@@ -6,14 +6,8 @@ import sys
 
 from experiments._shared.questions import questions
 
-
-def main() -> None:
-    """Print one line an experiment."""
+if __name__ == "__main__":
     listed = questions()
-    width = max((len(name) for name in listed), default=0)
+    width = max(map(len, listed))
     for name, question in listed.items():
         sys.stdout.write(f"python -m experiments.{name:<{width}}  {question}\n")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,12 +1,12 @@
-"""What do sigmoid, tanh, ReLU and maxout change: accuracy, speed, gradients over depth, and what can maxout fit?
+"""How do sigmoid, tanh, ReLU and maxout differ in accuracy, speed and gradients over depth, and what can maxout fit?
 
-Networks on digits with as many parameters each, trained by SGD. Every activation at every depth has the same number
-of tries of its learning rate and as many updates, once for accuracy and once for speed. Rates are chosen on tuning
-seeds (validation accuracy; updates to a training loss), and the results are those of fresh seeds. Weights start with
-variance 1 / fan-in (2 / fan-in for ReLU), which keeps the size of the signal.
+Networks of equal size on digits, trained by SGD. Every activation at every depth gets the same number of learning rates
+and of updates, once for accuracy and once for speed. Rates are chosen on tuning seeds (by validation accuracy, or by
+updates to a training loss); the results are those of fresh seeds. Weights start with variance 1 / fan-in (2 / fan-in
+for ReLU), which preserves the size of the signal.
 
-Gradients are measured by layer, at the start and after training, and beside theory (`_shared/activation_networks`). One
-maxout unit is fitted to x² and −x² and compared with the least error possible (`_shared/maxout_fits`).
+Gradients are measured by layer, at initialization and after training, beside theory (`_shared/activation_networks`).
+One maxout unit is fitted to x² and −x² and compared with the least error possible (`_shared/maxout_fits`).
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     seeds: int = 5
-    """Tuning seeds; fresh ones are five times as many."""
+    """Tuning seeds; there are five times as many fresh seeds."""
     epochs: int = 10
     """Passes over the digits."""
     width: int = 16
-    """Hidden units a layer; maxout has fewer, so that it has about as many parameters."""
+    """Hidden units a layer; maxout has fewer, for about the same number of parameters."""
     depths: tuple[int, ...] = (2, 8)
-    """Hidden layers of the networks that are trained."""
+    """Hidden layers of the trained networks."""
     more_depths: tuple[int, ...] = (4, 16)
-    """Hidden layers of those whose gradients are measured at the start alone."""
+    """Hidden layers of networks whose gradients are measured at initialization only."""
 
     def __post_init__(self) -> None:
         if min((*self.depths, *self.more_depths)) < 2:
@@ -59,7 +59,7 @@ class Settings(RunSettings):
 def learn(
     name: str, keys: jax.Array, starts: mlp.Params, rates: jax.Array, parts: tuple[datasets.Examples, ...], epochs: int
 ) -> tuple[mlp.Params, dict[str, jax.Array]]:
-    """Train a lane for each key, start and rate on the first part; return params, and losses and accuracies."""
+    """Train one lane for each key, start and rate on the first part; return params, losses and accuracies."""
     train, validation, test, probe = parts
 
     forward = functools.partial(mlp.forward, activation=KINDS[name].activation)
@@ -81,15 +81,15 @@ def learn(
 
 
 def updates_to(values: np.ndarray, target: float = TARGET) -> np.ndarray:
-    """Return the updates until the loss (last axis, recorded every ten updates) is at most the target; or infinity."""
+    """Return the updates until the loss (last axis, every ten updates) is at most the target; infinite if never."""
     reached = values <= target
     return np.where(reached.any(-1), RECORD_EVERY * (reached.argmax(-1) + 1.0), np.inf)
 
 
 def choose(accuracy: np.ndarray, values: np.ndarray) -> dict[str, int]:
-    """Return the numbers of the tries that are best for accuracy and for speed, from arrays (tries, seeds, ...).
+    """Return the numbers of the best tries for accuracy and for speed, from arrays (tries, seeds, ...).
 
-    Speed: most seeds that reach the target, then fewest updates of those, then the lowest loss at the end.
+    Speed: most seeds that reach the target, then the fewest updates among those, then the lowest final loss.
     """
     needed = updates_to(values)
     reached = np.isfinite(needed)
@@ -99,9 +99,9 @@ def choose(accuracy: np.ndarray, values: np.ndarray) -> dict[str, int]:
 
 
 def measure(name: str, depth: int, settings: Settings, parts: dict[str, Any]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tune the rate for accuracy and for speed, and train fresh seeds with both: lanes of the same program.
+    """Tune the rate for accuracy and for speed, and train fresh seeds with both, as lanes of one program.
 
-    Return one row a fresh seed and aim, and the gradients by layer.
+    Return one row for each fresh seed and aim, and the gradients by layer.
     """
     sizes, key = networks.sizes_of(KINDS[name], depth, settings.width), jax.random.key(settings.seed)
     lanes, lane_parts = TRIES * settings.seeds, tuple(parts.values())
@@ -133,10 +133,10 @@ def measure(name: str, depth: int, settings: Settings, parts: dict[str, Any]) ->
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row an activation and depth, with 95 % half widths over fresh seeds.
+    """Return one row for each activation and depth, with 95 % half widths over fresh seeds.
 
-    Accuracy and loss (that of runs that did not diverge) at the rate chosen for accuracy, `over tanh` seed by seed;
-    `updates` to the target at the rate chosen for speed, over the seeds that reached it, whose share is `reached`.
+    Accuracy and loss (without diverged runs) are at the rate chosen for accuracy, `over tanh` is paired by seed.
+    `updates` to the target are at the rate chosen for speed, over the share `reached` of seeds that reach it.
     """
     table = []
     for (name, depth), part in rows.groupby(["activation", "depth"], sort=False):
@@ -158,7 +158,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(slopes: pd.DataFrame, fits: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure: the error sent back over depth, and a maxout unit on x² and −x²."""
+    """Return the figure: the backpropagated error over depth, and a maxout unit on x² and −x²."""
     figure = matplotlib.figure.Figure(figsize=(11, 4.5), layout="constrained")
     over_depth, maxout = figure.subplots(1, 2)
     start = slopes[slopes.when == "start"]
@@ -192,8 +192,8 @@ def conclusion(table: pd.DataFrame, slopes: pd.DataFrame, fits: pd.DataFrame) ->
     errors = ", ".join(f"{row['fit']} {row['largest']:.2g} ± {row['largest ±']:.1g}" for _, row in most.iterrows())
     return (
         f"Found: accuracy over that of tanh, in points, by hidden layers: {accuracy}; with {start.depth.iloc[0]}"
-        f" hidden layers at the start the gradient of the first layer over that of the last: {ratios}; largest error of"
-        f" a maxout unit of {most.pieces.iloc[0]} pieces (least possible {most['least largest'].min():.2g}): {errors}."
+        f" hidden layers at initialization, gradient of the first layer over that of the last: {ratios}; largest error"
+        f" of a maxout unit of {most.pieces.iloc[0]} pieces (at least {most['least largest'].min():.2g}): {errors}."
     )
 
 
@@ -233,7 +233,7 @@ def run(settings: Settings) -> dict[str, pd.DataFrame]:
 
 
 def make_parts() -> dict[str, datasets.Examples]:
-    """Return training, validation and test digits, and 300 of those to train, to measure losses and gradients."""
+    """Return training, validation and test digits, and 300 training digits to measure losses and gradients on."""
     data = datasets.load("digits")
     splits = datasets.stratified_split(np.asarray(data.train.targets), len(data.train.targets) // 5)
     train, validation = (datasets.Examples(*(a[rows] for a in data.train)) for rows in splits)
@@ -241,10 +241,5 @@ def make_parts() -> dict[str, datasets.Examples]:
     return {"train": train, "validation": validation, "test": data.test, "probe": probe}
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("activations", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("activations", run, Settings, __doc__)

@@ -1,9 +1,10 @@
-"""Are small batches noisier, slower an epoch, and better in the end than large ones, when each is tuned?
+"""Are small batches noisier, slower per epoch, and better in the end than large ones, when each is tuned?
 
 Every batch size gets the same search of learning rates on validation examples, for equal epochs, equal updates and
-equal time; the winners run again from fresh seeds, paired by seed, and differences have 95 % intervals. Measured beside
-them: time of an update example by example and in the batch, time of an epoch, updates to a target (runs that miss it
-are censored, not dropped), exact gradient noise, the largest Hessian eigenvalue and Keskar's sharpness at the end.
+equal time. The chosen rates run again from fresh seeds, and differences, paired by seed, have 95 % intervals. Also
+measured: the time of an update, example by example and as a batch; the time of an epoch; updates to a target (runs that
+miss it are censored, not dropped); exact gradient noise; the largest Hessian eigenvalue and Keskar's sharpness at the
+end.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import tqdm
 from experiments._shared import batch_size_figures as figures
 from experiments._shared import batch_size_protocol as protocol
 from experiments._shared import batch_size_report as report
-from experiments._shared import batch_size_sharpness, command_line, tables
+from experiments._shared import command_line, tables
+from experiments._shared.batch_size_sharpness import measure_sharpness
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import datasets, gradient_noise
@@ -35,23 +37,23 @@ class Settings(RunSettings):
     hidden: tuple[int, ...] = (32,)
     """Widths of the hidden tanh layers."""
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
-    """Increasing; the first is the small one, the last the large one."""
+    """Increasing; "small" is the first, "large" the last."""
     rates: tuple[float, ...] = tuple(2.0**power for power in range(-5, 4))
-    """Learning rates searched for each batch size."""
+    """Learning rates tried for each batch size."""
     tuning_seeds: int = 3
     """Runs of each rate in the search."""
     seeds: int = 10
-    """Fresh runs of each winner."""
+    """Fresh runs of each chosen rate."""
     epochs: int = 40
-    """The budget of equal epochs; that of equal time is what the smallest batch needs for these."""
+    """The budget of equal epochs; the budget of equal time is what the smallest batch takes for them."""
     updates: int = 1000
-    """The budget of equal updates, and the most that a run to the target makes."""
+    """The budget of equal updates, and the limit of runs to the target."""
     target: float | None = None
-    """Validation accuracy to reach; when not given, the lowest mean of a tuned batch size after equal epochs."""
+    """Validation accuracy to reach; if not given, the lowest mean of the tuned batch sizes after equal epochs."""
     noise_seeds: int = 3
     """Runs in which the gradient noise is measured."""
     sharpness_seeds: int = 5
-    """Solutions of each batch size, after equal epochs and after equal updates, at which sharpness is measured."""
+    """Runs of each batch size, for equal epochs and for equal updates, whose final sharpness is measured."""
     rounds: int = 5
     """Timed runs; the fastest counts."""
 
@@ -64,14 +66,14 @@ class Settings(RunSettings):
 
 
 def load(data: str) -> datasets.Dataset:
-    """Return the data set of that name, or from that folder."""
+    """Return a data set by its name or folder."""
     if pathlib.Path(data).is_dir():
         return datasets.load_folder(data)
     return datasets.load("mnist5000" if data == "mnist" else data)
 
 
 def measure(settings: Settings, folder: RunFolder, bar: tqdm.tqdm) -> report.Measured:
-    """Do the whole protocol, in pieces that the folder keeps."""
+    """Make all measurements, in pieces that the folder keeps."""
     problem = protocol.make_problem(load(settings.data), settings.hidden)
     sizes, seeds = settings.batch_sizes, settings.tuning_seeds
     fresh = range(100, 100 + settings.seeds)
@@ -92,32 +94,23 @@ def measure(settings: Settings, folder: RunFolder, bar: tqdm.tqdm) -> report.Mea
     target = settings.target
     if target is None:
         target = float(report.final(tuned["epochs"], "validation_accuracy").mean(1).min())
-    at_target, updates, reached = folder.kept(
-        "target",
-        lambda: protocol.tune_updates_to_target(
-            run, problem, settings.rates, seeds, fresh, settings.updates, target, min(200, settings.updates)
-        ),
+    to_target = functools.partial(
+        protocol.tune_updates_to_target, run, problem, settings.rates, seeds, fresh, settings.updates, target
     )
+    at_target, updates, reached = folder.kept("target", functools.partial(to_target, min(200, settings.updates)))
     bar.update()
     bar.set_description("gradient noise")
     rates = {size: (float(rate),) for size, rate in zip(sizes, tuned["epochs"].rates, strict=True)}
     record = jax.tree_util.Partial(protocol.noise, *problem.train)
+    recorded = {"epochs": settings.epochs, "record": record, "records": min(10, settings.epochs)}
     noise_seeds = range(100, 100 + settings.noise_seeds)
-    noisy = folder.kept(
-        "noise",
-        lambda: run(
-            learning_rates=rates, seeds=noise_seeds, epochs=settings.epochs, record=record,
-            records=min(10, settings.epochs),
-        ),
-    )  # fmt: skip
+    noisy = folder.kept("noise", lambda: run(learning_rates=rates, seeds=noise_seeds, **recorded))
     bar.update()
     bar.set_description("sharpness")
     sharpness = {}
     for name in ("epochs", "updates"):
-        measured = functools.partial(
-            batch_size_sharpness.measure_sharpness, noise_key, problem, tuned[name].runs.params
-        )
-        sharpness[name] = folder.kept(f"sharpness_{name}", functools.partial(measured, settings.sharpness_seeds, bar))
+        at_end = functools.partial(measure_sharpness, noise_key, problem, tuned[name].runs.params)
+        sharpness[name] = folder.kept(f"sharpness_{name}", functools.partial(at_end, settings.sharpness_seeds, bar))
     bar.update()
     return report.Measured(
         batch_sizes=sizes,
@@ -156,7 +149,7 @@ def _fit(sizes: tuple[int, ...], updates: np.ndarray, reached: np.ndarray) -> gr
 
 
 def conclusion(measured: report.Measured, table: Any) -> str:
-    """Return what was found, in one paragraph of measured numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     decided = [cell for cell in table.holds if "," not in cell]
     wide = [cell for cell in table.holds if "," in cell]
     whole = sum(cell == "yes" for cell in decided) + sum(cell.count("yes") == 3 for cell in wide)
@@ -170,15 +163,15 @@ def conclusion(measured: report.Measured, table: Any) -> str:
     at_edge = sum(tuned.at_edge.sum() for tuned in measured.tuned.values())
     hit = measured.reached
     return (
-        f"Found: of the twelve claims {whole} hold here, {part} under some of the three budgets only; validation"
-        f" accuracy {100 * measured.target:.1f} % was reached by {hit.sum()} of {hit.size} runs,"
-        f" {critical}; gradient noise scale at the end {noise:.3g} examples (median);"
+        f"Found: of the twelve claims {whole} hold here, {part} under only some of the three budgets;"
+        f" {hit.sum()} of {hit.size} runs reach {100 * measured.target:.1f} % validation accuracy ({critical});"
+        f" the median gradient noise scale at the end is {noise:.3g} examples;"
         f" {at_edge} of {3 * len(measured.batch_sizes)} tuned rates are at the edge of the search."
     )
 
 
 def run(settings: Settings) -> report.Measured:
-    """Measure, print and save. Host-level."""
+    """Measure, print and save; return the measurements."""
     settings = settings.shortened() if settings.quick else settings
     if list(settings.batch_sizes) != sorted(set(settings.batch_sizes)) or len(settings.batch_sizes) < 2:
         raise ValueError(f"batch_sizes: got {settings.batch_sizes}, expected two or more, increasing.")
@@ -197,19 +190,14 @@ def run(settings: Settings) -> report.Measured:
     device, examples = jax.devices()[0], measured.num_examples
     print(f"{settings.data}, {examples} examples to train on; device {device.platform}: {device.device_kind}\n")
     print(tables.text(by_size.set_index("batch").T, "by_batch_size", index=True))
-    print("\nOf smaller batches against larger: how much better, paired by seed, with 95 % intervals")
-    print("(training loss; test accuracy, whose interval also holds the choice of test examples):")
+    print("\nHow much better smaller batches are than larger ones, paired by seed, with 95 % intervals")
+    print("(training loss; test accuracy, whose interval also covers the choice of test examples):")
     print(tables.text(pairs, "pairs", float_format="{:.2g}".format))
-    print("\nClaimed, measured, and whether it holds here:\n")
+    print("\nThe claim, the measurement, and whether the claim holds here:\n")
     print(report.six_rows(table, settings.batch_sizes[0], settings.batch_sizes[-1]))
     folder.conclude(conclusion(measured, table))
     return measured
 
 
-def main() -> None:
-    """Read the settings from the command line, and run."""
-    command_line.start("batch_sizes", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("batch_sizes", run, Settings, __doc__)

@@ -1,9 +1,9 @@
-"""Is the classical sigmoid network, written out in numpy, the same network as mlp_jax's, and how much slower?
+"""Does mlp_jax train the classical numpy sigmoid network to the same parameters, and how much faster?
 
-The classical `Network` (`_shared/numpy_network.py`) has sigmoid layers, a quadratic cost, standard normal starts, and
-plain SGD over shuffled mini-batches. The same run in mlp_jax is one compiled scan from the same start, in the same
-order of examples, so the two must agree to rounding. Published settings (mini-batch 10, 30 epochs, learning rates that
-suit, crawl and saturate) are then run in both, side by side.
+The classical `Network` (`_shared/numpy_network.py`) has sigmoid layers, a quadratic cost, standard normal initial
+parameters, and plain SGD over shuffled mini-batches. The same run in mlp_jax is one compiled scan from the same start,
+over the same order of examples, so the two must agree to rounding. Published settings (mini-batch 10, 30 epochs,
+learning rates that are good, too slow and too fast) are run in both.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ class Settings(RunSettings):
     updates: int = 50
     """Updates over which the two trajectories are compared."""
     seeds: int = 5
-    """Runs of each setting in mlp_jax, to see how much the start matters; numpy runs the first."""
+    """Runs of each setting in mlp_jax, to see how much the start matters; numpy runs the first seed."""
     repeats: int = 3
     """Timed runs of each implementation, alternating; the median is reported."""
 
 
 class Case(NamedTuple):
-    """One setting, with the accuracy published for it on full MNIST."""
+    """One setting, with its published accuracy on full MNIST."""
 
     name: str
     hidden: int
@@ -60,8 +60,8 @@ class Case(NamedTuple):
     published: float
 
 
-# Nielsen (2015), "Neural Networks and Deep Learning", chapter 1: full MNIST, 50,000 examples to train and 10,000 to
-# test, the best epoch of the best of three runs; for the slow and the fast rate the last epoch.
+# Nielsen (2015), "Neural Networks and Deep Learning", chapter 1: full MNIST, 50,000 training and 10,000 test examples,
+# the best epoch of the best of three runs; for the slow and the fast rate the last epoch.
 CASES = (
     Case("published", 30, 3.0, 95.42),
     Case("more units", 100, 3.0, 96.59),
@@ -71,7 +71,7 @@ CASES = (
 
 
 def largest_differences(network: Network, data: Any, rate: float, batch_size: int, updates: int) -> np.ndarray:
-    """Return max |θ_numpy − θ_jax| after every update of part of an epoch; trains the network."""
+    """Return max |θ_numpy − θ_jax| after every update of part of an epoch; this trains the network."""
     (inputs, labels), differences = data, []
     order = network.rng.permutation(len(labels))[: min(updates, len(labels) // batch_size) * batch_size]
     arrays, orders = jax.tree.map(jnp.asarray, (data, data)), order.reshape(-1, batch_size)
@@ -95,13 +95,13 @@ def load(data: str, dtype: Any = np.float32) -> Any:
 
 
 def new_network(case: Case, data: Any, seed: int, kind: type[Network] = Network) -> Network:
-    """Return an untrained network of the sizes that the case and the data ask for, in the precision of the data."""
+    """Return an untrained network with the sizes of the case and the data, and the dtype of the data."""
     sizes = (data.train.inputs.shape[1], case.hidden, int(data.train.targets.max()) + 1)
     return kind(sizes, np.random.default_rng(seed), data.train.inputs.dtype)
 
 
 def measure(case: Case, data: Any, settings: Settings, report: Any) -> tuple[pd.DataFrame, dict[str, Any]]:
-    """Run one case in both implementations; return a row a run and epoch, and the row of the summary."""
+    """Run one case in both implementations; return one row for each run and epoch, and the row of the summary."""
     total, size, rate = len(data.test.targets), settings.batch_size, jnp.asarray(case.rate)
     network = new_network(case, data, settings.seed)
     ours = network.train(
@@ -142,7 +142,7 @@ def measure(case: Case, data: Any, settings: Settings, report: Any) -> tuple[pd.
 def time_runs(settings: Settings, dtype: Any) -> pd.DataFrame:
     """Time whole runs of the first case in both implementations, alternating in this process.
 
-    Every run counts the test examples after each epoch; a run of the example-by-example network is one epoch.
+    Every run evaluates the test examples after each epoch. The example-by-example network runs one epoch.
     """
     case, data, size, epochs = CASES[0], load(settings.data, dtype), settings.batch_size, settings.epochs
     arrays, rows = jax.tree.map(jnp.asarray, data), []
@@ -173,7 +173,7 @@ def _silent(message: str) -> None:
 
 
 def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure, test accuracy against epoch: numpy as lines, mlp_jax as markers, its other seeds thin."""
+    """Return the figure, test accuracy against epoch: numpy as lines, mlp_jax as markers, other seeds as thin lines."""
     figure = matplotlib.figure.Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     looks = zip((plots.BLUE, plots.GREEN, plots.YELLOW, plots.PURPLE), "os^D", ("-", "--", "-.", ":"), strict=True)
@@ -188,7 +188,7 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
             else:
                 axes.plot(run.epoch, run.percent, line, color=colour, lw=0.8, alpha=0.8)
     axes.set(xlabel="epoch", ylabel="accuracy (% of the test examples)", ylim=(0, 100))
-    axes.set_title("Both implementations from the first seed; thin: mlp_jax from others", fontsize="medium")
+    axes.set_title("both implementations from the first seed; thin: mlp_jax from other seeds", fontsize="medium")
     axes.locator_params(axis="x", integer=True)
     axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1.02, 0.5))
     axes.grid(alpha=0.3)
@@ -196,12 +196,12 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
 
 
 def conclusion(differences: np.ndarray, first: pd.Series, times: pd.DataFrame) -> str:
-    """Return what was found, in one sentence of measured numbers; `first` is the row of the first case."""
+    """Return what was found, as one sentence filled with numbers; `first` is the row of the first case."""
     batches, single = (times.loc[name] / times.loc[_LATER] for name in (_NUMPY, _SINGLE))
     return (
         f"Found: the two are at most {differences.max():.1e} apart in any parameter over the first {len(differences)}"
         f" updates; in the published setting they differ by at most {first['gap (examples)']} test examples after any"
-        f" epoch, and {first['lowest']:.1f} to {first['highest']:.1f} % of these are right from {first['seeds']} starts"
+        f" epoch, and {first['lowest']:.1f} to {first['highest']:.1f} % are correct from {first['seeds']} starts"
         f" (published: {first['published']:g} %, on full MNIST); mlp_jax, once compiled, is {batches['float64']:.2g}"
         f" (float64) and {batches['float32']:.2g} (float32) times as fast as numpy by mini-batches, and"
         f" {single['float64']:.2g} times as fast as numpy example by example (float64)."
@@ -232,17 +232,12 @@ def run(settings: Settings) -> None:
     for name, frame in (("accuracy", accuracy), ("summary", table), ("seconds", seconds)):
         folder.table(name, frame)
     folder.figure("accuracy", draw(accuracy))
-    print("\nPercent of the test examples after the last epoch; published: full MNIST; numpy, mlp_jax: the first seed:")
+    print("\nTest accuracy after the last epoch in percent (published: full MNIST; numpy and mlp_jax: the first seed):")
     shown = ["case", "hidden", "rate", "published", "numpy", "mlp_jax", "gap (examples)", "lowest", "median", "highest"]
     print(table[shown].to_string(index=False, float_format="%.4g"))
     times = seconds.groupby(["implementation", "dtype"])["seconds an epoch"].median().unstack()
     folder.conclude(conclusion(differences, table.iloc[0], times))
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("classical_network", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("classical_network", run, Settings, __doc__)

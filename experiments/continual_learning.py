@@ -1,14 +1,14 @@
 """How much of an old task is forgotten while a new one is learnt, and how much does selective plasticity save?
 
 A network learns the old task, then the new one without the old examples. With selective synaptic plasticity (elastic
-weight consolidation) the second loss is L(θ) + λ Σ bᵢ (θᵢ − θ*ᵢ)², θ* the parameters after the old task and b their
-importances for it: the diagonal of the Fisher matrix, that of the exact Hessian (negative entries set to zero), or
-the same number for all (the mean of the Fisher diagonal). It is compared with plain training, with plain training in
-smaller steps, whose learning rate has as many tries as λ, and with both tasks learnt at once, which is the ceiling.
+weight consolidation) the second loss is L(θ) + λ Σ bᵢ (θᵢ − θ*ᵢ)², where θ* are the parameters after the old task and b
+their importances: the diagonal of the Fisher matrix, the diagonal of the exact Hessian (negative entries set to zero),
+or a uniform value (the mean of the Fisher diagonal). The baselines are plain training, plain training with a smaller
+learning rate (as many values tried as of λ), and training on both tasks at once, which is the upper limit.
 
-*Permuted*: digits, then the same digits with their pixels permuted, another permutation for each seed. *Split*: digits
-0 to 4, then 5 to 9 at the same five outputs. λ and rates are those of the best mean validation accuracy over both
-tasks on tuning seeds; the figures are test accuracies of fresh seeds, compared seed by seed.
+*Permuted*: digits, then the same digits with their pixels permuted, differently for each seed. *Split*: digits 0 to 4,
+then 5 to 9 at the same five outputs. λ and rates have the best mean validation accuracy over both tasks on tuning
+seeds; the results are test accuracies of fresh seeds, paired by seed.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from mlp_jax.confidence import mean_interval
 from mlp_jax.datasets import Examples
 
 PROBLEMS = ("permuted", "split")
-# Tries of every contender: λ, the learning rate of the old task, and shares of that rate for the new one.
+# The values tried by every contender: λ, the learning rate of the old task, and shares of that rate for the new one.
 TRIES = 11
 STRENGTHS, RATES, SHARES = (np.geomspace(*ends, TRIES) for ends in ((0.1, 1e4), (1e-5, 1.0), (1.0, 1e-3)))
 SELECTIVE, SMALLER = ("Fisher", "Hessian", "uniform"), "smaller steps"
@@ -54,7 +54,7 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     seeds: int = 16
-    """Fresh seeds of each measurement; as many others are used to tune."""
+    """Fresh seeds of each measurement; tuning uses as many others."""
     epochs: int = 20
     """Passes over the examples of each task."""
     hidden: int = 16
@@ -70,7 +70,7 @@ class Task(NamedTuple):
 
 
 def make_tasks(problem: str, seed: Sequence[int], seeds: int) -> tuple[Task, Task]:
-    """Return the old and the new task; a fifth of the training examples is kept for validation."""
+    """Return the old and the new task; a fifth of the training examples is held out for validation."""
     train, test = (tuple(np.asarray(a) for a in part) for part in datasets.load("digits"))
     splits = datasets.stratified_split(train[1], len(train[1]) // 5)
     parts = [*((train[0][rows], train[1][rows]) for rows in splits), test]
@@ -89,7 +89,7 @@ def make_tasks(problem: str, seed: Sequence[int], seeds: int) -> tuple[Task, Tas
 
 
 def importances(params: mlp.Params, examples: Examples) -> tuple[dict[str, mlp.Params], pd.DataFrame]:
-    """Return importances of three kinds for params with a leading axis of seeds, and one row of facts a seed."""
+    """Return the three kinds of importances for params with a leading axis of seeds, and one row of facts per seed."""
     rows, facts = [], []
     for seed in range(len(examples.targets)):
         one, data = jax.tree.map(operator.itemgetter(seed), (params, examples))
@@ -104,7 +104,7 @@ def importances(params: mlp.Params, examples: Examples) -> tuple[dict[str, mlp.P
 
 
 def measure(problem: str, settings: Settings, bar: tqdm.tqdm) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return one row a stage (tuning, fresh), contender, try and seed; and facts of the importances of fresh seeds."""
+    """Return one row for each stage (tuning, fresh), contender, value and seed, and facts of the fresh importances."""
     sizes, epochs = (64, settings.hidden, 10 if problem == "permuted" else 5), settings.epochs
     tables, rate, facts = [], 0, pd.DataFrame()
 
@@ -119,7 +119,7 @@ def measure(problem: str, settings: Settings, bar: tqdm.tqdm) -> tuple[pd.DataFr
         key = jax.random.fold_in(jax.random.key(settings.seed), stage)
         keys, starts = plasticity.draw_starts(key, settings.seeds, sizes)
         nothing, none, rates = jax.tree.map(jnp.zeros_like, starts), jnp.zeros(TRIES), jnp.asarray(RATES, jnp.float32)
-        # All rates for the fresh seeds as well: it is the program that is compiled already.
+        # All rates for fresh seeds too: that program is already compiled.
         olds, lost = plasticity.learn(keys, starts, tasks[0].train, nothing, none, rates, epochs)
         scores = np.asarray(plasticity.accuracy(olds, getattr(tasks[0], part)), float)
         rate = int(scores.mean(1).argmax()) if stage == 0 else rate
@@ -145,12 +145,11 @@ def measure(problem: str, settings: Settings, bar: tqdm.tqdm) -> tuple[pd.DataFr
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a contender, with the try of the best mean tuning accuracy over both tasks and all seeds.
+    """Return one row for each contender, at the value with the best mean tuning accuracy over both tasks.
 
-    Means over fresh seeds in percent, with 95 % half widths; all differences are taken seed by seed. `forgotten` is the
-    accuracy on the old task before the new one minus that after it; `saved` how much less that is than with plain
-    training; `both` the mean accuracy over both tasks; `over uniform`, `over Hessian` and `below both at once` are
-    differences in that to other contenders.
+    Means over fresh seeds in percent, with 95 % half widths; all differences are paired by seed. `forgotten` is the
+    loss of accuracy on the old task while the new one is learnt, `saved` how much smaller that loss is than with plain
+    training, `both` the mean accuracy over both tasks; the other differences compare `both` with other contenders.
     """
     runs, picked, table = runs.assign(both=(runs.old + runs.new) / 2), {}, []
     tuning, fresh = (runs[runs.stage == stage] for stage in ("tuning", "fresh"))
@@ -182,7 +181,7 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(runs: pd.DataFrame, table: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure: for each problem what is kept of the old task against what is learnt of the new one."""
+    """Return the figure: accuracy on the old task against accuracy on the new one, for each problem."""
     problems = table.problem.unique()
     figure = matplotlib.figure.Figure(figsize=(6 * len(problems), 5), layout="constrained")
     for axes, problem in zip(figure.subplots(1, len(problems), squeeze=False)[0], problems, strict=True):
@@ -194,13 +193,13 @@ def draw(runs: pd.DataFrame, table: pd.DataFrame) -> matplotlib.figure.Figure:
             look: dict[str, Any] = {"color": colour, "marker": marker, "ms": 9, "label": name}
             axes.errorbar(one["new"], one["old"], one["old ±"], one["new ±"], **look)
         axes.set(xlabel="test accuracy on the new task (%)", ylabel="test accuracy on the old task (%)")
-        axes.set_title(f"{problem}: every λ or rate tried; large: the chosen one, 95 %", fontsize="medium")
+        axes.set_title(f"{problem}: every λ or rate tried; large: the chosen value, 95 %", fontsize="medium")
         axes.legend(frameon=False, fontsize="small")
     return figure
 
 
 def conclusion(table: pd.DataFrame) -> str:
-    """Return what was found, in one sentence of measured numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     parts = []
     for problem, part in table.groupby("problem", sort=False):
         rows = part.set_index("contender")
@@ -216,7 +215,7 @@ def conclusion(table: pd.DataFrame) -> str:
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Learn, measure, print and save; return the summary."""
+    """Train, measure, print and save; return the summary."""
     folder = RunFolder("continual_learning", settings, settings.output, resume=settings.resume)
     if settings.quick:
         settings = dataclasses.replace(settings, seeds=min(6, settings.seeds), epochs=min(5, settings.epochs))
@@ -237,10 +236,5 @@ def run(settings: Settings) -> pd.DataFrame:
     return table
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("continual_learning", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("continual_learning", run, Settings, __doc__)

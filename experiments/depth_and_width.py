@@ -1,10 +1,10 @@
 """How many parameters do deep and shallow ReLU networks need for an equal error, and what does a bound on |H| add?
 
-Networks are constructed that compute a sawtooth of 2ⁿ pieces and the parity of n bits exactly. Then networks of one to
-four hidden layers and of equal numbers of parameters are trained on functions where theory says that depth pays
-(sawtooth, parity) and on one where it does not (a sine), with equal numbers of updates and of learning rates tried.
-Rates and the error to reach are chosen on separate seeds. Last, the gap between the errors on sample and population
-is set beside the deviation that the finite-hypothesis bound allows, at 32 bits a parameter.
+First, networks are constructed that compute a sawtooth of 2ⁿ pieces and the parity of n bits exactly. Then networks of
+one to four hidden layers and equal size are trained on functions for which theory favours depth (sawtooth, parity) and
+on one for which it does not (a sine), with equal numbers of updates and of learning rates tried. Rates and the error to
+reach are chosen on separate seeds. Last, the gap between the errors on sample and population is compared with the
+deviation that the finite-hypothesis bound allows, at 32 bits per parameter.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from mlp_jax import datasets, plots
 from mlp_jax.confidence import mean_interval
 
 DEVIATION, FAILURE, ALLOWED = 0.1, 0.05, "bound's ε"
-PIECES, BITS = 4, 8  # of the trained functions: log₂ of the pieces of the sawtooth; bits of the parity
+PIECES, BITS = 4, 8  # the trained functions: log₂ of the pieces of the sawtooth, bits of the parity
 RATES = (0.003, 0.01, 0.03, 0.1)
-# Shares of the variance that may be left. The goal is the smallest that two depths reach when tuned, with a factor of
-# two to spare, because the best of many tries flatters.
+# Remaining shares of the variance. The goal is the smallest that two depths reach in tuning with a factor of two to
+# spare, because the best of many tries is biased.
 GOALS, SPARE = (0.01, 0.05, 0.1, 0.25, 0.5), 2.0
 LOOKS = tuple(zip((plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE), ("-", "--", "-.", ":"), "os^D", strict=True))
 
@@ -40,17 +40,17 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     seeds: int = 8
-    """Fresh seeds, a multiple of the four learning rates; a quarter as many others are used to tune."""
+    """Fresh seeds, a multiple of the four learning rates; tuning uses a quarter as many others."""
     updates: int = 3200
-    """Of each run, in batches of 32."""
+    """Updates of each run, in batches of 32."""
     examples: int = 512
-    """In each sample, drawn with replacement; a power of two, 32 or more."""
+    """Examples of each sample, drawn with replacement; a power of two, 32 or more."""
     parameters: tuple[int, ...] = (25, 50, 100, 200, 400, 800)
-    """Networks have at most so many parameters, and as many as fit; increasing."""
+    """Limits on the number of parameters, increasing; each network is the widest within its limit."""
     depths: tuple[int, ...] = (1, 2, 3, 4)
     """Hidden layers, increasing."""
     pieces: tuple[int, ...] = (1, 2, 4, 6, 8, 10)
-    """log₂ of the linear pieces of the sawtooths that are constructed."""
+    """log₂ of the linear pieces of the constructed sawtooths."""
 
     def __post_init__(self) -> None:
         if self.seeds < 1 or self.seeds % len(RATES):
@@ -58,7 +58,7 @@ class Settings(RunSettings):
 
 
 class Task(NamedTuple):
-    """A function by its whole population: inputs (m, d), targets (m, 1) of mean 0 and variance 1."""
+    """The whole population of a function: inputs (m, d), targets (m, 1) of mean 0 and variance 1."""
 
     name: str
     inputs: np.ndarray
@@ -66,7 +66,7 @@ class Task(NamedTuple):
 
 
 def tasks() -> list[Task]:
-    """Return a sawtooth and one period of a sine, on 512 points; the parity of 8 bits, each string twice."""
+    """Return a sawtooth and one period of a sine on 512 points, and the parity of 8 bits, each string twice."""
     saw, bits = datasets.sawtooth(PIECES, points_per_piece=32), datasets.parity(BITS, coding=(-1.0, 1.0))
     line = np.asarray(saw.inputs)[:-1]
     return [
@@ -97,7 +97,7 @@ def launch(
 
 
 def measure(task: Task, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tune, then train on fresh seeds; return one row a depth, size and seed, and the gaps of the largest network."""
+    """Tune, then train on fresh seeds; return one row for each depth, size and seed, and the gaps of the largest."""
     train, ladder, seeds = functools.partial(launch, task, settings), list(settings.parameters), range(settings.seeds)
     full, repeats = [settings.examples] * len(ladder), settings.seeds // len(RATES)
     others = [10_000 + s for s in range(repeats) for _ in RATES]
@@ -116,7 +116,7 @@ def measure(task: Task, settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]
         rows = rows.assign(**{name: np.repeat(values, len(seeds)) for name, values in by_size.items()})
         rows = rows.assign(task=task.name, depth=depth, seed=np.tile(seeds, len(ladder)), goal=goal)
         tables.append(rows.assign(error=_finite(ends.error).ravel()))
-    # As many samples as there are networks: nothing more is compiled.
+    # One sample for each network: nothing new is compiled.
     sizes = [settings.examples >> k for k in reversed(range(len(ladder)))]
     rates = np.full((len(ladder), len(seeds)), chosen[depth][-1])
     ends = train(depth, ladder[-1:] * len(ladder), rates, list(seeds), sizes)
@@ -129,12 +129,12 @@ def _size(task: Task, depth: int, most: int) -> int:
 
 
 def _finite(errors: Any) -> np.ndarray:
-    """Return errors of at most 10, that of a diverged run among them, so that means exist."""
+    """Return the errors clipped to 10, also those of diverged runs, so that means exist."""
     return np.nan_to_num(np.asarray(errors, float), nan=10.0, posinf=10.0).clip(max=10.0)
 
 
 def gaps(name: str, depth: int, parameters: int, sizes: list[int], ends: padded_fits.Ends) -> pd.DataFrame:
-    """Return one row a sample size: the gap between the shares of wrong examples, and what the bound allows."""
+    """Return one row for each sample size: the gap between the shares of wrong examples, and the bound on it."""
     gap, log_size = np.abs(np.asarray(ends.wrong, float) - ends.wrong_on_sample), finite.network_log_size(parameters)
     mean, half = mean_interval(gap, axis=1)
     columns = {
@@ -154,7 +154,7 @@ def gaps(name: str, depth: int, parameters: int, sizes: list[int], ends: padded_
 
 
 def draw(runs: pd.DataFrame, gap: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure: the error left against parameters for each task, and the generalisation gap against N."""
+    """Return the figure: remaining error against parameters for each task, and the generalisation gap against N."""
     figure = matplotlib.figure.Figure(figsize=(11, 8), layout="constrained")
     *panels, last = figure.subplots(2, 2).ravel()
     for panel, (task, part) in zip(panels, runs.groupby("task", sort=False), strict=True):
@@ -163,9 +163,7 @@ def draw(runs: pd.DataFrame, gap: pd.DataFrame) -> matplotlib.figure.Figure:
             panel.fill_between(error.index, error[0.0], error[1.0], color=colour, alpha=0.12, lw=0)
             panel.loglog(error[0.5], color=colour, ls=line, marker=marker, ms=4, label=f"hidden layers: {depth}")
         panel.axhline(part.goal.iloc[0], color="black", lw=0.8)
-        panel.set(
-            title=f"{task}: median and range over seeds", xlabel="parameters (line: goal)", ylabel="variance left"
-        )
+        panel.set(title=f"{task}: median, range over seeds", xlabel="parameters", ylabel="variance left (line: goal)")
         panel.set_xticks(part["at most"].unique())
         panel.set_ylim(min(0.1, panel.get_ylim()[0]), 2)
         for axis in (panel.xaxis, panel.yaxis):
@@ -186,7 +184,7 @@ def draw(runs: pd.DataFrame, gap: pd.DataFrame) -> matplotlib.figure.Figure:
 
 
 def conclusion(built: pd.DataFrame, need: pd.DataFrame, gap: pd.DataFrame, settings: Settings) -> str:
-    """Return what was found, in one sentence of measured numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     saw = built[(built.function == "sawtooth") & (built.n == max(settings.pieces))].set_index("network")
     counts = [
         f"{task} to {part.goal.iloc[0]:g}, {', '.join(f'{row.parameters:.0f}' for row in part.itertuples())}"
@@ -196,17 +194,16 @@ def conclusion(built: pd.DataFrame, need: pd.DataFrame, gap: pd.DataFrame, setti
     full = gap[gap.N.eq(settings.examples)]
     return (
         f"Found: a sawtooth of 2^{max(settings.pieces)} pieces takes {saw.parameters['n layers']} parameters in"
-        f" {saw.layers['n layers']} layers and {saw.parameters['1 layer']} in one, exactly; trained, the parameters"
-        f" that leave a share of the variance (inf: more than {max(settings.parameters)}) are, at depths"
-        f" {', '.join(map(str, settings.depths))},"
-        f" {'; '.join(counts)}; seed by seed, fewer than at the"
-        f" first depth for {', '.join(fewer) or 'none'}; with {settings.examples} examples the bound allows a gap of"
-        f" {full[ALLOWED].min():.1f} or more, where the largest measured is {full['largest gap'].max():.2g}."
+        f" {saw.layers['n layers']} layers and {saw.parameters['1 layer']} in one, exactly; in training, the parameters"
+        f" needed to reach the goal (inf: more than {max(settings.parameters)}) at depths"
+        f" {', '.join(map(str, settings.depths))} are {'; '.join(counts)}; paired by seed, fewer than at the first"
+        f" depth for {', '.join(fewer) or 'none'}; with {settings.examples} examples the bound allows a gap of"
+        f" {full[ALLOWED].min():.1f} or more, and the largest measured is {full['largest gap'].max():.2g}."
     )
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Construct, train, print and save; return one row a task, depth, size and seed."""
+    """Construct, train, print and save; return one row for each task, depth, size and seed."""
     folder = RunFolder("depth_and_width", settings, settings.output, resume=settings.resume)
     if settings.quick:
         settings = dataclasses.replace(settings, seeds=len(RATES), updates=settings.updates // 8, depths=(1, 3))
@@ -222,17 +219,12 @@ def run(settings: Settings) -> pd.DataFrame:
     for name, table in {"constructions": built, "runs": runs, "needed": need, "gaps": gap}.items():
         folder.table(name, table)
     folder.figure("depth_and_width", draw(runs, gap))
-    print("The smallest network whose median error reaches the goal (inf: none), and its seeds paired with depth 1:")
+    print("The smallest network whose median error reaches the goal (inf: none), and the pairs of seeds with depth 1:")
     shown = ["task", "goal", "depth", "parameters", "seeds there", "fewer", "more", "p", "verdict", "ratio"]
     print(need[shown].to_string(index=False, float_format="%.3g"))
     folder.conclude(conclusion(built, need, gap, settings))
     return runs
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("depth_and_width", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("depth_and_width", run, Settings, __doc__)

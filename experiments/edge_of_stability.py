@@ -1,9 +1,9 @@
 """Does full-batch gradient descent sharpen until the top Hessian eigenvalue is 2/η, and stay there?
 
 A tanh network on 300 centred digits with squared error, trained by plain full-batch gradient descent at several step
-sizes η from several starts. Along the run the largest eigenvalue of the Hessian is computed (`curvature.eigenpairs`, to
-a stated residual). Theory of quadratics says that a step with λ > 2/η diverges; Cohen et al. (2021) saw that λ rises to
-2/η (progressive sharpening), hovers there, and that the loss still falls, though not at every step.
+sizes η from several starts. The largest eigenvalue λ of the Hessian is computed along the run (`curvature.eigenpairs`,
+to a stated residual). On a quadratic, descent diverges if λ > 2/η. Cohen et al. (2021) observed that λ rises to 2/η
+(progressive sharpening) and stays near it, while the loss still falls, though not at every step.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import pandas as pd
 import tqdm
 
 from experiments._shared import command_line, tables
+from experiments._shared.descent import largest_eigenvalue
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import curvature, datasets, losses, mlp, plots
+from mlp_jax import datasets, losses, mlp, plots
 from mlp_jax.confidence import mean_interval
 
 EXAMPLES, START = 300, 0.3
@@ -37,9 +38,9 @@ class Settings(RunSettings):
     seeds: int = 4
     """Starts, the same for every step size."""
     steps: int = 8000
-    """Steps of the smallest rate; larger ones make fewer, so that all go equally far."""
+    """Steps at the smallest η; larger η make fewer, so that steps · η is equal."""
     looks: int = 40
-    """Times at which the top eigenvalue is computed."""
+    """Number of times that the top eigenvalue is computed."""
     hidden: int = 20
     """Hidden tanh units."""
 
@@ -51,7 +52,7 @@ def loss(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 @functools.partial(jax.jit, static_argnames="steps")
 def descend(params: mlp.Params, rate: jax.Array, x: jax.Array, y: jax.Array, steps: int) -> tuple[Any, jax.Array]:
-    """Make some steps of gradient descent; return params and the loss before each step."""
+    """Make `steps` steps of gradient descent; return params and the loss before each step."""
 
     def step(params: mlp.Params, _: None) -> tuple[mlp.Params, jax.Array]:
         value, gradient = jax.value_and_grad(loss)(params, x, y)
@@ -60,44 +61,31 @@ def descend(params: mlp.Params, rate: jax.Array, x: jax.Array, y: jax.Array, ste
     return jax.lax.scan(step, params, None, length=steps)
 
 
-def product(params: mlp.Params, x: jax.Array, y: jax.Array, vector: mlp.Params) -> mlp.Params:
-    """Return the Hessian times a vector."""
-    return jax.jvp(lambda p: jax.grad(loss)(p, x, y), (params,), (vector,))[1]
-
-
-def sharpness(params: mlp.Params, data: tuple[jax.Array, jax.Array], key: jax.Array) -> float:
-    """Return the largest eigenvalue of the Hessian, to a thousandth of its size."""
-    matvec = jax.tree_util.Partial(product, params, *data)
-    pairs = curvature.eigenpairs(matvec, params, key, smallest=0, largest=1, tolerance=1e-3, dense_limit=0)
-    if not np.all(pairs.converged):
-        raise RuntimeError(f"the top eigenvalue did not converge: residual {float(pairs.residuals[-1]):.1e}.")
-    return float(pairs.values[-1])
-
-
 def follow(settings: Settings, rate: float, seed: int, steps: int, looks: int) -> pd.DataFrame:
-    """Return one row a look: steps made, loss, top eigenvalue, and the share of steps since that raised the loss."""
+    """Return one row for each look: step, loss, top eigenvalue, and the share of recent steps that raised the loss."""
     digits = datasets.load("digits").train
     inputs = digits.inputs[:EXAMPLES].astype(np.float64)
     x = jnp.asarray(2 * (inputs - inputs.mean(0)))
     y = jax.nn.one_hot(digits.targets[:EXAMPLES], 10, dtype=jnp.float64)
     key = jax.random.fold_in(jax.random.key(settings.seed), seed)
-    # Small starts have little curvature, so that what it rises to is not there from the beginning.
+    # A small start has little curvature, so that the curvature seen later was not there from the beginning.
     params = jax.tree.map(lambda p: START * p, mlp.init(key, (64, settings.hidden, 10), dtype=jnp.float64))
+    sharpness = functools.partial(largest_eigenvalue, loss, args=(x, y), key=key, basis_size=None)
     between = max(1, round(steps / looks))
-    rows = [(0, float(loss(params, x, y)), sharpness(params, (x, y), key), np.nan)]
+    rows = [(0, float(loss(params, x, y)), sharpness(params), np.nan)]
     for look in range(1, looks + 1):
         params, values = descend(params, jnp.asarray(rate), x, y, between)
         values = np.append(np.asarray(values), float(loss(params, x, y)))
         if not np.all(np.isfinite(values)):
             rows.append((look * between, np.inf, np.nan, np.nan))
             break
-        rows.append((look * between, values[-1], sharpness(params, (x, y), key), float(np.mean(np.diff(values) > 0))))
+        rows.append((look * between, values[-1], sharpness(params), float(np.mean(np.diff(values) > 0))))
     frame = pd.DataFrame(rows, columns=["step", "loss", "sharpness", "rising_share"])
     return frame.assign(rate=rate, seed=seed, times_threshold=frame.sharpness * rate / 2)
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a step size: means with 95 % half widths over seeds."""
+    """Return one row for each step size: means with 95 % half widths over seeds."""
     table = []
     for rate, part in rows.groupby("rate"):
         runs = [one for _, one in part.groupby("seed")]
@@ -111,11 +99,8 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             "loss, middle": [one.loss.iloc[0] for one in late],
             "loss, last": [one.loss.iloc[-1] for one in runs],
         }
-        row: dict[str, Any] = {
-            "rate": rate,
-            "2 / η": 2 / rate,
-            "diverged": sum(np.isinf(one.loss).any() for one in runs),
-        }
+        diverged = sum(np.isinf(one.loss).any() for one in runs)
+        row: dict[str, Any] = {"rate": rate, "2 / η": 2 / rate, "diverged": diverged}
         for name, values in columns.items():
             mean, half = mean_interval(values)
             row[name], row[f"{name} ±"] = float(mean), float(half)
@@ -136,28 +121,28 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
             right.plot(one.step * rate, one.loss, **look)
         left.axhline(2 / rate, color=colors[k % 5], lw=0.8, alpha=0.7)
     left.set(xlabel="step · η", ylabel="largest eigenvalue (thin lines: 2 / η)", ylim=(0, None))
-    left.set(title="sharpness, and where descent turns unstable")
+    left.set(title="sharpness, and the edge of stability")
     right.set(xlabel="step · η", ylabel="training loss", yscale="log", title="loss (each line a seed)")
-    right.legend(frameon=False)  # of both: lines fill the left
+    right.legend(frameon=False)  # for both axes: lines fill the left one
     return figure
 
 
 def conclusion(rows: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Return what was found, in words made from the numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     late = table["λ η / 2, mean of the second half"]
     reached = [one.times_threshold.max() >= 1 for _, one in rows.groupby(["rate", "seed"])]
     name = "share of steps that raise the loss, second half"
     falls = [one.loss.iloc[-1] < one.loss.iloc[len(one) // 2] for _, one in rows.groupby(["rate", "seed"])]
     return (
-        f"Found: the top eigenvalue reaches 2/η in {sum(reached)} of {len(reached)} runs, and is {late.min():.2f} to"
-        f" {late.max():.2f} times 2/η on average in their second halves; there {100 * table[name].min():.0f} to"
-        f" {100 * table[name].max():.0f} % of the steps raise the loss, which all the same is lower at the end than in"
-        f" the middle of {sum(falls)} of {len(falls)} runs; {int(table.diverged.sum())} diverged."
+        f"Found: the top eigenvalue reaches 2/η in {sum(reached)} of {len(reached)} runs, and averages"
+        f" {late.min():.2f} to {late.max():.2f} times 2/η over their second halves; there {100 * table[name].min():.0f}"
+        f" to {100 * table[name].max():.0f} % of the steps raise the loss, but it ends lower than in the middle in"
+        f" {sum(falls)} of {len(falls)} runs; {int(table.diverged.sum())} diverged."
     )
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Descend, measure, print and save; return the rows of all looks."""
+    """Descend, measure, print and save; return one row for each look."""
     folder = RunFolder("edge_of_stability", settings, settings.output, resume=settings.resume)
     rates = settings.rates[-2:] if settings.quick else settings.rates
     seeds = min(2, settings.seeds) if settings.quick else settings.seeds
@@ -180,10 +165,5 @@ def run(settings: Settings) -> pd.DataFrame:
     return rows
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("edge_of_stability", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("edge_of_stability", run, Settings, __doc__)

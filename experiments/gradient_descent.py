@@ -1,11 +1,11 @@
-"""How fast do gradient descent and its successors go down, where do they diverge, and what do theory and tuning say?
+"""How fast do gradient descent and its successors converge, and where do they diverge, in theory and when tuned?
 
-Quadratics ½ xᵀ Q diag(λ) Qᵀ x have eigenvalues from 1/κ to 1, where rates are theorems. They are rotated at random,
-because rates of their own for each coordinate fit axes that lie along them. Learning rates that theory does not
-give are tuned on separate starts, with the same number of tries for every method, and the results are those of fresh
-starts. Then the edge of divergence is looked at, on x² too. *Stable*: how often does a step raise the loss? *Robust*:
-how far do results spread over initial values? *Efficient*: is the gradient large far from the minimum and small near
-it (one sigmoid unit, squared error against cross-entropy)?
+On quadratics ½ xᵀ Q diag(λ) Qᵀ x with eigenvalues from 1/κ to 1, convergence rates are theorems. Q is a random
+rotation, because methods with a rate for each coordinate gain if the axes are the coordinates. Learning rates that
+theory does not give are tuned on separate starts, with the same number of tries for every method; the results are those
+of fresh starts. Then step sizes around the edge of divergence are tried, also on x². *Stable*: how often does a step
+raise the loss? *Robust*: how much do results vary over initial values? *Efficient*: is the gradient large far from the
+minimum and small near it (one sigmoid unit, squared error against cross-entropy)?
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     starts: int = 40
-    """Starts of each measurement; as many others are used to tune."""
+    """Starts of each measurement; tuning uses as many others."""
     conditions: tuple[float, ...] = (10.0, 100.0, 1000.0)
     """Condition numbers κ of the quadratics."""
 
@@ -63,7 +63,7 @@ def entropy_sigmoid(x: jax.Array) -> jax.Array:
 
 
 def newton(_: Any, fun: Fun, args: tuple = ()) -> optax.GradientTransformation:
-    """Return Newton's method as an optax transformation: the whole step −H⁻¹ g."""
+    """Return Newton's method, the full step −H⁻¹ g, as an optax transformation."""
 
     def update(gradient: jax.Array, state: Any, params: Any = None) -> tuple[jax.Array, Any]:
         return -jnp.linalg.solve(jax.hessian(fun)(params, *args), gradient), state
@@ -72,16 +72,16 @@ def newton(_: Any, fun: Fun, args: tuple = ()) -> optax.GradientTransformation:
 
 
 def steps_to(values: np.ndarray, goal: float = GOAL) -> np.ndarray:
-    """Return the step (last axis) from which on all values are at most `goal` times the first; infinite if none."""
+    """Return the step (last axis) from which all values are at most `goal` times the first; infinite if none."""
     above = ~(values <= goal * values[..., :1])
     last = values.shape[-1] - np.argmax(above[..., ::-1], -1)
     return np.where(above[..., -1], np.inf, last)
 
 
 def rate_of(values: np.ndarray) -> float:
-    """Return the factor by which one step shrinks the distance, late in a run: √(value b / value a) a step.
+    """Return the factor of the distance in one step, late in a run: (value b / value a) ^ (½ / (b − a)).
 
-    From the step where the value is 1e-6 of the first one to where it is 1e-20, or to the end.
+    Step a is the one where the value is 1e-6 of the first, b the one where it is 1e-20, or the last.
     """
     first, last = (float(steps_to(values, goal)) for goal in (1e-6, 1e-20))
     end = len(values) - 1
@@ -90,7 +90,7 @@ def rate_of(values: np.ndarray) -> float:
 
 
 def tune(make: Make, starts: jax.Array, steps: int, args: tuple) -> float:
-    """Return the rate with which most starts reach the goal; of several, that of fewest steps, then of lowest value."""
+    """Return the rate with which most starts reach the goal; ties are broken by fewest steps, then lowest value."""
     values = np.asarray(descend(make, quadratic, starts, jnp.asarray(TRIES), steps, args))
     needed, last = steps_to(values), np.where(np.isfinite(values[..., -1]), values[..., -1], np.inf)
     order = np.lexsort((np.median(last, 1), np.median(needed, 1), -np.isfinite(needed).sum(1)))
@@ -98,10 +98,10 @@ def tune(make: Make, starts: jax.Array, steps: int, args: tuple) -> float:
 
 
 def theory(kappa: float) -> dict[str, tuple[Make, float, float]]:
-    """Return the methods whose best settings for λ in [1/κ, 1] are known: optimiser, its rate, factor a step.
+    """Return the methods whose best settings for λ in [1/κ, 1] are known: optimiser, rate, factor of a step.
 
-    Polyak (1964) for gradient descent and momentum; Nesterov (2004, section 2.2) with its constant momentum. The
-    factors are the spectral radii of the linear iterations.
+    The factors are the spectral radii of the linear iterations. Sources: Polyak (1964) for gradient descent and
+    momentum, Nesterov (2004, section 2.2) for constant momentum.
     """
     low, root = 1 / kappa, math.sqrt(kappa)
     heavy = (root - 1) / (root + 1)
@@ -113,7 +113,7 @@ def theory(kappa: float) -> dict[str, tuple[Make, float, float]]:
 
 
 def on_quadratics(settings: Settings, key: jax.Array) -> tuple[pd.DataFrame, dict[str, np.ndarray]]:
-    """Return one row a condition number and method, and a run of each for the largest condition number."""
+    """Return one row for each condition number and method, and one run of each for the largest condition number."""
     rows, traces = [], {}
     start_key, rotation_key = jax.random.split(key)
     tuning, fresh = jax.random.normal(start_key, (2, settings.starts, DIMENSIONS))
@@ -140,7 +140,7 @@ def on_quadratics(settings: Settings, key: jax.Array) -> tuple[pd.DataFrame, dic
 
 
 def at_the_edge(settings: Settings, key: jax.Array) -> pd.DataFrame:
-    """Return one row a step size: the measured growth of ‖x‖ a step, on x² and on a quadratic, and max |1 − η λ|."""
+    """Return one row for each step size: the growth of ‖x‖ in a step, on x² and a quadratic, and max |1 − η λ|."""
     rows = []
     for name, eigenvalues in (("x²", jnp.array([2.0])), ("κ = 100", jnp.geomspace(0.01, 1.0, DIMENSIONS))):
         starts = jax.random.normal(key, (settings.starts, len(eigenvalues)))
@@ -149,17 +149,15 @@ def at_the_edge(settings: Settings, key: jax.Array) -> pd.DataFrame:
             args = (eigenvalues, jnp.eye(len(eigenvalues)))
             runs = descend(optax.sgd, quadratic, starts, jnp.asarray([rate]), 400, args, points=True)
             norms = np.linalg.norm(np.asarray(runs[1])[0], axis=-1)
-            # Over the last steps, when the slowest mode is all that is left; nothing is left of x² after one step at ½.
+            # Over the last steps only the slowest mode is left. At η = ½ one step on x² ends at 0.
             grown = (norms[:, 400] / np.where(norms[:, 300] > 0, norms[:, 300], np.inf)) ** 0.01
-            predicted = np.max(np.abs(1 - rate * np.asarray(eigenvalues)))
-            rows.append(
-                (name, share, *map(float, mean_interval(grown)), predicted, np.mean(norms[:, 400] > norms[:, 0]))
-            )
+            predicted, larger = np.max(np.abs(1 - rate * np.asarray(eigenvalues))), norms[:, 400] > norms[:, 0]
+            rows.append((name, share, *map(float, mean_interval(grown)), predicted, np.mean(larger)))
     return pd.DataFrame(rows, columns=["function", SHARE, "growth a step", "±", "theory", "share that grew"])
 
 
 def saturation(settings: Settings, key: jax.Array) -> pd.DataFrame:
-    """Return one row a loss: the gradient where the unit is badly wrong, and the steps until its output is below .1."""
+    """Return one row for each loss: the gradient at a badly wrong unit, and the steps until its output is below .1."""
     rows = []
     starts = 2.0 + jnp.abs(jax.random.normal(key, (settings.starts, 2)))
     for name, fun in (("squared error", squared_sigmoid), ("cross-entropy", entropy_sigmoid)):
@@ -182,7 +180,7 @@ def draw(traces: dict[str, np.ndarray], edge: pd.DataFrame, kappa: float) -> mat
         left.loglog(np.arange(len(shown)) + 1, shown, color=COLOURS[k], ls=LINES[k], label=name)
     left.set(xlabel="step + 1", ylabel="value / first value", title=f"descent on a quadratic, κ = {kappa:g}")
     left.set_ylim(1e-16, 10)
-    left.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))  # the curves fill the axes
+    left.legend(fontsize="small", frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     for (name, part), marker, colour in zip(edge.groupby("function"), "so", (plots.ORANGE, plots.BLUE), strict=True):
         right.plot(part[SHARE], part["growth a step"], marker, color=colour, label=f"{name}: measured")
         right.plot(part[SHARE], part["theory"], "--", color=colour, lw=1, label=f"{name}: max |1 − η λ|")
@@ -195,13 +193,13 @@ def draw(traces: dict[str, np.ndarray], edge: pd.DataFrame, kappa: float) -> mat
 
 
 def conclusion(quadratics: pd.DataFrame, edge: pd.DataFrame, sigmoid: pd.DataFrame) -> str:
-    """Return what was found, in a sentence made from the numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     known, hard = quadratics[quadratics.theory > 0], quadratics[quadratics["κ"] == quadratics["κ"].max()]
     steps = ", ".join(f"{row.method} {row.steps:.0f}" for row in hard[hard.reached == 1].itertuples())
     wrong = ((edge["growth a step"] > 1 + 1e-9) != (edge[SHARE] > 1)).sum()
     return (
         f"Found: measured factors a step are within {(known.factor - known.theory).abs().max():.1g} of theory in"
-        f" {len(known)} cases; at κ = {hard['κ'].max():g} the methods that arrive from every start take {steps} steps;"
+        f" {len(known)} cases; at κ = {hard['κ'].max():g} methods that converge from every start take {steps} steps;"
         f" runs grow exactly where η > 2/λ_max, with {wrong} exceptions in {len(edge)}; a badly wrong sigmoid unit has"
         f" {sigmoid['far / near'][0]} times the gradient of a nearly right one with squared error, and"
         f" {sigmoid['far / near'][1]} times with cross-entropy."
@@ -209,7 +207,7 @@ def conclusion(quadratics: pd.DataFrame, edge: pd.DataFrame, sigmoid: pd.DataFra
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Descend, measure, print and save; return the table of the quadratics."""
+    """Run, measure, print and save; return the table of the quadratics."""
     folder = RunFolder("gradient_descent", settings, settings.output, resume=settings.resume)
     if settings.quick:
         settings = dataclasses.replace(settings, starts=min(8, settings.starts), conditions=settings.conditions[:2])
@@ -219,19 +217,13 @@ def run(settings: Settings) -> pd.DataFrame:
         edge, sigmoid = at_the_edge(settings, keys[2]), saturation(settings, keys[3])
     for name, table in {"quadratics": quadratics, "edge": edge, "sigmoid": sigmoid}.items():
         folder.table(name, table)
-    print(
-        f"Quadratics in {DIMENSIONS} dimensions, steps to {GOAL:g} of the first value, {settings.starts} starts, 95 %:"
-    )
+    title = f"Quadratics in {DIMENSIONS} dimensions: steps to {GOAL:g} of the first value"
+    print(f"{title}, {settings.starts} starts, 95 %:")
     print(quadratics.to_string(index=False, float_format="{:.4g}".format))
     folder.figure("gradient_descent", draw(traces, edge, settings.conditions[-1]))
     folder.conclude(conclusion(quadratics, edge, sigmoid))
     return quadratics
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("gradient_descent", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("gradient_descent", run, Settings, __doc__)

@@ -1,10 +1,10 @@
 """What does the spectrum of the Hessian look like during training: a bulk at zero, and as many outliers as classes?
 
-A tanh network on the digits of the first C classes, for several C and seeds, without weight decay, by Adam. At points
-of the run the exact spectrum is computed (`mlp_hessian.dense`), and at the last one also the density by stochastic
-Lanczos quadrature (`curvature.spectral_density`), to see how far it can be trusted. Measured: the share of eigenvalues
-near zero, how many stand out beyond the largest gap among the top ones (Sagun et al. 2016, Papyan 2018: as many as
-classes, or one fewer), and the negative ones, which should fade.
+A tanh network is trained by Adam, without weight decay, on the digits of the first C classes, for several C and seeds.
+The exact spectrum is computed at points of the run (`mlp_hessian.dense`). At the last point it is compared with the
+density by stochastic Lanczos quadrature (`curvature.spectral_density`), to see how accurate that is. Measured: the
+share of eigenvalues near zero; the number of outliers above the largest gap among the top eigenvalues (as many as
+classes, or one fewer: Sagun et al. 2016, Papyan 2018); and the negative eigenvalues, which should vanish.
 """
 
 from __future__ import annotations
@@ -28,9 +28,8 @@ from experiments._shared.settings import RunSettings
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
 from mlp_jax.confidence import mean_interval
 
-# Of the largest eigenvalue: what counts as the bulk at zero, and as negative beyond it.
+# The bulk at zero: eigenvalues of at most this share of the largest in size.
 BULK = 1e-3
-# Six looks, so that no two class counts share one.
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY, plots.YELLOW)
 LINES, MARKERS = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))), "os^DvP"
 
@@ -40,17 +39,17 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     classes: tuple[int, ...] = (2, 3, 4, 6, 8, 10)
-    """How many of the digits, from 0 on."""
+    """Numbers of classes: the digits from 0."""
     seeds: int = 5
-    """Runs of each."""
+    """Runs for each number of classes."""
     hidden: int = 10
     """Hidden tanh units."""
     epochs: int = 100
-    """Of full training."""
+    """Epochs of training."""
 
 
 class Run(NamedTuple):
-    """Spectra (points, P), ascending, at some epochs of one run; the quadrature at the last."""
+    """Spectra (points, P), ascending, at several epochs of one run, and the quadrature at the last."""
 
     classes: int
     seed: int
@@ -66,7 +65,7 @@ def fun(params: mlp.Params, x: jax.Array, y: jax.Array) -> jax.Array:
 
 
 def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> jax.Array:
-    """Return the same over a batch."""
+    """Return the mean softmax cross-entropy of a batch."""
     return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), weights)
 
 
@@ -74,7 +73,7 @@ _OPTIMIZER = optax.adam(3e-3)
 
 
 def train(settings: Settings, classes: int, seed: int, epochs: int) -> Run:
-    """Train, and take the spectra at the start, at some epochs and at the end."""
+    """Train, and return the spectra at the start, at several epochs and at the end."""
     digits = datasets.load("digits").train
     some = digits.targets < classes
     x, y = digits.inputs[some].astype(np.float64), digits.targets[some]
@@ -101,19 +100,13 @@ def _density(params: mlp.Params, key: jax.Array, data: Any) -> curvature.Density
 
 
 def outliers(spectrum: np.ndarray, most: int = 20) -> int:
-    """Return how many eigenvalues lie above the largest ratio between neighbours among the top ones.
-
-    Examples
-    --------
-    >>> outliers(np.array([0.01, 0.02, 0.03, 1.0, 1.2]))
-    2
-    """
+    """Return how many eigenvalues lie above the largest ratio between neighbours among the top `most`."""
     top = spectrum[spectrum > 0][::-1][: most + 1]
     return int(np.argmax(top[:-1] / top[1:])) + 1
 
 
 def rows_of(run: Run) -> list[dict[str, Any]]:
-    """Return one row a point of the run."""
+    """Return one row for each point of the run."""
     rows = []
     for epoch, spectrum, loss in zip(run.epochs, run.spectra, run.loss, strict=True):
         top = spectrum[-1]
@@ -135,7 +128,7 @@ def rows_of(run: Run) -> list[dict[str, Any]]:
 
 
 def quadrature_errors(run: Run) -> dict[str, float]:
-    """Return how far the quadrature is from the exact spectrum at the end of a run."""
+    """Return the errors of the quadrature against the exact spectrum at the end of a run."""
     exact, top = run.spectra[-1], run.spectra[-1][-1]
     nodes, weights = np.asarray(run.density.nodes), np.asarray(run.density.weights)
     grid = np.linspace(exact[0] - 0.05 * top, 1.05 * top, 400)
@@ -151,7 +144,7 @@ def quadrature_errors(run: Run) -> dict[str, float]:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the start and the end of training for each number of classes, means with 95 % half widths over seeds."""
+    """Return one row for each number of classes: start and end of training, means with 95 % half widths over seeds."""
     table = []
     for classes, part in rows.groupby("classes"):
         row: dict[str, Any] = {"classes": classes}
@@ -164,7 +157,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure: spectrum against quadrature, top eigenvalues, outliers against classes, negative ones."""
+    """Return the figure: spectrum and quadrature, top eigenvalues, outliers by classes, negative eigenvalues."""
     figure = matplotlib.figure.Figure(figsize=(13, 8), layout="constrained")
     axes = figure.subplots(2, 2).ravel()
     run = max((r for r in runs if r.seed == 0), key=lambda r: r.classes)
@@ -193,30 +186,30 @@ def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
         look = {"color": COLOURS[k % 6], "ls": LINES[k % 6], "marker": MARKERS[k % 6], "ms": 4}
         axes[3].plot(mean.index + 1, mean, label=f"{number} classes", **look)
     axes[3].set(xscale="log", yscale="log", xlabel="epoch + 1", ylabel="−smallest / largest eigenvalue")
-    axes[3].set(title="most negative eigenvalue, mean of seeds")
+    axes[3].set(title="most negative eigenvalue, mean over seeds")
     axes[3].legend(frameon=False, fontsize="small")
     return figure
 
 
 def conclusion(rows: pd.DataFrame, errors: pd.DataFrame) -> str:
-    """Return what was found, in words made from the numbers."""
+    """Return what was found, in sentences filled with numbers."""
     first, last = rows[rows.epoch == 0], rows[rows.epoch == rows.epoch.max()]
     gap = last.outliers - last.classes
     bulk, bulk_half = mean_interval(last.bulk_share)
     holds = " holds" if gap.isin([0, -1]).mean() > 0.5 else " does not hold for most runs"
     return (
-        f"Found: at the end {100 * bulk:.0f} ± {100 * bulk_half:.0f} % of the eigenvalues are within {BULK:g} of the"
-        f" largest; the largest gap leaves as many above it as there are classes in {int((gap == 0).sum())} of"
-        f" {len(last)} runs, one fewer in {int((gap == -1).sum())}, fewer still in {int((gap < -1).sum())}, more in"
-        f" {int((gap > 0).sum())} (the published count{holds} here). The most negative eigenvalue goes from"
-        f" {first.negative_size.mean():.2g} to {last.negative_size.mean():.2g} of the largest. The quadrature's largest"
-        f" node is off by {errors.largest_off.max():.1e} at most, none lies outside the spectrum by more than"
-        f" {errors.outside.max():.1e} of it, and its distribution is off by {errors.distribution_off.max():.3f}."
+        f"Found: at the end {100 * bulk:.0f} ± {100 * bulk_half:.0f} % of the eigenvalues are at most {BULK:g} of the"
+        f" largest in size; there are as many outliers as classes in {int((gap == 0).sum())} of {len(last)} runs, one"
+        f" fewer in {int((gap == -1).sum())}, fewer still in {int((gap < -1).sum())}, more in {int((gap > 0).sum())}"
+        f" (the published count{holds} here). The most negative eigenvalue goes from {first.negative_size.mean():.2g}"
+        f" to {last.negative_size.mean():.2g} of the largest. The quadrature has a relative error of at most"
+        f" {errors.largest_off.max():.1e} in the largest node and {errors.outside.max():.1e} outside the spectrum, and"
+        f" of {errors.distribution_off.max():.3f} in the distribution."
     )
 
 
 def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Train, measure, print and save; return the points and the errors of the quadrature."""
+    """Train, measure, print and save; return one row for each point, and the errors of the quadrature."""
     folder = RunFolder("hessian_spectrum", settings, settings.output, resume=settings.resume)
     classes = settings.classes[:2] if settings.quick else settings.classes
     seeds = min(2, settings.seeds) if settings.quick else settings.seeds
@@ -240,10 +233,5 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     return rows, errors
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("hessian_spectrum", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("hessian_spectrum", run, Settings, __doc__)

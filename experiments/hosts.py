@@ -1,13 +1,13 @@
 """Do many devices, and several hosts, give the answers of one device?
 
-A sweep, many searches, a Hessian, products, eigenpairs and a verdict, each by the same call with `mesh=` all devices,
-against the call without a mesh. Without flags: on 8 emulated devices of this machine, and in 2 processes of 4 over
-loopback. On a cluster, one process a host, either of
+Compares a sweep, searches from many starts, a Hessian, products, eigenpairs and a verdict with a mesh of all devices
+against the same calls without a mesh. By default it runs on 8 emulated devices of this machine, and in 2 processes of 4
+devices over loopback. On a cluster, start one process on each host by one of
 
     srun --ntasks-per-node=1 python -m experiments.hosts --cluster
     python -m experiments.hosts --submit slurm --nodes 4      (with submitit: pip install -e '.[cluster]')
 
-and `--submit local` runs what would be submitted on this machine.
+`--submit local` runs the submitted job on this machine.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from experiments._shared.settings import RunSettings
 from experiments._shared.shared_work import work, work_of_process
 from mlp_jax import plots
 
-# Processes, and emulated devices of each, on this machine.
+# Processes on this machine, and emulated devices of each.
 LAYOUTS = ((1, 1), (1, 8), (2, 4))
 
 
@@ -40,9 +40,9 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     cluster: bool = False
-    """This is one process of many that srun, mpirun or the like has started: jax.distributed finds the others."""
+    """Run as one of the processes that srun or mpirun started; jax.distributed finds the others."""
     submit: Literal["slurm", "local"] | None = None
-    """Let submitit start the processes: as a Slurm job, or on this machine."""
+    """Start the processes with submitit, as a Slurm job or on this machine."""
     nodes: int = 2
     """Hosts of the submitted job, with one process on each."""
     partition: str | None = None
@@ -52,61 +52,49 @@ class Settings(RunSettings):
 
 
 def compared(layout: str, results: Mapping[str, np.ndarray], plain: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
-    """Return one row a piece of work: largest difference from the plain result, relative to its largest entry.
-
-    Examples
-    --------
-    >>> values = {"a": np.ones(2), "a, seconds": np.array(3.0)}
-    >>> compared("8 devices", values, values)
-    [{'layout': '8 devices', 'work': 'a', 'same_bits': True, 'difference': 0.0, 'seconds': 3.0}]
-    """
+    """Return one row for each computation: the largest difference from `plain`, relative to its largest entry."""
     rows = []
-    for name in _pieces(plain):
+    for name in _names(plain):
         mine, truth = np.float64(results[name]), np.float64(plain[name])
-        rows.append({
-            "layout": layout,
-            "work": name,
-            "same_bits": bool(np.array_equal(results[name], plain[name])),
-            "difference": float(np.max(np.abs(mine - truth)) / np.max(np.abs(truth))),
-            "seconds": float(results[f"{name}, seconds"]),
-        })  # fmt: skip
+        difference = float(np.max(np.abs(mine - truth)) / np.max(np.abs(truth)))
+        row = {"layout": layout, "work": name, "same_bits": bool(np.array_equal(results[name], plain[name]))}
+        rows.append(row | {"difference": difference, "seconds": float(results[f"{name}, seconds"])})
     return rows
 
 
-def _pieces(results: Mapping[str, np.ndarray]) -> list[str]:
-    """Return the names of the pieces of work, without those of their seconds."""
+def _names(results: Mapping[str, np.ndarray]) -> list[str]:
+    """Return the names of the computations, without their seconds."""
     return [name for name in results if not name.endswith(", seconds")]
 
 
 def _require_same(first: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> None:
-    for name in _pieces(first):
+    for name in _names(first):
         if not np.array_equal(first[name], other[name]):
             raise RuntimeError(f"{name}: got different results in two processes, expected the same bits.")
 
 
 def conclusion(table: pd.DataFrame) -> str:
-    """Return what was found, in words made from the numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     worst = table.loc[table.difference.idxmax()]
     same = sorted(set(table.work) - set(table.work[~table.same_bits]))
     number = len(set(table.layout))
     return (
-        f"Found: on {number} layout{'s' if number > 1 else ''} of devices and processes,"
-        f" {', '.join(same) or 'nothing'} came out"
-        f" with the same bits as on one device; the largest relative difference is {worst.difference:.1g}, of"
-        f" {worst.work} on {worst.layout}."
+        f"Found: on {number} layout{'s' if number > 1 else ''} of devices and processes, the results with the same bits"
+        f" as on one device are: {', '.join(same) or 'none'}; the largest relative difference is"
+        f" {worst.difference:.1g} ({worst.work}, {worst.layout})."
     )
 
 
 def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the difference of each piece of work on each layout, as points on a logarithmic axis."""
+    """Return the figure: the difference of each computation on each layout, on a logarithmic axis."""
     figure = matplotlib.figure.Figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.subplots()
     colours = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.SKY)
     for (layout, part), color, marker in zip(table.groupby("layout", sort=False), colours, "os^D", strict=False):
         shown = np.maximum(part.difference, 1e-18)
-        axes.plot(part.work, shown, marker, color=color, mfc="none", ms=8, label=layout)  # hollow: none hides another
-    axes.axhline(2.0**-53, color="black", ls=":", lw=1, label="unit of rounding, 2⁻⁵³")
-    axes.set(yscale="log", ylim=(3e-19, 1e-6), ylabel="relative difference from one device\n(none: drawn at 1e-18)")
+        axes.plot(part.work, shown, marker, color=color, mfc="none", ms=8, label=layout)
+    axes.axhline(2.0**-53, color="black", ls=":", lw=1, label="unit roundoff, 2⁻⁵³")
+    axes.set(yscale="log", ylim=(3e-19, 1e-6), ylabel="relative difference from one device\n(0 is drawn at 1e-18)")
     axes.set_title("results on many devices against those on one")
     axes.tick_params(axis="x", rotation=20)
     axes.legend(frameon=False, fontsize="small")
@@ -139,23 +127,13 @@ def run(settings: Settings) -> pd.DataFrame:
 
 
 def run_on_cluster(settings: Settings, *address: Any) -> None:
-    """Compute in this process as one of many; the first of them writes the results.
+    """Compute in this process as one of many; the first process writes the results.
 
-    Parameters
-    ----------
-    settings
-        As on one machine.
-    address
-        What `jax.distributed.initialize` needs where it cannot find out: (address of the first process, number of
-        processes, number of this one).
-
-    Raises
-    ------
-    ValueError
-        The run is to go on: on a cluster it begins anew.
+    `address` is (address of the first process, number of processes, number of this one), where
+    `jax.distributed.initialize` cannot find them. ValueError with `resume`: a run on a cluster keeps no pieces.
     """
     if settings.resume:
-        raise ValueError("resume: got True on a cluster, expected False; nothing is kept there, begin anew.")
+        raise ValueError("resume: got True on a cluster, expected False, because nothing is kept there.")
     jax.config.update("jax_enable_x64", True)
     jax.distributed.initialize(*address)
     first = jax.process_index() == 0
@@ -168,7 +146,7 @@ def run_on_cluster(settings: Settings, *address: Any) -> None:
 
 
 def _run_submitted(settings: Settings) -> None:
-    """Find the other processes of a job of submitit, and go on."""
+    """Find the other processes of a submitit job, and run as one of them."""
     import submitit
 
     job = submitit.JobEnvironment()
@@ -178,29 +156,18 @@ def _run_submitted(settings: Settings) -> None:
 
 
 def submit(settings: Settings) -> None:
-    """Hand the job to submitit, wait for it, and print what its first process printed.
-
-    Raises
-    ------
-    ModuleNotFoundError
-        submitit is not installed.
-    """
+    """Submit the job, wait for it, and print the output of its first process."""
     try:
         import submitit
     except ModuleNotFoundError:
         raise ModuleNotFoundError("submitit is missing: pip install -e '.[cluster]'.") from None
-    from experiments import hosts  # by its own name, so that the job imports it
+    from experiments import hosts  # not __main__, so that the job can import it
 
     logs = pathlib.Path("runs") / "submitted"
     executor = submitit.AutoExecutor(folder=logs / "%j", cluster=settings.submit)
     nodes, tasks = (settings.nodes, 1) if settings.submit == "slurm" else (1, settings.nodes)
-    executor.update_parameters(
-        name="hosts",
-        nodes=nodes,
-        tasks_per_node=tasks,
-        timeout_min=settings.minutes,
-        slurm_partition=settings.partition,
-    )
+    limits = {"timeout_min": settings.minutes, "slurm_partition": settings.partition}
+    executor.update_parameters(name="hosts", nodes=nodes, tasks_per_node=tasks, **limits)
     job = executor.submit(hosts._run_submitted, hosts.Settings(**dataclasses.asdict(settings)))
     print(f"job {job.job_id}: waiting; its output is in {logs / str(job.job_id)}")
     job.results()
@@ -217,10 +184,5 @@ def start(settings: Settings) -> None:
         run(settings)
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("hosts", start, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("hosts", start, Settings, __doc__)

@@ -1,9 +1,9 @@
-"""How many examples does a hypothesis space ask for, and how loose is that bound?
+"""How many examples does the bound for a finite hypothesis space ask for, and how loose is it?
 
-A sample is bad when some function of the space H has an error on it that is more than ε away from its true error.
-Hoeffding's inequality for each function and the union over all give P(bad) ≤ |H| · 2 exp(−2 N ε²). The experiment
-draws samples for two spaces of random classifiers whose true errors are known, and counts the bad ones: random
-labelings, which are nearly independent, and half-planes, which overlap.
+A sample is bad if the error on it of some function of the space H differs from the true error by more than ε.
+Hoeffding's inequality and the union bound give P(bad) ≤ |H| · 2 exp(−2 N ε²). The experiment draws samples for two
+spaces of random classifiers with known true errors, and counts the bad samples: random labelings, which are nearly
+independent, and half-planes, which overlap.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from experiments._shared.settings import RunSettings
 from mlp_jax import plots
 
 SIZES = (1, 10, 100, 1000)
-# Numbers in the largest array of one block of samples: blocks stay in the cache.
+# The size of the largest array of one block of samples, so that blocks stay in the cache.
 _BLOCK = 2**18
 
 
@@ -36,22 +36,22 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     deviation: float = 0.1
-    """ε: how far the error on a sample may be from the true error."""
+    """ε: the allowed difference between the error on a sample and the true error."""
     failure_probability: float = 0.05
-    """δ: how often a sample may be bad."""
+    """δ: the allowed probability of a bad sample."""
     num_points: int = 300
     """Equally likely points on which the classifiers are defined."""
     trials: int = 3000
-    """Samples drawn at each size."""
+    """Samples drawn for each N."""
 
 
 def random_labelings(rng: np.random.Generator, size: int, num_points: int) -> np.ndarray:
-    """Return the mistakes (size, num_points) of classifiers that guess every point by the toss of a coin."""
+    """Return the mistakes (size, num_points) of classifiers that label every point at random."""
     return rng.random((size, num_points)) < 0.5
 
 
 def half_planes(rng: np.random.Generator, size: int, num_points: int) -> np.ndarray:
-    """Return the mistakes (size, num_points) of random lines through a plane, against one line that is right."""
+    """Return the mistakes (size, num_points) of random half-planes, where one half-plane gives the true labels."""
     points = rng.standard_normal((num_points, 2))
     directions, offsets = rng.standard_normal((size + 1, 2)), 0.5 * rng.standard_normal(size + 1)
     sides = directions @ points.T > offsets[:, None]
@@ -64,10 +64,10 @@ SPACES = {"random labelings": random_labelings, "half-planes": half_planes}
 def count_bad_samples(
     rng: np.random.Generator, mistakes: np.ndarray, sizes: Sequence[int], num: int, deviation: float, trials: int
 ) -> np.ndarray:
-    """Return for each size |H| the number of `trials` samples that are bad for the first |H| classifiers.
+    """Return for each size |H| how many of `trials` samples are bad for the first |H| classifiers.
 
-    `mistakes` is (classifiers, M), on M equally likely points; a sample is `num` of them, with replacement. The same
-    samples serve all sizes, which increase.
+    `mistakes` is (classifiers, M), on M equally likely points. A sample is `num` of them, drawn with replacement; all
+    sizes share the samples.
     """
     num_points, counts = mistakes.shape[1], np.zeros(len(sizes), int)
     block = max(1, _BLOCK // max(num, *mistakes.shape))
@@ -84,9 +84,9 @@ def count_bad_samples(
 
 
 def exact_union(mistakes: np.ndarray, num_samples: int, deviation: float) -> float:
-    """Return Σ over classifiers of P(its error on a sample of N is off by more than ε), from exact binomial tails.
+    """Return Σ over classifiers of P(the error on a sample of N is off by more than ε), from exact binomial tails.
 
-    It lies between P(bad) and Hoeffding's bound: the gap below it is due to the union, the gap above it to Hoeffding.
+    It lies between P(bad), which differs by the union bound, and the whole bound, which differs by Hoeffding's.
     """
     num_points = mistakes.shape[1]
     totals, repeats = np.unique(mistakes.sum(axis=1), return_counts=True)
@@ -97,12 +97,12 @@ def exact_union(mistakes: np.ndarray, num_samples: int, deviation: float) -> flo
 
 
 def _is_off(wrong: np.ndarray, total: np.ndarray, num_samples: int, num_points: int, deviation: float) -> np.ndarray:
-    """Return |wrong / N − total / M| > ε, compared as multiples of 1 / (N M)."""
+    """Return |wrong / N − total / M| > ε, compared in units of 1 / (N M)."""
     return np.abs(wrong * float(num_points) - total * float(num_samples)) > deviation * num_samples * num_points
 
 
 def simulate(settings: Settings) -> pd.DataFrame:
-    """Return one row a space, size |H| and N: bad samples with a 95 % interval, the sum of exact tails, the bound."""
+    """Return one row for each space, |H| and N: bad samples with a 95 % interval, the sum of exact tails, the bound."""
     deviation, trials, rows = settings.deviation, settings.trials, []
     asked = [finite.sample_size(math.log(size), settings.failure_probability, deviation) for size in SIZES]
     even = np.linspace(asked[-1] / 16, asked[-1], 16).round().astype(int).tolist()
@@ -121,10 +121,10 @@ def simulate(settings: Settings) -> pd.DataFrame:
 
 
 def needed(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
-    """Return one row a space and size: N by the bound, N by exact tails, N that did in the simulation.
+    """Return one row for each space and |H|: the N needed by the bound, by exact tails, and in the simulation.
 
-    The last two are the smallest of those tried from which on the sum of exact tails, or the upper end of the
-    simulation's 95 % interval, stays at most δ.
+    The last two are the smallest N tried from which the sum of exact tails, or the upper end of the simulation's 95 %
+    interval, stays at most δ.
     """
     rows = []
     for (space, size), group in table.groupby(["space", "size"], sort=False):
@@ -141,7 +141,7 @@ def needed(table: pd.DataFrame, settings: Settings) -> pd.DataFrame:
 
 
 def draw(table: pd.DataFrame, settings: Settings) -> matplotlib.figure.Figure:
-    """Return the figure: P(bad) against N for each space, simulated with 95 % intervals, beside the bounds."""
+    """Return the figure: P(bad) against N for each space, simulated with 95 % intervals, with the bounds."""
     figure = matplotlib.figure.Figure(figsize=(10, 4.2), layout="constrained")
     panels = figure.subplots(1, len(SPACES), sharex=True, sharey=True)
     for axes, (space, group) in zip(panels, table.groupby("space", sort=False), strict=True):
@@ -160,28 +160,26 @@ def _panel(axes: matplotlib.axes.Axes, group: pd.DataFrame, settings: Settings) 
         axes.plot(rows["N"], rows["bound"], color=colour, ls="--", label=f"|H| = {size}: bound")
         union = rows["exact union"].clip(upper=1)
         axes.plot(rows["N"], union, color=colour, ls=":", label=f"|H| = {size}: exact tails")
-        look: dict[str, Any] = {"marker": marker, "ls": "none", "ms": 4, "lw": 0.8}
-        axes.errorbar(
-            rows["N"][seen], estimate[seen], bars, color=colour, label=f"|H| = {size}: simulated, 95 %", **look
-        )
+        look: dict[str, Any] = {"marker": marker, "ls": "none", "ms": 4, "lw": 0.8, "color": colour}
+        axes.errorbar(rows["N"][seen], estimate[seen], bars, label=f"|H| = {size}: simulated, 95 %", **look)
     axes.axhline(settings.failure_probability, color="0.4", lw=0.8)
     axes.annotate("δ", (group["N"].min(), settings.failure_probability), va="bottom", fontsize="small")
     axes.grid(alpha=0.3)
 
 
 def conclusion(table: pd.DataFrame, sizes: pd.DataFrame, settings: Settings) -> str:
-    """Return what was found, in one sentence of measured and computed numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     largest = sizes[sizes["|H|"] == SIZES[-1]].set_index("space")
     found = [
-        f"{row['N simulated']:.0f} did for {space} ({row['bound / simulated']:.1f} times fewer)"
+        f"for {space} {row['N simulated']:.0f} are enough ({row['bound / simulated']:.1f} times fewer)"
         if row["N simulated"] > 0
-        else f"{settings.trials} samples cannot tell for {space}"
+        else f"for {space} {settings.trials} samples are too few to tell"
         for space, row in largest.iterrows()
     ]
     return (
         f"Found: for {SIZES[-1]} functions, ε = {settings.deviation:g} and δ = {settings.failure_probability:g} the"
-        f" bound asks for {largest['N by bound'].iloc[0]} examples, where {' and '.join(found)}; the simulation"
-        f" contradicts the bound at {np.sum(table['low'] > table['bound'])} of {len(table)} points."
+        f" bound asks for {largest['N by bound'].iloc[0]} examples; {' and '.join(found)}; the simulation contradicts"
+        f" the bound at {np.sum(table['low'] > table['bound'])} of {len(table)} points."
     )
 
 
@@ -195,16 +193,11 @@ def run(settings: Settings) -> None:
     folder.table("probabilities", table)
     folder.table("sizes", sizes)
     folder.figure("bound", draw(table, settings))
-    print(f"Examples so that a sample is bad with probability at most δ = {settings.failure_probability:g}, where bad")
-    print(f"means that some error is off by more than ε = {settings.deviation:g} ({settings.trials} samples a point):")
+    print(f"Examples needed for P(bad) ≤ δ = {settings.failure_probability:g}; a sample is bad if some error is off by")
+    print(f"more than ε = {settings.deviation:g} ({settings.trials} samples for each N):")
     print(sizes.iloc[:, :6].to_string(index=False, float_format="{:.3g}".format))
     folder.conclude(conclusion(table, sizes, settings))
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("hypothesis_space", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("hypothesis_space", run, Settings, __doc__)

@@ -1,10 +1,11 @@
-"""Which learning rates are too small, right and too large, where does theory draw the line, and do schedules help?
+"""Which learning rates are too small, good and too large, what does theory predict, and do schedules help?
 
 First, full-batch gradient descent on 150 digits at multiples of 2/λ_max, where λ_max is the largest eigenvalue of the
-Hessian at each start. On a quadratic loss (linear model, squared error) a larger rate diverges and a smaller one does
-not. A run has diverged when its last loss is NaN or above its first. Then five schedules, with and without warm-up, on
+Hessian at each start. On a quadratic loss (linear model, squared error) larger rates diverge and smaller ones do not. A
+run has diverged if its last loss is NaN or above its first. Then five schedules, with and without warm-up, on
 minibatches for an equal number of updates. The peak of each is chosen from the same rates on validation examples and
-tuning seeds; the results are those of fresh seeds, paired by seed. Here diverged is a training loss above ln 10.
+tuning seeds; the results are those of fresh seeds, paired by seed. Here a run has diverged if its training loss is
+above ln 10.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     seeds: int = 40
-    """Fresh seeds of the schedules; gradient descent at multiples of 2/λ_max has a quarter as many."""
+    """Fresh seeds of the schedules; gradient descent at multiples of 2/λ_max uses a quarter as many."""
     tuning_seeds: int = 8
     """Seeds on which rates are chosen."""
     steps: int = 150
@@ -63,7 +64,7 @@ def entropy(params: mlp.Params, inputs: Any, targets: Any, weights: Any = None, 
     return losses.mean(losses.cross_entropy(mlp.forward(params, inputs), targets), weights)
 
 
-# Name: loss `(params, inputs, targets) -> scalar`, and the layer sizes of its network.
+# For each problem the loss `(params, inputs, targets) -> scalar` and the layer sizes of its network.
 PROBLEMS: dict[str, tuple[Fun, tuple[int, ...]]] = {
     "linear, squared error": (squared, (64, 10)),
     "tanh, squared error": (squared, (64, HIDDEN, 10)),
@@ -71,14 +72,14 @@ PROBLEMS: dict[str, tuple[Fun, tuple[int, ...]]] = {
 }
 
 
-# A program of its own at the lowest level: random numbers under vmap are slow to compile.
+# A separate program at the lowest level: random numbers under vmap are slow to compile.
 @functools.partial(jax.jit, static_argnames="sizes", compiler_options={"xla_backend_optimization_level": 0})
 def _starts(keys: jax.Array, sizes: tuple[int, ...]) -> mlp.Params:
     return jax.vmap(lambda key: mlp.init(key, sizes))(keys)
 
 
 def at_multiples(settings: Settings) -> pd.DataFrame:
-    """Return one row a problem, seed and multiple of 2/λ_max: first and last loss, and whether the run diverged."""
+    """Return one row for each problem, seed and multiple of 2/λ_max: first and last loss, and whether it diverged."""
     data = datasets.Examples(*(a[:EXAMPLES] for a in datasets.load("digits").train))
     count = max(2, settings.seeds // 4)
     keys = jax.random.split(jax.random.key(settings.seed), settings.tuning_seeds + count)
@@ -97,7 +98,7 @@ def at_multiples(settings: Settings) -> pd.DataFrame:
 
 
 def thresholds(descents: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a problem: 2/λ_max, and the smallest rate at which each seed diverged, with 95 % intervals."""
+    """Return one row for each problem: 2/λ_max, and the smallest rate that diverged, with 95 % intervals over seeds."""
     rows = []
     for name, part in descents.groupby("problem", sort=False):
         theory = part.groupby("seed")["2/λ_max"].first()
@@ -105,14 +106,14 @@ def thresholds(descents: pd.DataFrame) -> pd.DataFrame:
         row = {"problem": name, "2/λ_max": _shown(theory), "diverged at some rate": f"{len(first)}/{len(theory)}"}
         row["diverged below 2/λ_max"] = part.diverged[part.multiple < 1].sum()
         row["first diverging η"] = _shown(first * theory[first.index])
-        # A ratio: its mean and interval are those of its logarithm.
+        # The mean and interval of a ratio are taken of its logarithm.
         mean, half = map(float, mean_interval(np.log(first))) if len(first) else (np.nan, np.nan)
         rows.append(row | dict(zip(UNITS, np.exp([mean, mean - half, mean + half]), strict=True)))
     return pd.DataFrame(rows)
 
 
 def _shown(values: pd.Series) -> str:
-    # The Hessian of the linear model is the same at every start: equal numbers have no interval.
+    # The Hessian of the linear model is the same at every start; equal numbers have no interval.
     equal = len(values) and np.ptp(values) <= 1e-9 * abs(values.iloc[0])
     return f"{values.iloc[0]:.3g}" if equal else show(values) if len(values) else "none"
 
@@ -124,7 +125,7 @@ def _scores(validation: datasets.Examples, test: datasets.Examples, state: train
 
 
 def compare_schedules(settings: Settings, folder: RunFolder, bar: tqdm.tqdm) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return one row a try, and one row a contender and fresh seed."""
+    """Return one row for each peak tried, and one row for each contender and fresh seed."""
     digits = datasets.load("digits")
     kept, held = datasets.stratified_split(np.asarray(digits.train.targets), 300)
     train, validation = (datasets.Examples(*(a[rows] for a in digits.train)) for rows in (kept, held))
@@ -159,13 +160,13 @@ def compare_schedules(settings: Settings, folder: RunFolder, bar: tqdm.tqdm) -> 
 
 
 def over_constant(runs: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return a column of the runs minus that of a constant rate, one row a seed, one column a contender."""
+    """Return a column of the runs minus that of a constant rate, (seeds, contenders)."""
     table = runs.pivot(index="seed", columns=["decay", "warmup"], values=column)
     return table.sub(table[CONTENDERS[0]], axis=0)
 
 
 def summary(tried: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a contender: what was chosen, means with 95 % intervals, the difference from a constant rate."""
+    """Return one row for each contender: its peak, means with 95 % intervals, differences from a constant rate."""
     rows: list[dict[str, Any]] = []
     for (decay, warm), part in runs.groupby(["decay", "warmup"], sort=False):
         search = tried[(tried.decay == decay) & (tried.warmup == warm)]
@@ -183,14 +184,14 @@ def summary(tried: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(descents: pd.DataFrame, runs: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure: where gradient descent diverges, and the schedules beside a constant rate."""
+    """Return the figure: where gradient descent diverges, and the schedules against a constant rate."""
     figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout="constrained")
     where, ends = figure.subplots(1, 2)
     for (name, part), look in zip(descents.groupby("problem", sort=False), ("D:", "s--", "o-"), strict=False):
         share = 100 * part.groupby("multiple").diverged.mean()
         where.semilogx(share.index, share, look, ms=4, label=name)
     where.axvline(1, color="black", lw=0.7)
-    where.set(xlabel="learning rate · λ_max / 2 at the start", ylabel="runs that diverged, %", title="gradient descent")
+    where.set(xlabel="learning rate · λ_max / 2 at the start", ylabel="diverged runs (%)", title="gradient descent")
     where.legend(fontsize="small")
     differences = over_constant(runs, "test_loss")
     for k, contender in enumerate(CONTENDERS[1:]):
@@ -198,13 +199,13 @@ def draw(descents: pd.DataFrame, runs: pd.DataFrame) -> matplotlib.figure.Figure
         ends.errorbar(mean, k, xerr=half, color=plots.BLUE, fmt="os"[contender[1]], capsize=3)
     names = [f"{decay}{', warm-up' if warm else ''}" for decay, warm in CONTENDERS[1:]]
     ends.set(yticks=range(len(names)), yticklabels=names, title="against a constant rate (paired, 95 %)")
-    ends.set(xlabel="test loss − that of a constant rate, nats")
+    ends.set(xlabel="test loss − that of a constant rate (nats)")
     ends.axvline(0, color="black", lw=0.7)
     return figure
 
 
 def conclusion(theory: pd.DataFrame, tried: pd.DataFrame, runs: pd.DataFrame) -> str:
-    """Return what was found, in a sentence made from the numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     edges = theory[["problem", *UNITS]].itertuples(index=False)
     first = ", ".join(f"{name} {mean:.2f} ({low:.2f} to {high:.2f})" for name, mean, low, high in edges)
     differences = over_constant(runs, "test_loss")
@@ -219,7 +220,7 @@ def conclusion(theory: pd.DataFrame, tried: pd.DataFrame, runs: pd.DataFrame) ->
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Descend, tune, train, print and save; return one row a contender and fresh seed."""
+    """Descend, tune, train, print and save; return one row for each contender and fresh seed."""
     folder = RunFolder("learning_rates", settings, settings.output, resume=settings.resume)
     if settings.quick:
         seeds, tuning_seeds = min(6, settings.seeds), min(2, settings.tuning_seeds)
@@ -240,10 +241,5 @@ def run(settings: Settings) -> pd.DataFrame:
     return runs
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("learning_rates", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("learning_rates", run, Settings, __doc__)

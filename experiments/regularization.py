@@ -1,14 +1,14 @@
 """What do early stopping, dropout, L1 and L2 do to a network that overfits, and does dropout prevent co-adaptation?
 
-Every seed draws its own small training set of the digits, its own start and its own order of examples. All methods
-have as many epochs and tries: nothing chooses the learning rate, which the others share, and each of them chooses its
-strength, all by the loss on validation examples of tuning seeds. Early stopping watches a second set of validation
-examples. The results are those of fresh seeds, paired by seed against nothing; all share the test examples. It is done
-with right labels, and with some wrong ones, which a network can only learn by heart.
+Every seed draws its own small training set of digits, initial parameters and order of examples. All methods get the
+same number of epochs and of tries. The baseline, "nothing", chooses the learning rate, which the others share; the
+others choose their strength, all by the loss on validation examples over tuning seeds. Early stopping watches a second
+set of validation examples. The results are those of fresh seeds, paired by seed against the baseline, on shared test
+examples: with correct labels, and with some wrong ones, which a network can only memorise.
 
-Co-adaptation is measured on test examples in two ways: how far the activations of hidden units are correlated, and how
-much the loss rises when one unit is removed. The second grows with the size of the logits too, which every method
-changes, so the two need not agree.
+Co-adaptation is measured on test examples in two ways: the correlation of hidden units, and the increase of the loss
+when one unit is removed. The second also grows with the size of the logits, which every method changes, so the two may
+disagree.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from mlp_jax import datasets, losses, mlp
 from mlp_jax.confidence import mean_interval
 
 TEST_SIZE = 797
-# Of each method, six tries from weak to strong: learning rates, patience in epochs, dropout rates, and λ twice.
+# Six values for each method, from weak to strong: learning rates, patience in epochs, dropout rates, and λ twice.
 TRIES: dict[str, tuple[float, ...]] = {
     "nothing": (0.003, 0.01, 0.03, 0.1, 0.3, 1.0),
     "early stopping": (64, 32, 16, 8, 4, 2),
@@ -47,21 +47,21 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     seeds: int = 36
-    """Fresh seeds, of which the results are."""
+    """Fresh seeds, which give the results."""
     tuning_seeds: int = 8
     """Seeds on which strengths are chosen."""
     epochs: int = 100
-    """Length of every run; of early stopping, at most."""
+    """Epochs of every run; early stopping may end sooner."""
     examples: int = 100
-    """Training examples of each seed; as many again are watched by early stopping, and as many judge the tries."""
+    """Training examples of each seed; early stopping and tuning get as many validation examples each."""
     wrong_labels: tuple[float, ...] = (0.0, 0.2)
-    """Shares of the training labels that are replaced by a class at random."""
+    """Shares of the training labels that are replaced by a random class."""
     hidden: int = 64
     """Hidden ReLU units."""
 
 
 def draw_seeds(settings: Settings, share: float, numbers: range) -> tuple[nets.Seeds, datasets.Examples]:
-    """Return what the seeds draw, and the test examples that all share."""
+    """Return the draws of the seeds, and the test examples that all share."""
     digits = datasets.load("digits")
     inputs, targets = (np.concatenate([np.asarray(part) for part in pair]) for pair in zip(*digits, strict=True))
     pool, test = datasets.stratified_split(targets, TEST_SIZE)
@@ -80,7 +80,7 @@ def draw_seeds(settings: Settings, share: float, numbers: range) -> tuple[nets.S
     return nets.Seeds(keys, starts, *parts), datasets.Examples(jnp.asarray(inputs[test]), jnp.asarray(targets[test]))
 
 
-# A program of its own at the lowest level: random numbers under vmap are slow to compile.
+# A separate program at the lowest level: random numbers under vmap are slow to compile.
 @functools.partial(jax.jit, static_argnames="hidden", compiler_options={"xla_backend_optimization_level": 0})
 def _draw_starts(key: jax.Array, numbers: jax.Array, hidden: int) -> tuple[jax.Array, mlp.Params]:
     def one(number: jax.Array) -> tuple[jax.Array, mlp.Params]:
@@ -91,14 +91,13 @@ def _draw_starts(key: jax.Array, numbers: jax.Array, hidden: int) -> tuple[jax.A
 
 
 def tune(seeds: nets.Seeds, epochs: int) -> pd.DataFrame:
-    """Return one row a try: the mean over tuning seeds of the loss that it is judged by, and whether it is chosen."""
+    """Return one row for each strength tried: its mean validation loss over tuning seeds, and whether it is chosen."""
     tables, rate, curves = [], 0.0, dict[str, np.ndarray]()
     for method, values in TRIES.items():
         if method == "early stopping":
-            # A run with early stopping is the beginning of a run without.
-            judged = np.stack(
-                [nets.stopped_losses(curves["watched"], curves["judged"], int(value)) for value in values]
-            )
+            # A run with early stopping is the beginning of a run without it.
+            watched, judged = curves["watched"], curves["judged"]
+            judged = np.stack([nets.stopped_losses(watched, judged, int(value)) for value in values])
             diverged = np.zeros(judged.shape, bool)
         else:
             history = jax.tree.map(np.asarray, nets.fit(seeds, nets.strengths_of(method, values, rate), epochs)[1])
@@ -108,7 +107,7 @@ def tune(seeds: nets.Seeds, epochs: int) -> pd.DataFrame:
         if method == "nothing":
             rate = table.strength[table.chosen].item()
             curves = {name: kept[np.argmax(table.chosen)] for name, kept in history.record.items()}
-        with np.errstate(invalid="ignore"):  # of a try that diverged
+        with np.errstate(invalid="ignore"):  # infinite losses
             table.insert(2, "±", mean_interval(judged, axis=1)[1])
         table.insert(0, "method", method)
         tables.append(table)
@@ -117,7 +116,7 @@ def tune(seeds: nets.Seeds, epochs: int) -> pd.DataFrame:
 
 @jax.jit
 def assess(params: mlp.Params, train: datasets.Examples, test: datasets.Examples) -> dict[str, jax.Array]:
-    """Return what is measured of each network (leading axis) at its end."""
+    """Return the measures of each trained network (leading axis)."""
 
     def one(params: mlp.Params, train: datasets.Examples) -> dict[str, jax.Array]:
         hidden = nets.ACTIVATION(mlp.forward(params[:1], test.inputs))
@@ -130,7 +129,7 @@ def assess(params: mlp.Params, train: datasets.Examples, test: datasets.Examples
 
 
 def measure(settings: Settings, share: float, bar: tqdm.tqdm) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return one row a try, and one row a method and fresh seed, at one share of wrong labels."""
+    """Return one row for each strength tried, and one for each method and fresh seed, at one share of wrong labels."""
     numbers = range(settings.tuning_seeds + settings.seeds)
     seeds, test = draw_seeds(settings, share, numbers)
     tried = tune(jax.tree.map(lambda a: a[: settings.tuning_seeds], seeds), settings.epochs)
@@ -152,7 +151,7 @@ def measure(settings: Settings, share: float, bar: tqdm.tqdm) -> tuple[pd.DataFr
 
 
 def summary(runs: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a method and measure: mean and difference from nothing, with 95 % half widths over seeds."""
+    """Return one row for each method and measure: mean and difference from "nothing", with 95 % half widths."""
     rows = []
     for share, part in runs.groupby("wrong_labels", sort=False):
         for column in MEASURES:
@@ -167,17 +166,17 @@ def summary(runs: pd.DataFrame) -> pd.DataFrame:
 
 
 def printed(table: pd.DataFrame) -> str:
-    """Return for a screen one row a share of wrong labels and method, one column for each of four measures."""
+    """Return the printed table: one row for each share of wrong labels and method, one column for each measure."""
     shown = [f"{mean:.3g} ± {half:.2g}" for mean, half in zip(table["mean"], table["±"], strict=True)]
     wide = table.assign(shown=shown).pivot(index=["wrong_labels", "method"], columns="measure", values="shown")
     return wide.reindex(list(TRIES), level="method")[["test_loss", "gap", "test_accuracy", "removal"]].to_string()
 
 
 def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure: measures minus those of nothing, by method and share of wrong labels."""
+    """Return the figure: measures minus those of "nothing", by method and share of wrong labels."""
     figure = matplotlib.figure.Figure(figsize=(13, 3.6), layout="constrained")
     names = {"test_loss": "test loss", "gap": "test − train loss", "correlation": "|correlation| of hidden units"}
-    names["removal"] = "rise of the loss, one unit removed"
+    names["removal"] = "loss increase, one unit removed"
     for axes, (measure, name) in zip(figure.subplots(1, 4, sharey=True), names.items(), strict=True):
         kept = table[(table.measure == measure) & (table.method != "nothing")].groupby("wrong_labels")
         for k, (share, part) in enumerate(kept):
@@ -191,30 +190,29 @@ def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:
 
 
 def conclusion(tried: pd.DataFrame, runs: pd.DataFrame, table: pd.DataFrame) -> str:
-    """Return what was found, in a sentence made from the numbers."""
+    """Return what was found, as one sentence filled with numbers."""
     signed = zip(table.method, table["minus nothing"], table["its ±"], strict=True)
     words = table.assign(words=[f"{method} {mean:+.2g} ± {half:.1g}" for method, mean, half in signed])
     words = words[words.method != "nothing"].groupby(["wrong_labels", "measure"]).words.agg(", ".join)
     found = "; ".join(
-        f"with {100 * share:g} % wrong labels test loss: {words[share, 'test_loss']}; rise of the loss when one hidden"
-        f" unit is removed: {words[share, 'removal']}"
+        f"with {100 * share:g} % wrong labels test loss: {words[share, 'test_loss']}; increase of the loss when one"
+        f" hidden unit is removed: {words[share, 'removal']}"
         for share in table.wrong_labels.unique()
     )
     return (
-        f"Found, each minus that of nothing: {found}; {runs.diverged.sum()} of {len(runs)} runs diverged, and"
+        f"Found, each minus the baseline: {found}; {runs.diverged.sum()} of {len(runs)} runs diverged, and"
         f" {tried.at_edge.sum()} of {tried.chosen.sum()} strengths were chosen at an edge of the search."
     )
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Tune, train, measure, print and save; return one row a share of wrong labels, method and fresh seed."""
+    """Tune, train, measure, print and save; return one row for each share of wrong labels, method and fresh seed."""
     folder = RunFolder("regularization", settings, settings.output, resume=settings.resume)
     if settings.quick:
         seeds, tuning_seeds = min(6, settings.seeds), min(3, settings.tuning_seeds)
-        settings = dataclasses.replace(
-            settings, seeds=seeds, tuning_seeds=tuning_seeds, epochs=-(-settings.epochs // 2)
-        )
-        settings = dataclasses.replace(settings, wrong_labels=settings.wrong_labels[-1:])
+        epochs, shares = -(-settings.epochs // 2), settings.wrong_labels[-1:]
+        settings = dataclasses.replace(settings, seeds=seeds, tuning_seeds=tuning_seeds, epochs=epochs)
+        settings = dataclasses.replace(settings, wrong_labels=shares)
     with tqdm.tqdm(total=6 * len(settings.wrong_labels), unit="part", leave=False, disable=None) as bar:
         pieces = [
             folder.kept(f"wrong_labels_{share:g}", functools.partial(measure, settings, share, bar))
@@ -231,10 +229,5 @@ def run(settings: Settings) -> pd.DataFrame:
     return runs
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("regularization", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("regularization", run, Settings, __doc__)

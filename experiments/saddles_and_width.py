@@ -1,10 +1,9 @@
-"""How does the number of saddles for each minimum grow with the width of a network, and how negative are its saddles?
+"""How does the number of saddles per minimum grow with the width of a network, and how negative are its saddles?
 
-A census (`critical.census`) of tanh networks 2-h-1 with weight decay on noisy teachers, for widths h and several data
-sets: how many distinct critical points the same number of searches finds at each index, how many copies each has
-(permutations and sign flips), how many more are estimated to be there, and what share of the eigenvalues is negative at
-the point where a random search ends. Points of smaller networks, padded with units that are zero, are among
-them, and how many is said.
+A census (`critical.census`) of tanh networks 2-h-1 with weight decay on noisy teachers, for several widths h and data
+sets, with the same number of searches: the distinct critical points of each index, their copies (by permutations and
+sign flips), an estimate of those not found, and the share of negative eigenvalues at the end of a random search. Points
+of smaller networks, padded with zero units, are included and counted.
 """
 
 from __future__ import annotations
@@ -52,7 +51,7 @@ def loss(params: mlp.Params, x: Any, y: Any) -> jax.Array:
 
 
 def teacher(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs (n, 2) and what a random network with three hidden units says of them, with noise."""
+    """Return inputs (n, 2) and the outputs of a random network with three hidden units, with noise."""
     generator = np.random.default_rng((seed, number))
     x = generator.standard_normal((EXAMPLES, INPUTS))
     hidden = np.tanh(2 * x @ generator.standard_normal((INPUTS, 3)) + generator.standard_normal(3))
@@ -60,7 +59,7 @@ def teacher(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def count(settings: Settings, width: int, number: int, starts: int) -> list[dict[str, Any]]:
-    """Return one row a critical point of one network on one data set."""
+    """Return one row for each critical point of one network on one data set."""
     data = teacher(settings.seed, number)
     init = _inits(width)
     maps = mlp_symmetry.maps(loss, init(jax.random.key(0)), data, activation=jnp.tanh)
@@ -98,7 +97,7 @@ def _inits(width: int) -> Any:
 
 
 def by_teacher(points: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a width and data set: counts, with and without copies and padded points, and ratios."""
+    """Return one row for each width and data set: counts, with and without copies and padded points, and ratios."""
     rows = []
     for (width, number), part in points.groupby(["width", "teacher"]):
         known = part[part["index"].notna()]
@@ -150,14 +149,14 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def show(summed: pd.DataFrame) -> str:
-    """Return the summary as text, a column a width."""
+    """Return the summary as text, one column for each width."""
     cells = summed.assign(cell=[f"{m:.3g} ± {h:.2g}" for m, h in zip(summed["mean"], summed.half_width, strict=True)])
     order = list(MEASURES.values())
     return tables.text(cells.pivot(index="measure", columns="width", values="cell").loc[order], "summary", index=True)
 
 
 def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure:
-    """Return the figure: counts and ratio against width, and the points by index for each width."""
+    """Return the figure: counts and ratios against width, and loss against index for each width."""
     figure = matplotlib.figure.Figure(figsize=(13, 4), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     _against_width(left, summed, "minima", plots.BLUE, "*", "-", -0.06)
@@ -167,11 +166,11 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
     high = left.get_ylim()[1]
     left.set_yticks([tick for tick in (0, 1, 2, 5, 10, 20, 50, 100) if tick <= high])
     left.yaxis.set_major_formatter("{x:g}")
-    left.set(ylim=(-0.2, high), title="counts: mean of data sets, 95 %")  # there are no counts below 0
+    left.set(ylim=(-0.2, high), title="counts: mean over data sets, 95 %")
     left.legend(frameon=False, fontsize="small")
     _against_width(middle, summed, "saddles_a_minimum", plots.ORANGE, "o", "--", -0.03)
     _against_width(middle, summed, "copies_ratio", plots.GREEN, "^", "-", 0.03)
-    middle.set(xlabel="hidden units", ylabel="saddles for each minimum", title="ratio: mean of data sets, 95 %")
+    middle.set(xlabel="hidden units", ylabel="saddles for each minimum", title="ratio: mean over data sets, 95 %")
     middle.set_ylim(bottom=-1)
     middle.legend(frameon=False, fontsize="small")
     for axes in (left, middle):
@@ -189,14 +188,14 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
 def _against_width(
     axes: matplotlib.axes.Axes, summed: pd.DataFrame, name: str, color: str, marker: str, line: str, shift: float
 ) -> None:
-    """Draw one measure, a little to the side, so that the bars of several are seen."""
+    """Draw one measure, shifted so that the error bars of several measures do not overlap."""
     part = summed[summed.measure == MEASURES[name]]
     look: dict[str, Any] = {"color": color, "marker": marker, "ls": line, "capsize": 3, "label": MEASURES[name]}
     axes.errorbar(part.width + shift, part["mean"], part.half_width, **look)
 
 
 def conclusion(table: pd.DataFrame) -> str:
-    """Return what was found, in words made from the numbers."""
+    """Return what was found, in sentences filled with numbers."""
     first, last = (table[table.width == w] for w in (table.width.min(), table.width.max()))
 
     def words(part: pd.DataFrame, name: str) -> str:
@@ -205,9 +204,9 @@ def conclusion(table: pd.DataFrame) -> str:
 
     narrow, wide = int(first.width.iloc[0]), int(last.width.iloc[0])
     return (
-        f"Found: from {narrow} to {wide} hidden units the distinct critical points that the searches find go from"
-        f" {words(first, 'points')} to {words(last, 'points')}, with {words(last, 'unseen')} more estimated unseen at"
-        f" the widest, and the saddles for each minimum from {words(first, 'saddles_a_minimum')} to"
+        f"Found: from {narrow} to {wide} hidden units the number of distinct critical points found goes from"
+        f" {words(first, 'points')} to {words(last, 'points')} (with {words(last, 'unseen')} more estimated unseen at"
+        f" the widest), and the number of saddles per minimum from {words(first, 'saddles_a_minimum')} to"
         f" {words(last, 'saddles_a_minimum')} ({words(first, 'copies_ratio')} to {words(last, 'copies_ratio')} with"
         f" copies). Where a random search ends, {100 * first.negative_share.mean():.1f} % of the eigenvalues are"
         f" negative at the narrowest and {100 * last.negative_share.mean():.1f} % at the widest."
@@ -215,7 +214,7 @@ def conclusion(table: pd.DataFrame) -> str:
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Count, print and save; return the table by width and data set."""
+    """Count, print and save; return one row for each width and data set."""
     folder = RunFolder("saddles_and_width", settings, settings.output, resume=settings.resume)
     widths = settings.widths[:2] if settings.quick else settings.widths
     teachers = min(3, settings.teachers) if settings.quick else settings.teachers
@@ -239,10 +238,5 @@ def run(settings: Settings) -> pd.DataFrame:
     return table
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("saddles_and_width", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("saddles_and_width", run, Settings, __doc__)

@@ -1,10 +1,10 @@
-"""What becomes of a minimum when one of its hidden units is split in two: is it still one, or a line of saddles?
+"""If a hidden unit of a network at a minimum is split in two, is the result a line of minima or of saddles?
 
-A unit (w, v) of a network with one output becomes two, (w, λ v) and (w, (1 − λ) v): the network computes the same for
-every λ, and all points of that line are critical for the larger network. Fukumizu and Amari (2000) say which signs its
-Hessian has there: those of the small network, those of λ (1 − λ) A with A = mean[(f − y) v φ''(w·x) x xᵀ], and one zero
-along the line. Here small networks are brought to minima on noisy teachers, each unit is split, and at places along
-each line the inertia is measured with its error bound and compared with the theorem.
+A unit (w, v) of a network with one output becomes two, (w, λ v) and (w, (1 − λ) v). The function computed is the same
+for every λ, and every point of that line is critical for the larger network. Its Hessian there has the signs of the
+small network, those of λ (1 − λ) A with A = mean[(f − y) v φ''(w·x) x xᵀ], and one zero along the line (Fukumizu &
+Amari 2000). Here small networks are trained to minima on noisy teachers, each unit is split, and the inertia at several
+places on each line is measured with its error bound and compared with the theorem.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from mlp_jax import critical, curvature, losses, plots, tree
 
 LINE = ["network", "teacher", "unit"]
 EXAMPLES, NOISE = 40, 0.3
-# Inputs, whether hidden units have a bias, and hidden units of the small networks.
+# Number of inputs, whether hidden units have a bias, and number of hidden units of the small networks.
 NETWORKS = ((1, False, 1), (1, False, 2), (1, True, 2), (2, True, 2))
 PLACES = (-0.6, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6)
-# What enters the hidden units, (in, h), and what leaves them, (h, 1); a bias is the weight of an input that is 1.
+# Incoming weights (in, h) and outgoing weights (h, 1) of the hidden units; a bias is the weight of a constant input 1.
 Params = tuple[np.ndarray, np.ndarray]
 Data = tuple[np.ndarray, np.ndarray]
 
@@ -41,7 +41,7 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     teachers: int = 40
-    """Data sets for each network, each with a minimum of its own where the search finds one."""
+    """Data sets for each network; each gives at most one minimum."""
 
 
 class Split(NamedTuple):
@@ -67,12 +67,12 @@ def outputs(params: Params, x: Any) -> jax.Array:
 
 
 def loss(params: Params, x: Any, y: Any) -> jax.Array:
-    """Return half the mean squared error, without a penalty: a penalty would break the line."""
+    """Return half the mean squared error, without a penalty, which would break the symmetry."""
     return losses.mean(losses.squared_error(outputs(params, x), y))
 
 
 def teacher(generator: np.random.Generator, inputs: int, bias: bool) -> Data:
-    """Return inputs and what a random network with three hidden units says of them, with noise."""
+    """Return inputs and the outputs of a random network with three hidden units, with noise."""
     x = generator.standard_normal((EXAMPLES, inputs))
     if bias:
         x = np.column_stack([x, np.ones(EXAMPLES)])
@@ -81,7 +81,7 @@ def teacher(generator: np.random.Generator, inputs: int, bias: bool) -> Data:
 
 
 def minimum(generator: np.random.Generator, inputs: int, bias: bool, hidden: int) -> tuple[Params, Data] | None:
-    """Return a minimum of the small network on a teacher's data, or None where the search ends at none."""
+    """Return a minimum of the small network on a teacher's data, or None if the search does not find one."""
     data = teacher(generator, inputs, bias)
     start = generator.standard_normal((data[0].shape[1], hidden)), generator.standard_normal((hidden, 1))
     point = critical.find(loss, start, data, index=0)
@@ -97,7 +97,7 @@ def bending(params: Params, unit: int, x: np.ndarray, y: np.ndarray) -> np.ndarr
 
 
 def split(params: Params, unit: int, share: float) -> Params:
-    """Return the larger network: the unit keeps the share λ of what leaves it, and its copy has the rest."""
+    """Return the larger network: the unit keeps the share λ of its outgoing weights, and its copy gets the rest."""
     entering, leaving = params
     shared = np.concatenate([leaving, (1 - share) * leaving[unit : unit + 1]])
     shared[unit] *= share
@@ -105,13 +105,13 @@ def split(params: Params, unit: int, share: float) -> Params:
 
 
 def predicted(one: Split, share: float) -> tuple[int, int, int]:
-    """Return (negative, zero, positive) of the larger network by the theorem, at a minimum of the small one."""
+    """Return (negative, zero, positive) of the larger network's Hessian by the theorem."""
     values = share * (1 - share) * np.linalg.eigvalsh(one.matrix)
     return int(np.sum(values < 0)), 1, int(np.sum(values > 0)) + tree.size(one.params)
 
 
 def along(one: Split) -> list[dict[str, Any]]:
-    """Return one row a place on the line: what is measured, and what the theorem says."""
+    """Return one row for each place on the line: the measured inertia, and the theorem's."""
     rows, base = [], float(loss(one.params, *one.data))
     for share in PLACES:
         params = split(one.params, one.unit, share)
@@ -136,7 +136,7 @@ def along(one: Split) -> list[dict[str, Any]]:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return, by the signs of A and the place, how often no eigenvalue is negative, with 95 % intervals over lines."""
+    """Return how often no eigenvalue is negative, by the signs of A and the place, with 95 % intervals over lines."""
     table = []
     for (network, signs, place), part in rows.groupby(["network", "A", "place"]):
         lines = part.groupby(LINE).negative.max()
@@ -160,7 +160,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(splits: list[Split]) -> matplotlib.figure.Figure:
-    """Return the four eigenvalues that the theorem is about, along a line for each kind of A that was found."""
+    """Return the figure: the four lowest eigenvalues along a line, for each kind of A found."""
     chosen = list({one.definite: one for one in reversed(splits)}.values())
     figure = matplotlib.figure.Figure(figsize=(4.6 * max(1, len(chosen)), 4), layout="constrained")
     shares = np.linspace(-0.7, 1.7, 97)
@@ -174,7 +174,7 @@ def draw(splits: list[Split]) -> matplotlib.figure.Figure:
         title, label = f"the theorem's A is {one.definite}", "lowest eigenvalues of the Hessian"
         axes.set(xlabel="share λ of the first copy", ylabel=label, title=title)
         axes.set_yscale("symlog", linthresh=max(1e-6, 1e-3 * float(np.max(np.abs(values[:, :2])))))
-        axes.set_ylim(top=3 * np.max(values))  # the highest would lie on the frame
+        axes.set_ylim(top=3 * np.max(values))
     labelled = figure.axes[0].get_legend_handles_labels()
     figure.legend(*labelled, loc="outside right center", frameon=False, fontsize="small")
     return figure
@@ -187,7 +187,7 @@ def spectrum(one: Split, share: float) -> np.ndarray:
 
 
 def conclusion(rows: pd.DataFrame) -> str:
-    """Return what was found, in words made from the numbers."""
+    """Return what was found, in sentences filled with numbers."""
     kinds = rows.groupby(LINE).A.first().value_counts()
     lines, stays = int(kinds.sum()), rows[(rows.negative == 0)].groupby(LINE).size()
     words = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
@@ -196,7 +196,7 @@ def conclusion(rows: pd.DataFrame) -> str:
         f" at {int(rows.contradicts.sum())} they contradict it, at the others an eigenvalue is not resolved (A is"
         f" {words}); the loss changes by {rows.loss_change.abs().max():.1e} along them. {len(stays)} lines have a part"
         f" without a negative eigenvalue, {lines - len(stays)} consist of saddles only;"
-        f" {int((rows.kind == 'minimum').sum())} places are called a minimum, as none should be: none is isolated."
+        f" {int((rows.kind == 'minimum').sum())} places are called a minimum (0 is correct: none is isolated)."
     )
 
 
@@ -204,7 +204,7 @@ Line = tuple[Split, list[dict[str, Any]]]
 
 
 def of_teacher(settings: Settings, inputs: int, bias: bool, hidden: int, number: int) -> list[Line]:
-    """Return every split of the minimum for one teacher, with the rows of its line; none where no minimum is found."""
+    """Return every split of the minimum for one teacher, with the rows of its line; empty if no minimum is found."""
     if (found := minimum(np.random.default_rng((settings.seed, number)), inputs, bias, hidden)) is None:
         return []
     params, data = found
@@ -214,7 +214,7 @@ def of_teacher(settings: Settings, inputs: int, bias: bool, hidden: int, number:
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Search, split, compare, print and save; return the places."""
+    """Search, split, compare, print and save; return one row for each place."""
     folder = RunFolder("splitting_units", settings, settings.output, resume=settings.resume)
     teachers = max(1, settings.teachers // 5) if settings.quick else settings.teachers
     splits: list[Split] = []
@@ -241,10 +241,5 @@ def run(settings: Settings) -> pd.DataFrame:
     return places
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("splitting_units", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("splitting_units", run, Settings, __doc__)

@@ -2,9 +2,9 @@
 
 L(θ + t v) is compared with L(θ) + t gᵀv + ½ t² vᵀHv for every unit eigenvector v of the Hessian H and both signs of t.
 The remainder falls as t³ (slope 3 on log–log axes) for a generic smooth function, and faster where the third derivative
-along v vanishes. Networks are small tanh networks on noisy teachers, with weight decay; minima and saddles of index 1
-are searched and classified. Such a loss has no maximum, since weight decay grows in every direction: for one the loss
-at the minimum is tilted by a concave quadratic, −½ c ‖θ − θ*‖², which changes no third derivative.
+along v vanishes. The networks are small tanh networks on noisy teachers, with weight decay; minima and saddles of index
+1 are searched for and classified. Such a loss has no maximum, because weight decay grows in every direction. One is
+made from the minimum by adding a concave quadratic, −½ c ‖θ − θ*‖², which changes no third derivative.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     networks: int = 12
-    """Data sets, with a network each."""
+    """Data sets, with one network each."""
 
 
 class Place(NamedTuple):
@@ -58,7 +58,7 @@ def loss(params: mlp.Params, x: Any, y: Any, centre: mlp.Params, tilt: Any) -> j
 
 
 def teacher(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return inputs (n, 2) and what a random network says of them, with noise."""
+    """Return inputs (n, 2) and the outputs of a random network, with noise."""
     generator = np.random.default_rng((seed, number))
     x = generator.standard_normal((EXAMPLES, 2))
     hidden = np.tanh(2 * x @ generator.standard_normal((2, 4)))
@@ -66,7 +66,7 @@ def teacher(seed: int, number: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def places(settings: Settings, number: int) -> list[Place]:
-    """Return a minimum, a saddle and a maximum for one data set, those of them that are found."""
+    """Return a minimum, a saddle and a maximum for one data set, as far as they are found."""
     data = teacher(settings.seed, number)
     start = mlp.init(jax.random.fold_in(jax.random.key(settings.seed), number), SIZES, dtype=jnp.float64)
     nowhere, flat = jax.tree.map(jnp.zeros_like, start), np.float64(0)
@@ -101,10 +101,10 @@ def remainders(params: mlp.Params, args: tuple, vectors: jax.Array, steps: jax.A
 
 
 def measure(place: Place) -> list[dict[str, Any]]:
-    """Return one row an eigenvector: eigenvalue, slope of the remainder, and the remainder at the largest step."""
+    """Return one row for each eigenvector: eigenvalue, slope of the remainder, and remainder at the largest step."""
     rows = place.vectors.T
     both = [remainders(place.params, place.args, jnp.asarray(sign * rows), jnp.asarray(STEPS)) for sign in (1.0, -1.0)]
-    # The fourth order has opposite signs on the two sides: the mean of the slopes is free of it to first order.
+    # The fourth order has opposite signs on the two sides, so it cancels to first order in the mean of the slopes.
     slopes = np.mean([np.asarray(side.slope) for side in both], axis=0)
     last = np.mean([np.asarray(side.values)[:, -1] for side in both], axis=0)
     return [
@@ -121,7 +121,7 @@ def measure(place: Place) -> list[dict[str, Any]]:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a kind: slopes, with 95 % half widths over networks."""
+    """Return one row for each kind: slopes, with 95 % half widths over networks."""
     table = []
     for kind in KINDS:
         part = rows[rows.kind == kind]
@@ -147,7 +147,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def draw(chosen: list[Place]) -> matplotlib.figure.Figure:
-    """Return the figure: for each kind, the loss and its model along three eigenvectors, and the remainders of all."""
+    """Return the figure: for each kind the loss and its model along three eigenvectors, and all remainders."""
     figure = matplotlib.figure.Figure(figsize=(4.4 * len(chosen), 7.5), layout="constrained")
     axes = figure.subplots(2, len(chosen), squeeze=False)
     reach = np.linspace(-1.5, 1.5, 121)
@@ -174,7 +174,7 @@ def draw(chosen: list[Place]) -> matplotlib.figure.Figure:
 
 
 def conclusion(table: pd.DataFrame) -> str:
-    """Return what was found, in words made from the numbers."""
+    """Return what was found, in sentences filled with numbers."""
     parts = [
         f"{row.median_slope:.2f} ± {row.half_width:.1g} at a {row.kind} ({100 * row.near:.0f} % of"
         f" {row.eigenvectors} eigenvectors within .1 of 3)"
@@ -183,14 +183,14 @@ def conclusion(table: pd.DataFrame) -> str:
     return (
         f"Found: the remainder of the second-order model falls with a median slope of {'; '.join(parts)}. The other"
         f" slopes, up to {table.highest_slope.max():.1f}, are larger where the third derivative is small or zero; the"
-        f" lowest is {table.lowest_slope.min():.2f}. At a distance of .1 the model is off by"
-        f" {100 * table['remainder_at_.1'].min():.2g} to {100 * table['remainder_at_.1'].max():.2g} % of its own"
-        " quadratic term (medians)."
+        f" lowest is {table.lowest_slope.min():.2f}. At a distance of .1 the error of the model is"
+        f" {100 * table['remainder_at_.1'].min():.2g} to {100 * table['remainder_at_.1'].max():.2g} % of its quadratic"
+        " term (medians)."
     )
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Search, measure, print and save; return one row an eigenvector."""
+    """Search, measure, print and save; return one row for each eigenvector."""
     folder = RunFolder("taylor", settings, settings.output, resume=settings.resume)
     networks = min(3, settings.networks) if settings.quick else settings.networks
     with jax.enable_x64(True):
@@ -198,23 +198,17 @@ def run(settings: Settings) -> pd.DataFrame:
         for number in tqdm.trange(networks, unit="network"):
             found += folder.kept(f"network_{number}", functools.partial(places, settings, number))
         rows = pd.DataFrame([row for place in found for row in measure(place)])
-        figure = draw(
-            [next(p for p in found if p.kind == kind) for kind in KINDS if any(p.kind == kind for p in found)]
-        )
+        first = {place.kind: place for place in reversed(found)}
+        figure = draw([first[kind] for kind in KINDS if kind in first])
     table = summary(rows)
     folder.table("eigenvectors", rows)
     folder.table("summary", table)
     folder.figure("taylor", figure)
-    print("Slope of the remainder against the distance, over all eigenvectors of each point:")
+    print("Slope of the remainder against distance, over all eigenvectors of each point:")
     print(tables.text(table, "summary", float_format="{:.3g}".format))
     folder.conclude(conclusion(table))
     return rows
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("taylor", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("taylor", run, Settings, __doc__)

@@ -1,4 +1,4 @@
-"""Networks of equal size with each activation, and their gradients by layer, measured and at infinite width."""
+"""Networks of equal size with each activation, and their gradients by layer: measured, and in theory."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_jax.confidence import mean_interval
 
 
 class Kind(NamedTuple):
-    """An activation with its start: σ_w² = gain, weights of variance gain / fan-in."""
+    """An activation and its initialization: weights of variance gain / fan-in."""
 
     activation: mlp.Activation
     gain: float
@@ -33,19 +33,19 @@ KINDS = {
 
 
 def num_parameters(depth: int, width: int, pieces: int = 1) -> int:
-    """Return the number of parameters of a network for digits with hidden layers of equal width."""
+    """Return the number of parameters of a digits network with hidden layers of equal width."""
     return 65 * width * pieces + (depth - 1) * (width + 1) * width * pieces + 10 * (width + 1)
 
 
 def sizes_of(kind: Kind, depth: int, width: int) -> tuple[int, ...]:
-    """Return layer sizes with a number of parameters nearest to that of single pieces."""
+    """Return the layer sizes whose number of parameters is nearest to that of units with one piece."""
     goal = num_parameters(depth, width)
     nearest = min(range(1, width + 1), key=lambda w: abs(num_parameters(depth, w, kind.pieces) - goal))
     return (64, *[nearest] * depth, 10)
 
 
 def normal(gain: float) -> Callable[..., Any]:
-    """Return an initializer of variance gain / fan-in, drawn by numpy: nothing to compile for each shape and depth."""
+    """Return an initializer of variance gain / fan-in; numpy draws, so that new shapes compile nothing."""
 
     def draw(key: jax.Array, shape: tuple[int, int], dtype: Any) -> np.ndarray:
         generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
@@ -55,17 +55,17 @@ def normal(gain: float) -> Callable[..., Any]:
 
 
 def draw_starts(name: str, sizes: tuple[int, ...], keys: jax.Array, copies: int = 1) -> mlp.Params:
-    """Return start parameters for each key, all of them `copies` times over."""
+    """Return initial parameters for each key, the whole sequence repeated `copies` times."""
     kind = KINDS[name]
     drawn = [mlp.init(key, sizes, pieces=kind.pieces, weight_init=normal(kind.gain)) for key in keys]
     return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves * copies)), *drawn)
 
 
 def propagate(name: str, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the variance of the next layer's pre-activations and χ, at infinite width, from that of one layer's.
+    """Return the pre-activation variance of the next layer, and χ, at infinite width.
 
-    Of two pieces with independent normals the larger has the second moment of each, and passes the gradient on to
-    one of them: both are kept.
+    A maxout unit of two pieces keeps both: the maximum of two independent normals has the second moment of each, and
+    its gradient goes to one of them.
     """
     activation, gain, pieces, _ = KINDS[name]
     if pieces == 2:
@@ -78,7 +78,7 @@ def propagate(name: str, variance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def predicted_ratio(name: str, depth: int, inputs: np.ndarray) -> float:
-    """Return the ratio of the errors δ of the first to those of the last hidden layer at infinite width."""
+    """Return the error δ of the first hidden layer over that of the last, at infinite width."""
     variance = KINDS[name].gain * np.mean(np.asarray(inputs, float) ** 2, axis=1)
     product = np.ones(len(variance))
     for _ in range(depth - 1):
@@ -89,7 +89,7 @@ def predicted_ratio(name: str, depth: int, inputs: np.ndarray) -> float:
 
 @functools.partial(jax.jit, static_argnames="name")
 def layer_norms(name: str, params: mlp.Params, inputs: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Return by seed and layer the norm of the gradient of the mean loss, and the root mean square of ‖δ‖."""
+    """Return the gradient norm of the mean loss and the root mean square of ‖δ‖, each (seeds, layers)."""
     activation = KINDS[name].activation
 
     def one(params: mlp.Params) -> tuple[jax.Array, jax.Array]:
@@ -104,7 +104,7 @@ def layer_norms(name: str, params: mlp.Params, inputs: jax.Array, targets: jax.A
 
 
 def gradients(name: str, depth: int, when: str, params: mlp.Params, examples: datasets.Examples) -> pd.DataFrame:
-    """Return one row a seed and layer."""
+    """Return one row for each seed and layer."""
     gradient, error = (np.asarray(a, float) for a in layer_norms(name, params, *examples))
     seeds, layers = (a.ravel() for a in np.indices(gradient.shape))
     columns = {"seed": seeds, "layer": layers + 1, "gradient": gradient.ravel(), "error": error.ravel()}
@@ -112,11 +112,11 @@ def gradients(name: str, depth: int, when: str, params: mlp.Params, examples: da
 
 
 def vanishing(rows: pd.DataFrame, inputs: np.ndarray) -> pd.DataFrame:
-    """Return one row an activation, depth and time: ratios of the first layer to the last, geometric means over seeds.
+    """Return one row for each activation, depth and time: first layer over last, geometric means over seeds.
 
-    `gradient` first layer to output layer; `δ a layer` the factor of the error from one hidden layer to the one below;
-    `theory` the same at infinite width at the start. Half widths are factors: × or ÷. Seeds with a
-    gradient of 0 or one that is not finite are left out; `seeds` is how many are left.
+    `gradient` compares the first layer with the output layer. `δ a layer` is the factor of the error from one hidden
+    layer to the one below, `theory` the same for infinite width at initialization. Half widths are factors. `seeds`
+    counts the seeds kept: those whose gradients are finite and nonzero.
     """
     table = []
     for (name, depth, when), part in rows.groupby(["activation", "depth", "when"], sort=False):

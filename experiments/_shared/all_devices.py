@@ -1,4 +1,4 @@
-"""All devices as a mesh, for experiments whose main work is many searches or many runs."""
+"""All devices as a mesh, for experiments that run many searches or many trainings."""
 
 from __future__ import annotations
 
@@ -6,23 +6,10 @@ import jax
 
 
 def everywhere() -> jax.sharding.Mesh:
-    """Return all devices of all processes along one axis.
-
-    Examples
-    --------
-    >>> everywhere().size == jax.device_count()
-    True
-    """
+    """Return a mesh of all devices of all processes, along one axis."""
     return jax.make_mesh((jax.device_count(),), ("devices",))
 
 
 def mesh() -> jax.sharding.Mesh | None:
-    """Return `everywhere`; None where there is only one, and nothing to share.
-
-    Examples
-    --------
-    >>> found = mesh()
-    >>> found is None or found.size == jax.device_count() > 1
-    True
-    """
+    """Return `everywhere()`, or None if there is only one device."""
     return everywhere() if jax.device_count() > 1 else None

@@ -1,4 +1,4 @@
-"""The figures of the comparison of batch sizes."""
+"""The figures of the batch-size comparison."""
 
 from __future__ import annotations
 
@@ -54,16 +54,11 @@ def _draw_search(measured: Measured) -> matplotlib.figure.Figure:
         loss = np.where(tuned.search.diverged_at > 0, np.inf, tuned.search.record["validation_loss"][..., -1]).mean(-1)
         with np.errstate(divide="ignore"):
             values = np.log10(loss)
-        plots.heat_map(
-            axes,
-            measured.batch_sizes,
-            tuned.search.coordinates["learning_rate"],
-            values,
-            "log₁₀ validation loss (nats)",
-        )
+        rates, label = tuned.search.coordinates["learning_rate"], "log₁₀ validation loss (nats)"
+        plots.heat_map(axes, measured.batch_sizes, rates, values, label)
         axes.set(xlabel="learning rate", ylabel="batch size")
         lost = "" if np.all(np.isfinite(loss)) else "; ×: diverged"
-        axes.set_title(f"equal {budget}; ringed: chosen{lost}", fontsize="medium")
+        axes.set_title(f"equal {budget}; circled: chosen{lost}", fontsize="medium")
     return figure
 
 
@@ -78,7 +73,7 @@ def _draw_budgets(measured: Measured) -> matplotlib.figure.Figure:
     right.set(ylabel="training loss (nats)", yscale="log")
     left.legend(frameon=False)
     for axes in (left, right):
-        axes.set_title("tuned rates, fresh seeds, mean and 95 % of the mean", fontsize="medium")
+        axes.set_title("tuned rates, fresh seeds, mean and 95 % interval", fontsize="medium")
     return figure
 
 
@@ -91,7 +86,7 @@ def _draw_noise(axes: Any, measured: Measured) -> None:
         axes.plot(epochs, scale, label=f"{size}", **look)
         axes.axhline(size, color=matplotlib.colormaps["viridis"](shades[number]), lw=0.6, ls=":")
     axes.set(xlabel="epoch", ylabel="gradient noise scale (examples)", yscale="log")
-    axes.set_title("exact, on the training examples; dotted: the batch size itself", fontsize="medium")
+    axes.set_title("exact, on the training examples; dotted: the batch size", fontsize="medium")
     axes.legend(title="trained with batch", fontsize="small", title_fontsize="small", framealpha=0.9)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
@@ -110,7 +105,7 @@ def _draw_sharpness(measured: Measured) -> matplotlib.figure.Figure:
     left.set(ylabel="largest Hessian eigenvalue of the training loss")
     right.set(ylabel=f"Keskar sharpness, ε = {RADII[0]:g}")
     for axes in (left, right):
-        axes.set_title("where training ended, mean and 95 % of the mean", fontsize="medium")
+        axes.set_title("at the end of training, mean and 95 % interval", fontsize="medium")
     left.legend(frameon=False)
     return figure
 
@@ -119,13 +114,12 @@ def _draw_times(measured: Measured) -> matplotlib.figure.Figure:
     figure = _figure(10, 4)
     sequential, parallel, per_epoch = measured.times
     for axes, factor, title in zip(figure.subplots(1, 2), (1.0, per_epoch), ("an update", "an epoch"), strict=True):
-        for values, colour, marker, label in (
-            (sequential, GREY, "s", "one example after another"), (parallel, BLUE, "o", "the batch at once"),
+        for values, label, colour, marker in (
+            (sequential, "one example at a time", GREY, "s"), (parallel, "whole batch", BLUE, "o"),
         ):  # fmt: skip
-            plots.against_batch_size(
-                axes, measured.batch_sizes, 1e3 * (values * factor)[:, None], color=colour, marker=marker, label=label
-            )
+            samples, look = 1e3 * (values * factor)[:, None], {"color": colour, "marker": marker}
+            plots.against_batch_size(axes, measured.batch_sizes, samples, label, **look)
         axes.set(yscale="log", ylabel=f"milliseconds for {title}")
-        axes.set_title(f"time of {title}, the fastest run", fontsize="medium")
+        axes.set_title(f"time of {title}, fastest run", fontsize="medium")
         axes.legend(frameon=False)
     return figure

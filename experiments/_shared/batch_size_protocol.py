@@ -1,4 +1,4 @@
-"""What the comparison of batch sizes measures: tuning, fresh seeds, time and noise. No tables, no figures."""
+"""The measurements of the batch-size comparison: tuning, runs from fresh seeds, time and noise."""
 
 from __future__ import annotations
 
@@ -29,14 +29,10 @@ class Problem(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """One budget: the search on validation, and the winners from fresh seeds.
+    """One budget: the search on validation examples, and the chosen rates from fresh seeds.
 
-    search, runs
-        Sweeps with axes (batch_size, learning_rate, seed); one rate in `runs`.
-    rates
-        (batch sizes,) chosen.
-    at_edge
-        (batch sizes,) whether the chosen rate is the smallest or largest of the search.
+    `search` and `runs` are sweeps with axes (batch_size, learning_rate, seed), `runs` with one rate. `rates` (batch
+    sizes,) are those chosen; `at_edge` (batch sizes,) tells which are the smallest or largest of the search.
     """
 
     search: sweep.Result
@@ -46,7 +42,7 @@ class Tuned(NamedTuple):
 
 
 def make_problem(data: datasets.Dataset, hidden: Sequence[int]) -> Problem:
-    """Return the problem: a fifth of the training examples, in equal proportions of classes, to validate on."""
+    """Return the problem; a fifth of the training examples, stratified by class, is held out for validation."""
     kept, held = datasets.stratified_split(np.asarray(data.train.targets), len(data.train.targets) // 5)
     train, validation = (datasets.Examples(*(a[rows] for a in data.train)) for rows in (kept, held))
     classes = int(np.max(np.asarray(data.train.targets))) + 1
@@ -74,10 +70,10 @@ def starts(sizes: tuple[int, ...]) -> Callable[[jax.Array], Any]:
     return functools.partial(mlp.init, sizes=sizes)
 
 
-def scores(problem: Problem, state: training.State) -> dict[str, jax.Array]:
-    """Return losses and accuracies of a state on all three parts: what every run keeps."""
+def scores(train: Any, validation: Any, test: Any, state: training.State) -> dict[str, jax.Array]:
+    """Return losses and accuracies of a state on all three parts: the record of every run."""
     kept = {}
-    for name, (inputs, targets) in zip(("train", "validation", "test"), problem[:3], strict=True):
+    for name, (inputs, targets) in {"train": train, "validation": validation, "test": test}.items():
         logits = mlp.forward(state.params, inputs, activation=ACTIVATION)
         kept[f"{name}_loss"] = losses.mean(losses.cross_entropy(logits, targets))
         kept[f"{name}_accuracy"] = losses.mean(losses.accuracy(logits, targets))
@@ -85,7 +81,7 @@ def scores(problem: Problem, state: training.State) -> dict[str, jax.Array]:
 
 
 def validation_accuracy(inputs: jax.Array, targets: jax.Array, state: training.State) -> jax.Array:
-    """Return the accuracy that targets are set in: cheap enough to look at often."""
+    """Return the validation accuracy, in which targets are set; cheap enough to record often."""
     return losses.mean(losses.accuracy(mlp.forward(state.params, inputs, activation=ACTIVATION), targets))
 
 
@@ -98,46 +94,33 @@ Runner = Callable[..., sweep.Result]
 
 
 def runner(key: jax.Array, problem: Problem, batch_sizes: Sequence[int], bar: tqdm.tqdm) -> Runner:
-    """Return `sweep.run` with what every sweep here has in common; its calls count on the bar."""
+    """Return `sweep.run` with the arguments that all sweeps here share; it reports its progress on the bar."""
 
-    def run(**settings: Any) -> sweep.Result:
-        def progress(done: int, of: int) -> None:
-            bar.set_postfix_str(f"sweep {done}/{of}")
+    def progress(done: int, of: int) -> None:
+        bar.set_postfix_str(f"sweep {done}/{of}")
 
-        return sweep.run(
-            key, batch_loss, starts(problem.sizes), problem.train, batch_sizes=batch_sizes, optimizer=optax.sgd,
-            progress=progress, mesh=all_devices.mesh(), **settings,
-        )  # fmt: skip
-
-    return run
+    return functools.partial(
+        sweep.run, key, batch_loss, starts(problem.sizes), problem.train, batch_sizes=batch_sizes, optimizer=optax.sgd,
+        progress=progress, mesh=all_devices.mesh(),
+    )  # fmt: skip
 
 
 def tune(
-    run: Runner,
-    problem: Problem,
-    rates: Sequence[float],
-    seeds: int,
-    fresh: Sequence[int],
-    budget: dict[str, Any],
+    run: Runner, problem: Problem, rates: Sequence[float], seeds: int, fresh: Sequence[int], budget: dict[str, Any],
     records: int,
-) -> Tuned:
-    """Search the learning rate of each batch size by the mean validation loss at the end, then run the winners."""
-    # Six numbers a record: the three parts of the data as one, so that a record is one pass.
-    record = jax.tree_util.Partial(_scores, *problem[:3])
-    search = run(learning_rates=rates, seeds=seeds, record=record, records=records, **budget)
+) -> Tuned:  # fmt: skip
+    """Choose the learning rate of each batch size by the mean final validation loss, then run it from fresh seeds."""
+    settings = {"record": jax.tree_util.Partial(scores, *problem[:3]), "records": records, **budget}
+    search = run(learning_rates=rates, seeds=seeds, **settings)
     final = np.where(search.diverged_at > 0, np.inf, search.record["validation_loss"][..., -1]).mean(-1)
-    return _winners(run, search, np.asarray(rates), final, fresh, {"record": record, "records": records, **budget})
-
-
-def _scores(train: Any, validation: Any, test: Any, state: training.State) -> dict[str, jax.Array]:
-    return scores(Problem(train, validation, test, ()), state)
+    return _winners(run, search, np.asarray(rates), final, fresh, settings)
 
 
 def _winners(
-    run: Runner, search: sweep.Result, rates: np.ndarray, worse: np.ndarray, fresh: Sequence[int], settings: dict
+    run: Runner, search: sweep.Result, rates: np.ndarray, cost: np.ndarray, fresh: Sequence[int], settings: dict
 ) -> Tuned:
-    """Run the rate that is least `worse` (batch sizes, rates) for each batch size from fresh seeds."""
-    best = np.argmin(worse, axis=1)
+    """Run the rate of least `cost` (batch sizes, rates) for each batch size from fresh seeds."""
+    best = np.argmin(cost, axis=1)
     sizes = search.coordinates["batch_size"].tolist()
     chosen = {size: (float(rates[i]),) for size, i in zip(sizes, best, strict=True)}
     runs = run(learning_rates=chosen, seeds=fresh, **settings)
@@ -145,20 +128,13 @@ def _winners(
 
 
 def tune_updates_to_target(
-    run: Runner,
-    problem: Problem,
-    rates: Sequence[float],
-    seeds: int,
-    fresh: Sequence[int],
-    updates: int,
-    target: float,
-    records: int,
-) -> tuple[Tuned, np.ndarray, np.ndarray]:
-    """Search the rate with the fewest updates to a validation accuracy, then run the winners from fresh seeds.
+    run: Runner, problem: Problem, rates: Sequence[float], seeds: int, fresh: Sequence[int], updates: int,
+    target: float, records: int,
+) -> tuple[Tuned, np.ndarray, np.ndarray]:  # fmt: skip
+    """Choose the rate with the fewest updates to a validation accuracy, then run it from fresh seeds.
 
-    Returns
-    -------
-    (Tuned, updates (batch sizes, seeds), reached (batch sizes, seeds)): updates made where it was not reached.
+    Also return the updates to the target, or all updates made if it was not reached, and whether it was reached; both
+    (batch sizes, seeds).
     """
     record = jax.tree_util.Partial(validation_accuracy, *problem.validation)
     settings = {"record": record, "records": records, "updates": updates}
@@ -178,7 +154,7 @@ def _first_at(result: sweep.Result, target: float) -> tuple[np.ndarray, np.ndarr
 
 
 class Times(NamedTuple):
-    """(batch sizes,) seconds of one update: example by example, and in the batch; with updates of an epoch."""
+    """Seconds of one update, example by example and as a batch, and the updates of an epoch; each (batch sizes,)."""
 
     sequential: np.ndarray
     parallel: np.ndarray
@@ -186,13 +162,13 @@ class Times(NamedTuple):
 
 
 def one_by_one(params: Any, inputs: jax.Array, targets: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
-    """Return the loss of a batch, one example after another."""
+    """Return the loss of a batch, computed one example after another."""
     values = jax.lax.map(lambda example: per_example(params, *(a[None] for a in example))[0], (inputs, targets))
     return losses.mean(values, weights)
 
 
 def measure_times(key: jax.Array, problem: Problem, batch_sizes: Sequence[int], rounds: int, bar: tqdm.tqdm) -> Times:
-    """Time whole runs of training.train, in turn, the fastest of some rounds."""
+    """Time whole runs of `training.train`, interleaved; the fastest of several rounds counts."""
     params = jax.jit(starts(problem.sizes))(key)
     optimizer, n = optax.sgd(0.1), len(problem.train.inputs)
     best = np.full((2, len(batch_sizes)), np.inf)
@@ -200,15 +176,11 @@ def measure_times(key: jax.Array, problem: Problem, batch_sizes: Sequence[int], 
     for number in range(rounds + 1):
         for row, loss in enumerate((one_by_one, batch_loss)):
             for column, size in enumerate(batch_sizes):
-                # The first call compiles.
+                settings = {"optimizer": optimizer, "batch_size": size, "epochs": epochs}
                 began = time.perf_counter()
-                jax.block_until_ready(
-                    training.train(
-                        key, loss, params, problem.train, optimizer=optimizer, batch_size=size, epochs=epochs
-                    )
-                )
+                jax.block_until_ready(training.train(key, loss, params, problem.train, **settings))
                 seconds = time.perf_counter() - began
-                if number:
+                if number:  # the first call compiles
                     best[row, column] = min(best[row, column], seconds)
         bar.set_postfix_str(f"timing {number}/{rounds}")
     per_epoch = np.array([-(-n // size) for size in batch_sizes])
@@ -217,7 +189,7 @@ def measure_times(key: jax.Array, problem: Problem, batch_sizes: Sequence[int], 
 
 
 def correct(problem: Problem, params: Any) -> np.ndarray:
-    """Return which test examples each network gets right: (*axes, test examples) of 0 and 1."""
+    """Return 1 for each test example that a network classifies correctly, else 0: (*axes, test examples)."""
     axes = jax.tree.leaves(params)[-1].ndim - 1
     flat = jax.tree.map(lambda a: jnp.asarray(a.reshape(-1, *a.shape[axes:])), params)
     values = _correct(flat, *problem.test)

@@ -1,8 +1,8 @@
-"""What the comparison of batch sizes reports: paired differences and tables."""
+"""The tables of the batch-size comparison, and its paired differences."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -13,11 +13,11 @@ from mlp_jax import gradient_noise
 from mlp_jax.confidence import mean_interval
 
 SAME = 2.0
-"""Two times count as the same when they are within this factor."""
+"""Two times are the same if they are within this factor."""
 
 
 class Measured(NamedTuple):
-    """Everything that the experiment measured.
+    """All measurements of the experiment.
 
     `tuned`, `correct` (batch sizes, seeds, test examples) and `sharpness` by budget; `noise` (batch sizes, seeds,
     records), `noise_examples` (batch sizes, records); `updates_to_target`, `reached` (batch sizes, seeds).
@@ -47,21 +47,18 @@ class Difference(NamedTuple):
     high: float
 
     def verdict(self) -> str:
-        """Return whether it is above 0: "yes", "no" (below), or "undecided"."""
+        """Return "yes" if it is above 0, "no" if below, else "undecided"."""
         return "yes" if self.low > 0 else "no" if self.high < 0 else "undecided"
+
+    def __neg__(self) -> Difference:
+        return Difference(-self.mean, -self.high, -self.low)
 
 
 def paired(first: np.ndarray, second: np.ndarray, of_examples: np.ndarray | None = None) -> Difference:
-    """Return first − second, paired by seed; NaN where a pair is not finite in both.
+    """Return the mean of first − second, paired by seed; pairs that are not finite are left out.
 
-    of_examples
-        (examples,) the difference of each test example, its mean over seeds: then the interval also holds what another
-        test set would change.
-
-    Examples
-    --------
-    >>> paired(np.array([2.0, 3.0, 4.0]), np.array([1.0, 2.0, 3.0])).verdict()
-    'yes'
+    With `of_examples` (examples,), the difference of each test example averaged over seeds, the interval also covers
+    the choice of test examples.
     """
     difference = first - second
     difference = difference[np.isfinite(difference)]
@@ -74,12 +71,12 @@ def paired(first: np.ndarray, second: np.ndarray, of_examples: np.ndarray | None
 
 
 def final(tuned: Tuned, name: str) -> np.ndarray:
-    """Return a score of the winners at the end, (batch sizes, seeds); infinite where a run diverged."""
+    """Return the final score of the chosen rates, (batch sizes, seeds); infinite where a run diverged."""
     return np.where(tuned.runs.diverged_at > 0, np.inf, tuned.runs.record[name][..., -1])[:, 0]
 
 
 def differences(measured: Measured, budget: str, first: int, second: int) -> dict[str, Difference]:
-    """Return how much better `first` (a number of a batch size) is than `second`: training loss, test accuracy."""
+    """Return how much better batch size number `first` is than `second`, in training loss and in test accuracy."""
     tuned, correct = measured.tuned[budget], measured.correct[budget].mean(1)
     loss, accuracy = final(tuned, "train_loss"), final(tuned, "test_accuracy")
     return {
@@ -89,7 +86,7 @@ def differences(measured: Measured, budget: str, first: int, second: int) -> dic
 
 
 def relative_noise(measured: Measured) -> np.ndarray:
-    """Return √(c(B) tr Σ / ‖G‖²) in the second half of training, (batch sizes, seeds): 1 where noise equals signal."""
+    """Return √(c(B) tr Σ / ‖G‖²) in the second half of training, (batch sizes, seeds); 1 if noise equals signal."""
     half = measured.noise.scale.shape[-1] // 2
     sizes = np.array(measured.batch_sizes)[:, None]
     share = (measured.num_examples - sizes) / (measured.num_examples - 1)
@@ -97,7 +94,7 @@ def relative_noise(measured: Measured) -> np.ndarray:
 
 
 def pairs_table(measured: Measured) -> pd.DataFrame:
-    """Return one row a budget, quantity and pair of batch sizes (the smallest against each other)."""
+    """Return one row for each budget, quantity and pair of batch sizes: the smallest against every other."""
     rows = [
         (budget, quantity, measured.batch_sizes[0], size, *difference, difference.verdict())
         for budget in measured.tuned
@@ -110,7 +107,7 @@ def pairs_table(measured: Measured) -> pd.DataFrame:
 
 
 def by_batch_size(measured: Measured) -> pd.DataFrame:
-    """Return one row a batch size: what was measured, means over seeds."""
+    """Return one row for each batch size: all measurements, as means over seeds."""
     sequential, parallel, per_epoch = measured.times
     frame = pd.DataFrame({"batch": measured.batch_sizes})
     frame["µs an update, one by one"] = 1e6 * sequential
@@ -137,55 +134,40 @@ def by_batch_size(measured: Measured) -> pd.DataFrame:
 
 
 def cells(measured: Measured) -> pd.DataFrame:
-    """Return the table small against large: one row a row and side, with claim, measurement and whether it holds."""
+    """Return two rows, small and large, for each of the six claims: the claim, the measurement, whether it holds."""
     last = len(measured.batch_sizes) - 1
-    sides = {"small": (0, last), "large": (last, 0)}
+    middle, noise = last // 2, relative_noise(measured).mean(1)
     sequential, parallel, per_epoch = measured.times
-    middle = last // 2
-    noise = relative_noise(measured)
-    rows: list[dict[str, Any]] = []
-
-    def add(row: str, side: str, claim: str, measurement: str, holds: str) -> None:
-        rows.append({"row": row, "side": side, "claim": claim, "measured": measurement, "holds": holds})
-
-    for side, (one, other) in sides.items():
-        faster = sequential[one] < sequential[other]
-        claim = "faster" if side == "small" else "slower"
-        add(
-            "time of an update, sequential",
-            side,
-            claim,
-            f"{1e6 * sequential[one]:.0f} µs",
-            _yes(faster == (side == "small")),
-        )
-    for side, (one, _) in sides.items():
+    rows = []
+    for side, one, other in (("small", 0, last), ("large", last, 0)):
+        small = side == "small"
+        microseconds = f"{1e6 * sequential[one]:.0f} µs"
+        faster = _yes((sequential[one] < sequential[other]) == small)
+        rows.append((0, "time of an update, sequential", side, _claim(small, "faster/slower"), microseconds, faster))
         ratio = parallel[one] / parallel[middle]
         text = f"{1e6 * parallel[one]:.0f} µs, {ratio:.2g} × that of {measured.batch_sizes[middle]}"
-        add("time of an update, parallel", side, "same", text, _yes(1 / SAME <= ratio <= SAME))
-    for side, (one, other) in sides.items():
+        rows.append((1, "time of an update, parallel", side, "same", text, _yes(1 / SAME <= ratio <= SAME)))
         epoch, its = parallel[one] * per_epoch[one], parallel[other] * per_epoch[other]
-        claim = "slower" if side == "small" else "faster"
-        add(
-            "time of an epoch, parallel", side, claim, f"{1e3 * epoch:.2f} ms", _yes((epoch > its) == (side == "small"))
-        )
-    for side, (one, _) in sides.items():
-        claim, text = ("noisy" if side == "small" else "stable"), f"noise / signal {noise[one].mean():.2g}"
-        add("gradient", side, claim, text, _yes((noise[one].mean() > 1) == (side == "small")))
-    for row in ("optimisation", "generalisation"):
-        unit, scale = ("train loss", 1.0) if row == "optimisation" else ("test %", 100.0)
-        for side, (one, other) in sides.items():
-            texts, verdicts = [], []
-            for budget, tuned in measured.tuned.items():
-                name = "train_loss" if row == "optimisation" else "test_accuracy"
-                texts.append(f"{budget} {scale * final(tuned, name)[one].mean():.3g}")
-                difference = differences(measured, budget, one, other)[row]
-                difference = (
-                    difference if side == "small" else Difference(*(-x for x in (difference[0], *difference[:0:-1])))
-                )
-                verdicts.append(f"{budget} {difference.verdict()}")
-            claim = "better" if side == "small" else "worse"
-            add(row, side, claim, f"{unit}: {', '.join(texts)}", ", ".join(verdicts))
-    return pd.DataFrame(rows)
+        text, slower = f"{1e3 * epoch:.2f} ms", _yes((epoch > its) == small)
+        rows.append((2, "time of an epoch, parallel", side, _claim(small, "slower/faster"), text, slower))
+        text, noisy = f"noise / signal {noise[one]:.2g}", _yes((noise[one] > 1) == small)
+        rows.append((3, "gradient", side, _claim(small, "noisy/stable"), text, noisy))
+        for order, row, name, unit, scale in (
+            (4, "optimisation", "train_loss", "train loss", 1.0),
+            (5, "generalisation", "test_accuracy", "test %", 100.0),
+        ):
+            values = {budget: scale * final(tuned, name)[one].mean() for budget, tuned in measured.tuned.items()}
+            found = {budget: differences(measured, budget, one, other)[row] for budget in measured.tuned}
+            holds = {budget: (d if small else -d).verdict() for budget, d in found.items()}
+            text = f"{unit}: {', '.join(f'{budget} {value:.3g}' for budget, value in values.items())}"
+            held = ", ".join(f"{budget} {verdict}" for budget, verdict in holds.items())
+            rows.append((order, row, side, _claim(small, "better/worse"), text, held))
+    rows.sort(key=lambda row: row[0])
+    return pd.DataFrame(rows, columns=["", "row", "side", "claim", "measured", "holds"]).drop(columns="")
+
+
+def _claim(small: bool, words: str) -> str:
+    return words.split("/")[0 if small else 1]
 
 
 def _yes(holds: bool | np.bool_) -> str:
@@ -193,13 +175,12 @@ def _yes(holds: bool | np.bool_) -> str:
 
 
 def six_rows(table: pd.DataFrame, small: int, large: int) -> str:
-    """Return the cells as six rows of text, small beside large."""
+    """Return the cells as text: a heading for each claim, then small and large."""
     names = {"small": f"small ({small})", "large": f"large ({large})"}
     lines = []
     for row, part in table.groupby("row", sort=False):
-        lines.append(f"{row}")
+        lines.append(str(row))
         for cell in part.itertuples():
-            lines.append(
-                f"    {names[str(cell.side)]:<13} claim {cell.claim:<7} holds: {cell.holds}\n{'':22}{cell.measured}"
-            )
+            lines.append(f"    {names[str(cell.side)]:<13} claim {cell.claim:<7} holds: {cell.holds}")
+            lines.append(f"{'':22}{cell.measured}")
     return "\n".join(lines)

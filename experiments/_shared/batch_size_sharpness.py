@@ -1,4 +1,4 @@
-"""Sharpness where training ended: the largest eigenvalue of the Hessian, and Keskar's measure."""
+"""Sharpness at the end of training: the largest eigenvalue of the Hessian, and Keskar's measure."""
 
 from __future__ import annotations
 
@@ -15,9 +15,7 @@ from mlp_jax import curvature, tree
 
 
 class Sharpness(NamedTuple):
-    """(batch sizes, seeds): the largest eigenvalue of the Hessian of the training loss and its residual; Keskar's
-    sharpness, (radii, batch sizes, seeds).
-    """
+    """The largest eigenvalue and its residual, each (batch sizes, seeds), and Keskar's (radii, batch sizes, seeds)."""
 
     eigenvalue: np.ndarray
     residual: np.ndarray
@@ -35,7 +33,7 @@ _value_and_grad = jax.jit(jax.value_and_grad(mean_loss))
 
 
 def measure_sharpness(key: jax.Array, problem: Problem, params: Any, seeds: int, bar: tqdm.tqdm) -> Sharpness:
-    """Measure it at the end of the first runs, in float64. `params` has the axes (batch size, 1, seed)."""
+    """Measure the sharpness of the first `seeds` runs in float64; `params` has the axes (batch size, 1, seed)."""
     with jax.enable_x64(True):
         inputs, targets = jnp.asarray(np.asarray(problem.train.inputs), float), jnp.asarray(problem.train.targets)
         shape = (jax.tree.leaves(params)[0].shape[0], seeds)
@@ -54,8 +52,8 @@ def measure_sharpness(key: jax.Array, problem: Problem, params: Any, seeds: int,
 def keskar_sharpness(params: Any, data: tuple, radius: float) -> float:
     """Return 100 (max f(x + z) − f(x)) / (1 + f(x)) over |zᵢ| ≤ radius (|xᵢ| + 1), by ten L-BFGS-B iterations.
 
-    Keskar et al. (2017), "On large-batch training for deep learning", metric 2.1, in full space. A lower bound of the
-    maximum: what ten iterations find.
+    This is a lower bound of the maximum. Source: Keskar et al. (2017), "On large-batch training for deep learning",
+    metric 2.1, in the full space.
     """
     start, unravel = tree.ravel(params)
     x = np.asarray(start)
@@ -65,7 +63,7 @@ def keskar_sharpness(params: Any, data: tuple, radius: float) -> float:
         value, gradient = _value_and_grad(unravel(jnp.asarray(x + width * u)), *data)
         return float(value), width * np.asarray(tree.ravel(gradient)[0])
 
-    # In units of the box, and of a gradient that reaches its sides in one step: as it is, L-BFGS-B would not leave the
+    # Scaled so that the box has half width 1 and a gradient step reaches its sides: unscaled, L-BFGS-B stays at the
     # centre of a box narrower than its own tolerance.
     here, slope = ascent(np.zeros_like(x))
     unit = np.linalg.norm(slope) / np.sqrt(slope.size) / 10 or 1.0
@@ -74,12 +72,8 @@ def keskar_sharpness(params: Any, data: tuple, radius: float) -> float:
         value, gradient = ascent(u)
         return (here - value) / unit, -gradient / unit
 
+    box, options = scipy.optimize.Bounds(-np.ones_like(x), np.ones_like(x)), {"maxiter": 10, "gtol": 0.0, "ftol": 0.0}
     found = scipy.optimize.minimize(
-        negative,
-        np.zeros_like(x),
-        jac=True,
-        bounds=scipy.optimize.Bounds(-np.ones_like(x), np.ones_like(x)),
-        method="L-BFGS-B",
-        options={"maxiter": 10, "gtol": 0.0, "ftol": 0.0},
+        negative, np.zeros_like(x), jac=True, bounds=box, method="L-BFGS-B", options=options
     )
     return float(-100 * unit * found.fun / (1 + here))

@@ -1,4 +1,4 @@
-"""A tanh network that classifies, as every part of an experiment on critical points sees it."""
+"""A tanh classifier with weight decay: its loss, batch loss and Hessian."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlp_jax import datasets, losses, mlp, mlp_hessian, penalties, training
 
 
 class Classifier(NamedTuple):
-    """The loss of all examples, of a batch, and the fast Hessian of the first."""
+    """The loss of all examples, the loss of a batch, and the fast Hessian of the former."""
 
     fun: Callable[..., jax.Array]
     batch_loss: training.Loss
@@ -22,7 +22,7 @@ class Classifier(NamedTuple):
 
 
 def classifier(weight_decay: float) -> Classifier:
-    """Return mean softmax cross-entropy plus (weight_decay / 2) ‖θ‖², biases included."""
+    """Return the classifier whose loss is mean cross-entropy plus (weight_decay / 2) ‖θ‖², biases included."""
 
     def penalty(params: mlp.Params) -> jax.Array:
         return penalties.l2(params, weight_decay)
@@ -38,7 +38,7 @@ def classifier(weight_decay: float) -> Classifier:
 
 
 def all_digits() -> tuple[np.ndarray, np.ndarray]:
-    """Return the inputs, float64, and targets of all 1,797 digits."""
+    """Return the inputs (float64) and targets of all 1,797 digits."""
     digits = datasets.load("digits")
     inputs, targets = (np.concatenate(pair) for pair in zip(digits.train, digits.test, strict=True))
     return inputs.astype(np.float64), targets

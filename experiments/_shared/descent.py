@@ -1,4 +1,4 @@
-"""Gradient descent and its successors from many starts at many learning rates, in one program."""
+"""Gradient descent and other first-order methods, from many starts at many learning rates in one program."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Make = Callable[[Any], optax.GradientTransformation]
 def descend(
     make: Make, fun: Fun, starts: Any, rates: jax.Array, steps: int, args: Any = (), points: bool = False
 ) -> Any:
-    """Return the values (rates, starts, steps + 1) of `fun` along every run, with `points` also the params.
+    """Return the values (rates, starts, steps + 1) of `fun` along every run; with `points`, the params too.
 
-    `make` maps a rate to an optimiser; `starts` has a leading axis; `rates` is (rates,) or, one each, (rates, starts).
+    `make` maps a rate to an optimiser; `starts` has a leading axis; `rates` is (rates,), or (rates, starts).
     """
 
     def one(params: Any, rate: jax.Array) -> Any:
@@ -46,10 +46,10 @@ def _product(fun: Fun) -> Callable[..., Any]:
     return lambda params, args, vector: curvature.hessian(fun, params, args)(vector)
 
 
-def largest_eigenvalue(fun: Fun, params: Any, args: tuple, key: jax.Array) -> float:
-    """Return the largest eigenvalue of the Hessian, to a thousandth of its size."""
+def largest_eigenvalue(fun: Fun, params: Any, args: tuple, key: jax.Array, basis_size: int | None = 40) -> float:
+    """Return the largest eigenvalue of the Hessian, to a thousandth of its size; else RuntimeError."""
     matvec = jax.tree_util.Partial(_product(fun), params, args)
-    pairs = curvature.eigenpairs(matvec, params, key, largest=1, tolerance=1e-3, dense_limit=0, basis_size=40)
+    pairs = curvature.eigenpairs(matvec, params, key, largest=1, tolerance=1e-3, dense_limit=0, basis_size=basis_size)
     if not np.all(pairs.converged):
         raise RuntimeError(f"the top eigenvalue did not converge: residual {float(pairs.residuals[-1]):.1e}.")
     return float(pairs.values[-1])

@@ -1,4 +1,4 @@
-"""Deep and shallow ReLU networks that compute a sawtooth of 2ⁿ linear pieces, or the parity of n bits, exactly."""
+"""Deep and shallow ReLU networks that compute exactly a sawtooth of 2ⁿ linear pieces, or the parity of n bits."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from mlp_jax import datasets, mlp, tree
 
 
 def deep_sawtooth(depth: int) -> mlp.Params:
-    """Return a network with `depth` hidden layers of 2 units that composes the tent map with itself.
+    """Return a network with `depth` hidden layers of 2 units, the composition of as many tent maps.
 
-    t(x) = 2 max(x, 0) − 4 max(x − ½, 0) on [0, 1]; t∘t∘…∘t has 2^depth linear pieces, and the network 6·depth + 1
+    t(x) = 2 max(x, 0) − 4 max(x − ½, 0) on [0, 1]. The composition has 2^depth linear pieces, the network 6·depth + 1
     parameters. Source: Telgarsky (2015), "Representation benefits of deep feedforward networks".
     """
     mix, bias = np.array([[2.0], [-4.0]]), np.array([0.0, -0.5])
@@ -27,7 +27,7 @@ def deep_sawtooth(depth: int) -> mlp.Params:
 def shallow_sawtooth(depth: int) -> mlp.Params:
     """Return a network with one hidden layer that computes the same on [0, 1], with 3·2^depth + 1 parameters.
 
-    It has one unit a linear piece. No fewer will do: on a line each hidden unit bends the function once.
+    It has one unit for each linear piece, the least possible: on a line a hidden unit bends the function once.
     """
     pieces = 2**depth
     slopes = float(pieces) * (-1.0) ** np.arange(pieces)
@@ -37,19 +37,19 @@ def shallow_sawtooth(depth: int) -> mlp.Params:
 
 
 def compose(first: mlp.Params, second: mlp.Params) -> mlp.Params:
-    """Return the network second ∘ first; the last affine map of one and the first of the other become one."""
+    """Return the network second ∘ first; the two affine maps that meet are merged into one."""
     (*early, inner), (outer, *late) = first, second
     joined = mlp.Layer(inner.weight @ outer.weight, inner.bias @ outer.weight + outer.bias)
     return (*early, joined, *late)
 
 
 def parity_network(num_bits: int, saw: mlp.Params) -> mlp.Params:
-    """Return the network saw(mean of the bits): their parity, if the sawtooth has as many pieces as there are bits."""
+    """Return the network saw(mean of the bits): their parity, if the sawtooth has one piece for each bit."""
     return compose((mlp.Layer(jnp.full((num_bits, 1), 1 / num_bits), jnp.zeros(1)),), saw)
 
 
 def count_pieces(values: np.ndarray) -> int:
-    """Return the number of linear pieces of a function given on an even grid that holds its kinks."""
+    """Return the number of linear pieces of a function, from its values on an even grid that contains its kinks."""
     slopes = np.diff(values)
     return 1 + int(np.sum(np.abs(np.diff(slopes)) > 1e-9 * np.max(np.abs(slopes))))
 
@@ -60,7 +60,7 @@ def _as_params(layers: Sequence[tuple[np.ndarray, np.ndarray]]) -> mlp.Params:
 
 
 def table(pieces: tuple[int, ...], failure_probability: float, deviation: float) -> pd.DataFrame:
-    """Return one row a network, for 2ⁿ pieces and 2 to 16 bits: its size and error, and what the bound asks for."""
+    """Return one row for each network: its size, its error and the sample size by the bound."""
     rows = []
 
     def add(function: str, n: int, name: str, params: mlp.Params, data: datasets.Examples) -> None:

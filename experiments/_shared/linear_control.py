@@ -1,7 +1,7 @@
-"""A control of the search for critical points: a linear autoencoder, whose index and loss are known in closed form.
+"""A control for searches: a linear autoencoder, whose critical points have an index and loss in closed form.
 
-For inputs with covariance eigenvalues s_1 > s_2 > … (r of them) and h hidden units, a critical point keeps a subset I
-of the principal components, #I = q ≤ h; its loss is ½ Σ_{i∉I} s_i, and its index
+For inputs with r covariance eigenvalues s_1 > s_2 > … and h hidden units, a critical point keeps a subset I of the
+principal components, #I = q ≤ h. Its loss is ½ Σ_{i∉I} s_i, and its index is
 #{(i, j): i ∈ I, j ∉ I, s_j > s_i} + (h − q)(r − q) (Baldi & Hornik 1989; Kawaguchi 2016).
 """
 
@@ -29,26 +29,13 @@ def loss(params: mlp.Params, x: Any) -> jax.Array:
 
 
 def rows_of(variances: np.ndarray) -> np.ndarray:
-    """Return few inputs, of mean 0, with these variances along the axes: all that the loss sees of any data.
-
-    Examples
-    --------
-    >>> x = rows_of(np.array([4.0, 1.0]))
-    >>> (x.T @ x / len(x)).round(12).tolist()
-    [[4.0, 0.0], [0.0, 1.0]]
-    """
+    """Return few inputs of mean 0 with these variances along the axes; the loss depends on nothing else of the data."""
     half = np.diag(np.sqrt(len(variances) * np.asarray(variances)))
     return np.concatenate([half, -half])
 
 
 def classes(variances: np.ndarray, hidden: int) -> list[tuple[float, int]]:
-    """Return (loss, index) of every class of critical points, by rising loss.
-
-    Examples
-    --------
-    >>> classes(np.array([3.0, 1.0]), 1)
-    [(0.5, 0), (1.5, 1), (2.0, 2)]
-    """
+    """Return (loss, index) of every class of critical points, in order of increasing loss."""
     rank, found = len(variances), []
     for q in range(hidden + 1):
         for kept in itertools.combinations(range(rank), q):
@@ -59,35 +46,25 @@ def classes(variances: np.ndarray, hidden: int) -> list[tuple[float, int]]:
 
 
 def search(variances: np.ndarray, hidden: int, starts: int, key: jax.Array) -> pd.DataFrame:
-    """Descend the gradient norm from random starts, and return what was found beside what the closed form says.
+    """Return the critical points found from random starts, each beside the nearest class of the closed form.
 
-    Each start has a scale of its own, so that classes with few components are reached as well.
+    Each start has its own random scale, so that classes with few components are reached too.
     """
     x, size = rows_of(variances), len(variances)
     key, scale_key = jax.random.split(key)
-    draws = jax.jit(jax.vmap(lambda k: mlp.init(k, (size, hidden, size), dtype=jnp.float64)))(
-        jax.random.split(key, starts)
-    )
+    init = jax.jit(jax.vmap(lambda k: mlp.init(k, (size, hidden, size), dtype=jnp.float64)))
+    draws = init(jax.random.split(key, starts))
     scales = jnp.exp(jax.random.uniform(scale_key, (starts,), minval=-2.3, maxval=1.5))
     begin = jax.tree.map(lambda leaf: leaf * scales.reshape(-1, *[1] * (leaf.ndim - 1)), draws)
     points = critical.find_many(loss, begin, (x,))
     known = classes(variances, hidden)
     rows = []
     for i in np.flatnonzero(points.converged):
-        # A search that ends at zero ends at some rounding of it.
+        # Entries that are zero at the critical point come back as rounding errors.
         params = jax.tree.map(lambda leaf, i=i: np.where(np.abs(leaf[i]) < 1e-12, 0, leaf[i]), points.params)
         symmetries = mlp_symmetry.tangents(loss, params, (x,), inputs=jnp.asarray(x), activation=identity)
         verdict = critical.classify(loss, params, (x,), symmetries=symmetries)
         value = float(loss(params, x))
-        nearest = known[int(np.argmin([abs(level - value) for level, _ in known]))]
-        rows.append(
-            {
-                "kind": verdict.kind,
-                "index": verdict.inertia.negative,
-                "loss": value,
-                "known_loss": nearest[0],
-                "known_index": nearest[1],
-                "off": abs(value - nearest[0]),
-            }
-        )
-    return pd.DataFrame(rows)
+        level, index = min(known, key=lambda pair: abs(pair[0] - value))
+        rows.append((verdict.kind, verdict.inertia.negative, value, level, index, abs(value - level)))
+    return pd.DataFrame(rows, columns=["kind", "index", "loss", "known_loss", "known_index", "off"])

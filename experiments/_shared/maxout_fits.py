@@ -1,4 +1,4 @@
-"""One maxout unit on x² and −x²: what it reaches when trained, beside the least error possible."""
+"""One maxout unit trained on x² and −x², beside the least error possible."""
 
 from __future__ import annotations
 
@@ -17,8 +17,6 @@ from mlp_jax import mlp, training
 from mlp_jax.confidence import mean_interval
 
 FIT_RATES, FIT_UPDATES, FIT_SEEDS, PIECES = np.geomspace(10**-2.5, 1.0, 6), 1000, 8, (1, 2, 4, 8)
-
-
 Lines = Callable[[np.random.Generator, tuple[int, int]], tuple[np.ndarray, np.ndarray]]
 
 
@@ -27,12 +25,12 @@ def _random_lines(generator: np.random.Generator, shape: tuple[int, int]) -> tup
 
 
 def _tangents(generator: np.random.Generator, shape: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    # Of ½x² at random points of [−1, 1]: each is the largest somewhere.
+    # Tangents of ½x² at random points of [−1, 1]: each is the largest somewhere.
     points = generator.uniform(-1, 1, shape)
     return points, -(points**2) / 2
 
 
-# Name: how slopes and values at 0 of the lines are drawn, and the sign of x².
+# For each fit: how the slopes of the lines and their values at 0 are drawn, and the sign of x².
 FITS: dict[str, tuple[Lines, float]] = {
     "x², random lines": (_random_lines, 1.0),
     "x², tangents of ½x²": (_tangents, 1.0),
@@ -41,18 +39,18 @@ FITS: dict[str, tuple[Lines, float]] = {
 
 
 def least_errors(pieces: int) -> tuple[float, float]:
-    """Return the least possible max |x² − h(x)| and mean (x² − h(x))² over [−1, 1] for h the maximum of k lines.
+    """Return the least max |x² − h(x)| and mean (x² − h(x))² over [−1, 1] for h the maximum of k lines.
 
-    1 / (2k²) and 4 / (45 k⁴), both with k intervals of equal length: on one of length l the best line is off by l² / 8,
-    or leaves l⁴ / 180.
+    They are 1 / (2k²) and 4 / (45 k⁴), both with k intervals of equal length: on an interval of length l the best line
+    has a largest error of l² / 8 and a mean square of l⁴ / 180.
     """
     return 1 / (2 * pieces**2), 4 / (45 * pieces**4)
 
 
 @functools.partial(jax.jit, static_argnames="pieces")
 def fit(pieces: int, starts: mlp.Params, rates: jax.Array, sign: Any) -> dict[str, jax.Array]:
-    """Fit one maxout unit to sign · x² on [−1, 1] by Adam, a lane for each start and rate; return its errors."""
-    # The middles of equal parts: their mean is an integral to second order.
+    """Fit one maxout unit to sign · x² on [−1, 1] by Adam, one lane for each start and rate; return its errors."""
+    # Midpoints of equal parts: their mean is an integral to second order.
     x, fine = ((2 * jnp.arange(n)[:, None] + 1.0) / n - 1 for n in (100, 2000))
 
     def error(params: mlp.Params, x: jax.Array) -> jax.Array:
@@ -76,7 +74,7 @@ def fit(pieces: int, starts: mlp.Params, rates: jax.Array, sign: Any) -> dict[st
 
 
 def convex(seed: int, pieces: tuple[int, ...], bar: tqdm.tqdm) -> pd.DataFrame:
-    """Return one row a fresh seed, function and start, and number of pieces; rates are chosen on other seeds."""
+    """Return one row for each fresh seed, fit and number of pieces; rates are chosen on other seeds."""
     generator, lanes = np.random.default_rng(seed), len(FIT_RATES) * FIT_SEEDS
     tables = []
 
@@ -91,7 +89,7 @@ def convex(seed: int, pieces: tuple[int, ...], bar: tqdm.tqdm) -> pd.DataFrame:
             search = errors(number, lines, sign, len(FIT_RATES), np.repeat(FIT_RATES, FIT_SEEDS))
             rate = FIT_RATES[search["mean square"].reshape(-1, FIT_SEEDS).mean(1).argmin()]
             fresh = errors(number, lines, sign, 1, rate)
-            # One line is the best that a convex function can do for −x².
+            # The best convex approximation of −x² is one line.
             least = least_errors(number if sign > 0 else 1)
             best = dict(zip(("least largest", "least mean square"), least, strict=True))
             tables.append(pd.DataFrame({"fit": name, "pieces": number, "rate": rate, **best, **fresh}))
@@ -100,7 +98,7 @@ def convex(seed: int, pieces: tuple[int, ...], bar: tqdm.tqdm) -> pd.DataFrame:
 
 
 def convex_summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a fit and number of pieces, with 95 % half widths over fresh seeds, and the least possible."""
+    """Return one row for each fit and number of pieces, with 95 % half widths, and the least errors possible."""
     table = []
     for (name, pieces), part in rows.groupby(["fit", "pieces"], sort=False):
         row = {"fit": name, "pieces": pieces, "rate": part.rate.iloc[0]}

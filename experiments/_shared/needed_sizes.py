@@ -1,4 +1,4 @@
-"""The smallest network that reaches a goal, at several depths, where some seeds never reach it."""
+"""The smallest network that reaches a goal at each depth, with seeds that never reach it censored."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from mlp_jax.confidence import mean_interval
 
 
 def smallest(errors: np.ndarray, goal: float) -> np.ndarray:
-    """Return the first place along the last axis with an error of at most `goal`; infinite where there is none."""
+    """Return the first position along the last axis with an error of at most `goal`; infinite if there is none."""
     reached = errors <= goal
     return np.where(reached.any(axis=-1), reached.argmax(axis=-1), np.inf)
 
 
 def sign_test(shallow: np.ndarray, deep: np.ndarray) -> tuple[int, int, float]:
-    """Return in how many pairs deep needed less and more than shallow, and the two-sided p of the sign test.
+    """Return the numbers of pairs in which deep needed less and more than shallow, and the two-sided p of a sign test.
 
-    Ties are left out. A pair with one infinite number is judged, with two it is a tie.
+    Ties are left out; two infinite numbers are a tie.
     """
     fewer, more = int(np.sum(deep < shallow)), int(np.sum(deep > shallow))
     return fewer, more, float(scipy.stats.binomtest(fewer, fewer + more).pvalue) if fewer + more else 1.0
 
 
 def needed(runs: pd.DataFrame, rates: tuple[float, ...]) -> pd.DataFrame:
-    """Return one row a task and depth: the smallest network whose median error over seeds reaches the goal.
+    """Return one row for each task and depth: the smallest network whose median error over seeds reaches the goal.
 
-    `fewer`, `more` and `p` are those of the sign test against the first depth, seed by seed; `verdict` is at 5 % in all
-    (Bonferroni). `ratio` is the error over that of the first depth at the largest size: geometric mean of paired seeds,
-    with its 95 % interval. `rate at edge` counts the sizes whose learning rate is the first or last of those tried.
+    `fewer`, `more` and `p` are those of the sign test against the first depth, seed by seed; `verdict` holds at 5 % for
+    all depths together (Bonferroni). `ratio` is the error over that of the first depth at the largest size: geometric
+    mean over paired seeds, with its 95 % interval. `rate at edge` counts the sizes whose learning rate is the smallest
+    or largest tried.
     """
     table, first = [], np.zeros(0)
     for (task, goal, depth), part in runs.groupby(["task", "goal", "depth"], sort=False):

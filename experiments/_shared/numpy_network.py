@@ -1,4 +1,4 @@
-"""The classical `Network` in numpy: sigmoid layers, quadratic cost, backpropagation by hand, SGD over mini-batches.
+"""The classical `Network` in numpy: sigmoid layers, quadratic cost, backpropagation by hand, mini-batch SGD.
 
 Source: Rumelhart, Hinton & Williams (1986), "Learning representations by back-propagating errors".
 """
@@ -15,16 +15,16 @@ Report = Callable[[str], None]
 
 
 def sigmoid(z: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(−z)), accurate at both ends and without overflow."""
+    """Return 1 / (1 + exp(−z)), without overflow."""
     decay = np.exp(-np.abs(z))
     return np.where(z >= 0, 1.0, decay) / (1.0 + decay)
 
 
 class Network:
-    """Layers zₗ = aₗ₋₁ Wₗ + bₗ, aₗ = σ(zₗ), the output included; cost ½ Σ (a_L − y)² for each example.
+    """Layers zₗ = aₗ₋₁ Wₗ + bₗ, aₗ = σ(zₗ), including the output; the cost of an example is ½ Σ (a_L − y)².
 
-    `rng` draws the start, weights and biases from N(0, 1), and then the order of each epoch; `sizes` is (inputs,
-    hidden, ..., classes). A subclass may override `activation` with `activation_derivative`, and `cost_derivative`.
+    `sizes` is (inputs, hidden, ..., classes). `rng` draws weights and biases from N(0, 1), then the order of each
+    epoch. Subclasses may override `activation` with `activation_derivative`, and `cost_derivative`.
     """
 
     def __init__(self, sizes: Sequence[int], rng: np.random.Generator, dtype: Any = np.float64) -> None:
@@ -71,23 +71,23 @@ class Network:
         return weight_gradients[::-1], bias_gradients[::-1]
 
     def update_mini_batch(self, inputs: np.ndarray, targets: np.ndarray, rate: float) -> None:
-        """Step down the mean gradient of the batch: divided by the number of examples that it has."""
+        """Make a step along the negative mean gradient of the batch."""
         step = rate / len(inputs)
         weight_gradients, bias_gradients = self.backpropagation(inputs, targets)
         self.weights = [w - step * g for w, g in zip(self.weights, weight_gradients, strict=True)]
         self.biases = [b - step * g for b, g in zip(self.biases, bias_gradients, strict=True)]
 
     def evaluate(self, data: tuple[Any, Any]) -> int:
-        """Return how many of the examples (inputs (n, d), classes (n,)) have their largest output right."""
+        """Return how many of the examples (inputs (n, d), classes (n,)) are classified correctly."""
         inputs, labels = data
         return int(np.sum(np.argmax(self.forward(inputs), axis=1) == labels))
 
     def train(
         self, data: Any, *, epochs: int, batch_size: int, rate: float, test: Any = None, report: Report = print
     ) -> list[int]:
-        """Train in a new order each epoch; return the correct test examples after each, if there are `test` examples.
+        """Train in a new order each epoch; with `test` examples, return how many are correct after each epoch.
 
-        `report` takes "Epoch j: correct / total" with test examples, "Epoch j complete" without.
+        `report` receives "Epoch j: correct / total" with test examples, "Epoch j complete" without.
         """
         inputs, labels = (np.asarray(a) for a in data)
         targets = np.eye(self.sizes[-1], dtype=inputs.dtype)[labels]
@@ -107,7 +107,7 @@ class ExampleByExample(Network):
     """The same network with the gradient of a batch summed one example at a time, as it is often taught."""
 
     def backpropagation(self, inputs: np.ndarray, targets: np.ndarray) -> Gradients:
-        """Return the gradients of the summed cost, one backward pass an example."""
+        """Return the gradients of the summed cost, with one backward pass for each example."""
         one = super().backpropagation
         each = [one(x[None], y[None]) for x, y in zip(inputs, targets, strict=True)]
         weights, biases = zip(*each, strict=True)

@@ -1,4 +1,4 @@
-"""The report of a run: one HTML file, without scripts, with question, findings, figures, tables and settings."""
+"""The report of a run: one HTML file without scripts: question, conclusion, figures, tables and settings."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-# Rows of a table that the page shows; the CSV beside it has all.
+# The page shows this many rows of a table; the CSV beside it has all of them.
 _ROWS = 40
 
 _STYLE = """
@@ -38,13 +38,13 @@ def page(
 ) -> str:
     """Return the page as HTML.
 
-    `facts` is what settings.json holds: `settings` and `versions` are mappings, the others single values. `figures`
-    are PNG files, which are put into the page itself. NAME.csv beside the page holds the whole of each table.
+    `facts` is the content of settings.json: `settings` and `versions` are mappings, the others single values.
+    `figures` are the bytes of PNG files, which are embedded. NAME.csv beside the page has all rows of a table.
     """
     parts = [
         f"<h1>{_text(name)}</h1><p class=question>{_text(question)}</p><p class=found>{_lines(conclusion)}</p>",
         *(_figure(title, png) for title, png in figures.items()),
-        # Tables shown whole come first: they are summaries of the long ones.
+        # Short tables come first: they summarise the long ones.
         *(_table(title, frame) for title, frame in sorted(tables.items(), key=lambda item: len(item[1]) > _ROWS)),
         "<h2>Settings and versions</h2>",
         "<small>As given: --quick computes less.</small>" if facts.get("settings", {}).get("quick") else "",
@@ -60,7 +60,7 @@ def _text(value: object) -> str:
 
 
 def _lines(text: str) -> str:
-    # Each sentence on a line of its own.
+    # One sentence a line.
     return re.sub(r"\n|(?<=\.) (?=[A-Z])", "<br>", _text(text))
 
 

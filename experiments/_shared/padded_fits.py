@@ -1,4 +1,4 @@
-"""ReLU networks of many widths, trained side by side by one compiled program: the narrow ones are padded with zeros."""
+"""ReLU networks of many widths, trained by one compiled program: narrow ones are padded with zeros."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ BATCH = 32
 
 
 def num_parameters(num_inputs: int, depth: int, units: int) -> int:
-    """Return the number of parameters with `depth` hidden layers of as many units, and one output."""
+    """Return the number of parameters of a network with `depth` hidden layers of `units` units and one output."""
     return (depth - 1) * units**2 + (depth + 1 + num_inputs) * units + 1
 
 
 def width(num_inputs: int, depth: int, most: int) -> int:
-    """Return the largest number of units a layer with at most so many parameters; at least 1."""
+    """Return the largest width, at least 1, of a network with at most `most` parameters."""
     return next(w for w in itertools.count(1) if num_parameters(num_inputs, depth, w + 1) > most)
 
 
 def start(generator: np.random.Generator, sizes: tuple[int, ...], padded: tuple[int, ...]) -> mlp.Params:
-    """Return He's start values for a network of some sizes, padded with zeros to larger ones.
+    """Return a He initialization of a network of layer sizes `sizes`, padded with zeros to layer sizes `padded`.
 
-    A ReLU unit of zero weights has a gradient of zero, so it stays at zero; so do the weights of an input that is zero.
+    Padding stays zero: a ReLU unit of zero weights has a zero gradient, and so have the weights of a zero input.
     """
 
     def he(key: jax.Array, shape: tuple[int, ...], dtype: Any) -> Any:
@@ -41,20 +41,20 @@ def start(generator: np.random.Generator, sizes: tuple[int, ...], padded: tuple[
 
     params = mlp.init(jax.random.key(0), sizes, weight_init=he, bias_init=biases)
     extra = [(0, new - old) for new, old in zip(padded, sizes, strict=True)]
-    pad: Any = np.pad  # numpy arrays, until lanes are stacked
+    pad: Any = np.pad  # lanes are numpy arrays until they are stacked
     return tuple(
         mlp.Layer(pad(layer.weight, extra[k : k + 2]), pad(layer.bias, extra[k + 1])) for k, layer in enumerate(params)
     )
 
 
 def stacked_starts(seed: int, shapes: list[tuple[int, ...]], seeds: list[int], padded: tuple[int, ...]) -> mlp.Params:
-    """Return start values with leading axes (shapes, seeds)."""
+    """Return initial parameters with leading axes (shapes, seeds)."""
     lanes = [start(np.random.default_rng((seed, s, *shape)), shape, padded) for shape in shapes for s in seeds]
     return jax.tree.map(lambda *a: np.stack(a).reshape(len(shapes), len(seeds), *a[0].shape), *lanes)
 
 
 def sample_rows(seed: int, population: int, seeds: list[int], sizes: list[int], examples: int) -> np.ndarray:
-    """Return rows (sizes, seeds, examples) drawn with replacement; smaller samples are repeated to full length."""
+    """Return row numbers (sizes, seeds, examples) drawn with replacement; a smaller sample is repeated to fill up."""
     drawn = np.stack([np.random.default_rng((seed, s)).integers(population, size=examples) for s in seeds])
     return np.stack([np.tile(drawn[:, :size], (1, examples // size)) for size in sizes])
 
@@ -65,7 +65,7 @@ def loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key
 
 
 class Ends(NamedTuple):
-    """Mean squared error on the population, and the share of examples that are off by more than ½."""
+    """Mean squared error on the population, the shares of examples off by more than ½, and divergence."""
 
     error: jax.Array
     wrong_on_sample: jax.Array
@@ -73,7 +73,7 @@ class Ends(NamedTuple):
     diverged: jax.Array
 
 
-# Level 1 compiles in two thirds of the time, and its code is as fast here.
+# Level 1 compiles in two thirds of the time, and the code is as fast.
 @functools.partial(jax.jit, static_argnames="updates", compiler_options={"xla_backend_optimization_level": 1})
 def train(
     keys: jax.Array, starts: mlp.Params, rates: jax.Array, samples: tuple, population: tuple, updates: int
@@ -90,7 +90,7 @@ def train(
             key, loss, params, sample, optimizer=optimizer, batch_size=BATCH, epochs=epochs
         )
         on_sample, everywhere = off(params, *sample), off(params, *population)
-        # A distance that is not a number counts as wrong.
+        # NaN counts as wrong.
         wrong_on_sample, wrong = (1 - jnp.mean(distance <= 0.5) for distance in (on_sample, everywhere))
         return Ends(jnp.mean(everywhere**2), wrong_on_sample, wrong, history.diverged_at > 0)
 

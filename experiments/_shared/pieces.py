@@ -1,8 +1,8 @@
-"""What a run keeps of the pieces that it has finished: results in a .npz file and back, bit for bit.
+"""Save the finished pieces of a run as .npz files and load them, bit for bit.
 
-Numbers, strings, None, lists, tuples, dicts, arrays, tables, and the enumerations, dataclasses and NamedTuples of this
-project. The file holds arrays and, as JSON, how they are put together. Reading builds only those types: no module is
-imported, and nothing in the file is executed.
+A piece may hold numbers, strings, None, lists, tuples, dicts, arrays, tables, and the enumerations, dataclasses and
+NamedTuples of this project. The file holds the arrays and, as JSON, the structure. Loading builds only those types: no
+module is imported, and nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -22,33 +22,16 @@ from mlp_jax import _files
 
 
 def save(file: pathlib.Path, value: Any) -> None:
-    """Write a value, whole or not at all.
-
-    Raises
-    ------
-    TypeError
-        It holds something that `load` would not give back.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> file = pathlib.Path(tempfile.mkdtemp(), "piece.npz")
-    >>> save(file, {"x": (1, float("inf"), None), 2: np.arange(3.0)})
-    >>> load(file)
-    {'x': (1, inf, None), 2: array([0., 1., 2.])}
-    """
+    """Write a value atomically; TypeError if it holds a type that `load` cannot return."""
     arrays: dict[str, np.ndarray] = {}
     text = json.dumps(_encode(value, arrays))
     _files.write_npz(file, {"value": np.frombuffer(text.encode(), np.uint8), **arrays})
 
 
 def load(file: pathlib.Path) -> Any:
-    """Return the value that `save` wrote; JAX arrays come back as numpy arrays.
+    """Return the value that `save` wrote, with numpy arrays for JAX arrays.
 
-    Raises
-    ------
-    ValueError
-        The file is damaged, or names a type that is not this project's.
+    ValueError if the file is damaged, or names a type from outside this project.
     """
     arrays = _files.read_npz(file)
     return _decode(json.loads(arrays["value"].tobytes()), arrays)
@@ -81,7 +64,7 @@ def _decode(value: Any, arrays: dict[str, np.ndarray]) -> Any:
 
 
 def _take_apart(value: Any) -> tuple[str, list]:
-    """Return what a value is, and the list of its parts."""
+    """Return the kind of a value and the list of its parts."""
     if type(value) is tuple:
         return "tuple", list(value)
     if type(value) is dict:
@@ -111,14 +94,14 @@ def _put_together(kind: str, parts: list) -> Any:
 
 
 def _plain(column: pd.Series) -> Any:
-    """Return a column as an array, or as a list where it holds Python objects or missing integers."""
+    """Return a column as an array, or as a list if it holds Python objects or missing integers."""
     if isinstance(column.dtype, np.dtype) and not column.dtype.hasobject:
         return column.to_numpy()
     return [None if value is pd.NA else value for value in column.tolist()]
 
 
 def _fields(kind: type) -> list[str] | None:
-    """Return the names of the fields of a dataclass or NamedTuple."""
+    """Return the field names of a dataclass or NamedTuple, else None."""
     if dataclasses.is_dataclass(kind):
         return [field.name for field in dataclasses.fields(kind)]
     return list(kind._fields) if hasattr(kind, "_fields") else None
@@ -134,7 +117,7 @@ def _name(kind: type) -> str:
 
 
 def _type(name: str) -> Any:
-    """Return a type of this project that is in use; nothing is imported."""
+    """Return a type of this project from a module that is already imported."""
     module, _, qualified = name.partition(":")
     main = sys.modules["__main__"]
     is_main = getattr(getattr(main, "__spec__", None), "name", None) == module

@@ -1,7 +1,7 @@
-"""Start a function in fresh processes of this machine, as hosts of a cluster would run it, and read back its results.
+"""Run a function in fresh processes of this machine, as the hosts of a cluster would, and return its results.
 
-The processes find one another through `jax.distributed` on the loopback interface; each has its own emulated CPU
-devices (`--xla_force_host_platform_device_count`), or the machine's accelerators where there are any.
+The processes find one another through `jax.distributed` on the loopback interface. Each has its own emulated CPU
+devices (`--xla_force_host_platform_device_count`), or the machine's accelerators if there are any.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ Work = Callable[..., Mapping[str, Any]]
 
 
 def run(work: Work, processes: int, devices: int, arguments: Sequence[str] = (), timeout: float = 600) -> list[dict]:
-    """Return what work(mesh, *arguments) returned in each process, as dicts of numpy arrays.
+    """Return the result of work(mesh, *arguments) in each process, as dicts of numpy arrays.
 
-    `work` is at the top of its module; the mesh has the `devices` of all `processes`. If a process fails or takes more
-    than `timeout` seconds, all are ended: RuntimeError with the end of what it printed, or TimeoutExpired.
+    `work` is a top-level function of its module; the mesh has the `devices` of all `processes`. If a process fails or
+    takes more than `timeout` seconds, all are killed: RuntimeError with the end of its output, or TimeoutExpired.
     """
     with tempfile.TemporaryDirectory() as folder:
         files = [pathlib.Path(folder) / f"{number}.npz" for number in range(processes)]

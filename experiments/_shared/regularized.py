@@ -1,4 +1,4 @@
-"""ReLU networks trained with dropout, penalties and early stopping, side by side, and how far their units co-adapt."""
+"""ReLU networks trained with dropout, penalties and early stopping in one program, and measures of co-adaptation."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ACTIVATION, MOMENTUM, BATCH_SIZE = jax.nn.relu, 0.9, 20
 
 
 class Strengths(NamedTuple):
-    """Learning rate, and the strength of each method that changes the loss; 0 is without it."""
+    """The learning rate, and the strength of each method that changes the loss; 0 turns it off."""
 
     rate: Any
     dropout: Any = 0.0
@@ -25,14 +25,14 @@ class Strengths(NamedTuple):
 
 
 def strengths_of(method: str, values: tuple[float, ...], rate: float) -> Strengths:
-    """Return the strengths of some tries of a method; early stopping is nothing, cut short."""
+    """Return the strengths for the values tried of a method; early stopping changes none."""
     tried = {"nothing": "rate", "early stopping": ""}.get(method, method.lower())
     fields = {"rate": rate, "dropout": 0.0, "l1": 0.0, "l2": 0.0, tried: values}
     return Strengths(*(jnp.broadcast_to(jnp.float32(fields[name]), len(values)) for name in Strengths._fields))
 
 
 class Seeds(NamedTuple):
-    """What each seed draws, with a leading axis of seeds; `watched` is for early stopping, `judged` for tuning."""
+    """The draws of each seed (leading axis); early stopping watches `watched`, tuning uses `judged`."""
 
     key: jax.Array
     start: mlp.Params
@@ -42,27 +42,28 @@ class Seeds(NamedTuple):
 
 
 def entropy(params: mlp.Params, inputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Return the mean cross-entropy, without dropout and penalties: what early stopping watches."""
+    """Return the mean cross-entropy, without dropout and penalties."""
     return losses.mean(losses.cross_entropy(mlp.forward(params, inputs, activation=ACTIVATION), targets))
 
 
 def training_loss(
     strengths: Strengths, params: mlp.Params, inputs: Any, targets: Any, weights: Any, key: jax.Array
 ) -> jax.Array:
-    """Return the cross-entropy of a batch under dropout, and the penalties on the weights."""
+    """Return the cross-entropy of a batch under dropout, plus the penalties on the weights."""
     logits = mlp.forward(params, inputs, activation=ACTIVATION, dropout_rate=strengths.dropout, key=key)
     penalty = penalties.l1(params, strengths.l1, biases=False) + penalties.l2(params, strengths.l2, biases=False)
     return losses.mean(losses.cross_entropy(logits, targets), weights) + penalty
 
 
-# At this level the program compiles in half the time, and runs as fast.
+# Level 1 compiles in half the time, and the code is as fast.
 @functools.partial(
     jax.jit, static_argnames=("epochs", "patience"), compiler_options={"xla_backend_optimization_level": 1}
 )
 def fit(seeds: Seeds, strengths: Strengths, epochs: int, patience: int | None = None) -> tuple[mlp.Params, Any]:
-    """Train every strength (leading axis) from every seed, with early stopping if there is a patience.
+    """Train with every strength (leading axis) from every seed, and early stopping if a patience is given.
 
-    Return params and histories, each leaf (strengths, seeds, ...), with the losses on watched and judged examples.
+    Return params and histories, each leaf (strengths, seeds, ...). The record has the losses on watched and judged
+    examples.
     """
 
     def one(strengths: Strengths, seed: Seeds) -> tuple[mlp.Params, Any]:
@@ -82,7 +83,7 @@ def fit(seeds: Seeds, strengths: Strengths, epochs: int, patience: int | None = 
 
 
 def best_epoch(watched: np.ndarray, patience: int) -> int:
-    """Return the epoch, from 1, whose parameters early stopping returns; 0 where the loss never was a number."""
+    """Return the epoch, from 1, whose parameters early stopping returns; 0 if the loss was always NaN."""
     best, found = np.inf, 0
     for epoch, value in enumerate(watched, 1):
         if value < best:
@@ -93,16 +94,16 @@ def best_epoch(watched: np.ndarray, patience: int) -> int:
 
 
 def stopped_losses(watched: np.ndarray, judged: np.ndarray, patience: int) -> np.ndarray:
-    """Return for each run (rows) the judged loss at the epoch that early stopping by the watched loss returns."""
+    """Return the judged loss of each run (rows) at the epoch that early stopping by the watched loss selects."""
     epochs = [best_epoch(row, patience) for row in watched]
     return np.array([row[epoch - 1] if epoch else np.inf for row, epoch in zip(judged, epochs, strict=True)])
 
 
 def correlation(activations: jax.Array) -> jax.Array:
-    """Return the mean |correlation| over pairs of units (columns); units that are constant are left out."""
+    """Return the mean |correlation| over pairs of units (columns); constant units are left out."""
     centred = activations - jnp.mean(activations, axis=0)
     length = jnp.linalg.norm(centred, axis=0)
-    # Rounding of a constant column is not an activation.
+    # A constant column is nonzero by rounding alone.
     alive = length > 1e-5 * jnp.linalg.norm(activations, axis=0)
     unit = jnp.where(alive, centred / jnp.where(alive, length, 1), 0)
     live = jnp.sum(alive.astype(activations.dtype))
@@ -110,7 +111,7 @@ def correlation(activations: jax.Array) -> jax.Array:
 
 
 def removal(activations: jax.Array, last: mlp.Layer, targets: jax.Array) -> jax.Array:
-    """Return the mean over hidden units of the rise of the cross-entropy when that unit's activation is set to 0."""
+    """Return the increase of the cross-entropy when one hidden unit is set to 0, averaged over units."""
     logits = mlp.forward((last,), activations)
 
     def without(activation: jax.Array, outgoing: jax.Array) -> jax.Array:

@@ -1,4 +1,4 @@
-"""The schedules that are compared, from one peak: five decays, each with and without warm-up."""
+"""The schedules compared: five decays, each with and without warm-up, from the same peak."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ CONTENDERS = tuple((decay, warm) for warm in (False, True) for decay in DECAYS)
 
 
 def shapes(updates: int) -> list[schedules.Schedule]:
-    """Return the schedules of CONTENDERS with a peak of 1, over so many updates; warm-up takes a tenth of them.
+    """Return the schedules of CONTENDERS over `updates` updates, with a peak of 1; warm-up takes a tenth of them.
 
-    Step: divided by 10 after each third. Exponential: down to a hundredth. Linear and cosine: down to 0.
+    Step decay divides by 10 after each third. Exponential decay ends at a hundredth, linear and cosine decay at 0.
     """
     found: list[schedules.Schedule] = []
     for rise in (0, max(1, updates // 10)):
@@ -29,13 +29,13 @@ def shapes(updates: int) -> list[schedules.Schedule]:
             optax.exponential_decay(1.0, rest, 0.01),
             optax.cosine_decay_schedule(1.0, rest),
         )
-        # From 1/rise and not from 0, so that the first update is one.
+        # Warm-up starts at 1/rise, not 0, so that the first update changes the params.
         found += [schedules.warmup(decay, rise, start=1 / rise) if rise else decay for decay in decays]
     return found
 
 
 def scheduled_sgd(updates: int) -> Callable[..., optax.GradientTransformation]:
-    """Return (peak, number of the contender) -> SGD, both traced, so that all contenders are one program."""
+    """Return (peak, contender number) -> SGD with both arguments traced, so that all contenders share a program."""
     steps = jnp.arange(updates)
     table = jnp.stack([jnp.broadcast_to(shape(steps), updates).astype(jnp.float32) for shape in shapes(updates)])
 

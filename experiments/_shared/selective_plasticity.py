@@ -1,4 +1,4 @@
-"""Learning with selective synaptic plasticity: training that is held near its start, by importance, in many lanes."""
+"""Training with selective synaptic plasticity in many lanes: important parameters are held near their start."""
 
 from __future__ import annotations
 
@@ -16,43 +16,37 @@ from mlp_jax.datasets import Examples
 
 @functools.partial(jax.jit, static_argnames=("seeds", "sizes"), compiler_options={"xla_backend_optimization_level": 0})
 def draw_starts(key: jax.Array, seeds: int, sizes: tuple[int, ...]) -> tuple[jax.Array, mlp.Params]:
-    """Return the key of its orders and start parameters for each seed."""
+    """Return the training key and the initial parameters of each seed."""
     keys, init_keys = jnp.swapaxes(jax.vmap(jax.random.split)(jax.random.split(key, seeds)), 0, 1)
     return keys, jax.vmap(functools.partial(mlp.init, sizes=sizes))(init_keys)
 
 
 @functools.partial(jax.jit, static_argnames="epochs")
 def learn(
-    keys: jax.Array,
-    starts: mlp.Params,
-    examples: Examples,
-    weights: mlp.Params,
-    strengths: Any,
-    rates: Any,
-    epochs: int,
+    keys: jax.Array, starts: mlp.Params, data: Examples, weights: mlp.Params, strengths: Any, rates: Any, epochs: int
 ) -> tuple[mlp.Params, jax.Array]:
-    """Train from every start, held near it with each strength λ; return params and divergence (settings, seeds, ...).
+    """Train from every start with each pair of strength λ and rate; return params and divergence (pairs, seeds, ...).
 
-    `keys`, `starts`, `examples` and the importances `weights` have a leading axis of seeds. Strengths go with rates.
+    `keys`, `starts`, `data` and the importances `weights` have a leading axis of seeds.
     """
 
-    def one(strength: Any, rate: Any, key: Any, start: mlp.Params, data: Examples, weights: mlp.Params) -> Any:
+    def one(strength: Any, rate: Any, key: Any, start: mlp.Params, examples: Examples, weights: mlp.Params) -> Any:
         def loss(params: mlp.Params, x: jax.Array, y: jax.Array, shares: jax.Array, _: jax.Array) -> jax.Array:
             held = penalties.selective_synaptic_plasticity(params, strength, reference=start, importances=weights)
             return losses.mean(losses.cross_entropy(mlp.forward(params, x), y), shares) + held
 
         optimizer = optax.adam(rate)
-        params, history = training.train(key, loss, start, data, optimizer=optimizer, batch_size=32, epochs=epochs)
+        params, history = training.train(key, loss, start, examples, optimizer=optimizer, batch_size=32, epochs=epochs)
         return params, history.diverged_at > 0
 
     each_seed = jax.vmap(one, in_axes=(None, None, 0, 0, 0, 0))
     each = jax.vmap(each_seed, in_axes=(0, 0, None, None, None, None))
-    return each(strengths, rates, keys, starts, examples, weights)
+    return each(strengths, rates, keys, starts, data, weights)
 
 
 @jax.jit
 def accuracy(params: mlp.Params, examples: Examples) -> jax.Array:
-    """Return the accuracy (settings, seeds) of params with those leading axes."""
+    """Return the accuracy (pairs, seeds) of params with those leading axes."""
 
     def one(params: mlp.Params, data: Examples) -> jax.Array:
         return losses.mean(losses.accuracy(mlp.forward(params, data.inputs), data.targets))

@@ -1,4 +1,4 @@
-"""Pieces of work that the devices of a mesh share, each a call with `mesh=`: what `experiments.hosts` compares."""
+"""The computations that `experiments.hosts` compares, each one call with `mesh=`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _train_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Arr
 
 
 def work(mesh: jax.sharding.Mesh | None, seed: int, quick: bool) -> Arrays:
-    """Return what each piece of work computes, by name, and the seconds that it took as "NAME, seconds"."""
+    """Return the result of each computation as NAME, and its time as "NAME, seconds"."""
     key, results = jax.random.key(seed), {}
     pieces = {
         "sweep": _sweep,
@@ -85,7 +85,7 @@ def _product(mesh: jax.sharding.Mesh | None, key: jax.Array, quick: bool) -> np.
 
 
 def _decayed(mesh: jax.sharding.Mesh | None) -> Any:
-    """Return the mean loss with weight decay, tilted so that a chosen point is critical."""
+    """Return the mean loss with weight decay, minus a linear term that can make any point critical."""
     mean = devices.mean(_per_example, mesh) if mesh else lambda p, x, y: losses.mean(_per_example(p, x, y))
 
     def fun(params: mlp.Params, x: Any, y: Any, tilt: Any) -> jax.Array:
@@ -99,12 +99,12 @@ def _eigenpairs(mesh: jax.sharding.Mesh | None, key: jax.Array, quick: bool) -> 
     matvec = curvature.hessian_of_mean(_per_example, params, _digits(quick), mesh=mesh)
     pairs = curvature.eigenpairs(matvec, params, key, smallest=3, largest=3, dense_limit=0, mesh=mesh)
     if not np.all(pairs.converged):
-        raise RuntimeError("eigenpairs: a residual is above its tolerance, expected none.")
+        raise RuntimeError("eigenpairs: got a residual above its tolerance.")
     return np.asarray(pairs.values)
 
 
 def _verdict(mesh: jax.sharding.Mesh | None, key: jax.Array, quick: bool) -> np.ndarray:
-    """Return the inertia at a point that a tilt makes critical."""
+    """Return the inertia at a point that the linear term makes critical."""
     params, fun = _network(key, quick), _decayed(mesh)
     args = _digits(quick)
     zero = jax.tree.map(np.zeros_like, params)
@@ -113,5 +113,5 @@ def _verdict(mesh: jax.sharding.Mesh | None, key: jax.Array, quick: bool) -> np.
 
 
 def work_of_process(mesh: jax.sharding.Mesh, seed: str, quick: str) -> Arrays:
-    """Return `work`, from arguments of a command line."""
+    """Return the result of `work`, for arguments that are strings."""
     return work(mesh, int(seed), quick == "quick")

@@ -1,4 +1,4 @@
-"""The classical network of `numpy_network` in mlp_jax: the same start, and SGD over the same orders as one scan."""
+"""The network of `numpy_network` in mlp_jax: SGD from the same start, over the same orders, as one scan."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ def as_params(network: Network) -> mlp.Params:
 
 
 def start(network: Network, num_examples: int, epochs: int) -> tuple[mlp.Params, jax.Array]:
-    """Return what a new `Network` starts from, and the orders (epochs, n) it would train in; draws from its rng."""
+    """Return the initial parameters of a `Network` and its orders (epochs, n), drawn from its rng."""
     orders = [network.rng.permutation(num_examples) for _ in range(epochs)]
     return as_params(network), jnp.asarray(np.stack(orders))
 
 
 def quadratic_loss(params: mlp.Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array) -> jax.Array:
-    """Return the mean over a batch of ½ Σ (σ(z_L) − y)², every layer a sigmoid."""
+    """Return the mean of ½ Σ (σ(z_L) − y)² over a batch, for sigmoid hidden layers."""
     outputs = jax.nn.sigmoid(mlp.forward(params, inputs, activation=jax.nn.sigmoid))
     return losses.mean(losses.squared_error(outputs, targets), weights)
 
@@ -37,9 +37,9 @@ def quadratic_loss(params: mlp.Params, inputs: jax.Array, targets: jax.Array, we
 def train(
     params: mlp.Params, data: Data, test: Data, orders: jax.Array, rate: jax.Array, batch_size: int, keep: bool = False
 ) -> tuple[mlp.Params, tuple[jax.Array, mlp.Params | None]]:
-    """Return the parameters after SGD over orders (epochs, n), and after each epoch the test examples right.
+    """Return the parameters after SGD over orders (epochs, n), and the number of correct test examples by epoch.
 
-    With `keep` also the parameters after each epoch, with a leading axis.
+    With `keep`, also return the parameters after each epoch, with a leading axis.
     """
 
     def update(params: mlp.Params, batch: tuple[jax.Array, ...]) -> tuple[mlp.Params, None]:
@@ -47,7 +47,7 @@ def train(
         return jax.tree.map(lambda p, g: p - rate * g, params, gradient), None
 
     def epoch(params: mlp.Params, order: jax.Array) -> tuple[mlp.Params, tuple[jax.Array, mlp.Params | None]]:
-        # The last batch is filled up with examples of weight 0.
+        # The last batch is padded with examples of weight 0.
         padding = (0, -len(order) % batch_size)
         weights, rows = jnp.pad(jnp.ones(len(order), data[0].dtype), padding), jnp.pad(order, padding)
         targets = jax.nn.one_hot(data[1][rows], len(params[-1].bias), dtype=data[0].dtype)
@@ -61,6 +61,6 @@ def train(
 
 
 def distance(a: mlp.Params, b: mlp.Params) -> float:
-    """Return the largest difference in size between two sets of parameters."""
+    """Return the largest absolute difference between two sets of parameters."""
     pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
     return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in pairs)

@@ -1,4 +1,4 @@
-"""Tables as text that fits in 100 columns; the CSV file in the run's folder has the rest."""
+"""Tables as text of at most 100 columns; the CSV file in the run folder has the rest."""
 
 from __future__ import annotations
 
@@ -13,24 +13,9 @@ WIDTH = 100
 def text(frame: pd.DataFrame, csv: str, **options: Any) -> str:
     """Return a table as text of at most 100 columns: `print(tables.text(rows, "summary"))`.
 
-    Every experiment prints its tables through this. Put the columns that matter most first: the last ones are left
-    out until the others fit, and named below the table.
-
-    Parameters
-    ----------
-    csv
-        The name that `RunFolder.table` was given, for the line that says where the other columns are.
-    options
-        As for `DataFrame.to_string`. Unless given: no index, and floats as `{:.4g}`.
-
-    Examples
-    --------
-    >>> print(text(pd.DataFrame({"seed": [1, 2], "loss": [0.25, 1 / 3]}), "summary"))
-     seed   loss
-        1   0.25
-        2 0.3333
-    >>> print(text(pd.DataFrame({"a": ["x" * 60], "b": ["y" * 60], "c": [0]}), "summary").splitlines()[-1])
-    2 more columns in summary.csv: b, c
+    Put the most important columns first: columns are dropped from the end until the rest fit, and listed below the
+    table with `csv`, the name that `RunFolder.table` was given. `options` are those of `DataFrame.to_string`; the
+    defaults are no index, and floats as `{:.4g}`.
     """
     options = {"index": False, "float_format": "{:.4g}".format} | options
     for count in range(frame.shape[1], 0, -1):

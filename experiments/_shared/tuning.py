@@ -1,4 +1,4 @@
-"""The table of a search: what was tried, how it was judged, and what was chosen."""
+"""The table of a hyperparameter search: the values tried, their scores, and the choice."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import pandas as pd
 
 
 def tries(name: str, values: Sequence[float], judged_by: str, judged: np.ndarray, diverged: np.ndarray) -> pd.DataFrame:
-    """Return one row for each of the values tried: its mean loss over seeds, and whether it is chosen.
+    """Return one row for each value tried: its mean loss over seeds, and whether it is chosen.
 
-    `judged` and `diverged` are (values, seeds). A run that diverged counts as an infinite loss, so that a value is
-    chosen only if all runs could use it.
+    `judged` and `diverged` are (values, seeds). A diverged run counts as an infinite loss, so that a value is chosen
+    only if none of its runs diverged.
     """
     means = np.where(diverged, np.inf, judged).mean(axis=-1)
     chosen = np.arange(len(means)) == np.argmin(means)

@@ -1,4 +1,4 @@
-"""The smallest network with a landscape of its own: two hidden units on XOR, with weight decay."""
+"""The XOR problem: a 2-2-1 tanh network with weight decay, and its census of critical points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Args = tuple[np.ndarray, np.ndarray, np.float64]
 
 
 class Counted(NamedTuple):
-    """A census of XOR, and what it is of."""
+    """A census of XOR, with the arguments and symmetries that it was made for."""
 
     args: Args
     maps: mlp_symmetry.DiscreteMaps
@@ -28,39 +28,20 @@ class Counted(NamedTuple):
 
 
 def loss(params: mlp.Params, x: ArrayLike, y: ArrayLike, decay: ArrayLike) -> jax.Array:
-    """Return half the mean squared error plus (decay / 2) ‖θ‖².
-
-    Examples
-    --------
-    >>> print(loss(init(jax.random.key(0)), *data("{0, 1}", 0.0)) > 0)
-    True
-    """
-    return losses.mean(
-        losses.squared_error(mlp.forward(params, jnp.asarray(x)), jnp.asarray(y))
-    ) + 0.5 * decay * tree.dot(params, params)
+    """Return half the mean squared error plus (decay / 2) ‖θ‖²."""
+    fit = losses.mean(losses.squared_error(mlp.forward(params, jnp.asarray(x)), jnp.asarray(y)))
+    return fit + 0.5 * decay * tree.dot(params, params)
 
 
 def data(coding: str, decay: float) -> Args:
-    """Return inputs (4, 2), targets (4, 1) and the weight decay, the arguments of `loss`.
-
-    Examples
-    --------
-    >>> data("{-1, 1}", 0.01)[1].ravel().tolist()
-    [-1.0, 1.0, 1.0, -1.0]
-    """
+    """Return inputs (4, 2), targets (4, 1) and the weight decay: the arguments of `loss`."""
     low, high = CODINGS[coding]
     inputs = np.array([[low, low], [low, high], [high, low], [high, high]])
     return inputs, np.where(inputs[:, :1] == inputs[:, 1:], low, high), np.float64(decay)
 
 
 def init(key: jax.Array) -> mlp.Params:
-    """Return start values of the 2-2-1 network.
-
-    Examples
-    --------
-    >>> init(jax.random.key(0))[1].weight.shape
-    (2, 1)
-    """
+    """Return initial parameters of the 2-2-1 network."""
     return mlp.init(key, SIZES)
 
 
@@ -69,21 +50,14 @@ def count(key: jax.Array, coding: str, decay: float, num_starts: int) -> Counted
     args = data(coding, decay)
     maps = mlp_symmetry.maps(loss, init(jax.random.key(0)), args, activation=jnp.tanh)
     census = critical.census(
-        loss,
-        init,
-        key,
-        num_starts=num_starts,
-        args=args,
-        symmetries=maps,
-        passes=8,
-        complete_sum=1,
+        loss, init, key, num_starts=num_starts, args=args, symmetries=maps, passes=8, complete_sum=1,
         mesh=all_devices.mesh(),
-    )
+    )  # fmt: skip
     return Counted(args, maps, census)
 
 
 @jax.jit
 def slope(vector: jax.Array, args: Args) -> jax.Array:
-    """Return the gradient of `loss` with respect to params as one vector (9,)."""
+    """Return the gradient of `loss` at a parameter vector (9,)."""
     unravel = tree.ravel(init(jax.random.key(0)))[1]
     return jax.grad(lambda v: loss(unravel(v), *args))(vector)
