@@ -1,4 +1,4 @@
-"""Activations, small: the theory against closed forms and wide networks, bounds that no run can beat, and the table."""
+"""Activations: theory against closed forms and wide networks, bounds that no run can beat, and a small run."""
 
 import jax
 import jax.numpy as jnp
@@ -32,20 +32,20 @@ def test_chi_of_the_sigmoid_is_its_integral_and_at_most_a_sixteenth():
 def test_errors_of_wide_networks_shrink_as_at_infinite_width(name):
     generator = np.random.default_rng(0)
     inputs = generator.standard_normal((20, 64)).astype(np.float32)
-    params = networks.draw_starts(name, (64, *[300] * 5, 10), jax.random.split(jax.random.key(0), 4))
+    params = networks.draw_starts(name, (64, *[300] * 3, 10), jax.random.split(jax.random.key(0), 4))
     error = np.asarray(networks.layer_norms(name, params, inputs, np.arange(20) % 10)[1])
-    ratio = np.sqrt(np.mean(error[:, 0] ** 2) / np.mean(error[:, 4] ** 2))
-    assert ratio == pytest.approx(networks.predicted_ratio(name, 5, inputs), rel=0.1)
+    ratio = np.sqrt(np.mean(error[:, 0] ** 2) / np.mean(error[:, 2] ** 2))
+    assert ratio == pytest.approx(networks.predicted_ratio(name, 3, inputs), rel=0.1)
 
 
 @pytest.mark.implicit_promotion
-def test_norms_by_layer_are_those_of_jax_grad_and_errors_obey_the_chain_of_norms():
+def test_gradient_norms_are_those_of_jax_grad_and_errors_obey_the_chain_of_norms():
     params = networks.draw_starts("sigmoid", (3, 5, 5, 5, 2), jax.random.split(jax.random.key(1), 2))
     inputs, targets = np.random.default_rng(2).standard_normal((6, 3)).astype(np.float32), np.arange(6) % 2
     gradient, error = networks.layer_norms("sigmoid", params, inputs, targets)
     one = jax.tree.map(lambda a: a[1], params)
     loss = lambda p: losses.mean(losses.cross_entropy(mlp.forward(p, inputs, activation=jax.nn.sigmoid), targets))
-    expected = [np.sqrt(sum(np.sum(np.square(a)) for a in layer)) for layer in jax.grad(loss)(one)]
+    expected = [np.sqrt(sum(np.sum(np.square(a)) for a in layer)) for layer in jax.jit(jax.grad(loss))(one)]
     assert np.asarray(gradient[1]) == pytest.approx(np.array(expected), rel=1e-4)
     # ‖δ_l‖ ≤ max σ' · ‖W_{l+1}‖ · ‖δ_{l+1}‖ for every example, and so for the root mean squares.
     for layer in range(3):
@@ -53,8 +53,8 @@ def test_norms_by_layer_are_those_of_jax_grad_and_errors_obey_the_chain_of_norms
         assert float(error[1, layer]) <= 0.25 * largest * float(error[1, layer + 1]) * (1 + 1e-5)
 
 
-@pytest.mark.parametrize("pieces", [1, 2, 3, 5])
-def test_the_least_errors_on_the_square_are_reached_by_equal_pieces_and_by_nothing_else_tried(pieces):
+@pytest.mark.parametrize("pieces", [1, 2, 5])
+def test_the_least_errors_on_the_square_are_reached_by_equal_pieces_only(pieces):
     x = np.linspace(-1, 1, 200_001)
     centres = -1 + (2 * np.arange(pieces) + 1) / pieces
 
@@ -88,12 +88,13 @@ def test_a_trained_unit_reaches_the_least_error_with_two_pieces_and_never_less()
     assert np.all(np.asarray(concave["mean square"]) > 0.999 * 4 / 45)
 
 
-def test_networks_have_nearly_as_many_parameters():
+def test_networks_have_nearly_equal_numbers_of_parameters():
     for depth in (2, 8):
         counts = []
-        for name, kind in networks.KINDS.items():
+        for kind in networks.KINDS.values():
             sizes = networks.sizes_of(kind, depth, 16)
-            counts.append(tree.size(networks.draw_starts(name, sizes, jax.random.split(jax.random.key(0), 1))))
+            init = lambda sizes=sizes, kind=kind: mlp.init(jax.random.key(0), sizes, pieces=kind.pieces)
+            counts.append(tree.size(jax.eval_shape(init)))
             assert counts[-1] == networks.num_parameters(depth, sizes[1], kind.pieces)
         assert max(counts) < 1.1 * min(counts)
 

@@ -24,7 +24,7 @@ def test_a_paired_difference_is_that_of_a_paired_t_test():
 
 
 def test_a_difference_within_what_another_test_set_would_change_is_undecided():
-    """Two networks that differ by 1 point on 300 examples, with no spread over seeds: the standard error is 1 point."""
+    # Two networks differ by 1 point on 300 examples, with no spread over seeds: the standard error is 1 point.
     of_examples = np.zeros(300)
     of_examples[:6], of_examples[6:9] = 1.0, -1.0
     seeds = np.full(5, of_examples.mean())
@@ -39,17 +39,11 @@ def test_diverged_pairs_are_left_out_and_fewer_than_two_decide_nothing():
 
 
 def test_first_updates_at_a_target_are_read_from_the_records_and_misses_are_censored():
-    records = np.array([[0.2, 0.9, 0.5], [0.1, 0.2, 0.3], [0.9, 0.9, 0.9]])[None, None]
+    records, updates = np.array([[0.2, 0.9, 0.5], [0.1, 0.2, 0.3], [0.9, 0.9, 0.9]])[None, None], [[10, 20, 30]]
     result = sweep.Result(
-        axes=("batch_size", "learning_rate", "seed"),
-        coordinates={},
-        updates=np.array([[10, 20, 30]]),
-        examples=np.array([[10, 20, 30]]),
-        loss=records,
-        record=records,
-        diverged_at=np.array([[[0, 0, 5]]]),
-        params=None,
-    )
+        axes=("batch_size", "learning_rate", "seed"), coordinates={}, updates=np.array(updates),
+        examples=np.array(updates), loss=records, record=records, diverged_at=np.array([[[0, 0, 5]]]), params=None,
+    )  # fmt: skip
     updates, reached = protocol._first_at(result, 0.8)
     assert updates.tolist() == [[[20, 30, 30]]]
     assert reached.tolist() == [[[True, False, False]]]
@@ -57,7 +51,7 @@ def test_first_updates_at_a_target_are_read_from_the_records_and_misses_are_cens
 
 @pytest.mark.usefixtures("x64")
 def test_sharpness_in_a_small_box_is_the_gradient_times_its_widths():
-    """The maximum of a linear function over a box is at a corner: f + Σ |gᵢ| ε (|xᵢ| + 1)."""
+    # The maximum of a linear function over a box is at a corner: f + Σ |gᵢ| ε (|xᵢ| + 1).
     params = mlp.init(jax.random.key(0), (4, 3, 2))
     rng = np.random.default_rng(0)
     data = (jnp.asarray(rng.normal(size=(9, 4))), jnp.asarray(rng.integers(0, 2, 9), jnp.int32))
@@ -76,14 +70,14 @@ def test_validation_examples_are_a_fifth_in_equal_proportions_and_none_is_traine
     assert problem.sizes == (64, 5, 10)
     counts = np.bincount(np.asarray(problem.validation.targets))
     assert counts.min() >= 28
-    rows = {np.asarray(row).tobytes() for row in problem.train.inputs}
-    assert not any(np.asarray(row).tobytes() in rows for row in problem.validation.inputs)
+    rows = {row.tobytes() for row in np.asarray(problem.train.inputs)}
+    assert not rows & {row.tobytes() for row in np.asarray(problem.validation.inputs)}
 
 
 def test_losses_one_by_one_are_the_losses_of_the_batch():
     params = mlp.init(jax.random.key(0), (4, 3, 2))
     data = (jnp.ones((3, 4)) * jnp.arange(3.0)[:, None], jnp.array([0, 1, 1]), jnp.array([1.0, 1.0, 0.0]))
-    one, whole = (f(params, *data, jax.random.key(1)) for f in (protocol.one_by_one, protocol.batch_loss))
+    one, whole = (jax.jit(f)(params, *data, jax.random.key(1)) for f in (protocol.one_by_one, protocol.batch_loss))
     np.testing.assert_allclose(one, whole, rtol=1e-6)
 
 
@@ -96,9 +90,16 @@ def test_a_small_comparison_fills_every_cell_and_saves_tables_and_six_figures(tm
     )  # fmt: skip
     measured = batch_sizes.run(settings)
     cells = pd.read_csv(tmp_path / "run" / "cells.csv")
-    assert len(cells) == 12
+    assert cells.side.tolist() == ["small", "large"] * 6
     assert not cells.isna().any().any()
-    assert set(cells.claim) == {"faster", "slower", "same", "noisy", "stable", "better", "worse"}
+    pairs = (
+        ("faster", "slower"),
+        ("same", "same"),
+        ("slower", "faster"),
+        ("noisy", "stable"),
+        *[("better", "worse")] * 2,
+    )
+    assert cells.claim.tolist() == [claim for pair in pairs for claim in pair]
     assert set(measured.tuned) == {"epochs", "updates", "time"}
     assert np.all(measured.noise.scale > 0)
     assert len(list((tmp_path / "run").glob("*.png"))) == 6

@@ -1,4 +1,4 @@
-"""The same key gives the same bits: again, in another process, and however a search is cut into lanes."""
+"""The same key gives the same bits: in a second call, in another process, and with any number of lanes."""
 
 import hashlib
 import os
@@ -12,7 +12,7 @@ import numpy as np
 import optax
 import pytest
 
-from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, sweep, training
+from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_hessian, penalties, sweep, training
 
 pytestmark = pytest.mark.implicit_promotion
 
@@ -22,9 +22,7 @@ def batch_loss(params, x, y, weights, key):
 
 
 def fun(params, x, y):
-    return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + 0.01 * sum(
-        jnp.sum(leaf**2) for leaf in jax.tree.leaves(params)
-    )
+    return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + penalties.l2(params, 0.02)
 
 
 def init(key):
@@ -36,9 +34,7 @@ def results():
     key, data = jax.random.key(5), datasets.xor()
     start = init(key)
     yield training.train(key, batch_loss, start, data, optimizer=optax.adam(0.1), batch_size=3, epochs=5)
-    swept = sweep.run(
-        key, batch_loss, init, data, batch_sizes=(1, 3), learning_rates=(0.1, 0.2), seeds=2, epochs=3
-    )  # fmt: skip
+    swept = sweep.run(key, batch_loss, init, data, batch_sizes=(1, 3), learning_rates=(0.1, 0.2), seeds=2, epochs=3)
     yield swept.loss, swept.params
     with jax.enable_x64(True):
         args = tuple(datasets.xor())
@@ -69,7 +65,7 @@ def test_the_same_key_gives_the_same_bits_again_and_in_another_process():
 
 
 @pytest.mark.slow
-def test_many_starts_end_at_the_bits_at_which_each_ends_whatever_the_lanes():
+def test_many_searches_end_at_the_same_bits_with_any_number_of_lanes():
     with jax.enable_x64(True):
         args = tuple(datasets.xor())
         starts = jax.vmap(init)(jax.random.split(jax.random.key(0), 6))

@@ -1,4 +1,4 @@
-"""Gradient descent and its successors, small: where theorems give the answer."""
+"""Gradient descent and its successors against theorems, small."""
 
 import jax
 import jax.numpy as jnp

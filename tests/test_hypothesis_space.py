@@ -1,4 +1,4 @@
-"""Hoeffding's bound for a finite class: numbers by hand, its inverse, and exact probabilities for tiny classes."""
+"""Hoeffding's bound for a finite class: its values, its inverse, and exact probabilities for tiny classes."""
 
 import fractions
 import itertools
@@ -12,7 +12,7 @@ from experiments import hypothesis_space as space
 from experiments._shared import finite_hypotheses as finite
 
 
-def test_bound_is_what_it_is_by_hand():
+def test_bound_has_the_values_computed_by_hand():
     # 10 · 2 exp(−2 · 500 · 0.01) = 20 exp(−10)
     np.testing.assert_allclose(finite.bad_sample_bound(math.log(10), 500, 0.1), 20 * 4.5399929762484854e-05, rtol=1e-12)
     # 2 exp(−2 · 100 · 0.01) = 2 exp(−2) for one function
@@ -20,9 +20,6 @@ def test_bound_is_what_it_is_by_hand():
     assert finite.bad_sample_bound(math.log(10), 100, 0.1) == 1.0  # 20 exp(−2) = 2.7 says nothing
     # ln(2 · 1000 / .05) / .02 = ln(40000) / .02 = 529.8
     assert finite.sample_size(math.log(1000), 0.05, 0.1) == 530
-
-
-def test_bound_is_computed_in_logarithms():
     log_size = math.log(2**1000000)  # 693147.18…
     np.testing.assert_allclose(finite.log_bad_sample_bound(log_size, 0, 0.1), 1000001 * math.log(2), rtol=1e-14)
     assert finite.bad_sample_bound(log_size, 10**9, 0.1) == 0.0
@@ -30,13 +27,11 @@ def test_bound_is_computed_in_logarithms():
     assert finite.sample_size(log_size, 0.05, 0.1) == math.ceil((1000001 * math.log(2) + math.log(20)) / 0.02)
 
 
-@pytest.mark.parametrize("log_size", [0.0, 50.0, 1e6])
-@pytest.mark.parametrize("failure_probability", [0.5, 0.05, 1e-9])
-@pytest.mark.parametrize("deviation", [1.0, 0.1, 0.003])
-def test_sample_size_inverts_the_bound(log_size, failure_probability, deviation):
-    num_samples = finite.sample_size(log_size, failure_probability, deviation)
-    assert finite.log_bad_sample_bound(log_size, num_samples, deviation) <= math.log(failure_probability) + 1e-9
-    assert finite.log_bad_sample_bound(log_size, num_samples - 1, deviation) > math.log(failure_probability) - 1e-9
+def test_sample_size_inverts_the_bound():
+    for log_size, failure, deviation in itertools.product((0.0, 50.0, 1e6), (0.5, 0.05, 1e-9), (1.0, 0.1, 0.003)):
+        num_samples = finite.sample_size(log_size, failure, deviation)
+        assert finite.log_bad_sample_bound(log_size, num_samples, deviation) <= math.log(failure) + 1e-9
+        assert finite.log_bad_sample_bound(log_size, num_samples - 1, deviation) > math.log(failure) - 1e-9
 
 
 def enumerated(mistakes, num_samples, deviation):
@@ -55,14 +50,10 @@ def enumerated(mistakes, num_samples, deviation):
 TINY = [[1, 0, 0, 1], [1, 1, 0, 1], [0, 0, 0, 1]]
 
 
-def test_exact_union_is_the_sum_over_all_samples():
-    _, single = enumerated(TINY, 5, 0.25)
-    np.testing.assert_allclose(space.exact_union(np.array(TINY, bool), 5, 0.25), single, rtol=1e-12)
-
-
-def test_simulation_agrees_with_all_samples_and_stays_below_the_bounds():
+def test_union_and_simulation_agree_with_all_samples_and_stay_below_the_bounds():
     mistakes, trials = np.array(TINY, bool), 40000
     probability, single = enumerated(TINY, 5, 0.25)
+    np.testing.assert_allclose(space.exact_union(mistakes, 5, 0.25), single, rtol=1e-12)
     alone, _ = enumerated(TINY[:1], 5, 0.25)
     counts = space.count_bad_samples(np.random.default_rng(0), mistakes, (1, 3), 5, 0.25, trials)
     for count, exact in zip(counts, (alone, probability), strict=True):

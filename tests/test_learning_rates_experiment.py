@@ -1,4 +1,4 @@
-"""Learning rates and schedules, small."""
+"""Learning rates and schedules: closed forms, and a small run."""
 
 import math
 
@@ -66,7 +66,7 @@ def test_differences_from_a_constant_rate_are_paired_by_seed(ran):
 
 @pytest.mark.implicit_promotion
 def test_gradient_descent_on_a_quadratic_shrinks_the_top_mode_by_theory():
-    """(1 − 2 c)² of the loss a step at c · 2/λ_max, once the other modes are small beside it or absent."""
+    # At the rate c · 2/λ_max a step multiplies the loss by (1 − 2 c)², if the other modes are absent.
     data = (2.0 * jnp.ones((1, 1)), jnp.zeros(1, jnp.int32))
     # One input 2: the Hessian of the one output that is off has the eigenvalues 0 and 2² + 1².
     params = (mlp.Layer(jnp.zeros((1, 10)), jnp.zeros(10)),)

@@ -1,4 +1,4 @@
-"""What a run keeps of its pieces comes back bit for bit, and reading builds nothing but data."""
+"""The pieces of a run come back bit for bit, and loading builds only data."""
 
 import json
 import pathlib
@@ -52,7 +52,7 @@ def same(a, b):
     return a == b
 
 
-@hypothesis.settings(max_examples=60, deadline=None)
+@hypothesis.settings(max_examples=30, deadline=None)
 @hypothesis.given(VALUES)
 def test_values_come_back_bit_for_bit(value):
     assert same(through_file(value), value)
@@ -74,7 +74,7 @@ def test_tables_come_back_with_dtypes_missing_values_and_index():
     pd.testing.assert_frame_equal(through_file(table.iloc[:0]), table.iloc[:0])
 
 
-def test_verdicts_certificates_and_records_come_back_whole():
+def test_verdicts_certificates_and_named_tuples_come_back_equal():
     verdict = critical.classify(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2), evidence="proved")
     back, layer, reason = through_file((verdict, mlp.Layer(jnp.ones((2, 3)), jnp.zeros(3)), Reason.MAX_STEPS))
     assert (str(back), str(back.certificate)) == (str(verdict), str(verdict.certificate))
@@ -84,14 +84,14 @@ def test_verdicts_certificates_and_records_come_back_whole():
 
 
 @pytest.mark.parametrize("name", ["os:system", "builtins:eval", "experiments._shared.run_folder:RunFolder", "x", ":"])
-def test_nothing_but_data_types_of_this_project_is_built(name, tmp_path):
+def test_only_data_types_of_this_project_are_built(name, tmp_path):
     text = json.dumps({"is": name, "of": []})
     _files.write_npz(tmp_path / "piece.npz", {"value": np.frombuffer(text.encode(), np.uint8)})
     with pytest.raises(ValueError, match="expected a dataclass, NamedTuple or Enum"):
         pieces.load(tmp_path / "piece.npz")
 
 
-def test_what_cannot_come_back_is_refused_when_it_is_kept(tmp_path):
+def test_a_type_that_cannot_be_loaded_is_refused_when_it_is_saved(tmp_path):
     for value in ({1, 2}, lambda: 0, np.array([object()]), object()):
         with pytest.raises(TypeError, match="cannot be kept"):
             pieces.save(tmp_path / "piece.npz", value)

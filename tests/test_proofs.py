@@ -1,4 +1,4 @@
-"""The experiment, small: every point found is proved, saved, and proved again from the file."""
+"""The proofs experiment, small: every point found is proved, saved, and proved again from its file."""
 
 import pathlib
 
@@ -16,7 +16,7 @@ from mlp_jax import datasets, interval, mlp
 @pytest.mark.slow
 def test_points_on_xor_and_digits_are_proved_saved_and_proved_again(tmp_path, monkeypatch):
     few = datasets.Dataset(*(datasets.Examples(*(a[:200] for a in part)) for part in datasets.load("digits")))
-    monkeypatch.setattr(datasets, "load", lambda _: few)  # the time of a proof is that of its examples
+    monkeypatch.setattr(datasets, "load", lambda _: few)  # the time of a proof grows with its examples
     settings = proofs.Settings(quick=True, output=tmp_path / "one")
     digits, xor = proofs.run(settings)
     assert digits["index"].tolist() == [0, 1]

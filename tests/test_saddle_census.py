@@ -1,4 +1,4 @@
-"""The census experiment, small: every point proved, the sum right, saddles joined to points of the list."""
+"""The census experiment, small: every point is proved, the sum is right, saddles join points of the list."""
 
 import pandas as pd
 import pytest

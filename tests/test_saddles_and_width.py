@@ -1,4 +1,4 @@
-"""Counting by width: one hidden unit has a list that is known, and nothing degenerate is counted."""
+"""The census by width, small: counts are consistent, and padded points are marked."""
 
 import pandas as pd
 import pytest

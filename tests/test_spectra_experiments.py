@@ -1,12 +1,12 @@
-"""Spectrum, edge of stability, index against loss: small runs, held to what is known of them."""
+"""Small runs of the experiments on spectra, the edge of stability, and index against loss."""
 
-import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import edge_of_stability, hessian_spectrum, index_and_loss
 from experiments._shared import linear_control
+from mlp_jax import mlp
 
 
 @pytest.mark.implicit_promotion
@@ -29,9 +29,8 @@ def test_outliers_are_counted_above_the_largest_gap():
 @pytest.mark.implicit_promotion
 @pytest.mark.slow
 def test_descent_hovers_at_two_over_its_step_size(tmp_path):
-    settings = edge_of_stability.Settings(
-        rates=(0.2, 0.7), seeds=1, steps=3000, looks=8, hidden=10, output=tmp_path / "one"
-    )
+    size = {"rates": (0.2, 0.7), "seeds": 1, "steps": 3000, "looks": 8, "hidden": 10}
+    settings = edge_of_stability.Settings(**size, output=tmp_path / "one")
     rows = edge_of_stability.run(settings)
     ends = rows.groupby("rate").times_threshold.apply(lambda part: part.iloc[-3:].mean())
     assert ends[0.7] == pytest.approx(1.0, abs=0.1)
@@ -40,16 +39,15 @@ def test_descent_hovers_at_two_over_its_step_size(tmp_path):
 
 
 def test_a_step_above_two_over_the_curvature_diverges(x64):
-    digits = edge_of_stability.Settings(hidden=2)
-    assert np.isinf(edge_of_stability.follow(digits, 1e3, 0, 200, 2).loss.iloc[-1])
+    settings = edge_of_stability.Settings(hidden=2)
+    assert np.isinf(edge_of_stability.follow(settings, 1e3, 0, 200, 2).loss.iloc[-1])
 
 
 @pytest.mark.implicit_promotion
 @pytest.mark.slow
 def test_points_of_each_index_are_found_and_the_control_agrees(tmp_path):
-    settings = index_and_loss.Settings(
-        quick=True, hidden=2, examples=100, largest_index=5, starts=8, descents=8, output=tmp_path / "one"
-    )
+    size = {"hidden": 2, "examples": 100, "largest_index": 5, "starts": 8, "descents": 8}
+    settings = index_and_loss.Settings(quick=True, **size, output=tmp_path / "one")
     points, control = index_and_loss.run(settings)
     assert {0, 5} <= set(points["index"])
     assert (control["index"] == control.known_index).all()
@@ -58,14 +56,12 @@ def test_points_of_each_index_are_found_and_the_control_agrees(tmp_path):
     assert (settings.output / "index_and_loss.png").exists()
 
 
-def test_few_inputs_have_the_variances_asked_for_and_classes_their_closed_form():
+def test_inputs_have_the_variances_asked_for_and_classes_their_closed_form(x64):
     variances = np.array([3.0, 2.0, 0.5])
     x = linear_control.rows_of(variances)
     np.testing.assert_allclose(x.T @ x / len(x), np.diag(variances), atol=1e-12)
     np.testing.assert_allclose(x.mean(0), 0)
     # h = 1: keep the first (minimum), the second or the third component, or none.
     assert linear_control.classes(variances, 1) == [(1.25, 0), (1.75, 1), (2.5, 2), (2.75, 3)]
-    with jax.enable_x64(True):
-        params = jax.tree.map(np.asarray, linear_control.mlp.init(jax.random.key(0), (3, 1, 3)))
-        zero = jax.tree.map(np.zeros_like, params)
-        assert float(linear_control.loss(zero, x)) == pytest.approx(2.75)
+    zero = (mlp.Layer(np.zeros((3, 1)), np.zeros(1)), mlp.Layer(np.zeros((1, 3)), np.zeros(3)))
+    assert float(linear_control.loss(zero, x)) == pytest.approx(2.75)

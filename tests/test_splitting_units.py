@@ -25,10 +25,8 @@ def test_signs_along_every_line_are_those_of_the_theorem(tmp_path, monkeypatch):
 def test_the_matrix_of_a_unit_is_the_second_derivative_that_its_output_weight_sees():
     # A = mean[r v ∂²tanh(w·x) / ∂w²] with the residual r held fixed, by central differences.
     generator = np.random.default_rng(0)
-    x, params = (
-        generator.standard_normal((9, 2)),
-        (generator.standard_normal((2, 1)), generator.standard_normal((1, 1))),
-    )
+    x = generator.standard_normal((9, 2))
+    params = generator.standard_normal((2, 1)), generator.standard_normal((1, 1))
     y = generator.standard_normal((9, 1))
     residual = (np.tanh(x @ params[0]) @ params[1] - y)[:, 0]
 

@@ -1,4 +1,4 @@
-"""Legal calls of the functions that researchers call, and a limit on the time of a call."""
+"""Valid calls of the main functions, and a time limit for a call."""
 
 import contextlib
 import signal
@@ -59,12 +59,12 @@ CALLS = {
 
 
 class Endless(BaseException):
-    """A call took longer than it may."""
+    """A call exceeded its time limit."""
 
 
 @contextlib.contextmanager
 def within(seconds):
-    """Raise Endless where the body takes longer."""
+    """Raise Endless if the body takes longer."""
 
     def stop(number, frame):
         raise Endless(f"not done after {seconds} s")
