@@ -1,4 +1,4 @@
-"""Eigenvectors at both ends of a symmetric matrix that is stored, from one tridiagonalisation by LAPACK."""
+"""Eigenvectors at both ends of a stored symmetric matrix, from one tridiagonalisation by LAPACK."""
 
 from __future__ import annotations
 
@@ -8,18 +8,14 @@ from scipy.linalg import lapack
 
 from mlp_jax.curvature.thick_restart import Wanted
 
-# From this dimension on, and for at most this part of the spectrum, leaving the other eigenvectors out is faster.
+# From this dimension on, computing at most this part of the eigenvectors is faster than computing all.
 _LARGE, _PART = 200, 1 / 4
-# Two searches of the ends whose vectors are less orthogonal than this hit one eigenspace from both sides.
+# Vectors of the two ends that are less orthogonal than this belong to one eigenspace.
 _SKEW = 1e-12
 
 
 def both_ends(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, float]:
-    """Return orthonormal eigenvectors (k, P) in ascending order of their values, and the norm of the matrix.
-
-    One triangle of it is read. Tridiagonalisation takes (4/3) P³ floating-point operations, all P eigenvectors
-    about as much again.
-    """
+    """Return orthonormal eigenvectors (k, P) in ascending order of their values, and the norm of the matrix."""
     size = len(matrix)
     if size >= _LARGE and wanted.total <= _PART * size:
         rows, norm = _by_tridiagonal(matrix, wanted)

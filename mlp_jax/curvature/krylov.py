@@ -21,10 +21,10 @@ from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
 from mlp_jax.curvature.traced_operator import Operator
 from mlp_jax.curvature.types import Matvec, PyTree
 
-# Memory and length of the default basis: restarts cost products, long bases cost orthogonalisation.
+# Largest memory and length of the default basis: restarts cost products, long bases cost orthogonalisation.
 _BASIS_BYTES = 2**28
 _BASIS_ROWS = 1500
-# Largest P for which the matrix is built: from P products, and by a function that is faster.
+# Largest P for which the matrix is built: from P products, and by `hessian`.
 _DENSE_LIMIT, _FAST_DENSE_LIMIT = 1000, 5000
 # Residuals near this many rounding errors of the operator do not improve.
 _FLOOR = 10.0
@@ -49,14 +49,14 @@ class Eigenpairs:
         (k,) residual ≤ tolerance · ‖H‖, with ‖H‖ the largest |Ritz value|; with `hessian`, the largest ‖H v‖ of the
         unit vectors multiplied.
     complete
-        Whether a random vector in the orthogonal complement found no eigenvalue beyond those returned, such as a
-        copy of a multiple eigenvalue, or one that the first vectors barely contained. Always true of a whole matrix
-        from products; of one from `hessian`, whether it agrees with the product with a random vector.
+        Whether the search of the orthogonal complement found no further eigenvalue, such as another copy of a multiple
+        one. Always true if the matrix was built from products; with `hessian`, whether the matrix agrees with the
+        product of a random vector.
     num_matvecs
-        Products used, the k for `residuals` among them. A matrix from `hessian` costs none; the two products that
-        compare it with the operator are not counted.
+        Products used, including the k for `residuals`. The matrix from `hessian` counts as none, as do the products
+        that compare it with the operator.
     method
-        "lanczos": from products. "dense": by LAPACK from the whole matrix.
+        "lanczos", or "dense": by LAPACK from the whole matrix.
     """
 
     values: jax.Array
@@ -113,22 +113,21 @@ def eigenpairs(
 ) -> Eigenpairs:
     """Return the algebraically smallest and largest eigenvalues of a symmetric operator, with residuals. Host-level.
 
-    H v = λ v. Lanczos with full orthogonalisation and thick restarts: both ends from one basis, so that no value is
-    returned twice unless it has that multiplicity. A single starting vector contains one vector of each eigenspace.
-    After convergence Lanczos therefore runs from a fresh random vector, orthogonal to the whole basis, until no
-    eigenvalue beyond the wanted ones can be left in the complement (by the residual of its extreme Ritz values, and by
-    the failure probability of Kuczyński and Woźniakowski, 1e-3, where no restart was needed). What it finds joins the
+    H v = λ v. Lanczos with full orthogonalisation and thick restarts: both ends come from one basis, so that no value
+    is returned more often than its multiplicity. A single starting vector contains one vector of each eigenspace.
+    After convergence Lanczos therefore runs again from a random vector orthogonal to the whole basis, until the
+    complement cannot contain an eigenvalue beyond the wanted ones (by the residuals of its extreme Ritz values and, if
+    no restart was needed, a failure probability of 1e-3 by Kuczyński and Woźniakowski). Vectors found there join the
     basis, and the search is repeated. One product with each vector returned gives the true residual, which alone
     decides whether the pair has converged.
 
-    Where P is at most `dense_limit`, or at most six times the number of wanted pairs, the whole matrix is used
-    instead, by LAPACK: from `hessian`, or from P products where so many are allowed.
+    If P is at most `dense_limit`, or at most six times the number of wanted pairs, LAPACK works on the whole matrix
+    instead: from `hessian`, or from P products if `max_matvecs` allows them.
 
-    A host loop around compiled products, traced once for each matvec object, shapes and dtype; a
-    `jax.tree_util.Partial(function, *data)` is traced once for each function, so that new data of the same shapes, such
-    as the next point of a trajectory, compile nothing. It computes in the dtype of params (float64 is recommended), or
-    that of the products where it is wider; a tolerance below what the dtype permits ends with `converged` False.
-    Memory: up to two bases of `basis_size` · P numbers; dense, 6 · 8 P² bytes.
+    The matvec is traced once for each object, shapes and dtype; a `jax.tree_util.Partial(function, *data)` once for
+    each function, so that new data of the same shapes compile nothing. The computation is in the dtype of params
+    (float64 is recommended), or in a wider dtype of the products; a tolerance below the precision of the dtype ends
+    with `converged` False. Memory: up to two bases of `basis_size` · P numbers; dense, 6 · 8 P² bytes.
 
     Parameters
     ----------
@@ -147,27 +146,27 @@ def eigenpairs(
     basis_size
         Vectors to keep, clipped to P; when None, what fits in 256 MiB, at most 1500. A larger one needs fewer products.
     block_size
-        Vectors multiplied together, by `jax.vmap`, if more than 1: less time for each product and more products in all.
-        4 can halve the time where P is large and the basis is long enough to need no restart.
+        Vectors multiplied together by `jax.vmap`: less time for each product, but more products. 4 can halve the time
+        if P is large and the basis is long enough to need no restart.
     hessian
-        () -> (P, P), the same operator as a matrix in the order of `tree.ravel`, where there is a faster way to it
-        than P products: `lambda: mlp_hessian.dense(params, ...)`. Values, residuals and flags still come from `matvec`.
+        () -> (P, P), the same operator as a matrix in the order of `tree.ravel`, if it costs less than P products:
+        `lambda: mlp_hessian.dense(params, ...)`. Values, residuals and flags still come from `matvec`.
     dense_limit
         Largest P for which the matrix is built; 0 for never; when None 1000, or 5000 with `hessian`.
     mesh
-        A `jax.sharding.Mesh` over whose devices the basis is split; `basis_size` None then fills 256 MiB on each. A
-        step sends two or three sums of basis_size numbers between them, and gathers the vector that it multiplies. None
-        keeps the basis in numpy. The matvec splits its own work separately, as `hessian_of_mean(..., mesh=mesh)` does.
+        A `jax.sharding.Mesh` over whose devices the basis is split; the default `basis_size` then fills 256 MiB on
+        each. A step sends two or three sums of basis_size numbers between devices, and gathers the vector to multiply.
+        None keeps the basis in numpy. The matvec splits its own work, as `hessian_of_mean(..., mesh=mesh)` does.
 
     Raises
     ------
     TypeError
-        An argument of the wrong type, a matvec whose result is not floating, a call under jit.
+        An argument has the wrong type, the products are not floating, or the call is under jit.
     ValueError
-        Counts that do not fit the dimension, a budget or basis too small for them, a matvec whose result is not like
-        params or holds NaN or infinity.
+        The counts do not fit the dimension, the budget or basis is too small for them, or a product is not like params
+        or holds NaN or infinity.
     MemoryError
-        The dense matrix would not fit in half of the memory of the machine.
+        The dense matrix would not fit in half of the machine's memory.
 
     References
     ----------
@@ -262,7 +261,7 @@ def _dense(
         rows, norm = dense_ends.both_ends(matrix, wanted)
         rows = rows.astype(operator.program.dtype)
         return _measured(operator, limits, rows, norm * unit, True, size, "dense")
-    # At least one eigenvector of each end, so that the products with them show the norm of the operator.
+    # Products with an eigenvector of each end give the norm of the operator.
     more = wanted if wanted.total == size else Wanted(max(1, wanted.smallest), max(1, wanted.largest))
     rows = dense_ends.both_ends(matrix, more)[0].astype(operator.program.dtype)
     norm, agrees = _compared(operator, rows, matrix, unit, limits, generator)
@@ -275,8 +274,7 @@ def _compared(
 ) -> tuple[float, bool]:
     """Return the largest ‖H v‖ of the first row, the last row and a random vector, and whether matrix · unit agrees.
 
-    The rows are unit eigenvectors of the matrix in ascending order of their values. The matrix agrees where it
-    multiplies the random vector as the operator does.
+    The rows are unit eigenvectors in ascending order; agreement is tested on the product of the random vector.
     """
     vector = generator.normal(size=(1, operator.size()))
     tried = np.concatenate([rows[[0, -1]], (vector / np.linalg.norm(vector)).astype(rows.dtype)])
@@ -332,7 +330,7 @@ def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.
         rows = space.combine(vectors[:, wanted.ends(len(values))])
         norm = float(np.max(np.abs(values)))
         pairs = _measured(operator, limits, rows, norm, complete, space.products, "lanczos")
-        # Near rounding the estimates can be too small: ask for more accuracy as long as the dtype and budget allow.
+        # Near rounding the estimates can be too small: request more accuracy while dtype and budget allow.
         used = space.products + wanted.total
         if not complete or bool(np.all(pairs.converged)) or target <= floor or used >= budget:
             return pairs

@@ -1,10 +1,9 @@
-"""Where the vectors of a Krylov basis are kept: in numpy, or split over the devices of a mesh.
+"""Storage of a Krylov basis: in numpy (`HostBasis`), or split over the devices of a mesh (`SplitBasis`).
 
-`Basis` is what `krylov_space` asks of either. Its "rows" are k vectors in the form that the basis itself uses: arrays
-(k, P) in numpy, arrays (P, k) split over devices otherwise. In numpy BLAS reads only the rows in use.
+"Rows" are k vectors in the basis's own layout: arrays (k, P) in numpy, arrays (P, k) split over devices.
 """
 
-# ruff: noqa: D102 - methods are documented in HostBasis
+# ruff: noqa: D102 - HostBasis documents the methods whose names do not say enough
 from __future__ import annotations
 
 import functools
@@ -19,12 +18,12 @@ from jax.sharding import Mesh
 from mlp_jax import _parallel
 from mlp_jax.curvature.traced_operator import Operator, Program, multiply_rows
 
-# Columns of a split basis that are multiplied together, and rows of it that a restart turns at a time.
+# Columns of a split basis that are multiplied together, and rows that a restart replaces at a time.
 _PANEL, _STRIP = 32, 1024
 
 
 class Basis(Protocol):
-    """Room for `rows` vectors of dimension `size`, and the operator that multiplies them; see `HostBasis`."""
+    """Storage for `rows` vectors of dimension `size`, and the operator that multiplies them."""
 
     size: int
     rows: int
@@ -45,15 +44,7 @@ class Basis(Protocol):
 
 
 class HostBasis(Basis):
-    """A basis in numpy. `multiply` takes rows (k, P) to their products with the operator.
-
-    Examples
-    --------
-    >>> basis = HostBasis(lambda rows: 2 * rows, 3, np.float64, 2)
-    >>> basis.write(0, basis.place(np.array([[0.0, 3.0, 4.0]])), 5.0)
-    >>> basis.multiply(0, 1).tolist()
-    [[0.0, 1.2, 1.6]]
-    """
+    """A basis in numpy. `multiply` takes rows (k, P) to their products with the operator."""
 
     def __init__(self, multiply: Callable[[np.ndarray], np.ndarray], size: int, dtype: Any, rows: int):
         self._multiply, self.size, self.rows = multiply, size, rows
@@ -61,65 +52,60 @@ class HostBasis(Basis):
         self.dtype = self.array.dtype
 
     def place(self, rows: np.ndarray) -> np.ndarray:
-        """Return rows (k, P) of numpy as rows of this basis."""
+        """Return numpy rows (k, P) in the layout of this basis."""
         return rows.astype(self.dtype)
 
     def multiply(self, start: int, count: int) -> np.ndarray:
-        """Return the products of the operator with some rows of the basis."""
+        """Return the products of the operator with basis[start : start + count]."""
         return np.array(self._multiply(self.array[start : start + count]))
 
     def largest(self, rows: np.ndarray) -> float:
-        """Return the size of the largest number; NaN or infinity where there is one."""
+        """Return the largest absolute value; NaN or infinity if there is one."""
         return float(np.max(np.abs(rows)))
 
     def divide(self, rows: np.ndarray, unit: float) -> np.ndarray:
-        """Return rows / unit."""
         return rows / self.dtype.type(unit)
 
     def pick(self, rows: np.ndarray, i: int) -> np.ndarray:
-        """Return one of some rows, as rows."""
         return rows[i : i + 1]
 
     def length(self, row: np.ndarray) -> np.floating:
-        """Return the norm of one row."""
         return np.linalg.norm(row)
 
     def lengths(self, rows: np.ndarray) -> np.ndarray:
-        """Return the norm of each row."""
         return np.linalg.norm(rows, axis=1)
 
     def project(self, rows: np.ndarray, first: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return rows without their parts along basis[first:stop], these parts, and the norms of what is left."""
+        """Return rows minus their projection on basis[first:stop], its coefficients, and the norms of the rest."""
         window = self.array[first:stop]
         parts = rows @ window.T
         rows = rows - parts @ window
         return rows, parts, self.lengths(rows)
 
     def write(self, at: int, row: np.ndarray, length: Any) -> None:
-        """Write row / length."""
         self.array[at] = row[0] / length
 
     def combine(self, vectors: np.ndarray, first: int, stop: int) -> np.ndarray:
-        """Return combinations (k, P) of basis[first:stop] in numpy, one for each column of `vectors`."""
+        """Return linear combinations (k, P) of basis[first:stop] in numpy, one for each column of `vectors`."""
         return vectors.T.astype(self.dtype) @ self.array[first:stop]
 
     def turn(self, vectors: np.ndarray, first: int, stop: int, used: int) -> None:
-        """Replace basis[first:stop] by its combinations, and move basis[stop:used] up behind them."""
+        """Replace basis[first:stop] by its linear combinations, and move basis[stop:used] up behind them."""
         end = first + vectors.shape[1]
         self.array[first:end] = self.combine(vectors, first, stop)
         self.array[end : end + used - stop] = self.array[stop:used].copy()
 
     def reorder(self, start: int, order: np.ndarray) -> None:
-        """Move rows: the new ones from `start` on are the old ones with these numbers."""
+        """Replace the rows from `start` on by the rows with the numbers in `order`."""
         self.array[start : start + len(order)] = self.array[order]
 
 
 class SplitBasis(Basis):
     """A basis split over devices: each holds P / devices numbers of every vector.
 
-    A pass of `project` adds (k, rows) numbers and k norms between the devices. `multiply` gathers k vectors of P
-    numbers on every device, for the time of the product: `block` of them by one program, fewer one at a time. Whatever
-    is not a row is the same in every process, so that all processes, on equal machines, take the same decisions.
+    A pass of `project` sums (k, rows) numbers and k norms between devices. `multiply` gathers k vectors of P numbers on
+    every device: `block` of them in one program, fewer one at a time. All results except rows are the same in every
+    process, so that processes on equal machines take the same decisions.
     """
 
     def __init__(self, operator: Operator, rows: int, block: int, mesh: Mesh):
@@ -182,12 +168,9 @@ class SplitBasis(Basis):
         self.columns = _turned(self.columns, factors, self._mesh)
 
 
-# Programs of a split basis: its arrays have P on the first axis, split over the devices, and a column for each vector.
+# Programs of a split basis: P is on the first axis, split over the devices; each vector is a column.
 _on_mesh = functools.partial(jax.jit, static_argnames="mesh")
-
-
-def _product(a: jax.Array, b: jax.Array) -> jax.Array:
-    return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
+_product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2, 3))
@@ -195,14 +178,8 @@ def _zeros(height: int, width: int, dtype: Any, mesh: Mesh) -> jax.Array:
     return _parallel.over_rows(lambda mine: jnp.zeros((len(mine), width), dtype), mesh, jnp.arange(height))
 
 
-@jax.jit
-def _largest(rows: jax.Array) -> jax.Array:
-    return jnp.max(jnp.abs(rows))
-
-
-@jax.jit
-def _divided(rows: jax.Array, unit: jax.Array) -> jax.Array:
-    return rows / unit.astype(rows.dtype)
+_largest = jax.jit(lambda rows: jnp.max(jnp.abs(rows)))
+_divided = jax.jit(lambda rows, unit: rows / unit.astype(rows.dtype))
 
 
 @_on_mesh
@@ -214,7 +191,7 @@ def _lengths(rows: jax.Array, mesh: Mesh) -> jax.Array:
 def project_split(
     basis: jax.Array, rows: jax.Array, first: jax.Array, stop: jax.Array, mesh: Mesh
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return what `SplitBasis.project` does, with parts along all columns of the basis; one compiled program."""
+    """Return the result of `SplitBasis.project` with coefficients for all columns of the basis."""
     ends = first // _PANEL, (stop + _PANEL - 1) // _PANEL
 
     def parts_here(mine: tuple[jax.Array, jax.Array], begin: jax.Array, end: jax.Array) -> jax.Array:
@@ -264,7 +241,7 @@ def _turned(basis: jax.Array, factors: jax.Array, mesh: Mesh) -> jax.Array:
         height = min(_STRIP, len(mine))
 
         def strip(i: jax.Array, mine: jax.Array) -> jax.Array:
-            # The last strip begins early enough to be full; the rows that it repeats are turned already.
+            # The last strip starts early enough to be full; the rows that it repeats are already replaced.
             at = jnp.minimum(i * height, len(mine) - height)
             old = jax.lax.dynamic_slice_in_dim(mine, at, height)
             done = (at + jnp.arange(height) < i * height)[:, None]

@@ -1,7 +1,7 @@
-"""Lanczos on the host: an orthonormal basis grown by products with a symmetric operator, a block at a time.
+"""Block Lanczos on the host: an orthonormal basis grown by products with a symmetric operator.
 
 Unlike `tridiagonal.lanczos` it can continue from Ritz vectors (a thick restart) and from a second random vector (the
-search for missed eigenvalues). `krylov_basis` keeps the vectors.
+search for missed eigenvalues). `krylov_basis` stores the vectors.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ import numpy as np
 
 from mlp_jax.curvature.krylov_basis import Basis
 
-# A new direction shorter than this many rounding errors of the operator is nothing but rounding.
+# A new direction shorter than this many rounding errors of the operator is rounding only.
 _BREAKDOWN = 10.0
-# Gram–Schmidt is repeated where it left less than this of a vector (Daniel, Gragg, Kaufman and Stewart 1976).
+# Gram–Schmidt is repeated if less than this part of a vector remains (Daniel, Gragg, Kaufman and Stewart 1976).
 _KEPT_LENGTH = 0.7
 
 
 def power_of_two(largest: float, dtype: Any) -> float | None:
-    """Return a power of two near `largest`; 1 where squares of such numbers are safe, None where it is 0."""
+    """Return a power of two near `largest`; 1 if squares of such numbers are safe, None if it is 0."""
     if largest == 0:
         return None
     limits, exponent = np.finfo(dtype), int(np.frexp(largest)[1])
@@ -30,20 +30,9 @@ def power_of_two(largest: float, dtype: Any) -> float | None:
 class Space:
     """Rows of an orthonormal basis: [frozen | processed | pending | free], and the operator projected on them.
 
-    The product of the operator with a processed row lies in the span of all rows in use, and `coupling[:, i]` holds
-    its coefficients, from which the residual of any combination of processed rows is known. They are in units of
-    `unit`, a power of two, so that no square in a norm over- or underflows; it is 1 for most operators. `block` is the
-    number of vectors multiplied together; random directions come from `generator`.
-
-    Examples
-    --------
-    >>> from mlp_jax.curvature.krylov_basis import HostBasis
-    >>> basis = HostBasis(lambda rows: rows * np.arange(3.0), 3, np.float64, 3)
-    >>> space = Space(basis, 1, np.random.default_rng(0))
-    >>> space.add_random(1)
-    >>> space.extend(3)
-    >>> np.round(space.ritz()[0], 6).tolist(), space.products
-    ([0.0, 1.0, 2.0], 3)
+    The product of the operator with processed row i lies in the span of all rows in use; `coupling[:, i]` holds its
+    coefficients, which give the residual of any combination of processed rows. They are in units of `unit`, a power of
+    two that keeps the squares in a norm from over- or underflowing; it is 1 for most operators.
     """
 
     def __init__(self, basis: Basis, block: int, generator: np.random.Generator):
@@ -77,7 +66,7 @@ class Space:
         self.pending += 1
 
     def extend(self, steps: int) -> None:
-        """Multiply `steps` pending rows, or as many as there are, and append what is new in their products."""
+        """Multiply `steps` pending rows, or all if there are fewer, and append the new directions of their products."""
         while steps > 0 and self.pending > 0:
             count = min(steps, self.block, self.pending)
             self._extend_block(count)
@@ -96,7 +85,7 @@ class Space:
             products = self.basis.divide(products, self.unit)
         self.scale = max(self.scale, float(np.max(self.basis.lengths(products))))
         floor, used = _BREAKDOWN * self.eps * self.scale, self.used
-        # Most of a product lies in the last rows; when that is gone one pass over the whole basis is enough.
+        # Most of a product lies in the last rows; without that part one pass over the whole basis is enough.
         recent = max(0, start - 2 * self.block)
         rest, near = self._orthogonalise(products, recent, used, np.inf)
         rest, coefficients = self._orthogonalise(rest, 0, used, floor)
@@ -110,7 +99,7 @@ class Space:
         self.pending -= count
 
     def _append_new(self, row: Any, column: int, before: int, floor: float) -> None:
-        """Append what is new in the rest of a product, which is orthogonal to the rows used `before` this block."""
+        """Append the rest of a product, already orthogonal to the rows used `before` this block, if it is not zero."""
         length = float(self.basis.length(row))
         rest, coefficients = self._orthogonalise(row, before, self.used, np.inf)
         self.coupling[before : self.used, column] = coefficients[0]
@@ -123,9 +112,9 @@ class Space:
             self._append(rest, length)
 
     def _orthogonalise(self, rows: Any, first: int, stop: int, floor: float) -> tuple[Any, np.ndarray]:
-        """Return the parts of rows orthogonal to rows of the basis, and their coefficients in these.
+        """Return rows orthogonalised against basis[first:stop], and the coefficients removed.
 
-        Gram–Schmidt is repeated until each row is at most as long as `floor` or hardly shortened.
+        Gram–Schmidt is repeated until a pass hardly shortens any row that is longer than `floor`.
         """
         before = self.basis.lengths(rows)
         coefficients = np.zeros((len(before), stop - first))
@@ -152,7 +141,7 @@ class Space:
         return self._ritz
 
     def combine(self, vectors: np.ndarray) -> np.ndarray:
-        """Return combinations (k, P) of the processed rows, one for each column of `vectors`, in numpy."""
+        """Return linear combinations (k, P) of the processed rows, one for each column of `vectors`, in numpy."""
         return self.basis.combine(vectors, self.frozen, self.position)
 
     def restart(self, kept: np.ndarray, keep_pending: bool = True) -> None:
@@ -170,14 +159,14 @@ class Space:
         self.position, self.pending, self._ritz = end, used - stop, None
 
     def freeze(self) -> int:
-        """Set every row in use aside; later rows are orthogonal to all. Return how many were pending."""
+        """Freeze every row in use; later rows are orthogonal to all. Return how many were pending."""
         waiting = self.pending
         self.frozen = self.position = self.used
         self.pending, self._ritz = 0, None
         return waiting
 
     def thaw(self, waiting: int, merge: bool) -> None:
-        """Undo `freeze`; with `merge` the rows processed since then join the others, without they are dropped."""
+        """Undo `freeze`; the rows processed since then join the others if `merge`, and are dropped otherwise."""
         start, stop, used = self.frozen, self.position, self.used
         before, aside = np.arange(start - waiting), np.arange(start - waiting, start)
         self.frozen, self._ritz = 0, None

@@ -19,10 +19,10 @@ _BLOCK_BYTES = 2**26
 def dense_hessian(fun: Fun, params: PyTree, args: tuple = (), *, max_bytes: int | None = None) -> jax.Array:
     """Return the Hessian of `fun` as a symmetric (P, P) float64 matrix, in the order of `tree.ravel`.
 
-    H e_i for a block of unit vectors at a time: forward over reverse differentiation, the gradient linearised once
-    (reverse over reverse where a rule of `jax.custom_vjp` has no forward mode). Memory: 3 · 8 P² bytes for the result
-    and its transposition, plus, per block, at most 64 MiB or the intermediate values of one Hessian-vector product,
-    whichever is more.
+    H e_i for a block of unit vectors at a time, the gradient linearised once: forward over reverse mode, or reverse
+    over reverse if a `jax.custom_vjp` rule has no forward mode. Memory: 3 · 8 P² bytes for the result and its
+    transposition, plus, per block, at most 64 MiB or the intermediate values of one Hessian-vector product, whichever
+    is more.
 
     Transformable; outside jit it computes in float64 whatever the caller's default. A second call with the
     same `fun` object and shapes compiles nothing; a fresh closure compiles again.
@@ -32,7 +32,7 @@ def dense_hessian(fun: Fun, params: PyTree, args: tuple = (), *, max_bytes: int 
     fun, params, args
         See `hessian`, also for the errors raised; P is the number of parameters.
     max_bytes
-        Memory that it may take; half of the machine's when None.
+        Largest memory to use; half of the machine's if None.
 
     Raises
     ------
@@ -57,10 +57,7 @@ def dense_hessian(fun: Fun, params: PyTree, args: tuple = (), *, max_bytes: int 
 def require_memory(
     num_params: int, max_bytes: int | None = None, matrices: int = 3, *, num_columns: int | None = None
 ) -> None:
-    """Raise MemoryError unless `matrices` float64 matrices of side `num_params` fit in `max_bytes`.
-
-    `num_columns` is for a block of a Hessian: as many columns, and `num_params` rows.
-    """
+    """Raise MemoryError unless `matrices` float64 matrices of side `num_params` (or with `num_columns`) fit."""
     available = machine_bytes() // 2 if max_bytes is None else _checks.integer(max_bytes, "max_bytes")
     needed = matrices * 8 * num_params * (num_params if num_columns is None else num_columns)
     if needed > available:
@@ -73,7 +70,7 @@ def require_memory(
 
 
 def fits(num_params: int, matrices: int) -> bool:
-    """Return whether so many float64 matrices of side `num_params` fit in half of the machine's memory."""
+    """Return whether `matrices` float64 matrices of side `num_params` fit in half of the machine's memory."""
     return matrices * 8 * num_params**2 <= machine_bytes() // 2
 
 

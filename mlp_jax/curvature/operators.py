@@ -31,8 +31,8 @@ def hessian(fun: Fun, params: PyTree, args: tuple = ()) -> Matvec:
     """Return v ↦ H v on pytrees like params, where H is the Hessian of `fun` in params. Transformable.
 
     The gradient is linearised once, here; each product then costs about as much as a gradient (Pearlmutter 1994), in
-    the precision of params and args. Memory between products grows with the data in args; where that is too much, and
-    `fun` is a mean over examples, use `hessian_of_mean`.
+    the precision of params and args. Memory between products grows with the data in args; `hessian_of_mean` bounds it
+    for a mean over examples.
 
     Parameters
     ----------
@@ -64,15 +64,8 @@ def hessian(fun: Fun, params: PyTree, args: tuple = ()) -> Matvec:
 def hessian_product(fun: Fun) -> Callable[[PyTree, tuple, PyTree], PyTree]:
     """Return (params, args, v) ↦ H v for the Hessian of `fun(params, *args)` in params. Transformable.
 
-    The one Hessian-vector product of this package; `linearize_gradient` is its linearised form. Forward over reverse;
-    where the backward pass has a derivative rule for reverse mode alone (`jax.custom_vjp`, as that of an `odeint`),
-    reverse over reverse, which is Hᵀ v.
-
-    Examples
-    --------
-    >>> product = hessian_product(lambda x, scale: scale * x**3)
-    >>> float(product(jnp.array(2.0), (jnp.array(5.0),), jnp.array(1.0)))
-    60.0
+    Forward over reverse; reverse over reverse, which is Hᵀ v, if the backward pass has only a reverse-mode derivative
+    rule (`jax.custom_vjp`, as that of `odeint`). `linearize_gradient` is the linearised form.
     """
 
     def product(params: PyTree, args: tuple, vector: PyTree) -> PyTree:
@@ -87,7 +80,7 @@ def hessian_product(fun: Fun) -> Callable[[PyTree, tuple, PyTree], PyTree]:
 
 
 def linearize_gradient(fun: Callable[[PyTree], jax.Array], params: PyTree) -> Matvec:
-    """Return v ↦ H v for the Hessian of `fun(params)`, the gradient linearised once, as `hessian_product` does it."""
+    """Return v ↦ H v for the Hessian of `fun(params)`, the gradient linearised once; modes as `hessian_product`."""
     gradient = jax.grad(fun)
     if _has_forward_mode(gradient, params):
         return jax.linearize(gradient, params)[1]
@@ -96,7 +89,7 @@ def linearize_gradient(fun: Callable[[PyTree], jax.Array], params: PyTree) -> Ma
 
 
 def _has_forward_mode(gradient: Callable[[PyTree], PyTree], params: PyTree) -> bool:
-    """Return whether no rule of `jax.custom_vjp` is left in the gradient; under jit forward mode fails only later."""
+    """Return whether the gradient has no `jax.custom_vjp` rule; under jit, forward mode would fail only later."""
     jaxpr = jax.make_jaxpr(gradient)(params).jaxpr
     return all(eqn.primitive.name != "custom_vjp_call" for part in tracing.jaxprs(jaxpr) for eqn in part.eqns)
 
@@ -112,16 +105,16 @@ def hessian_of_mean(
 ) -> Matvec:
     """Return v ↦ H v for the Hessian of a mean over examples, in chunks if asked. Transformable.
 
-    H = Σ wᵢ ∇²ℓᵢ / Σ wᵢ with ℓ = per_example(params, *args). With a `chunk_size`, products go through that many
-    examples at a time: beyond the data, memory is that of one chunk, and a product costs about one and a half
-    gradients. Without, the gradient is linearised once, here, as in `hessian`: faster products, memory that grows with
-    the data. Up to rounding the result does not depend on the chunk size. A penalty is not a mean over examples: add
-    the product of its own `hessian`.
+    H = Σ wᵢ ∇²ℓᵢ / Σ wᵢ with ℓ = per_example(params, *args). With a `chunk_size`, a product processes that many
+    examples at a time: memory beyond the data is that of one chunk, and a product costs about one and a half
+    gradients. Without one, the gradient is linearised once, as in `hessian`: products are faster, and memory grows
+    with the data. Up to rounding the result does not depend on the chunk size. A penalty is not a mean over examples:
+    add the product of its own `hessian`.
 
     Parameters
     ----------
     per_example
-        `(params, *args) -> (n,)`; each value depends only on its own example, so no batch normalisation.
+        `(params, *args) -> (n,)`; each value depends only on its own example (no batch normalisation).
     params
         Any pytree of floating arrays.
     args
@@ -131,8 +124,8 @@ def hessian_of_mean(
     chunk_size
         Examples at a time on each device, 1 or more; all at once when None.
     mesh
-        A `jax.sharding.Mesh`: each of its devices goes through its own n / devices examples, linearised or in chunks,
-        and a product sends one sum of P numbers between them. None for one device.
+        A `jax.sharding.Mesh`: each of its devices processes its own n / devices examples, linearised or in chunks, and
+        a product sends one sum of P numbers between them. None for one device.
 
     Raises
     ------
@@ -182,9 +175,9 @@ def ggn(
     Parameters
     ----------
     model
-        `(params, inputs) -> outputs`, each example by itself: (n, ...) or a pytree of such.
+        `(params, inputs) -> outputs`, each example independently: (n, ...) or a pytree of such arrays.
     loss
-        `(outputs, targets) -> (n,)`, each example by itself.
+        `(outputs, targets) -> (n,)`, each example independently.
     params, args, weights, chunk_size, mesh
         See `hessian_of_mean`, also for the errors raised; args is a pair `(inputs, targets)` of arrays or pytrees.
 

@@ -11,7 +11,7 @@ from scipy.linalg import blas, lapack
 from mlp_jax import _checks
 
 _UNIT = 2.0**-53
-# Rows worked on together: the results stay in the cache.
+# Rows per block: intermediate results stay in the cache.
 _ROWS = 32
 # Above this size a wide bound is tried first: factors grow with the size, and an extra factorisation is expensive.
 _LARGE = 2000
@@ -23,8 +23,7 @@ class Inertia(NamedTuple):
     negative, unresolved, positive
         Eigenvalues below zero, of unknown sign, and above zero; their sum is the dimension.
     bound
-        Largest eigenvalue, in size, that could have been left unresolved, relative to the scaled matrix
-        (largest diagonal entries 1 in size); see `inertia`.
+        Largest absolute value of an eigenvalue that could be left unresolved, of the scaled matrix (see `inertia`).
     """
 
     negative: int
@@ -41,30 +40,24 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     −b ≤ S E S ≤ b in the order of symmetric matrices; τ bounds the backward error of the factorisation,
     n u ‖|L||D||L|ᵀ‖ (Higham 2002, Accuracy and Stability of Numerical Algorithms, chapters 10 and 11).
     Then A − b − τ has no more positive eigenvalues than the true matrix, and A + b + τ no more negative ones; both
-    are counted by LDLᵀ, the first by Cholesky where that succeeds. Memory: 8 P² bytes beside the arguments. Work:
-    P³/3 flops where Cholesky succeeds, about four times as much where it does not, and twice that where signs stay
-    unresolved.
+    are counted by LDLᵀ, the first by Cholesky if that succeeds. Memory: 8 P² bytes beside the arguments. Work:
+    P³/3 flops if Cholesky succeeds, about four times as much if not, and twice that if signs stay unresolved.
 
     Parameters
     ----------
     matrix
         (P, P) real symmetric, finite.
     error
-        How wrong the matrix may be: a number, a bound on the 2-norm of the error E; or (P,), a diagonal b with
-        −b ≤ E ≤ b in the order of symmetric matrices; or (P, P), a bound on each entry of E; or None, four rounding
-        errors of each entry.
+        A bound on the error E of the matrix: a number, a bound on its 2-norm; or (P,), a diagonal b with −b ≤ E ≤ b in
+        the order of symmetric matrices; or (P, P), a bound on each entry; or None, four rounding errors of each entry.
     scale
-        (P,) the factors s, powers of two; `scaling(matrix, error)` when None.
-
-    Returns
-    -------
-    Inertia(negative, unresolved, positive, bound)
+        (P,) the factors s, powers of two; None scales the largest entry of each row to about 1.
 
     Raises
     ------
     TypeError, ValueError
-        Not a square symmetric matrix of finite real numbers, an error that is negative or of another shape, or a scale
-        that is not positive.
+        The matrix is not square, symmetric, real and finite; the error is negative or of another shape; the scale is
+        not positive.
 
     Examples
     --------
@@ -88,14 +81,14 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
 
 
 def count(matrix: np.ndarray, error: float | np.ndarray | None, scale: np.ndarray | None) -> Inertia:
-    """Return `inertia` of a float64 matrix, error and scale that are known to be valid."""
+    """Return the inertia for a valid float64 matrix, error and scale."""
     size = len(matrix)
     scale = scaling(matrix, error) if scale is None else scale
     shift = scale**2 * _diagonal_bound(matrix, error, scale)
     work = np.empty_like(matrix, order="C")
 
     def shifted(sign: int, by: np.ndarray) -> np.ndarray:
-        # Only the upper triangle, which transposed is the lower one that LAPACK overwrites; the same memory every time.
+        # Only the upper triangle, which transposed is the lower one that LAPACK overwrites, in the same memory.
         for i in row_blocks(size):
             np.multiply(matrix[i, i.start :], sign * scale[i, None], out=work[i, i.start :])
             work[i, i.start :] *= scale[i.start :]
@@ -112,23 +105,18 @@ def count(matrix: np.ndarray, error: float | np.ndarray | None, scale: np.ndarra
         bound = float(np.max(shift) + max(tau, tau_negative))
         return Inertia(negative, size - negative - positive, positive, bound)
 
-    # A wide bound is cheap, and harmless where every sign is resolved all the same.
+    # A wide bound is cheap, and no loss if it resolves every sign.
     counts = counted(64 * size if size > _LARGE else 16)
     return counted(16) if counts.unresolved and size > _LARGE else counts
 
 
 def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.ndarray:
-    """Return s for which diag(s) H diag(s) is well scaled: largest entry of each row near 1, zero rows left alone.
+    """Return s for which diag(s) H diag(s) is well scaled: largest entry of each row near 1, zero rows unchanged.
 
-    sᵢ = |Hᵢᵢ|^(−1/2) where that already bounds the row by 1, as it does for definite matrices; otherwise a few
-    sweeps of symmetric equilibration (Ruiz 2001). Powers of two, so that scaling does not round. A bound on the
-    error of each entry prevents rows that hold only rounding from being scaled up: an entry counts as at least the
-    size at which its relative error would be that of the most accurate row.
-
-    Examples
-    --------
-    >>> scaling(np.diag([4.0, 0.0, 1e-6])).tolist()
-    [0.5, 1.0, 1024.0]
+    sᵢ = |Hᵢᵢ|^(−1/2) if that already bounds the row by 1, as in definite matrices; otherwise a few sweeps of symmetric
+    equilibration (Ruiz 2001). Powers of two, so that scaling does not round. Given a bound on the error of each entry,
+    rows of rounding are not scaled up: an entry counts as at least the size at which its relative error would be that
+    of the most accurate row.
     """
     diagonal, largest = np.abs(np.diag(matrix)), _row_maxima(matrix)
     factor = 0.0
@@ -175,15 +163,13 @@ def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale:
 
 
 def diagonal_bound(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return the diagonal b, bᵢ = Σⱼ |E|ᵢⱼ sⱼ / sᵢ, with −b ≤ E ≤ b for any s > 0, given bounds on the entries of E.
-
-    |xᵢ xⱼ| ≤ (xᵢ² sⱼ/sᵢ + xⱼ² sᵢ/sⱼ) / 2: row sums in the scaled coordinates.
-    """
+    """Return the diagonal b, bᵢ = Σⱼ |E|ᵢⱼ sⱼ / sᵢ, with −b ≤ E ≤ b for any s > 0, given bounds on the entries of E."""
+    # |xᵢ xⱼ| ≤ (xᵢ² sⱼ/sᵢ + xⱼ² sᵢ/sⱼ) / 2: row sums in the scaled coordinates.
     return (error @ scale) / scale
 
 
 def row_blocks(size: int) -> Iterator[slice]:
-    """Return slices that cut the rows of a matrix into blocks whose intermediate results take little memory."""
+    """Return slices that cut the rows of a matrix into blocks."""
     return (slice(first, first + _ROWS) for first in range(0, size, _ROWS))
 
 
@@ -197,15 +183,14 @@ def _count_above(
 ) -> tuple[float, int]:
     """Return (τ, the number of positive eigenvalues of shifted(τ) = A − b − τ), by Cholesky or LDLᵀ.
 
-    `diagonal` is that of A − b. The first τ tried is `factor` · P u, or `tau` where that is larger: the error bound for
-    much the same matrix.
+    `diagonal` is that of A − b. The first τ is `factor` · P u, or `tau`, the bound of a similar matrix, if larger.
     """
     size = len(diagonal)
     # Floating-point Cholesky that succeeds proves A + Δ > 0 with ‖Δ‖ ≤ (n + 2) u trace(A) (Rump 2006).
     cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(diagonal))) * (1 + size * _UNIT)
     if np.all(diagonal > cholesky) and lapack.dpotrf(shifted(cholesky), lower=1, clean=0, overwrite_a=1)[1] == 0:
         return cholesky, size
-    # How much the factors grow is known only afterwards: where they grew too much, a larger shift covers that.
+    # The growth of the factors is known only afterwards; a larger shift covers it.
     tau = max(tau, factor * size * _UNIT)
     while True:
         positive, backward = _ldl_positive(shifted(tau))

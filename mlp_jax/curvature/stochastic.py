@@ -1,15 +1,14 @@
 """Spectral density, trace and diagonal of a symmetric linear map from random probes. Transformable.
 
 Each estimate comes with its standard error over the probes. Probes run one after another in one compiled loop, so
-that memory does not grow with their number. Use them inside the function that you jit, with the matvec made there:
+that memory does not grow with their number. Call these functions, and make the matvec, inside the function that you
+jit; outside jit the loop is compiled again at every call:
 
 >>> from mlp_jax.curvature import hessian
 >>> fun = lambda p, scale: jnp.sum(scale * p**2) / 2
 >>> hessian_trace = jax.jit(lambda p, key, scale: trace(hessian(fun, p, (scale,)), p, key))
 >>> float(hessian_trace(jnp.ones(3), jax.random.key(0), jnp.array([1.0, 2.0, -5.0])).value)
 -2.0
-
-Outside jit the loop is compiled again at every call.
 """
 
 from __future__ import annotations
@@ -65,26 +64,14 @@ class Density:
     def __call__(self, grid: jax.Array, width: float) -> jax.Array:
         """Return the density at the points of `grid`, each node a Gaussian of standard deviation `width`.
 
-        φ(t) = Σ w exp(−(t − θ)² / 2 width²) / (width √2π); its integral over all t is 1.
-
-        Examples
-        --------
-        >>> density = Density(nodes=jnp.array([[0.0]]), weights=jnp.array([[1.0]]))
-        >>> [round(float(value), 4) for value in density(jnp.array([0.0, 1.0]), width=1.0)]
-        [0.3989, 0.242]
+        φ(t) = Σ w exp(−(t − θ)² / 2 width²) / (width √2π); its integral over all t is 1. Errors: see `smooth`.
         """
         return self.smooth(grid, width).value
 
     def smooth(self, grid: jax.Array, width: float) -> Estimate:
-        """Return the density at the points of `grid`, as by calling it, with its standard error at each.
+        """Return the density that a call returns, with its standard error at each point of `grid`.
 
-        TypeError where the grid is not floating, ValueError where the width is not above 0.
-
-        Examples
-        --------
-        >>> density = Density(nodes=jnp.zeros((2, 1)), weights=jnp.full((2, 1), 0.5))
-        >>> density.smooth(jnp.array([0.0]), width=1.0).stderr.tolist()
-        [0.0]
+        Raises TypeError if the grid is not floating, ValueError if the width is not above 0.
         """
         _checks.params(grid, "grid")
         width = _checks.positive(width, "width")
@@ -99,9 +86,9 @@ class Density:
     def expectation(self, fun: Callable[[jax.Array], jax.Array]) -> Estimate:
         """Return the mean of fun(eigenvalue) over the spectrum, that is tr fun(A) / P, with its standard error.
 
-        `fun` takes (m,) nodes and returns (..., m) values. Exact for each probe when fun is a polynomial of degree
-        below 2m (Golub & Meurant 2010, "Matrices, Moments and Quadrature with Applications"). ValueError where `fun`
-        does not return one real number per node.
+        `fun` takes (m,) nodes and returns (..., m) values. Exact for each probe if fun is a polynomial of degree
+        below 2m (Golub & Meurant 2010, "Matrices, Moments and Quadrature with Applications"). Raises ValueError if
+        `fun` does not return one real number per node.
 
         Examples
         --------
@@ -135,9 +122,8 @@ def spectral_density(
     below 2m. The mean over probes estimates tr f(A) / P without bias. To rounding, nodes lie within the spectrum of A;
     the outermost converge first, and weights below the rounding of A are lost.
 
-    Probe i is `rademacher_like(jax.random.split(key, num_probes)[i], params)`: entries ±1, so that a diagonal A comes
-    out exactly from one probe with num_steps = P. An eigenvector orthogonal to a probe (likely only in a few
-    dimensions) has no node there; on average the other probes compensate.
+    Probes have independent entries ±1, so that one probe with num_steps = P gives a diagonal A exactly. An eigenvector
+    orthogonal to a probe (likely only in a few dimensions) has no node there; on average other probes compensate.
 
     Costs num_probes · m products; memory (m + a few) · P numbers plus those of one product.
 
@@ -154,17 +140,10 @@ def spectral_density(
     num_steps
         Lanczos steps per probe, 1 or more; m is the smaller of this and P.
 
-    Returns
-    -------
-    Density(nodes (num_probes, m), weights (num_probes, m))
-
     Raises
     ------
-    TypeError
-        `matvec` is not a function, or its result differs from its argument in structure, shape or dtype; params are
-        not floating; `key` is not a JAX random key; a number is not an integer.
-    ValueError
-        `num_probes` or `num_steps` is below 1; params are empty or not finite.
+    TypeError, ValueError
+        See `lanczos`; also if `key` is not a JAX random key, or `num_probes` is not an integer of 1 or more.
 
     References
     ----------

@@ -1,6 +1,6 @@
-"""Matvecs that are means over examples: all at once, or chunk by chunk with the memory of one chunk.
+"""Matvecs that are means over examples: all at once, or chunk by chunk in the memory of one chunk.
 
-With a mesh each device goes through its own examples, and a product sends one sum of P numbers between them.
+With a mesh each device processes its own examples, and a product sends one sum of P numbers between them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from mlp_jax import _checks, _parallel
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Matvec, PyTree
 
-# (each, params, examples, shares) ↦ (v ↦ Σ shareᵢ Aᵢ v) for some of the examples. A function that treats every example
-# by itself is called as each(function, rows, shared) = function(rows, *shared): by `_here`, or split over devices.
+# (each, params, examples, shares) ↦ (v ↦ Σ shareᵢ Aᵢ v) for some of the examples. each(function, rows, shared) calls
+# function(rows, *shared), which treats every example independently, on this device (`_here`) or split over a mesh.
 Build = Callable[[Callable[..., PyTree], PyTree, tuple, jax.Array], Matvec]
 
 
 class Over(NamedTuple):
-    """How to go through the examples: `weights`, `chunk_size` and `mesh` of `operators.hessian_of_mean`."""
+    """The arguments `weights`, `chunk_size` and `mesh` of `operators.hessian_of_mean`."""
 
     weights: jax.Array | None = None
     chunk_size: int | None = None
@@ -41,18 +41,7 @@ def _each_on(mesh: Mesh, function: Callable[..., PyTree], rows: PyTree, shared: 
 
 @precision.whole_products
 def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matvec:
-    """Return the matvec that `build` makes of all examples at once, or its sum over chunks and devices.
-
-    The shares wᵢ / Σ w add up to 1 over all. A chunk's matvec is made anew in every product, so that nothing of it is
-    kept.
-
-    Examples
-    --------
-    >>> squares = lambda each, p, examples, shares: lambda v: v * jnp.sum(shares * examples[0] ** 2)
-    >>> args = (jnp.array([1.0, 2.0, 4.0]),)
-    >>> float(over_examples(squares, jnp.ones(()), args, Over(chunk_size=2))(jnp.array(3.0)))
-    21.0
-    """
+    """Return the matvec that `build` makes of all examples at once, or its sum over chunks and devices."""
     chunk_size = None if over.chunk_size is None else _checks.integer(over.chunk_size, "chunk_size")
     num_examples = _checks.count_examples(args)
     shares = _shares(over.weights, num_examples)
@@ -84,7 +73,7 @@ def _by_chunks(build: Build, params: PyTree, rows: tuple[tuple, jax.Array], chun
     @precision.whole_products
     def matvec(vector: PyTree) -> PyTree:
         def add_chunk(partial: PyTree, start: jax.Array) -> tuple[PyTree, None]:
-            # The last chunk begins early enough to be full; examples that it repeats get weight 0.
+            # The last chunk starts early enough to be full; the examples that it repeats get weight 0.
             first = jnp.minimum(start, num_rows - chunk_size)
             chunk, shares = jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, first, chunk_size), rows)
             is_new = first + jnp.arange(chunk_size) >= start

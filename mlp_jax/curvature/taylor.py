@@ -13,7 +13,7 @@ from mlp_jax import _checks, tree
 from mlp_jax.curvature import operators, precision
 from mlp_jax.curvature.types import Fun, PyTree
 
-# A remainder this many times its rounding level is known to about a percent: good enough for a slope.
+# A remainder this many times its rounding level is accurate to about a percent, enough for a slope.
 _TRUSTED = 100.0
 
 
@@ -26,12 +26,12 @@ class TaylorRemainder(NamedTuple):
         (k,) |fun(θ + t v) − m(θ + t v)|.
     rounding
         (k,) size below which a value is only rounding: one unit roundoff of each of the four terms that are
-        subtracted. The error of evaluating `fun` itself is not known here, and can be several times larger.
+        subtracted. The error of evaluating `fun` is not included, and can be several times larger.
     slope
-        Least-squares slope of log(values) against log(steps) over the values above 100 × rounding; NaN when
-        fewer than two are. It is 3 for a generic smooth function, and more where the third derivative along
-        v vanishes. Where that is merely small the fourth order shows at finite t, with opposite signs along v
-        and −v: the mean of the two slopes is free of it to first order.
+        Least-squares slope of log(values) against log(steps) over the values above 100 × rounding; NaN if there are
+        fewer than two. It is 3 for a generic smooth function, and more if the third derivative along v vanishes. If
+        that is merely small, the fourth order changes the slope at finite t, with opposite signs along v and −v: the
+        mean of the two slopes is free of it to first order.
     """
 
     steps: jax.Array
@@ -53,7 +53,7 @@ def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Cal
 
     Examples
     --------
-    At 1 the cube has value 1, slope 3 and curvature 6, so that the model at 3 is 1 + 2·3 + ½·2²·6:
+    At 1 the cube has value 1, slope 3 and curvature 6; the model at 3 is 1 + 2·3 + ½·2²·6:
 
     >>> model = quadratic_model(lambda x: x**3, jnp.array(1.0))
     >>> float(model(jnp.array(3.0)))
@@ -90,21 +90,18 @@ def taylor_remainder(
     steps
         (k,) distances t, not zero, in units of the length of v.
 
-    Returns
-    -------
-    TaylorRemainder(steps (k,), values (k,), rounding (k,), slope)
-
     Raises
     ------
     ValueError
-        A direction that does not fit `params` or is not finite; steps that are not a vector, or, outside jit, are 0 or
-        not finite.
+        The direction does not fit `params` or is not finite; the steps are not a vector or, outside jit, are 0 or not
+        finite.
 
     Examples
     --------
     At 0 the model of exp leaves t³/6 + t⁴/24 + …:
 
-    >>> result = taylor_remainder(jnp.exp, jnp.array(0.0), jnp.array(1.0), jnp.array([0.05, 0.1, 0.2]))
+    >>> remainder = jax.jit(taylor_remainder, static_argnums=0)
+    >>> result = remainder(jnp.exp, 0.0, 1.0, jnp.array([0.05, 0.1, 0.2]))
     >>> [f"{v:.1e}" for v in result.values]
     ['2.1e-05', '1.7e-04', '1.4e-03']
     >>> print(f"{result.slope:.1f}")
@@ -135,8 +132,8 @@ def taylor_remainder(
 def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> jax.Array:
     """Return the least-squares slope of log y against log x: the p of the power law y ∝ xᵖ. Transformable.
 
-    `x` and `y` are (k,), positive where the (k,) `mask` is True; all points count when it is None. NaN when fewer than
-    two points count, or all that count have the same x; ValueError if the shapes differ.
+    `x` and `y` are (k,), positive where the (k,) `mask` is True; None includes all points. NaN if fewer than two points
+    are included or all have the same x. Raises ValueError if the shapes differ.
 
     Examples
     --------

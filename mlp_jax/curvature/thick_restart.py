@@ -1,4 +1,4 @@
-"""Block Lanczos with thick restarts: grow a Space until the wanted ends of the spectrum have settled."""
+"""Block Lanczos with thick restarts: grow a Space until the wanted ends of the spectrum have converged."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from mlp_jax.curvature.krylov_space import Space
 
 # Rows of a basis beyond two for each wanted pair and two blocks.
 SPARE_ROWS = 12
-# Part of the basis that a restart keeps.
+# Fraction of the basis that a restart keeps.
 _KEPT = 0.4
-# Probability that a random vector hides an eigenvalue from the search of the complement.
+# Failure probability of the search of the complement from a random vector.
 _MISSED = 1e-3
 
 
@@ -36,7 +36,7 @@ class Wanted(NamedTuple):
 def solve(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
     """Grow a space until residual estimates of the wanted pairs are at most target · ‖H‖ and none can be missing.
 
-    Afterwards the wanted pairs are at the ends of `space.ritz()`. Returns whether `budget` products were enough.
+    The wanted pairs are then at the ends of `space.ritz()`. Returns whether `budget` products were enough.
     """
     complete = False
     while not complete and _search(space, wanted, target, budget) and space.products < budget:
@@ -45,7 +45,7 @@ def solve(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
 
 
 def _search(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
-    """Extend the space, restarting when it is full, until the wanted Ritz values settle; return whether they did."""
+    """Extend the space, restarting when it is full, until the wanted Ritz values converge; return whether they did."""
     while not _settled(space, wanted, target):
         if space.products >= budget:
             return False
@@ -53,14 +53,14 @@ def _search(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
             _restart(space, wanted, target)
         if space.pending == 0:
             space.add_random(space.block)
-        # Looking more often would cost more than the products it saves.
+        # More frequent checks would cost more than the products that they save.
         steps = max(2 * space.block, wanted.total - space.position, space.position // 12)
         space.extend(min(steps, budget - space.products, _room(space)))
     return True
 
 
 def _room(space: Space) -> int:
-    """Return how many products fit; a basis that can hold the whole space sees by itself when it is full."""
+    """Return how many products fit; a basis that can hold the whole space needs no limit."""
     return space.size if space.rows == space.size else space.rows - space.used
 
 
@@ -72,7 +72,7 @@ def _settled(space: Space, wanted: Wanted, target: float) -> bool:
 
 
 def _restart(space: Space, wanted: Wanted, target: float) -> None:
-    """Keep the wanted Ritz vectors and their neighbours, more of them at the end with more unsettled pairs."""
+    """Keep the wanted Ritz vectors and their neighbours, more at the end with more unconverged pairs."""
     values, _, residuals = space.ritz()
     unsettled = residuals > target * np.max(np.abs(values))
     low, high = wanted
@@ -89,9 +89,9 @@ def _restart(space: Space, wanted: Wanted, target: float) -> None:
 def _search_complement(space: Space, wanted: Wanted, target: float, budget: int) -> bool:
     """Run Lanczos from a random vector orthogonal to the whole space; return whether it shows that nothing is missing.
 
-    On span(basis)⊥ the operator is compressed, B = (I − VVᵀ) H (I − VVᵀ): a vector that was missed is an eigenvector
-    of B too, while B's other values are further from the ends than the basis reaches. Vectors found join the space.
-    The failure probability is known only while the basis has room; after a restart here the residuals decide alone.
+    On span(basis)⊥ the operator is compressed, B = (I − VVᵀ) H (I − VVᵀ): a missed eigenvector is one of B too, while
+    B's other values lie inside the ends that the basis reaches. Vectors found join the space. The failure probability
+    is known only while the basis has room; after a restart the residuals alone decide.
     """
     if space.rows < space.size:
         _make_room(space, wanted)
@@ -100,20 +100,20 @@ def _search_complement(space: Space, wanted: Wanted, target: float, budget: int)
     known = space.ritz()[0]
     waiting = space.freeze()
     space.add_random(1)
-    fresh, found, over = True, False, False
-    while not over and space.products < budget:
+    fresh, found, done = True, False, False
+    while not done and space.products < budget:
         if _room(space) == 0:
             _restart_complement(space)
             fresh = False
         steps = max(4, (space.position - space.frozen) // 4)
         space.extend(min(steps, budget - space.products, _room(space)))
-        found, over = _verdict(space, wanted, known, target, fresh)
+        found, done = _verdict(space, wanted, known, target, fresh)
     space.thaw(waiting, merge=found)
-    return over and not found
+    return done and not found
 
 
 def _make_room(space: Space, wanted: Wanted) -> None:
-    """Leave at least half of the basis for the complement; at worst keep only the wanted pairs, which have settled."""
+    """Leave at least half of the basis for the complement; at worst keep only the wanted pairs."""
     if space.used <= space.rows // 2:
         return
     values = space.ritz()[0]
@@ -132,7 +132,7 @@ def _restart_complement(space: Space) -> None:
 
 
 def _verdict(space: Space, wanted: Wanted, known: np.ndarray, target: float, fresh: bool) -> tuple[bool, bool]:
-    """Return (the complement holds a value beyond the wanted ones, the search is over)."""
+    """Return (whether the complement holds a value beyond the wanted ones, whether the search is done)."""
     values, _, residuals = space.ritz()
     slack = target * max(np.max(np.abs(known)), np.max(np.abs(values)))
     steps = len(values) if fresh else None
@@ -149,7 +149,7 @@ def _verdict(space: Space, wanted: Wanted, known: np.ndarray, target: float, fre
 def _end(
     known: np.ndarray, values: np.ndarray, residuals: np.ndarray, slack: float, steps: int | None, size: int
 ) -> tuple[bool, bool]:
-    """Return (found, over) at the lower end: `known` the wanted values, `values` the complement's, both ascending."""
+    """Return (found, done) at the lower end: `known` the wanted values, `values` the complement's, both ascending."""
     edge = np.sort(np.concatenate([known, values]))[len(known) - 1]
     beyond = int(np.sum((values < known[-1] - slack) & (values <= edge)))
     if np.any(residuals[:beyond] > slack) or beyond == len(values):

@@ -1,4 +1,4 @@
-"""A matvec traced once: a program, and the data that it closes over as its arguments rather than its constants."""
+"""A matvec traced once: a program whose arguments, not constants, are the data that the matvec closes over."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCK_BYTES = 2**26
 
 
 class Program(NamedTuple):
-    """The traced product, the leaves that it takes, and the dtype to compute in: the static part of an operator."""
+    """The static part of an operator: the traced product, its leaves, and the dtype to compute in."""
 
     jaxpr: Any
     num_closed_over: int
@@ -34,7 +34,7 @@ class Program(NamedTuple):
 
 
 class Operator(NamedTuple):
-    """A traced matvec: `program` is hashable, and `constants` (data that it closes over) are ordinary arguments."""
+    """A traced matvec: `program` is hashable; `constants`, the data that it closes over, are ordinary arguments."""
 
     program: Program
     constants: tuple[Any, ...]
@@ -45,7 +45,7 @@ class Operator(NamedTuple):
         return self.program.size()
 
     def multiply(self, rows: np.ndarray, block: int = 1) -> np.ndarray:
-        """Return the products with rows (k, P), `block` at a time and the rest singly, by two programs for any k."""
+        """Return the products with rows (k, P), `block` at a time and the rest singly."""
         whole = len(rows) // block * block
         starts = [(i, block) for i in range(0, whole, block)] + [(i, 1) for i in range(whole, len(rows))]
         pieces = [rows[i : i + count] for i, count in starts]
@@ -61,17 +61,10 @@ class Operator(NamedTuple):
 
 
 def trace(matvec: Matvec, params: PyTree) -> Operator:
-    """Trace a matvec once for each function object, shapes and dtype, data that it closes over kept outside.
+    """Trace a matvec, once for each function (also that of a Partial), shapes and dtype, as long as the function lives.
 
-    The trace is held for as long as the function lives, so that a second call finds the same jaxpr; a Partial of the
-    same function with other data of the same shapes finds it too. ValueError where the result is not a pytree like
-    params, TypeError where it is not floating or the matvec closes over traced values.
-
-    Examples
-    --------
-    >>> operator = trace(lambda v: 2 * v, jnp.ones(3))
-    >>> operator.size(), len(operator.constants)
-    (3, 0)
+    Raises ValueError if the result is not like params, TypeError if it is not floating or the matvec closes over traced
+    values.
     """
     given = [jnp.result_type(leaf) for leaf in jax.tree.leaves(params)]
     traced = _traced(matvec, params, given)
@@ -109,7 +102,7 @@ def _traced(matvec: Matvec, params: PyTree, dtypes: list[Any]) -> Any:
         else:
             traced = jax.jit(matvec).trace(vector)
     except TypeError:
-        jax.eval_shape(matvec, vector)  # where it returns no arrays, this says so
+        jax.eval_shape(matvec, vector)  # a clearer error if it returns no arrays
         raise
     _checks.like(traced.out_info, vector, "matvec result")
     dtypes = [leaf.dtype for leaf in jax.tree.leaves(traced.out_info)]

@@ -1,8 +1,8 @@
 """A function in float64, as JAX traces it: what every host-level analysis uses in place of the caller's function.
 
-The caller's function is traced once for each set of shapes, and not called again: while a trace of it is alive, JAX
-remembers its numpy constants in float64, and the caller's own call of it in float32 would fail. The traced function
-holds copies, and lives as long as the caller's.
+The caller's function is traced once for each set of shapes. While a trace is alive, JAX caches the function's numpy
+constants in float64, and a later call by the caller in float32 would fail. The traced function therefore holds copies
+of its constants; it lives as long as the caller's function.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ class Traced:
         self.result = result  # shapes and dtypes of what the function returns
 
     def __call__(self, params: PyTree, *args: Any) -> jax.Array:
-        """Return the function's value at params of the shapes that it was traced at."""
+        """Return the value at params and args of the traced shapes."""
         return core.jaxpr_as_fun(core.ClosedJaxpr(self.jaxpr, []))(*self.consts, *jax.tree.leaves((params, args)))[0]
 
     @property
@@ -42,17 +42,7 @@ class Traced:
 
 
 def trace(fun: Fun, params: PyTree, args: tuple) -> Traced:
-    """Return `fun` as traced at the shapes and dtypes of params and args; the same object at every call. Host-level.
-
-    A function that cannot be traced with float64, such as a loop whose carry is always float32, is given float32, and
-    its value is converted. Raises what tracing `fun` raises.
-
-    Examples
-    --------
-    >>> square = lambda x: x**2
-    >>> trace(square, jnp.ones(2), ()) is trace(square, jnp.zeros(2), ())
-    True
-    """
+    """Return `fun` as traced at the shapes and dtypes of params and args; the same object at every call."""
     if isinstance(fun, Traced):
         return fun
     leaves, structure = jax.tree.flatten((params, args))
@@ -66,7 +56,7 @@ def _traced(fun: Fun, structure: Any, shapes: tuple) -> Traced:
     params, args = jax.tree.unflatten(structure, given)
     closed, result = _make_jaxpr(fun, params, args)
     if closed is None or any(map(_is_stale, _constants(closed))):
-        # The caller's own programs in float32 hold its constants as float32 numbers, and JAX offers these for float64.
+        # JAX reuses the float32 constants of the caller's own float32 programs.
         closed = None
         jax.clear_caches()
         gc.collect()
@@ -75,7 +65,7 @@ def _traced(fun: Fun, structure: Any, shapes: tuple) -> Traced:
         closed, result = _in_float32(fun, params, args)
     consts = [_copied(const) for const in closed.consts]
     if consts:
-        # Once more, with the constants as inputs: a jaxpr may keep those that it was traced with.
+        # Trace again with the constants as inputs, because a jaxpr may hold the original ones.
         closed = jax.make_jaxpr(functools.partial(_with_consts, closed.jaxpr))(consts, jax.tree.leaves(given))
     for inner in jaxprs(closed.jaxpr):
         _release(inner)
@@ -90,7 +80,7 @@ _DtypesDiffer = TypeError, jax.dtypes.TypePromotionError
 
 
 def _make_jaxpr(fun: Fun, params: PyTree, args: tuple) -> tuple[Any, Any]:
-    """Return the jaxpr of fun and what it returns; None where dtypes do not fit together."""
+    """Return the jaxpr of fun and the shapes of its result; (None, None) if dtypes do not match."""
     try:
         return jax.make_jaxpr(lambda *given: fun(*given), return_shape=True)(params, *args)
     except _DtypesDiffer:
@@ -98,7 +88,7 @@ def _make_jaxpr(fun: Fun, params: PyTree, args: tuple) -> tuple[Any, Any]:
 
 
 def _in_float32(fun: Fun, params: PyTree, args: tuple) -> tuple[Any, Any]:
-    """Trace fun with its floating arguments converted; raise what float64 raises where that does not help."""
+    """Trace fun with its floating arguments in float32, as a loop with a float32 carry needs."""
 
     def low(leaf: jax.Array) -> jax.Array:
         return leaf.astype(jnp.float32) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
@@ -113,14 +103,14 @@ def _in_float32(fun: Fun, params: PyTree, args: tuple) -> tuple[Any, Any]:
 
 
 def _constants(closed: Any) -> Iterator[Any]:
-    """Yield the constants of a jaxpr and of those inside it, and its literals."""
+    """Yield the constants and literals of a jaxpr and of all jaxprs inside it."""
     yield from closed.consts
     for jaxpr in jaxprs(closed.jaxpr):
         yield from (v.val for eqn in jaxpr.eqns for v in eqn.invars if isinstance(v, core.Literal))
 
 
 def _is_stale(const: Any) -> bool:
-    """Return whether a constant is a float32 copy of the caller's, of an array that nothing else refers to."""
+    """Return whether a constant is a float32 copy of an array to which nothing else refers."""
     rounded = isinstance(const, np.ndarray) and const.dtype == np.float32 and const.base is not None
     return rounded and sys.getrefcount(const.base) <= 2
 
@@ -132,7 +122,7 @@ def _copied(const: Any) -> Any:
 
 
 def _release(jaxpr: core.Jaxpr) -> None:
-    """Replace the caller's arrays of one number, which JAX holds as literals, by plain numbers."""
+    """Replace the caller's scalar arrays, which JAX holds as literals, by copies."""
     for eqn in jaxpr.eqns:
         for v in eqn.invars:
             if isinstance(v, core.Literal) and isinstance(v.val, np.ndarray):
@@ -140,7 +130,7 @@ def _release(jaxpr: core.Jaxpr) -> None:
 
 
 def jaxprs(jaxpr: core.Jaxpr) -> Iterator[core.Jaxpr]:
-    """Yield a jaxpr and all those inside it."""
+    """Yield a jaxpr and all jaxprs inside it."""
     yield jaxpr
     for eqn in jaxpr.eqns:
         for inner in inner_jaxprs(eqn):
@@ -158,13 +148,7 @@ def inner_jaxprs(eqn: Any) -> Iterator[core.Jaxpr]:
 
 
 def longest_sum(jaxpr: core.Jaxpr) -> int:
-    """Return the largest number of terms in a sum or matrix product, the bodies of loops counted by their length.
-
-    Examples
-    --------
-    >>> longest_sum(jax.make_jaxpr(lambda x: jnp.sum(x @ x))(jnp.ones((7, 7))).jaxpr)
-    49
-    """
+    """Return the largest number of terms in a sum or matrix product, times the length of each enclosing scan."""
     longest = 1
     for eqn in jaxpr.eqns:
         first: Any = eqn.invars[0].aval if eqn.invars else None

@@ -24,8 +24,8 @@ class Krylov(NamedTuple):
     residual
         β: a Ritz pair (θ, V s) of T has the residual ‖H V s − θ V s‖ = β |sₘ|.
 
-    Where the space is invariant under H before m steps, an off-diagonal entry is zero or of the size of rounding. After
-    a zero, vectors and off-diagonal entries are zero, and the diagonal repeats its first entry.
+    If the space is invariant under H before m steps, an off-diagonal entry is zero or of the size of rounding. After a
+    zero, vectors and off-diagonal entries are zero, and the diagonal repeats its first entry.
     """
 
     basis: PyTree
@@ -41,7 +41,7 @@ def lanczos(matvec: Matvec, start: PyTree, *, num_steps: int) -> Krylov:
     m steps of the Lanczos process, each new vector orthogonalised twice against all others, so that the basis is
     orthonormal to rounding (Parlett 1998, "The Symmetric Eigenvalue Problem", section 6.9). T's eigenvalues (Ritz
     values) lie within the spectrum of H, and the outermost converge first. One starting vector contains one vector of
-    each eigenspace: `eigenpairs` sees multiplicities, and checks its residuals.
+    each eigenspace; use `eigenpairs` for multiplicities and residuals.
 
     Costs m products; memory (m + a few) · P numbers plus those of one product. Use it inside the function that you
     jit: outside jit the loop is compiled again at every call.
@@ -83,11 +83,9 @@ def lanczos(matvec: Matvec, start: PyTree, *, num_steps: int) -> Krylov:
 def tridiagonalise(
     matvec: Callable[[jax.Array], jax.Array], start: jax.Array, num_steps: int
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-    """Return (basis (m, P), diagonal (m,), off-diagonal (m,)), as `lanczos` does, of a map on vectors.
-
-    matfree's `tridiag_sym` (0.6) continues with copies of its last vector when the space ends early, as it does for
-    every map with few distinct eigenvalues: of v ↦ 2v it finds eigenvalues from −3 to 7.
-    """
+    """Return (basis (m, P), diagonal (m,), off-diagonal (m,)), as `lanczos` does, of a map on vectors."""
+    # Not matfree's `tridiag_sym` (0.6): when the space ends early it continues with copies of its last vector, and of
+    # v ↦ 2v it finds eigenvalues from −3 to 7.
 
     def step(state: tuple[jax.Array, jax.Array, jax.Array], index: jax.Array) -> tuple[Any, Any]:
         basis, vector, scale = state
@@ -98,8 +96,8 @@ def tridiagonalise(
         twice = once - basis.T @ (basis @ once)
         size = safe_norm(twice)
         scale = jnp.maximum(scale, jnp.abs(quotient) + size)
-        # Twice is enough (Parlett 1998, section 6.9), unless what the first pass leaves is rounding: then the space
-        # has ended. A direction made of rounding that survives is orthogonal to the others and has weight ~ eps².
+        # Twice is enough (Parlett 1998, section 6.9), unless the first pass leaves only rounding: then the space has
+        # ended. A direction of rounding that survives is orthogonal to the others and has weight ~ eps².
         ended = (size <= safe_norm(once) / 2) | (size <= jnp.finfo(start.dtype).eps * scale)
         following = jnp.where(ended, 0, twice / jnp.where(ended, 1, size))
         return (basis, following, scale), (quotient, jnp.where(ended, 0, size), ended)
@@ -107,19 +105,19 @@ def tridiagonalise(
     basis = jnp.zeros((num_steps, start.size), start.dtype)
     state = (basis, start / jnp.linalg.norm(start), jnp.zeros((), start.dtype))
     (basis, _, _), (diagonal, beside, ended) = jax.lax.scan(step, state, jnp.arange(num_steps))
-    # After the end the matrix is filled up with a Rayleigh quotient: nodes of weight 0, inside the spectrum.
+    # After the end the diagonal repeats a Rayleigh quotient: nodes of weight 0, inside the spectrum.
     absent = jnp.arange(num_steps) > jnp.where(jnp.any(ended), jnp.argmax(ended), num_steps)
     return basis, jnp.where(absent, diagonal[0], diagonal), beside
 
 
 def safe_norm(values: jax.Array) -> jax.Array:
-    """Return the norm along the first axis; no square over- or underflows."""
+    """Return the norm along the first axis without over- or underflow of squares."""
     unit = next_power_of_two(jnp.max(jnp.abs(values), axis=0))
     return jnp.linalg.norm(values / unit, axis=0) * unit
 
 
 def next_power_of_two(size: jax.Array) -> jax.Array:
-    """Return the power of two above `size`, within the normal numbers of the dtype; 1 where it is 0 or not finite."""
+    """Return the power of two above `size`, within the normal numbers of the dtype; 1 if it is 0 or not finite."""
     limits = jnp.finfo(size.dtype)
     exponent = jnp.clip(jnp.frexp(size)[1], limits.minexp, limits.maxexp - 1)
     power = jnp.ldexp(jnp.ones_like(size), exponent)
@@ -127,7 +125,7 @@ def next_power_of_two(size: jax.Array) -> jax.Array:
 
 
 def require_matvec(matvec: Any, params: PyTree, name: str = "params") -> None:
-    """Raise unless params are finite floats, and `matvec` returns what it is given in structure, shape and dtype."""
+    """Raise unless params are finite floats and `matvec` keeps their structure, shapes and dtypes."""
     _checks.function(matvec, "matvec", "vector -> vector")
     _checks.params(params, name)
     given = jax.tree.map(lambda x: jax.ShapeDtypeStruct(jnp.shape(x), jnp.result_type(x)), params)

@@ -13,7 +13,7 @@ from mlp_jax import _checks, _compiled
 from mlp_jax.curvature import operators, precision, tracing
 from mlp_jax.curvature.types import Fun, PyTree
 
-# What a product may be rounded to that asks for less than its dtype: bfloat16, the coarsest that JAX takes for float32.
+# Unit roundoff of a product that asks for less than its dtype: bfloat16, the coarsest that JAX takes for float32.
 _LOW_PRODUCT = 2.0**-8
 
 
@@ -21,10 +21,10 @@ def rounding_unit(fun: Fun, params: PyTree, args: tuple = ()) -> float:
     """Return the unit roundoff of the coarsest floating type that `fun` or its derivatives compute in.
 
     u = 2⁻⁵³ for float64 throughout; 2⁻²⁴ when anything that depends on params passes through float32 or complex64, even
-    if the result is float64 again; 2⁻⁸ when such a product is told to round its factors (`precision="default"`). Of a
-    scalar function the gradient and the Hessian are looked at as well, because a rule of derivatives may be coarser
-    than the function. Constants and data of lower precision count as exact. Host-level; compiles nothing. TypeError
-    where `fun` is not a function of params and args, or params are not floating.
+    if the result is float64 again; 2⁻⁸ when such a product is told to round its factors (`precision="default"`). The
+    gradient and the Hessian of a scalar function are inspected too, since a derivative rule may be coarser than the
+    function. Constants and data of lower precision count as exact. Host-level; compiles nothing. Raises TypeError if
+    `fun` is not a function of params and args, or params are not floating.
 
     Examples
     --------
@@ -42,7 +42,7 @@ def rounding_unit(fun: Fun, params: PyTree, args: tuple = ()) -> float:
 
 
 def traced_unit(traced: tracing.Traced, params: PyTree) -> float:
-    """Return `rounding_unit` of a function that is traced already."""
+    """Return `rounding_unit` of a traced function."""
     return _unit(traced, len(jax.tree.leaves(params)))
 
 
@@ -59,14 +59,7 @@ def _unit(traced: tracing.Traced, from_params: int) -> float:
 
 @_compiled.while_alive
 def hessian_jaxpr(traced: tracing.Traced, from_params: int) -> core.Jaxpr:
-    """Return value, gradient and a Hessian-vector product in the first inputs as a jaxpr of all inputs and the vector.
-
-    Examples
-    --------
-    >>> jaxpr = hessian_jaxpr(tracing.trace(lambda x, y: x * y, jnp.ones(()), (jnp.ones(()),)), 1)
-    >>> len(jaxpr.invars), len(jaxpr.outvars)
-    (3, 3)
-    """
+    """Return value, gradient and Hessian-vector product in the first inputs as a jaxpr of all inputs and the vector."""
     given = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in traced.avals]
     run = _compiled.weak(traced)
 
@@ -103,9 +96,9 @@ def _units(jaxpr: Any, dependent: list[bool]) -> Iterator[float]:
 
 
 def _rounds_factors(eqn: Any) -> bool:
-    """Return whether a product may round its factors below their dtype; by default it does not within `float64`."""
+    """Return whether a product may round its factors below their dtype; within `float64` the default does not."""
     if eqn.primitive.name not in ("dot_general", "conv_general_dilated"):
         return False
-    asked = eqn.params["precision"]
-    each = asked if isinstance(asked, tuple) else (asked,)
+    requested = eqn.params["precision"]
+    each = requested if isinstance(requested, tuple) else (requested,)
     return any(one not in (None, jax.lax.Precision.HIGHEST) for one in each)

@@ -1,7 +1,7 @@
 """First and second derivatives of an activation at a batch of pre-activations; examples are the last axis.
 
-Two kinds with the same methods: `Elementwise`, whose Jacobian is diagonal, and `Mixing`, for maxout and any other that
-computes an output from several pre-activations of its layer.
+`Elementwise` has a diagonal Jacobian; `Mixing` is for maxout and any other activation that computes an output from
+several pre-activations of its layer.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ import jax.numpy as jnp
 
 from mlp_jax.mlp import Activation
 
-# Primitives of which each entry of the result depends on the same entry of the arguments only. An activation with any
-# other primitive is treated as mixing, which is always correct, but slower.
+# Primitives that work entry by entry. An activation with any other primitive is treated as mixing, which is always
+# correct, but slower.
 _ELEMENTWISE = frozenset((
     "abs", "acos", "acosh", "add", "add_any", "and", "asin", "asinh", "atan", "atan2", "atanh", "bessel_i0e",
     "bessel_i1e", "cbrt", "ceil", "clamp", "convert_element_type", "copy", "cos", "cosh", "digamma", "div", "eq",

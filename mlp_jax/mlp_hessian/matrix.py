@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +16,13 @@ from mlp_jax.curvature import matrices, precision
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
 from mlp_jax.mlp_hessian.penalty_part import Penalty
-from mlp_jax.mlp_hessian.recursion import Pair, PerExample, differentiate
+from mlp_jax.mlp_hessian.recursion import Examples, Pair, PerExample, Terms, differentiate
 from mlp_jax.mlp_hessian.sums import Shape, Sums
 
 Shapes = tuple[Shape, Shape | None]  # None for the block of a layer with itself
-Examples = tuple[jax.Array, jax.Array, jax.Array]  # inputs, targets, weights
 
-# Examples per chunk: enough that adding its sums to the total is cheap beside the products, few enough that its
-# products stay in the cache, and fewer for wide layers, whose derivatives must fit in _CHUNK_BYTES.
+# Examples per chunk: enough that adding its sums to the total is cheap, few enough that its products stay in the
+# cache, and fewer for wide layers, whose derivatives must fit in _CHUNK_BYTES.
 _CHUNK = 512
 _CHUNK_BYTES = 2**27
 
@@ -45,8 +44,8 @@ def dense(
     """Return the Hessian of the mean loss of an MLP, plus that of a penalty, as a symmetric (P, P) float64 matrix.
 
     `curvature.dense_hessian` of `losses.mean(loss(mlp.forward(params, inputs), targets), weights) + penalty(params)`,
-    in the order of `tree.ravel`, but several times faster. Transformable; outside jit it computes in float64 whatever
-    the caller's default, and a second call with the same functions and shapes compiles nothing.
+    several times faster. Transformable; outside jit it computes in float64 whatever the caller's default, and a second
+    call with the same functions and shapes compiles nothing.
 
     With f the outputs and ℓ the loss of an example, H = G + R: the Gauss–Newton part G = mean of Jᵀ (∂²ℓ/∂f²) J
     (Schraudolph 2002, "Fast curvature matrix-vector products"), positive semidefinite where ℓ is convex in f, and
@@ -63,16 +62,16 @@ def dense(
     loss
         `(outputs (n, out), targets) -> (n,)`, each entry a function of its own row.
     activation
-        Twice differentiable, and applied row by row (maxout too). Elementwise ones are faster. For one with kinks
-        (ReLU, maxout), the matrix is that of the smooth piece on which the point lies.
+        Twice differentiable, and applied row by row; faster if elementwise. With kinks (ReLU, maxout), the matrix is
+        that of the smooth piece on which the point lies.
     weights
-        (N,) non-negative; all equal when None.
+        (N,) non-negative; all equal if None.
     penalty
         `params -> scalar`, or None.
     gauss_newton, residual
         The parts to return; their sum by default.
     max_bytes
-        Memory it may use; half of the machine's when None. It uses a bounded chunk and at most 3 · 8 P² bytes, less
+        Largest memory to use; half of the machine's if None. It uses a bounded chunk and at most 3 · 8 P² bytes, less
         than two thirds of that with one hidden layer.
     mesh
         A `jax.sharding.Mesh`: each device sums its own N / devices examples, and the sums, at most P² numbers (less
@@ -82,8 +81,8 @@ def dense(
     Raises
     ------
     TypeError, ValueError
-        Parameters that are not layers of finite floats, numbers that are not finite, shapes that do not match, weights
-        that `losses.mean` refuses, no part requested, and what `loss` raises.
+        The params are not layers of finite floats, a number is not finite, shapes do not match, `losses.mean` refuses
+        the weights, or no part is requested; also what `loss` raises.
     MemoryError
         The result would not fit; raised before anything is computed.
 
@@ -91,14 +90,9 @@ def dense(
     --------
     >>> from mlp_jax import losses
     >>> params = mlp.init(jax.random.key(0), (3, 4, 2))
-    >>> x, y = jnp.ones((5, 3)), jnp.zeros(5, int)
-    >>> matrix = dense(params, x, y, loss=losses.cross_entropy)
-    >>> matrix.shape
+    >>> x, y = np.ones((5, 3)), np.zeros(5, int)
+    >>> dense(params, x, y, loss=losses.cross_entropy).shape
     (26, 26)
-    >>> gauss_newton = dense(params, x, y, loss=losses.cross_entropy, residual=False)
-    >>> residual = dense(params, x, y, loss=losses.cross_entropy, gauss_newton=False)
-    >>> np.allclose(gauss_newton + residual, matrix)
-    True
     """
     terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     mlp.require_layers(params)
@@ -135,8 +129,7 @@ def blocks(
     --------
     >>> from mlp_jax import losses
     >>> params = mlp.init(jax.random.key(0), (3, 4, 2))
-    >>> x, y = jnp.ones((5, 3)), jnp.zeros(5, int)
-    >>> blocks(params, x, y, layers=(0, 1), loss=losses.cross_entropy).shape
+    >>> blocks(params, np.ones((5, 3)), np.zeros(5, int), layers=(0, 1), loss=losses.cross_entropy).shape
     (16, 10)
     """
     terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
@@ -148,22 +141,11 @@ def blocks(
     return result if pair == (first, second) else result.T
 
 
-class Terms(NamedTuple):
-    """The functions to differentiate, and the parts of the Hessian to return."""
-
-    loss: PerExample
-    activation: Activation
-    penalty: Penalty | None
-    gauss_newton: bool
-    residual: bool
-    mesh: Mesh | None = None
-
-
 @precision.whole_products
 def _compute(
     function: Callable[..., jax.Array], compiled: Callable[..., jax.Array], arrays: tuple, terms: Terms, *pair: Pair
 ) -> jax.Array:
-    """Check the arguments; call `function` inside a transformation, `compiled` in float64 outside."""
+    """Check the arguments; call `function` under a transformation, `compiled` in float64 otherwise."""
     if not terms.gauss_newton and not terms.residual:
         raise ValueError("gauss_newton, residual: got False for both, expected at least one part of the Hessian.")
     if terms.mesh is not None:
@@ -176,7 +158,7 @@ def _compute(
 
 
 def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Terms) -> tuple[Params, Any, Any, Any]:
-    """Return the arrays in the dtype of params; raise unless they fit together. Compiles nothing."""
+    """Return the arrays in the dtype of params; raise unless they match. Compiles nothing."""
     _checks.params(params)
     dtype = params[0].weight.dtype
     inputs = jnp.asarray(_checks.numbers(inputs, "inputs", "(N, in)", finite=True)).astype(dtype)
@@ -266,10 +248,7 @@ def _sums_here(params: Params, examples: Examples, pairs: tuple[Pair, ...], term
     chunks = _cut(examples, _chunk_size(params))
 
     def chunk_sums(chunk: Examples) -> dict[Pair, Sums]:
-        derivatives = differentiate(
-            params, *chunk,
-            loss=terms.loss, activation=terms.activation, gauss_newton=terms.gauss_newton, residual=terms.residual,
-        )  # fmt: skip
+        derivatives = differentiate(params, chunk, terms)
         return {pair: sums.pair_sums(derivatives, pair) for pair in pairs}
 
     def add(total: dict[Pair, Sums], chunk: Examples) -> tuple[dict[Pair, Sums], None]:

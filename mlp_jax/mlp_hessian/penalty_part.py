@@ -17,7 +17,7 @@ _STRIP_BYTES = 2**24
 
 
 def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, int] | None = None) -> jax.Array:
-    """Return matrix + ∂² penalty / ∂θᵢ∂θⱼ for a pair of layers i ≤ j, or for all parameters when None.
+    """Return matrix + ∂² penalty / ∂θᵢ∂θⱼ for a pair of layers i ≤ j, or for all parameters if None.
 
     A symmetric block stays symmetric, bit for bit: the lower half of each strip is added as columns, and again as rows.
     """
@@ -35,7 +35,7 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
     width = max(1, min(columns, _STRIP_BYTES // (matrix.dtype.itemsize * rows)))
 
     def add_strip(index: jax.Array, result: jax.Array) -> jax.Array:
-        # The last strip begins early enough to be full; the columns that it repeats are not added again.
+        # The last strip starts early enough to be full; the columns that it repeats are not added again.
         first = jnp.minimum(index * width, columns - width)
         numbers = first + jnp.arange(width)
         units = (numbers[:, None] == jnp.arange(columns)).astype(matrix.dtype)

@@ -15,14 +15,28 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
 from mlp_jax import mlp
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_hessian import activations
 from mlp_jax.mlp_hessian.activations import Elementwise, Mixing
+from mlp_jax.mlp_hessian.penalty_part import Penalty
 
 Pair = tuple[int, int]
+Examples = tuple[jax.Array, jax.Array, jax.Array]  # inputs, targets, weights
 PerExample = Callable[[jax.Array, jax.Array], jax.Array]
+
+
+class Terms(NamedTuple):
+    """The functions to differentiate, and the parts of the Hessian to return."""
+
+    loss: PerExample
+    activation: Activation
+    penalty: Penalty | None
+    gauss_newton: bool
+    residual: bool
+    mesh: Mesh | None
 
 
 class Derivatives(NamedTuple):
@@ -44,27 +58,18 @@ class Derivatives(NamedTuple):
     reach: dict[Pair, jax.Array]
 
 
-def differentiate(
-    params: Params,
-    inputs: jax.Array,
-    targets: jax.Array,
-    weights: jax.Array,
-    *,
-    loss: PerExample,
-    activation: Activation,
-    gauss_newton: bool = True,
-    residual: bool = True,
-) -> Derivatives:
+def differentiate(params: Params, examples: Examples, terms: Terms) -> Derivatives:
     """Return the derivatives of weighted losses in the pre-activations, for the requested parts of the Hessian.
 
-    The Gauss–Newton part is the Hessian of a network that is linear in its parameters; the residual part that of a loss
-    that is linear in the outputs.
+    The Gauss–Newton part is the Hessian of a network that is linear in its parameters, the residual part that of a
+    loss that is linear in the outputs.
     """
-    ins, steps, outputs = _forward(params, inputs, activation)
+    inputs, targets, weights = examples
+    ins, steps, outputs = _forward(params, inputs, terms.activation)
     last = len(params) - 1
-    delta, outer = _at_outputs(loss, outputs, targets, weights)
+    delta, outer = _at_outputs(terms.loss, outputs, targets, weights)
     deltas = {last: delta}
-    inner: dict[Pair, jax.Array] = {(last, last): outer if gauss_newton else jnp.zeros_like(outer)}
+    inner: dict[Pair, jax.Array] = {(last, last): outer if terms.gauss_newton else jnp.zeros_like(outer)}
     reach: dict[Pair, jax.Array] = {}
     for i in reversed(range(last)):
         step, weight = steps[i], params[i + 1].weight
@@ -73,7 +78,7 @@ def differentiate(
         for j in range(i + 1, len(params)):
             inner[i, j] = step.pull(jnp.tensordot(weight, inner[i + 1, j], 1))
         inner[i, i] = step.pull(jnp.tensordot(weight, inner[i, i + 1].swapaxes(0, 1), 1))
-        if residual:
+        if terms.residual:
             inner[i, i] += step.second(back)
             reach[i, i + 1] = step.reach()
             for j in range(i + 2, len(params)):

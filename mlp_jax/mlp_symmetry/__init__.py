@@ -1,12 +1,12 @@
 """Symmetries of an MLP and its loss, which cause null modes and copies of a critical point. Host-level.
 
 - `tangents`: directions along continuous symmetries, for `critical.classify`
-- `maps`: permutations of hidden units and sign flips, and one form for all copies, for `critical.census`
+- `maps`: permutations of hidden units and sign flips, and one canonical form for all copies, for `critical.census`
 - `kinks`: distance of pre-activations to the corners of an activation, for `critical.classify`
 - `split_lines`: lines of critical points through one that has duplicate units
 
-The properties of an activation (odd, homogeneous, linear, its corners) are measured, not looked up by name. A symmetry
-is checked on the loss itself before it is used, because a penalty, for example, breaks rescaling.
+The properties of an activation (odd, homogeneous, linear, its corners) are measured, not looked up by name. Every
+symmetry is checked on the loss before it is used: a penalty, for example, breaks rescaling.
 """
 
 from mlp_jax.mlp_symmetry.activations import Traits, corners, traits

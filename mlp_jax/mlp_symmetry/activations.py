@@ -49,17 +49,13 @@ class Traits(NamedTuple):
 def traits(activation: Activation, width: int) -> Traits:
     """Measure an activation on `width` pre-activations, in float64, at 64 points of sizes from 0.01 to 10. Host-level.
 
-    TypeError or ValueError if `activation` is not a function of one array, or does not return units that divide
-    `width`.
+    Raises TypeError or ValueError if `activation` is not a function of one array, or does not return units whose number
+    divides `width`.
 
     Examples
     --------
-    >>> traits(jax.nn.relu, 3).homogeneous, traits(jnp.tanh, 3).odd, traits(jax.nn.softmax, 3).separate
-    (True, True, False)
-    >>> from mlp_jax import mlp
-    >>> found = traits(mlp.maxout(2), 6)
-    >>> found.pieces, found.homogeneous, found.translation, found.odd
-    (2, True, True, False)
+    >>> traits(jax.nn.relu, 3).homogeneous, traits(jnp.tanh, 3).odd
+    (True, True)
     """
     width = _checks.integer(width, "width", 1, _MOST_UNITS)
     _checks.function(activation, "activation", "of one array")
@@ -99,7 +95,7 @@ def _is_separate(phi: Callable[[np.ndarray], np.ndarray], z: np.ndarray, pieces:
 
 
 def _equal(a: np.ndarray, b: np.ndarray) -> bool:
-    # Elementary functions are good to a few roundings; 1e3 of them tell a property from its absence on 64 points.
+    # Elementary functions are accurate to a few roundings; a property that does not hold fails by far more than 1e3.
     scale = np.max(np.abs(a)) + np.max(np.abs(b))
     return bool(np.max(np.abs(a - b)) <= 1e3 * np.finfo(np.float64).eps * scale)
 
@@ -108,7 +104,7 @@ def corners(activation: Activation) -> tuple[float, ...]:
     """Return where φ' or φ'' of an elementwise activation jumps, between −20 and 20. Host-level.
 
     Every cell of a grid is halved towards the larger change of the derivative, down to a rounding: a change that
-    does not shrink is a jump. ValueError if `activation` does not keep the shape of an array.
+    does not shrink is a jump. Raises ValueError if `activation` does not keep the shape of an array.
 
     Examples
     --------
@@ -122,7 +118,7 @@ def corners(activation: Activation) -> tuple[float, ...]:
         found = np.concatenate([_jumps(jax.jit(derivative)) for derivative in (slope, _derivative(slope))])
     places: list[float] = []
     for place in np.sort(found):
-        # Both derivatives find a corner, to a rounding: report it once, as a short number if possible.
+        # Both derivatives find a corner, up to rounding: report it once, as a short number if possible.
         rounded = float(np.round(place, 12)) + 0.0
         if not places or rounded - places[-1] > 1e-9:
             places.append(rounded)
@@ -130,7 +126,7 @@ def corners(activation: Activation) -> tuple[float, ...]:
 
 
 def shape_of(activation: Activation, given: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the shape of the activations of pre-activations of another shape; TypeError unless they are floating."""
+    """Return the shape of the activations for pre-activations of a given shape; raise unless they are floating."""
     made = jax.eval_shape(activation, jax.ShapeDtypeStruct(given, jnp.result_type(float)))
     if not isinstance(made, jax.ShapeDtypeStruct) or not jnp.issubdtype(made.dtype, jnp.floating):
         raise TypeError(f"activation: got a result of {made}, expected an array of real floating point.")

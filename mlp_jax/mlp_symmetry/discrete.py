@@ -1,4 +1,4 @@
-"""Discrete symmetries: permutations of hidden units and of their pieces, sign flips; one form for all copies."""
+"""Discrete symmetries: permutations of hidden units and of their pieces, sign flips; a canonical form of all copies."""
 
 from __future__ import annotations
 
@@ -13,31 +13,15 @@ from mlp_jax import mlp, tree
 from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activation, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
-from mlp_jax.mlp_symmetry.stabilisers import count_fixing
+from mlp_jax.mlp_symmetry.stabilisers import LayerMaps, count_fixing
 
 Map = Callable[[Params], Params]
 _KINDS = ("swap units", "flip unit", "exchange pieces")
 
 
 @dataclasses.dataclass(frozen=True)
-class LayerMaps:
-    """The maps allowed on one hidden layer: permute units, flip their signs, permute the pieces of a unit."""
-
-    pieces: int
-    permutations: bool
-    flips: bool
-    exchanges: bool
-
-    def order(self, units: int) -> int:
-        """Return the order of the group: the product of h!, 2^h and (pieces!)^h, each if allowed."""
-        permutations = math.factorial(units) if self.permutations else 1
-        exchanges = math.factorial(self.pieces) ** units if self.exchanges else 1
-        return permutations * exchanges * (2**units if self.flips else 1)
-
-
-@dataclasses.dataclass(frozen=True)
 class DiscreteMaps:
-    """The discrete maps that leave a loss unchanged, with one form for all copies of a point. See `maps`.
+    """The discrete maps that leave a loss unchanged. Made by `maps`.
 
     layers
         One `LayerMaps` for each hidden layer.
@@ -46,32 +30,15 @@ class DiscreteMaps:
     layers: tuple[LayerMaps, ...]
 
     def generators(self, params: Params) -> dict[str, Map]:
-        """Return maps params -> params, by name, that generate the group: swaps of neighbours, flips.
-
-        Examples
-        --------
-        >>> from mlp_jax import mlp
-        >>> allowed = DiscreteMaps((LayerMaps(1, permutations=True, flips=True, exchanges=False),))
-        >>> list(allowed.generators(mlp.init(jax.random.key(0), (2, 2, 1))))
-        ['swap units 1 and 2 of layer 1', 'flip unit 1 of layer 1', 'flip unit 2 of layer 1']
-        """
+        """Return generators of the group, maps params -> params by name, such as `swap units 1 and 2 of layer 1`."""
         return dict(_generators(params, self.layers))
 
     def canonical(self, params: Params) -> Params:
-        """Return one form that all copies of params share, up to rounding. Host-level, numpy, float64.
+        """Return the canonical form of all copies of params, the same up to rounding. Host-level, numpy, float64.
 
-        In each layer the signs and the order of units are those of one fixed random linear function of their incoming
-        (and, in the last hidden layer, outgoing) weights, so that points which differ by a rounding have forms that
-        differ by a rounding, except for coincidences.
-
-        Examples
-        --------
-        >>> from mlp_jax import mlp
-        >>> allowed = DiscreteMaps((LayerMaps(1, permutations=True, flips=True, exchanges=False),))
-        >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
-        >>> swap = allowed.generators(params)["swap units 1 and 2 of layer 1"]
-        >>> bool(np.array_equal(allowed.canonical(swap(params))[0].weight, allowed.canonical(params)[0].weight))
-        True
+        In each layer a fixed random linear function of a unit's incoming (and, in the last hidden layer, outgoing)
+        weights gives its sign and place, so that points which differ by a rounding have forms that differ by a
+        rounding, except for coincidences.
         """
         layers = _as_numpy(params)
         for depth, allowed in enumerate(self.layers):
@@ -83,24 +50,13 @@ class DiscreteMaps:
     def orbit_size(self, params: Params, tolerance: float = 1e-9) -> int:
         """Return the number of distinct copies of params: the order of the group over that of the stabiliser.
 
-        Two numbers are equal when they differ by less than `tolerance` times the largest parameter. ValueError if so
+        Numbers are equal if they differ by less than `tolerance` times the largest parameter. Raises ValueError if so
         many units of a layer before the last are equal that the maps which fix params cannot be listed.
-
-        Examples
-        --------
-        >>> from mlp_jax import mlp
-        >>> allowed = DiscreteMaps((LayerMaps(1, permutations=True, flips=True, exchanges=False),))
-        >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
-        >>> allowed.orbit_size(params), allowed.orbit_size(jax.tree.map(jnp.zeros_like, params))
-        (48, 1)
         """
-        order = 1
-        for depth, allowed in enumerate(self.layers):
-            order *= allowed.order(np.shape(params[depth + 1].weight)[0])
         layers = _as_numpy(params)
+        order = math.prod(kind.order(len(after.weight)) for kind, after in zip(self.layers, layers[1:], strict=True))
         size = max(float(np.max(np.abs(leaf))) for layer in layers for leaf in layer)
-        kinds = [(a.pieces, a.permutations, a.flips, a.exchanges) for a in self.layers]
-        return order // count_fixing(layers, kinds, tolerance * size)
+        return order // count_fixing(layers, self.layers, tolerance * size)
 
 
 def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activation) -> DiscreteMaps:
@@ -112,11 +68,11 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
 
     Examples
     --------
-    >>> from mlp_jax import mlp
     >>> fun = lambda p, x: jnp.sum(mlp.forward(p, x, activation=jnp.tanh) ** 2)
     >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
-    >>> maps(fun, params, (jnp.ones((4, 2)),), activation=jnp.tanh).layers
-    (LayerMaps(pieces=1, permutations=True, flips=True, exchanges=False),)
+    >>> found = maps(fun, params, (np.ones((4, 2)),), activation=jnp.tanh)
+    >>> found.layers, found.orbit_size(params)
+    ((LayerMaps(pieces=1, permutations=True, flips=True, exchanges=False),), 48)
     """
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)

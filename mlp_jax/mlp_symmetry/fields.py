@@ -1,7 +1,7 @@
-"""Vector fields along which an MLP's loss may be constant: each a function from params to tangents.
+"""Vector fields along which an MLP's loss may be constant: functions from params to tangents.
 
-Tangents are Layers of numpy arrays with a leading axis k. Only the structure (layers, units, ranks) is fixed
-when a field is made, so that it can be evaluated at other params.
+Tangents are Layers of numpy arrays with a leading axis k. A field depends only on the structure (layers, units, ranks)
+of the network, and can be evaluated at other params.
 """
 
 from __future__ import annotations
@@ -84,10 +84,7 @@ def rescaling(params: Params, depth: int) -> Params:
 
 
 def linear_gauge(params: Params, depth: int) -> Params:
-    """Return W → W (1 + εA), b → b (1 + εA), W' → (1 − εA) W' for h² matrices A, antisymmetric ones first.
-
-    These rotate the hidden units; weight decay breaks all others.
-    """
+    """Return W → W (1 + εA), b → b (1 + εA), W' → (1 − εA) W' for h² matrices A, antisymmetric ones first."""
     first, second = params[depth], params[depth + 1]
     hidden = second.weight.shape[0]
     units = np.eye(hidden * hidden, dtype=first.weight.dtype).reshape(hidden, hidden, hidden, hidden)
@@ -109,7 +106,7 @@ def translation(params: Params, depth: int) -> Params:
 def cancelling_translations(params: Params, depth: int, spare: np.ndarray) -> Params:
     """Add to units a linear function of their inputs, nᵢ aₖ with nᵀ W' = 0, whose effect on the next layer cancels.
 
-    `spare` (h, h − out) are such n at some params; at others they are projected.
+    `spare` (h, h − out) holds such n at some params; at others they are projected.
     """
     first, second = params[depth], params[depth + 1]
     basis = np.linalg.qr(second.weight)[0]
@@ -123,7 +120,7 @@ def cancelling_translations(params: Params, depth: int, spare: np.ndarray) -> Pa
 def dependent_inputs(params: Params, inputs: jax.Array, activation: Activation, depth: int, null: np.ndarray) -> Params:
     """Add n to the weights and bias of one pre-activation, where [a, 1] n = 0 on all examples.
 
-    `null` (in + 1, k) are such n at some params; at others they are projected to as many singular vectors.
+    `null` (in + 1, k) holds such n at some params; at others they are projected to as many singular vectors.
     """
     layer, vectors = params[depth], np.asarray(null)
     if depth:
@@ -151,7 +148,7 @@ def _to_pieces(rows: np.ndarray, layer: Layer) -> np.ndarray:
 
 
 def _place(params: Params, changes: Mapping[int, tuple[Any, Any]]) -> Params:
-    """Return tangents that are zero but for the given (weight, bias) of some layers."""
+    """Return tangents that are zero except for the given (weight, bias) of some layers."""
     count = next(len(leaf) for pair in changes.values() for leaf in pair if leaf is not None)
 
     def filled(leaf: Any, like: Any) -> Any:

@@ -26,23 +26,22 @@ def split_lines(
 
     Two units with the same (or, with an odd activation, opposite) incoming weights can share their outgoing weights in
     any proportion: v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of critical points,
-    but no symmetry: beside the line the loss changes along d. A direction is kept if the gradient at t = −1, …, 1 is
-    that at params to within rounding and the distance between the two units. Host-level, float64.
+    but not symmetries: beside the line the loss changes along d. A direction is kept if the gradient at t = −1, …, 1
+    equals that at params up to rounding and the distance between the two units. Host-level, float64.
 
     Parameters
     ----------
     fun, params, args, activation
         See `tangents`.
     tolerance
-        Units are duplicates when their incoming weights differ by less than this times the largest parameter.
+        Units are duplicates if their incoming weights differ by less than this times the largest parameter.
 
     Examples
     --------
-    >>> from mlp_jax import mlp
-    >>> from mlp_jax.mlp import Layer
     >>> fun = lambda p, x: jnp.sum(mlp.forward(p, x) ** 2)
-    >>> twice = Layer(jnp.ones((1, 2)), jnp.ones(2)), Layer(jnp.array([[0.5], [-0.5]]), jnp.zeros(1))
-    >>> abs(split_lines(fun, twice, (jnp.ones((3, 1)),), activation=jnp.tanh)[1].weight.ravel()).round(3).tolist()
+    >>> twice = mlp.Layer(np.ones((1, 2)), np.ones(2)), mlp.Layer(np.array([[0.5], [-0.5]]), np.zeros(1))
+    >>> found = split_lines(fun, twice, (np.ones((3, 1)),), activation=jnp.tanh)
+    >>> np.abs(found[1].weight).ravel().round(3).tolist()
     [0.707, 0.707]
     """
     tolerance = float(_checks.not_negative(tolerance, "tolerance"))

@@ -18,13 +18,13 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     """Return `(params, *args) -> values`, whose zeros are the corners of the network. The result is transformable.
 
     For an elementwise activation with corners c (found by `corners`): all z − c of the hidden layers. For one that
-    makes a unit of several pre-activations (maxout): the difference of the two largest of each unit. A smooth
+    computes a unit from several pre-activations (maxout): the difference of the two largest of each unit. A smooth
     activation gives no values.
 
     Parameters
     ----------
     activation
-        The function that was given to `mlp.forward`.
+        The function given to `mlp.forward`.
     inputs
         Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
 
@@ -32,8 +32,8 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     --------
     >>> from mlp_jax import mlp
     >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
-    >>> kinks(jax.nn.relu)(params, jnp.ones((5, 2))).shape, kinks(jnp.tanh)(params, jnp.ones((5, 2))).shape
-    ((15,), (0,))
+    >>> kinks(jax.nn.relu)(params, np.ones((5, 2), np.float32)).shape
+    (15,)
     """
     _checks.function(inputs, "inputs", "(*args) -> (n, in)")
     places = corners(activation) if _is_elementwise(activation) else None
@@ -53,7 +53,7 @@ def _is_elementwise(activation: Activation) -> bool:
     _checks.function(activation, "activation", "of one array")
     try:
         return shape_of(activation, (1, 12)) == (1, 12)
-    except ValueError:  # maxout refuses a number that its pieces do not divide
+    except ValueError:  # maxout raises if its pieces do not divide the width
         return False
 
 

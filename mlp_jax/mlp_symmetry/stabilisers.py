@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import math
 from collections.abc import Iterator, Sequence
@@ -11,10 +12,25 @@ import numpy as np
 from mlp_jax.mlp import Layer
 
 _MOST = 100_000
-Kind = tuple[int, bool, bool, bool]  # pieces, permutations, flips, exchanges
 
 
-def count_fixing(layers: Sequence[Layer], kinds: Sequence[Kind], tolerance: float) -> int:
+@dataclasses.dataclass(frozen=True)
+class LayerMaps:
+    """The maps allowed on one hidden layer: permute units, flip their signs, permute the pieces of a unit."""
+
+    pieces: int
+    permutations: bool
+    flips: bool
+    exchanges: bool
+
+    def order(self, units: int) -> int:
+        """Return the order of the group: the product of h!, 2^h and (pieces!)^h, each if allowed."""
+        permutations = math.factorial(units) if self.permutations else 1
+        exchanges = math.factorial(self.pieces) ** units if self.exchanges else 1
+        return permutations * exchanges * (2**units if self.flips else 1)
+
+
+def count_fixing(layers: Sequence[Layer], kinds: Sequence[LayerMaps], tolerance: float) -> int:
     """Return the number of permutations and flips of hidden units (and pieces) that fix all layers.
 
     Layer by layer: a map of the units of one layer must fix their incoming weights, given the map of the layer before.
@@ -25,15 +41,20 @@ def count_fixing(layers: Sequence[Layer], kinds: Sequence[Kind], tolerance: floa
 
 
 def _ways(
-    layers: Sequence[Layer], kinds: Sequence[Kind], depth: int, order: np.ndarray, signs: np.ndarray, tolerance: float
+    layers: Sequence[Layer],
+    kinds: Sequence[LayerMaps],
+    depth: int,
+    order: np.ndarray,
+    signs: np.ndarray,
+    tolerance: float,
 ) -> Iterator[int]:
     """Yield the numbers of ways to complete a map that is given before layer `depth`."""
     layer, after, kind = layers[depth], layers[depth + 1], kinds[depth]
-    units, pieces = after.weight.shape[0], kind[0]
+    units, pieces = after.weight.shape[0], kind.pieces
     target = np.concatenate([layer.weight, layer.bias[None]]).reshape(-1, units, pieces)
     moved = np.concatenate([layer.weight[order] * signs[:, None], layer.bias[None]]).reshape(-1, units, pieces)
     within = 1
-    if kind[3]:
+    if kind.exchanges:
         within = math.prod(_repeats(target[:, i].T, tolerance) for i in range(units))
         target, moved = _sorted_pieces(target), _sorted_pieces(moved)
     if depth == len(kinds) - 1:
@@ -65,11 +86,10 @@ def _repeats(rows: np.ndarray, tolerance: float) -> int:
     return math.prod(int(np.sum(same[i, : i + 1])) for i in range(len(rows)))
 
 
-def _matchings(moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: float) -> int:
+def _matchings(moved: np.ndarray, target: np.ndarray, kind: LayerMaps, tolerance: float) -> int:
     """Count the signed permutations that take the rows of `moved` to those of `target`."""
-    if not kind[1]:
-        options = [_signs(moved[i], target[i], kind, tolerance) for i in range(len(target))]
-        return math.prod(len(o) for o in options)
+    if not kind.permutations:
+        return math.prod(len(_signs(a, b, kind, tolerance)) for a, b in zip(moved, target, strict=True))
     ways, free = 1, list(range(len(moved)))
     # Equality up to sign is an equivalence relation: any choice for one row leaves the same number for the next.
     for row in target:
@@ -83,12 +103,16 @@ def _matchings(moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: flo
 
 
 def _assignments(
-    moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: float
+    moved: np.ndarray, target: np.ndarray, kind: LayerMaps, tolerance: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield (order, signs) with signs · moved[order] = target."""
     units = len(target)
     options = [
-        [(j, s) for j in (range(units) if kind[1] else [i]) for s in _signs(moved[j], target[i], kind, tolerance)]
+        [
+            (j, s)
+            for j in (range(units) if kind.permutations else [i])
+            for s in _signs(moved[j], target[i], kind, tolerance)
+        ]
         for i in range(units)
     ]
 
@@ -104,6 +128,6 @@ def _assignments(
     return extend([])
 
 
-def _signs(moved: np.ndarray, target: np.ndarray, kind: Kind, tolerance: float) -> list[float]:
-    sides = (1.0, -1.0) if kind[2] else (1.0,)
+def _signs(moved: np.ndarray, target: np.ndarray, kind: LayerMaps, tolerance: float) -> list[float]:
+    sides = (1.0, -1.0) if kind.flips else (1.0,)
     return [s for s in sides if np.max(np.abs(s * moved - target)) <= tolerance]
