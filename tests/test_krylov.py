@@ -3,7 +3,6 @@
 from typing import NamedTuple
 
 import chex
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +14,7 @@ from mlp_jax import tree
 from mlp_jax.curvature import hessian, krylov_basis, krylov_space, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
 
-SEEDS = range(5)
+SEEDS = range(3)
 TOLERANCE = 1e-8
 
 
@@ -72,19 +71,11 @@ def require_true(pairs, matrix, spectrum, smallest, largest, tolerance=TOLERANCE
 
 TRAPS = {
     "extremes of opposite sign": (np.concatenate([[-3, 3], np.linspace(-0.5, 0.5, 98)]), 1, 1),
-    "one small negative value among zeros": (
-        np.concatenate([[-1e-4], np.zeros(400), np.random.default_rng(0).uniform(0.5, 2, 99)]),
-        1,
-        0,
-    ),
+    "one small negative value among zeros": (np.r_[-1e-4, np.zeros(160), np.linspace(0.5, 2, 39)], 1, 0),
     "a dominant value": (np.concatenate([[100.0, 40, 30, 25, 20], np.linspace(0, 10, 195)]), 0, 10),
     "multiplicity five": (np.concatenate([[-2.0] * 5, [7.0] * 5, np.linspace(0, 5, 190)]), 7, 6),
     "fewer copies than the multiplicity": (np.concatenate([[1e-3] * 48, np.linspace(0.01, 3, 152)]), 10, 2),
-    "three distinct values, so that a start is exhausted after three products": (
-        np.repeat([-1.0, 0.0, 2.0], [10, 80, 10]),
-        12,
-        3,
-    ),
+    "three distinct values, which end a Krylov space": (np.repeat([-1.0, 0.0, 2.0], [10, 80, 10]), 12, 3),
     "the identity": (np.full(100, 1.0), 6, 5),
     "zero": (np.zeros(100), 6, 5),
     "a negative multiple of the identity": (np.full(100, -3.0), 6, 5),
@@ -92,7 +83,7 @@ TRAPS = {
 
 
 @pytest.mark.parametrize("trap", TRAPS)
-def test_what_other_tools_miss_or_repeat_is_right_for_every_seed(x64, trap):
+def test_spectra_that_other_tools_miss_or_repeat_are_right_for_every_seed(x64, trap):
     spectrum, smallest, largest = TRAPS[trap]
     matrix = rotated(spectrum)
     for seed in SEEDS:
@@ -106,18 +97,18 @@ def test_what_other_tools_miss_or_repeat_is_right_for_every_seed(x64, trap):
     assert pairs.method == "dense"
 
 
-def test_no_value_lies_outside_the_spectrum_of_a_minimum_with_a_basis_beyond_the_dimension(x64):
-    spectrum = np.linspace(1, 10, 50)
+def test_a_basis_larger_than_the_dimension_gives_no_value_outside_the_spectrum(x64):
+    spectrum = np.linspace(1, 10, 100)
     matrix = rotated(spectrum)
     for seed in SEEDS:
-        pairs = solve(matrix, seed, smallest=5, largest=5, basis_size=90, tolerance=1e-12)
+        pairs = solve(matrix, seed, smallest=5, largest=5, basis_size=190, tolerance=1e-12)
         require_true(pairs, matrix, spectrum, 5, 5)
         assert np.min(pairs.values) >= 1 - 1e-12
         assert np.max(pairs.values) <= 10 + 1e-12
 
 
 def test_a_vector_that_the_first_start_lacks_is_found(x64):
-    """The first vector has no part at all in the lowest eigenvector: only the search of the complement sees it."""
+    """The first vector is orthogonal to the lowest eigenvector: only the search of the complement finds it."""
     size, key = 100, jax.random.key(3)
     start = np.random.default_rng(np.asarray(jax.random.key_data(key))).normal(size=size)
     lowest = np.random.default_rng(0).normal(size=size)
@@ -155,24 +146,28 @@ def test_dimensions_one_two_three_give_any_split_of_the_spectrum(x64, size, dens
 # --- Agreement ---------------------------------------------------------------------------------------------------
 
 
-@given(st.integers(0, 10**6), st.integers(1, 24), st.data())
-@settings(max_examples=4, deadline=None)
-def test_values_agree_with_numpy_on_random_symmetric_operators_of_pytrees(seed, size, data):
+class Pair(NamedTuple):
+    first: jax.Array
+    second: jax.Array
+
+
+def multiply_tree(matrix, v):
+    vector, unravel = tree.ravel(v)
+    return unravel(matrix @ vector)
+
+
+@given(st.integers(0, 10**6), st.integers(0, 12), st.sampled_from([3, 12]))
+@settings(max_examples=8, deadline=None)
+def test_values_agree_with_numpy_on_random_symmetric_operators_of_pytrees(seed, smallest, total):
     with jax.enable_x64(True):
-        generator = np.random.default_rng(seed)
-        matrix = generator.integers(-3, 4, (size, size)).astype(float)
+        matrix = np.random.default_rng(seed).integers(-3, 4, (12, 12)).astype(float)
         matrix = jnp.asarray(matrix + matrix.T)
-        cut = data.draw(st.integers(0, size - 1))
-        params = {"b": jnp.zeros(size - cut), "a": [jnp.zeros((1, cut))]}
-        smallest = data.draw(st.integers(0, size))
-        largest = data.draw(st.integers(0 if smallest else 1, size - smallest) if smallest < size else st.just(0))
-
-        def matvec(v):
-            vector, unravel = tree.ravel(v)
-            return unravel(matrix @ vector)
-
-        pairs = eigenpairs(matvec, params, jax.random.key(seed), smallest=smallest, largest=largest, dense_limit=0)
-        require_true(pairs, matrix, np.linalg.eigvalsh(matrix), smallest, largest)
+        params = {"b": np.zeros(4), "a": [Pair(np.zeros((2, 3)), np.zeros(())), np.zeros((1, 0)), np.zeros(1)]}
+        matvec, smallest = jax.tree_util.Partial(multiply_tree, matrix), min(smallest, total)
+        options = {"smallest": smallest, "largest": total - smallest, "dense_limit": 0 if seed % 2 else 1000}
+        pairs = eigenpairs(matvec, params, jax.random.key(seed), **options)
+        chex.assert_trees_all_equal_shapes(jax.tree.map(lambda v: v[0], pairs.vectors), params)
+        require_true(pairs, matrix, np.linalg.eigvalsh(matrix), smallest, total - smallest)
 
 
 @pytest.mark.parametrize("basis_size", [34, 150])
@@ -191,14 +186,14 @@ def test_the_block_size_changes_the_cost_and_not_the_answer(x64, block_size):
     require_true(solve(matrix, smallest=5, largest=3, block_size=block_size), matrix, spectrum, 5, 3)
 
 
-# --- A matrix that is given ------------------------------------------------------------------------------
+# --- With hessian= -----------------------------------------------------------------------------------------------
 
 MATRICES = {
-    "spread": np.geomspace(1e-6, 10, 250),
-    "multiple": np.concatenate([[1e-3] * 7, np.linspace(0.1, 3, 236), [5.0] * 7]),
-    "close": np.concatenate([1e-3 + np.array([1, 2, 3]) * 1e-9, np.linspace(0.5, 1, 247)]),
-    "indefinite": np.concatenate([[-1e-4], np.zeros(200), np.linspace(1, 2, 49)]),
-    "identity": np.full(250, 2.0),
+    "spread": np.geomspace(1e-6, 10, 200),
+    "multiple": np.concatenate([[1e-3] * 7, np.linspace(0.1, 3, 186), [5.0] * 7]),
+    "close": np.concatenate([1e-3 + np.array([1, 2, 3]) * 1e-9, np.linspace(0.5, 1, 197)]),
+    "indefinite": np.concatenate([[-1e-4], np.zeros(150), np.linspace(1, 2, 49)]),
+    "identity": np.full(200, 2.0),
 }
 
 
@@ -214,18 +209,18 @@ def test_ends_of_a_matrix_are_right_to_rounding(x64, case, counts):
 
 
 WRONG = {
-    "another": lambda matrix, u: rotated(np.linspace(1, 9, 50), seed=1),
-    "a multiple": lambda matrix, u: 1e10 * matrix,
-    "a large eigenvalue more, along another direction": lambda matrix, u: matrix + 1e12 * jnp.outer(u, u),
-    "an eigenvalue changed": lambda matrix, u: matrix + 20 * jnp.outer(*2 * [jnp.linalg.eigh(matrix)[1][:, 0]]),
+    "another": lambda matrix: rotated(np.linspace(1, 9, 100), seed=1),
+    "a multiple": lambda matrix: 1e10 * matrix,
+    "one more large eigenvalue": lambda matrix: matrix + 1e10,
+    "an eigenvalue changed": lambda matrix: matrix + 20 * np.outer(*2 * [np.linalg.eigh(matrix)[1][:, 0]]),
 }
 
 
 @pytest.mark.parametrize("smallest", [0, 1, 2])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_flags_of_pairs_from_a_matrix_are_those_of_the_operator(x64, wrong, smallest):
-    matrix = rotated(np.linspace(-1, 3, 50))
-    given = WRONG[wrong](matrix, jnp.full(50, 50**-0.5))
+    matrix = rotated(np.linspace(-1, 3, 100))
+    given = WRONG[wrong](matrix)
     pairs = solve(matrix, smallest=smallest, largest=1, hessian=lambda: given, dense_limit=None)
     true = true_residuals(pairs, matrix)
     np.testing.assert_allclose(pairs.residuals, true, atol=1e-13)
@@ -233,9 +228,9 @@ def test_flags_of_pairs_from_a_matrix_are_those_of_the_operator(x64, wrong, smal
     assert not pairs.complete
 
 
-def test_a_matrix_of_another_shape_or_with_nan_is_refused(x64):
-    matrix = rotated(np.linspace(1, 2, 50))
-    for wrong in (matrix[1:, 1:], matrix * np.nan):
+def test_a_hessian_of_another_shape_or_with_nan_is_refused(x64):
+    matrix = rotated(np.linspace(1, 2, 100))
+    for wrong in (np.ones((99, 99)), np.full((100, 100), np.nan)):
         with pytest.raises(ValueError, match="hessian"):
             solve(matrix, largest=1, hessian=lambda: wrong, dense_limit=None)
 
@@ -306,54 +301,14 @@ def test_products_are_counted_as_they_are_made(x64):
 
     def matvec(v):
         jax.debug.callback(lambda _: calls.append(1), v[0])
-        return jnp.arange(60.0) * v
+        return np.arange(30.0) * v
 
-    for dense_limit in (0, 60):
+    for dense_limit in (0, 30):
         calls.clear()
-        pairs = eigenpairs(matvec, jnp.zeros(60), jax.random.key(0), smallest=2, largest=1, dense_limit=dense_limit)
+        pairs = eigenpairs(matvec, np.zeros(30), jax.random.key(0), smallest=2, largest=1, dense_limit=dense_limit)
         jax.block_until_ready(pairs)
         jax.effects_barrier()
         assert len(calls) == pairs.num_matvecs
-
-
-# --- Any pytree of params ----------------------------------------------------------------------------------------
-
-
-class Pair(NamedTuple):
-    first: jax.Array
-    second: jax.Array
-
-
-class Net(nn.Module):
-    @nn.compact
-    def __call__(self, x):
-        return nn.Dense(1)(nn.tanh(nn.Dense(3)(x)))
-
-
-def flax_case():
-    net, x = Net(), jnp.linspace(-1.0, 1.0, 12).reshape(6, 2)
-    return lambda p: jnp.mean((net.apply(p, x)[:, 0] - 0.3) ** 2), net.init(jax.random.key(0), x.astype(jnp.float32))
-
-
-CASES = {
-    "dict": lambda: (lambda p: jnp.sum(p["a"] ** 2) * jnp.sum(jnp.sin(p["b"])), {"a": jnp.ones(2), "b": jnp.ones(3)}),
-    "list": lambda: (lambda p: p[0] ** 3 * jnp.sum(p[1] ** 2), [jnp.array(2.0), jnp.ones((2, 2))]),
-    "NamedTuple": lambda: (lambda p: jnp.sum(jnp.exp(p.first)) * p.second**2, Pair(jnp.ones(3), jnp.array(0.5))),
-    "flax": flax_case,
-}
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_pairs_of_any_pytree_are_those_of_its_matrix(x64, case):
-    fun, params = CASES[case]()
-    params = jax.tree.map(lambda x: x.astype(jnp.float64), params)
-    vector, unravel = tree.ravel(params)
-    matrix = jax.jit(jax.hessian(lambda v: fun(unravel(v))))(vector)
-    matvec = jax.jit(lambda p: hessian(fun, p))(params)
-    for dense_limit in (0, 1000):
-        pairs = eigenpairs(matvec, params, jax.random.key(0), smallest=2, largest=2, dense_limit=dense_limit)
-        chex.assert_trees_all_equal_shapes(jax.tree.map(lambda v: v[0], pairs.vectors), params)
-        require_true(pairs, matrix, np.linalg.eigvalsh(matrix), 2, 2)
 
 
 def test_same_key_same_bits(x64):
@@ -364,7 +319,7 @@ def test_same_key_same_bits(x64):
 # --- Precision and budget ----------------------------------------------------------------------------------------
 
 
-def test_what_has_not_converged_is_flagged(x64):
+def test_pairs_that_have_not_converged_are_flagged(x64):
     matrix = rotated(np.linspace(0, 1, 200))
     for budget in (4, 5, 20, 60):
         pairs = solve(matrix, smallest=1, largest=1, max_matvecs=budget)
@@ -374,7 +329,7 @@ def test_what_has_not_converged_is_flagged(x64):
         assert not np.any(pairs.converged)
 
 
-def test_a_budget_below_the_dimension_is_kept_where_the_matrix_would_be_built(x64):
+def test_a_budget_below_the_dimension_rules_out_the_dense_matrix(x64):
     pairs = solve(rotated(np.linspace(0, 1, 100)), largest=1, max_matvecs=50, dense_limit=None)
     assert pairs.method == "lanczos"
     assert pairs.num_matvecs <= 50
@@ -393,16 +348,14 @@ def test_float32_stays_float32_and_does_not_claim_what_it_cannot_have(dense_limi
 
 def test_a_float64_matvec_of_float32_params_computes_in_float64(x64):
     matrix = rotated(np.linspace(0, 1, 50))
-    pairs = eigenpairs(
-        lambda v: matrix @ v.astype(jnp.float64), jnp.zeros(50, jnp.float32), jax.random.key(0), largest=2
-    )
+    pairs = eigenpairs(lambda v: matrix @ v.astype(float), np.zeros(50, np.float32), jax.random.key(0), largest=2)
     require_true(pairs, matrix, np.linspace(0, 1, 50), 0, 2)
 
 
 def test_leaves_of_several_dtypes_keep_them(x64):
-    params = {"a": jnp.ones(2, jnp.float32), "b": jnp.ones(3, jnp.float64), "c": jnp.ones(1, jnp.bfloat16)}
-    fun = lambda p: sum(jnp.sum(leaf.astype(jnp.float64) ** 2) for leaf in jax.tree.leaves(p))
-    pairs = eigenpairs(hessian(fun, params), params, jax.random.key(0), largest=1, dense_limit=0)
+    params = {"a": np.ones(2, np.float32), "b": np.ones(3), "c": np.ones(1, jnp.bfloat16)}
+    double = lambda v: jax.tree.map(lambda leaf: 2 * leaf, v)
+    pairs = eigenpairs(double, params, jax.random.key(0), largest=1, dense_limit=0)
     assert jax.tree.map(lambda x: x.dtype, pairs.vectors) == jax.tree.map(lambda x: x.dtype, params)
     np.testing.assert_allclose(pairs.values, [2.0], atol=1e-2)
 

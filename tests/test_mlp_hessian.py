@@ -1,4 +1,4 @@
-"""The layer-block Hessian of an MLP loss: against 60-digit arithmetic, jax.hessian and the chain rule written out."""
+"""The layer-block Hessian of an MLP loss: against 60-digit arithmetic, jax.hessian and the explicit chain rule."""
 
 import itertools
 import re
@@ -17,7 +17,7 @@ SMOOTH = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softpl
 
 
 def network(sizes, seed=0, num=7, pieces=1, scale=0.7):
-    """Parameters, biases drawn too, and data for a network; float64 numpy arrays."""
+    """Parameters with random biases, and data for a network; float64 numpy arrays."""
     rng = np.random.default_rng(seed)
     layers = []
     for depth, (n_in, n_out) in enumerate(itertools.pairwise(sizes)):
@@ -52,6 +52,14 @@ def coupled(params):
     return jnp.sin(sum(jnp.sum(leaf**2 + leaf) for leaf in jax.tree.leaves(params)) / 3)
 
 
+@jax.jit
+def penalised_hessian(params, inputs, targets, weights):
+    """The matrix of the tanh network with cross-entropy and the penalty `coupled`, by jax.hessian."""
+    vector, unravel = tree.ravel(params)
+    fun = objective(losses.cross_entropy, jnp.tanh, weights, coupled)
+    return jax.hessian(lambda v: fun(unravel(v), inputs, targets))(vector)
+
+
 def assert_close(actual, expected, relative=1e-12):
     expected = np.asarray(expected)
     np.testing.assert_allclose(actual, expected, rtol=0, atol=relative * max(np.max(np.abs(expected)), 1e-300))
@@ -74,8 +82,10 @@ def compilations():
 # --- The matrix ---------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("activation", SMOOTH)
-@pytest.mark.parametrize("sizes", [(2, 3, 2), (1, 2, 2, 2, 1)])
+@pytest.mark.parametrize(
+    ("sizes", "activation"),
+    [((2, 3, 2), "sigmoid"), ((2, 3, 2), "softplus"), ((1, 2, 2, 2, 1), "tanh"), ((1, 2, 2, 2, 1), "softplus")],
+)
 def test_hessian_has_the_value_of_sixty_digit_arithmetic(sizes, activation):
     params, inputs, targets = regression(sizes, num=3)
 
@@ -92,7 +102,7 @@ def test_hessian_has_the_value_of_sixty_digit_arithmetic(sizes, activation):
 
 @pytest.mark.parametrize(
     ("sizes", "activation"),
-    [((3, 4), jnp.tanh), ((3, 4, 5, 2), jax.nn.gelu), ((2, 3, 3, 4, 3), jnp.sin), ((3, 4, 5, 2), jax.nn.relu)],
+    [((3, 4, 2), jax.nn.gelu), ((2, 3, 3, 4, 3), jnp.sin), ((3, 4, 2), jax.nn.relu)],
 )
 def test_hessian_of_cross_entropy_is_that_of_automatic_differentiation(x64, sizes, activation):
     params, inputs, targets = classification(sizes)
@@ -100,14 +110,14 @@ def test_hessian_of_cross_entropy_is_that_of_automatic_differentiation(x64, size
     assert_close(actual, autodiff(objective(losses.cross_entropy, activation), params, inputs, targets))
 
 
-@pytest.mark.parametrize("penalty", [lambda p: penalties.l2(p, 0.3), coupled])
-def test_weights_and_penalty_count(x64, penalty):
-    params, inputs, targets = classification((3, 4, 3, 2))
-    weights = jnp.array([0.0, 1.0, 2.0, 0.5, 0.0, 3.0, 1.0])
-    actual = mlp_hessian.dense(
-        params, inputs, targets, loss=losses.cross_entropy, weights=np.asarray(weights), penalty=penalty
-    )
-    assert_close(actual, autodiff(objective(losses.cross_entropy, jnp.tanh, weights, penalty), params, inputs, targets))
+@pytest.mark.parametrize("strip_bytes", [700, 2**24])
+def test_weights_and_penalty_count_whatever_the_cut_into_strips(x64, monkeypatch, strip_bytes):
+    params, inputs, targets = classification((3, 4, 2))
+    weights = np.array([0.0, 1.0, 2.0, 0.5, 0.0, 3.0, 1.0])
+    monkeypatch.setattr(penalty_part, "_STRIP_BYTES", strip_bytes)
+    options = {"loss": losses.cross_entropy, "weights": weights, "penalty": coupled}
+    actual = np.asarray(jax.jit(lambda p: mlp_hessian.dense(p, inputs, targets, **options))(params))
+    assert_close(actual, penalised_hessian(params, inputs, targets, weights))
     assert (actual == actual.T).all()
 
 
@@ -120,9 +130,9 @@ def test_softmax_regression_has_its_closed_form(x64):
     assert_close(mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy), expected)
 
 
-@pytest.mark.parametrize(("chunk", "left_bytes"), [(1, 2**25), (3, 1), (7, 1)])
+@pytest.mark.parametrize(("chunk", "left_bytes"), [(1, 2**25), (3, 1)])
 def test_hessian_does_not_depend_on_the_cut_into_chunks(x64, monkeypatch, chunk, left_bytes):
-    params, inputs, targets = classification((3, 4, 3, 2))
+    params, inputs, targets = classification((3, 4, 2))
     expected = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy)
     monkeypatch.setattr(matrix, "_chunk_size", lambda params: chunk)
     monkeypatch.setattr(sums, "_LEFT_BYTES", left_bytes)
@@ -131,7 +141,7 @@ def test_hessian_does_not_depend_on_the_cut_into_chunks(x64, monkeypatch, chunk,
 
 
 def test_memory_is_less_than_twice_that_of_the_matrix(x64, monkeypatch):
-    # The matrix is small for a test, and so must the strips of the penalty be, two of which are held.
+    # The matrix is small here, and so must be the two strips of the penalty that are held.
     monkeypatch.setattr(penalty_part, "_STRIP_BYTES", 2**20)
     params, inputs, targets = classification((20, 60, 5), num=40)
     size = tree.size(params)
@@ -142,31 +152,20 @@ def test_memory_is_less_than_twice_that_of_the_matrix(x64, monkeypatch):
         assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 2 * 8 * size**2 + chunk
 
 
-@pytest.mark.parametrize("strip_bytes", [1, 400])
-def test_penalty_does_not_depend_on_the_cut_into_strips(x64, monkeypatch, strip_bytes):
-    params, inputs, targets = classification((3, 4, 2))
-    monkeypatch.setattr(penalty_part, "_STRIP_BYTES", strip_bytes)
-    of = lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy, penalty=coupled)
-    actual = np.asarray(jax.jit(of)(params))
-    assert_close(actual, autodiff(objective(losses.cross_entropy, jnp.tanh, None, coupled), params, inputs, targets))
-    assert (actual == actual.T).all()
-
-
 # --- Activations that mix units -----------------------------------------------------------------------------------
 
 
 def gate(z):
-    """Products of neighbours: shrinks the last axis, and its second derivative is not zero."""
+    """Products of neighbours: a shorter last axis, and a second derivative that is not zero."""
     return z[..., ::2] * z[..., 1::2]
 
 
 @pytest.mark.parametrize(
     ("activation", "pieces", "sizes"),
     [
-        (mlp.maxout(2), 2, (3, 4, 2)),
-        pytest.param(mlp.maxout(3), 3, (2, 3, 2, 3, 2), marks=pytest.mark.slow),
+        (mlp.maxout(3), 3, (3, 4, 2)),
         (gate, 2, (2, 3, 2, 3, 2)),
-        (jax.nn.softmax, 1, (3, 4, 3, 2)),
+        (jax.nn.softmax, 1, (3, 4, 2)),
     ],
 )
 def test_hessian_with_activations_that_mix_units(x64, activation, pieces, sizes):
@@ -189,17 +188,14 @@ MIXING = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("activation", ELEMENTWISE)
-def test_elementwise_activations_take_the_fast_path(activation):
-    values = jnp.arange(4.0)[None]
-    assert activations.is_elementwise(activation, values)
-    jacobian = jax.jacobian(lambda z: activation(z[None])[0])(values[0])
-    np.testing.assert_array_equal(jacobian, np.diag(np.diag(jacobian)))
-
-
-@pytest.mark.parametrize("activation", MIXING)
-def test_activations_that_mix_units_are_never_taken_for_elementwise(activation):
-    assert not activations.is_elementwise(activation, jnp.ones((1, 4)))
+def test_activations_that_mix_units_are_never_taken_for_elementwise():
+    values = np.arange(4.0, dtype=np.float32)[None]
+    assert all(activations.is_elementwise(activation, values) for activation in ELEMENTWISE)
+    assert not any(activations.is_elementwise(activation, values) for activation in MIXING)
+    moved = values + np.eye(4, dtype=np.float32)
+    for results, at_values in jax.jit(lambda: [(of(moved), of(values)) for of in ELEMENTWISE])():
+        changed = np.asarray(results != at_values)
+        assert not np.any(changed[~np.eye(4, dtype=bool)])
 
 
 # --- Blocks and parts ---------------------------------------------------------------------------------------------
@@ -210,7 +206,7 @@ def test_activations_that_mix_units_are_never_taken_for_elementwise(activation):
     [
         (jnp.tanh, 1, {}),
         pytest.param(mlp.maxout(2), 2, {"residual": False}, marks=pytest.mark.slow),
-        (jnp.tanh, 1, {"gauss_newton": False}),
+        pytest.param(jnp.tanh, 1, {"gauss_newton": False}, marks=pytest.mark.slow),
     ],
 )
 def test_blocks_are_those_of_the_matrix(activation, pieces, parts):
@@ -218,36 +214,38 @@ def test_blocks_are_those_of_the_matrix(activation, pieces, parts):
     options = {"loss": losses.cross_entropy, "activation": activation, "penalty": coupled, **parts}
     whole = mlp_hessian.dense(params, inputs, targets, **options)
     ends = np.cumsum([0] + [tree.size(layer) for layer in params])
-    for i, j in [(0, 0), (2, 2), (0, 1), (1, 0), (0, 2)]:
+    for i, j in [(1, 1), (1, 0), (0, 2)]:
         block = mlp_hessian.blocks(params, inputs, targets, layers=(i, j), **options)
         assert_close(block, whole[ends[i] : ends[i + 1], ends[j] : ends[j + 1]], 1e-13)
 
 
 @pytest.mark.parametrize("activation", [jnp.tanh, pytest.param(jax.nn.softmax, marks=pytest.mark.slow)])
 def test_gauss_newton_part_is_the_loss_hessian_seen_through_the_jacobian(x64, activation):
-    params, inputs, targets = classification((3, 4, 3, 2))
-    vector, unravel = tree.ravel(jax.tree.map(jnp.asarray, params))
-    outputs = jax.jit(lambda v: mlp.forward(unravel(v), jnp.asarray(inputs), activation=activation))
-    jacobian, p = jax.jacobian(outputs)(vector), jax.nn.softmax(outputs(vector))
-    slope = p - jax.nn.one_hot(targets, 2)
-    fisher = jnp.eye(2) * p[:, None] - p[:, :, None] * p[:, None]
-    bent = jax.hessian(lambda v: jnp.sum(slope * outputs(v)))(vector)
+    params, inputs, targets = classification((3, 4, 2))
+
+    @jax.jit
+    def parts(params):
+        vector, unravel = tree.ravel(params)
+        outputs = lambda v: mlp.forward(unravel(v), jnp.asarray(inputs), activation=activation)
+        jacobian, p = jax.jacobian(outputs)(vector), jax.nn.softmax(outputs(vector))
+        slope = p - jax.nn.one_hot(targets, 2)
+        fisher = jnp.eye(2) * p[:, None] - p[:, :, None] * p[:, None]
+        bent = jax.hessian(lambda v: jnp.sum(slope * outputs(v)))(vector)
+        return jnp.einsum("nap,nab,nbq->pq", jacobian, fisher, jacobian) / len(inputs), bent / len(inputs)
+
     options = {"loss": losses.cross_entropy, "activation": activation}
     gauss_newton = mlp_hessian.dense(params, inputs, targets, residual=False, **options)
-    residual = mlp_hessian.dense(params, inputs, targets, gauss_newton=False, **options)
-    assert_close(gauss_newton, jnp.einsum("nap,nab,nbq->pq", jacobian, fisher, jacobian) / len(inputs))
-    assert_close(residual, bent / len(inputs))
+    residual = mlp_hessian.dense(params, inputs, targets, gauss_newton=False, penalty=coupled, **options)
+    for ours, theirs in zip((gauss_newton, residual), parts(params), strict=True):
+        assert_close(ours, theirs)
     assert np.linalg.eigvalsh(gauss_newton)[0] > -1e-14
 
 
-def test_parts_add_up_to_the_hessian():
-    params, inputs, targets = regression((3, 4, 3, 2))
-    options = {"loss": losses.squared_error, "penalty": coupled}
-    whole, gauss_newton, residual = (
-        np.asarray(mlp_hessian.dense(params, inputs, targets, **options, **part))
-        for part in ({}, {"residual": False}, {"gauss_newton": False})
-    )
-    assert_close(gauss_newton + residual, whole, 1e-14)
+def test_a_penalty_counts_with_the_gauss_newton_part(x64):
+    params, inputs, targets = classification((3, 4, 2))
+    options = {"loss": losses.cross_entropy, "residual": False}
+    with_penalty, without = (mlp_hessian.dense(params, inputs, targets, penalty=p, **options) for p in (coupled, None))
+    assert_close(with_penalty - without, autodiff(coupled, params))
 
 
 def test_block_of_a_network_too_large_for_its_matrix():
@@ -275,13 +273,13 @@ def test_float32_session_computes_in_float64():
 def test_works_under_jit_and_vmap(x64):
     starts = [classification((3, 4, 2), seed=seed)[0] for seed in range(3)]
     _, inputs, targets = classification((3, 4, 2))
-    stacked = jax.tree.map(lambda *a: jnp.stack(a), *starts)
-    one = lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy, penalty=coupled)
+    stacked = jax.tree.map(lambda *a: np.stack(a), *starts)
+    one = lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy)
     block = lambda p: mlp_hessian.blocks(p, inputs, targets, layers=(1, 0), loss=losses.cross_entropy)
-    for fun in (one, block):
-        many = jax.jit(jax.vmap(fun))(stacked)
-        for params, matrix_of_one in zip(starts, many, strict=True):
-            assert_close(matrix_of_one, fun(params), 1e-13)
+    whole, blocks = jax.jit(jax.vmap(lambda p: (one(p), block(p))))(stacked)
+    for params, matrix_of_one in zip(starts, whole, strict=True):
+        assert_close(matrix_of_one, one(params), 1e-13)
+    assert_close(blocks, whole[:, 16:, :16], 1e-13)
 
 
 def test_trace_of_the_hessian_is_differentiable(x64):

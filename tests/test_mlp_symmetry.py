@@ -1,6 +1,7 @@
 """mlp_symmetry: tangents against closed forms and the null spaces of Hessians, maps against the loss itself."""
 
 import functools
+import itertools
 import math
 import re
 
@@ -40,11 +41,11 @@ def squared_loss(name):
 
 
 def draw(sizes, num=30, seed=0, pieces=1):
-    generator = np.random.default_rng(seed)
-    with jax.enable_x64(True):
-        params = mlp.init(jax.random.key(seed), sizes, pieces=pieces)
-        params = jax.tree.map(lambda p: np.asarray(p) + 0.3 * generator.standard_normal(p.shape), params)
-        return params, generator.standard_normal((num, sizes[0]))
+    normal, params = np.random.default_rng(seed).standard_normal, []
+    for depth, (entering, leaving) in enumerate(itertools.pairwise(sizes)):
+        width = leaving * (pieces if depth < len(sizes) - 2 else 1)
+        params.append(Layer(normal((entering, width)) / np.sqrt(entering), 0.3 * normal(width)))
+    return tuple(params), normal((num, sizes[0]))
 
 
 def rows(stacked):
@@ -63,19 +64,18 @@ def model_kernel(params, x, name):
     with jax.enable_x64(True):
         vector, unravel = tree.ravel(params)
         outputs = lambda v: mlp.forward(unravel(v), jnp.asarray(x), activation=ACTIVATIONS[name]).ravel()
-        sizes = np.linalg.svd(np.asarray(jax.jacobian(outputs)(vector)), compute_uv=False)
+        sizes = np.linalg.svd(np.asarray(jax.jit(jax.jacrev(outputs))(vector)), compute_uv=False)
     return len(vector) - int(np.sum(sizes > 1e-10 * sizes[0]))
 
 
 # --- Guaranteed zero modes ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["tanh"])
-def test_softmax_cross_entropy_has_a_shift_for_each_last_hidden_unit_and_one_for_the_bias(name):
+def test_softmax_cross_entropy_has_a_shift_for_each_last_hidden_unit_and_one_for_the_bias():
     params, x = draw((3, 4, 5, 3))
     y = np.arange(len(x)) % 3
-    fun = cross_entropy_loss(name)
-    found = mlp_symmetry.tangents(fun, params, (x, y, 0.0), inputs=x, activation=ACTIVATIONS[name])
+    fun = cross_entropy_loss("tanh")
+    found = mlp_symmetry.tangents(fun, params, (x, y, 0.0), inputs=x, activation=jnp.tanh)
     assert found.names.count("softmax shift") == 5 + 1
     matrix = np.asarray(curvature.dense_hessian(fun, params, (x, y, 0.0)))
     shifts = rows(found(params))[: 5 + 1]
@@ -89,7 +89,7 @@ def test_weight_decay_leaves_no_continuous_symmetry_but_that_of_the_loss_itself(
     args = (x, y, 1e-6)
     found = mlp_symmetry.tangents(cross_entropy_loss(name), params, args, inputs=x, activation=ACTIVATIONS[name])
     if name == "identity":
-        # Rotations among units remain: A − Aᵀ, which no single unit matrix is.
+        # Rotations among units remain.
         assert set(found.names) <= {"linear gauge of layer 1"}
     else:
         assert found.names == ()
@@ -101,15 +101,13 @@ def test_weight_decay_leaves_no_continuous_symmetry_but_that_of_the_loss_itself(
     [
         ("relu", (3, 4, 3, 2), 1),
         ("maxout", (2, 4, 1), 2),
-        ("maxout", (3, 3, 2), 2),
         ("identity", (5, 2, 4), 1),
-        ("identity", (2, 4, 3), 1),
         ("identity", (4, 5, 2), 1),
     ],
 )
 def test_tangents_span_the_kernel_of_the_jacobian_at_random_params(name, sizes, pieces):
-    # Where no unit is dead, and examples outnumber parameters, symmetries are all that leaves the outputs unchanged.
-    params, x = draw(sizes, num=200, pieces=pieces)
+    # If no unit is dead and outputs outnumber parameters, only symmetries leave the outputs unchanged.
+    params, x = draw(sizes, num=60, pieces=pieces)
     fun, y = squared_loss(name), np.random.default_rng(1).standard_normal((len(x), sizes[-1]))
     found = mlp_symmetry.tangents(fun, params, (x, y), inputs=x, activation=ACTIVATIONS[name])
     assert dimension(found, params) == model_kernel(params, x, name)
@@ -136,13 +134,13 @@ def test_integer_inputs_have_the_tangents_of_the_same_floats():
     floats, integers = (
         mlp_symmetry.tangents(fun, params, inputs=x.astype(dtype), activation=jnp.tanh) for dtype in (float, np.uint8)
     )
-    # The softmax shift changes the weight of a pixel that is 0, as one of the others does.
+    # The softmax shift changes the weight of a pixel that is always 0, as a dependent input does.
     assert floats.names == ("softmax shift", "dependent inputs of layer 1", "dependent inputs of layer 1")
     assert integers.names == floats.names
     jax.tree.map(np.testing.assert_array_equal, integers(params), floats(params))
 
 
-def test_a_dead_relu_unit_frees_all_that_enters_and_leaves_it():
+def test_a_dead_relu_unit_frees_its_incoming_and_outgoing_weights():
     params, x = draw((3, 4, 2))
     params[0].weight[:, 2], params[0].bias[2] = 0.01, -5.0
     y = np.zeros((len(x), 2))
@@ -153,7 +151,7 @@ def test_a_dead_relu_unit_frees_all_that_enters_and_leaves_it():
 
 
 def test_a_tanh_unit_without_output_is_not_a_symmetry():
-    # fun does not change along what enters it, but only while what leaves it is zero: higher orders decide.
+    # fun is constant along its incoming weights only while its outgoing weights are zero: higher orders decide.
     params, x = draw((3, 4, 2))
     params[1].weight[2] = 0.0
     y = np.ones((len(x), 2))
@@ -161,15 +159,13 @@ def test_a_tanh_unit_without_output_is_not_a_symmetry():
     assert found.names == ()
 
 
-@pytest.mark.parametrize("shape", [(5, 2, 4), (6, 3, 6)])
-def test_the_gauge_orbit_of_a_linear_network_has_dimension_h_squared(shape):
-    # Full rank: zeros = h² + 0 (FACTS: q² + (h − q)(…) with q = h); biases on centred data add h zeros.
-    net = linear_network(*shape)
+def test_the_gauge_orbit_of_a_linear_network_has_dimension_h_squared():
+    # At full rank there are h² zeros; biases on centred data add h.
+    net, hidden = linear_network(5, 2, 4), 2
     centred = net.inputs - net.inputs.mean(axis=0), net.targets - net.targets.mean(axis=0)
-    hidden = shape[1]
     point = next(p for p in linear_classes(net) if np.linalg.matrix_rank(p.params[0] @ p.params[1], 1e-9) == hidden)
     assert point.zeros == hidden**2
-    params = (Layer(point.params[0], np.zeros(hidden)), Layer(point.params[1], np.zeros(shape[2])))
+    params = (Layer(point.params[0], np.zeros(hidden)), Layer(point.params[1], np.zeros(4)))
     fun = squared_loss("identity")
     found = mlp_symmetry.tangents(fun, params, centred, inputs=centred[0], activation=identity)
     assert found.names.count("linear gauge of layer 1") == hidden**2
@@ -212,7 +208,7 @@ def test_units_that_differ_give_no_line():
     assert len(found[0].weight) == 0
 
 
-# --- What an activation allows ------------------------------------------------------------------------------------
+# --- Properties of an activation ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -278,7 +274,6 @@ def test_classify_sees_a_corner_at_the_point():
 @pytest.mark.parametrize(
     ("name", "sizes", "pieces", "order"),
     [
-        ("tanh", (2, 3, 1), 1, 2**3 * math.factorial(3)),
         ("tanh", (2, 2, 3, 1), 1, 2**2 * 2 * 2**3 * 6),
         ("relu", (2, 3, 1), 1, math.factorial(3)),
         ("maxout", (2, 3, 1), 2, math.factorial(3) * 2**3),
@@ -296,8 +291,9 @@ def test_every_copy_has_the_same_loss_and_the_same_canonical_form(name, sizes, p
         copy = generators[generator.integers(len(generators))](copy)
         np.testing.assert_array_equal(tree.ravel(found.canonical(copy))[0], form)
     with jax.enable_x64(True):
-        assert np.isclose(fun(copy, x, y), fun(params, x, y), rtol=1e-14)
-        assert np.isclose(fun(found.canonical(params), x, y), fun(params, x, y), rtol=1e-14)
+        value = jax.jit(fun)
+        for same in (copy, found.canonical(params)):
+            assert np.isclose(value(same, x, y), value(params, x, y), rtol=1e-14)
     other = jax.tree.map(lambda p: 1.01 * p, params)
     assert not np.allclose(tree.ravel(found.canonical(other))[0], form)
 
@@ -305,7 +301,7 @@ def test_every_copy_has_the_same_loss_and_the_same_canonical_form(name, sizes, p
 def test_canonical_forms_of_points_that_differ_by_a_rounding_differ_by_a_rounding():
     params, x = draw((2, 4, 1))
     found = mlp_symmetry.maps(squared_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
-    # Ties on purpose: two equal units, one unit without input, entries of ±1.
+    # Ties on purpose: two equal units, one unit without bias, entries of ±1.
     params[0].weight[:, 1] = params[0].weight[:, 0]
     params[0].bias[1] = params[0].bias[0]
     params[0].weight[:, 2], params[0].bias[2] = (1.0, -1.0), 0.0
@@ -378,7 +374,7 @@ def test_a_wrong_argument_is_refused_by_name(call, message):
 
 @pytest.mark.slow
 def test_weight_decay_leaves_the_rotations_of_a_linear_gauge():
-    # Each singular value shrinks by the decay, which makes the minimum unique up to rotations of the hidden units.
+    # Weight decay shrinks each singular value: the minimum is unique up to rotations of the hidden units.
     generator = np.random.default_rng(0)
     draws = generator.standard_normal((40, 4))
     x = np.linalg.qr(draws - draws.mean(0))[0] * np.sqrt(40)  # centred, so that no bias helps
@@ -387,14 +383,12 @@ def test_weight_decay_leaves_the_rotations_of_a_linear_gauge():
     def fun(params, x, y):
         return squared_loss("identity")(params, x, y) + penalties.l2(params, 0.1)
 
-    with jax.enable_x64(True):
-        start = jax.tree.map(lambda p: np.asarray(p, np.float64), mlp.init(jax.random.key(1), (4, 3, 3)))
-        point = critical.find(fun, start, (x, y), index=0, max_steps=300)
-        found = mlp_symmetry.tangents(fun, point.params, (x, y), inputs=x, activation=identity)
-        verdict = critical.classify(fun, point.params, (x, y), symmetries=found)
+    point = critical.find(fun, draw((4, 3, 3), seed=1)[0], (x, y), index=0, max_steps=300)
+    found = mlp_symmetry.tangents(fun, point.params, (x, y), inputs=x, activation=identity)
+    verdict = critical.classify(fun, point.params, (x, y), symmetries=found)
     assert found.names == ("linear gauge of layer 1",) * 3
     assert "linear gauge of layer 1" in found.dropped
     assert verdict.kind == "minimum modulo symmetry"
     assert verdict.inertia.unresolved == 3
-    product = point.params[0].weight @ point.params[1].weight
+    product = np.asarray(point.params[0].weight) @ np.asarray(point.params[1].weight)
     np.testing.assert_allclose(np.linalg.svd(product)[1], [2.9, 1.9, 1.4], rtol=1e-8)

@@ -1,9 +1,9 @@
 """Hessian, Gauss–Newton and Fisher products against explicit Jacobians, in float64, on networks and foreign models."""
 
+import functools
 from typing import NamedTuple
 
 import chex
-import equinox
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -45,8 +45,8 @@ def example(num_outputs=CLASSES, seed=0):
     rng = np.random.default_rng(seed)
     draw = lambda *shape: jnp.asarray(rng.standard_normal(shape))
     params = (mlp.Layer(draw(4, 5), draw(5)), mlp.Layer(draw(5, num_outputs), draw(num_outputs)))
-    weights = jnp.asarray(rng.uniform(0.5, 2.0, N)).at[3].set(0.0)
-    return params, draw(N, 4), jnp.asarray(rng.integers(0, num_outputs, N)), draw(N, num_outputs), weights
+    weights = np.where(np.arange(N) == 3, 0, rng.uniform(0.5, 2.0, N))
+    return params, draw(N, 4), jnp.asarray(rng.integers(0, num_outputs, N)), draw(N, num_outputs), jnp.asarray(weights)
 
 
 def as_matrix(make, params, *data):
@@ -71,10 +71,19 @@ def explicit_hessian(fun, params):
     return np.asarray(jax.jit(jax.hessian(lambda v: fun(unravel(v))))(flat))
 
 
+@functools.cache
+def parts_of_ggn(loss):
+    def parts(params, inputs, targets):
+        flat, unravel = tree.ravel(params)
+        single = lambda z, t: loss(z[None], t[None])[0]
+        inner = jax.vmap(jax.hessian(single))(network(params, inputs), targets)
+        return jax.jacrev(lambda v: network(unravel(v), inputs))(flat), inner
+
+    return jax.jit(parts)
+
+
 def explicit_ggn(loss, params, inputs, targets, weights):
-    jac = jacobian(lambda p: network(p, inputs), params)
-    single = lambda z, t: loss(z[None], t[None])[0]
-    inner = np.asarray(jax.jit(jax.vmap(jax.hessian(single)))(network(params, inputs), targets))
+    jac, inner = parts_of_ggn(loss)(params, inputs, targets)
     return np.einsum("n,nip,nij,njq->pq", np.asarray(weights) / np.sum(weights), jac, inner, jac)
 
 
@@ -99,11 +108,7 @@ def test_the_hessian_of_the_solution_of_a_differential_equation_is_its_closed_fo
     mixed = np.diag(-2 * y * factor)
     expected = np.block([[np.diag(2 * y**2 * factor), mixed], [mixed, np.diag(factor)]])
     close(dense_hessian(decay, params), expected, 1e-7)
-    close(as_matrix(lambda p: hessian(decay, p), params), expected, 1e-7)
     close(as_matrix(lambda p: lambda v: hessian_product(decay)(p, (), v), params), expected, 1e-7)
-    vector = {"rates": jnp.ones(3), "start": jnp.zeros(3)}
-    outside_jit = tree.ravel(hessian_product(decay)(params, (), vector))[0]
-    close(outside_jit, expected[:, :3].sum(axis=1), 1e-7)
 
 
 def test_hessian_of_mean_is_that_of_the_weighted_mean():
@@ -114,11 +119,14 @@ def test_hessian_of_mean_is_that_of_the_weighted_mean():
 
 
 @pytest.mark.parametrize("loss", [losses.squared_error, student, poisson, losses.cross_entropy])
-def test_ggn_sandwiches_the_curvature_of_the_loss(loss):
+def test_ggn_is_the_jacobian_around_the_curvature_of_the_loss_and_so_is_fisher_where_that_reads_no_target(loss):
     params, x, y, t, weights = example()
     targets = y if loss is losses.cross_entropy else t
     ours = as_matrix(lambda p: ggn(network, loss, p, (x, targets), weights=weights), params)
-    close(ours, explicit_ggn(loss, params, x, targets, weights))
+    expected = explicit_ggn(loss, params, x, targets, weights)
+    close(ours, expected)
+    if loss is not student:  # the curvature in z is the same for every target, or classes are summed over
+        close(as_matrix(lambda p: fisher(network, loss, p, (x, targets), weights=weights), params), expected)
 
 
 def test_ggn_is_the_hessian_where_every_residual_is_zero():
@@ -166,7 +174,6 @@ def test_fisher_of_a_classifier_is_the_expected_second_moment_of_scores():
     by_hand = expected_scores(losses.cross_entropy, params, x, np.asarray(weights) / np.sum(weights), probabilities)
     ours = as_matrix(lambda p: fisher(network, losses.cross_entropy, p, (x, y), weights=weights), params)
     close(ours, by_hand)
-    close(ours, explicit_ggn(losses.cross_entropy, params, x, y, weights))
 
 
 def test_fisher_of_a_classifier_is_not_its_ggn_when_the_outputs_are_not_natural_parameters():
@@ -179,21 +186,13 @@ def test_fisher_of_a_classifier_is_not_its_ggn_when_the_outputs_are_not_natural_
     assert np.max(np.abs(ours - explicit_ggn(squares, params, x, y, np.ones(N)))) > 0.01 * np.max(ours)
 
 
-@pytest.mark.parametrize("loss", [losses.squared_error, poisson])
-def test_fisher_is_the_ggn_where_the_curvature_of_the_loss_reads_no_target(loss):
-    params, x, _, t, weights = example()
-    ours = as_matrix(lambda p: fisher(network, loss, p, (x, t), weights=weights), params)
-    close(ours, explicit_ggn(loss, params, x, t, weights))
-
-
 def test_fisher_from_draws_is_the_exact_one_within_its_spread():
     """Of Gaussian outputs: the mean of S draws of g gᵀ, Wishart entries of variance (FᵢᵢFⱼⱼ + Fᵢⱼ²) a rank-one term."""
     params, x, _, t, _ = example(num_outputs=1)
     draw = lambda key, z: z + jax.random.normal(key, z.shape, z.dtype)
     count = 4000
-    make = lambda p: fisher(
-        network, losses.squared_error, p, (x, t), sample=draw, key=jax.random.key(0), num_samples=count
-    )
+    options = {"sample": draw, "key": jax.random.key(0), "num_samples": count}
+    make = lambda p: fisher(network, losses.squared_error, p, (x, t), **options)
     jac = jacobian(lambda p: network(p, x)[:, 0], params)
     exact = jac.T @ jac / N
     spread = np.sqrt(2 * np.einsum("np,nq->pq", jac**2, jac**2) / count) / N
@@ -204,30 +203,21 @@ def test_fisher_from_draws_holds_the_draws_fixed_though_they_move_with_params():
     """A draw z + ε differentiated through z would give a score of zero."""
     params, x, _, t, _ = example()
     draw = lambda key, z: z + 2.0
-    ours = as_matrix(
-        lambda p: fisher(network, losses.squared_error, p, (x, t), sample=draw, key=jax.random.key(0)), params
-    )
+    options = {"sample": draw, "key": jax.random.key(0)}
+    ours = as_matrix(lambda p: fisher(network, losses.squared_error, p, (x, t), **options), params)
     scores = 2 * jacobian(lambda p: jnp.sum(network(p, x), axis=1), params)
     close(ours, scores.T @ scores / N)
 
 
+DRAWN = {"sample": jax.random.categorical, "key": jax.random.key(7), "num_samples": 2}
 OPERATORS = {
     "hessian_of_mean": lambda p, x, y, **options: hessian_of_mean(classify, p, (x, y), **options),
     "ggn": lambda p, x, y, **options: ggn(network, losses.cross_entropy, p, (x, y), **options),
     "fisher": lambda p, x, y, **options: fisher(network, losses.cross_entropy, p, (x, y), **options),
     "fisher from draws": lambda p, x, y, **options: fisher(
-        network,
-        losses.cross_entropy,
-        p,
-        (x, y),
-        sample=jax.random.categorical,
-        key=jax.random.key(7),
-        num_samples=2,
-        **options,
+        network, losses.cross_entropy, p, (x, y), **DRAWN, **options
     ),
-    "empirical_fisher": lambda p, x, y, **options: empirical_fisher(
-        network, losses.cross_entropy, p, (x, y), **options
-    ),
+    "empirical": lambda p, x, y, **options: empirical_fisher(network, losses.cross_entropy, p, (x, y), **options),
 }
 
 
@@ -237,26 +227,24 @@ def test_the_mean_does_not_depend_on_the_partition(name):
 
     @jax.jit
     def products(p, w):
-        sizes = (None, 1, 3, 7, N, N + 5)
-        return [tree.ravel(OPERATORS[name](p, x, y, weights=w, chunk_size=size)(p))[0] for size in sizes]
+        return [tree.ravel(OPERATORS[name](p, x, y, weights=w, chunk_size=size)(p))[0] for size in (None, 1, 7, N + 5)]
 
-    for w in (None, weights):
-        whole, *others = products(params, w)
-        for product in others:
-            close(product, whole, rtol=1e-13)
+    whole, *others = products(params, weights)
+    for product in others:
+        close(product, whole, rtol=1e-13)
 
 
 @pytest.mark.parametrize("name", OPERATORS)
 def test_matrices_are_symmetric_and_definite_where_they_must_be(name):
-    params, x, y, _, weights = example()
-    matrix = as_matrix(lambda p: OPERATORS[name](p, x, y, weights=weights, chunk_size=4), params)
+    params, x, y, _, _ = example()
+    matrix = as_matrix(lambda p: OPERATORS[name](p, x, y, chunk_size=4), params)
     scale = np.max(np.abs(matrix))
     np.testing.assert_allclose(matrix, matrix.T, rtol=0, atol=1e-14 * scale)
     if name != "hessian_of_mean":
         assert np.min(np.linalg.eigvalsh((matrix + matrix.T) / 2)) > -1e-14 * scale
 
 
-@pytest.mark.parametrize(("name", "chunk_size"), [("hessian_of_mean", 4), ("fisher", 4), ("hessian_of_mean", None)])
+@pytest.mark.parametrize(("name", "chunk_size"), [("fisher", 4), ("hessian_of_mean", None)])
 def test_products_work_under_jit_and_vmap_of_points_and_vectors(name, chunk_size):
     points = [example(seed=seed)[0] for seed in (0, 1)]
     _, x, y, _, _ = example()
@@ -304,26 +292,17 @@ def test_memory_of_a_streaming_product_does_not_grow_with_the_examples():
 
     for name in ("hessian_of_mean", "ggn"):
         small, large = (temporary_bytes(name, num, 100) for num in (1_000, 40_000))
-        # What may grow is an example's weight, and a share of its data; not its 300 hidden units.
+        # An example's weight and a share of its data may grow, its 300 hidden units may not.
         assert large - small < 40_000 * 8 * 12
         assert temporary_bytes(name, 40_000, None) > 40_000 * 8 * 300
 
 
-# Any pytree, and models of other libraries, each as a closure.
+# Any pytree, and a model of another library, as a closure.
 
 
 class Pair(NamedTuple):
     weight: jax.Array
     bias: jax.Array
-
-
-def pytrees():
-    rng = np.random.default_rng(5)
-    weight, bias = jnp.asarray(rng.standard_normal((4, CLASSES))), jnp.asarray(rng.standard_normal(CLASSES))
-    return {
-        "nested": ({"layer": [Pair(weight, bias)]}, lambda p: p["layer"][0]),
-        "numpy": ({"w": np.asarray(weight), "b": np.asarray(bias)}, lambda p: (p["w"], p["b"])),
-    }
 
 
 def check_model(model, params, rtol=1e-12):
@@ -333,11 +312,9 @@ def check_model(model, params, rtol=1e-12):
     values = lambda p: losses.cross_entropy(model(p, x), y)
     parts = {
         "hessian": lambda p: hessian(lambda q, x, y: jnp.mean(losses.cross_entropy(model(q, x), y)), p, (x, y)),
-        "mean": lambda p: hessian_of_mean(
-            lambda q, x, y: losses.cross_entropy(model(q, x), y), p, (x, y), chunk_size=4
-        ),
+        "mean": lambda p: hessian_of_mean(lambda q, x, y: losses.cross_entropy(model(q, x), y), p, (x, y)),
         "ggn": lambda p: ggn(model, losses.cross_entropy, p, (x, y), chunk_size=4),
-        "fisher": lambda p: fisher(model, losses.cross_entropy, p, (x, y), chunk_size=4),
+        "fisher": lambda p: fisher(model, losses.cross_entropy, p, (x, y)),
         "empirical": lambda p: empirical_fisher(model, losses.cross_entropy, p, (x, y), chunk_size=4),
     }
 
@@ -361,16 +338,11 @@ def check_model(model, params, rtol=1e-12):
         close(ours[name], theirs[name], rtol)
 
 
-@pytest.mark.parametrize("kind", ["nested", "numpy"])
-def test_any_pytree_of_params(kind):
-    params, parts = pytrees()[kind]
-
-    def model(p, inputs):
-        weight, bias = parts(p)
-        return jnp.tanh(inputs @ weight + bias)
-
-    check_model(model, params)
-    product = hessian(lambda p: jnp.sum(parts(p)[0] ** 2), params)(params)
+def test_any_pytree_of_params():
+    rng = np.random.default_rng(5)
+    params = {"layer": [Pair(rng.standard_normal((4, CLASSES)), jnp.asarray(rng.standard_normal(CLASSES)))]}
+    check_model(lambda p, inputs: jnp.tanh(inputs @ p["layer"][0].weight + p["layer"][0].bias), params)
+    product = hessian(lambda p: jnp.sum(p["layer"][0].weight ** 2), params)(params)
     assert jax.tree.structure(product) == jax.tree.structure(params)
 
 
@@ -378,33 +350,16 @@ def test_any_pytree_of_params(kind):
 def test_state_of_flax_nnx():
     nnx = pytest.importorskip("flax.nnx")
 
-    class Net(nnx.Module):
-        def __init__(self, rngs):
-            self.hidden = nnx.Linear(4, 4, param_dtype=float, rngs=rngs)
-            self.out = nnx.Linear(4, CLASSES, param_dtype=float, rngs=rngs)
-
-        def __call__(self, inputs):
-            return self.out(jnp.tanh(self.hidden(inputs)))
-
-    graph, state = nnx.split(Net(nnx.Rngs(0)))
-    check_model(lambda s, inputs: nnx.merge(graph, s)(inputs), state)
-
-
-@pytest.mark.slow
-@pytest.mark.implicit_promotion
-def test_arrays_of_equinox():
-    module = equinox.nn.MLP(4, CLASSES, 4, 1, activation=jnp.tanh, key=jax.random.key(0), dtype=float)
-    arrays, rest = equinox.partition(module, equinox.is_inexact_array)
-    check_model(lambda a, inputs: jax.vmap(equinox.combine(a, rest))(inputs), arrays)
+    graph, state = nnx.split(nnx.Linear(4, CLASSES, param_dtype=float, rngs=nnx.Rngs(0)))
+    check_model(lambda s, inputs: jnp.tanh(nnx.merge(graph, s)(inputs)), state)
 
 
 def test_float32_stays_float32():
     params, x, y, _, weights = example()
     params, x = jax.tree.map(lambda a: a.astype(jnp.float32), (params, x))
     for name, make in OPERATORS.items():
-        for size in (None, 4):
-            product = jax.eval_shape(lambda p: make(p, x, y, weights=weights, chunk_size=size)(p), params)
-            assert {leaf.dtype for leaf in jax.tree.leaves(product)} == {jnp.dtype("float32")}, name
+        product = jax.eval_shape(lambda p: make(p, x, y, weights=weights, chunk_size=4)(p), params)
+        assert {leaf.dtype for leaf in jax.tree.leaves(product)} == {jnp.dtype("float32")}, name
 
 
 # Errors: what, got, expected, before anything is compiled.
@@ -467,7 +422,7 @@ def test_a_zero_weight_keeps_its_place_whatever_the_number_of_chunks():
     """One example of weight 1 among zeros: the mean is that example's Hessian, wherever the chunks fall."""
     values = lambda p, x: x * p**2 / 2
     inputs = jnp.arange(1.0, 8.0)
-    for size in (2, 3, 5):
+    for size in (2, 5):
         product = lambda w: hessian_of_mean(values, jnp.array(1.0), (inputs,), weights=w, chunk_size=size)(
             jnp.array(1.0)
         )

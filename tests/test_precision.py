@@ -1,4 +1,4 @@
-"""Precision is noticed wherever it is lost on the way from params, and nowhere else."""
+"""`rounding_unit` sees every loss of precision that depends on params; products keep the precision of their dtype."""
 
 import jax
 import jax.numpy as jnp
@@ -65,8 +65,8 @@ def test_a_hessian_too_large_for_its_memory_is_refused_with_the_numbers():
 
 # --- Products on a GPU ----------------------------------------------------------------------------------------------
 #
-# Seen on an H200: unasked, JAX rounds the factors of a float32 product to 10 bits, and nodes of a spectral density lie
-# outside the spectrum by 1e-4. On a CPU it does not; what can be seen here is what a product is told.
+# On an H200, JAX rounds the factors of a float32 product to 10 bits by default, and nodes of a spectral density lie
+# outside the spectrum by 1e-4. A CPU does not round them, so these tests read the precision requested in the jaxpr.
 
 INPUTS, SLOPES = jnp.ones((5, 2), jnp.float32), jnp.ones(2, jnp.float32)
 
@@ -115,7 +115,7 @@ ANALYSES = {
 
 
 def products(jaxpr):
-    """What each matrix product of a jaxpr, and of those inside it, is told of its precision."""
+    """Yield the requested precision of each matrix product of a jaxpr and of those inside it."""
     for eqn in jaxpr.eqns:
         if eqn.primitive.name == "dot_general":
             yield eqn.params["precision"]
@@ -125,14 +125,12 @@ def products(jaxpr):
 
 
 @pytest.mark.parametrize("analysis", ANALYSES.values(), ids=ANALYSES.keys())
-def test_float32_products_are_told_not_to_round_their_factors(analysis):
-    told = list(products(jax.make_jaxpr(analysis)(SLOPES).jaxpr))
-    highest = jax.lax.Precision.HIGHEST
-    assert told
-    assert set(told) == {(highest, highest)}
+def test_float32_products_request_the_highest_precision(analysis):
+    requested = set(products(jax.make_jaxpr(analysis)(SLOPES).jaxpr))
+    assert requested == {(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
 
 
-def test_host_level_analyses_trace_what_they_are_given_at_the_highest_precision():
+def test_host_level_analyses_trace_their_function_at_the_highest_precision():
     seen = []
 
     def fun(p):
@@ -150,5 +148,5 @@ def test_host_level_analyses_trace_what_they_are_given_at_the_highest_precision(
     ]
     for call in calls:
         seen.clear()
-        call(lambda p: fun(p))  # a new function, since the trace of one that was seen is kept
+        call(lambda p: fun(p))  # a new function each time, because traces are cached
         assert set(seen) == {"highest"}

@@ -108,21 +108,16 @@ def test_a_norm_bound_resolves_exactly_the_larger_eigenvalues():
     assert inertia(matrix, error=10.0)[:3] == (0, 6, 0)
 
 
-def test_a_zero_row_is_unresolved_and_hides_no_other():
-    matrix = np.zeros((4, 4))
-    matrix[1:, 1:] = np.diag([1e-30, -2.0, 5.0])
-    assert inertia(matrix)[:3] == (1, 1, 2)
+def test_zero_rows_are_unresolved_and_hide_no_other():
+    assert inertia(np.diag([0, 1e-30, -2.0, 5.0]))[:3] == (1, 1, 2)
+    for size, error in ((1, None), (2, 0.0), (40, 1e-8)):
+        assert inertia(np.zeros((size, size)), error)[:3] == (0, size, 0)
 
 
 def test_a_row_of_rounding_noise_neither_counts_nor_spoils_the_others():
-    generator = np.random.default_rng(0)
-    matrix = np.diag([1e-6, 1.0, 1.0, -1.0])
-    noise = 1e-17 * generator.standard_normal((5, 5))
-    full = np.zeros((5, 5))
-    full[:4, :4] = matrix
-    full += noise + noise.T
-    got = inertia(full, error=np.full((5, 5), 1e-16))
-    assert got[:3] == (1, 1, 3)
+    noise = 1e-17 * np.random.default_rng(0).standard_normal((5, 5))
+    matrix = np.diag([1e-6, 1.0, 1.0, -1.0, 0.0]) + noise + noise.T
+    assert inertia(matrix, error=np.full((5, 5), 1e-16))[:3] == (1, 1, 3)
 
 
 def test_pure_off_diagonal_is_half_negative_half_positive():
@@ -190,13 +185,8 @@ def test_counting_takes_one_matrix_of_memory_beside_its_arguments(values):
     assert peak < 1.9 * 8 * size**2
 
 
-def test_a_zero_matrix_is_unresolved_altogether():
-    for size, error in ((1, None), (2, 0.0), (40, 1e-8)):
-        assert inertia(np.zeros((size, size)), error)[:3] == (0, size, 0)
-
-
 def test_a_wide_first_bound_resolves_as_much_as_a_narrow_one(monkeypatch):
-    # What large matrices get: a bound of 64 P² u at first, 100 times that of small ones here.
+    # Large matrices start with a bound of 64 P² u, here 100 times that of small ones.
     generator = np.random.default_rng(0)
     rotation = np.linalg.qr(generator.standard_normal((100, 100)))[0]
     values = np.r_[-1.0, 3e-11, np.linspace(0.5, 1, 98)]
