@@ -1,9 +1,11 @@
-"""Results in a notebook and a terminal: well-formed tables, complete, with all text escaped."""
+"""Results in a notebook and a terminal: well-formed and complete tables, with all text escaped."""
 
+import dataclasses
 import html.parser
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -52,8 +54,12 @@ def test_markup_in_a_cell_is_shown_as_text():
     assert cells.text.count(evil) == 6
 
 
-def test_a_verdict_shows_its_name_and_every_number_of_its_sentence():
-    verdict = critical.classify(lambda x: x[0] ** 2 - 3 * x[1] ** 2, jnp.zeros(2))
+@pytest.fixture(scope="module")
+def verdict():
+    return critical.classify(lambda x: x[0] ** 2 - 3 * x[1] ** 2, np.zeros(2))
+
+
+def test_a_verdict_shows_its_name_and_every_number_of_its_sentence(verdict):
     rows = dict(read(verdict).rows)
     assert "saddle of index 1" in read(verdict).text
     assert rows["eigenvalues"] == "1 negative, 0 unresolved, 1 positive"
@@ -62,11 +68,11 @@ def test_a_verdict_shows_its_name_and_every_number_of_its_sentence():
 
 
 def test_a_certificate_shows_the_theorem_or_the_refusal():
-    fun = lambda x: jnp.sum(x**2)
-    proved = read(interval.certify(fun, jnp.zeros(2)))
+    fun = lambda x, a: jnp.sum(a * x**2 + x**4)
+    proved = read(interval.certify(fun, np.zeros(2), (1.0,)))
     assert "Theorem: minimum" in proved.text
     assert ["index", "0"] in proved.rows
-    refused = read(interval.certify(lambda x: jnp.sum(x**4), jnp.zeros(2)))
+    refused = read(interval.certify(fun, np.zeros(2), (0.0,)))
     assert "Not proved" in refused.text
 
 
@@ -106,9 +112,10 @@ def test_data_show_their_sizes_ranges_and_classes():
     assert str(data).startswith("train: examples: 1500; inputs: (1500, 64)")
 
 
-def test_a_census_shows_a_row_for_each_point(x64):
-    double_well = lambda x: jnp.sum((x**2 - 1) ** 2)
-    draw = lambda key: jax.random.normal(key, (1,))
-    found = critical.census(double_well, draw, jax.random.key(0), num_starts=20, passes=1)
+def test_a_census_shows_a_row_for_each_point(verdict):
+    kinds = ["minimum", "maximum", "minimum"]
+    verdicts = tuple(dataclasses.replace(verdict, kind=kind) for kind in kinds)
+    found = critical.Census(np.zeros((3, 2)), np.arange(3.0), verdicts, np.array([1, 2, 4]), np.ones(3), 9, 8, 0, True)
     rows = read(found).rows[1:]
-    assert sorted(row[0] for row in rows) == ["maximum", "minimum", "minimum"]
+    assert [row[0] for row in rows] == kinds
+    assert [row[2] for row in rows] == ["1", "2", "4"]

@@ -1,4 +1,4 @@
-"""No theorem is false: corners that the Hessian does not show, rules that are wrong, claims that were changed."""
+"""No theorem is false: corners that the Hessian does not show, wrong derivative rules, changed claims."""
 
 import dataclasses
 import gc
@@ -41,7 +41,7 @@ def test_no_point_on_a_corner_or_a_jump_is_proved_whatever_its_size(name):
         assert not interval.certify(fun, np.zeros(2), (np.float64(part),)).proved
 
 
-def test_a_maximum_over_a_corner_is_no_proved_minimum_in_any_evidence():
+def test_a_maximum_on_a_corner_is_never_a_proved_minimum():
     # f(±.1) = −.09 < f(0) = 0.
     def fun(x):
         return x[0] ** 2 - jax.nn.relu(x[0]) - jax.nn.relu(-x[0])
@@ -53,7 +53,7 @@ def test_a_maximum_over_a_corner_is_no_proved_minimum_in_any_evidence():
 
 
 def test_uniqueness_ends_before_the_corner_between_mirrored_points():
-    # x² − 2|x| has its minima at ±1; Σ w⁴/4 − w²/2 + .05 |w| its maxima at ± a root near .05: a corner at 0 between.
+    # x² − 2|x| has minima at ±1, and Σ w⁴/4 − w²/2 + .05 |w| has maxima at ± a root near .05; both have a corner at 0.
     double = interval.certify(lambda x: x**2 - 2 * jnp.abs(x), np.array(1.0))
     assert (double.proved, double.kind) == (True, "minimum")
     assert 0.4 < double.unique_radius < 1
@@ -68,17 +68,14 @@ def test_uniqueness_ends_before_the_corner_between_mirrored_points():
 
 
 @pytest.mark.parametrize("name", sorted(constructed_theorems.TIED))
-@pytest.mark.parametrize("classes", [2, 8])
+@pytest.mark.parametrize("classes", [3, pytest.param(8, marks=pytest.mark.slow)])
 def test_a_maximum_that_cancels_is_proved_at_a_tie_with_the_value_and_eigenvalues_in_closed_form(name, classes):
     function = constructed_theorems.TIED[name]
     proof = interval.certify(lambda t: function(t) + jnp.sum(t * t) / 4, np.zeros(classes))
     assert proof.proved, proof.reason
-    for interval_, value in (
-        (proof.loss, np.log(classes)),
-        (proof.smallest, 0.5),
-        (proof.largest, 0.5 + 1 / classes),
-    ):
-        assert interval_[0] - 1e-15 <= value <= interval_[1] + 1e-15
+    known = (proof.loss, np.log(classes)), (proof.smallest, 0.5), (proof.largest, 0.5 + 1 / classes)
+    for (low, high), value in known:
+        assert low - 1e-15 <= value <= high + 1e-15
     assert proof.unique_radius > 1e-3
     assert "does not depend on the maxima that a box leaves open" in str(proof)
 
@@ -107,10 +104,14 @@ def test_active_minima_and_clips_are_proved_away_from_their_corners():
 
 
 def test_a_tiny_part_of_a_maximum_is_a_dependence_on_it():
+    fun = lambda x, a: jnp.sum(x**2) + a * jnp.max(x)
     for part in (1e-12, 1e-60):
-        proof = interval.certify(lambda x, a: jnp.sum(x**2) + a * jnp.max(x), np.zeros(2), (np.float64(part),))
+        proof = interval.certify(fun, np.zeros(2), (np.float64(part),))
         assert "fun depends on which it is" in proof.reason or "not at a critical point" in proof.reason
         assert not proof.proved
+
+
+KEY = jax.random.key(0)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,7 @@ def test_a_tiny_part_of_a_maximum_is_a_dependence_on_it():
     [
         (lambda x: x[0] ** 2 * jax.random.uniform(jax.random.key(0), dtype=x.dtype), "random keys cannot be enclosed"),
         (lambda x: x[jax.random.permutation(jax.random.key(0), 1)][0] ** 2, "random keys cannot be enclosed"),
+        (lambda x: jnp.sum(x**2) * jax.random.uniform(KEY, dtype=x.dtype), "random key"),
         (lambda x: x[0] ** 2 + jnp.real(1j * jnp.exp(1j * x[0])), "complex128"),
         (lambda x: jnp.asarray([1.0, 2.0])[x[0].astype(int)] + x[0] ** 2, "a conversion to int"),
         (
@@ -126,18 +128,12 @@ def test_a_tiny_part_of_a_maximum_is_a_dependence_on_it():
         ),
         (lambda x: jax.lax.while_loop(lambda c: c[0] < 3, lambda c: c + 1, x)[0] ** 2, "while: this primitive is not"),
     ],
-    ids=["key", "permutation", "complex", "table", "callback", "while"],
+    ids=["key", "permutation", "captured key", "complex", "table", "callback", "while"],
 )
 def test_what_has_no_enclosure_is_refused_by_name(fun, words):
     proof = interval.certify(fun, np.zeros(1))
     assert not proof.proved
     assert words in proof.reason
-
-
-def test_a_key_captured_or_passed_in_args_is_refused():
-    key = jax.random.key(0)
-    captured = interval.certify(lambda x: jnp.sum(x**2) * jax.random.uniform(key, dtype=x.dtype), np.zeros(1))
-    assert "random key" in captured.reason
 
 
 @pytest.mark.parametrize(
@@ -155,7 +151,7 @@ def test_a_function_without_a_finite_value_at_the_point_has_no_theorem(fun):
     assert "infinite" in proof.reason
 
 
-def test_a_rule_for_reverse_mode_alone_is_proved_if_it_is_right_and_refused_if_it_is_not():
+def test_a_rule_for_reverse_mode_alone_is_proved_if_right_and_refused_if_wrong():
     for factor, right in ((2.0, True), (-2.0, False)):
 
         @jax.custom_vjp
@@ -168,15 +164,14 @@ def test_a_rule_for_reverse_mode_alone_is_proved_if_it_is_right_and_refused_if_i
         assert (proof.proved, proof.kind) == ((True, "minimum") if right else (False, "not proved")), proof.reason
 
 
-@pytest.mark.parametrize("shift", [0.25, -0.25, 1.0])
-def test_rules_that_are_wrong_on_one_side_of_a_corner_next_to_the_point_are_found(shift):
+def test_rules_that_are_wrong_on_one_side_of_a_corner_next_to_the_point_are_found():
     # t² − 6e-5 t has its minimum at 3e-5; with the rule 3t it is at 2e-5. Left of 1e-5 the rule is right.
     ruled = constructed_theorems.ruled(lambda t: t * t, lambda t, v: jnp.where(t < 1e-5, 2 * t, 3 * t) * v)
-    proof = interval.certify(
-        lambda x: ruled(x[0] - shift) - 6e-5 * x[0] + x[1] ** 2, np.array([shift + 2e-5, 0.0]), reach=1e-7
-    )
-    assert not proof.proved
-    assert "the gradient is not that of fun" in proof.reason
+    fun = lambda x, shift: ruled(x[0] - shift) - 6e-5 * x[0] + x[1] ** 2
+    for shift in (0.25, -0.25, 1.0):
+        proof = interval.certify(fun, np.array([shift + 2e-5, 0.0]), (np.float64(shift),), reach=1e-7)
+        assert not proof.proved
+        assert "the gradient is not that of fun" in proof.reason
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +183,7 @@ def saddle():
     return fun, args, interval.certify(fun, np.zeros(3), args)
 
 
-def test_the_same_claim_is_proved_again_and_with_less_claimed_too(saddle):
+def test_the_same_claim_and_a_weaker_one_are_proved_again(saddle):
     fun, args, proof = saddle
     assert interval.check(proof, fun, np.ones(3), args).proved
     weaker = dataclasses.replace(
@@ -202,11 +197,10 @@ def test_the_same_claim_is_proved_again_and_with_less_claimed_too(saddle):
 
 @pytest.mark.parametrize("name", ["smallest", "nearest", "largest", "loss"])
 @pytest.mark.parametrize("side", [0, 1])
-def test_an_interval_that_was_narrowed_or_merely_touches_does_not_pass(saddle, name, side):
+def test_an_interval_that_was_narrowed_or_only_touches_does_not_pass(saddle, name, side):
     fun, args, proof = saddle
     low, high = getattr(proof, name)
-    middle = (low + high) / 2
-    width = high - low
+    middle, width = (low + high) / 2, high - low
     for changed in ((middle, high), (low, middle), (high, high + width), (low - width, low), (middle, middle))[side::2]:
         claim = dataclasses.replace(proof, **{name: changed})
         again = interval.check(claim, fun, np.zeros(3), args)
@@ -236,18 +230,18 @@ def test_absurd_precision_is_a_refusal(saddle, bits):
 
 
 def test_the_nearest_of_equal_eigenvalues_does_not_depend_on_rounding():
-    # ±2 are as near to 0 as one another; rotated, neither is computed exactly.
+    # ±2 are equally near to 0; rotated, neither is computed exactly.
     generator = np.random.default_rng(0)
+    fun = lambda x, a: x @ a @ x / 2
     for _ in range(5):
         rotation = np.linalg.qr(generator.standard_normal((4, 4)))[0]
         matrix = (rotation * np.array([2.0, -2.0, 5.0, 2.0])) @ rotation.T
-        proof = interval.certify(lambda x, a: x @ a @ x / 2, np.zeros(4), ((matrix + matrix.T) / 2,))
-        assert proof.nearest[1] < 0
+        assert interval.certify(fun, np.zeros(4), ((matrix + matrix.T) / 2,)).nearest[1] < 0
 
 
 def test_a_proof_holds_neither_the_function_nor_its_data():
     def prove():
-        data = np.linspace(0.0, 1.0, 1000)
+        data = np.linspace(0.0, 1.0, 10)
 
         def fun(x):
             return jnp.sum((x - jnp.mean(jnp.asarray(data))) ** 2) + jax.nn.softplus(x[0])

@@ -1,4 +1,4 @@
-"""Verdicts from products alone, on spectra that are known."""
+"""Verdicts from Hessian-vector products alone, on known spectra."""
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +12,8 @@ def quadratic(x, diagonal):
     return jnp.sum(diagonal * x**2) / 2
 
 
-def anharmonic(x, diagonal):
-    return jnp.sum(diagonal * (jnp.cosh(x) - 1))
+def anharmonic(x, diagonal, tail):
+    return jnp.sum(diagonal * (jnp.cosh(x) - 1)) + tail * jnp.sum(jnp.exp(-x))
 
 
 SPECTRA = {
@@ -37,23 +37,22 @@ def test_known_spectra_get_their_names_from_products(name, seed):
 
 
 def test_a_weak_negative_mode_is_never_hidden_by_a_minimum():
-    # Power iteration and plain Lanczos miss it with few steps. It may stay undetermined; a minimum would be wrong.
+    # Power iteration and Lanczos with few steps miss it. It may stay undetermined; a minimum would be wrong.
+    spectrum = np.r_[-1e-4, np.zeros(300), np.linspace(0.5, 1, 99)]
     for seed in range(5):
-        spectrum = np.r_[-1e-4, np.zeros(400), np.linspace(0.5, 1, 99)]
         key = jax.random.key(seed)
-        verdict = critical.classify(quadratic, np.zeros(500), (spectrum,), evidence="lanczos", key=key)
+        verdict = critical.classify(quadratic, np.zeros(400), (spectrum,), evidence="lanczos", key=key)
         assert verdict.kind in ("saddle", "undetermined")
 
 
 def test_a_point_away_from_every_critical_point_is_not_critical():
-    fun = lambda x, d: anharmonic(x, d) + jnp.sum(jnp.exp(-x))
-    verdict = critical.classify(fun, np.full(50, -9.0), (np.ones(50),), evidence="lanczos")
+    verdict = critical.classify(anharmonic, np.full(60, -9.0), (np.ones(60), 1.0), evidence="lanczos")
     assert verdict.kind == "not critical"
     assert verdict.distance == np.inf
 
 
 def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
-    verdict = critical.classify(anharmonic, np.full(60, 1e-6), (np.linspace(1, 2, 60),), evidence="lanczos")
+    verdict = critical.classify(anharmonic, np.full(60, 1e-6), (np.linspace(1, 2, 60), 0.0), evidence="lanczos")
     assert verdict.kind == "minimum"
     assert np.sqrt(60) * 1e-6 < verdict.distance < 1e-4
     assert 0 < verdict.change <= verdict.bound
@@ -64,10 +63,6 @@ def test_a_minimum_of_many_parameters_is_claimed_by_probability():
     verdict = critical.classify(quadratic, np.zeros(40_000), (spectrum,))
     assert verdict.kind == "minimum"
     assert verdict.evidence.startswith("lanczos")
-
-
-def test_a_corner_is_noticed():
-    assert critical.classify(lambda x: jnp.sum(jnp.abs(x)), np.zeros(40), evidence="lanczos").kind == "nonsmooth"
 
 
 @pytest.mark.slow
@@ -89,7 +84,7 @@ def test_unknown_evidence_is_refused():
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
 @pytest.mark.parametrize("factor", [1e200, 1e-200])
 def test_functions_whose_numbers_leave_float64_are_not_named_from_products(factor):
-    # Falls along the second axis; the squares of its curvatures are outside float64.
+    # The function falls along the second axis; the squares of its curvatures are outside float64.
     fun = lambda x, factor: factor * (x[0] ** 2 - x[1] ** 4)
     verdict = critical.classify(fun, np.zeros(2), (np.float64(factor),), evidence="lanczos")
     assert verdict.kind == "undetermined"

@@ -1,4 +1,4 @@
-"""What a call leaves behind: the user's function works afterwards as before, and odd functions get an answer."""
+"""Side effects of a call: the user's function works afterwards as before, and unusual functions get an answer."""
 
 import gc
 import weakref
@@ -34,30 +34,31 @@ CALLS = {
 
 
 @pytest.mark.implicit_promotion
-@pytest.mark.parametrize("name", CALLS)
-def test_after_every_call_a_function_with_float64_constants_works_and_what_it_captures_is_free(name):
+def test_after_every_call_a_function_with_float64_constants_works_and_what_it_captures_is_free():
     captured = np.random.default_rng(0).standard_normal(1000)
     held = weakref.ref(captured)
 
     def fun(x, data=captured):
         return with_numpy_constants(x) + jnp.mean(jnp.asarray(data, x.dtype)) * (x[0] - 1)
 
-    CALLS[name](fun, jnp.ones(3))
-    assert fun(jnp.ones(3)) == 12.0
-    assert fun(jnp.ones(3)).dtype == jnp.float32
-    np.testing.assert_allclose(jax.grad(fun)(jnp.ones(3)), [4.0 + captured.mean(), 8.0, 12.0], rtol=1e-6)
+    slope = [4.0 + captured.mean(), 8.0, 12.0]
+    for name, call in CALLS.items():
+        call(fun, jnp.ones(3))
+        assert fun(jnp.ones(3)) == 12.0, name
+        assert fun(jnp.ones(3)).dtype == jnp.float32, name
+        np.testing.assert_allclose(jax.grad(fun)(jnp.ones(3)), slope, rtol=1e-6, err_msg=name)
     del fun, captured
     gc.collect()
     assert held() is None
 
 
-def test_a_recurrent_network_that_writes_down_float32_is_classified_with_the_unit_of_float32():
+def test_a_recurrent_network_that_computes_in_float32_is_classified_with_the_unit_of_float32():
     cell = nn.RNN(nn.SimpleCell(features=2))
     x = np.random.default_rng(0).standard_normal((2, 3, 2)).astype(np.float32)
     params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), x))
 
     def loss(params, x):
-        # At zero the cell's outputs are zero and so is their slope: only the decay bends.
+        # At zero the outputs of the cell and their slope are zero: all curvature is that of the squares.
         squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
         return squares + jnp.mean(cell.apply(params, x) ** 4)
 
@@ -67,7 +68,7 @@ def test_a_recurrent_network_that_writes_down_float32_is_classified_with_the_uni
 
 
 @pytest.mark.implicit_promotion
-def test_a_scan_whose_carry_is_written_down_as_float32_is_classified():
+def test_a_scan_whose_carry_is_float32_is_classified():
     def fun(x):
         return jax.lax.scan(lambda total, a: (total + a**2, None), jnp.zeros((), jnp.float32), x)[0]
 
@@ -86,7 +87,7 @@ def quartic(x):
 quartic.defvjp(lambda x: (quartic(x), x), lambda x, g: (4 * g * x**3,))
 
 
-def test_a_rule_for_reverse_mode_alone_does_not_hide_what_higher_orders_do():
+def test_higher_orders_decide_for_a_function_with_a_reverse_mode_rule_only():
     verdict = critical.classify(lambda x: quartic(x) + x[0] ** 2, jnp.zeros(2))
     assert verdict.kind == "degenerate"
     assert verdict.higher_order.order == 4
@@ -99,7 +100,7 @@ def test_a_degenerate_point_beside_a_cholesky_factor_gets_an_answer():
         matrix = jnp.eye(4, dtype=p.dtype) * (2 + p[0] ** 2 + p[1] ** 4)
         return jnp.sum(jnp.log(jnp.diag(jnp.linalg.cholesky(matrix))))
 
-    # log det is 4/2 log(2 + a² + b⁴): null along b, with no rule for Cholesky in long arithmetic.
+    # log det is 4/2 log(2 + a² + b⁴), which is null along b; the interpreter has no rule for Cholesky.
     verdict = critical.classify(fun, jnp.zeros(2))
     assert verdict.kind in ("degenerate", "undetermined")
     assert verdict.inertia[:3] == (0, 1, 1)
@@ -115,7 +116,6 @@ def test_the_solution_of_an_ordinary_differential_equation_is_classified_with_a_
     share = 1 - np.exp(-1.0)
     at = np.array([0.5 / share, 0.0])
     given = lambda p: np.diag([2 * share**2, 2.0])
-    point = critical.find(fun, jnp.asarray(at, jnp.float32))
-    verdict = critical.classify(fun, point.params, hessian=given)
-    assert verdict.kind in ("minimum", "undetermined", "not critical")  # as exactly as the solver solves
+    verdict = critical.classify(fun, at, hessian=given)
+    assert verdict.kind in ("minimum", "undetermined", "not critical")  # the solver itself has an error
     np.testing.assert_allclose(verdict.smallest, 2 * share**2, rtol=1e-6)
