@@ -1,7 +1,7 @@
 """Every check of an argument: each raises TypeError or ValueError in one sentence, `name: got …, expected ….`
 
-A public function makes these calls once, before anything is compiled; what lies beneath trusts its caller. Values are
-checked only where they are known, that is, outside jit.
+A public function makes these calls once, before anything is compiled; the functions beneath it trust their caller.
+Values are checked outside jit only.
 """
 
 from __future__ import annotations
@@ -19,13 +19,7 @@ PyTree = Any
 
 
 def describe(value: Any) -> str:
-    """Return a value in a few words: a number or text as it is, otherwise its type.
-
-    Examples
-    --------
-    >>> describe(2.5), describe(None), describe([1, 2]), describe(np.ones(3))
-    ('2.5', 'None', 'a list', 'an array of dtype float64 and shape (3,)')
-    """
+    """Return a value in a few words: a number or text as it is, an array by dtype and shape, otherwise its type."""
     if value is None or isinstance(value, bool | int | float | complex | np.generic):
         return f"{value}"
     if isinstance(value, str | bytes):
@@ -38,36 +32,24 @@ def describe(value: Any) -> str:
 
 
 def is_traced(tree: PyTree) -> bool:
-    """Return whether any leaf is a tracer, so that values are not known."""
+    """Return whether any leaf is a tracer, whose values are not known."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
 def is_real(dtype: Any) -> bool:
-    """Return whether a dtype is of real numbers or booleans, at most 64 bits wide.
-
-    Examples
-    --------
-    >>> is_real(np.dtype(np.int8)), is_real(np.dtype(complex)), is_real(np.dtype(np.longdouble))
-    (True, False, False)
-    """
+    """Return whether a dtype is of real numbers or booleans, at most 64 bits wide."""
     real = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer) or dtype == np.bool_
     return bool(real) and np.dtype(dtype).itemsize <= 8
 
 
 def function(value: Any, name: str, signature: str = "") -> None:
-    """Raise TypeError unless `value` can be called."""
+    """Raise TypeError unless a value can be called."""
     if not callable(value):
         raise TypeError(f"{name}: got {describe(value)}, expected a function {signature}".rstrip() + ".")
 
 
 def integer(value: Any, name: str, lowest: int = 1, highest: int | None = None, of_what: str = "") -> int:
-    """Return an integer as an int; raise TypeError for anything else, ValueError if it is out of range.
-
-    Examples
-    --------
-    >>> integer(np.int8(3), "chunk_size")
-    3
-    """
+    """Return an integer of any type as an int; raise TypeError for anything else, ValueError if it is out of range."""
     limits = f"of {lowest} or more" if highest is None else f"from {lowest} to {highest}"
     expected = f"an integer {limits}" + (f", {of_what}" if of_what else "")
     try:
@@ -87,15 +69,7 @@ def real(
     expected: str = "a finite number",
     fits: Callable[[float], bool] = lambda x: bool(np.isfinite(x)),
 ) -> Any:
-    """Return one real number, an array of shape () as it is.
-
-    Raise TypeError for anything else, ValueError unless it fits; a traced number is not checked.
-
-    Examples
-    --------
-    >>> real(0.5, "rate", "a number from 0 to below 1", lambda x: 0 <= x < 1)
-    0.5
-    """
+    """Return one real number (arrays of shape () unchanged); TypeError for anything else, ValueError unless it fits."""
     dtype = value.dtype if isinstance(value, jax.Array | np.ndarray | np.generic) else None
     known = isinstance(value, number_types.Real) if dtype is None else is_real(dtype) and np.shape(value) == ()
     if not known:
@@ -119,27 +93,7 @@ def positive(value: Any, name: str) -> Any:
 
 
 def numbers(value: Any, name: str, axes: str = "", *, finite: bool = False) -> Any:
-    """Return an array of real numbers: a JAX array if it is one or is traced, otherwise a numpy array.
-
-    Parameters
-    ----------
-    axes
-        The axes expected, such as `(n, d)`; any if empty.
-    finite
-        Whether to refuse NaN and infinity where values are known.
-
-    Raises
-    ------
-    TypeError
-        The dtype is not one of real numbers that JAX has.
-    ValueError
-        Another number of axes, or a number that is not finite.
-
-    Examples
-    --------
-    >>> numbers([1, 2], "steps", "(n,)")
-    array([1, 2])
-    """
+    """Return an array of real numbers with axes such as "(n, d)": a numpy array unless JAX made it; see `leaves`."""
     array = value
     if not isinstance(value, jax.Array | np.ndarray):
         array = jnp.asarray(value) if is_traced(value) else np.asarray(value)
@@ -153,13 +107,13 @@ def numbers(value: Any, name: str, axes: str = "", *, finite: bool = False) -> A
 
 
 def floats(value: Any, name: str) -> jax.Array:
-    """Return real numbers as floating point; integers, which would wrap around, in the default dtype."""
+    """Return real numbers as floating point: integers, whose products could wrap around, in the default dtype."""
     array = jnp.asarray(numbers(value, name))
     return array if jnp.issubdtype(array.dtype, jnp.floating) else array.astype(jnp.result_type(float))
 
 
 def count_not_finite(values: Any) -> int:
-    """Return how many numbers of an array are NaN or infinite. Host-level; the same in every process that holds it."""
+    """Return how many numbers of an array, split over processes or not, are NaN or infinite. Host-level."""
     if isinstance(values, jax.Array) and not (values.is_fully_addressable or values.is_fully_replicated):
         with jax.ensure_compile_time_eval():
             return int(_count_not_finite(values))
@@ -172,7 +126,7 @@ def _count_not_finite(values: jax.Array) -> jax.Array:
 
 
 def key(value: Any) -> None:
-    """Raise TypeError unless `value` is one JAX random key (typed, or the older two-word uint32 form)."""
+    """Raise TypeError unless a value is one JAX random key: typed, or of the older form, two uint32."""
     dtype, shape = getattr(value, "dtype", None), getattr(value, "shape", None)
     typed = dtype is not None and jnp.issubdtype(dtype, jax.dtypes.prng_key)
     if not (typed and shape == ()) and not (dtype == jnp.uint32 and shape == (2,)):
@@ -181,15 +135,7 @@ def key(value: Any) -> None:
 
 
 def leaves(tree: PyTree, name: str, *, floating: bool = False, finite: bool = False) -> None:
-    """Raise TypeError unless all leaves are numbers, arrays of numbers, or shapes of such arrays.
-
-    Parameters
-    ----------
-    floating
-        Whether all must be real floating point; then an empty pytree is a ValueError.
-    finite
-        Whether NaN and infinity are a ValueError where values are known.
-    """
+    """Raise TypeError unless all leaves are (floating) numbers or arrays of them, ValueError unless `finite`."""
     found = jax.tree_util.tree_leaves_with_path(tree)
     kind = "real floating-point numbers" if floating else "numbers"
     allowed = jnp.floating if floating else jnp.number
@@ -223,21 +169,21 @@ def params(tree: PyTree, name: str = "params", *, finite: bool = True) -> None:
 
 
 def args(value: Any) -> None:
-    """Raise unless the further arguments of a function are a tuple of pytrees of finite numbers."""
+    """Raise unless args are a tuple of pytrees of finite numbers."""
     if not isinstance(value, tuple):
         raise TypeError(f"args: got {describe(value)}, expected a tuple, as in args=(inputs, targets).")
     leaves(value, "args", finite=True)
 
 
 def like(tree: PyTree, other: PyTree, name: str, of: str = "params") -> None:
-    """Raise ValueError unless a pytree has the structure of another, and leaves of the same shapes."""
+    """Raise ValueError unless a pytree has the structure and the shapes of another."""
     got, expected = (jax.tree.map(np.shape, t) for t in (tree, other))
     if got != expected:
         raise ValueError(f"{name}: got leaves of shapes {got}, expected those of {of}, {expected}.")
 
 
 def count_examples(args: tuple) -> int:
-    """Return the number of examples, the length of the first axis of every array in args; raise if they differ."""
+    """Return the length of the first axis of all arrays in args; raise ValueError if the lengths differ or are 0."""
     counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(args)}
     if len(counts) != 1 or counts & {(), (0,)}:
         shapes = jax.tree.map(np.shape, args)

@@ -1,4 +1,4 @@
-"""Files of arrays, .npz: written whole or not at all, and verified when they are read. Host-level."""
+"""Files written whole or not at all, and .npz files that are verified when read. Host-level."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ import pathlib
 import uuid
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, BinaryIO
 
 import numpy as np
 
 
-def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, keep: int = 0) -> None:
-    """Write arrays to a file beside `path`, force it to disk, and rename it; `keep` earlier files stay.
+def write(path: pathlib.Path, save: Callable[[BinaryIO], Any], *, keep: int = 0) -> None:
+    """Call save(file) on a file beside `path`, force it to disk, and rename it to `path`; `keep` earlier files stay.
 
     They are path.1, the newest, path.2, ...; none is removed before the new one is in its place.
     """
@@ -25,7 +26,7 @@ def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, keep: int
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         with partial.open("xb") as file:
-            np.savez(file, allow_pickle=False, **arrays, names=np.array(list(arrays), str))
+            save(file)
             file.flush()
             os.fsync(file.fileno())
         if keep:
@@ -41,6 +42,12 @@ def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, keep: int
         os.close(folder)
     for number in itertools.takewhile(lambda n: _numbered(path, n).is_file(), itertools.count(keep + 1)):
         _numbered(path, number).unlink()
+
+
+def write_npz(path: pathlib.Path, arrays: Mapping[str, np.ndarray], *, keep: int = 0) -> None:
+    """Write arrays to a .npz file, with their names, as `write` does."""
+    contents = {**arrays, "names": np.array(list(arrays), str)}
+    write(path, lambda file: np.savez(file, allow_pickle=False, **contents), keep=keep)
 
 
 def _numbered(path: pathlib.Path, number: int) -> pathlib.Path:
@@ -80,12 +87,8 @@ def read_newest(path: pathlib.Path) -> tuple[pathlib.Path, dict[str, np.ndarray]
 def read_npz(path: pathlib.Path, names: Sequence[str] = (), max_bytes: float = float("inf")) -> dict[str, np.ndarray]:
     """Return arrays of a .npz file by name, or all that `write_npz` wrote, after comparing them with their checksums.
 
-    Raises
-    ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        It is damaged or not .npz, lacks an array, unpacks to more than `max_bytes`, or has Python objects.
+    FileNotFoundError if there is no file. ValueError if it is damaged, is not .npz, lacks an array, unpacks to more
+    than `max_bytes`, or has Python objects.
     """
     if not path.is_file():
         raise FileNotFoundError(f"path: got {path}, where there is no file.")

@@ -1,7 +1,7 @@
-"""Save and restore the whole state of a run: exact, atomic, verified, without pickle.
+"""Save and restore the whole state of a run: exact, atomic, verified, without pickle. Host-level.
 
-All functions are *host-level*. A checkpoint is a .npz file: array `n` is leaf n of the state, and `header` is JSON that
-says what each leaf is. The caller gives the structure of the state; nothing in the file is executed.
+A checkpoint is a .npz file: array `n` is leaf n of the state, and `header` is JSON that describes the leaves. The
+caller gives the structure of the state; nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -36,10 +36,10 @@ def __dir__() -> list[str]:
 
 
 def save(path: str | os.PathLike[str], state: Any, *, keep: int = 1) -> None:
-    """Save a pytree to one file, so that a crash at any moment leaves the old file or the new one.
+    """Save a pytree to one file; a crash at any moment leaves the old file or the new one.
 
     The new file is written beside `path`, forced to disk, and renamed. Earlier checkpoints stay as `path.1` (the
-    newest), `path.2`, ... Of two processes that save to one path at a time one may get an OSError: see `locked`.
+    newest), `path.2`, ... If two processes save to one path at the same time, one may get an OSError: see `locked`.
 
     Parameters
     ----------
@@ -47,14 +47,14 @@ def save(path: str | os.PathLike[str], state: Any, *, keep: int = 1) -> None:
         A pytree of arrays (sharded ones are gathered) and numpy scalars of any dtype of numbers, times or text, typed
         random keys, and Python int, float, complex, bool, str, None.
     keep
-        How many earlier checkpoints stay: 0 or more.
+        Number of earlier checkpoints that stay, 0 or more.
 
     Raises
     ------
     TypeError, ValueError
-        A leaf is something else, or has no values (traced, or a shape only).
+        A leaf is of another type, or has no values (traced, or only a shape).
     OSError
-        The file cannot be written (disk full, no permission, no such folder): what was there is intact.
+        The file cannot be written (disk full, no permission, no such folder); existing files are intact.
 
     Examples
     --------
@@ -68,14 +68,14 @@ def restore(path: str | os.PathLike[str], like: Any) -> Any:
     """Return the state that was saved last, bit for bit, in the structure of `like`.
 
     JAX arrays come back as JAX arrays on the default device, numpy arrays as numpy arrays. If the file is damaged or
-    missing, the newest earlier one that is whole is read instead, with a UserWarning that says so.
+    missing, the newest whole earlier one is read instead, with a UserWarning.
 
     Parameters
     ----------
     like
-        A state of the same model: gives the structure, shapes and dtypes to expect. Its values are not used, so
-        `jax.eval_shape` can make one. A numpy array stands for a JAX array and a Python number for an array of shape ()
-        of its kind, and the other way round, since jit turns one into the other.
+        A state of the same model, for its structure, shapes and dtypes; `jax.eval_shape` can make one. A numpy array
+        may stand for a JAX array, a Python number for an array of shape () of its kind, and vice versa, since jit
+        turns one into the other.
 
     Raises
     ------
@@ -98,9 +98,9 @@ def restore(path: str | os.PathLike[str], like: Any) -> Any:
 
 @contextlib.contextmanager
 def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
-    """Hold a folder for this process: a second `locked` on it raises BlockingIOError until this one ends.
+    """Lock a folder for this process: a second `locked` on it raises BlockingIOError until this one ends.
 
-    It is a lock on the file `.lock` in the folder. The operating system releases it however the process ends.
+    The lock is on the file `.lock` in the folder. The operating system releases it however the process ends.
 
     Examples
     --------
@@ -117,7 +117,7 @@ def locked(folder: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _describe(leaf: Any, name: str, place: Any) -> tuple[str, str]:
-    """Return how a leaf is rebuilt, and what must agree: its Python type, or dtype and shape."""
+    """Return the kind of a leaf, and what must agree: its Python type, or dtype and shape."""
     kind = type(leaf)
     dtype: Any = getattr(leaf, "dtype", None)
     if kind.__module__ == "builtins" and kind.__name__ in (*_IN_HEADER, *_NUMBERS):
@@ -139,7 +139,7 @@ def _encode(state: Any) -> dict[str, np.ndarray]:
         if kind == "key":
             more, leaf = jax.random.key_impl(leaf), jax.random.key_data(leaf)
         if kind not in _IN_HEADER:
-            array = np.asarray(leaf, order="C")  # .npz has no bfloat16 and the like, but unsigned integers
+            array = np.asarray(leaf, order="C")  # bfloat16 and the like, which .npz lacks, as unsigned integers
             arrays[str(len(leaves))] = array.view(f"u{array.itemsize}") if array.dtype.isbuiltin == 2 else array
         leaves.append((keystr(place), kind, text, more))
     return {"header": np.frombuffer(json.dumps({"format": _FORMAT, "leaves": leaves}).encode(), np.uint8), **arrays}
@@ -158,7 +158,7 @@ def _decode(file: pathlib.Path, arrays: dict[str, np.ndarray], expected: list[tu
 
 
 def _stands_for(number: str, array: str) -> bool:
-    """Return whether one text is of a Python number, and the other of an array of shape () of its kind."""
+    """Return whether `number` names a Python number and `array` an array of shape () of its kind."""
     known = number in _NUMBERS and array.endswith(" ()") and not array.startswith("key")
     return known and jnp.issubdtype(np.dtype(array.split()[0]), _NUMBERS[number])
 
@@ -176,5 +176,5 @@ def _leaf(where: str, array: Any, kind: str, text: str, more: Any) -> Any:
     if not more:
         return jax.device_put(array)
     with jax.enable_x64(array.dtype in (np.int64, np.float64, np.complex128)):
-        weak = jax.lax.full(array.shape, array.dtype.type(0).item())  # since it is made of a Python number
+        weak = jax.lax.full(array.shape, array.dtype.type(0).item())  # a Python number makes a weak type
         return weak.at[...].set(jax.device_put(array))

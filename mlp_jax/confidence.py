@@ -6,8 +6,6 @@ import numpy as np
 import scipy.stats
 from numpy.typing import ArrayLike
 
-from mlp_jax import _checks
-
 __all__ = ["change", "mean_interval", "show"]
 
 
@@ -18,7 +16,7 @@ def __dir__() -> list[str]:
 def mean_interval(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean over an axis and the half width of its 95 % interval (Student's t; infinite for one sample).
 
-    TypeError if the samples are not real numbers, ValueError if there are none.
+    ValueError if there are no samples.
 
     Examples
     --------
@@ -26,7 +24,7 @@ def mean_interval(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nda
     >>> f"{mean:.1f} ± {half:.2f}"
     '2.0 ± 2.48'
     """
-    values = np.asarray(_checks.numbers(samples, "samples"), dtype=float)
+    values = np.asarray(samples, float)
     if values.size == 0 or values.ndim == 0:
         raise ValueError(f"samples: got shape {values.shape}, expected one axis or more, each of at least one number.")
     number = values.shape[axis]
@@ -45,12 +43,12 @@ def show(samples: ArrayLike, digits: int = 3) -> str:
     >>> show([1.0, 2.0, 3.0])
     '2 ± 2.48'
     """
-    mean, half = mean_interval(_checks.numbers(samples, "samples", "(n,)"))
+    mean, half = mean_interval(samples)
     return f"{mean:.{digits}g} ± {half:.{digits}g}"
 
 
 def change(samples: ArrayLike, digits: int = 2) -> str:
-    """Return in words whether paired differences (n,) are below or above 0; those that are not finite are left out.
+    """Say whether paired differences (n,) are below or above 0; differences that are not finite are left out.
 
     Examples
     --------
@@ -59,7 +57,7 @@ def change(samples: ArrayLike, digits: int = 2) -> str:
     >>> change([-1.0, -1.1, -1.2])
     'lower by 1.1 ± 0.25'
     """
-    values = np.asarray(_checks.numbers(samples, "samples", "(n,)"), dtype=float)
+    values = np.asarray(samples, float)
     kept = values[np.isfinite(values)]
     if not kept.size:
         return "not measured (all diverged)"

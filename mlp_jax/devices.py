@@ -1,7 +1,7 @@
 """Work split over the devices of a mesh, in one process or in several: rows in; rows, sums or means out.
 
-Each device computes with its own rows and meets the others only in the sum at the end. In several processes
-(`jax.distributed`) every process makes the same call with the same arrays.
+Each device computes with its own rows; only the final sum needs communication. With several processes
+(`jax.distributed`), every process makes the same call with the same arrays.
 """
 
 from mlp_jax._parallel import mean, over_rows, pad, split, sum_over_rows, to_host

@@ -4,7 +4,7 @@ With G the mean of the per-example gradients gᵢ of N examples and Σ = Σᵢ (
 
     E‖G_B‖² = ‖G‖² + c(B) · tr Σ,   c(B) = 1/B drawn with replacement, (N − B) / (B (N − 1)) without.
 
-The gradient noise scale is tr Σ / ‖G‖²: the batch size at which noise and signal are equal (McCandlish et al. 2018, "An
+The gradient noise scale tr Σ / ‖G‖² is the batch size at which noise and signal are equal (McCandlish et al. 2018, "An
 empirical model of large-batch training").
 """
 
@@ -33,7 +33,7 @@ def __dir__() -> list[str]:
 
 
 class Noise(NamedTuple):
-    """‖G‖², tr Σ and their ratio, the noise scale: infinite where ‖G‖² is estimated as 0 or less."""
+    """‖G‖², tr Σ and their ratio tr Σ / ‖G‖², the noise scale: infinite if the estimate of ‖G‖² is 0 or less."""
 
     squared_gradient: jax.Array
     trace: jax.Array
@@ -41,21 +41,21 @@ class Noise(NamedTuple):
 
 
 class Estimate(NamedTuple):
-    """Estimated values, and their standard errors."""
+    """Estimates and their standard errors."""
 
     value: Noise
     stderr: Noise
 
 
 def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: int = 256) -> Noise:
-    """Return the noise of the gradients, from the gradient of each example. Transformable.
+    """Return the noise from the gradient of each example. Transformable.
 
-    Two passes, to avoid cancellation: G, then the mean of ‖gᵢ − G‖². Memory is that of `chunk_size` gradients.
+    Two passes avoid cancellation: G, then the mean of ‖gᵢ − G‖². Memory is that of `chunk_size` gradients.
 
     Parameters
     ----------
     per_example
-        `(params, *args) -> (n,)` losses, each a function of its own example only.
+        `(params, *args) -> (n,)` losses, each a function of its own example alone.
     params, args
         Any pytree of floating arrays; arrays with the n examples on their first axis.
     chunk_size
@@ -87,8 +87,8 @@ def two_batches(
 ) -> Noise:
     """Return the noise from the squared gradient norms of two batch sizes. Transformable.
 
-    Solves E‖G_B‖² = ‖G‖² + c(B) tr Σ for two values of B. Both parts are unbiased and linear in the norms. Average the
-    norms over batches first: the ratio of single estimates is biased, and ‖G‖² can be negative.
+    Solves E‖G_B‖² = ‖G‖² + c(B) tr Σ for two values of B. The estimates of ‖G‖² and tr Σ are unbiased and linear in the
+    norms. Average the norms over batches first: the ratio of single estimates is biased, and ‖G‖² can be negative.
 
     Parameters
     ----------
@@ -97,8 +97,8 @@ def two_batches(
     small_size, large_size
         The two batch sizes, 1 ≤ small < large.
     num_examples
-        N if batches are drawn without replacement, as in an epoch. Without it tr Σ is then overestimated by the
-        factor N / (N − 1), and ‖G‖² underestimated by tr Σ / (N − 1).
+        N if batches are drawn without replacement, as in an epoch. If N is not given for such batches, tr Σ is
+        overestimated by the factor N / (N − 1) and ‖G‖² underestimated by tr Σ / (N − 1).
 
     Examples
     --------
@@ -107,7 +107,7 @@ def two_batches(
     (4.0, 1.0)
     """
     small_size, large_size = _checked_sizes(small_size, large_size, num_examples)
-    small, large = (jnp.asarray(_checks.numbers(a, name)) for a, name in ((small, "small"), (large, "large")))
+    small, large = _checks.floats(small, "small"), _checks.floats(large, "large")
     first, second = (_coefficient(size, num_examples) for size in (small_size, large_size))
     trace = (small - large) / (first - second)
     return _as_noise(small - first * trace, trace)
@@ -126,8 +126,8 @@ def estimate(
 ) -> Estimate:
     """Estimate the noise from random batches of two sizes, with standard errors. Transformable.
 
-    The mean of `two_batches` over pairs of independent batches, numerator and denominator separately; the error of
-    their ratio is of first order (delta method). Costs num_pairs · (small + large) gradients of an example.
+    ‖G‖² and tr Σ are means of `two_batches` over pairs of independent batches; the standard error of their ratio is of
+    first order (delta method). The cost is num_pairs · (small + large) gradients of an example.
 
     Parameters
     ----------
@@ -173,15 +173,15 @@ def estimate(
 
 
 class Tradeoff(NamedTuple):
-    """Updates against examples: S = min_updates + min_examples / B, and the standard errors of the logarithms.
+    """The fit of updates S against batch size B: S = min_updates + min_examples / B.
 
     critical_batch_size
-        min_examples / min_updates: it needs twice the fewest updates and twice the fewest examples.
+        min_examples / min_updates, which needs twice the fewest updates and twice the fewest examples.
     spread
         Standard deviation of log S about the curve.
     stderr
-        Of (log min_updates, log min_examples, log critical_batch_size); infinite where the data do not determine it,
-        as when no batch size was large enough for the curve to flatten.
+        Standard errors of (log min_updates, log min_examples, log critical_batch_size); infinite if the data do not
+        determine a value, for example if no batch size is large enough for the curve to flatten.
     """
 
     min_updates: float
@@ -194,15 +194,15 @@ class Tradeoff(NamedTuple):
 def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike | None = None) -> Tradeoff:
     """Fit (S/S_min − 1)(E/E_min − 1) = 1 to the updates S that runs took to a target, E = B S. Host-level.
 
-    Maximum likelihood with log S normal about log(S_min + E_min / B). A run that did not reach the target counts with
-    the probability of needing more updates than it made (a censored regression, Tobin 1958): without such runs, slow
+    Maximum likelihood with log S normal about log(S_min + E_min / B). A run that did not reach the target contributes
+    the probability of needing more updates than it made (a censored regression, Tobin 1958); without such runs, slow
     batch sizes would look fast. McCandlish et al. (2018), equation 2.11; Shallue et al. (2019), "Measuring the effects
     of data parallelism".
 
     Parameters
     ----------
     batch_sizes, updates
-        (n,) batch size of each run, and its updates to the target, or all its updates if it did not reach it.
+        (n,) batch size of each run, and its updates to the target, or all its updates if the target was not reached.
     reached
         (n,) booleans, whether the target was reached; all when None.
 
@@ -218,27 +218,21 @@ def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike 
     >>> print(f"{fit.min_updates:.2f} {fit.min_examples:.2f} {fit.critical_batch_size:.2f}")
     10.00 80.00 8.00
     """
-    sizes, numbers = (
-        np.asarray(_checks.numbers(a, name, "(n,)"), float)
-        for a, name in ((batch_sizes, "batch_sizes"), (updates, "updates"))
-    )
-    hit = np.ones(len(numbers), bool) if reached is None else np.asarray(reached, bool)
-    _checks.like((numbers, hit), (sizes, sizes), "updates, reached", "batch_sizes")
-    if not all(np.all((a > 0) & np.isfinite(a)) for a in (sizes, numbers)):
+    sizes, numbers = np.asarray(batch_sizes, float), np.asarray(updates, float)
+    hit = np.ones(numbers.shape, bool) if reached is None else np.asarray(reached, bool)
+    _checks.like((sizes, numbers, hit), (sizes.ravel(),) * 3, "batch_sizes, updates, reached", "one axis")
+    if not np.all(np.isfinite([sizes, numbers]) & (np.array([sizes, numbers]) > 0)):
         raise ValueError("batch_sizes, updates: got numbers of 0 or below, NaN or infinity, expected positive numbers.")
     if hit.sum() < 3 or len(np.unique(sizes[hit])) < 2:
-        raise ValueError(
-            f"reached: got {hit.sum()} runs of {len(np.unique(sizes[hit]))} batch sizes that reached the target,"
-            " expected at least 3 of 2."
-        )
+        got = f"{hit.sum()} runs of {len(np.unique(sizes[hit]))} batch sizes"
+        raise ValueError(f"reached: got {got} that reached the target, expected at least 3 of 2.")
     return _fit(sizes, np.log(numbers), hit)
 
 
 _SPREAD = (-12.0, 3.0)  # limits of log spread; at a spread of 0, exact data would make the likelihood infinite
-_FAR = 12.0  # how far below the data log S_min and log E_min are searched
+_FAR = 12.0  # log S_min and log E_min are searched this far below the data
 _STEP = 1e-4  # of the differences for the information matrix, in logarithms
-# A likelihood whose curvature per run along a direction is below this does not determine it.
-_FLAT = 1e-6
+_FLAT = 1e-6  # a direction in which the likelihood has less curvature per run is not determined
 _DIRECTIONS = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (-1.0, 1.0, 0.0))  # of log S_min, log E_min, log (E_min / S_min)
 
 
@@ -261,7 +255,7 @@ def _fit(sizes: np.ndarray, logs: np.ndarray, hit: np.ndarray) -> Tradeoff:
     low_s, high_s = logs[hit].min(), logs[hit].max()
     low_e, high_e = np.min((logs + np.log(sizes))[hit]), np.max((logs + np.log(sizes))[hit])
     bounds = [(low_s - _FAR, high_s + 2), (low_e - _FAR, high_e + 2), _SPREAD]
-    # From the flat end, the steep end, and between: the likelihood may have several maxima.
+    # The flat end, the steep end, and between, since the likelihood may have several maxima.
     starts = [(low_s, low_e), (low_s - 3, low_e), (low_s, low_e - 3)]
     options = {"maxiter": 2000, "ftol": 1e-13, "gtol": 1e-8}
 
@@ -282,7 +276,7 @@ def _fit(sizes: np.ndarray, logs: np.ndarray, hit: np.ndarray) -> Tradeoff:
 
 
 def _standard_error(information: np.ndarray, free: np.ndarray, direction: np.ndarray, num_runs: int) -> float:
-    """Return the error of a linear function of the fit; infinite along a flat direction or a bound."""
+    """Return the standard error of a linear function of the fit; infinite along a flat direction or at a bound."""
     if np.any(direction[~free]):
         return float("inf")
     values, vectors = np.linalg.eigh(information[np.ix_(free, free)])

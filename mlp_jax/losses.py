@@ -18,25 +18,20 @@ def __dir__() -> list[str]:
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """Return the softmax cross-entropy of each example: log Σ exp(zⱼ) − z_target, in nats.
 
-    The largest logit is subtracted first, so that neither overflow nor the size of the logits costs accuracy.
+    The largest logit is subtracted first, so that neither overflow nor the size of the logits costs accuracy. Under
+    jit, a target out of range gives NaN with NaN derivatives, even with a weight of 0.
 
     Parameters
     ----------
     logits
         (n, classes) floating.
     targets
-        (n,) integers from 0 to classes − 1; the range is checked outside jit.
-
-    Returns
-    -------
-    (n,) losses. Under jit, a target out of range gives NaN with NaN derivatives, which a weight of 0 does not remove.
+        (n,) integers from 0 to classes − 1.
 
     Raises
     ------
-    TypeError
-        Targets are not integers, or logits are not real numbers.
-    ValueError
-        The shapes do not match, or a target is out of range.
+    TypeError, ValueError
+        Targets are not integers, or logits not real numbers; the shapes do not match; or a target is out of range.
 
     Examples
     --------
@@ -45,12 +40,12 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """
     logits, targets = _checked_classes(logits, targets)
     if isinstance(targets, jax.core.Tracer):
-        # A negative number would count from the end; one past the end reads NaN. It is a factor of the logits, because
-        # the derivative of the value that is read would be 0.
-        targets = targets.astype(jnp.int32) if targets.dtype.itemsize < 4 else targets  # which may not hold `classes`
+        # Negative numbers would count from the end; a number past the end reads NaN. The NaN is a factor of the logits,
+        # because the derivative of a value that is read out of range would be 0.
+        targets = targets.astype(jnp.int32) if targets.dtype.itemsize < 4 else targets  # int8 may not hold `classes`
         targets = jnp.where(targets < 0, logits.shape[-1], targets)
         logits = logits * _at(jnp.ones_like(logits), targets)[..., None]
-    # optax's integer-label form subtracts logits from their log-sum-exp, and so loses |z| · eps.
+    # optax's form for integer labels, log-sum-exp minus logit, would have an error of |z| · eps.
     return -_at(jax.nn.log_softmax(logits), targets)
 
 
@@ -77,16 +72,9 @@ def _checked_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, 
 
 
 def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
-    """Return half the squared error of each example, summed over outputs: ½ Σⱼ (yⱼ − tⱼ)².
+    """Return half the squared error of each example (n,), summed over outputs: ½ Σⱼ (yⱼ − tⱼ)².
 
-    Parameters
-    ----------
-    outputs, targets
-        (n, out) of the same shape; ValueError if they differ, because broadcasting here is nearly always a mistake.
-
-    Returns
-    -------
-    (n,) losses.
+    outputs, targets: (n, out). ValueError if the shapes differ, since broadcasting is nearly always a mistake here.
 
     Examples
     --------
@@ -100,21 +88,10 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
-    """Return the weighted mean Σ wᵢ vᵢ / Σ wᵢ; the plain mean when `weights` is None.
+    """Return the weighted mean Σ wᵢ vᵢ / Σ wᵢ of per-example losses (n,); the plain mean when `weights` is None.
 
-    Examples of weight 0, such as the padding of a batch, do not count.
-
-    Parameters
-    ----------
-    values
-        (n,) per-example losses.
-    weights
-        (n,) non-negative, not all zero.
-
-    Raises
-    ------
-    ValueError
-        The shapes differ, or there are no values; outside jit, a weight is negative or not finite, or all are zero.
+    Examples of weight 0, such as the padding of a batch, do not count. ValueError if the shapes differ, or there are no
+    values; outside jit, also if a weight is negative or not finite, or all are zero.
 
     Examples
     --------
@@ -139,10 +116,9 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
 
 
 def accuracy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-    """Return 1.0 for each example whose largest logit is at its target, else 0.0; reduce with `mean`.
+    """Return 1.0 for each example whose largest logit, the first of equal ones, is at its target, else 0.0.
 
-    Of several equal logits the first counts as the largest. logits, targets and errors: see `cross_entropy`; under jit,
-    a target out of range gives 0.
+    logits, targets and errors: see `cross_entropy`; under jit, a target out of range gives 0. Reduce with `mean`.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """The network as pure functions on a tuple of layers: init, forward, maxout and dropout. Transformable.
 
 Activations are functions on arrays: `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `maxout(pieces)`. The outputs of
-the network are logits; `jax.nn.softmax(logits)` are the class probabilities.
+the network are logits; `jax.nn.softmax(logits)` gives the class probabilities.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ class Layer(NamedTuple):
 
 Params = tuple[Layer, ...]
 
-# The most numbers in one weight, 8 GiB of float64: a larger request would end the process.
-_MOST_NUMBERS = 2**30
+_MOST_NUMBERS = 2**30  # in one weight, 8 GiB of float64; a larger request would end the process
 
 
 def init(
@@ -47,35 +46,28 @@ def init(
     bias_init: Initializer = jax.nn.initializers.zeros,
     dtype: jnp.dtype | None = None,
 ) -> Params:
-    """Draw the parameters of a network with the given layer sizes.
+    """Return random parameters, a tuple of Layer(weight (in, out), bias (out,)), for the given layer sizes.
 
     Weights are drawn with variance 1 / fan-in (LeCun et al. 1998, "Efficient BackProp"), which keeps tanh
     units in their linear range at the start; pass `jax.nn.initializers.he_normal()` for ReLU.
 
     Parameters
     ----------
-    key
-        A JAX random key.
     sizes
         Input size, hidden sizes, output size: `(64, 16, 10)`. Two numbers are a linear model.
     pieces
-        Linear pieces of a maxout unit: hidden layers get `pieces` affine maps per unit, weight
-        (in, out * pieces), for an activation that reduces them (the pieces of a unit are adjacent).
+        Affine maps per hidden unit: weight (in, out * pieces), the pieces of a unit adjacent, for an activation that
+        reduces them, such as `maxout(pieces)`.
     weight_init, bias_init
         Any of `jax.nn.initializers`: `(key, shape, dtype) -> array`.
     dtype
         Floating dtype; the caller's default (float32 unless x64 is on) when None.
 
-    Returns
-    -------
-    tuple of Layer(weight (in, out), bias (out,))
-
     Raises
     ------
-    TypeError
-        `key` is not a JAX random key, a size or `pieces` not an integer.
-    ValueError
-        Fewer than two sizes, a size or `pieces` below 1, or more than 2³⁰ numbers in a weight.
+    TypeError, ValueError
+        `key` is not a JAX random key; fewer than two sizes; a size or `pieces` is not an integer of 1 or more; or a
+        weight has more than 2³⁰ numbers.
 
     Examples
     --------
@@ -110,9 +102,9 @@ def forward(
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> jax.Array:
-    """Return the outputs (logits) of the network for a batch of inputs.
+    """Return the outputs (n, out) of the network (logits), of the dtype of params and inputs combined.
 
-    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = dropout(activation(zₗ)) on hidden layers only; the result is z_L.
+    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = dropout(activation(zₗ)) in hidden layers; the result is z_L.
 
     Parameters
     ----------
@@ -121,25 +113,17 @@ def forward(
     inputs
         (n, in), batch first; any further leading axes are kept.
     activation
-        A function on arrays, applied to hidden layers. It may shrink the last axis (maxout).
+        A function on arrays, for the hidden layers. It may shrink the last axis (maxout).
     dropout_rate
         Probability that a hidden unit is dropped, for training; 0, the default, to evaluate.
     key
-        JAX random key of the dropout masks, folded with the depth of each layer; used only when `dropout_rate`
-        is not 0.
-
-    Returns
-    -------
-    (n, out) array of the dtype of params and inputs combined.
+        JAX random key of the dropout masks, folded with the depth of each layer; not used if `dropout_rate` is 0.
 
     Raises
     ------
-    TypeError
-        `params` are not layers of real numbers, `inputs` not real numbers or `activation` not a function; or
-        `dropout_rate` is not 0 and `key` is not a JAX random key.
-    ValueError
-        There are no layers; a bias does not fit its weight, or the last axis of `inputs` or of a hidden layer the
-        next weight; `dropout_rate` is not in [0, 1).
+    TypeError, ValueError
+        `params` are not layers of real numbers, or `inputs` not real numbers; shapes do not fit; `dropout_rate` is not
+        in [0, 1); or it is not 0 and `key` is not a JAX random key.
 
     Examples
     --------
@@ -147,16 +131,11 @@ def forward(
     >>> forward(params, jnp.ones((5, 2))).shape
     (5, 1)
 
-    Class probabilities, and a dropout mask for each seed:
+    A dropout mask for each seed:
 
-    >>> classifier = init(jax.random.key(0), (2, 8, 3))
-    >>> probabilities = jax.nn.softmax(forward(classifier, jnp.ones((5, 2))))
-    >>> bool(jnp.allclose(probabilities.sum(-1), 1.0))
-    True
-    >>> seeds = jax.random.split(jax.random.key(1), 4)
-    >>> noisy = lambda key: forward(classifier, jnp.ones((5, 2)), dropout_rate=0.5, key=key)
-    >>> jax.vmap(noisy)(seeds).shape
-    (4, 5, 3)
+    >>> noisy = lambda key: forward(params, jnp.ones((5, 2)), dropout_rate=0.5, key=key)
+    >>> jax.vmap(noisy)(jax.random.split(jax.random.key(1), 4)).shape
+    (4, 5, 1)
     """
     require_layers(params)
     _checks.function(activation, "activation", "of one array")
@@ -175,7 +154,7 @@ def forward(
 
 
 def affine(values: jax.Array, layer: Layer, depth: int) -> jax.Array:
-    """Return what layer number `depth`, from 0, makes of values (…, in); ValueError if they do not fit its weight."""
+    """Return values (…, in) times the weight of layer `depth`, from 0, plus its bias; ValueError if they do not fit."""
     expected = jnp.shape(layer.weight)[0]
     if jnp.shape(values)[-1:] != (expected,):
         raise ValueError(
@@ -188,19 +167,11 @@ def affine(values: jax.Array, layer: Layer, depth: int) -> jax.Array:
 def maxout(pieces: int) -> Activation:
     """Return the maxout activation: each unit is the largest of its `pieces` adjacent affine maps.
 
-    h(z)ᵢ = max over j < pieces of z[i · pieces + j] (Goodfellow et al. 2013, "Maxout Networks"). One unit is
-    convex and piecewise linear in its inputs. Enough pieces fit any convex function, and the difference of two such
-    units any continuous one. Where pieces are equal, the gradient is that of the first. The same number of pieces gives
-    the same function object, so that jit compiles once.
-
-    Parameters
-    ----------
-    pieces
-        Affine maps per unit, 1 or more, as given to `init`.
-
-    Returns
-    -------
-    function of an array (…, out · pieces) -> (…, out); ValueError if the last axis is not a multiple of `pieces`
+    h(z)ᵢ = max over j < pieces of z[i · pieces + j] (Goodfellow et al. 2013, "Maxout Networks"). A unit is convex and
+    piecewise linear in its inputs. With enough pieces, one unit approximates any convex function, and a difference of
+    two any continuous one. Of equal pieces, the first has the gradient. The same number of pieces gives the same
+    function object, so that jit compiles once. Arrays (…, out · pieces) become (…, out); ValueError if the last axis is
+    not a multiple of `pieces`.
 
     Examples
     --------
@@ -226,10 +197,10 @@ def _maxout(pieces: int) -> Activation:
 
 
 def _larger(a: jax.Array, b: jax.Array) -> jax.Array:
-    """Return the larger of each pair, the first of equal ones, NaN where there is one.
+    """Return the larger of each pair, the first of equal ones, NaN if there is one.
 
-    The gradient of `jnp.max` looks for the values that equal the maximum. XLA may round them in two ways in one
-    program, so that none does, and the gradient is infinite. Here the choice is made once.
+    The gradient of `jnp.max` compares the values with the maximum. XLA may round them differently in one program; then
+    none is equal, and the gradient is infinite. Here the comparison is made once.
     """
     return jnp.where((a >= b) | (a != a), a, b)
 
@@ -238,21 +209,8 @@ def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     """Return `values` with each entry set to 0 with probability `rate`, and divided by 1 − rate otherwise.
 
     Inverted dropout (Srivastava et al. 2014, "Dropout"): the mean over keys is `values`, so evaluation needs no
-    rescaling.
-
-    Parameters
-    ----------
-    key
-        A JAX random key.
-    values
-        Floating array of any shape; the result has its shape and dtype.
-    rate
-        From 0 (the identity) to below 1; may be traced.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `key` is not a JAX random key, `values` are not floating, or `rate` is not in [0, 1).
+    rescaling. values: floating, whose shape and dtype the result has; rate: in [0, 1), may be traced. TypeError or
+    ValueError otherwise.
 
     Examples
     --------

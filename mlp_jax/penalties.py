@@ -17,7 +17,7 @@ def __dir__() -> list[str]:
 
 
 def l1(params: PyTree, strength: float, *, biases: bool = True) -> jax.Array:
-    """Return strength · Σ |θᵢ|: the penalty whose minima have parameters of exactly 0.
+    """Return strength · Σ |θᵢ|, whose minima have parameters of exactly 0.
 
     Its gradient is strength · sign(θ), taken as 0 at θᵢ = 0, where the penalty has a kink (Tibshirani 1996).
 
@@ -42,7 +42,7 @@ def l1(params: PyTree, strength: float, *, biases: bool = True) -> jax.Array:
     (3.5, 1.5)
     """
     strength = _checks.not_negative(strength, "strength")
-    # Not jnp.abs, whose derivative at 0 is 1 in JAX and would push parameters off 0.
+    # The derivative of jnp.abs at 0 is 1 in JAX, and would move parameters off 0.
     return strength * jnp.asarray(sum(jnp.sum(leaf * jnp.sign(leaf)) for leaf in _penalised(params, biases)))
 
 
@@ -67,28 +67,15 @@ def l2(params: PyTree, strength: float, *, biases: bool = True) -> jax.Array:
 def selective_synaptic_plasticity(
     params: PyTree, strength: float, *, reference: PyTree, importances: PyTree
 ) -> jax.Array:
-    """Return strength · Σ bᵢ (θᵢ − θ*ᵢ)²: parameters that an earlier task needs stay near their values after it.
+    """Return strength · Σ bᵢ (θᵢ − θ*ᵢ)², which keeps parameters near their values after an earlier task.
 
     Also known as elastic weight consolidation (Kirkpatrick et al. 2017, "Overcoming catastrophic forgetting in
     neural networks", who write λ/2 for `strength`). A parameter of importance 0 is free. Importances are usually the
-    diagonal of the Fisher matrix or of the Hessian of the earlier task's loss at θ*. With the Hessian diagonal and a
-    strength of ½ this is the second-order expansion of that loss without its cross terms.
+    diagonal of the Fisher matrix or of the Hessian of the earlier loss at θ*; with the latter and a strength of ½,
+    this is the diagonal part of the second-order expansion of that loss.
 
-    Parameters
-    ----------
-    params
-        θ, any pytree of floating arrays.
-    strength
-        λ, non-negative scalar; may be traced.
-    reference
-        θ*, the parameters after the earlier task: same structure and shapes.
-    importances
-        b, same structure and shapes, non-negative (checked outside jit).
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `l1`; an importance is negative or NaN; the structures or shapes differ.
+    params, strength, errors: see `l1`; reference: θ*, the parameters after the earlier task; importances: b, of 0 or
+    more. Both have the structure and shapes of params; ValueError otherwise.
 
     Examples
     --------
@@ -100,12 +87,10 @@ def selective_synaptic_plasticity(
     for name, part in (("params", params), ("reference", reference), ("importances", importances)):
         _checks.leaves(part, name, floating=True)
         _checks.like(part, params, name)
-    for path, leaf in jax.tree_util.tree_leaves_with_path(importances):
-        # numpy, because jnp operations on captured arrays are staged inside jit.
-        bad = 0 if _checks.is_traced(leaf) else int(np.sum(~(np.asarray(leaf, dtype=np.float64) >= 0)))
-        if bad:
-            where = "importances" + jax.tree_util.keystr(path)
-            raise ValueError(f"{where}: got {bad} numbers that are negative or NaN, expected numbers of 0 or more.")
+    known = [leaf for leaf in jax.tree.leaves(importances) if not _checks.is_traced(leaf)]
+    # numpy, because jnp operations on captured arrays are staged inside jit.
+    if bad := sum(int(np.sum(~(np.asarray(leaf, np.float64) >= 0))) for leaf in known):
+        raise ValueError(f"importances: got {bad} numbers that are negative or NaN, expected numbers of 0 or more.")
     distances = jax.tree.map(lambda theta, center: (theta - center) ** 2, params, reference)
     return strength * tree.dot(importances, distances)
 

@@ -1,14 +1,14 @@
 """Learning-rate schedules that optax does not have. Transformable.
 
-A schedule is a function step -> value, as in optax, and the usual ones come from there:
+A schedule is a function step -> value, as in optax, which has the usual ones:
 
 - step decay: `optax.exponential_decay(0.1, 30, 0.5, staircase=True)`, `optax.piecewise_constant_schedule`
 - linear decay: `optax.linear_schedule(0.1, 0.0, 100)`
 - exponential decay: `optax.exponential_decay(0.1, 30, 0.5)`
 - cosine decay: `optax.cosine_decay_schedule(0.1, 100)`
 
-The functions here turn one schedule into another: `warmup` precedes any of them with a rise, `per_epoch` holds any of
-them constant within an epoch. Every optax optimiser takes the result as its learning rate:
+The functions here make one schedule from another: `warmup` adds a linear rise before it, `per_epoch` holds it constant
+within an epoch. Every optax optimiser takes the result as its learning rate:
 `optax.sgd(warmup(optax.cosine_decay_schedule(0.1, 100), 10))`.
 """
 
@@ -36,22 +36,10 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
     """Return a schedule that rises linearly to the first value of `schedule`, then follows it.
 
     w(t) = start + (s(0) − start) · t / steps for t < steps; w(t) = s(t − steps) from there (Goyal et al. 2017,
-    "Accurate, Large Minibatch SGD"). The peak is read from the schedule, which is never called with a negative step;
-    with `optax.join_schedules` the peak is given twice, and the step can be negative.
+    "Accurate, Large Minibatch SGD"). Unlike `optax.join_schedules`, it reads the peak from the schedule, and never
+    calls the schedule with a negative step. With the default start of 0, the first update changes nothing.
 
-    Parameters
-    ----------
-    schedule
-        Any function step -> value.
-    steps
-        Length of the rise in updates, 0 or more.
-    start
-        Value at step 0. With the default of 0 the first update changes nothing.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `schedule` is not a function, `steps` not an integer of 0 or more, or `start` not a finite number.
+    schedule: step -> value; steps: length of the rise in updates, 0 or more; start: value at step 0.
 
     Examples
     --------
@@ -60,7 +48,6 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
     >>> [round(float(rate(t)), 1) for t in range(9)]
     [0.0, 0.2, 0.4, 0.6, 0.8, 0.6, 0.4, 0.2, 0.0]
     """
-    _checks.function(schedule, "schedule", "step -> value")
     steps, start = _checks.integer(steps, "steps", 0, _MOST_STEPS), _checks.real(start, "start")
 
     def warmed(step: jax.Array) -> jax.Array:
@@ -74,12 +61,7 @@ def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:
 def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     """Return a schedule in updates from one in epochs: t -> s(⌊t / steps_per_epoch⌋).
 
-    Parameters
-    ----------
-    schedule
-        Any function epoch -> value.
-    steps_per_epoch
-        Updates per epoch, 1 or more: ⌈examples / batch size⌉ in `training.train`.
+    schedule: epoch -> value; steps_per_epoch: updates per epoch, ⌈examples / batch size⌉ in `training.train`.
 
     Examples
     --------
@@ -88,6 +70,5 @@ def per_epoch(schedule: Schedule, steps_per_epoch: int) -> Schedule:
     >>> [round(float(rate(t)), 1) for t in range(7)]
     [0.8, 0.8, 0.8, 0.4, 0.4, 0.4, 0.2]
     """
-    _checks.function(schedule, "schedule", "epoch -> value")
     steps_per_epoch = _checks.integer(steps_per_epoch, "steps_per_epoch", 1, _MOST_STEPS)
     return lambda step: schedule(step // steps_per_epoch)

@@ -98,8 +98,8 @@ BAD = np.array([-1.0, np.nan])
         (lambda: plasticity(np.ones(2), np.ones(2), -1), "strength: got -1"),
         (lambda: plasticity(np.ones(3), np.ones(2)), "reference: got leaves of shapes {'w': (3,)}"),
         (lambda: plasticity(np.ones(2), np.ones(1)), "importances: got leaves of shapes {'w': (1,)}"),
-        (lambda: plasticity(np.ones(2), BAD), "importances['w']: got 2 numbers that are negative or NaN"),
-        (lambda: jax.jit(lambda p: plasticity(p, BAD))(np.ones(2)), "importances['w']: got 2 numbers that are"),
+        (lambda: plasticity(np.ones(2), BAD), "importances: got 2 numbers that are negative or NaN"),
+        (lambda: jax.jit(lambda p: plasticity(p, BAD))(np.ones(2)), "importances: got 2 numbers that are"),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name(call, message):

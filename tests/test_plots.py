@@ -125,8 +125,6 @@ SURFACE = lambda a: plots.surface(a, [0, 1], [0, 1], np.zeros((2, 2)))
     [
         (lambda a: plots.eigenvalues(a, [np.nan]), "values: got 1 numbers that are NaN or infinite"),
         (lambda a: plots.spectral_density(a, None), "got 0 eigenvalues and nodes"),
-        (lambda a: plots.training_curve(a, [1, 2], [1.0, 2.0]), "runs: got shape (2,), expected (runs, t)"),
-        (lambda a: plots.heat_map(a, [8], [0.1], [[1.0, 2.0]]), "values: got shape (1, 2), expected (1, 1)"),
         (lambda a: plots.contours(a, [0, 1, 2], [0, 1], np.zeros((2, 3))), "values: got shape (2, 3), expected one"),
         (lambda a: plots.contours(a, [0, 1], [0, 1], np.zeros((2, 2)), log=True), "expected values above 0"),
         (SURFACE, "axes made with projection"),

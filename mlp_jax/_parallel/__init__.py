@@ -1,4 +1,4 @@
-"""All that knows of meshes and hosts, behind the `mesh=` argument; `mlp_jax.devices` is its public part."""
+"""Meshes and hosts, behind the `mesh=` argument; `mlp_jax.devices` is the public part."""
 
 from mlp_jax._parallel.placement import place, require_mesh, split, to_host
 from mlp_jax._parallel.rows import gather, mean, over_rows, pad, sharded, sum_over_rows

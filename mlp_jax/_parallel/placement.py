@@ -1,4 +1,4 @@
-"""Where arrays lie: the checks of a mesh, arrays laid over its devices, and fetched from them."""
+"""Where arrays lie: check a mesh, split arrays over its devices, fetch them to the host."""
 
 from __future__ import annotations
 
@@ -15,29 +15,26 @@ from mlp_jax.tree import PyTree
 
 
 def require_mesh(mesh: Any) -> Mesh:
-    """Return the mesh; TypeError unless it is a `jax.sharding.Mesh` of devices, ValueError where one is in it twice."""
+    """Return the mesh; TypeError unless it is a `jax.sharding.Mesh` of devices, ValueError if it repeats a device."""
     if not isinstance(mesh, Mesh) or not mesh.size or not isinstance(mesh.devices.flat[0], jax.Device):
         got = f"a Mesh of {mesh.devices.ravel()[:1]}" if isinstance(mesh, Mesh) else _checks.describe(mesh)
-        raise TypeError(f"mesh: got {got}, expected a jax.sharding.Mesh, such as {_EXAMPLE}.")
+        raise TypeError(f'mesh: got {got}, expected a Mesh such as jax.make_mesh((jax.device_count(),), ("devices",)).')
     if len(set(mesh.devices.flat)) < mesh.size:
         raise ValueError(f"mesh: got a Mesh of {mesh.size} with devices twice, expected each device once.")
     return mesh
 
 
-_EXAMPLE = 'jax.make_mesh((jax.device_count(),), ("devices",))'
-
-
 def plain(mesh: Mesh) -> Mesh:
-    """Return the mesh as it is where `jax.set_mesh` is in force, elsewhere one whose axes are not in types.
+    """Return the mesh unchanged under `jax.set_mesh`, otherwise one without explicit axes.
 
-    Explicit axes, the default of `jax.make_mesh`, would put the mesh into the type of every result and of all that
-    the caller computes from it; outside jit that works only under `jax.set_mesh`.
+    Explicit axes, the default of `jax.make_mesh`, would put the mesh into the type of every result and of everything
+    that the caller computes from it; outside jit that works only under `jax.set_mesh`.
     """
     return Mesh(mesh.devices, mesh.axis_names) if jax.sharding.get_abstract_mesh().empty else mesh
 
 
 def place(values: PyTree, there: NamedSharding) -> PyTree:
-    """Return arrays and keys that every process has, each device holding its part alone; traced ones as they are."""
+    """Return arrays and keys that every process has, laid over devices; traced ones unchanged."""
 
     def leaf(a: Any) -> Any:
         if not hasattr(a, "dtype") or _checks.is_traced(a):
@@ -54,9 +51,9 @@ def place(values: PyTree, there: NamedSharding) -> PyTree:
 
 
 def split(rows: PyTree, mesh: Mesh) -> PyTree:
-    """Return arrays laid over the devices, each holding its own rows only; traced ones as they are.
+    """Return arrays whose rows are split over the devices; traced ones unchanged.
 
-    Arrays that are not laid out so are sent to the devices at every call of a function of them.
+    Other arrays are sent to the devices at every call of a function of them.
 
     Examples
     --------
@@ -68,7 +65,7 @@ def split(rows: PyTree, mesh: Mesh) -> PyTree:
 
 
 def to_host(values: PyTree) -> PyTree:
-    """Return arrays of any devices, of other processes too, as numpy arrays, the same in every process. Host-level.
+    """Return arrays of any devices and processes as numpy arrays, the same in every process. Host-level.
 
     Examples
     --------
@@ -79,7 +76,7 @@ def to_host(values: PyTree) -> PyTree:
     def leaf(a: Any) -> np.ndarray:
         if not isinstance(a, jax.Array) or a.is_fully_addressable or a.is_fully_replicated:
             return np.asarray(a)
-        with jax.ensure_compile_time_eval():  # a check may look at data while a function is traced
+        with jax.ensure_compile_time_eval():  # a check may read data while a function is traced
             return np.asarray(multihost_utils.process_allgather(a, tiled=True))
 
     return jax.tree.map(leaf, values)

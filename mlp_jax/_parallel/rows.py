@@ -18,35 +18,27 @@ from mlp_jax.tree import PyTree
 def mean(per_example: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax.Array]:
     """Return `fun(params, *args)`, the mean of `per_example(params, *args)`, examples split over a mesh. Transformable.
 
-    Its gradient, products with its Hessian, searches and verdicts use all devices. Each device sees n / devices of the
-    examples, and one gradient or product sends one sum of P numbers (and one number). It equals the plain mean to
-    rounding: the order of the sum is another. Make it once: a new function compiles anew. Call it under `jax.jit`, as
-    searches and verdicts do: outside it every operation on split arrays is compiled alone. Args that lie on the devices
-    already, by `split`, are not sent again at every call.
+    Its gradient, products with its Hessian, searches and verdicts use all devices. Each computes with its share of the
+    examples; a gradient or product sends one sum of P numbers (and one number). The result equals the plain mean to
+    rounding, since the sum is in another order. Create it once, since a new function compiles again. Call it under
+    `jax.jit`, as searches and verdicts do: outside jit, each operation on split arrays compiles alone. Args that
+    `split` has put on the devices are not sent again at every call.
 
     Parameters
     ----------
     per_example
         `(params, *args) -> (n,)`; each value depends only on its own example. Every array in args has the n examples
-        on its first axis.
+        on its first axis; ValueError otherwise, when called.
     mesh
         A `jax.sharding.Mesh`, such as `jax.make_mesh((jax.device_count(),), ("devices",))`; all its axes are used.
-
-    Raises
-    ------
-    TypeError
-        `per_example` is not a function, or the mesh not a Mesh.
-    ValueError
-        When called: args without examples, arrays of different numbers of them, values that are not one an example.
 
     Examples
     --------
     >>> mesh = jax.make_mesh((jax.device_count(),), ("devices",))
     >>> fun = mean(lambda w, x: (w * x - 1) ** 2, mesh)
-    >>> round(float(jax.grad(fun)(jnp.array(2.0), jnp.array([1.0, 2.0, 3.0]))), 4)
+    >>> round(float(jax.jit(jax.grad(fun))(2.0, jnp.array([1.0, 2.0, 3.0]))), 4)
     14.6667
     """
-    _checks.function(per_example, "per_example", "(params, *args) -> (n,)")
     require_mesh(mesh)
 
     def fun(params: PyTree, *args: Any) -> jax.Array:
@@ -68,8 +60,7 @@ def mean(per_example: Callable[..., jax.Array], mesh: Mesh) -> Callable[..., jax
 def sum_over_rows(function: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared: tuple = ()) -> PyTree:
     """Return the sum over devices of function(own rows, *shared), the same on every device. Transformable.
 
-    rows: arrays whose first axis is a multiple of the number of devices (see `pad`); shared: what each device gets
-    whole.
+    rows: arrays whose first axis is a multiple of the number of devices (see `pad`); shared: replicated arguments.
 
     Examples
     --------
@@ -85,10 +76,10 @@ def sum_over_rows(function: Callable[..., PyTree], mesh: Mesh, rows: PyTree, sha
 
 
 def over_rows(function: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared: tuple = ()) -> PyTree:
-    """Return function(rows, *shared), split over the devices, for a function of each row by itself. Transformable.
+    """Return function(rows, *shared), split over the devices, for a function of each row alone. Transformable.
 
-    function: (rows, *shared) -> arrays with the same first axis; mesh, rows, shared: see `sum_over_rows`. `to_host`
-    fetches the result.
+    function: (rows, *shared) -> arrays with the same first axis; rows, shared: see `sum_over_rows`. `to_host` fetches
+    the result.
 
     Examples
     --------
@@ -104,7 +95,7 @@ def over_rows(function: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared:
 
 
 def gather(rows: PyTree, mesh: Mesh) -> PyTree:
-    """Return split rows whole on every device."""
+    """Return split rows, replicated on every device."""
 
     def part(mine: PyTree, shared: tuple) -> PyTree:
         return jax.lax.all_gather(mine, mesh.axis_names, tiled=True)
@@ -113,7 +104,7 @@ def gather(rows: PyTree, mesh: Mesh) -> PyTree:
 
 
 def pad(rows: PyTree, mesh: Mesh) -> PyTree:
-    """Return arrays whose first axis is a multiple of the number of devices, the last row repeated. Transformable.
+    """Return arrays padded with their last row to a multiple of the number of devices. Transformable.
 
     Examples
     --------
@@ -129,13 +120,13 @@ def pad(rows: PyTree, mesh: Mesh) -> PyTree:
 
 
 def sharded(function: Callable[..., Any], mesh: Mesh, arguments: Any, results: Any) -> Callable[..., Any]:
-    """Return `function` computed by each device, with the specs of what it is given and returns."""
-    # check_vma would refuse a loop whose carry starts from constants, as most losses and searches have.
+    """Return `function` computed by each device, with the specs of its arguments and results."""
+    # check_vma would refuse loops whose carry starts from constants, as in most losses and searches.
     return jax.shard_map(function, mesh=mesh, in_specs=arguments, out_specs=results, check_vma=False)
 
 
 def _on_rows(part: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared: tuple, results: PartitionSpec) -> PyTree:
-    """Return part(own rows, shared) of each device, from arrays with the types that `shard_map` asks for."""
+    """Return part(own rows, shared) of each device, with the array types that `shard_map` requires."""
     lengths = {len(a) for a in jax.tree.leaves(rows)}
     if any(length % mesh.size for length in lengths):
         raise ValueError(f"rows: got {sorted(lengths)} for {mesh.size} devices, expected multiples of that.")
@@ -151,7 +142,7 @@ def _on_rows(part: Callable[..., PyTree], mesh: Mesh, rows: PyTree, shared: tupl
 
 
 def _is_explicit(a: Any) -> bool:
-    """Return whether a mesh is part of the type of an array."""
+    """Return whether the type of an array has a mesh."""
     return AxisType.Explicit in jax.typeof(a).sharding.mesh.axis_types
 
 

@@ -1,11 +1,11 @@
-"""Data sets as arrays whose shapes have been checked: by name, by formula, or from files.
+"""Data sets as checked arrays: by name, by formula, or from files.
 
-Every one is `Examples(inputs, targets)`, or a `Dataset(train, test)` of two. Inputs are (n, d) in the caller's
-default float dtype; targets are class numbers, (n,) int32, or values, (n, out) floating. Nothing is downloaded.
+Each is `Examples(inputs, targets)`, or a `Dataset(train, test)` of two. Inputs are (n, d) in the caller's default float
+dtype; targets are class numbers, (n,) int32, or values, (n, out) floating. Nothing is downloaded.
 
-- by name: `load`; seven sets that installed packages hold
+- by name: `load`; seven sets from installed packages
 - by formula: `xor`, `parity`, `sawtooth`, `spirals`, `teacher_student`, `mnist1d`
-- from files: `load_folder`, `load_npz`, `read_idx`; never with pickle, and never larger than a stated limit
+- from files: `load_folder`, `load_npz`, `read_idx`; without pickle, and up to a stated size
 - your own arrays: `as_examples`, `stratified_split`, `standardize`
 """
 

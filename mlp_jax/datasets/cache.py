@@ -1,4 +1,4 @@
-"""Arrays that are slow to make, kept in a file: written whole or not at all, and verified when read. Host-level."""
+"""A cache on disk of arrays that are slow to compute; verified when read. Host-level."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Layout = Mapping[str, tuple[tuple[int, ...], str]]
 
 
 def cache_folder() -> pathlib.Path:
-    """Return mlp_jax in $XDG_CACHE_HOME, or in ~/.cache where that is not an absolute path, as the XDG rules say."""
+    """Return mlp_jax in $XDG_CACHE_HOME, or in ~/.cache if that is not an absolute path, as XDG specifies."""
     base = pathlib.Path(os.environ.get("XDG_CACHE_HOME", ""))
     return (base if base.is_absolute() else pathlib.Path.home() / ".cache") / "mlp_jax"
 
 
 def read_or_build(filename: str, layout: Layout, build: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays kept in `filename`; if there are none, or damaged ones, build them and keep them.
+    """Return the arrays cached in `filename`; if they are missing or damaged, build and cache them.
 
-    `layout` is shape and dtype of each array. The name must change with whatever changes the arrays, such as a package
-    version. A file that is damaged or cannot be written is a warning: the arrays are returned all the same.
+    `layout` has the shape and dtype of each array. The file name must include whatever changes the arrays, such as a
+    package version. A file that is damaged or cannot be written is only a warning.
     """
     path = cache_folder() / filename
     try:
@@ -35,7 +35,7 @@ def read_or_build(filename: str, layout: Layout, build: Callable[[], Arrays]) ->
             raise ValueError(f"{path}: got {found}, expected {dict(layout)}.")
         return arrays
     except FileNotFoundError:
-        pass  # not made yet
+        pass  # not cached yet
     except (ValueError, OSError) as error:
         warnings.warn(f"The cached data cannot be used and is built again: {error}", stacklevel=2)
     arrays = build()

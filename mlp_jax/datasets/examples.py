@@ -1,4 +1,4 @@
-"""Inputs and targets with checked shapes: Examples and Dataset, how to split them, how to scale them. Host-level."""
+"""Examples and Dataset: inputs and targets with checked shapes, split and scaled. Host-level."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Dataset(NamedTuple):
 
 
 def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") -> Examples:
-    """Check your own arrays and return them as Examples: copies, in the default float dtype and int32.
+    """Return copies of your own arrays as Examples, in the default float dtype and int32.
 
     Parameters
     ----------
@@ -61,15 +61,13 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
     targets
         Integers (n,): class numbers from 0. Or floating point (n, out) or (n,): values; (n,) becomes (n, 1).
     name
-        What to call the data in an error.
+        Name of the data in errors.
 
     Raises
     ------
-    TypeError
-        `inputs` are not real numbers, or `targets` neither integers nor real floating point.
-    ValueError
-        A shape does not fit, there are no examples, a number is NaN or infinite (or becomes so in the default
-        dtype), or a class number is negative or above 2³¹ − 1.
+    TypeError, ValueError
+        `inputs` are not real numbers, or `targets` neither integers nor real floating point; a shape does not fit;
+        there are no examples; a number is not finite in the default dtype; or a class number is out of int32.
 
     Examples
     --------
@@ -96,7 +94,7 @@ def _as_floats(values: np.ndarray, name: str) -> jax.Array:
     dtype = np.dtype(jnp.result_type(float))
     if not (jnp.issubdtype(values.dtype, jnp.floating) or np.issubdtype(values.dtype, np.integer)):
         raise TypeError(f"{name}: got dtype {values.dtype}, expected real numbers.")
-    with np.errstate(over="ignore"):  # a number that does not fit becomes infinite, and is refused below
+    with np.errstate(over="ignore"):  # numbers that overflow are refused below
         floats = values.astype(dtype)
     if bad := _checks.count_not_finite(floats):
         raise ValueError(f"{name}: got {bad} numbers that are NaN or infinite as {dtype}, expected finite numbers.")
@@ -112,7 +110,7 @@ def _as_classes(labels: np.ndarray, name: str) -> jax.Array:
 
 
 def require_compatible(train: Examples, test: Examples, *, name: str = "data") -> None:
-    """Raise ValueError unless the same network can be evaluated on both: equal columns, equal kind of targets."""
+    """Raise ValueError unless both have the same columns and the same kind of targets."""
     for field, first, second in zip(Examples._fields, train, test, strict=True):
         if first.shape[1:] != second.shape[1:] or first.dtype != second.dtype:
             raise ValueError(
@@ -122,21 +120,11 @@ def require_compatible(train: Examples, test: Examples, *, name: str = "data") -
 
 
 def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return (train, test) row numbers with the classes in equal proportion, without any randomness.
+    """Return increasing row numbers (train, test) with the classes in equal proportion, without randomness.
 
-    Each class gives its share of `test_size` by largest remainder; within a class the test rows are spaced
-    evenly in file order, so that sources which follow each other in the file (writers, in the digits) are in both.
-
-    Parameters
-    ----------
-    targets
-        (n,) class numbers or names.
-    test_size
-        Number of test rows, from 1 to n − 1.
-
-    Returns
-    -------
-    tuple of two integer arrays (n − test_size,) and (test_size,), each increasing
+    Each class has its share of `test_size` by largest remainder. Within a class the test rows are spaced evenly in the
+    order of the file, so that both parts have examples of all sources (writers, in the digits). targets: (n,) class
+    numbers or names; test_size: the number of test rows, from 1 to n − 1.
 
     Examples
     --------
@@ -164,14 +152,9 @@ def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, n
 def standardize(data: Dataset) -> Dataset:
     """Shift and scale every input column to mean 0 and standard deviation 1 over the training examples.
 
-    x ↦ (x − mean) / deviation, with the mean and the deviation (divided by n, not n − 1) of the training inputs
-    alone, so that nothing of the test examples is used. A column that is constant in training is only shifted: it is
-    exactly 0 there. Targets are kept. Computed in float64 on the host; returned in the default float dtype.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The parts are not Examples that fit each other, or hold NaN or infinity.
+    x ↦ (x − mean) / deviation, where mean and deviation (divided by n, not n − 1) are those of the training inputs
+    alone. A column that is constant in training is only shifted, and is exactly 0 there. Targets are kept. Computed in
+    float64 on the host; returned in the default float dtype. Errors: see `as_examples`; also for parts that do not fit.
 
     Examples
     --------
@@ -185,7 +168,7 @@ def standardize(data: Dataset) -> Dataset:
     mean, deviation = _column_statistics(np.asarray(data[0][0], np.float64))
     parts = []
     for (inputs, targets), name in zip(data, Dataset._fields, strict=True):
-        with np.errstate(over="ignore", invalid="ignore"):  # what becomes infinite is refused below
+        with np.errstate(over="ignore", invalid="ignore"):  # numbers that overflow are refused below
             scaled = (np.asarray(inputs, np.float64) - mean) / deviation
         parts.append(as_examples(scaled, targets, name=f"standardized {name}"))
     return Dataset(*parts)
@@ -195,7 +178,7 @@ def _column_statistics(columns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the mean and the deviation of each column; of a constant column, its value and 1."""
     lowest = columns.min(axis=0)
     constant = columns.max(axis=0) == lowest
-    # The rounded mean of equal numbers can differ from them, and would leave rounding noise to be scaled up.
+    # The rounded mean of equal numbers can differ from them; dividing by its rounding error would make noise.
     mean = np.where(constant, lowest, columns.mean(axis=0))
     centred = columns - mean
     width = np.where(constant, 1.0, np.abs(centred).max(axis=0))  # squares of centred / width cannot overflow

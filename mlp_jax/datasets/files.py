@@ -1,6 +1,6 @@
 """Data from files: IDX (the format of MNIST), plain or gzipped, and NPZ. Host-level.
 
-Nothing is unpickled, and the size that a file claims is compared with a limit before memory is taken.
+Nothing is unpickled, and the size that a file claims is compared with a limit before memory is allocated.
 """
 
 from __future__ import annotations
@@ -18,24 +18,20 @@ import numpy as np
 from mlp_jax import _checks, _files
 from mlp_jax.datasets.examples import Dataset, as_examples, require_compatible
 
-MAX_BYTES = 2**30  # by default; twenty times the images of MNIST
+MAX_BYTES = 2**30  # twenty times the images of MNIST
 _IDX_DTYPES = {0x08: "u1", 0x09: "i1", 0x0B: ">i2", 0x0C: ">i4", 0x0D: ">f4", 0x0E: ">f8"}
 Path = str | os.PathLike[str]
 
 
 def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
-    """Read one array from an IDX file, plain or gzipped (told by its first two bytes, not by its name).
+    """Read one array from an IDX file, plain or gzipped (recognised by its first two bytes, not by its name).
 
     The format (LeCun, Cortes & Burges, "The MNIST database of handwritten digits"): two zero bytes, a byte for the
-    type, a byte for the number of axes, each axis as four bytes, then the numbers in C order; all big-endian.
+    type, a byte for the number of axes, four bytes for each axis, then the numbers in C order; all big-endian.
 
-    The result has the file's shape and type (uint8, int8, int16, int32, float32 or float64), in native byte order. It
-    takes `max_bytes` at most, which is checked before anything is allocated.
-
-    Raises
-    ------
-    ValueError
-        The file is not IDX, is truncated or damaged, goes on after the array, or exceeds `max_bytes`.
+    The result has the shape and type of the file (uint8, int8, int16, int32, float32 or float64), in native byte order.
+    It takes `max_bytes` at most, which is checked before anything is allocated. ValueError if the file is not IDX, is
+    truncated or damaged, continues after the array, or exceeds `max_bytes`.
 
     Examples
     --------
@@ -66,12 +62,12 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
 
 
 def load_folder(path: Path, *, max_bytes: int = MAX_BYTES) -> Dataset:
-    """Load a folder that holds the four IDX files of MNIST, Fashion-MNIST or another set in their form.
+    """Load a folder with the four IDX files of MNIST, Fashion-MNIST or another set of their format.
 
-    The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte,
-    or with .idx3-ubyte, with or without .gz; the plain one comes first. (MNIST: LeCun, Bottou, Bengio & Haffner 1998.
+    The files are train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images-idx3-ubyte and t10k-labels-idx1-ubyte;
+    a dot may replace the second hyphen, and .gz may follow. (MNIST: LeCun, Bottou, Bengio & Haffner 1998.
     Fashion-MNIST: Xiao, Rasul & Vollgraf 2017.) Inputs are (n, rows · columns), pixels divided by 255; targets are (n,)
-    int32. max_bytes, errors: see `read_idx`.
+    int32. max_bytes, errors: see `read_idx`; FileNotFoundError if a file is missing.
 
     Examples
     --------
@@ -99,17 +95,17 @@ def load_folder(path: Path, *, max_bytes: int = MAX_BYTES) -> Dataset:
 
 
 def load_npz(path: Path, *, scale: float | None = None, max_bytes: int = MAX_BYTES) -> Dataset:
-    """Load an NPZ file that holds x_train, y_train, x_test and y_test, as the mnist.npz of Keras does.
+    """Load an NPZ file with the arrays x_train, y_train, x_test and y_test, such as the mnist.npz of Keras.
 
-    Inputs are (n, d), the axes of x after the first made one. Targets are (n,) int32 from integers (n,), or (n, out) in
-    the default float dtype from floating point. Other arrays in the file are not read.
+    Inputs are x reshaped to (n, d). Targets are (n,) int32 from integers (n,), or (n, out) in the default float dtype
+    from floating point. Other arrays in the file are not read.
 
     Parameters
     ----------
     scale
-        What x is divided by. None is 255 for bytes (images) and 1 for any other type.
+        The divisor of x; by default 255 for bytes (images) and 1 for any other type.
     max_bytes
-        The most that the four arrays may take together.
+        Limit on the size of the four arrays together.
 
     Raises
     ------
@@ -138,9 +134,9 @@ def _dataset(path: Path, arrays: list[np.ndarray], scale: float | None) -> Datas
         rows = inputs.reshape(len(inputs), -1)
         divisor = scale or (255.0 if rows.dtype == np.uint8 else 1.0)
         if divisor != 1.0:
-            # Bytes are exact in the default dtype, and large; other numbers may need float64 until they are divided.
+            # Bytes are exact in the default dtype, and many; other numbers may need float64 until they are divided.
             dtype = np.dtype(jnp.result_type(float)) if rows.dtype == np.uint8 else np.dtype(np.float64)
-            with np.errstate(over="ignore"):  # what becomes infinite is refused with the examples
+            with np.errstate(over="ignore"):  # numbers that overflow are refused by as_examples
                 rows = np.divide(rows, divisor, dtype=dtype)
         parts.append(as_examples(rows, targets, name=f"{path} {part}"))
     require_compatible(*parts, name=str(path))

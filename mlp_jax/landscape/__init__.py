@@ -2,17 +2,17 @@
 
 Values, in vmapped chunks of bounded memory:
 
-- `line`, `plane`, `interpolation`: the function on a line, on a plane, between two points; `barrier` of the last
+- `line`, `plane`, `interpolation`: the function on a line, on a plane, between two points; `barrier`: of the last
 
 Directions:
 
 - `filter_normalized`, `layer_normalized`: a direction, such as `tree.random_like(key, params)`, scaled to params
-- `principal_plane`: the plane in which a training run moves most
+- `principal_plane`: the plane nearest to a training run
 - `eigenvector_plane`: the lowest and highest eigenvectors of the Hessian, so that a saddle looks like one
 
-Before two solutions are compared:
+To compare two solutions:
 
-- `match_units`: hidden units permuted (and flipped) to be as near to another solution as possible
+- `match_units`: hidden units permuted (and flipped) to be nearest to another solution
 """
 
 from mlp_jax.landscape.directions import (

@@ -1,4 +1,4 @@
-"""Directions: scaled to params, of a training run, and of the Hessian."""
+"""Directions: scaled to params, from a training run, and from the Hessian."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlp_jax.tree import PyTree
 
 
 class PrincipalPlane(NamedTuple):
-    """The plane of a training run. A pytree.
+    """The plane of a training run.
 
     first, second
         Orthonormal directions, pytrees like params.
@@ -32,14 +32,14 @@ class PrincipalPlane(NamedTuple):
 
 
 class EigenvectorPlane(NamedTuple):
-    """The ends of the spectrum of the Hessian at a point.
+    """The lowest and highest eigenvalues of the Hessian at a point.
 
     first, second
-        Unit eigenvectors of the lowest and of the highest eigenvalue, pytrees like params.
+        Their unit eigenvectors, pytrees like params.
     values
-        (2,) those eigenvalues.
+        (2,) the eigenvalues.
     residuals
-        (2,) ‖H v − λ v‖ of both.
+        (2,) ‖H v − λ v‖.
     """
 
     first: PyTree
@@ -52,8 +52,8 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
     """Return the direction with each filter scaled to the length of that of params: d ← d ‖w‖ / ‖d‖. Transformable.
 
     A filter holds the weights of one output unit: a column of a weight (in, out). Leaves with fewer than two axes
-    (biases) become zero. Pictures of networks of different scale can then be compared: Li et al. (2018), "Visualizing
-    the loss landscape of neural nets", section 4.
+    (biases) become zero. It makes pictures of networks of different scales comparable (Li et al. 2018, "Visualizing the
+    loss landscape of neural nets", section 4).
 
     Parameters
     ----------
@@ -61,10 +61,6 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
         Pytrees of the same structure and shapes.
     axis
         The axis of output units: -1 in this package and in flax, also for convolutions; 0 in equinox and torch.
-
-    Returns
-    -------
-    pytree like params; zero where a filter of the direction is zero
 
     Examples
     --------
@@ -88,8 +84,8 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
 def layer_normalized(direction: PyTree, params: PyTree) -> PyTree:
     """Return the direction with each leaf scaled to the length of that of params: d ← d ‖w‖ / ‖d‖. Transformable.
 
-    Biases are scaled too; where a leaf of params is zero, such as an initial bias, so is that of the direction.
-    direction, params: pytrees of the same structure and shapes.
+    Biases are scaled too; if a leaf of params is zero, such as an initial bias, so is that of the direction. direction,
+    params: pytrees of the same structure and shapes.
 
     Examples
     --------
@@ -112,7 +108,7 @@ def _scale(d: jax.Array, w: jax.Array, axes: tuple[int, ...] | None) -> jax.Arra
 
 
 def _length(a: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
-    """Return norms over some axes, which are kept with length 1; no square overflows or underflows."""
+    """Return norms over some axes, kept with length 1, without overflow or underflow of squares."""
     largest = jnp.max(jnp.abs(a), axis=axes, keepdims=True, initial=0)
     unit = jnp.where(largest > 0, largest, 1)
     return unit * jnp.sqrt(jnp.sum(jnp.square(a / unit), axis=axes, keepdims=True))
@@ -121,14 +117,14 @@ def _length(a: jax.Array, axes: tuple[int, ...] | None) -> jax.Array:
 def principal_plane(trajectory: PyTree) -> PrincipalPlane:
     """Return the plane through the last point of a run that is nearest to its points. Transformable.
 
-    The first two right singular vectors of the rows θₜ − θ_last (Li et al. 2018, section 7). Draw the loss with
-    `plane(fun, last, plane.first, plane.second, …)`, and the run as `plane.coordinates` on it. A random walk in many
-    dimensions has large shares too (Antognini & Sohl-Dickstein 2018): by themselves they are no evidence.
+    The directions are the first two right singular vectors of the rows θₜ − θ_last (Li et al. 2018, section 7). Draw
+    the loss with `plane(fun, last, found.first, found.second, …)` and the run as `found.coordinates`. Large shares are
+    no evidence by themselves: a random walk in many dimensions has them too (Antognini & Sohl-Dickstein 2018).
 
     Parameters
     ----------
     trajectory
-        Pytree like params whose leaves have a leading axis of t points: the record of a training run. ValueError if
+        The record of a training run: pytree like params whose leaves have a leading axis of t points. ValueError if
         there are fewer than three points or two parameters.
 
     Examples
@@ -139,7 +135,7 @@ def principal_plane(trajectory: PyTree) -> PrincipalPlane:
     [0.9, 0.1]
     """
     _checks.params(trajectory, "trajectory")
-    number = _checks.count_examples((trajectory,))
+    number = len(jax.tree.leaves(trajectory)[0])
     size = tree.size(trajectory) // number
     if number < 3 or size < 2:
         raise ValueError(f"trajectory: got {number} points of {size} parameters, expected 3 of 2 or more.")
@@ -170,15 +166,13 @@ def eigenvector_plane(
     ----------
     fun, params, args
         See `line`; ValueError if there are fewer than two parameters.
-    key
-        A JAX random key, for the start of Lanczos.
     hessian_matrix
-        () -> (P, P) matrix, if there is a faster way to compute it: `hessian` of `curvature.eigenpairs`.
+        () -> (P, P) matrix, if there is a faster way to compute it: see `hessian` of `curvature.eigenpairs`.
 
     Raises
     ------
     RuntimeError
-        An eigenpair did not converge, or one beyond may have been missed.
+        An eigenpair did not converge, or eigenvalues beyond may have been missed.
 
     Examples
     --------
@@ -197,7 +191,7 @@ def eigenvector_plane(
             found = "and there may be others beyond" if converged else "not converged"
             raise RuntimeError(
                 f"eigenvectors: residuals {np.asarray(pairs.residuals).tolist()} after {pairs.num_matvecs} products,"
-                f" {found}; pass directions of your own to `plane`."
+                f" {found}; pass your own directions to `plane`."
             )
         first, second = (jax.tree.map(lambda leaf, i=i: leaf[i], pairs.vectors) for i in (0, 1))
     return EigenvectorPlane(first, second, np.asarray(pairs.values), np.asarray(pairs.residuals))

@@ -17,7 +17,7 @@ def line(
 ) -> jax.Array:
     """Return fun(θ + t d, *args) for every t in `offsets`. Transformable.
 
-    A second call with the same `fun` object and shapes compiles nothing.
+    A second call with the same `fun` object and the same shapes compiles nothing.
 
     Parameters
     ----------
@@ -30,12 +30,12 @@ def line(
     args
         Data of `fun`.
     chunk_size
-        Points evaluated at once under vmap. Memory grows with it; with n only the result grows.
+        Number of points evaluated at once under vmap; memory is proportional to it.
 
     Raises
     ------
     TypeError, ValueError
-        `fun` is not a scalar function of params; the direction does not fit params; a number is not finite.
+        `fun` does not return a scalar; the direction does not fit params; a number is not finite.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def interpolation(
 def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
     """Return the loss barrier of an interpolation: max over t of L(t) − ((1 − t) L(0) + t L(1)). Transformable.
 
-    At least 0 (Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis"; this form is that of
+    It is at least 0 (Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis"; in the form of
     Entezari et al. 2022).
 
     Parameters
@@ -132,10 +132,8 @@ def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
         raise ValueError(f"values, fractions: got shapes {values.shape}, {t.shape}, expected two of equal length.")
     if not _checks.is_traced(t):
         known = np.asarray(t)
-        if not np.all(np.diff(known) >= 0):
-            raise ValueError("fractions: got some below the one before, or NaN, expected them ascending.")
-        if known[0] != 0 or known[-1] != 1:
-            raise ValueError(f"fractions: got {known[0]} to {known[-1]}, expected 0 to 1.")
+        if not np.all(np.diff(known) >= 0) or known[0] != 0 or known[-1] != 1:
+            raise ValueError(f"fractions: got {known[0]} to {known[-1]}, expected them ascending from 0 to 1.")
     t = t.astype(values.dtype)
     return jnp.max(values - ((1 - t) * values[0] + t * values[-1]))
 

@@ -1,10 +1,10 @@
-"""Figures of results: each function draws on a given Axes and returns it. Needs the extra `plots`.
+"""Figures: each function draws on a given Axes and returns it. Needs the extra `plots`.
 
 - critical points: `loss_against_index`, `eigenvalues`, `spectral_density`, `census_levels`, `saddle_graph`
 - training and sweeps: `training_curve`, `against_batch_size`, `updates_to_target`, `heat_map`
 - landscapes: `profile`, `contours`, `surface`
 
-Every group has its own marker or line style, so that figures can be read in grey.
+Every group has its own marker or line style, so that figures are readable in grey.
 """
 
 from mlp_jax.plots.batch_sizes import against_batch_size, heat_map, updates_to_target

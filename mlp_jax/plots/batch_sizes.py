@@ -1,4 +1,4 @@
-"""Results against the batch size, and a grid of values such as those of a sweep."""
+"""Results against the batch size, and a grid of values, such as that of a sweep."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import matplotlib.patheffects
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import _checks
 from mlp_jax.confidence import mean_interval
 from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
@@ -30,7 +29,7 @@ def against_batch_size(
     batch_sizes
         (b,).
     samples
-        (b, seeds); those that are not finite are left out.
+        (b, seeds); numbers that are not finite are left out.
 
     Examples
     --------
@@ -39,9 +38,8 @@ def against_batch_size(
     >>> axes.get_xlabel()
     'batch size'
     """
-    sizes = np.asarray(_checks.numbers(batch_sizes, "batch_sizes", "(b,)"))
-    values = np.asarray(_checks.numbers(samples, "samples", "(b, seeds)"), float)
-    kept = [row[np.isfinite(row)] for row in values]
+    sizes = np.asarray(batch_sizes)
+    kept = [row[np.isfinite(row)] for row in np.asarray(samples, float)]
     means = np.array([row.mean() if row.size else np.nan for row in kept])
     widths = np.array([mean_interval(row)[1] if len(row) > 1 else 0.0 for row in kept])  # no bar for a single seed
     axes.errorbar(sizes, means, widths, fmt=marker + "-", color=color, label=label or None, capsize=3, lw=1.2, ms=5)
@@ -57,17 +55,17 @@ def updates_to_target(
     min_updates: float,
     min_examples: float,
 ) -> matplotlib.axes.Axes:
-    """Draw the updates that runs took to a target, log–log, with the fit S_min + E_min / B and the ideal slope −1.
+    """Draw the updates of runs to a target, log–log, with the fit S_min + E_min / B and the ideal slope −1.
 
     Parameters
     ----------
     batch_sizes
         (b,).
-    min_updates, min_examples
-        Of the fit, from `gradient_noise.fit_tradeoff`; NaN for no curve.
     updates, reached
-        (b, seeds) updates to the target, and whether it was reached: a run that did not reach it is drawn as an arrow
-        upwards at its last update.
+        (b, seeds) updates to the target, and whether it was reached; if not, the run is an arrow upwards at its last
+        update.
+    min_updates, min_examples
+        From `gradient_noise.fit_tradeoff`; NaN for no curve.
 
     Examples
     --------
@@ -78,12 +76,11 @@ def updates_to_target(
     >>> axes.get_yscale()
     'log'
     """
-    sizes = np.asarray(_checks.numbers(batch_sizes, "batch_sizes", "(b,)"))
-    counts, hit = np.asarray(_checks.numbers(updates, "updates", "(b, seeds)"), float), np.asarray(reached, bool)
+    sizes, counts, hit = np.asarray(batch_sizes), np.asarray(updates, float), np.asarray(reached, bool)
     grid = np.broadcast_to(sizes[:, None], counts.shape)
-    axes.plot(grid[hit], counts[hit], "o", color=BLUE, ms=4, alpha=0.6, label="runs that reached it")
+    axes.plot(grid[hit], counts[hit], "o", color=BLUE, ms=4, alpha=0.6, label="target reached")
     if not np.all(hit):
-        axes.plot(grid[~hit], counts[~hit], "^", color=ORANGE, ms=6, label="not reached within these")
+        axes.plot(grid[~hit], counts[~hit], "^", color=ORANGE, ms=6, label="target not reached")
     if np.isfinite(min_updates + min_examples) and len(sizes):
         fine = np.geomspace(sizes.min(), sizes.max(), 100)
         curve = min_updates + min_examples / fine
@@ -100,7 +97,7 @@ def updates_to_target(
 def heat_map(
     axes: matplotlib.axes.Axes, rows: ArrayLike, columns: ArrayLike, values: ArrayLike, label: str = ""
 ) -> matplotlib.axes.Axes:
-    """Draw values by row and column in colour, the lowest of each row ringed, those not finite crossed out.
+    """Draw values by row and column in colour, the lowest of each row ringed, values that are not finite crossed out.
 
     Parameters
     ----------
@@ -116,9 +113,7 @@ def heat_map(
     >>> len(axes.get_xticks())
     2
     """
-    rows, columns, grid = np.asarray(rows), np.asarray(columns), np.asarray(_checks.numbers(values, "values"), float)
-    if grid.shape != (len(rows), len(columns)):
-        raise ValueError(f"values: got shape {grid.shape}, expected ({len(rows)}, {len(columns)}).")
+    rows, columns, grid = np.asarray(rows), np.asarray(columns), np.asarray(values, float)
     finite = np.isfinite(grid)
     image = axes.imshow(np.where(finite, grid, np.nan), aspect="auto", origin="lower", cmap="viridis_r")
     for row, column in zip(*np.nonzero(~finite), strict=True):

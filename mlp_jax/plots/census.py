@@ -1,4 +1,4 @@
-"""A census: the levels of critical points by index, and the minima that each saddle joins."""
+"""A census: the losses of critical points by index, and the ends of the descents from each saddle."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 def census_levels(
     axes: matplotlib.axes.Axes, index: ArrayLike, loss: ArrayLike, copies: ArrayLike, title: str = ""
 ) -> matplotlib.axes.Axes:
-    """Draw a short line for each critical point at its loss, by index; its width grows with the number of copies.
+    """Draw a line for each critical point at its loss, by index; its width grows with the number of copies.
 
     Parameters
     ----------
@@ -49,7 +49,7 @@ def saddle_graph(
     edges: Sequence[tuple[int, int | None, int | None]],
     title: str = "",
 ) -> matplotlib.axes.Axes:
-    """Draw what each saddle joins: its two ends at their losses, and a line from one over the saddle to the other.
+    """Draw a line over each saddle that joins the two points where descents from it end, all at their losses.
 
     Parameters
     ----------
@@ -77,7 +77,7 @@ def saddle_graph(
             continue
         pair = tuple(sorted(place[end] for end in known))
         number = taken[pair] = taken.get(pair, -1) + 1
-        # Saddles of the same pair are drawn beside each other.
+        # Saddles between the same pair are drawn side by side.
         middle = float(np.mean(pair)) + (0.12 + 0.1 * number) * (1 if pair[0] == pair[-1] else (-1) ** number)
         xs = [place[known[0]], middle, place[known[-1]]]
         axes.plot(xs, [loss_[known[0]], loss_[saddle], loss_[known[-1]]], "-", color=GREY, lw=1, zorder=1)

@@ -21,7 +21,7 @@ def loss_against_index(
     index, loss
         (n,) numbers of negative eigenvalues, and losses.
     padded
-        (n,) whether a point is one of a smaller network, padded with dead units: drawn hollow.
+        (n,) whether a point is that of a smaller network padded with dead units: drawn hollow.
 
     Examples
     --------
@@ -44,7 +44,7 @@ def loss_against_index(
     axes.set_xlabel("index (number of negative eigenvalues)")
     axes.set_ylabel("loss (nats, with penalty)")
     if len(index_):
-        axes.legend(fontsize="small")  # framed: its markers would look like points
+        axes.legend(fontsize="small")  # with a frame, since its markers look like points
     return axes
 
 
@@ -60,8 +60,8 @@ def eigenvalues(
     title
         Above the axes.
     bound
-        Size below which a sign is unknown. None: P u max |λ| with u = 2⁻⁵², the error of an eigensolver in float64; the
-        error of the matrix itself may be larger.
+        Size below which a sign is unknown; by default P u max |λ| with u = 2⁻⁵², the error of an eigensolver in
+        float64. The error of the matrix itself may be larger.
 
     Examples
     --------
@@ -84,7 +84,7 @@ def eigenvalues(
             label = f"{np.sum(chosen)} {name}"
             axes.plot(rank[chosen], sorted_values[chosen], style, color=color, ms=size, label=label)
     nonzero = np.abs(sorted_values[sorted_values != 0])
-    # A power of ten, so that no tick lies between it and zero, where its label would overlap that of zero.
+    # A power of ten, so that no tick label lies between it and zero, where it would overlap that of zero.
     linear = 10.0 ** np.floor(np.log10(max(float(nonzero.min(initial=1.0)), 1e-12)))
     axes.set_yscale("symlog", linthresh=linear, linscale=0.8)
     axes.axhline(0, color=GREY, lw=0.8)

@@ -61,11 +61,11 @@ def contours(
     values
         (n, m) from `landscape.plane`.
     trajectory
-        (t, 2) points of a run, such as `coordinates` of `landscape.principal_plane`; its last is marked.
+        (t, 2) points of a run, such as `coordinates` of `landscape.principal_plane`; the last is marked.
     num_levels
         Number of contours.
     log
-        Whether they are at equal ratios; ValueError unless all values are above 0.
+        Whether the levels are at equal ratios; ValueError unless all values are above 0.
 
     Examples
     --------
@@ -76,10 +76,8 @@ def contours(
     'along the first direction'
     """
     x, y, z = _grid(first_offsets, second_offsets, values, finite=True)
-    if log and not np.all(z > 0):
-        raise ValueError(
-            f"values: got {z.min():.4g} as the least, expected values above 0 for contours at equal ratios."
-        )
+    if log and z.min() <= 0:
+        raise ValueError(f"values: got {z.min():.4g} as the least, expected values above 0 for equal ratios.")
     low, high = np.min(z), np.max(z)
     levels = np.geomspace(low, high, num_levels) if log else np.linspace(low, high, num_levels)
     if high > low:
@@ -101,10 +99,7 @@ def contours(
 def surface(axes: Axes3D, first_offsets: ArrayLike, second_offsets: ArrayLike, values: ArrayLike) -> Axes3D:
     """Draw a function over a plane as a surface, on axes made with `projection="3d"`.
 
-    Parameters
-    ----------
-    first_offsets, second_offsets, values
-        See `contours`.
+    first_offsets, second_offsets, values: see `contours`.
 
     Examples
     --------

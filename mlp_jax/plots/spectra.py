@@ -6,7 +6,6 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import _checks
 from mlp_jax.curvature import Density
 from mlp_jax.plots.colours import ORANGE, SKY
 
@@ -19,9 +18,9 @@ def spectral_density(
     Parameters
     ----------
     density
-        From `curvature.spectral_density`: drawn as an outline, unless None.
+        From `curvature.spectral_density`, drawn as an outline; or None.
     values
-        (P,) exact eigenvalues: drawn filled.
+        (P,) exact eigenvalues, drawn filled.
     bins
         Number of bins.
 
@@ -33,12 +32,12 @@ def spectral_density(
     >>> axes.get_ylabel()
     'share of the eigenvalues'
     """
-    exact = np.zeros(0) if values is None else np.asarray(_checks.numbers(values, "values"), float).ravel()
+    exact = np.zeros(0) if values is None else np.asarray(values, float).ravel()
     nodes = np.zeros(0) if density is None else np.asarray(density.nodes, float).ravel()
     both = np.concatenate([exact, nodes])
     if not both.size or not np.all(np.isfinite(both)):
         raise ValueError(f"density, values: got {both.size} eigenvalues and nodes, expected some, all finite.")
-    # Slightly wider than the data, so that the ends fall inside whatever their rounding.
+    # Slightly wider than the data, so that rounding does not put the ends outside.
     margin = 1e-6 * max(float(np.ptp(both)), float(np.abs(both).max()), 1e-300)
     edges = np.linspace(both.min() - margin, both.max() + margin, bins + 1).tolist()
     if exact.size:

@@ -6,7 +6,6 @@ import matplotlib.axes
 import numpy as np
 from numpy.typing import ArrayLike
 
-from mlp_jax import _checks
 from mlp_jax.confidence import mean_interval
 from mlp_jax.plots.colours import BLUE
 
@@ -22,7 +21,7 @@ def training_curve(
 ) -> matplotlib.axes.Axes:
     """Draw the mean over runs at every step, and a band of its 95 % interval (Student's t; none for a single run).
 
-    Runs that diverged, with a number that is not finite, are left out, and the label says how many.
+    Runs with a number that is not finite are left out, and the label says how many diverged.
 
     Parameters
     ----------
@@ -43,7 +42,7 @@ def training_curve(
     >>> axes.lines[0].get_ydata().tolist(), axes.lines[0].get_label()
     ([4.0, 1.0], 'SGD (1 of 3 diverged)')
     """
-    x, values = np.asarray(steps), np.asarray(_checks.numbers(runs, "runs", "(runs, t)"), float)
+    x, values = np.asarray(steps), np.asarray(runs, float)
     kept = values[np.isfinite(values).all(axis=1)]
     lost = len(values) - len(kept)
     name = f"{label} ({lost} of {len(values)} diverged)".strip() if lost else label

@@ -1,7 +1,7 @@
 """Many training runs at once: a grid of batch size × learning rate × any setting × seed. Host-level.
 
 - `run`: train every point of the grid from every seed
-- `Result`: arrays with named axes, and as a table
+- `Result`: arrays with named axes, also as a table
 """
 
 from mlp_jax.sweep.result import Result

@@ -1,4 +1,4 @@
-"""The grid of a sweep: its axes, how long its runs are, and how it is cut into calls."""
+"""The grid of a sweep: its axes, the length of its runs, and its blocks, one for each call."""
 
 from __future__ import annotations
 
@@ -13,15 +13,14 @@ import numpy as np
 
 from mlp_jax import _checks
 
-# What a micro-batch costs beyond its rows, in rows: measured for 64-32-10 on a CPU, where it is 10.
+# Cost of a micro-batch beyond its rows, in rows: measured for 64-32-10 on a CPU.
 _ROWS_OF_OVERHEAD = 10
 
-# More seeds than any memory holds the orders of.
-_MOST_SEEDS = 2**24
+_MOST_SEEDS = 2**24  # the orders of more would fit in no memory
 
 
 class Grid(NamedTuple):
-    """The axes: batch sizes; learning rates, for each of them; other settings by name, some for the loss; seeds."""
+    """The axes: batch sizes; learning rates of each; other settings by name, and which are for the loss; seeds."""
 
     batch_sizes: tuple[int, ...]
     rates: np.ndarray
@@ -40,13 +39,13 @@ class Grid(NamedTuple):
         return (*self.rates.shape, *map(len, self.settings.values()), len(self.seeds))
 
     def coordinates(self) -> dict[str, np.ndarray]:
-        """Return the values along each axis, by name; learning rates by batch size where they differ."""
+        """Return the values along each axis by name; learning rates are a matrix if they differ by batch size."""
         rates = self.rates[0] if np.all(self.rates == self.rates[0]) else self.rates
         arrays = (np.array(self.batch_sizes), rates, *self.settings.values(), np.array(self.seeds))
         return dict(zip(self.axes, arrays, strict=True))
 
     def vectors(self, batch: int, dtype: jnp.dtype) -> dict[str, dict[str, jax.Array]]:
-        """Return every setting as a vector over the product of their values, for the optimizer and for the loss."""
+        """Return each setting as a vector over the product of their values, for the optimizer and for the loss."""
         product = np.meshgrid(self.rates[batch], *self.settings.values(), indexing="ij")
         names = ("learning_rate", *self.settings)
         vectors = {name: jnp.asarray(a.ravel(), dtype) for name, a in zip(names, product, strict=True)}
@@ -57,7 +56,7 @@ class Grid(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """For each batch size the updates of an epoch, and in all; the number of records."""
+    """The updates of an epoch and of a run, for each batch size, and the number of records."""
 
     per_epoch: np.ndarray
     updates: np.ndarray
@@ -65,18 +64,18 @@ class Budget(NamedTuple):
 
     @property
     def epochs(self) -> int:
-        """How many epochs the longest run begins."""
+        """The number of epochs that the longest run begins."""
         return int(np.max(-(-self.updates // self.per_epoch)))
 
     def at_records(self, grid: Grid, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return updates made and examples visited at each record, (batch sizes, records)."""
+        """Return (batch sizes, records) updates made and examples visited at each record."""
         made = -(-np.arange(1, self.records + 1) * self.updates[:, None] // self.records)
         whole, rest = np.divmod(made, self.per_epoch[:, None])
         return made, whole * num_examples + rest * np.array(grid.batch_sizes)[:, None]
 
 
 class Block(NamedTuple):
-    """Lanes of one call: the number of a batch size, and parts of the settings and of the seeds."""
+    """The lanes of one call: the position of its batch size, and slices of settings and seeds."""
 
     batch: int
     settings: slice
@@ -91,7 +90,7 @@ def as_grid(
     loss_settings: Mapping[str, Sequence[float]] | None,
     seeds: int | Sequence[int],
 ) -> Grid:
-    """Return the grid; ValueError where an axis is empty, or a value out of range."""
+    """Return the grid; ValueError if an axis is empty or a value out of range."""
     integers = _axis(batch_sizes, "batch_sizes").tolist()
     sizes = tuple(_checks.integer(n, "batch_sizes", 1, num_examples, "the number of examples") for n in integers)
     if np.ndim(seeds) == 0:
@@ -118,7 +117,7 @@ def _axis(values: Any, name: str, dtype: Any = None) -> np.ndarray:
 
 
 def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
-    """Return one entry a batch size: from a mapping with each of them, or the same for all."""
+    """Return one entry for each batch size: from a mapping, or the same for all."""
     if not isinstance(values, Mapping):
         return [values] * len(sizes)
     if missing := [size for size in sizes if size not in values]:
@@ -129,7 +128,7 @@ def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
 def as_budget(
     grid: Grid, num_examples: int, epochs: int | None, updates: int | Mapping[int, int] | None, records: int | None
 ) -> Budget:
-    """Return the length of each run; ValueError unless one of epochs and updates is given, and records fit."""
+    """Return the length of each run; ValueError unless either epochs or updates are given, and records fit."""
     if (epochs is None) == (updates is None):
         raise ValueError(f"epochs, updates: got {epochs} and {updates}, expected one of the two.")
     name, length = ("epochs", epochs) if updates is None else ("updates", updates)
@@ -145,7 +144,7 @@ def as_budget(
 
 
 def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
-    """Return the rows of a micro-batch: those given, or the batch size that makes the least work."""
+    """Return the rows of a micro-batch: the number given, or the batch size for which the sweep costs least."""
     largest = max(grid.batch_sizes)
     if rows is not None:
         return _checks.integer(rows, "micro_batch", 1, largest)
@@ -155,9 +154,9 @@ def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
 
 
 def over_devices(grid: Grid, number: int) -> tuple[int, int]:
-    """Return the numbers of devices for settings and for seeds with which the fullest device has the fewest lanes.
+    """Return the numbers of devices for settings and for seeds that give the fullest device the fewest lanes.
 
-    Among equals it has the fewest seeds, each of which has its own copy of the data.
+    Ties go to the fewest seeds for a device, since each seed has its own copy of the data.
     """
     num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
 
@@ -169,15 +168,15 @@ def over_devices(grid: Grid, number: int) -> tuple[int, int]:
 
 
 def cut_into_blocks(grid: Grid, lanes_at_once: int, over: tuple[int, int] = (1, 1)) -> Iterator[Block]:
-    """Cut the lanes of each batch size into blocks of one shape; the last may overlap the one before.
+    """Cut the lanes of each batch size into blocks of one shape, with `lanes_at_once` lanes or fewer on each device.
 
-    `lanes_at_once`: those of one device; `over`: how many devices the settings and the seeds of a block are split over.
+    The last block may overlap the one before. `over`: numbers of devices for settings and for seeds.
     """
     num_seeds, num_settings = grid.shape[-1], math.prod(grid.shape[1:-1])
     over_seeds = _cut(num_seeds, lanes_at_once * over[1])
     seeds_of_one = -(-(over_seeds[0].stop - over_seeds[0].start) // over[1])
     over_settings = _cut(num_settings, lanes_at_once // seeds_of_one * over[0])
-    # Small batches first: they make the longest calls.
+    # Small batches first, because their calls take longest.
     for batch in sorted(range(grid.shape[0]), key=lambda number: grid.batch_sizes[number]):
         for settings, seeds in itertools.product(over_settings, over_seeds):
             yield Block(batch, settings, seeds)

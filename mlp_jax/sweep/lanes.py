@@ -16,10 +16,10 @@ from mlp_jax.tree import PyTree
 
 
 class Program(NamedTuple):
-    """What is compiled in: functions and fixed sizes.
+    """The static arguments: functions and fixed sizes.
 
-    optimizer: (learning_rate, **settings) -> optax transformation; rows: those of a micro-batch; batch_size: None
-    where it is a number like any other, else equal to `rows`; record: (*data, state, **keywords) -> pytree, or None.
+    optimizer: (learning_rate, **settings) -> optax transformation; rows: of a micro-batch; batch_size: None if it is
+    traced, else equal to `rows`; record: (*data, state, **keywords) -> pytree, or None.
     """
 
     loss: Callable[..., jax.Array]
@@ -33,7 +33,7 @@ class Program(NamedTuple):
 def make_optimizer(
     optimizer: Callable[..., optax.GradientTransformation], settings: dict[str, jax.Array]
 ) -> optax.GradientTransformation:
-    """Return the optimizer: the learning rate is its first argument, whatever its name; the others go by name."""
+    """Return optimizer(learning_rate, **others)."""
     others = dict(settings)
     made = optimizer(others.pop("learning_rate"), **others)
     if not isinstance(made, optax.GradientTransformation):
@@ -42,7 +42,7 @@ def make_optimizer(
 
 
 class Lanes(NamedTuple):
-    """What every lane ends with, each with leading axes (settings, seeds)."""
+    """The results of all lanes, with leading axes (settings, seeds)."""
 
     params: PyTree
     loss: jax.Array
@@ -51,7 +51,7 @@ class Lanes(NamedTuple):
 
 
 class _Kept(NamedTuple):
-    """What a lane keeps on its way: rows of the result, and sums since the last of them."""
+    """The part of the carry that becomes results: rows so far, and sums since the last record."""
 
     losses: jax.Array
     record: PyTree
@@ -60,14 +60,14 @@ class _Kept(NamedTuple):
     diverged_at: jax.Array
 
 
-# Drawing numbers is slow to compile at full optimisation, more so under vmap, and is a small part of the work: it is a
-# program of its own, at the lowest level. (Inside the program of the updates it costs most of the time to the first
-# result.)
+# Random numbers are slow to compile at full optimisation, more so under vmap, and a small part of the work. So they are
+# a program of their own, at the lowest level; in the program of the updates they would take most of the time to the
+# first result.
 @_compiled.by_function(3, compiler_options={"xla_backend_optimization_level": 0})
 def prepare(
     init: Callable[[jax.Array], PyTree], epochs: int, num_examples: int, key: jax.Array, seeds: jax.Array
 ) -> tuple[jax.Array, PyTree, jax.Array]:
-    """Return for the numbers of the seeds (seeds,) keys of the runs, start values, and orders (epochs, seeds, n)."""
+    """Return keys of the runs (seeds,), initial parameters, and orders (epochs, seeds, n)."""
     pairs = jax.vmap(lambda seed: jax.random.split(jax.random.fold_in(key, seed)))(seeds)
     init_keys, run_keys = jnp.swapaxes(pairs, 0, 1)
     orders = jax.lax.map(
@@ -80,7 +80,7 @@ def prepare(
 def loss_of_halves(
     loss: Callable[..., jax.Array], rows: int, starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: Any
 ) -> tuple[jax.Array, jax.Array]:
-    """Return the loss of the first rows, and the mean of the losses of two halves of them."""
+    """Return the loss of the first rows, and the mean of the losses of their two halves."""
     params, settings = jax.tree.map(lambda a: a[0], (starts, settings))
     half = (jnp.arange(rows) < rows // 2).astype(_loop.weight_dtype(params))
 
@@ -93,13 +93,13 @@ def loss_of_halves(
 def _batch_loss(
     program: Program, loss: Callable[..., Any], shuffled: list[jax.Array], first: Any, held: jax.Array, key: jax.Array
 ) -> Callable[[PyTree], jax.Array]:
-    """Return params -> loss of rows first to first + held − 1, the mean over their micro-batches.
+    """Return params -> loss of the rows from `first` to `first + held − 1`, the mean over their micro-batches.
 
-    It has a derivative rule, since a loop has no reverse mode.
+    It has its own derivative rule, since a loop has no reverse mode.
     """
 
     def micro_batch(number: jax.Array, function: Callable[..., Any], params: PyTree) -> tuple[Any, jax.Array]:
-        """Return what a function returns for a micro-batch, and the share of the batch that it holds."""
+        """Return the value of a function at a micro-batch, and the share of the batch that it holds."""
         dtype = _loop.weight_dtype(params)
         here = jnp.minimum(program.rows, held - number * program.rows)
         rows = [jax.lax.dynamic_slice_in_dim(a, first + number * program.rows, program.rows) for a in shuffled]
@@ -144,15 +144,14 @@ def run_lanes(
     targets: jax.Array,
     record_data: tuple[tuple, dict[str, Any]],
 ) -> Lanes:
-    """Return what each setting ends with from each seed.
+    """Return the results of each setting from each seed.
 
-    keys, params, orders: as `prepare` returns them; settings: as `Grid.vectors` does; batch_size, updates: the same in
-    every lane; record_data: the data and keywords of `program.record`.
+    keys, params, orders: from `prepare`; settings: from `Grid.vectors`; batch_size, updates: the same in every lane;
+    record_data: the data and keywords of `program.record`.
     """
     n = inputs.shape[0]
     record = None if program.record is None else functools.partial(program.record, *record_data[0], **record_data[1])
-    # Rows past the end, so that no micro-batch has to start earlier than it should.
-    padding = program.rows
+    padding = program.rows  # else dynamic_slice would move the start of the last micro-batch
     size = batch_size if program.batch_size is None else program.batch_size
     num_batches = -(-n // size)
     dtype = _loop.weight_dtype(params)
@@ -173,7 +172,7 @@ def run_lanes(
                 examples=kept.examples + held,
                 diverged_at=_loop.first_not_finite(kept.diverged_at, done, value),
             )
-            # The same in every lane, so that this stays a branch. Record r is due after ⌈r · updates / records⌉.
+            # Record r is due after ⌈r · updates / records⌉ updates. Equal in every lane, so that this stays a branch.
             due = done * program.records // updates > (done - 1) * program.records // updates
             return state, jax.lax.cond(due, write, lambda state, kept, row: kept, state, kept, done)
 

@@ -1,4 +1,4 @@
-"""What a sweep returns: arrays with named axes, and a table of one row a lane. Host-level."""
+"""The result of a sweep: arrays with named axes, and a table with a row for each lane. Host-level."""
 
 from __future__ import annotations
 
@@ -12,28 +12,27 @@ from mlp_jax import display
 from mlp_jax.tree import PyTree
 
 _HEADER = ("batch size", "learning rate", "lanes", "diverged", "mean loss", "least", "largest")
-# Rows of the short form.
-_SHOWN = 40
+_SHOWN = 40  # rows that print() shows
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Result:
-    """What a sweep returns: numpy arrays with the leading axes `axes`.
+    """Numpy arrays with the leading axes `axes`.
 
     axes, coordinates
         ("batch_size", "learning_rate", names of settings ..., "seed"), and the values along each by name;
-        "learning_rate" is (batch_size, learning_rate) where each batch size has its own.
+        "learning_rate" is (batch_size, learning_rate) if each batch size has its own.
     updates, examples
         (batch_size, record) updates made and examples visited at each record.
     loss
-        (*axes, record) mean over the examples visited since the record before: the loss of their batch before its
-        update. Infinite from the record on in which a lane diverged.
+        (*axes, record) mean of the batch losses since the record before, as in `training.History`. Infinite from the
+        record on in which a lane diverged.
     record
         The pytree that `record` returned, each leaf (*axes, record, ...); None without `record`.
     diverged_at
         (*axes) as in `training.History`, but parameters are tested once, at the end of the run.
     params
-        The parameters at the end, each leaf (*axes, ...).
+        The final parameters, each leaf (*axes, ...).
     """
 
     axes: tuple[str, ...]
@@ -61,7 +60,7 @@ class Result:
         return f"{self.diverged_at.size} lanes: {sizes}; {int(np.sum(self.diverged_at > 0))} diverged{unseen}"
 
     def _rows(self) -> list[tuple[str, ...]]:
-        """One row a batch size and learning rate: the last loss, over the lanes that did not diverge."""
+        """Return a row for each batch size and learning rate: the last loss, over the lanes that did not diverge."""
         rates = np.broadcast_to(self.coordinates["learning_rate"], self.diverged_at.shape[:2])
         rows: list[tuple[str, ...]] = []
         for i, j in list(np.ndindex(rates.shape))[:_SHOWN]:
@@ -73,11 +72,10 @@ class Result:
         return rows
 
     def table(self) -> Any:
-        """Return a pandas table, one row a lane.
+        """Return a pandas table with a row for each lane; ImportError without pandas.
 
-        Columns: the axes; `updates`; `diverged` and `diverged_at`; `loss` at the last record; and each scalar that
-        `record` returned, at the last record, under its name: missing where the lane diverged. ImportError without
-        pandas.
+        Columns: the axes; `updates`; `diverged` and `diverged_at`; and, at the last record, `loss` and each scalar of
+        `record` by name, missing where the lane diverged.
 
         Examples
         --------
@@ -97,7 +95,7 @@ class Result:
         columns: dict[str, Any] = {}
         for axis, name in enumerate(self.axes):
             values = self.coordinates[name]
-            # One dimension along its own axis; rates of each batch size along the first two.
+            # Along its own axis; along the first two for rates of each batch size.
             shape = values.shape if values.ndim == 2 else (*[1] * axis, len(values))
             columns[name] = np.broadcast_to(values.reshape(*shape, *[1] * (len(lanes) - len(shape))), lanes).ravel()
         last = self.updates[:, -1].reshape(-1, *[1] * (len(lanes) - 1))

@@ -1,4 +1,4 @@
-"""A sweep: plan it, execute the calls of the plan, collect what they return with named axes. Host-level."""
+"""A sweep: plan its calls, execute them, collect their results with named axes. Host-level."""
 
 from __future__ import annotations
 
@@ -55,18 +55,18 @@ def run(
         init_key, run_key = jax.random.split(jax.random.fold_in(key, s))
         training.train(run_key, loss, init(init_key), data, optimizer=optimizer(learning_rate), batch_size=..., ...)
 
-    so that for one seed every batch size and every setting has the same start and the same order of examples. It
-    differs from that call by rounding alone (and, where the loss draws numbers from its key, by those draws).
+    so that for one seed every batch size and every setting has the same start and the same order of examples. The
+    results agree to rounding, unless the loss draws random numbers from its key.
 
-    Runs of one batch size are lanes of one vmapped program, in which the batch size is a number like any other: a batch
-    is visited in micro-batches of a fixed number of rows, as many as it needs. So one compilation serves every batch
-    size, every set of learning rates as long, and every later call with the same functions and shapes.
+    Runs of one batch size are lanes of one vmapped program. The batch size is traced: a batch is visited in
+    micro-batches of a fixed number of rows. So one compilation serves every batch size, as many learning rates of other
+    values, and every later call with the same functions and shapes.
 
     Parameters
     ----------
     key, loss, record
-        As in `training.train`; the loss takes `loss_settings` by name, and must be a mean with the weights, plus
-        penalties of params.
+        As in `training.train`. The loss must be a weighted mean over examples plus penalties of params; it takes
+        `loss_settings` by name.
     init
         key -> params.
     data
@@ -76,36 +76,36 @@ def run(
     learning_rates
         The same for every batch size, or a mapping from each batch size to as many.
     seeds
-        How many, for 0, 1, ...; or the integers themselves, such as `range(8, 16)` for fresh ones.
+        Their number, for 0, 1, ...; or the integers themselves, such as `range(8, 16)`.
     epochs, updates
-        The length of the runs, one of the two; `updates` may be a mapping from each batch size to its own.
+        The length of the runs: give one of the two. `updates` may be a mapping from each batch size to its own.
     optimizer
         (learning_rate, **settings) -> optax transformation; both may be traced.
     settings, loss_settings
         Further axes of the grid, by name: arguments of `optimizer` and of `loss`.
     records
-        How many, evenly spaced in updates, the last at the end; when None, one an epoch, or 20 for `updates`.
+        Number of records, evenly spaced in updates, the last at the end; by default one an epoch, or 20 for `updates`.
     programs
-        "one"; or "per batch size", without micro-batches: compiles for seconds each, and is faster once compiled.
+        "one"; or "per batch size", without micro-batches: seconds of compilation for each, then faster.
     micro_batch
-        Rows of a micro-batch; the batch size that makes the least work of the whole sweep when None.
+        Rows of a micro-batch; by default the batch size for which the whole sweep costs least.
     lanes_at_once
-        Lanes of one call on one device; as many as fit in 1 GiB when None. Memory is that of two calls: for each seed a
-        shuffled copy of the data, for each lane parameters, optimizer state and records. The orders of all epochs,
-        epochs × seeds × n integers, are held beside that, with a mesh on the host.
+        Lanes of one call on one device; by default as many as fit in 1 GiB. Memory is that of two calls: a shuffled
+        copy of the data for each seed; parameters, optimizer state and records for each lane. The orders of all epochs,
+        epochs × seeds × n integers, come on top, on the host if there is a mesh.
     progress
-        Called with the number of calls that are done, and of all, after each; with a mesh, in every process.
+        Called with the numbers of finished and of all calls after each; with a mesh, in every process.
     mesh
-        A `jax.sharding.Mesh` whose devices share the lanes of each call: seeds, settings or both are split, whichever
-        leaves the fullest device the fewest lanes. The data are on every device. In several processes each makes the
-        same call, and has the whole result. It is that without a mesh, to rounding; bit for bit where a device computes
-        as many lanes at a time as it would alone, as with `lanes_at_once=1`.
+        A `jax.sharding.Mesh` whose devices share the lanes of each call: seeds, settings or both are split, so that the
+        fullest device has the fewest lanes. The data are on every device. With several processes, each makes the same
+        call and has the whole result. It agrees with that of no mesh to rounding; bit for bit if a device computes as
+        many lanes at a time as it would alone, as with `lanes_at_once=1`.
 
     Raises
     ------
     TypeError, ValueError
-        As `training.train`; also an empty axis, both or neither of `epochs` and `updates`, a name used twice, more
-        records than updates, a loss that is not a mean, or an `rbg` key: it draws other numbers under vmap.
+        As `training.train`; also for an empty axis, both or neither of `epochs` and `updates`, a name used twice, more
+        records than updates, a loss that is not a mean, and an `rbg` key, which draws other numbers under vmap.
 
     Examples
     --------
@@ -119,10 +119,6 @@ def run(
     >>> bool(np.all(result.diverged_at[:, 1] > 0)), bool(np.allclose(result.params[:, 0], 3.0, atol=1e-3))
     (True, True)
     """
-    if progress is not None:
-        _checks.function(progress, "progress", "(done, all)")
-    for name, function in {"loss": loss, "init": init, "optimizer": optimizer}.items():
-        _checks.function(function, name)
     _checks.key(key)
     if "rbg" in (kind := str(jax.random.key_impl(key))):
         raise ValueError(f"key: got one of {kind}, which draws other numbers under vmap, expected one of threefry2x32.")
@@ -130,7 +126,7 @@ def run(
     grid = grids.as_grid(len(inputs), batch_sizes, learning_rates, settings, loss_settings, seeds)
     budget = grids.as_budget(grid, len(inputs), epochs, updates, records)
     rows = grids.micro_batch(micro_batch, grid, budget)
-    if not isinstance(programs, str) or programs not in ("one", "per batch size"):
+    if programs not in ("one", "per batch size"):
         raise ValueError(f'programs: got {programs!r}, expected "one" or "per batch size".')
     if lanes_at_once is not None:
         lanes_at_once = _checks.integer(lanes_at_once, "lanes_at_once")
@@ -154,17 +150,17 @@ def run(
         (inputs, targets, record_data),
         mesh,
     )
-    fitting = _lanes_that_fit(plan, record)  # always, since it calls the optimizer and the record once
+    fitting = _lanes_that_fit(plan, record)  # also if not needed: it traces the optimizer and the record once
     over = (1, 1) if mesh is None else mesh.devices.shape
     blocks = list(grids.cut_into_blocks(grid, lanes_at_once or fitting, over))
     return _collect(plan, _execute(plan, blocks, progress))
 
 
 class _Plan(NamedTuple):
-    """What the calls of a sweep are given.
+    """The arguments of all calls.
 
-    programs, settings: one for each batch size; by_seed: keys, start values and orders, as `lanes.prepare` returns
-    them; common: inputs, targets, and the data and keywords of `record`; mesh: that of `spread.as_mesh`, or None.
+    programs, settings: one for each batch size; by_seed: keys, initial parameters and orders, from `lanes.prepare`;
+    common: inputs, targets, and the data and keywords of `record`; mesh: from `spread.as_mesh`, or None.
     """
 
     grid: grids.Grid
@@ -179,7 +175,7 @@ class _Plan(NamedTuple):
 def _require_mean(
     loss: Callable[..., jax.Array], starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: jax.Array
 ) -> None:
-    """Raise ValueError unless the loss of some rows is the mean of the losses of two halves of them."""
+    """Raise ValueError unless the loss of some rows is the mean of the losses of their two halves."""
     one, its_settings = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, settings)))
     rows = min(16, len(inputs) // 2 * 2)
     _door.batch_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
@@ -188,13 +184,13 @@ def _require_mean(
     whole, halves = map(float, lanes.loss_of_halves(loss, rows, starts, settings, inputs, targets, keys))
     if np.isfinite(whole) and abs(whole - halves) > 1e-3 * max(abs(whole), abs(halves)):
         raise ValueError(
-            f"loss: got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves, expected the same:"
-            " a mean with the weights."
+            f"loss: got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves, expected a mean"
+            " with the weights."
         )
 
 
 def _lanes_that_fit(plan: _Plan, record: Any) -> int:
-    """Return how many lanes take about 1 GiB: data as in the order of an epoch, state and gradient, records."""
+    """Return how many lanes take about 1 GiB: shuffled data, state and gradient, records."""
     keys, starts, _ = plan.by_seed
     one, setting = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, plan.settings[0]["optimizer"])))
     optimizer = plan.programs[0].optimizer
@@ -210,7 +206,7 @@ def _bytes(shapes: PyTree) -> int:
 def _execute(
     plan: _Plan, blocks: list[Block], progress: Callable[[int, int], Any] | None
 ) -> Iterator[tuple[Block, Lanes]]:
-    """Yield each block with what its call returned, while the next calls are computed."""
+    """Yield each block and the result of its call, while the next calls are computed."""
     call = _calls(plan)
     waiting: collections.deque[tuple[Block, Lanes]] = collections.deque()
     to_start = iter(blocks)
@@ -241,13 +237,13 @@ def _calls(plan: _Plan) -> Callable[[Block], Lanes]:
 
 
 def _part(values: PyTree, part: slice, axis: int = 0) -> PyTree:
-    """Return a part of every leaf; the leaves themselves where it is all of them, without a copy."""
+    """Return a slice of every leaf; without a copy if it is all of it."""
     index = (slice(None),) * axis + (part,)
     return jax.tree.map(lambda a: a if part.stop - part.start == a.shape[axis] else a[index], values)
 
 
 def _collect(plan: _Plan, ends: Iterator[tuple[Block, Lanes]]) -> Result:
-    """Return the lanes of all blocks with the axes of the grid."""
+    """Return the results of all blocks with the axes of the grid."""
     grid = plan.grid
     flat = (grid.shape[0], math.prod(grid.shape[1:-1]), grid.shape[-1])
     whole: Any = None

@@ -1,4 +1,4 @@
-"""Lanes of one call over the devices of a mesh: settings over one of its axes, seeds over the other. Host-level."""
+"""Lanes of one call over the devices of a mesh: settings over one axis, seeds over the other. Host-level."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlp_jax.sweep import lanes
 from mlp_jax.sweep.grid import Block, Grid
 from mlp_jax.tree import PyTree
 
-# Keys, start values, orders and settings of the lanes, and what they end with.
+# Keys, initial parameters, orders and settings of the lanes, and their results.
 _SPLIT = (Spec("seeds"), Spec("seeds"), Spec(None, "seeds"), Spec("settings"))
 _ENDS = Spec("settings", "seeds")
 
@@ -28,15 +28,14 @@ def as_mesh(grid: Grid, mesh: Mesh) -> Mesh:
 
 
 def everywhere(values: PyTree, mesh: Mesh) -> PyTree:
-    """Return arrays that every device of a mesh holds whole."""
+    """Return arrays replicated on every device of a mesh."""
     return _parallel.place(values, NamedSharding(mesh, Spec()))
 
 
 def run_lanes(mesh: Mesh, block: Block, by_lane: tuple, common: tuple, program: lanes.Program) -> lanes.Lanes:
-    """Return what `lanes.run_lanes` returns for a block, computed and left on the devices of a mesh of `as_mesh`.
+    """Return the results of a block, on the devices of a mesh of `as_mesh`; the last lanes are repeated to fill it.
 
-    by_lane: (keys, params, orders, settings) of all lanes; each device is given its own. The last of a block are
-    repeated until all devices have as many: see `fetch`. common: the further arguments, `everywhere`.
+    by_lane: (keys, params, orders, settings) of all lanes; common: further arguments of `lanes.run_lanes`.
     """
     keys, params, orders, settings = by_lane
     seeds, chosen = _rows(block.seeds, mesh.shape["seeds"]), _rows(block.settings, mesh.shape["settings"])
@@ -48,13 +47,13 @@ def run_lanes(mesh: Mesh, block: Block, by_lane: tuple, common: tuple, program: 
 
 
 def fetch(block: Block, ends: lanes.Lanes) -> lanes.Lanes:
-    """Return the lanes of a block as numpy arrays, the same in every process, without those that were repeated."""
+    """Return the results of a block as numpy arrays, the same in every process, without the repeated lanes."""
     num_settings, num_seeds = (part.stop - part.start for part in (block.settings, block.seeds))
     return jax.tree.map(lambda a: a[:num_settings, :num_seeds], _parallel.to_host(ends))
 
 
 def _rows(part: slice, number: int) -> np.ndarray:
-    """Return the numbers in a slice, the last repeated until `number` divides how many they are."""
+    """Return the rows of a slice, the last repeated until `number` divides their count."""
     padded = -(-(part.stop - part.start) // number) * number
     return np.minimum(np.arange(part.start, part.start + padded), part.stop - 1)
 

@@ -1,8 +1,8 @@
 """One training run as one compiled scan over shuffled minibatches. Transformable.
 
-- `train`: a run; `EarlyStopping`: when it ends before its last epoch
-- `Loss`: what it minimises; `State`: what `record` sees; `History`: what a run keeps
-- `order`, `apply`: the order of an epoch, and one update, for loops of your own
+- `train`: a run; `EarlyStopping`: when to stop it before its last epoch
+- `Loss`, `State`, `History`: the protocol of a loss, the argument of `record`, the result of a run
+- `order`, `apply`: the order of an epoch, and one update, for your own loops
 """
 
 from mlp_jax.training._loop import State, apply

@@ -1,4 +1,4 @@
-"""The checks of what a run and a sweep are given, before anything is compiled."""
+"""The checks of the arguments of a run and of a sweep, before anything is compiled."""
 
 from __future__ import annotations
 
@@ -15,18 +15,14 @@ from mlp_jax.tree import PyTree
 
 
 def data_pair(data: Any) -> tuple[jax.Array, jax.Array]:
-    """Return inputs and targets as arrays of one length, not 0. NaN passes: a loss may leave missing values out."""
+    """Return inputs and targets as arrays of one length, not 0. NaN is accepted: a loss may mask missing values."""
     if not isinstance(data, tuple | list) or len(data) != 2:
         raise TypeError(f"data: got {_checks.describe(data)}, expected a pair (inputs, targets).")
-    inputs, targets = (jnp.asarray(_checks.numbers(a, f"data {n}")) for n, a in zip(_PARTS, data, strict=True))
-    if inputs.ndim < 1 or targets.ndim < 1 or len(inputs) != len(targets) or len(inputs) == 0:
-        raise ValueError(
-            f"data: got inputs {inputs.shape} and targets {targets.shape}, expected the same length, not 0."
-        )
+    inputs, targets = jnp.asarray(_checks.numbers(data[0], "inputs")), jnp.asarray(_checks.numbers(data[1], "targets"))
+    if inputs.shape[:1] != targets.shape[:1] or inputs.shape[:1] in ((), (0,)):
+        shapes = f"inputs {inputs.shape} and targets {targets.shape}"
+        raise ValueError(f"data: got {shapes}, expected the same length, not 0.")
     return inputs, targets
-
-
-_PARTS = ("inputs", "targets")
 
 
 def batch_loss(
@@ -38,10 +34,10 @@ def batch_loss(
     batch_size: int,
     **settings: Any,
 ) -> None:
-    """Raise unless the loss of a batch is a scalar; raise what it raises of the lowest and highest integer targets.
+    """Trace the loss of a batch: TypeError unless it is a scalar, and any error of its own.
 
-    Targets of a compiled run are abstract, so that the loss cannot check the range of class numbers there. Here it sees
-    batches that hold the lowest and the highest. Nothing is computed.
+    A compiled run hides the values of targets from the loss, which then cannot check class numbers. Here it sees
+    batches with the lowest and the highest integer target. Nothing is computed.
     """
     rows = jax.ShapeDtypeStruct((batch_size, *inputs.shape[1:]), inputs.dtype)
     weights = jax.ShapeDtypeStruct((batch_size,), weight_dtype(params))

@@ -14,7 +14,7 @@ from mlp_jax.tree import PyTree
 
 
 class State(NamedTuple):
-    """What a run carries from one update to the next; a `record` function sees it."""
+    """The state of a run between two updates, which `record` is given."""
 
     params: PyTree
     optimizer_state: PyTree
@@ -23,19 +23,19 @@ class State(NamedTuple):
 
 
 def begin(optimizer: optax.GradientTransformation, params: PyTree, key: jax.Array) -> State:
-    """Return the state before the first update of the run with this key."""
+    """Return the state before the first update of a run with this key."""
     return State(params, optimizer.init(params), jnp.zeros((), jnp.int32), jax.random.split(key)[1])
 
 
 def loss_key(state: State) -> jax.Array:
-    """Return the key that the loss of the next update is given."""
+    """Return the key for the loss of the next update."""
     return jax.random.fold_in(state.key, state.step)
 
 
 def update(
     optimizer: optax.GradientTransformation, state: State, batch_loss: Callable[[PyTree], jax.Array]
 ) -> tuple[State, jax.Array]:
-    """Return the state after one update, and the loss of its batch before it."""
+    """Return the state after one update, and the loss of the batch before it."""
     value, gradient = jax.value_and_grad(batch_loss)(state.params)
     return apply(optimizer, state, value, gradient, batch_loss), value
 
@@ -47,10 +47,10 @@ def apply(
     gradient: PyTree,
     value_fn: Callable[[PyTree], jax.Array],
 ) -> State:
-    """Return the state after one update from the value and gradient of a batch's loss. Transformable.
+    """Return the state after one update, from the value and gradient of the loss of a batch. Transformable.
 
-    value, gradient: those at `state.params`; value_fn: params -> loss of the batch; optimizer: see `train`. Raises what
-    the optimizer does where it needs something else, or the state is of another optimizer.
+    value, gradient: at `state.params`; value_fn: params -> loss of the batch; optimizer: see `train`. Errors are those
+    of the optimizer, if it needs other arguments or the state belongs to another optimizer.
 
     Examples
     --------
@@ -70,11 +70,11 @@ def apply(
 
 
 def first_not_finite(diverged_at: jax.Array, number: jax.Array, values: PyTree) -> jax.Array:
-    """Return the number of an update if `values` are not all finite, and no earlier update diverged; 0 is none."""
+    """Return `diverged_at`, or `number` if that is 0 (no divergence yet) and `values` are not all finite."""
     finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(leaf)) for leaf in jax.tree.leaves(values)]))
     return jnp.where((diverged_at == 0) & ~finite, jnp.asarray(number, jnp.int32), diverged_at)
 
 
 def weight_dtype(params: PyTree) -> jnp.dtype:
-    """Return the widest dtype among the leaves, that of the weights that a loss is given."""
+    """Return the widest dtype among the parameters, that of the weights of a batch."""
     return max((jnp.result_type(leaf) for leaf in jax.tree.leaves(params)), key=lambda dtype: jnp.finfo(dtype).bits)

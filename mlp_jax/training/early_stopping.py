@@ -23,19 +23,19 @@ from mlp_jax.tree import PyTree
 class EarlyStopping:
     """Stop when a criterion has not improved for `patience` epochs, and return the best parameters seen.
 
-    After each epoch c = criterion(params, *data); it improves when c < best − min_improvement. (Prechelt 1998, "Early
-    stopping — but when?", with a generalisation loss of 0 allowed and patience in its place.)
+    After each epoch c = criterion(params, *data), an improvement if c < best − min_improvement (Prechelt 1998, "Early
+    stopping — but when?").
 
     Parameters
     ----------
     criterion
         `(params, *data) -> scalar`, lower is better: a loss or an error rate on validation examples.
     data
-        Its further arguments, such as `(inputs, targets)`: new data of the same shapes compile nothing.
+        Its further arguments, such as `(inputs, targets)`. New data of the same shapes compile nothing.
     patience
         Epochs without an improvement after which to stop, 1 or more.
     min_improvement
-        What an improvement must exceed, 0 or more; may be traced.
+        Threshold of an improvement, 0 or more; may be traced.
 
     Examples
     --------
@@ -60,7 +60,7 @@ class EarlyStopping:
 
 
 class Watch(NamedTuple):
-    """What early stopping carries: the best criterion, its parameters and epoch; epochs since then, and in all."""
+    """The best criterion, its parameters and epoch; epochs since then, and in all."""
 
     best: jax.Array
     params: PyTree
@@ -70,13 +70,13 @@ class Watch(NamedTuple):
 
 
 def begin(early_stopping: EarlyStopping, params: PyTree) -> Watch:
-    """Return what is carried before the first epoch."""
+    """Return the watch before the first epoch."""
     value, nothing = jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), jnp.zeros((), jnp.int32)
     return Watch(jnp.asarray(jnp.inf, value.dtype), params, nothing, nothing, nothing)
 
 
 def look(early_stopping: EarlyStopping, watch: Watch, params: PyTree) -> tuple[Watch, jax.Array]:
-    """Return what is carried on after an epoch, and the criterion."""
+    """Return the watch after an epoch, and the criterion."""
     value = early_stopping.criterion(params, *early_stopping.data)
     better = value < watch.best - jnp.asarray(early_stopping.min_improvement, value.dtype)
     epochs_run = watch.epochs_run + 1
@@ -86,11 +86,9 @@ def look(early_stopping: EarlyStopping, watch: Watch, params: PyTree) -> tuple[W
 
 
 def check(early_stopping: EarlyStopping, params: PyTree) -> None:
-    """Raise unless patience and improvement are in range, and the criterion is a scalar."""
+    """Raise unless patience and min_improvement are in range and the criterion is a scalar."""
     if not isinstance(early_stopping, EarlyStopping):
         raise TypeError(f"early_stopping: got {_checks.describe(early_stopping)}, expected an EarlyStopping.")
     _checks.integer(early_stopping.patience, "patience")
     _checks.real(early_stopping.min_improvement, "min_improvement", "a number of 0 or more", lambda x: x >= 0)
-    if not isinstance(early_stopping.data, tuple):
-        raise TypeError(f"early_stopping.data: got {_checks.describe(early_stopping.data)}, expected a tuple.")
     _checks.scalar(jax.eval_shape(early_stopping.criterion, params, *early_stopping.data), "criterion")

@@ -28,23 +28,22 @@ class Loss(Protocol):
 
 
 class History(NamedTuple):
-    """What a run keeps.
+    """The course of a run.
 
     loss
-        (epochs,) mean over the examples of the epoch: the loss of each update's batch before that update, weighted
-        by the number of examples that the batch holds. Infinite for an epoch in which the run diverged and for those
-        after it; NaN for epochs after an early stop, which were not run.
+        (epochs,) mean of the batch losses of the epoch, each before its update and weighted by the number of examples
+        in the batch. Infinite from the epoch on in which the run diverged; NaN for epochs after an early stop.
     record
         The pytree that `record` returned, each leaf with a leading axis of epochs, or of ⌊updates / record_every⌋;
-        None without `record`. After an early stop, the last one again.
+        None without `record`. After an early stop the last record is repeated.
     diverged_at
-        Number of the first update, from 1, whose batch had a loss that is not finite; the last update of an epoch that
-        ended with parameters that are not finite, though every loss was finite. 0: the run did not diverge.
+        Number of the first update, from 1, whose loss is not finite; if every loss is finite but parameters are not,
+        that of the last update of the epoch. 0: the run did not diverge.
     criterion
-        (epochs,) what `early_stopping` watched after each epoch, NaN for those not run; None without it.
+        (epochs,) criterion of `early_stopping` after each epoch, NaN for those not run; None without it.
     epochs_run, best_epoch
-        How many epochs were run, and the one, from 1, whose parameters are returned: 0 if the criterion was never a
-        number, and the start is returned. Without early stopping, both are all epochs.
+        Number of epochs run, and the epoch, from 1, whose parameters are returned; 0 if the criterion was always NaN,
+        so that the start is returned. Without early stopping, both are `epochs`.
     """
 
     loss: jax.Array
@@ -68,15 +67,14 @@ def train(
     record_every: int | None = None,
     early_stopping: EarlyStopping | None = None,
 ) -> tuple[PyTree, History]:
-    """Train by minibatches: shuffle, cut, update per batch, repeat per epoch. Transformable.
+    """Return the params and the History of a run by minibatches, shuffled in every epoch. Transformable.
 
-    The whole run is one compiled program. Every example is seen once an epoch; the last batch is padded with
-    examples of weight 0, so that its loss and gradient are the mean over the examples that it holds. A second call
-    with the same `loss`, `optimizer` and `record` objects and the same shapes compiles nothing. An epoch of a run
-    does not depend on how many follow it, so that a short run is the beginning of a long one.
+    The whole run is one compiled program. Each epoch visits every example once. The last batch is padded with examples
+    of weight 0, so that its loss and gradient are means over the examples in it. A second call with the same `loss`,
+    `optimizer` and `record` objects and the same shapes compiles nothing. A short run is the beginning of a long one.
 
-    Under vmap the optimizer may be made from a traced number (then jit the whole: each new optimizer object is traced
-    again):
+    Under vmap the optimizer may be made from a traced number; then jit the whole, since each new optimizer object is
+    traced again:
 
     >>> data = (jnp.arange(4.0), 3.0 * jnp.arange(4.0))
     >>> def loss(w, x, y, weights, key):
@@ -92,37 +90,31 @@ def train(
     key
         JAX random key for the shuffles (`order`) and, folded with the step, for the loss (dropout).
     loss
-        `(params, inputs, targets, weights, key) -> scalar`; weights (batch_size,) are 1 or 0, of the widest dtype
-        among the parameters. Penalties are added here.
-    params
-        Any pytree of floating arrays.
+        `(params, inputs, targets, weights, key) -> scalar`, penalties included; weights (batch_size,) are 1 or 0, of
+        the widest dtype among the parameters.
     data
         A pair (inputs (n, …), targets (n, …)), such as `datasets.load("digits").train`.
     optimizer
-        Any optax transformation. Line searches, Polyak's step and the like are given the loss of the batch as `value`,
-        its gradient as `grad`, and params -> loss as `value_fn`; (params, step) -> gradient as `grad_fn` where `update`
-        names it, as that of `optax.contrib.sam`. One that needs something else raises an error of its own.
+        Any optax transformation. Its `update` may take the loss of the batch as `value`, its gradient as `grad`,
+        params -> loss as `value_fn`, as line searches do, and (params, step) -> gradient as `grad_fn`, if it names it,
+        as `optax.contrib.sam` does.
     batch_size, epochs
         Integers; batch_size from 1 to n.
     record
-        Called on the State after each epoch, or after every `record_every` updates; what it returns is stacked in
-        `History.record`. A `jax.tree_util.Partial(function, *arrays)` passes data as arguments, so that new data of
-        the same shapes compile nothing.
+        State -> pytree, called after each epoch, or after every `record_every` updates; the results are stacked in
+        `History.record`. With a `jax.tree_util.Partial(function, *arrays)`, new arrays of the same shapes compile
+        nothing.
     record_every
         Updates between two records, from 1 to the number of updates; an epoch when None.
     early_stopping
         When to stop before the last epoch, and what to return.
 
-    Returns
-    -------
-    (params, History)
-
     Raises
     ------
     TypeError, ValueError
         Parameters that are not finite floating arrays; inputs and targets of different length; an integer out of
-        range; a loss or a criterion that is not a scalar; `record_every` without a `record`; what the loss raises of
-        the lowest and the highest class number, and the optimizer where it needs something else.
+        range; a loss or a criterion that is not a scalar; `record_every` without `record`; errors of the loss, for the
+        lowest and highest class number too, and of an optimizer that needs other arguments.
 
     Examples
     --------
@@ -136,7 +128,6 @@ def train(
     inputs, targets = _door.data_pair(data)
     if isinstance(optimizer, type) or not (hasattr(optimizer, "init") and hasattr(optimizer, "update")):
         raise TypeError(f"optimizer: got {_checks.describe(optimizer)}, expected an optax transformation.")
-    _checks.function(loss, "loss", "(params, inputs, targets, weights, key) -> scalar")
     batch_size = _checks.integer(batch_size, "batch_size", 1, len(inputs), "the number of examples")
     num_batches = -(-len(inputs) // batch_size)
     # The number of an update is an int32.
@@ -166,8 +157,8 @@ def train(
     return _train(program, key, params, inputs, targets, record_data, stopping_data)
 
 
-# Bytes of a batch from which on gathering the rows of each update is faster than all of them once an epoch and slices
-# of that: measured on a CPU, 10 to 40 % of the time of an update either way.
+# For batches of at least this many bytes, gathering the rows of each update is faster than gathering all rows once an
+# epoch and slicing them: by 10 to 40 % of an update on a CPU, and the other way round below.
 _LARGE_BATCH = 2**16
 
 
@@ -176,7 +167,7 @@ def _take(array: jax.Array, rows: jax.Array) -> jax.Array:
 
 
 class _Progress(NamedTuple):
-    """What a run carries from one epoch to the next."""
+    """The carry of the scan over epochs."""
 
     state: State
     records: PyTree
@@ -185,7 +176,7 @@ class _Progress(NamedTuple):
 
 
 class _Program(NamedTuple):
-    """What is compiled for."""
+    """The static arguments of a run."""
 
     loss: Loss
     optimizer: optax.GradientTransformation
@@ -226,7 +217,7 @@ def _train(
         loss_key = _loop.loss_key(state)
         state, value = _loop.update(optimizer, state, lambda p: loss(p, inputs_, targets_, weights, loss_key))
         if record_every is not None:
-            # `number` is the same in every lane of a vmap, so that this stays a branch.
+            # A branch even under vmap, because every lane has the same `number`.
             due = number % record_every == 0
             records = jax.lax.cond(due, _write, lambda *operands: operands[1], record, records, state, number)
         return (state, records, _loop.first_not_finite(diverged_at, number, value)), value
@@ -238,7 +229,7 @@ def _train(
     def run_epoch(progress: _Progress, epoch: jax.Array) -> tuple[_Progress, tuple[jax.Array, jax.Array | None]]:
         visited = jnp.pad(order(key, epoch, num_examples), (0, padding)).reshape(num_batches, batch_size)
         numbers = epoch * num_batches + jnp.arange(1, num_batches + 1)
-        # Behind a barrier, or XLA would gather once more for each use.
+        # Without the barrier, XLA would gather again for each use.
         batches = (
             visited if gather_each else jax.lax.optimization_barrier([_take(a, visited) for a in (inputs, targets)])
         )

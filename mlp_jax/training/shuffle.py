@@ -9,18 +9,14 @@ from mlp_jax import _checks
 
 
 def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
-    """Return the order in which a run with this key visits the examples in an epoch, counted from 0. Transformable.
+    """Return the order in which a run with this key visits its examples in an epoch, counted from 0. Transformable.
 
-    It depends neither on the batch size nor on the number of epochs. The loss of update t, from 0, is given
-    `jax.random.fold_in(jax.random.split(key)[1], t)`.
+    It is a permutation of 0, …, num_examples − 1 (at most 2³⁰), int32, that depends neither on the batch size nor on
+    the number of epochs. The key of the loss of update t, from 0, is `fold_in(split(key)[1], t)`.
 
-    It sorts random numbers of 64 bits whose lowest bits are replaced by the numbers of the examples: on a CPU, XLA
-    sorts single numbers several times faster than pairs, which `jax.random.permutation` sorts. The probability that any
-    two of n examples get the same random bits, and so keep their order, is below n³ 2⁻⁶⁴.
-
-    Returns
-    -------
-    (num_examples,) int32, a permutation of 0, …, num_examples − 1; num_examples at most 2³⁰
+    It sorts random numbers of 64 bits whose lowest bits are replaced by the numbers of the examples. On a CPU, XLA
+    sorts single numbers several times faster than the pairs that `jax.random.permutation` sorts. The probability that
+    any two of n examples have the same random bits, and so keep their order, is below n³ 2⁻⁶⁴.
 
     Examples
     --------
