@@ -1,7 +1,7 @@
-"""Enclosures of a function's value, gradient and Hessian on a box, from what JAX traces of it.
+"""Enclosures of a function's value, gradient and Hessian on a box, from its jaxpr.
 
-The Hessian comes from differentiation of the traced gradient, some columns at a time. What does not depend on
-the column is evaluated once; memory beyond the matrix is bounded by what one block of columns needs.
+The Hessian comes from differentiating the traced gradient, a block of rows at a time. Equations that do not depend on
+the row are evaluated once; memory beyond the matrix is that of one block for each core.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
 from mlp_jax.interval.program import Program, cut, flatten
 
-# Numbers in the largest array of a block of columns: few enough to stay in the cache.
+# Numbers in the largest array of a block of rows: few enough to stay in the cache.
 _BLOCK_NUMBERS = 2**18
 
 
 class Traced(NamedTuple):
     """A function of a vector as programs: value, gradient, and a block of Hessian rows cut at the tangents.
 
-    trusted
-        Names of the derivative rules that JAX took on trust.
+    `trusted` names the derivative rules that JAX takes on trust.
     """
 
     value: Program
@@ -52,12 +51,8 @@ def trace(
     """Return the programs of fun, and its data as numpy arrays. Call it inside `jax.enable_x64(True)`.
 
     Programs are kept as long as fun, so that a second call with the same shapes traces nothing. The primitives in
-    `constants`, "max" or "reduce_max", are differentiated as constants: right where fun does not depend on them.
-
-    Raises
-    ------
-    Refusal
-        As `program.flatten`.
+    `constants`, "max" or "reduce_max", are differentiated as constants, which is right where fun does not depend on
+    them. Refusal as from `program.flatten`.
     """
     leaves, structure = jax.tree.flatten(args)
     if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves if hasattr(leaf, "dtype")):
@@ -81,7 +76,7 @@ def _trace(
 
     point = jax.ShapeDtypeStruct(vector.shape, jnp.float64)
     value_jaxpr = jax.make_jaxpr(plain)(point, *shapes)
-    # Refused before JAX is asked for derivatives that it does not have, such as those of `while`.
+    # Refused here, before JAX is asked for derivatives that it lacks, such as those of `while`.
     value_program = flatten(value_jaxpr)
     if constants:
         value_jaxpr = jax.make_jaxpr(functools.partial(_with_constants, value_jaxpr, constants))(point, *shapes)
@@ -107,7 +102,7 @@ def _trace(
 
 
 def _with_constants(closed: Any, constants: tuple[str, ...], *inputs: Any) -> Any:
-    """Evaluate a jaxpr with some primitives as constants of differentiation; those in loops and rules stay."""
+    """Evaluate a jaxpr with some primitives as constants of differentiation, except inside loops and rules."""
     values = dict(zip(closed.jaxpr.invars, inputs, strict=True))
     values.update(zip(closed.jaxpr.constvars, closed.consts, strict=True))
 
@@ -154,13 +149,8 @@ def gradient(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: in
 def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
     """Return a matrix of balls, (P, P), that contains the Hessian at every point of a box.
 
-    Exactly symmetric: the Hessian is, so either of two mirrored entries encloses both.
-
-    Raises
-    ------
-    Refusal
-        As `interpreter.evaluate`; or mirrored entries without a common number, so that the derivative rules of the
-        function contradict each other.
+    It is exactly symmetric: since the Hessian is, either of two mirrored entries encloses both. Refusal as from
+    `interpreter.evaluate`, or where mirrored entries have no common number, so that derivative rules are wrong.
     """
     size = box.shape[0]
     matrix = hessian_rows(traced, box, data, np.arange(size))
@@ -181,9 +171,9 @@ def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.nda
     if len(starts) == 1:
         fill(0)
         return Ball(mid, rad)
-    # Numpy computes outside Python's lock: a thread a core, each with BLAS to itself.
+    # Numpy releases Python's lock: one thread a core, each with a single-threaded BLAS.
     with _blas().limit(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, starts))  # raises here what a thread raised
+        list(pool.map(fill, starts))  # re-raises the exceptions of the threads
     return Ball(mid, rad)
 
 

@@ -34,26 +34,11 @@ def evaluate(
     ties: dict[int, Tie] | None = None,
     instead: Mapping[int, Tie] | None = None,
 ) -> list[Any]:
-    """Return enclosures of the outputs of a program for all points of its inputs.
+    """Return enclosures of the outputs of a program for all points of its inputs: balls, or numpy arrays (exact).
 
-    Parameters
-    ----------
-    program
-        From `program.flatten` or `program.cut`.
-    inputs
-        Balls of the field, or numpy arrays, which are exact.
-    field
-        `ball` or `multiprecision`.
-    ties
-        Filled with the maxima that the box does not decide, by equation number.
-    instead
-        Values to use at undecided maxima instead of their enclosures.
-
-    Raises
-    ------
-    Refusal
-        A primitive that is not supported, a comparison that the box does not decide, a function outside its domain,
-        an overflow, or arithmetic in a precision other than float64.
+    `ties` is filled with the maxima that the box does not decide, by equation number; `instead` holds values to use at
+    such maxima in place of their enclosures. Refusal for a primitive without a rule, a comparison that the box does not
+    decide, a function outside its domain, an overflow, or a precision other than float64.
     """
     return _Run(field, program, {} if ties is None else ties, instead or {}).run(inputs)
 
@@ -68,7 +53,7 @@ class _Run:
         self.instead = instead
         self.at = 0
         self.values: dict[int, Any] = {}
-        # Identities are followed only where something compares for equality.
+        # Identities are followed only where a program compares for equality.
         self.identities: dict[int, np.ndarray] | None = None
         if any(equation.name in ("eq", "ne") for equation in program.equations):
             self.identities = {}
@@ -97,7 +82,7 @@ class _Run:
         value = np.asarray(value)
         if value.dtype.kind in "biu":
             return value
-        # bfloat16 and its kin are of kind V.
+        # bfloat16 and similar types are of kind V.
         if value.dtype.kind in "fV" and value.dtype.itemsize <= 8:
             return self.field.exact(value)
         raise Refusal(f"constants: numbers of dtype {value.dtype} cannot be enclosed")
@@ -137,13 +122,13 @@ class _Run:
         return [self.field.move(function, *moved) for function in functions]
 
     def zero(self, equation: Equation, operands: list[Any]) -> Any | None:
-        """Return the result where exact zeros make it free; all numbers are finite, so 0 · x = 0."""
+        """Return a result that follows from exact zeros, or None; numbers are finite, so 0 · x = 0."""
         name, shape = equation.name, equation.avals[0].shape
         flags = [is_real(x) and self.field.is_zero(x) for x in operands]
         if not any(flags):
             return None
         if name in ("mul", "dot_general") or (name in ("neg", "reduce_sum", "add", "add_any", "sub") and all(flags)):
-            # An infinite constant times 0 is left to the rule, which refuses it.
+            # The rule refuses an infinite constant times 0.
             finite = all(not isinstance(x, Ball) or x.rad is not None or np.all(np.isfinite(x.mid)) for x in operands)
             return ball.zeros(shape) if finite else None
         if name in ("add", "add_any") or (name == "sub" and flags[1]):
@@ -152,7 +137,7 @@ class _Run:
         return None
 
     def identity(self, number: int, value: Any) -> np.ndarray:
-        """Return the identities of a value's numbers, new ones if it has none."""
+        """Return the identities of the numbers of a value, new ones if it has none."""
         assert self.identities is not None
         if number not in self.identities:
             size = int(np.prod(value.shape))
@@ -182,15 +167,8 @@ def is_real(value: Any) -> bool:
 # --- Rules: (run, equation, *operands) -> value --------------------------------------------------------------------
 
 
-def _binary(name: str) -> Callable[..., Any]:
-    def rule(run: _Run, equation: Equation, a: Any, b: Any) -> Any:
-        return getattr(run.field, name)(a, b)
-
-    return rule
-
-
-def _neg(run: _Run, equation: Equation, a: Any) -> Any:
-    return run.field.neg(a)
+def _of_field(name: str) -> Callable[..., Any]:
+    return lambda run, equation, *operands: getattr(run.field, name)(*operands)
 
 
 def _square(run: _Run, equation: Equation, a: Any) -> Any:
@@ -287,8 +265,8 @@ def _scatter_add(run: _Run, equation: Equation, a: Any, indices: np.ndarray, upd
 
 
 RULES: dict[str, Callable[..., Any]] = {
-    **{name: _binary(name) for name in ("add", "sub", "mul", "div")},
-    "add_any": _binary("add"),
+    **{name: _of_field(name) for name in ("add", "sub", "mul", "div", "neg")},
+    "add_any": _of_field("add"),
     **dict.fromkeys(_COMPARISONS, _compare),
     "abs": maxima.absolute,
     "clamp": maxima.clamp,
@@ -299,7 +277,6 @@ RULES: dict[str, Callable[..., Any]] = {
     "is_finite": _is_finite,
     "max": maxima.maximum,
     "min": maxima.minimum,
-    "neg": _neg,
     "one_minus_square": _one_minus_square,
     "reduce_max": maxima.reduce_max,
     "reduce_min": maxima.reduce_min,

@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
 
 class Center(NamedTuple):
-    """The point that boxes are about, and the gradient there."""
+    """The centre of the boxes, and the gradient there."""
 
     point: Array
     gradient: Ball
@@ -78,7 +78,7 @@ class Existence(NamedTuple):
 def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
     """Prove that a tiny box holds exactly one critical point, or raise Refusal.
 
-    The Hessian is enclosed on a cube of about `side`; the radius of the cube in it is twice the largest of |A g|.
+    The Hessian is enclosed on a cube of about `side`, which contains the box, of radius about 2 max|A g|.
     """
     point = center.point
     floor = 2.0**-60 * max(1.0, float(np.max(np.abs(point))))
@@ -107,7 +107,7 @@ def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
 def _decide(matrix: Ball) -> tuple[Spectrum, int, Array]:
     """Return the spectrum, the proved number of negative eigenvalues, and an approximate inverse.
 
-    Where float64 does not decide, the signs are those of the matrix scaled by congruence (Sylvester), S H S.
+    Where the enclosures leave a sign open, the signs are those of S H S, scaled by congruence (Sylvester).
     """
     spectrum = decided = spectra.spectrum(matrix)
     scale = np.ones(len(matrix.mid))
@@ -123,7 +123,6 @@ def _decide(matrix: Ball) -> tuple[Spectrum, int, Array]:
 
 
 def _require_decided(spectrum: Spectrum) -> None:
-    """Raise Refusal unless the sign of every eigenvalue is decided."""
     undecided = len(spectrum.values) - spectrum.negative - spectrum.positive
     if undecided:
         near = spectrum.values[np.argmin(np.abs(spectrum.values))]
@@ -136,7 +135,7 @@ def _require_decided(spectrum: Spectrum) -> None:
 def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> float:
     """Return the radius of a cube that holds no second critical point; raise Refusal if `wanted` is not such a radius.
 
-    What the tiny box proves is returned where no wider cube is found.
+    It is the radius of the tiny box where no wider cube is found.
     """
     tiny = found.radius
     if wanted is not None:
@@ -161,7 +160,7 @@ def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> flo
 
 
 def _smooth_radius(problem: Problem, found: Existence, radius: float) -> float:
-    """Return the radius of a cube on which fun is smooth, at most the given one and at least that of the tiny box."""
+    """Return the radius of a cube on which fun is smooth, between that of the tiny box and the given one."""
     while radius > 2 * found.radius:
         try:
             problem.smoothness.require(found.center.cube(radius))
@@ -173,7 +172,7 @@ def _smooth_radius(problem: Problem, found: Existence, radius: float) -> float:
 
 
 def _mapped(problem: Problem, found: Existence, radius: float) -> float:
-    """Return how much of itself Krawczyk's operator maps a cube to: below 1, the cube holds exactly one point."""
+    """Return the ratio by which Krawczyk's operator maps a cube into itself: below 1, it holds exactly one point."""
     cube = found.center.cube(radius)
     if found.slice_ is not None:
         found.slice_.require_transversal(cube)
@@ -183,7 +182,7 @@ def _mapped(problem: Problem, found: Existence, radius: float) -> float:
 
 
 def _ratio(step: Array, contraction: Contraction, radius: float) -> float:
-    """Return an upper bound on how much of itself Krawczyk's operator maps a cube to: (|A g| + |I − A·H| r) / r."""
+    """Return an upper bound on the ratio of Krawczyk's operator on a cube: (|A g| + |I − A·H| r) / r."""
     moved = step + contraction(np.full(step.shape, radius))
     return float(np.max(moved)) / radius * (1 + 8 * ball.UNIT)
 

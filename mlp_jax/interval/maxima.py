@@ -1,4 +1,4 @@
-"""Rules for maxima, minima, clips and absolute values; one that a box does not decide is reported as a `Tie`."""
+"""Rules for maxima, minima, clips and absolute values; a maximum that a box does not decide is reported as a `Tie`."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _operands(run: Any, equation: Equation, *values: Any) -> list[_Maximum]:
 
 
 def _negative(run: Any, a: _Maximum) -> _Maximum:
-    # The identities stay those of x: what is negative is negated again, before any other number is compared with it.
+    # The identities stay those of a: the result is negated again before it is compared with any other number.
     return a._replace(value=run.field.neg(a.value))
 
 

@@ -1,7 +1,7 @@
 """Primitives that only rearrange numbers, as functions of arrays: midpoints, radii, arbs or identities.
 
-The simple ones are numpy views. The others are applied by JAX itself to an array of positions, which says where each
-number of the result comes from: this covers every parameter of a gather.
+The simple ones are numpy views. The others are applied by JAX itself to an array of positions, which gives the origin
+of each number of the result: this covers every parameter of a gather.
 """
 
 from __future__ import annotations
@@ -20,10 +20,7 @@ Move = Callable[..., np.ndarray]
 
 
 def moves(equation: Equation, inputs: list[Any]) -> list[Move] | None:
-    """Return one function of the operands for each output, or None if the primitive does more than move numbers.
-
-    `inputs` are the operands: integer arrays as they are, and anything with a shape for the others.
-    """
+    """Return one function of the operands for each output, or None if the primitive does more than move numbers."""
     name, params, shape = equation.name, equation.params, equation.avals[0].shape
     if name in ("copy", "copy_p", "stop_gradient"):
         return [lambda x: x]
@@ -38,7 +35,7 @@ def moves(equation: Equation, inputs: list[Any]) -> list[Move] | None:
     if name == "stack":
         return [lambda *parts: np.stack(parts, axis=params["axis"])]
     if name == "unstack":
-        return _unstack(params["axis"], len(equation.avals))
+        return [_part(params["axis"], number) for number in range(len(equation.avals))]
     if name == "tile":
         return [lambda x: np.tile(x, params["reps"])]
     if name == "split":
@@ -67,24 +64,16 @@ def _broadcast(before: tuple[int, ...], after: tuple[int, ...], dimensions: tupl
 
 def _split(axis: int, sizes: tuple[int, ...]) -> list[Move]:
     ends = np.cumsum(sizes).tolist()
-
-    def part(first: int, last: int) -> Move:
-        window = (slice(None),) * axis + (slice(first, last),)
-        return lambda x: x[window]
-
-    return [part(last - size, last) for size, last in zip(sizes, ends, strict=True)]
+    return [_part(axis, slice(end - size, end)) for size, end in zip(sizes, ends, strict=True)]
 
 
-def _unstack(axis: int, count: int) -> list[Move]:
-    def part(number: int) -> Move:
-        window = (slice(None),) * axis + (number,)
-        return lambda x: x[window]
-
-    return [part(number) for number in range(count)]
+def _part(axis: int, chosen: int | slice) -> Move:
+    window = (*(slice(None),) * axis, chosen)
+    return lambda x: x[window]
 
 
 def _by_position(equation: Equation, inputs: list[Any]) -> Move:
-    """Move numbers as JAX moves the numbers of their positions in all operands laid end to end."""
+    """Return a function that moves numbers as JAX moves their positions in the concatenated operands."""
     name, params = equation.name, dict(equation.params)
     count = 2 if name in ("dynamic_update_slice", "pad") else 1
     sizes = [int(np.prod(x.shape)) for x in inputs[:count]]
@@ -93,19 +82,12 @@ def _by_position(equation: Equation, inputs: list[Any]) -> Move:
         np.arange(start, start + size).reshape(x.shape)
         for start, size, x in zip(starts, sizes, inputs[:count], strict=False)
     ]
-    if name == "gather":
-        params = _checked(params)
+    if name == "gather" and params["mode"] != GatherScatterMode.CLIP:
+        params |= {"mode": GatherScatterMode.FILL_OR_DROP, "fill_value": -1}
     where = bind(equation.primitive, params, [*places, *inputs[count:]])[0]
     if where.size and where.min() < 0:
         raise Refusal(f"{name}: an index is out of bounds")
     return lambda *operands: np.concatenate([x.ravel() for x in operands[:count]])[where]
-
-
-def _checked(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the parameters of a gather that puts −1 wherever an index is out of bounds, unless it clips."""
-    if params["mode"] == GatherScatterMode.CLIP:
-        return params
-    return {**params, "mode": GatherScatterMode.FILL_OR_DROP, "fill_value": -1}
 
 
 def scatter_positions(equation: Equation, shape: tuple[int, ...], indices: np.ndarray, updates: Any) -> np.ndarray:
@@ -124,18 +106,10 @@ def scatter_positions(equation: Equation, shape: tuple[int, ...], indices: np.nd
         operand_batching_dims=numbers.operand_batching_dims,
         start_indices_batching_dims=numbers.scatter_indices_batching_dims,
     )
-    clip = params["mode"] == GatherScatterMode.CLIP
+    mode = GatherScatterMode.CLIP if params["mode"] == GatherScatterMode.CLIP else GatherScatterMode.FILL_OR_DROP
+    places = np.arange(int(np.prod(shape))).reshape(shape)
     with jax.enable_x64(True):
-        return np.asarray(
-            jax.lax.gather(
-                np.arange(int(np.prod(shape))).reshape(shape),
-                indices,
-                gathered,
-                sizes,
-                mode=GatherScatterMode.CLIP if clip else GatherScatterMode.FILL_OR_DROP,
-                fill_value=-1,
-            )
-        )
+        return np.asarray(jax.lax.gather(places, indices, gathered, sizes, mode=mode, fill_value=-1))
 
 
 def bind(primitive: Any, params: dict[str, Any], operands: list[np.ndarray]) -> list[np.ndarray]:

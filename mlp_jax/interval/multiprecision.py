@@ -1,7 +1,7 @@
 """The functions of `ball` on object arrays of arb, at the precision of `flint.ctx.prec`; and elementary functions.
 
 arb is the ball arithmetic of FLINT (Johansson 2017, "Arb: efficient arbitrary-precision midpoint-radius interval
-arithmetic"): every result encloses the exact one. Host-level; needs python-flint (the extra `proofs`).
+arithmetic"): every result encloses the exact one. Host-level.
 """
 
 from __future__ import annotations
@@ -9,17 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import flint
 import numpy as np
 
 from mlp_jax.interval import ball
 from mlp_jax.interval.ball import Array, Ball, Refusal
 
-try:
-    import flint
-except ImportError as error:  # pragma: no cover - which extra to install
-    raise ImportError("mlp_jax.interval needs python-flint: install mlp_jax[proofs].") from error
-
-# Beyond float64, so that rounding back to float64 is what a result loses.
+# Beyond float64, so that the error of a result is that of rounding back to float64.
 _ELEMENTARY_BITS = 80
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
@@ -32,28 +28,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "logistic": lambda x: 1 / (1 + (-x).exp()),
     "pow": lambda x, y: x**y,
 }  # fmt: skip
-
-
-_MONOTONE = {
-    "asinh",
-    "atan",
-    "erf",
-    "erfc",
-    "exp",
-    "expm1",
-    "log",
-    "log1p",
-    "logistic",
-    "rsqrt",
-    "sinh",
-    "sqrt",
-    "tanh",
-}
+_MONOTONE = {"asinh", "atan", "erf", "erfc", "exp", "expm1", "log", "log1p", "logistic", "rsqrt", "sinh", "sqrt",
+             "tanh"}  # fmt: skip
 _WIDE = 2.0**-10
 
 
 def _logaddexp(x: Any, y: Any) -> Any:
-    """Return log(eˣ + eʸ), which is monotone in both, from the ends of both."""
+    """Return log(eˣ + eʸ), monotone in both, from the ends of both."""
     ends = []
     for a, b in ((x.lower(), y.lower()), (x.upper(), y.upper())):
         high, low = (a, b) if a > b else (b, a)
@@ -62,7 +43,7 @@ def _logaddexp(x: Any, y: Any) -> Any:
 
 
 def _apply(name: str, values: tuple[Any, ...]) -> Any:
-    """Return a function of arbs; of wide ones, where it is monotone, from both ends."""
+    """Return a function of arbs, from both ends where it is monotone and the arb is wide."""
     if name in _MONOTONE and values[0].rad() > _WIDE:
         ends = values[0].lower(), values[0].upper()
         return _finite(FUNCTIONS[name](ends[0]), name).union(_finite(FUNCTIONS[name](ends[1]), name))
@@ -70,13 +51,7 @@ def _apply(name: str, values: tuple[Any, ...]) -> Any:
 
 
 def elementary(name: str, *arguments: Array) -> Array:
-    """Return a function of arrays of arb, elementwise.
-
-    Raises
-    ------
-    Refusal
-        A ball is not inside the domain of the function.
-    """
+    """Return a function of arrays of arb, elementwise; raise Refusal where a ball is not inside its domain."""
     result = _array(np.broadcast_shapes(*(a.shape for a in arguments)))
     flat = zip(*(np.broadcast_to(a, result.shape).ravel().tolist() for a in arguments), strict=True)
     result.ravel()[:] = [_apply(name, values) for values in flat]
@@ -84,14 +59,9 @@ def elementary(name: str, *arguments: Array) -> Array:
 
 
 def ball_elementary(name: str, *arguments: Ball) -> Ball:
-    """Return a function of float64 balls, elementwise, through arb.
+    """Return a function of float64 balls, elementwise, by arb; raise Refusal outside its domain or at an overflow.
 
     The value is rounded to float64, and the radius is the distance from there to the far end of arb's ball.
-
-    Raises
-    ------
-    Refusal
-        A ball is not inside the domain of the function, or the result overflows.
     """
     shape = np.broadcast_shapes(*(a.shape for a in arguments))
     columns = [_arbs(a, shape) for a in arguments]
@@ -104,7 +74,7 @@ def ball_elementary(name: str, *arguments: Ball) -> Ball:
                 raise Refusal(f"{name}: a value overflows float64")
             mids.append(mid)
             rads.append(float((result - mid).abs_upper()))
-    # float() rounds to nearest, a relative error that growing the radius outward covers.
+    # float() rounds to nearest; `outward` covers its relative error.
     return ball.outward(np.array(mids).reshape(shape), np.array(rads).reshape(shape), what=name)
 
 
@@ -160,7 +130,7 @@ def to_ball(values: Array) -> Ball:
 
 
 def is_zero(a: Array) -> bool:
-    """Return False: zeros are not followed here."""
+    """Return False: exact zeros are not tracked here."""
     return False
 
 
@@ -185,7 +155,7 @@ def mul(a: Array, b: Array) -> Array:
 
 
 def div(a: Array, b: Array) -> Array:
-    """Return a / b, where no b is 0."""
+    """Return a / b, for b that exclude 0."""
     result = np.asarray(a / b, dtype=object)
     for value in result.ravel().tolist():
         _finite(value, "division")

@@ -1,7 +1,7 @@
 """A traced function as a flat list of equations: calls inlined, loops unrolled, dead code removed.
 
-Dead code is removed because differentiating a gradient leaves unused comparisons that no box decides.
-max(a, b) + log1p(exp(−|a − b|)) becomes one operation, because its parts have a corner and their sum does not. `cut`
+Dead code is removed because differentiating a gradient leaves unused comparisons that a box may not decide.
+max(a, b) + log1p(exp(−|a − b|)) becomes one operation, because its parts have a corner and their sum is smooth. `cut`
 separates the equations that depend on chosen inputs, so that the others are evaluated once.
 """
 
@@ -34,11 +34,7 @@ _MOST_EQUATIONS = 200_000
 
 
 class Equation(NamedTuple):
-    """One primitive applied to variables, which are numbered.
-
-    avals
-        What JAX says of the outputs: shape and dtype.
-    """
+    """One primitive applied to numbered variables; `avals` are the shapes and dtypes of the outputs."""
 
     name: str
     primitive: Any
@@ -60,21 +56,17 @@ class Program(NamedTuple):
 def flatten(closed: Any) -> Program:
     """Return a closed jaxpr as a program without dead code.
 
-    Raises
-    ------
-    Refusal
-        The loops unroll to too many equations, a loop has no fixed length, or there are random keys or callbacks.
+    Refusal if loops unroll to too many equations or have no fixed length, or for random keys and callbacks.
     """
     builder = _Builder()
     inputs = tuple(builder.new() for _ in closed.jaxpr.invars)
     outputs = builder.inline(closed.jaxpr, closed.consts, inputs)
-    return _without_dead_code(
-        _with_logaddexp(Program(tuple(builder.equations), inputs, tuple(outputs), builder.constants))
-    )
+    program = Program(tuple(builder.equations), inputs, tuple(outputs), builder.constants)
+    return _without_dead_code(_with_logaddexp(program))
 
 
 class _Builder:
-    """Collects equations under new numbers."""
+    """Collects equations, and numbers their variables."""
 
     def __init__(self) -> None:
         self.equations: list[Equation] = []
@@ -105,7 +97,7 @@ class _Builder:
         return [read(v) for v in jaxpr.outvars]
 
     def literal(self, value: Any) -> int:
-        """Return the number of a scalar in the text of a jaxpr, the same for the same scalar."""
+        """Return the number of a literal of a jaxpr, the same for equal literals."""
         array = np.asarray(value)
         key = array.dtype, array.tobytes()
         if key not in self.known:
@@ -173,7 +165,7 @@ def _with_logaddexp(program: Program) -> Program:
     made = {equation.outputs[0]: equation for equation in program.equations}
 
     def source(number: int, *names: str) -> int | None:
-        """Return what a number is made of by unary primitives, the last first, or None."""
+        """Return the operand of a chain of unary primitives, the last first, that ends at a number; or None."""
         for name in names:
             if number not in made or made[number].name != name:
                 return None
@@ -201,7 +193,7 @@ def _with_logaddexp(program: Program) -> Program:
 
 
 def _scan_counts(eqn: Any) -> tuple[int, int]:
-    """Return the numbers of constants and of carried values: all others have the steps as one more axis."""
+    """Return the numbers of constants and of carried values: all others have one more axis, of the steps."""
     inner = eqn.params["jaxpr"].jaxpr
 
     def plain(outside: list[Any], inside: list[Any]) -> int:
@@ -222,9 +214,9 @@ def _without_dead_code(program: Program) -> Program:
 
 
 def cut(program: Program, varying: Iterable[int]) -> tuple[Program, Program]:
-    """Return the part that does not depend on the varying inputs, and the rest, which starts from its results.
+    """Return the part that does not depend on the varying inputs, and the rest.
 
-    The outputs of the first part are the first inputs of the second, followed by the varying inputs.
+    The inputs of the rest are the outputs of the first part, followed by the varying inputs.
     """
     varying = tuple(varying)
     reached, first, second = set(varying), [], []

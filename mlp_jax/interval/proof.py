@@ -38,7 +38,7 @@ from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide
 from mlp_jax.interval.smoothness import Smoothness, TieInGradient
 
 _POLISHING_STEPS = 8
-# Boxes around the centre, widest first, on the first of which that is smooth what is assumed is tested.
+# Boxes around the centre, widest first; assumptions are tested on the first one on which fun is smooth.
 _TEST_RADII = 2.0 ** -np.arange(7.0, 50, 7)
 _ASSUMPTIONS = (
     "fun is what JAX traces it to in float64, with every constant and all of args taken as the exact numbers they are",
@@ -60,7 +60,7 @@ class Settings(NamedTuple):
 def attempt(
     fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: Settings, side: float | None
 ) -> Certificate:
-    """Polish unless a box is given to start from, prove, and turn a refusal into a certificate."""
+    """Polish unless the side of a box is given, prove, and turn a refusal into a certificate."""
     curvature.matrices.require_memory(start.size, matrices=10)
     try:
         ball.require_ieee()
@@ -68,7 +68,7 @@ def attempt(
             try:
                 return _certificate(fun, params, args, start, settings, side, constants)
             except TieInGradient:
-                pass  # try the maxima that fun does not depend on as constants
+                pass  # next, treat maxima that fun does not depend on as constants
         return _certificate(fun, params, args, start, settings, side, ("max", "reduce_max"))
     except Refusal as refusal:
         return Certificate(False, str(refusal), start.size, start, 0.0)
@@ -83,8 +83,9 @@ def _certificate(
     side: float | None,
     constants: tuple[str, ...],
 ) -> Certificate:
-    """Polish unless a box is given to start from, and prove; or raise Refusal."""
-    problem = _problem(fun, params, args, start, settings, constants)
+    """Polish unless the side of a box is given, and prove; or raise Refusal."""
+    traced, data = enclosures.trace(fun, params, args, constants)
+    problem = _problem(traced, data, params, start, settings)
     center = start
     if side is None:
         matrix = _float_hessian(fun, params, args, settings.hessian)
@@ -98,14 +99,8 @@ def _certificate(
 
 
 def _problem(
-    fun: Callable[..., Any],
-    params: PyTree,
-    args: tuple,
-    start: np.ndarray,
-    settings: Settings,
-    constants: tuple[str, ...],
+    traced: enclosures.Traced, data: list[np.ndarray], params: PyTree, start: np.ndarray, settings: Settings
 ) -> Problem:
-    traced, data = enclosures.trace(fun, params, args, constants)
     problem = Problem(traced, data, Smoothness(traced, data), None, settings.bits)
     _require_value(problem, start)
     _require_no_tie(problem, start)
@@ -127,19 +122,19 @@ def _require_value(problem: Problem, point: np.ndarray) -> None:
 
 
 def _require_no_tie(problem: Problem, point: np.ndarray) -> None:
-    """Raise TieInGradient here, where polishing has not yet been refused for it."""
+    """Raise TieInGradient before polishing, which may be refused for another reason."""
     try:
         problem.smoothness.require(Ball(point, ball.UNIT * np.maximum(1, np.abs(point))))
     except TieInGradient:
         raise
     except Refusal:
-        pass  # params may be next to a corner, and the centre is elsewhere
+        pass  # params may be next to a corner that the centre is not next to
 
 
 def _test_assumptions(problem: Problem, center: np.ndarray, side: float) -> None:
-    """Test the rules that are trusted, and the symmetries, on a box about the centre where fun is smooth.
+    """Test trusted rules and symmetries on a box about the centre on which fun is smooth.
 
-    fun on the boxes of the proof is continued analytically from there.
+    fun on the boxes of the proof is its analytic continuation from there.
     """
     if not problem.traced.trusted and problem.tangents is None:
         return
@@ -177,7 +172,7 @@ def _float_hessian(
 
 
 def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, float, Ball]:
-    """Return where Newton's steps with one Hessian end, a box for the step that is left, and the gradient there."""
+    """Return the end of Newton's steps with one Hessian, the side of a box for the last step, and the gradient."""
     if problem.tangents is not None:
         matrix = symmetry.slice_at(problem.tangents, start, matrix).augment(ball.exact(matrix)).mid
     allowed = reach * max(1.0, float(np.max(np.abs(start))))
@@ -193,7 +188,7 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
         if not (size <= allowed and moved <= allowed):
             raise Refusal(f"Newton's step, {max(size, moved):.5g}, leaves the reach of {allowed:g}: params are not at a"
                           " critical point")  # fmt: skip
-        # Below a rounding of the centre another step gains nothing.
+        # A step below the rounding of the centre is the last.
         if size >= last / 2 or size <= 4 * ball.UNIT * max(1.0, float(np.max(np.abs(center)))):
             return center, 4 * size, gradient
         center, last = center - step, size
@@ -201,14 +196,14 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
 
 
 def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:
-    """Prove it at a centre, or raise Refusal."""
+    """Return the certificate for a centre, or raise Refusal."""
     found = tiny_box(problem, center, side)
     size, index = center.point.size, found.negative
     null = 0 if problem.tangents is None else len(problem.tangents.rows)
-    # The zeros of the symmetries stand between the negative and the positive eigenvalues of fun's own Hessian.
+    # The zeros of the symmetries lie between the negative and the positive eigenvalues of fun's own Hessian.
     spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
     others = [k for k in range(size) if not index <= k < index + null]
-    # Of eigenvalues as near as one another the first, so that rounding does not choose.
+    # The first of eigenvalues that are equally near, so that rounding does not choose.
     sizes = np.abs(spectrum.values)
     nearest = next(k for k in others if sizes[k] <= np.min(sizes[others]) + spectrum.error / 2)
     return Certificate(
@@ -234,7 +229,7 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
 
 
 def _loss(problem: Problem, found: Existence) -> Interval:
-    """Enclose fun at the critical point: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
+    """Return an enclosure of fun there: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
     at_center = enclosures.value(problem.traced, found.center.point, problem.data, problem.bits)
     size = found.step.size
     slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain).sum(axis=1) * found.radius

@@ -24,11 +24,11 @@ _BITS = 384
 
 
 class TieInGradient(Refusal):
-    """The value does not depend on a maximum that the box leaves open, but its gradient as traced is refused there."""
+    """The value does not depend on a maximum that the box leaves open, but the traced gradient is refused there."""
 
 
 class Smoothness:
-    """Boxes on which fun is smooth; `independent` holds the open maxima that were found not to matter."""
+    """Boxes on which fun is smooth; `independent` holds the open maxima on which fun does not depend."""
 
     def __init__(self, traced: Traced, data: list[Array]) -> None:
         self._traced = traced
@@ -37,15 +37,7 @@ class Smoothness:
         self._known: list[Ball] = []
 
     def require(self, box: Ball) -> None:
-        """Raise Refusal unless fun is smooth on a box.
-
-        Raises
-        ------
-        TieInGradient
-            fun is, but its gradient as traced cannot be followed through a tie.
-        Refusal
-            As `interpreter.evaluate`, or fun depends on a maximum that the box leaves open.
-        """
+        """Raise Refusal unless fun is smooth on a box; TieInGradient where only the traced gradient is not."""
         if any(np.array_equal(box.mid, known.mid) and np.all(box.radius <= known.radius) for known in self._known):
             return
         tied = self._evaluate("value", self._traced.value, box)

@@ -7,15 +7,14 @@ from typing import NamedTuple
 import numpy as np
 
 from mlp_jax.interval import ball
-from mlp_jax.interval.ball import UNIT, Ball, Refusal
-from mlp_jax.interval.rounding import quiet
+from mlp_jax.interval.ball import UNIT, Ball, Refusal, quiet
 
-# Scalars are computed in a handful of operations, each to nearest: growing them this much bounds them.
+# Scalars are computed in a few operations, each rounded to nearest: growing them by this factor bounds them.
 _UP = 1 + 2.0**-40
 
 
 class Spectrum(NamedTuple):
-    """Approximate eigenvalues in ascending order, how wrong each may be, and approximate eigenvectors (columns).
+    """Approximate eigenvalues in ascending order, a bound on their errors, and approximate eigenvectors (columns).
 
     For every symmetric matrix in the matrix of balls, the k-th eigenvalue is within `error` of `values[k]`.
     """
@@ -47,12 +46,8 @@ def spectrum(matrix: Ball) -> Spectrum:
     With Q and Λ from a floating-point eigendecomposition of the midpoint M, QᵀQ = I + F and MQ − QΛ = R,
     QᵀMQ − Λ = FΛ + QᵀR is symmetric, so that Weyl's inequality bounds the difference of the eigenvalues of QᵀMQ and
     Λ by ‖F‖ max|Λ| + (1 + ‖F‖)^½ ‖R‖; those of M are the ones of QᵀMQ within factors 1 ± ‖F‖ (Ostrowski 1959). The
-    radii add their norm. Q and Λ need only satisfy ‖F‖ < 1.
-
-    Raises
-    ------
-    Refusal
-        The eigendecomposition fails, or its vectors are far from orthogonal.
+    radii add their norm. Q and Λ need only satisfy ‖F‖ < 1. Refusal if the eigendecomposition fails, or its vectors
+    are far from orthogonal.
     """
     try:
         values, vectors = np.linalg.eigh(matrix.mid)
@@ -79,7 +74,7 @@ def norm(matrix: Ball) -> float:
     size = np.abs(matrix.mid) + matrix.radius
     grow = _UP + 4 * size.shape[0] * UNIT
     sums = float(np.max(size.sum(axis=0))) * float(np.max(size.sum(axis=1)))
-    # Squares of tiny numbers vanish; the second term covers them.
+    # The second term covers squares of tiny numbers, which underflow.
     squares = float(np.sum(size * size)) * (grow + 4 * size.size * UNIT) + size.size * ball.TINY
     least = min(np.sqrt(sums) * grow, np.sqrt(squares)) * grow + size.shape[0] * ball.TINY
     if not np.isfinite(least):
@@ -88,26 +83,26 @@ def norm(matrix: Ball) -> float:
 
 
 def mirrored(matrix: Ball) -> Ball:
-    """Return the balls of the lower triangle in both: enclosures of a matrix known to be symmetric."""
+    """Return the lower triangle in both triangles: enclosures of a matrix known to be symmetric."""
     lower = np.tri(len(matrix.mid), dtype=bool)
     mid, rad = matrix.mid, matrix.radius
     return Ball(np.where(lower, mid, mid.T), np.where(lower, rad, rad.T))
 
 
 class Contraction:
-    """|I − A·H| for one approximate inverse A and all matrices in a matrix of balls H, applied to radii."""
+    """A bound on |I − A·H| r for an approximate inverse A and all matrices in a matrix of balls H."""
 
     def __init__(self, inverse: np.ndarray, matrix: Ball) -> None:
         self._inverse = np.abs(inverse)
         self._defect = np.abs(inverse @ matrix.mid - np.eye(len(inverse)))
         self._matrix = matrix
 
-    @np.errstate(all="ignore")
+    @quiet
     def __call__(self, radii: np.ndarray) -> np.ndarray:
         """Return an upper bound on |I − A·H| radii."""
         terms = len(radii)
         gamma = ball.gamma(terms)
-        # The product A·M as computed is off by γ |A||M| + n τ, the subtraction of I by u |·|.
+        # The error of the computed product A·M is γ |A||M| + n τ, that of subtracting I is u |·|.
         spread = (self._matrix.radius @ radii) + gamma * (np.abs(self._matrix.mid) @ radii)
         result = (self._defect @ radii) * (1 + 2 * UNIT) + self._inverse @ spread
         result += terms * ball.TINY * float(np.sum(radii))

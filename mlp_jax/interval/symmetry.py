@@ -31,7 +31,7 @@ _BITS = 512
 
 
 class Tangents(NamedTuple):
-    """Tangents as a program from a point to rows (s, P), of which some are used."""
+    """Tangents as a program from a point to rows (s, P), and the rows that are used."""
 
     program: Program
     rows: tuple[int, ...]
@@ -73,10 +73,7 @@ class Slice(NamedTuple):
 def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
     """Return the tangents as a program. Call it inside `jax.enable_x64(True)`.
 
-    Raises
-    ------
-    TypeError, ValueError
-        The tangents are not real floating point, or do not have the shape of params with a leading axis.
+    TypeError or ValueError unless they are floating point, with the shape of params and a leading axis.
     """
     vector, unravel = ravel_pytree(params)
 
@@ -103,9 +100,9 @@ def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
 
 
 def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], bits: int) -> Tangents | None:
-    """Return those along which fun is constant at random points near one, and which are independent at the point.
+    """Return the tangents that are independent at a point, and along which fun is constant at random points near it.
 
-    Constant means that ⟨∇fun, ξ⟩, computed with `bits` bits, is 0 to half of them, relative to ‖∇fun‖ ‖ξ‖.
+    Constant: ⟨∇fun, ξ⟩, computed with `bits` bits, is 0 to half of them, relative to ‖∇fun‖ ‖ξ‖.
     """
     generator = np.random.default_rng(0)
     kept = list(tangents.rows)
@@ -125,7 +122,7 @@ def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], 
 
 
 def require_constant(tangents: Tangents, box: Ball, gradient: Program, data: list[Array]) -> None:
-    """Raise Refusal unless fun is constant along the tangents at a random point of a box, on which all is analytic."""
+    """Raise Refusal unless fun is constant along the tangents at a random point of a box where both are analytic."""
     tangents.on(box)
     with flint.ctx.workprec(_BITS):
         there = multiprecision.random_point(box, np.random.default_rng(1))
@@ -136,7 +133,7 @@ def require_constant(tangents: Tangents, box: Ball, gradient: Program, data: lis
 
 
 def orthogonal(row: Array, slope: Array, tolerance: float) -> bool:
-    """Return whether ⟨a, b⟩ of two arrays of arbs is 0 to a share of ‖a‖ ‖b‖."""
+    """Return whether |⟨a, b⟩| of two arrays of arbs is at most a share of ‖a‖ ‖b‖."""
     product = sum((a * b for a, b in zip(row.tolist(), slope.tolist(), strict=True)), flint.arb(0))
     squares = [sum((a * a for a in values.tolist()), flint.arb(0)) for values in (row, slope)]
     size = (squares[0] * squares[1]).sqrt()

@@ -15,7 +15,7 @@ from mlp_jax.curvature.types import PyTree, Tangents
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.proof import Settings, attempt
 
-# What a certificate claims of radii is weaker by this share than what was proved.
+# The radii of a certificate are weaker by this share than those proved.
 _SLACK = 2.0**-20
 _MOST_BITS = 2**16
 _INTERVALS = ("smallest", "nearest", "largest", "loss")
@@ -34,27 +34,27 @@ def certify(
 ) -> Certificate:
     """Prove that exactly one critical point of fun lies near params, and its index; or refuse. Host-level.
 
-    Newton's steps first move the centre to where the gradient vanishes to rounding, but no further than `reach`: a
-    certificate is about params. Then Krawczyk's test proves existence and uniqueness, and enclosures of all eigenvalues
-    give the index (see the module). A second call with the same `fun` object and shapes traces nothing.
+    Newton's steps first move the centre to where the gradient vanishes to rounding, at most by `reach`. Then Krawczyk's
+    test proves existence and uniqueness, and enclosures of all eigenvalues give the index (see `proof`). A second call
+    with the same `fun` object and shapes traces nothing.
 
-    Memory: about 10 · 8 P² bytes, and a block of Hessian columns for each core. Work: P Hessian-vector products in
+    Memory: about 10 · 8 P² bytes, and a block of Hessian rows for each core. Work: P Hessian-vector products in
     ball arithmetic for each of two boxes, and O(P³).
 
     Parameters
     ----------
     fun
-        `(params, *args) -> scalar`; float64 throughout, of the primitives that `interpreter` knows.
+        `(params, *args) -> scalar`, in float64 throughout, of primitives for which `interpreter` has rules.
     params
         Near a critical point, such as the params of `critical.find`.
     args
-        Further arguments: data goes here, and counts as exact.
+        Further arguments: data goes here, and is taken as exact.
     symmetries
         `params -> tangents` with a leading axis: directions in which fun does not change, as functions of params. Each
-        is tested at random points with many bits; those that fail are dropped, the others assumed and named.
+        is tested at random points with many bits. Those that fail are dropped; the others are named as assumptions.
     hessian
         `(params, *args) -> (P, P)`, a fast floating-point Hessian for polishing, such as a partial of
-        `mlp_hessian.dense`; it has no part in the proof.
+        `mlp_hessian.dense`; the proof does not rest on it.
     reach
         How far polishing may move any coordinate, in units of max(1, largest |params|).
     bits
@@ -89,15 +89,15 @@ def certify(
         start = np.asarray(tree.ravel(params)[0])
         proved = attempt(traced, params, args, start, settings, None)
         if not proved.proved and not np.isfinite(jax.jit(traced)(params, *args)):
-            fun(params, *args)  # with numbers to look at, fun may say what is wrong, such as a label out of range
+            fun(params, *args)  # given numbers, fun may raise an error that says more, such as a label out of range
         return _weakened(proved)
 
 
 def _weakened(proved: Certificate) -> Certificate:
-    """Return what the same proof still implies where it is rounded otherwise, on another machine."""
+    """Return a weaker theorem, which the same proof also implies on a machine that rounds differently."""
     if proved.radius is None or proved.unique_radius is None:
         return proved
-    # Where only the tiny box is free of a second point, nothing is said of more than it.
+    # Where uniqueness was proved for the tiny box only, its radius stays.
     wide = proved.unique_radius if proved.unique_radius == proved.radius else proved.unique_radius * (1 - _SLACK)
     intervals: dict[str, Any] = {name: _doubled(getattr(proved, name)) for name in _INTERVALS}
     return dataclasses.replace(proved, radius=proved.radius * (1 + _SLACK), unique_radius=wide, **intervals)
@@ -116,7 +116,7 @@ def check(
     *,
     symmetries: Tangents | None = None,
 ) -> Certificate:
-    """Prove a certificate's theorem again, at its location and with its radii, trusting nothing that it says.
+    """Prove a certificate's theorem again, at its location and with its radii, without trusting it.
 
     Parameters
     ----------
@@ -129,7 +129,7 @@ def check(
 
     Returns
     -------
-    Certificate: the theorem as proved now; a refusal where it does not imply all that the given one says.
+    Certificate: the theorem proved now; a refusal where that does not imply all of the given one.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""Derivative rules that JAX takes on trust (custom_jvp, custom_vjp, stop_gradient), against differences with many bits.
+"""A test of derivative rules that JAX takes on trust: custom_jvp, custom_vjp and stop_gradient.
 
-A proof uses the gradient as traced, so a wrong rule would give a theorem about another function. Central differences
-of the function are compared with its gradient, and of the gradient with its Hessian, at a random point of a box on
-which both are analytic. This does not prove the rules right, but a wrong rule fails the comparison.
+A proof uses the traced gradient, so a wrong rule would give a theorem about another function. Central differences, with
+many bits, of the function are compared with its gradient, and of the gradient with its Hessian, at a random point of a
+box on which both are analytic. This does not prove the rules right, but a wrong rule fails the comparison.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
 
 _BITS = 256
-# In units of the box: differences are right to about its square.
+# In units of the box; the error of the differences is about its square.
 _STEP = 2.0**-64
-# Rules have constants that are rounded to float64, and what they are multiplied by may cancel.
+# Rules have constants that are rounded to float64, and their terms may cancel.
 _TOLERANCE = 2.0**-36
 # Least share of a parameter in a direction.
 _LEAST = 2.0**-40
 
 
 def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) -> None:
-    """Raise Refusal where derivatives and differences contradict each other at a random point of a box."""
+    """Raise Refusal where derivatives contradict differences at a random point of a box."""
     generator = np.random.default_rng(0)
     rules = ", ".join(traced.trusted)
     with flint.ctx.workprec(_BITS):
         there = multiprecision.random_point(Ball(box.mid, box.radius / 2), generator)
         gradient = evaluate(traced.gradient, [there, *data], multiprecision)[0]
         slope = np.abs(multiprecision.to_ball(gradient).mid)
-        # All parameters have an equal part in the change of the value, or about that in the change of the gradient.
+        # All parameters have an equal part in the change of the value, and about that in the change of the gradient.
         share = np.min(np.maximum(slope, _LEAST * np.max(slope)), initial=np.inf)
         share = share / np.maximum(slope, max(share, ball.TINY)) if share > 0 else np.ones_like(slope)
         for name, program, shares in (("gradient", traced.value, share), ("Hessian", traced.gradient, np.sqrt(share))):
@@ -50,7 +50,7 @@ def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) 
 
 
 def _difference(program: enclosures.Program, point: Array, way: Array, data: list[Array]) -> Array:
-    """Return a central difference of what a program returns, along a way, at a point."""
+    """Return a central difference of the result of a program at a point, along a way."""
     step = multiprecision.exact(way) * _STEP
     ahead, behind = (evaluate(program, [p, *data], multiprecision)[0] for p in (point + step, point - step))
     return np.asarray((ahead - behind) / (2 * _STEP), dtype=object)
