@@ -1,7 +1,7 @@
-"""Compiled programs, and other results, that are dropped together with the functions they were made for.
+"""Caches of compiled programs and other results, which are dropped together with the functions they were made for.
 
-`jax.jit(..., static_argnums=0)` and `functools.lru_cache` hold every function that they are given, and so the data of
-a closure. Here the functions are the first arguments, and are held weakly:
+`jax.jit(..., static_argnums=0)` and `functools.lru_cache` keep every function that they are given alive, with the data
+of its closure. Here the functions are the first arguments, and are held weakly:
 
 >>> @by_function()
 ... def gradient(fun, x):
@@ -12,12 +12,11 @@ a closure. Here the functions are the first arguments, and are held weakly:
 >>> del square  # its program, and the data it closes over, go with it
 
 `by_function(2)` takes two such arguments. Each is a function, a hashable value, or a tuple or NamedTuple of these, such
-as settings that hold a `hessian=` and a number, or an optax transformation. A program is dropped as soon as one of its
-functions is: a fresh closure as `hessian=` beside a `fun` that is kept leaves nothing behind. All other arguments are
-those of `jax.jit`, with its options.
+as settings with a `hessian` and a number, or an optax transformation. A program is dropped as soon as one of its
+functions is. All other arguments are those of `jax.jit`, with its options.
 
 `while_alive` is the same for a result that is not a compiled program, such as a jaxpr. The result must not hold the
-functions; a function in it gets them through `weak`.
+functions; a function in it reads them through `weak`.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from typing import Any
 
 import jax
 
-# How many entries are kept for functions that cannot be referred to weakly.
+# Number of entries kept for functions that cannot be referenced weakly.
 _HELD = 16
 
 
 def by_function(num_static: int = 1, **options: Any) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Return a decorator like `jax.jit` whose first arguments are static and held weakly; `options` are those of it."""
+    """Return a decorator like `jax.jit`, with its `options`, whose first arguments are static and held weakly."""
 
     def decorator(implementation: Callable[..., Any]) -> Callable[..., Any]:
         @while_alive
@@ -57,8 +56,8 @@ def by_function(num_static: int = 1, **options: Any) -> Callable[[Callable[..., 
 def while_alive(make: Callable[..., Any]) -> Callable[..., Any]:
     """Return `make` with its results cached until one of the functions among the arguments is dropped.
 
-    Functions, and other objects that compare by identity, are compared by identity; other arguments by value. Of
-    objects that cannot be referred to weakly, the last 16 are held.
+    Functions, and other objects without a hash of their own, are compared by identity, other arguments by value. The
+    last 16 results for objects that cannot be referenced weakly are kept.
 
     Examples
     --------
@@ -68,7 +67,7 @@ def while_alive(make: Callable[..., Any]) -> Callable[..., Any]:
     """
     results: dict[Any, Any] = {}
     held: deque[Any] = deque()
-    atexit.register(results.clear)  # later, parts of a key may be gone
+    atexit.register(results.clear)  # before parts of a key are gone
 
     @functools.wraps(make)
     def remembered(*static: Any) -> Any:
@@ -89,14 +88,10 @@ def while_alive(make: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def weak(value: Any) -> Callable[[], Any]:
-    """Return a function that returns `value`, but holds the functions in it only weakly."""
+    """Return a function that returns `value` and holds the functions in it weakly."""
     leaves, structure = jax.tree.flatten(value, is_leaf=_by_identity)
-    getters = [_reference(leaf) or functools.partial(_same, leaf) for leaf in leaves]
+    getters = [_reference(leaf) or (lambda leaf=leaf: leaf) for leaf in leaves]
     return lambda: jax.tree.unflatten(structure, [get() for get in getters])
-
-
-def _same(value: Any) -> Any:
-    return value
 
 
 def _by_identity(value: Any) -> bool:
@@ -104,7 +99,7 @@ def _by_identity(value: Any) -> bool:
 
 
 def _key(leaf: Any) -> Any:
-    """Return the part of a key for a leaf. A bound method, made anew at each access, gives its object and function."""
+    """Return the part of a key for a leaf; of a bound method, which is new at each access, its object and function."""
     if _reference(leaf) is None:
         return leaf
     if isinstance(leaf, types.MethodType):
@@ -113,7 +108,7 @@ def _key(leaf: Any) -> Any:
 
 
 def _reference(leaf: Any, callback: Callable[[Any], Any] | None = None) -> weakref.ref | None:
-    """Return a weak reference to a leaf; None if it is compared by value or cannot be referred to weakly."""
+    """Return a weak reference to a leaf; None if it is compared by value or cannot be referenced weakly."""
     if not _by_identity(leaf):
         return None
     try:

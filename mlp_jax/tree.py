@@ -23,10 +23,10 @@ def __dir__() -> list[str]:
 
 
 def ravel(tree: PyTree) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:
-    """Flatten a pytree to one vector, and return the function that undoes it.
+    """Return a pytree as one vector, and the function that undoes this. TypeError if a leaf is not an array of numbers.
 
     The order is that of `jax.tree.leaves`, each leaf in C order: the order of rows in every Hessian
-    matrix of this package. TypeError if a leaf is not an array of numbers.
+    matrix of this package.
 
     Examples
     --------
@@ -76,7 +76,7 @@ def norm(a: PyTree) -> jax.Array:
 
 
 def random_like(key: jax.Array, tree: PyTree) -> PyTree:
-    """Return a pytree of independent standard normals with the shapes and dtypes of `tree`, whose leaves are floating.
+    """Return a pytree of independent standard normals with the shapes and floating dtypes of `tree`.
 
     Examples
     --------

@@ -4,7 +4,7 @@
 - `levenberg_marquardt`, `newton_mr`: the methods of `find`, with matrices and without
 - `along_run`: starts along a training run, with noise; `distinct`: the points found, each once
 - `census`: the critical points of a small function, each once, with an estimate of how many were not seen
-- `classify`: name it, with the numbers that justify the name, or say why it has none
+- `classify`: name a point, with the numbers that justify the name, or say why it has none
 """
 
 from mlp_jax.critical.classification import classify

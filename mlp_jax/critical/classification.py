@@ -26,12 +26,12 @@ from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, precision, signs, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree, Tangents
 
-# A null cluster is separated when no eigenvalue changes side though every error is taken this much larger.
+# A null cluster is separated when no count changes with all errors larger by this factor.
 _GAP = 1e3
 _DENSE_EIGENVALUES = 4000
-# Largest entries of a Hessian between these leave room for their rounding, and for squares of what is made from them.
+# Largest entries of a Hessian between these leave room for their rounding, and for squares.
 _REPRESENTABLE = 1e-290, 1e290
-# (P, P) float64 matrices held at once, those of a Hessian being computed among them.
+# (P, P) float64 matrices held at once, including those of computing a Hessian.
 _MATRICES = 4
 
 
@@ -49,23 +49,23 @@ def classify(
     """Name the critical point at params, or say why it has no name. Host-level.
 
     The claim: there is, by estimate, exactly one critical point (or one symmetry orbit of them) within `distance` of
-    params, and its inertia is this. An eigenvalue counts only when it is larger than what the Hessian may be wrong
-    by: the rounding of its entries (measured by rounding all arithmetic otherwise), its change over `distance`, and the
-    backward error of the factorisation. Everything is float64 whatever the caller's default; a function that
-    computes in float32 inside is noticed, and the errors are those of float32.
+    params, and its inertia is this. An eigenvalue counts only when it is larger than the error of the Hessian: the
+    rounding of its entries (measured by rounding all arithmetic differently), its change over `distance`, and the
+    backward error of the factorisation. Everything is float64 whatever the caller's default; where a function
+    computes in float32 inside, the errors are those of float32.
 
     Dense evidence takes 4 matrices of 8 P² bytes, three to five Hessians, about 130 gradients and products, and O(P³)
-    work. Where that would not fit in half of the memory, the verdict rests on Hessian-vector products (see
-    `matrix_free`): a saddle is shown by two directions, a minimum claimed with a failure probability of 1e-6;
-    symmetries are not used then, and a null mode ends as `undetermined`.
+    work. Where the matrices would not fit in half of the memory, the verdict rests on Hessian-vector products (see
+    `matrix_free`): two directions show a saddle, and a minimum is claimed with a failure probability of 1e-6.
+    Symmetries are not used then, and null modes leave the verdict `undetermined`.
 
     Parameters
     ----------
     fun, params, args
-        `(params, *args) -> scalar`, any pytree of floating arrays, and further arguments: data goes here.
+        `(params, *args) -> scalar`, a pytree of floating arrays, and further arguments: data goes here.
     hessian
         `(params, *args) -> (P, P)` in the order of `tree.ravel`, such as a partial of `mlp_hessian.dense`. It is
-        compared with a Hessian-vector product of `fun`, and refused if it is another function's.
+        compared with a Hessian-vector product of `fun`, and refused if it is that of another function.
     symmetries
         `params -> tangents` with a leading axis: directions of continuous symmetries, as functions of params. Each is
         tested at random points around params, and dropped where `fun` changes along it.
@@ -73,7 +73,7 @@ def classify(
         `(params, *args) -> values`: numbers whose zeros are the corners of `fun`, such as ReLU pre-activations.
     evidence
         "dense" or "lanczos"; None chooses by memory. "proved" adds a proof by `interval.certify` to the dense verdict,
-        or a certificate that says why there is none.
+        or a certificate that says why the proof was refused.
     key
         JAX random key of the Lanczos start; `jax.random.key(0)` when None.
 
@@ -82,7 +82,7 @@ def classify(
     TypeError, ValueError
         As `curvature.dense_hessian`; a gradient or Hessian that is not finite; a hessian that is not that of `fun`.
     MemoryError
-        "dense" was asked for and P is too large for it; nothing has been computed then.
+        "dense" was asked for and P is too large for it; raised before any computation.
 
     Examples
     --------
@@ -110,7 +110,7 @@ def classify(
                 return classify_by_products(problem, key, functools.partial(corner_within, problem, kinks))
             measured = measure(problem)
         except NotFinite:
-            fun(params, *args)  # with numbers to look at, fun may say what is wrong, such as a label out of range
+            fun(params, *args)  # given numbers, fun may raise an error that says more, such as a label out of range
             raise
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
@@ -125,9 +125,9 @@ def require_evidence(evidence: str | None) -> None:
 
 
 def _prove(fun: Fun, problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:
-    """Return the verdict with a certificate; what is proved takes the place of what was estimated.
+    """Return the verdict with a certificate, whose numbers replace the estimates unless they contradict each other.
 
-    Not where the two contradict each other: a proof is about the function as traced, with its rules of derivatives.
+    A proof is about the function as traced, with its derivative rules.
     """
     from mlp_jax.interval import certify
 
@@ -200,9 +200,9 @@ def _decide(
 
 
 def _explained(problem: Problem, m: Measurements, tangents: np.ndarray, symmetries: Tangents | None) -> float | None:
-    """Return the largest angle between null modes and tangents; None unless they are as many, and null as far as seen.
+    """Return the largest angle between null modes and tangents; None unless the tangents explain all null modes.
 
-    More digits find a false tangent that float64 cannot tell from a symmetry: the function must be constant along it,
+    More digits reveal a false tangent that float64 cannot tell from a symmetry: the function must be constant along it,
     and, where a minimum or maximum of a small function rests on it, the Hessian null.
     """
     counts = m.counts
@@ -250,7 +250,7 @@ def _symmetric(unresolved: int, angle: float) -> str:
 
 
 def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) -> tuple[str, str, HigherOrder | None]:
-    """Name a point with a null cluster by what higher orders do along it."""
+    """Name a point with a null cluster by higher orders."""
     gap = f"{counts.unresolved} null modes, separated from the others by a factor of more than {_GAP:.0f}"
     look = second_look(problem, m, counts.unresolved)
     if not look.confirmed:
@@ -266,7 +266,7 @@ def _degenerate(problem: Problem, m: Measurements, counts: Inertia, never: str) 
 
 
 def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
-    """Return whether there is a critical point within a finite distance (None: cannot tell), and why not."""
+    """Return whether there is a critical point within a finite distance (None: undecided), and why not."""
     size = np.linalg.norm(m.gradient)
     if within(m.scale, m.gradient, m.gradient_error):
         return True, ""

@@ -1,4 +1,4 @@
-"""census: the critical points of a small function, each once, with how many there may be that were not seen."""
+"""census: the critical points of a small function, each once, with an estimate of how many were not seen."""
 
 from __future__ import annotations
 
@@ -39,21 +39,21 @@ class Maps(Protocol):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Census:
-    """The distinct critical points that were found, by rising value of the function.
+    """The distinct critical points that were found, in order of increasing value.
 
     params
         Every leaf (m, ...), float64 numpy.
     values
-        (m,) the function there.
+        (m,) values of the function.
     verdicts
-        m of them.
+        m verdicts.
     orbit_sizes
-        (m,) copies of each under the discrete symmetries that were given, itself included; 1 without any.
+        (m,) copies of each under the given discrete symmetries, itself included; 1 without any.
     hits
         (m,) searches that ended at the point or at a copy of it.
     num_starts, num_converged, num_rejected
-        Searches made, those that ended at a critical point, and those that converged where `classify` says that there
-        is none: these are not in the list.
+        Searches in all, those that ended at a listed point, and those that converged to a point that `classify` calls
+        not critical.
     symmetric
         Whether symmetries were given; without them only exact duplicates were removed.
     """
@@ -70,13 +70,13 @@ class Census:
 
     @property
     def indices(self) -> tuple[int | None, ...]:
-        """Index of each nondegenerate point, from its verdict; None for one that has no place in the sum."""
+        """Index of each nondegenerate point; None for points that `euler_sum` leaves out."""
         plain = ("minimum", "saddle", "maximum")
         return tuple(v.index if v.kind in plain and v.inertia.unresolved == 0 else None for v in self.verdicts)
 
     @property
     def euler_sum(self) -> int:
-        """Σ orbit size · (−1)^index over the nondegenerate points; others are left out.
+        """Σ orbit size · (−1)^index over the nondegenerate points.
 
         It is 1 for a complete list where the function grows to infinity in every direction and no critical point is
         degenerate (Poincaré–Hopf): necessary, not sufficient.
@@ -86,7 +86,7 @@ class Census:
 
     @property
     def unseen(self) -> float:
-        """Estimated number of points not seen: f₁ (f₁ − 1) / (2 (f₂ + 1)), fₖ points being hit k times (Chao 1984)."""
+        """Estimated number of points not seen: f₁ (f₁ − 1) / (2 (f₂ + 1)) with fₖ points hit k times (Chao 1984)."""
         return chao(self.hits)
 
     @property
@@ -132,11 +132,10 @@ def census(
 ) -> Census:
     """Search from many starts for all critical points of `fun`, and classify each once. Host-level.
 
-    Starts are draws of `init`, moved by noise of their own size (so that biases that begin at zero take part) and
-    multiplied by a factor from .1 to 10, log-uniform, so that every scale is tried. As long as a point was hit only
-    once, or `euler_sum` is not what it must be, others are likely missing: then as many searches follow, half of them
-    from around the points that are known, each as often as any other, up to `passes` times. The list grows with the
-    searches and is never known to be complete; `unseen` and `euler_sum` tell how far it may be from that.
+    Starts are draws of `init` with noise of their own size, which also moves biases that begin at zero, multiplied by a
+    log-uniform factor from .1 to 10. While some point was hit only once, or `euler_sum` is not `complete_sum`, points
+    are likely missing: another pass follows, with half of its starts around the known points in turn, up to `passes`
+    passes. The list is never known to be complete; `unseen` and `euler_sum` estimate how far it is from that.
 
     Where critical points are not isolated (a continuous symmetry, no weight decay) every search ends at another one,
     and each counts.
@@ -148,15 +147,15 @@ def census(
     init, key
         `key -> params`, transformable, and the JAX random key of the starts.
     num_starts, passes
-        Searches of a pass, and most passes.
+        Searches in a pass, and the largest number of passes.
     symmetries
-        Discrete symmetries, from `mlp_symmetry.maps`: copies count once, and `orbit_sizes` says how many there are.
+        Discrete symmetries, from `mlp_symmetry.maps`: copies count once, and `orbit_sizes` gives their number.
     tangents
         The `symmetries` of `classify`.
     complete_sum
-        What `euler_sum` is for a complete list, where that is known: 1 with weight decay and no degenerate points.
+        `euler_sum` of a complete list, where known: 1 with weight decay and no degenerate points.
     mesh
-        Its devices share the searches, as in `find_many`. What is found is classified on the host, in every process.
+        Its devices share the searches, as in `find_many`. Points are classified on the host, in every process.
 
     Raises
     ------
@@ -198,7 +197,7 @@ def census(
 
 
 def chao(hits: np.ndarray) -> float:
-    """Return the estimated number of classes that were not seen, from how often the others were (Chao 1984).
+    """Return the estimated number of classes that were not seen, from the counts of the others (Chao 1984).
 
     Examples
     --------
@@ -221,7 +220,7 @@ def _starts(init: Callable[[jax.Array], PyTree], key: jax.Array, number: int) ->
 
 
 def _mixed(starts: PyTree, found: PyTree, key: jax.Array) -> PyTree:
-    """Return the starts with the second half replaced by points around those found, each in turn."""
+    """Return the starts with the second half replaced by points around those found, in turn."""
     number = len(jax.tree.leaves(starts)[0])
     half = number // 2
     with precision.float64():
@@ -233,7 +232,7 @@ def _mixed(starts: PyTree, found: PyTree, key: jax.Array) -> PyTree:
         return jax.tree.map(lambda a, b: np.concatenate([a[: number - half], b]), starts, around)
 
 
-# Drawing numbers is slow to compile at full optimisation, more so under vmap, and is little work.
+# Random draws are slow to compile at full optimisation, more so under vmap, and take little time to run.
 @_compiled.by_function(compiler_options={"xla_backend_optimization_level": 0})
 def _drawn(init: Callable[[jax.Array], PyTree], keys: jax.Array) -> PyTree:
     return jax.vmap(init)(keys)
@@ -287,7 +286,7 @@ def _value(fun: Fun, params: PyTree, args: tuple) -> jax.Array:
 
 
 def _settled(points: Point, i: int) -> PyTree:
-    """Return params with what may be zero set to zero: what is nothing but rounding has no copies."""
+    """Return params with components within their error set to zero, so that rounding makes no copies."""
     return jax.tree.map(
         lambda leaf, error: np.where(np.abs(leaf[i]) <= error[i], 0, leaf[i]), points.params, points.error
     )

@@ -28,29 +28,29 @@ class Verdict:
         (negative, unresolved, positive, bound) of the Hessian; see `curvature.inertia`. It holds for every Hessian
         within `distance`; for a point that is not critical, at the point itself.
     gradient_norm, gradient_error
-        ‖g‖₂, and the norm of what rounding may have changed g by.
+        ‖g‖₂, and the norm of a bound on its rounding.
     flatness
-        ‖H p + g‖ / ‖g‖ with p the minimum-residual Newton step (meaningless at rounding level).
+        ‖H p + g‖ / ‖g‖ with p the minimum-residual Newton step (meaningless where ‖g‖ is within rounding).
     distance
-        Radius around params that holds, by estimate, exactly one critical point (or one symmetry orbit);
+        Radius around params that contains, by estimate, exactly one critical point (or one symmetry orbit);
         infinite for a point that is not critical.
     bound
         Relative size below which an eigenvalue of the scaled Hessian is unresolved.
     rounding, change
-        The parts of the bound that come from rounding, and from the change of the Hessian over `distance`.
+        The parts of the bound due to rounding, and to the change of the Hessian over `distance`.
     smallest, largest
         Extreme eigenvalues of the Hessian itself, unscaled.
     symmetries, unit
-        Number of independent tangents given and found valid; unit roundoff of the coarsest type that `fun` computes in.
+        Number of independent valid tangents; unit roundoff of the coarsest type that `fun` computes in.
     higher_order
-        What the function does along null modes, where these decide; see `HigherOrder`. Otherwise None.
+        The change of the function along null modes, where it decides; see `HigherOrder`. Otherwise None.
     evidence
-        `dense`: from the whole Hessian matrix; `lanczos`: from products, with their number and the probability that a
-        `minimum` is wrong; `proved`: by a theorem, in `certificate`.
+        `dense`: the Hessian matrix; `lanczos`: Hessian-vector products, with their number and the probability that a
+        `minimum` is wrong; `proved`: the theorem in `certificate`.
     certificate
-        What `interval.certify` proved, or why it refused; None where no proof was asked for.
+        The theorem or refusal of `interval.certify`; None where no proof was asked for.
     reason
-        What decided, in words.
+        The decision in words.
     """
 
     kind: str
@@ -103,7 +103,7 @@ class Verdict:
         return display.table(self.name, rows, note="explain() says which number decided.")
 
     def explain(self) -> str:
-        """Say step by step which numbers decided.
+        """Return step by step which numbers decided.
 
         Examples
         --------
@@ -128,7 +128,7 @@ class Verdict:
 
     def _why_signs(self) -> str:
         negative, unresolved, positive, bound = self.inertia
-        here = self.kind == "not critical"  # the bound is then that of the point itself
+        here = self.kind == "not critical"  # then the bound is that of the point itself
         change = "" if here else f" {self.change:.1e} from its change over the distance,"
         return (
             f"Which signs are sure? The scaled Hessian {'here ' if here else ''}(largest entries 1) may be wrong by"

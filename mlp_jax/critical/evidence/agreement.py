@@ -1,6 +1,6 @@
-"""Whether derivatives are those of the function, by differences of its values and gradients, at any point.
+"""Whether derivatives agree with differences of values and gradients, at any point.
 
-JAX takes rules of derivatives on trust (custom_jvp, custom_vjp, stop_gradient). A wrong rule makes a gradient that is
+JAX takes derivative rules on trust (custom_jvp, custom_vjp, stop_gradient). A wrong rule gives a gradient that is
 not that of the values, or a Hessian that is not that of the gradient, or not symmetric.
 """
 
@@ -13,15 +13,14 @@ from mlp_jax.critical.evidence.slopes import Slope, typical_size
 
 # Lengths of the differences, relative to the size of params.
 _LENGTHS = 10.0 ** -np.arange(3, 9)
-# How far the random point is.
+# Distance of the random point.
 _NEARBY = 2.0**-7
 
 
 def disagreement(problem: Problem, slope: Slope) -> str | None:
-    """Say which derivatives are not those of the function; None where none is seen. Host-level.
+    """Return which derivatives are not those of the function, in words; None where all agree. Host-level.
 
-    A quotient of differences counts where two of neighbouring lengths agree, so that it has converged and is not
-    rounding.
+    A quotient of differences counts where those of two successive lengths agree, so that it has converged.
     """
     generator = np.random.default_rng(5)
     size = len(problem.vector)
@@ -45,7 +44,7 @@ def _is_asymmetric(problem: Problem, directions: np.ndarray, images: np.ndarray)
     allowed = np.sum(sizes * tolerance * np.abs(images[::-1]))
     if not difference > allowed:
         return False
-    # Only where it matters, because few functions need the products with other roundings.
+    # Products with other roundings are evaluated only here, because few functions need them.
     noise = problem.products_here(directions, np.array([1, 2])) - images
     return bool(difference > allowed + np.sum(sizes * 8 * np.abs(noise[::-1])))
 
@@ -79,7 +78,7 @@ def _gradient_contradicts_values(
 
 
 def _spread(problem: Problem, generator: np.random.Generator) -> np.ndarray:
-    """Return how far to move each parameter: as far as those like it, less where the curvature is large."""
+    """Return how far to move each parameter: by the typical size, less where the curvature is large."""
     size = len(problem.vector)
     signs = generator.choice([-1.0, 1.0], (2, size))
     images = problem.products_here(signs)
@@ -95,7 +94,7 @@ def _spread(problem: Problem, generator: np.random.Generator) -> np.ndarray:
 def _contradicts(
     quotients: np.ndarray, rounding: np.ndarray, predicted: np.ndarray, typical: np.ndarray, unit: float
 ) -> bool:
-    """Return whether quotients, (lengths, n), converge to something other than what is predicted, (n,)."""
+    """Return whether quotients, (lengths, n), converge to other values than predicted, (n,)."""
     with np.errstate(invalid="ignore", over="ignore"):
         apart = np.abs(np.diff(quotients, axis=0)) + rounding[1:]
         off = np.abs(quotients[1:] - predicted)

@@ -14,9 +14,9 @@ from mlp_jax.critical.evidence.slopes import nudges
 
 
 def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step: np.ndarray) -> Jump | None:
-    """Say how many corners of `fun` lie within twice the Newton step, or a rounding, of params; None if none.
+    """Return how many corners of `fun` lie within twice the Newton step, or a rounding, of params; None if none do.
 
-    A corner is within reach when its number is smaller than twice what it changes by over moves of that length.
+    A corner counts when its number is at most twice its change over moves of that length.
     """
     if kinks is None:
         return None

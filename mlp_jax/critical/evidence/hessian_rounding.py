@@ -1,4 +1,4 @@
-"""What the Hessian as computed may be wrong by: computed again after a move by a rounding, and rounded otherwise."""
+"""The rounding of the Hessian, from computing it again after a move by a rounding, and with other roundings."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import SAFETY, Slope, typical_size
 from mlp_jax.curvature import signs
 
-# Vectors whose products with the Hessian are compared.
+# Number of vectors whose products with the Hessian are compared.
 _PROBES = 4
 
 
 def measure_rounding(
     problem: Problem, matrix: np.ndarray, moves: np.ndarray, slope: Slope
 ) -> tuple[np.ndarray, np.ndarray, Jump | None]:
-    """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps over a rounding.
+    """Return a scaling of the Hessian, a diagonal bound on its rounding, and what jumps when params move by a rounding.
 
-    Raise ValueError where a given Hessian is not that of `fun`.
+    ValueError where a given Hessian is not that of `fun`.
     """
     below = difference(problem.matrix(problem.vector - moves[0]), matrix)
     _require_agreement(problem, matrix, below)
@@ -32,7 +32,7 @@ def measure_rounding(
     noise = problem.products_here(vectors, np.arange(1, _PROBES + 1)) - here
     jump = hessian_jump(problem, vectors, moves, scale, here, noise)
     bound = at_least(bound, SAFETY * np.max(np.linalg.norm(scale * noise, axis=1)), scale)
-    # Rounding does not grow with the move either, and components near zero have that of the others.
+    # Rounding does not grow with the move either; that of components near zero is as large as that of the others.
     floor = solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(slope.gradient))
     moved = JUMP * (_absolute_product(matrix, moves[0]) + problem.unit * _absolute_product(matrix, np.ones(len(scale))))
     natural = _absolute_product(matrix, np.maximum(np.abs(problem.vector), typical_size(problem)))
@@ -41,12 +41,12 @@ def measure_rounding(
 
 
 def probe_vectors(scale: np.ndarray) -> np.ndarray:
-    """Return vectors whose products show a change in any entry of the Hessian, sized as it is scaled."""
+    """Return vectors whose products show a change in any entry of the scaled Hessian."""
     return scale * np.random.default_rng(6).choice([-1.0, 1.0], (_PROBES, len(scale)))
 
 
 def at_least(bound: np.ndarray, size: float, scale: np.ndarray) -> np.ndarray:
-    """Return the diagonal bound, or one of this size in scaled coordinates where products show much more than it."""
+    """Return the diagonal bound, raised to a size in scaled coordinates that exceeds it by much."""
     return bound if size <= SAFETY * np.max(scale**2 * bound) else np.maximum(bound, size / scale**2)
 
 
@@ -64,13 +64,13 @@ def _absolute_product(matrix: np.ndarray, vector: np.ndarray) -> np.ndarray:
 def solve_rounding(
     unit: float, matrix: np.ndarray, scale: np.ndarray, step: np.ndarray, gradient: np.ndarray
 ) -> np.ndarray:
-    """Return what rounding leaves of H p + g: in scaled coordinates as much in each row as in the largest."""
+    """Return a bound on the rounding of H p + g: in scaled coordinates that of the largest row for each row."""
     largest = np.max(scale * (_absolute_product(matrix, step) + np.abs(gradient)))
     return 4 * len(matrix) * unit * largest / scale
 
 
 def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray) -> None:
-    """Raise ValueError unless a given Hessian times a vector is what `fun` itself gives."""
+    """Raise ValueError unless a given Hessian times a vector is the product that `fun` gives."""
     if problem.hessian is None:
         return
     size = len(matrix)

@@ -7,8 +7,8 @@ With N the null space and f expanded at a critical point, the range follows a nu
 (the splitting lemma of singularity theory; Gilmore 1981, "Catastrophe theory", chapter 2). Where the cubic form is
 not zero on N, f both rises and falls; where it is zero, the quartic form decides as far as it is not zero itself.
 
-D³f[v,v,·] and D⁴f[v,v,v,·] are central differences of the gradient along v, of eighth and sixth order, with an error
-from two step lengths, so that nothing more is compiled.
+D³f[v,v,·] and D⁴f[v,v,v,·] are central differences of the gradient along v, of eighth and sixth order; two step lengths
+give their error. So only the gradient is compiled.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ _THIRD = np.array([-61 / 30, 169 / 120, -3 / 10, 7 / 240])
 
 
 class HigherOrder(NamedTuple):
-    """How a function changes along null directions.
+    """The change of a function along null directions.
 
     order
         3 or 4, or None where neither is resolved.
     falls, rises
-        Whether a direction was found along which it falls, rises at that order, seen in its values too.
+        Whether a direction was found along which it falls or rises at that order, also in its values.
     lowest, highest, bound
-        Extremes over the directions tried of the form of that order (of the quartic one where none is resolved), and
-        what these may be wrong by.
+        Extremes, over the directions tried, of the form of that order (of the quartic one where none is resolved), and
+        a bound on their errors.
     """
 
     order: int | None
@@ -104,7 +104,7 @@ class _Differences(NamedTuple):
         return 4 * forms.fourth + 12 * mixed
 
     def rounding(self, m: Measurements, rows: np.ndarray, forms: _Forms, order: int) -> float:
-        """Return what the rounding of the gradient may leave in a form."""
+        """Return a bound on the error of a form due to the rounding of the gradient."""
         second = np.abs(rows) @ m.gradient_error * (abs(_MIDDLE) + 2 * np.sum(np.abs(_SECOND))) / self.length**2
         if order == 3:
             return float(np.max(second))
@@ -115,8 +115,8 @@ class _Differences(NamedTuple):
 def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> HigherOrder:
     """Return the lowest order at which the function changes along the marked modes of the scaled Hessian. Host-level.
 
-    Directions: random ones of the null space, the most promising ones followed by a shifted power iteration (Kolda and
-    Mayo 2011) towards the lowest and the highest value of each form. A minimum over a sphere is thereby estimated, not
+    Directions are random ones of the null space; the best are improved by a shifted power iteration (Kolda and Mayo
+    2011) towards the lowest and the highest value of each form. A minimum over a sphere is so estimated, not
     bounded: `falls` is evidence, its absence is not. `null`, (P,), marks the eigenvectors that span the null space.
     """
     basis, pseudo_inverse = spaces(measured, null)
@@ -124,7 +124,7 @@ def higher_order(problem: Problem, measured: Measurements, null: np.ndarray) -> 
     lengths = typical_size(problem) * np.array(_LENGTHS)
     tools = [_Differences(problem, measured.gradient, pseudo_inverse, length) for length in lengths]
     for order in (3, 4):
-        # The length at which rounding and the orders left out disturb least.
+        # The length with the smallest error from rounding and higher orders.
         choices = [_extremes(tool, measured, basis, directions, order) for tool in tools]
         rows, forms, bound = min(choices, key=lambda choice: choice[2])
         values = forms.cubic if order == 3 else forms.quartic
@@ -163,7 +163,7 @@ def _sphere(dimension: int) -> np.ndarray:
 def _extremes(
     tool: _Differences, m: Measurements, basis: np.ndarray, directions: np.ndarray, order: int
 ) -> tuple[np.ndarray, _Forms, float]:
-    """Return the directions of the lowest and highest form of those tried, (2, P), the forms, and a bound on them."""
+    """Return the directions of the lowest and highest form, (2, P), the forms, and a bound on their errors."""
     forms = tool.forms(directions @ basis.T)
     values = forms.cubic if order == 3 else forms.quartic
     found = np.stack([_climbed(tool, basis, directions, sign * values, sign, order) for sign in (-1.0, 1.0)]) @ basis.T
@@ -176,9 +176,9 @@ def _extremes(
 def _climbed(
     tool: _Differences, basis: np.ndarray, directions: np.ndarray, values: np.ndarray, sign: float, order: int
 ) -> np.ndarray:
-    """Return the direction, in the coordinates of the basis, at which sign · form is largest of those tried."""
+    """Return the direction, in coordinates of the basis, with the largest sign · form of those tried."""
     best = directions[np.argsort(-values)[:_REFINED]]
-    # Larger than the slope can be, so that the iteration climbs and the sum is never zero.
+    # Larger than any slope, so that the iteration climbs and the sum is not zero.
     shift = 2 * order * float(np.max(np.abs(values)))
     if len(directions[0]) == 1 or not 0 < shift < np.inf:
         return best[0]
@@ -197,7 +197,7 @@ def _climbed(
 
 
 def _seen(problem: Problem, direction: np.ndarray, bend: np.ndarray, value: float, order: int) -> bool:
-    """Return whether values of the function along the path change as the form says, within a factor of two."""
+    """Return whether values of the function along the path change as the form predicts, within a factor of two."""
     if value == 0:
         return False
     typical = max(float(np.mean(np.abs(problem.vector))), 1.0)

@@ -18,33 +18,30 @@ from mlp_jax.critical.evidence.slopes import typical_size
 from mlp_jax.curvature.types import Tangents
 
 BITS = 256
-# What null means at that precision, relative to the size of H: what float64 leaves of the parts computed in it.
+# Curvature that counts as null at that precision, relative to H: some parts are computed in float64.
 _NULL = 2.0**-100
 _STEPS = 8
-# Numbers that evaluations in long arithmetic may look at, so that they take seconds: about a microsecond each.
+# Most numbers that evaluations with many bits may read, at about a microsecond each: so that they take seconds.
 _MOST_WORK = 5 * 10**6
-# Bits in which tangents are tested, and how far from params.
+# Bits of the test of tangents, and its distance from params.
 _TANGENT_BITS = 128
 _NEARBY = 1e-3
 
 
 class SecondLook(NamedTuple):
-    """What 256-bit arithmetic says of the modes that float64 could not tell from zero, also in words.
-
-    `confirmed`: True: null to 30 digits; False: not null; None: not examined.
-    """
+    """Whether 256-bit arithmetic confirms modes that are null in float64, also in words; None: not examined."""
 
     confirmed: bool | None
     words: str
 
 
 def second_look(problem: Problem, measured: Measurements, count: int) -> SecondLook:
-    """Look with 256 bits at the `count` modes of smallest size, at the critical point nearby.
+    """Examine with 256 bits the `count` modes of smallest size, at the critical point nearby.
 
-    The point is first moved by Newton's steps over the other modes until the gradient along these vanishes to the
-    precision. Then S = Nᵀ H N − (H N)ᵀ H₁⁺ (H N), with N a basis of the modes and H₁⁺ the inverse on all others: its
-    inertia added to that of the others is the inertia of H (Haynsworth 1968). The second part is as small as N is
-    exact, so that float64 is enough for it.
+    Newton's steps over the other modes first move the point until the gradient along these vanishes to that precision.
+    Then S = Nᵀ H N − (H N)ᵀ H₁⁺ (H N), with N a basis of the modes and H₁⁺ the inverse on all others: its
+    inertia plus that of the others is the inertia of H (Haynsworth 1968). The second part is as small as the error of
+    N, so that float64 is enough for it.
     """
     if (_STEPS + 3 * count) * _numbers(problem) > _MOST_WORK:
         return SecondLook(None, "not looked at with more digits, for its size")
@@ -64,7 +61,7 @@ def second_look(problem: Problem, measured: Measurements, count: int) -> SecondL
 def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> bool | None:
     """Return whether the function is constant along the marked tangents with many bits; None: not examined.
 
-    ∇f · t at a point near params, relative to ‖∇f‖ ‖t‖: a tilt that float64 cannot tell from a rounding shows.
+    ∇f · t at a point near params, relative to ‖∇f‖ ‖t‖, shows a tilt that float64 cannot tell from rounding.
     """
     if _numbers(problem) > _MOST_WORK or importlib.util.find_spec("flint") is None:
         return None
@@ -88,7 +85,7 @@ def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> 
 
 
 def _numbers(problem: Problem) -> int:
-    """Return about how many numbers an evaluation of the gradient reads, which its cost is proportional to."""
+    """Return about how many numbers an evaluation of the gradient reads; its cost is proportional to that."""
     avals: list[Any] = [v.aval for eqn in problem.traced.jaxpr.eqns for v in eqn.outvars]
     largest = max((math.prod(aval.shape) for aval in avals), default=1)
     return len(problem.vector) + sum(np.size(leaf) for leaf in jax.tree.leaves(problem.args)) + largest
@@ -111,7 +108,7 @@ def _curvature(problem: Problem, m: Measurements, count: int) -> float:
                 break
             point = np.array([x.mid() for x in point - multiprecision.exact(solve(gradient))], dtype=object)
         links = evaluate(traced.fixed, [point, *data], multiprecision)
-        # One direction in which H is not null shows how large it is.
+        # One direction in which H is not null shows its size.
         directions = np.vstack([basis.T, np.random.default_rng(9).standard_normal(len(basis))])
         images = []
         for first in range(0, count + 1, traced.block):
@@ -120,7 +117,7 @@ def _curvature(problem: Problem, m: Measurements, count: int) -> float:
             tangents[: len(part)] = part
             images.append(evaluate(traced.rows, [*links, tangents], multiprecision)[0][: len(part)])
         exact = np.concatenate(images)
-        # In units of H, so that float64 has numbers for it.
+        # In units of H, which float64 can represent.
         unit = max(abs(x).mid() for x in exact.ravel())
         if not unit > 0:
             return 0.0

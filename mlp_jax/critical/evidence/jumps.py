@@ -1,4 +1,4 @@
-"""Jumps of value, gradient and Hessian under moves of a rounding: the point may lie on a corner of the function."""
+"""Jumps of value, gradient and Hessian under moves by a rounding: the point may lie on a corner of the function."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import numpy as np
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import Slope, move_sizes
 
-# A change of the gradient that does not grow with the move is a jump when it is this much larger than H times the move.
+# A change of the gradient that does not grow with the move is a jump if it exceeds H times the move by this factor.
 JUMP = 512.0
-# A jump this many times larger than the change by other roundings of data and operations is not rounding.
+# A jump larger by this factor than the change by other roundings of data and operations is not rounding.
 _CLEAR = 64.0
-# A part of the gradient's natural size that may be its rounding.
+# The share of the gradient's natural size that may be rounding.
 _TINY = 1e-8
 # Moves that look for jumps of the Hessian, and their sizes, in pairs.
 _MOVES = 2
@@ -21,7 +21,7 @@ _PAIRS = (0, 1), (7, 8)
 
 
 class Jump(NamedTuple):
-    """What jumps, in words, and whether it may as well be the rounding of numbers much larger than params."""
+    """What jumps, in words, and whether it may also be the rounding of numbers much larger than params."""
 
     words: str
     may_be_rounding: bool
@@ -35,7 +35,7 @@ def nonsmooth(jump: Jump) -> tuple[str, str]:
 
 
 def first_order_jump(slope: Slope, level: float | np.ndarray, natural: float | np.ndarray) -> Jump | None:
-    """Say by how much the value jumps, or the gradient by more than a level; None where neither does.
+    """Return a jump of the value, or one of the gradient above a level; None where there is none.
 
     A jump of the gradient no larger than its rounding, and far below its natural size, is that rounding.
     """
@@ -52,9 +52,9 @@ def first_order_jump(slope: Slope, level: float | np.ndarray, natural: float | n
 def hessian_jump(
     problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale: np.ndarray, here: np.ndarray, noise: np.ndarray
 ) -> Jump | None:
-    """Say by how much the Hessian jumps, if moves of a rounding change it by much more, whatever their size.
+    """Return a jump of the Hessian: a change of much more than rounding that does not grow with the move.
 
-    `here` are its products with the vectors, and `noise` what other roundings of data and operations change these by.
+    `here` are its products with the vectors, `noise` their changes by other roundings of data and operations.
     """
     sizes = move_sizes(problem)
     chosen = [sizes[k] for pair in _PAIRS if pair[1] < len(sizes) for k in pair]
@@ -63,7 +63,7 @@ def hessian_jump(
     there = problem.products(problem.vector + offsets, np.tile(vectors, (len(offsets) // _MOVES, 1)))
     changes = there.reshape(len(chosen) // 2, 2, 2 * _MOVES, -1) - np.tile(here, (2, 1))
     near, far = changes[:, 0], changes[:, 1]
-    # Rows that hold only rounding are scaled up, so that what is rounding beside the largest entry does not count.
+    # Rows of rounding only are scaled up: a change that is rounding relative to the largest entry does not count.
     is_jump = (np.abs(far - near) <= np.abs(near) / 4) & (np.abs(near) > JUMP * problem.unit * np.max(np.abs(here)))
     jump = np.where(is_jump, np.abs(near), 0)
     if np.max(scale * jump) <= np.sqrt(problem.unit) * max(1.0, float(np.max(scale * np.abs(here)))):

@@ -1,8 +1,8 @@
-"""A verdict from Hessian-vector products alone, at any size: a saddle shown, or a minimum by probability.
+"""A verdict from Hessian-vector products alone, at any size: a saddle is shown, a minimum claimed by probability.
 
 One direction v with v·Hv < −bound and one with v·Hv > bound show a saddle. That no direction is negative can only be
 claimed with a failure probability: for a random start on the sphere, after k steps of Lanczos the extreme Ritz value
-is within ε (λmax − λmin) of the extreme eigenvalue but with probability 1.648 √P exp(−√ε (2k − 1)) (Kuczyński and
+is within ε (λmax − λmin) of the extreme eigenvalue except with probability 1.648 √P exp(−√ε (2k − 1)) (Kuczyński and
 Woźniakowski 1992, "Estimating the largest eigenvalue by the power and Lanczos algorithms with a random start").
 """
 
@@ -31,20 +31,20 @@ from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.curvature.tracing import Traced
 from mlp_jax.tree import PyTree
 
-# Sizes of which the squares, and the squares of their rounding, are numbers of float64.
+# float64 represents the squares of sizes above this and below its inverse, and of their rounding.
 _SMALLEST = 1e-120
 FAILURE_PROBABILITY = 1e-6
 _FIRST_STEPS = 32
 _MOST_STEPS = 1000
 _ERROR_STEPS = 8
 _SOLVE_STEPS = 300
-# A Newton step that leaves no more than this part of the gradient is taken to converge.
+# A Newton step that leaves at most this share of the gradient counts as converging.
 _CONTRACTION = 0.25
 
 
 class _Newton(NamedTuple):
     step: np.ndarray
-    reach: np.ndarray  # the same step with the rounding of the gradient that was seen
+    reach: np.ndarray  # the same step with the measured rounding of the gradient
     flatness: float
     critical: bool
     reason: str
@@ -52,7 +52,7 @@ class _Newton(NamedTuple):
 
 class _Spectrum(NamedTuple):
     ritz: np.ndarray
-    lowest: float  # bound on the smallest eigenvalue, but for the failure probability
+    lowest: float  # bound on the smallest eigenvalue, up to the failure probability
     highest: float
     products: int
 
@@ -136,7 +136,7 @@ def _unrepresentable(problem: Problem, slope: Slope, largest: float) -> Verdict:
 def _jump(
     problem: Problem, slope: Slope, spectrum: _Spectrum, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
 ) -> Jump | None:
-    """Say which of value, gradient and Hessian jumps when params move by a rounding; None where none does."""
+    """Return the jump of value, gradient or Hessian when params move by a rounding; None where there is none."""
     largest = float(np.max(np.abs(spectrum.ritz)))
     level = JUMP * largest * max(float(np.max(np.abs(moves))), problem.unit)
     here = problem.products_here(vectors)
@@ -185,7 +185,7 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
     reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
     critical = reason is None and bool(np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding)
     if critical and not within(scale, after, error):
-        # A tail that falls for ever lets every step shrink the gradient, but no step is shorter than the one before.
+        # In an endless descent every step shrinks the gradient, but no step is shorter than the one before.
         following = dataclasses.replace(problem, params=problem.unravel(problem.vector + step))
         second = _minimum_residual(following, scale, after, 1e-3)
         critical = bool(np.linalg.norm(second / scale) <= _CONTRACTION * np.linalg.norm(step / scale))
@@ -243,7 +243,7 @@ def _spectrum(problem: Problem, key: jax.Array, bound: float) -> tuple[_Spectrum
     matvec = jax.tree_util.Partial(_product(problem.traced), problem.params, problem.args)
     steps, products = min(_FIRST_STEPS, most), 0
     while True:
-        # From the same start again, with room for more: memory follows need, at the price of a third more products.
+        # Started again, with room for more: memory grows only as needed, at the cost of a third more products.
         space = _lanczos(matvec, problem.params, jax.random.fold_in(key, 2), steps)
         products += space.products
         found = _ends(space, size)._replace(products=products)
@@ -255,16 +255,16 @@ def _spectrum(problem: Problem, key: jax.Array, bound: float) -> tuple[_Spectrum
 
 
 def _arithmetic(problem: Problem, ritz: np.ndarray) -> float:
-    """Return what rounding in products and orthogonalisation may leave in a Ritz value."""
+    """Return a bound on the error of a Ritz value from rounding in products and orthogonalisation."""
     sums = np.sqrt(len(problem.vector)) + len(ritz) + problem.growth
     return float(SAFETY * problem.unit * sums * np.max(np.abs(ritz)))
 
 
 def _ends(space: Space, size: int) -> _Spectrum:
     values = space.ritz()[0]
-    if not space.pending:  # the space is invariant, and a random start has a part in every eigenspace
+    if not space.pending:  # the space is invariant, and a random start has a component in every eigenspace
         return _Spectrum(values, float(values[0]), float(values[-1]), space.products)
-    # Both ends: each may fail with half of the probability.
+    # Each of both ends may fail with half of the probability.
     logarithm = np.log(2 * 1.648 * np.sqrt(size) / FAILURE_PROBABILITY)
     share = (logarithm / (2 * len(values) - 1)) ** 2
     margin = share / (1 - 2 * share) * (values[-1] - values[0]) if share < 0.5 else np.inf

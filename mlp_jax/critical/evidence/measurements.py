@@ -1,9 +1,9 @@
-"""What a verdict rests on: gradient, Hessian and Newton step at a point, each with what it may be wrong by.
+"""What a verdict rests on: gradient, Hessian and Newton step at a point, each with a bound on its error.
 
-Rounding is measured, not assumed: parameters and data are moved by one unit in the last place and every operation is
-rounded otherwise; what the gradient and the Hessian change by, times a safety factor, is their error. The Newton step
-is checked at its end and on the way: the Hessian must keep its signs there, and the values and gradients must be what
-the Hessian says.
+Rounding is measured: parameters and data are moved by one unit in the last place, and every operation is rounded
+differently; the change of the gradient and the Hessian, times a safety factor, is their error. The Newton step
+is checked at its end and on the way: the Hessian must keep its signs there, and the values and gradients must be those
+that the Hessian predicts.
 """
 
 from __future__ import annotations
@@ -36,25 +36,25 @@ class Measurements:
     rounding, change
         Diagonals b with −b ≤ E ≤ b for E the rounding of H, and for E its change over `distance`.
     counts
-        The inertia that all these errors leave sure.
+        The inertia, given all these errors.
     scale
         s with diag(s) H diag(s) well scaled.
     step
-        The minimum-residual Newton step p over the modes that rounding leaves resolved; their number is `num_solved`.
+        The minimum-residual Newton step p over the `num_solved` modes that are resolved given rounding.
     reach
-        The same step with the rounding of the gradient that was seen: how far the critical point may be.
+        The same step with the measured rounding of the gradient: how far the critical point may be.
     residual, residual_error
-        H p + g, and a bound on what the rounding of this sum and of g leaves in it.
+        H p + g, and a bound on its error.
     curvature_change
-        Bound on (H(θ + p) − H(θ)) p: what the gradient at θ + p may be because H changed on the way.
+        Bound on (H(θ + p) − H(θ)) p, the gradient at θ + p due to the change of H on the way.
     eigenvalues, eigenvectors
         Of the scaled Hessian, ascending, vectors in columns; None for large P.
     jump
         What jumps when params move by a rounding; None where nothing does.
     strayed
-        What is not as the Hessian says on the way along the Newton step, in words; None where all is.
+        Where values or gradients along the Newton step are not those that the Hessian predicts, in words; or None.
     disagreement
-        Which derivatives are not those of the function, in words; None where none is seen.
+        Which derivatives are not those of the function, in words; None where all agree.
     """
 
     gradient: np.ndarray
@@ -78,16 +78,15 @@ class Measurements:
 
     @property
     def error(self) -> np.ndarray:
-        """Diagonal b with −b ≤ E ≤ b for E all that the Hessian may be wrong by within `distance`."""
+        """Diagonal b with −b ≤ E ≤ b for E the error of the Hessian within `distance`."""
         return self.rounding + self.change
 
 
 def measure(problem: Problem) -> Measurements:
     """Measure gradient, Hessian and Newton step with their errors: three to five Hessians, 140 gradients. Host-level.
 
-    Errors of the Hessian are reduced to diagonals, so that no more than two (P, P) matrices are held beside what a
-    Hessian takes to compute. ValueError where the value, gradient or Hessian is not finite, or a given `hessian` is not
-    that of `fun`.
+    Errors of the Hessian are reduced to diagonals, so that at most two (P, P) matrices are held besides the memory of
+    computing one. ValueError where the value, gradient or Hessian is not finite, or `hessian` is not that of `fun`.
     """
     moves = nudges(problem)
     slope = measure_slope(problem, moves)
@@ -116,7 +115,7 @@ def measure(problem: Problem) -> Measurements:
 
 
 def _modes(matrix: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Return eigenvalues and eigenvectors of the scaled Hessian, where P is not too large for them."""
+    """Return eigenvalues and eigenvectors of the scaled Hessian, unless P is too large."""
     if len(matrix) > EIGENVECTOR_LIMIT:
         return None, None
     return scipy.linalg.eigh(scaled_by(matrix, scale), driver="evd", overwrite_a=True, check_finite=False)

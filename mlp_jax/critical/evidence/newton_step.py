@@ -1,4 +1,4 @@
-"""The Newton step from a point, and whether values and gradients on the way along it are what the Hessian says."""
+"""The Newton step from a point, and whether values and gradients along it are those that the Hessian predicts."""
 
 from __future__ import annotations
 
@@ -13,19 +13,16 @@ from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import SAFETY, Slope, within
 from mlp_jax.curvature import signs
 
-# Newton steps tried over fewer and fewer modes.
+# Most repeats of the Newton step, each over fewer modes.
 _REPEATS = 3
-# Longest Newton step, in units of the parameters' norm, that is considered where P is large.
+# Longest Newton step, in units of the parameters' norm, where P is large.
 _FAR = 10.0
-# Where along the Newton step values and gradients are compared.
+# Points along the Newton step at which values and gradients are compared.
 _WAY = np.array([0.5, 1.0, 2.0])
 
 
 class Taken(NamedTuple):
-    """A Newton step, over how many modes, what H changes by on the way, and the inertia that is left sure.
-
-    The fields are those of the same name in `Measurements`.
-    """
+    """A Newton step, its number of modes, the change of H on the way, and the inertia: as in `Measurements`."""
 
     step: np.ndarray
     reach: np.ndarray
@@ -36,7 +33,7 @@ class Taken(NamedTuple):
 
 
 class Newton(NamedTuple):
-    """What p = −H⁺ g is made from."""
+    """The data of p = −H⁺ g."""
 
     problem: Problem
     matrix: np.ndarray
@@ -49,7 +46,7 @@ class Newton(NamedTuple):
         """Step over the modes larger than their error, leaving out those that change sign on the way."""
         error = self.rounding
         along = vectors.T @ (self.scale * self.slope.gradient)
-        # Seen along each mode: a move of params changes the gradient by less where the curvature is less.
+        # Measured along each mode: a move of params changes the gradient by less where the curvature is smaller.
         possible = np.sqrt(np.mean(((self.slope.roundings * self.scale) @ vectors) ** 2, axis=0))
         farthest = np.copysign(np.maximum(np.abs(along), possible), along)
         for _ in range(_REPEATS):
@@ -72,11 +69,11 @@ class Newton(NamedTuple):
         resolved = signs.inertia(self.matrix, self.rounding, scale=self.scale)
         if steps is not None and resolved.unresolved == 0:
             return taken
-        step = self._minimum_residual()  # what rounding adds would grow along null modes, too
+        step = self._minimum_residual()  # alone, because rounding would grow along null modes
         return self._take(step, step, resolved.negative + resolved.positive)
 
     def _minimum_residual(self) -> np.ndarray:
-        """Return the step by MINRES, stopped where what is left is rounding: further on it grows along null modes."""
+        """Return the step by MINRES, stopped where the residual is rounding, which would grow along null modes."""
         gradient, error = self.slope.gradient, self.slope.gradient_error
         size, rounding = (float(np.linalg.norm(self.scale * v)) for v in (gradient, error))
         enough = np.clip(0.1 * rounding / max(size, 1e-300), 1e-12, 0.1)
@@ -85,10 +82,10 @@ class Newton(NamedTuple):
         return self.scale * solution
 
     def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
-        """Return −H⁻¹ g, or None where it is out of all proportion, as it is where H is singular to rounding."""
+        """Return −H⁻¹ g, or None where it is too long, as where H is singular to rounding."""
         right = -(np.stack([self.slope.gradient, self.slope.typical_rounding]) * self.scale).T
         scaled = scaled_by(self.matrix, self.scale).T
-        lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # less would be the unblocked algorithm
+        lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # a smaller one selects the unblocked algorithm
         _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
         step, rounding = (self.scale[:, None] * solution.reshape(right.shape)).T
         far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
@@ -107,7 +104,7 @@ class Newton(NamedTuple):
         return Taken(step, reach, num_solved, change, curvature_change, counts)
 
     def _seen_about(self, reach: np.ndarray, vectors: np.ndarray) -> float:
-        """Return how much products with fun's own Hessian, scaled, differ about params and the end of the step."""
+        """Return the largest change of scaled products with fun's own Hessian around params and the end of the step."""
         offsets = [reach - m for m in self.moves[:2]] + [reach + m for m in self.moves[1:3]]
         there = self.problem.vector + np.stack([*offsets, 2 * reach, -reach])
         rows = np.resize(vectors, (len(there), len(reach)))
@@ -139,7 +136,7 @@ class Way(NamedTuple):
 
 
 def strayed(problem: Problem, slope: Slope, way: Way) -> str | None:
-    """Say what is not as the Hessian says on the way to twice the Newton step; None where all is within the errors."""
+    """Return what contradicts the Hessian on the way to twice the Newton step, in words; None if nothing does."""
     step = way.step
     if not np.any(step):
         return None

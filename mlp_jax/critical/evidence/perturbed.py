@@ -1,8 +1,8 @@
-"""A function with its arithmetic rounded otherwise: what rounding may do to its values and derivatives. Transformable.
+"""A function with its arithmetic rounded differently, which shows the rounding of its derivatives. Transformable.
 
 Each result of the function's own arithmetic, each number of its data and each constant is changed by about one unit in
-the last place, up or down at random (Monte Carlo arithmetic; Parker, Pierce & Eggert 2000). That shows what no move of
-the parameters shows: a difference of two large sums that does not depend on them, or a number that another absorbs.
+the last place, up or down at random (Monte Carlo arithmetic; Parker, Pierce & Eggert 2000). That shows errors that no
+move of the parameters shows: a difference of two large sums that does not depend on them, or an absorbed number.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from jax.extend import core
 from mlp_jax.curvature.tracing import Traced
 from mlp_jax.tree import PyTree
 
-# Calls that are looked into; loops, branches and calls with derivative rules of their own are run as they are.
+# Calls that are entered; loops, branches and calls with their own derivative rules are run unchanged.
 _CALLS = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "core_call": "call_jaxpr"}
-# Primitives that round nothing.
+# Primitives without rounding.
 _EXACT = {
     *("broadcast_in_dim", "reshape", "transpose", "squeeze", "expand_dims", "slice", "dynamic_slice", "concatenate"),
     *("dynamic_update_slice", "gather", "scatter", "rev", "pad", "select_n", "copy", "copy_p", "stop_gradient", "iota"),
     *("neg", "abs", "sign", "max", "min", "reduce_max", "reduce_min", "clamp", "floor", "ceil", "round", "sort"),
     *("real", "imag", "complex", "conj", "split", "argmax", "argmin", "convert_element_type", "reduce_precision"),
 }
-# Roundings with a random start of their own; longer programs use them again.
+# Number of random starts of roundings; longer programs reuse them.
 _STARTS = 1024
 # Start and step of a sequence of signs that needs no seed.
 _IN_TURN = 0x80000000, 0x79B10000
 
 
 def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args: tuple) -> jax.Array:
-    """Return the function's value with all but params rounded otherwise; its own value where seed is 0.
+    """Return the function's value with all but params rounded differently; its own value where seed is 0.
 
     `unit` is the function's unit roundoff: data and constants are moved by twice that, where it is coarser than that of
-    their type. `seed`, an integer of 0 or more, says which of the many roundings.
+    their type. `seed`, an integer of 0 or more, chooses the roundings.
     """
     run = _Run(unit, seed)
     moved = [run.moved(leaf) for leaf in jax.tree.leaves(args)]
@@ -45,7 +45,7 @@ def perturbed(traced: Traced, unit: float, seed: jax.Array, params: PyTree, args
 
 
 def moved_in_turn(data: Any, unit: float, by: jax.Array) -> Any:
-    """Return floating data moved by `by` roundings, up or down depending on their place; other data as they are."""
+    """Return floating data moved by `by` roundings, up or down depending on their position; other data unchanged."""
     if not _is_floating(jnp.result_type(data)):
         return data
     data = jnp.asarray(data)
@@ -54,7 +54,7 @@ def moved_in_turn(data: Any, unit: float, by: jax.Array) -> Any:
 
 
 class _Run:
-    """One evaluation; every rounding has a number of its own."""
+    """One evaluation, which numbers its roundings."""
 
     def __init__(self, unit: float, seed: jax.Array) -> None:
         self.unit = unit
@@ -83,7 +83,7 @@ class _Run:
         return results if name in _EXACT else [self.moved(result, of_data=False) for result in results]
 
     def moved(self, value: Any, of_data: bool = True) -> Any:
-        """Return floating numbers one unit above or below; of data, a rounding of the function where it is coarser."""
+        """Return floating numbers one unit above or below; for data, the function's unit where that is coarser."""
         dtype = jnp.result_type(value)
         if not _is_floating(dtype):
             return value

@@ -1,4 +1,4 @@
-"""A function at a point as a verdict sees it: values, gradients, Hessians and Hessian-vector products of one vector."""
+"""A function as a verdict evaluates it: values, gradients, Hessians and Hessian-vector products at a vector."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ _ROWS = 64, 4
 class Problem:
     """A function at float64 parameters, seen as a function of one vector; `unit` is its unit roundoff.
 
-    Methods that take `seeds`, one for each row, compute a row whose seed is above 0 with other roundings; see
-    `perturbed`.
+    Methods that take `seeds`, one for each row, compute rows of positive seed with other roundings; see `perturbed`.
     """
 
     fun: Fun
@@ -46,7 +45,7 @@ class Problem:
 
     @functools.cached_property
     def growth(self) -> float:
-        """What sums multiply a rounding by: √n for the longest, of n numbers (Higham & Mary 2019)."""
+        """Factor by which sums increase rounding: √n for the longest, of n numbers (Higham & Mary 2019)."""
         jaxpr = units.hessian_jaxpr(self.traced, len(jax.tree.leaves(self.params)))
         return max(8.0, float(np.sqrt(tracing.longest_sum(jaxpr))))
 
@@ -63,7 +62,7 @@ class Problem:
         return self.slopes(vectors)[1]
 
     def products(self, vectors: np.ndarray, directions: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
-        """Return H v, (n, P), at each row of `vectors` by automatic differentiation of `fun`, whatever `hessian` is."""
+        """Return H v, (n, P), at each row of `vectors`, always by automatic differentiation of `fun`."""
         directions = np.broadcast_to(directions, vectors.shape)
         if seeds is None:
             return self._by_rows(_products, vectors, directions)[0]
@@ -100,7 +99,8 @@ class Problem:
         if matrix.shape != (size, size):
             raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")
         if not np.all(np.isfinite(matrix)):
-            raise ValueError(f"fun: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")
+            name = "fun" if self.hessian is None else "hessian"
+            raise ValueError(f"{name}: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")
         return matrix if np.array_equal(matrix, matrix.T) else (matrix + matrix.T) / 2
 
 
@@ -124,9 +124,9 @@ def _plain(of: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _otherwise_rounded(of: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the same program for other roundings, of which the seeds are the last of the rows."""
+    """Return the same program with other roundings; the last of the rows are their seeds."""
 
-    # Few rows are evaluated, so that compiling fast matters more than running fast.
+    # Few rows are evaluated, so that compilation time matters more than run time.
     @_compiled.by_function(2, compiler_options={"xla_backend_optimization_level": 0})
     def program(traced: tracing.Traced, unit: float, params: PyTree, args: tuple, *rows: jax.Array) -> Any:
         unravel = tree.ravel(params)[1]

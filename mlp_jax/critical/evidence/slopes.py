@@ -1,4 +1,4 @@
-"""Value and gradient at a point, with what rounding may change them by, and what in them jumps."""
+"""Value and gradient at a point, with bounds on their rounding, and their jumps."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ import numpy as np
 
 from mlp_jax.critical.evidence.problem import Problem
 
-# Times the largest change seen: the probes are a sample of the roundings, not their maximum.
+# Factor on the largest change seen, because the probes are only a sample of the roundings.
 SAFETY = 4.0
 _PROBES = 8
-# Moves that look for jumps grow by this factor, this many times, up to this part of params: where params are added to
-# large numbers, small moves do nothing.
+# Moves that look for jumps grow by this factor, this many times, up to this share of params: where params are added to
+# large numbers, small moves change nothing.
 _GROWTH, _MOST_SIZES, _LONGEST = 8.0, 9, 1e-4
 # Moves of each size.
 _MOVES = 2
-# Other roundings evaluated, with a move of params and without.
+# Numbers of other roundings evaluated with a move of params, and without.
 _SEEDS, _STILL = 5, 3
 # A jump of the value is the same for this many sizes in a row.
 _SAME = 4
 # Relative distance from params at which values show how large the terms of the function are.
 _NEARBY = 2.0**-10
-# Errors are seen in samples, so that none counts as smaller than this share of the median.
+# Errors are sampled, so that none counts as smaller than this share of the median.
 _TYPICAL = 1 / 16
-# Below this a parameter counts as zero: a rounding of it would not be a number.
+# Below this a parameter counts as zero, because its rounding would underflow.
 _ZERO = 1e-150
 
 
@@ -36,17 +36,17 @@ class Slope(NamedTuple):
     """What is known of a function to first order at a point.
 
     value, value_error
-        f, and what rounding may have changed it by.
+        f, and a bound on its rounding.
     gradient, gradient_error
         g, and a bound on each component's error.
     roundings
-        (n, P) what rounding does to g: what it changes by over moves of a unit in the last place, divided by √12, since
-        a rounding is spread evenly over half a unit to either side.
+        (n, P) changes of g over moves of a unit in the last place, divided by √12, because a rounding is uniform over
+        half a unit to either side.
     value_jump
-        What the value jumps by when params move by a rounding; 0 where it does not.
+        Jump of the value when params move by a rounding; 0 where there is none.
     gradient_jump, gradient_noise
-        (P,) the part of the gradient's change that does not grow with the move, and what other roundings of the data
-        and the operations alone change the gradient by.
+        (P,) the part of the gradient's change that does not grow with the move, and the change by other roundings of
+        data and operations alone.
     """
 
     value: float
@@ -60,15 +60,15 @@ class Slope(NamedTuple):
 
     @property
     def typical_rounding(self) -> np.ndarray:
-        """A change of the gradient that is as large, in every direction, as the roundings that were seen are."""
+        """A change of the gradient of the size of the measured roundings in every direction."""
         sides = np.random.default_rng(8).choice([-1.0, 1.0], len(self.roundings))
         return sides @ self.roundings / np.sqrt(len(sides))
 
 
 def nudges(problem: Problem) -> np.ndarray:
-    """Return (8, P) moves of one to two units in the last place with random signs; zeros move as if of typical size.
+    """Return (8, P) moves of one to two units in the last place with random signs; zeros move by those of typical size.
 
-    Equal parameters move by different amounts, so that no move keeps them equal.
+    Equal parameters move by different amounts.
     """
     size = np.where(np.abs(problem.vector) > _ZERO, np.abs(problem.vector), 0)
     generator = np.random.default_rng(0)
@@ -83,7 +83,7 @@ def move_sizes(problem: Problem) -> np.ndarray:
 
 
 def typical_size(problem: Problem) -> float:
-    """Return the mean size of the parameters that are not zero; 1 where all are."""
+    """Return the mean size of the nonzero parameters; 1 if there are none."""
     size = np.abs(problem.vector)
     return float(np.mean(size[size > _ZERO])) if np.any(size > _ZERO) else 1.0
 
@@ -95,13 +95,13 @@ def length(vector: np.ndarray) -> float:
 
 
 def within(scale: np.ndarray, values: np.ndarray, error: np.ndarray) -> bool:
-    """Return whether each value is within its error, or within a share of that of a typical component, when scaled."""
+    """Return whether each scaled value is within its error, or within a share of the median error."""
     allowed = scale * error
     return bool(np.all(scale * np.abs(values) <= np.maximum(allowed, _TYPICAL * np.median(allowed))))
 
 
 def measure_slope(problem: Problem, moves: np.ndarray) -> Slope:
-    """Return value and gradient with their errors: 59 gradients. Host-level. Raise NotFinite where they are not."""
+    """Return value and gradient with their errors: 59 gradients. Host-level. NotFinite where they are not finite."""
     vector = problem.vector
     sizes = move_sizes(problem)
     ladder = (sizes[:, None, None] * np.concatenate([moves[:_MOVES], -moves[:_MOVES]])).reshape(-1, len(vector))
@@ -124,7 +124,7 @@ def measure_slope(problem: Problem, moves: np.ndarray) -> Slope:
     rounded = np.concatenate([changes[0], rows[1 + len(ladder) : -2] - rows[0], other_rows - rows[0]])
     rounded = np.where(np.isfinite(rounded), rounded, 0)
     left = (values[1 : 1 + len(ladder)] - values[0] - ladder @ rows[0]).reshape(len(sizes), -1)
-    # The terms of the value may be much larger than their sum.
+    # Terms of the value may be much larger than their sum.
     terms = np.abs(vector) @ (np.abs(rows[0]) + np.abs(problem.product(vector)))
     rounding = problem.unit * problem.growth * (np.max(np.abs(values[np.isfinite(values)])) + terms)
     noise = np.abs(other_values - values[0] - still @ rows[0])

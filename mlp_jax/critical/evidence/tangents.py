@@ -1,4 +1,4 @@
-"""Directions of continuous symmetries: which of those given are valid, and whether they explain the null modes."""
+"""Directions of continuous symmetries: which of the given ones are valid, and whether they explain the null modes."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from mlp_jax.curvature.types import Tangents
 _LARGEST_ANGLE = 5.0
 # How much larger than H times the tangents all other modes must be where angles are not computed.
 _GAP = 100.0
-# How far the points are at which tangents are tested, relative to the parameters: near ones, so that dead units stay
-# dead, and far ones, where what is flat at params shows.
+# Distances, relative to the parameters, of the points at which tangents are tested: near ones, where dead units stay
+# dead, and far ones, where a direction that is only flat at params changes fun.
 _NEAR, _FAR = 1e-3, (0.1, 1.0)
 
 
 def valid_tangents(problem: Problem, symmetries: Tangents | None) -> np.ndarray:
     """Return (P, k) an orthonormal basis of the tangents along which `fun` is constant, by test. Host-level.
 
-    A tangent is dropped where ∇f · t exceeds its rounding at any of three random points near params, or where it
-    vanishes there, since a zero vector is orthogonal to anything. So it is where that happens at points further away,
-    unless every bit of ∇f stays along it near params, as it does where dead units stay dead.
+    A tangent is dropped where ∇f · t exceeds its rounding at any of three random points near params, or where t is zero
+    there; also where that happens at points further away, unless near params no bit of ∇f changes along it, as with
+    dead units.
     """
     if symmetries is None:
         return np.zeros((len(problem.vector), 0))
@@ -43,7 +43,7 @@ def constant_tangents(problem: Problem, symmetries: Tangents) -> tuple[np.ndarra
     typical = np.mean(np.abs(problem.vector)) or 1.0
     draws = generator.standard_normal((3, size)) * (np.abs(problem.vector) + typical)
     near = np.all([_constant(problem, symmetries, _NEAR * draw) for draw in draws], axis=0)
-    # Beside a point close to zero what is flat shows only at the size of numbers that params are elsewhere.
+    # Where params are close to zero, a flat direction shows only at the usual size of params, 1.
     spreads = [spread * scale for scale in {1.0, max(1.0, 1.0 / typical)} for spread in _FAR]
     far = np.all([_constant(problem, symmetries, spread * draw) for spread in spreads for draw in draws], axis=0)
     for number in np.flatnonzero(near & ~far):
@@ -52,7 +52,7 @@ def constant_tangents(problem: Problem, symmetries: Tangents) -> tuple[np.ndarra
 
 
 def _constant(problem: Problem, symmetries: Tangents, offset: np.ndarray) -> np.ndarray:
-    """Return for each tangent, at params + offset, whether it is not zero and ∇f · t is zero to rounding."""
+    """Return for each tangent, at params + offset, whether it is nonzero and ∇f · t is zero to rounding."""
     there = problem.vector + offset
     nudge = 2 * problem.unit * np.abs(there)
     gradients = problem.gradients(np.stack([there, there + nudge, there - nudge]))
@@ -65,7 +65,7 @@ def _constant(problem: Problem, symmetries: Tangents, offset: np.ndarray) -> np.
 
 
 def _unmoved(problem: Problem, tangent: np.ndarray, distance: float) -> bool:
-    """Return whether every bit of ∇f is the same along a line through params."""
+    """Return whether no bit of ∇f changes along a line through params."""
     steps = np.array([0.0, 1.0, -0.37, 0.11, -0.93]) * distance / np.linalg.norm(tangent)
     gradients = problem.gradients(problem.vector + steps[:, None] * tangent)
     return bool(np.all(gradients == gradients[0]))
@@ -96,18 +96,18 @@ def _independent(tangents: np.ndarray) -> np.ndarray:
 
 
 def explained(m: Measurements, unresolved: int, tangents: np.ndarray) -> float | None:
-    """Return the largest angle, in degrees, between null modes and tangents that are as many; None if they differ.
+    """Return the largest angle, in degrees, between null modes and equally many tangents; None if they differ.
 
     At a critical point the Hessian is zero along a symmetry: where the counts are equal, every null mode is explained.
-    Where eigenvectors were not computed, all other modes must be a hundred times larger than H times the tangents,
-    which bounds the angle.
+    Without eigenvectors, all other modes must be a hundred times larger than H times the tangents, which bounds the
+    angle.
     """
     if unresolved == 0 or tangents.shape[1] != unresolved:
         return None
     basis, _ = np.linalg.qr(tangents / m.scale[:, None])
     if m.eigenvectors is None or m.eigenvalues is None:
         turned = m.scale[:, None] * (m.matrix @ (m.scale[:, None] * basis))
-        # Modes other than the null ones are larger than this many times H t, so that they are no part of t.
+        # All but the null modes are larger than H t by this factor, so that t has no part along them.
         others = signs.inertia(m.matrix, _GAP * np.linalg.norm(turned, ord=2) / m.scale**2, scale=m.scale)
         return float(np.degrees(np.arcsin(1 / _GAP))) if others.unresolved == unresolved else None
     null = m.eigenvectors[:, np.argsort(np.abs(m.eigenvalues))[:unresolved]]
