@@ -13,10 +13,10 @@ mean_loss = lambda params, x, y: losses.mean(per_example(params, x, y))
 
 
 def batch_loss(params: mlp.Params, x: jax.Array, y: jax.Array, weights: jax.Array, key: jax.Array) -> jax.Array:
-    """Return what training minimises: the mean with weights."""
+    """Return the weighted mean, which training minimises."""
     return losses.mean(per_example(params, x, y), weights)
 
 
 def tilted_loss(params: mlp.Params, x: jax.Array, y: jax.Array, tilt: Any, decay: jax.Array) -> jax.Array:
-    """Return the loss with weight decay, tilted so that a chosen point is critical (its Hessian stays)."""
+    """Return the loss with weight decay, minus a linear term that makes a point critical (same Hessian)."""
     return mean_loss(params, x, y) + decay / 2 * tree.dot(params, params) - tree.dot(tilt, params)

@@ -1,8 +1,8 @@
-"""Functions whose critical points are known by construction, and whether what `certify` proves of them is true.
+"""Functions with critical points known by construction, and whether the theorems of `certify` about them are true.
 
-In coordinates t = Qx, with Q random and orthogonal, a function is a quadratic in all of t but the first, and in t₀ one
-of the families below; all is multiplied by a random scale. Its critical point is x = 0, and its corners lie on
-hyperplanes of known distance, so each part of a theorem has a right answer that no code of `interval` produced.
+In coordinates t = Qx, with Q random and orthogonal, a function is one of the families below in t₀ plus a quadratic in
+the others, times a random scale. Its critical point is x = 0, and its corners lie on hyperplanes at known distances, so
+every part of a theorem has a correct answer that `interval` did not compute.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ Function = Callable[[jax.Array], jax.Array]
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """A function, and what is true of it.
+    """A function and the truth about it.
 
     eigenvalues, value
-        Of the Hessian, and of the function, at a critical point at 0; None where there is none.
+        Those of the Hessian and of the function at the critical point 0; None if 0 is not critical.
     corner
         A plane on which the function is not smooth, normal · x = offset: no box of a theorem may touch it.
     """
@@ -217,7 +217,7 @@ def _wrong(generator: np.random.Generator) -> Case:
 
 @dataclasses.dataclass
 class Tally:
-    """What became of the cases of a family."""
+    """The counts of outcomes of a family."""
 
     cases: int = 0
     proved: int = 0
@@ -226,7 +226,7 @@ class Tally:
 
 
 def run(number: int, seed: int = 0, progress: Callable[[Any], Any] = iter) -> dict[str, Tally]:
-    """Certify cases and compare each theorem with what is known."""
+    """Certify cases and compare each theorem with the truth."""
     tallies: dict[str, Tally] = {}
     for case in progress(cases(number, seed)):
         proof = interval.certify(case.fun, np.zeros(case.size))

@@ -86,7 +86,7 @@ class Problem:
 
 
 def ours(p: Problem, **options: Any) -> Search:
-    """Return the search of this project; the method that it chose is kept in `run.method`."""
+    """Return the search of this project; `run.method` is the method that it chose."""
 
     def run() -> tuple[np.ndarray, np.ndarray, int]:
         key = jax.random.key(0)
@@ -150,7 +150,7 @@ def attempt(search: Search) -> Any:
 
 
 def measure(p: Problem, searches: dict[str, Search | None], rounds: int, truth: np.ndarray) -> pd.DataFrame:
-    """Time all searches in turn; the first call apart, where there are rounds after it."""
+    """Time all searches in turn; report the first call separately if more rounds follow."""
     times: dict[str, list[float]] = {name: [] for name in searches}
     found: dict[str, Any] = {}
     for index in tqdm.trange(rounds + 1, desc="rounds", leave=False):
@@ -197,7 +197,7 @@ def small_table(quick: bool, rounds: int) -> pd.DataFrame:
 
 
 def large_table(quick: bool, limit: int, file: pathlib.Path | None) -> pd.DataFrame:
-    """Compare on the large problem; the reference is what two converged searches from different starts agree on."""
+    """Compare on the large problem; the reference is the agreement of two converged searches from different starts."""
     p = Problem("mnist5000", 1 if quick else 32, 300 if quick else None, file)
     warm_up = ours(p, dense_limit=0, block_size=3)
     truth = warm_up()[0]
@@ -206,7 +206,7 @@ def large_table(quick: bool, limit: int, file: pathlib.Path | None) -> pd.DataFr
 
 
 def traps() -> dict[str, tuple[np.ndarray, int, int]]:
-    """Return spectra, and how many of the smallest and largest are asked for."""
+    """Return spectra, and the numbers of smallest and largest eigenvalues requested."""
     draw = np.random.default_rng(0)
     cases = {
         "extremes ±3": (np.concatenate([[-3, 3], np.linspace(-0.5, 0.5, 98)]), 1, 1),

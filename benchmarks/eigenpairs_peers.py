@@ -1,7 +1,7 @@
 """The same eigenpairs by SciPy, matfree, torch, hessian-eigenthings and PyHessian, in float64.
 
 Every search returns (values ascending, rows (k, P), number of products), for the lowest and the highest `count`
-eigenpairs, the number None where it is not known; a package that is not installed gives None.
+eigenpairs; the number is None if it is not known. A package that is not installed gives None.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from benchmarks.side_by_side import find
 
 
 class TooManyProducts(Exception):
-    """A search passed the number of products that it was allowed."""
+    """A search exceeded its number of products."""
 
 
 class Counted(scipy.sparse.linalg.LinearOperator):
-    """A product as SciPy wants it, counted."""
+    """A product as a SciPy operator that counts its calls."""
 
     def __init__(self, product, size: int, limit: int):
         super().__init__(np.float64, (size, size))
@@ -54,7 +54,7 @@ def eigsh_two_calls(operator: Counted, count: int, basis: int | None, tolerances
 def lobpcg(operator: Counted, count: int, tolerance: float, steps: int):
     """Return the pairs of LOBPCG without a preconditioner; `tolerance` is that of the residual."""
     start = np.random.default_rng(0).standard_normal((operator.shape[0], count))
-    with warnings.catch_warnings():  # that it did not converge is in the table
+    with warnings.catch_warnings():  # the table says that it did not converge
         warnings.simplefilter("ignore")
         solve = scipy.sparse.linalg.lobpcg
         found = [solve(operator, start, tol=tolerance, maxiter=steps, largest=largest) for largest in (False, True)]

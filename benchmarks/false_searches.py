@@ -1,10 +1,10 @@
-"""Do searches say that they converged where there is no critical point? Functions whose critical points are all known.
+"""Do searches claim convergence where there is no critical point? Functions whose critical points are all known.
 
     python -m benchmarks.false_searches [--runs 12] [--seed 0]
 
-A run is one start with one method. It is false when the search says that it converged farther than 1e-6 (beside the
-size of the point, coordinate by coordinate) from every critical point, and `misnamed` when `Point.index` is a number
-and not the index there. Families without critical points must never converge.
+A run is one start with one method. It is `false` if the search claims convergence at a distance of more than 1e-6
+(relative to the size of the point, by coordinate) from every critical point, and `misnamed` if `Point.index` is a
+number but not the index there. Families without critical points must never converge.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
-"""How often do random starts reach a critical point, and how long does a start take: one at a time, or many at once?
+"""How often do random starts reach a critical point, and how long does one take, alone and among many?
 
     python -m benchmarks.finders [--quick] [--output FOLDER]
 
 Two problems: XOR by a tanh 2-2-1 network with weight decay .01 (9 parameters), and a linear 16-4-16 autoencoder (128
 parameters). A start succeeds when the search reports convergence and the gradient, evaluated in numpy without this
 project, is below 1e-12 of its size at the start; for the autoencoder the loss must also be that of one of its critical
-classes, known in closed form. scipy's Levenberg–Marquardt on the same gradient and Hessian is measured beside.
+classes, known in closed form. For comparison, scipy's Levenberg–Marquardt runs on the same gradient and Hessian.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Problem:
         return jax.tree.map(lambda leaf: leaf[i], self.starts)
 
     def succeeds(self, start: Any, end: Any, converged: bool) -> bool:
-        """Return whether a search that says it converged did, by numpy alone."""
+        """Return whether a search that claims convergence converged, by numpy alone."""
         size = np.linalg.norm(self.gradient(start, *self.args))
         small = np.linalg.norm(self.gradient(end, *self.args)) < 1e-12 * size
         return bool(converged and small and self.is_known(end))
@@ -157,7 +157,7 @@ def by_scipy(problem: Problem) -> Way:
 
     def run(problem, num):
         with jax.enable_x64(True):
-            # What it reports is not asked: its test is of the last step, not of the gradient.
+            # Its own report is ignored: it tests the last step, not the gradient.
             return [solve(i) for i in range(num)], [True] * num
 
     return run

@@ -5,7 +5,7 @@
 Uses JAX's default device: a GPU needs `pip install -U 'jax[cuda13]'` (or the release that fits its driver), and the
 peers a CUDA build of torch. Limits are measured in the same run: multiply-adds a second of large matrix products in
 float32 and float64, bytes a second of a copy. Float32 is float32 on both sides: rounding the factors of a product to
-10 bits (TF32), which JAX does unasked on some GPUs, is off, as torch has it. A critical point is classified on the
+10 bits (TF32), JAX's default on some GPUs, is off, as in torch. A critical point is classified on the
 device and on the CPU: the verdicts must be the same. Without an accelerator it runs on the CPU, and says so.
 """
 
@@ -42,7 +42,7 @@ class Settings(side_by_side.Settings):
 
 
 class Way(NamedTuple):
-    """One way to do a piece of work, and the multiply-adds that it cannot do without."""
+    """One way to do the work, and the least number of multiply-adds for it."""
 
     work: str
     dtype: str
@@ -53,7 +53,7 @@ class Way(NamedTuple):
 
 def limits(quick: bool, calls: int) -> tuple[dict[str, float], float]:
     """Return multiply-adds a second of matrix products by dtype, and bytes a second of a copy."""
-    # The fastest of three shapes; random, since a matrix of ones draws less power and runs faster than data do.
+    # The fastest of three shapes; random, because a matrix of ones draws less power and runs faster.
     shapes = [(256, 256, 256)] if quick else [(4096, 4096, 4096), (8192, 8192, 8192), (65536, 1024, 1024)]
     multiply, rates = jax.jit(functools.partial(jnp.matmul, precision="highest")), {}
     for dtype, (rows, inner, columns) in itertools.product(("float32", "float64"), shapes):
@@ -78,7 +78,7 @@ def _each_example(sizes: tuple[int, ...], first: int, other: int) -> int:
 
 
 class TorchProblem:
-    """The same network, data and loss in torch, on its own accelerator where it has one."""
+    """The same network, data and loss in torch, on its accelerator if it has one."""
 
     def __init__(self, torch: Any, params: mlp.Params, x: np.ndarray, y: np.ndarray) -> None:
         self.torch, self.device = torch, "cuda" if torch.cuda.is_available() else "cpu"
@@ -96,7 +96,7 @@ class TorchProblem:
         return self.torch.nn.functional.cross_entropy(z, y)
 
     def wait(self, result: Any) -> Any:
-        """Return the result once it is there."""
+        """Return the result when it is ready."""
         if self.device == "cuda":
             self.torch.cuda.synchronize()
         return result
@@ -141,7 +141,7 @@ def hessian_ways(quick: bool) -> list[Way]:
     each = tree.size(params) ** 2 / 2
     ways = [way("mlp_jax", len(x) * each, lambda: mlp_hessian.dense(params, x, y, loss=losses.cross_entropy))]
     if torch := find("torch"):
-        # torch.func.hessian holds every column of every example at once: fewer examples, or memory would not do.
+        # torch.func.hessian holds every column of every example at once, so it gets fewer examples.
         few = min(len(x), 1000)
         there = TorchProblem(torch, params, x[:few], y[:few])
         ways.append(way(f"torch.func.hessian, {few} examples", few * each, there.hessian))

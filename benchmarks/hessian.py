@@ -1,4 +1,4 @@
-"""How fast are the exact Hessian, its products and its inertia, beside what others offer for the same work?
+"""How fast are the exact Hessian, its products and its inertia, compared with other tools?
 
     python -m benchmarks.hessian [--quick] [--parts dense product ...] [--output FOLDER]
 
@@ -47,7 +47,7 @@ def network(sizes):
 
 
 def digits(num=1797):
-    """Return digits, again from the first where more are asked for than there are."""
+    """Return `num` digits, repeated if there are fewer."""
     data = datasets.load("digits")
     inputs = np.concatenate([part.inputs for part in data]).astype(np.float64)
     targets = np.concatenate([part.targets for part in data]).astype(np.int64)
@@ -127,7 +127,7 @@ def product_table(quick: bool, rounds: int) -> pd.DataFrame:
     stream = jax.jit(
         lambda p, v, x, y: flat(curvature.hessian_of_mean(per_example, p, (x, y), chunk_size=max(1, num // 20))(v))
     )
-    # Made outside jit, from a function that is jitted itself: products are then compiled calls too.
+    # Made outside jit from a jitted function, so that products are compiled calls too.
     once = curvature.hessian(jax.jit(mean_loss), params, (xj, yj))
     ways = [
         Way("curvature.hessian, linearised once", lambda: flat(once(direction))),

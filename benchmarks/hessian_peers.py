@@ -1,6 +1,6 @@
 """The same Hessian and its products by torch.func, curvlinops, PyHessian and hessian-eigenthings, in float64.
 
-Each function returns ways to compare, with a note in place of a package that is not installed. The network is the
+Each function returns ways to compare; a package that is not installed gives a note instead. The network is the
 same tanh MLP with the mean softmax cross-entropy, its parameters in the order of `tree.ravel`.
 """
 
@@ -95,7 +95,7 @@ def _pyhessian(torch, model, inputs, targets):
     shapes, made = [p.shape for p in model.parameters()], []
 
     def product(vector):
-        if not made:  # the graph of the gradient, once, as its own eigenvalue search does
+        if not made:  # the graph of the gradient is built once, as in its own eigenvalue search
             made.append(pyhessian.hessian(model, torch.nn.CrossEntropyLoss(), data=data, cuda=False))
         pieces = vector.split([shape.numel() for shape in shapes])
         pieces = [piece.reshape(shape) for piece, shape in zip(pieces, shapes, strict=True)]

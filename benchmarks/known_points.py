@@ -23,9 +23,9 @@ _MARGIN = 1e-7
 
 
 class Case(NamedTuple):
-    """A point, and what is known of it: (negative, zero, positive) eigenvalues, or None where it is not critical.
+    """A point and its numbers of (negative, zero, positive) eigenvalues, or None if it is not critical.
 
-    `answerable`: nondegenerate modulo symmetry, so that a verdict without a name is an abstention.
+    `answerable`: nondegenerate modulo symmetry, so that a verdict that withholds the kind is an abstention.
     """
 
     fun: Callable[..., jax.Array]
@@ -37,7 +37,7 @@ class Case(NamedTuple):
 
 
 def signs(values: Any, zeros: int = 0) -> tuple[int, int, int]:
-    """Return how many values are negative and positive, with the number of zeros that are known."""
+    """Return the numbers of negative and positive values, with the known number of zeros."""
     return int(np.sum(values < 0)), zeros, int(np.sum(values > 0))
 
 
@@ -222,7 +222,7 @@ def decayed_loss(params: Any, x: jax.Array, y: jax.Array, decay: jax.Array) -> j
 
 
 def at_zero(d: int, hidden: int, bias: float) -> Any:
-    """Return the params of a network of which only the output bias is not zero."""
+    """Return the params of a network that are zero except for the output bias."""
     return mlp.Layer(np.zeros((d, hidden)), np.zeros(hidden)), mlp.Layer(np.zeros((hidden, 1)), np.array([bias]))
 
 
@@ -249,7 +249,7 @@ def double_wells(x: jax.Array, mixing: jax.Array, depth: jax.Array) -> jax.Array
 
 
 def coupled_pairs(x: jax.Array, a: jax.Array) -> jax.Array:
-    """Σ over pairs (u, v) of a (u² + v²) + u² v²/2 − u²: critical at 0, and at none else in v for a > 0."""
+    """Σ over pairs (u, v) of a (u² + v²) + u² v²/2 − u²: critical at v = 0 only, for a > 0."""
     u, v = x[::2], x[1::2]
     return jnp.sum(a * (u**2 + v**2) + u**2 * v**2 / 2 - u**2)
 

@@ -1,12 +1,12 @@
-"""Points at which a verdict is easily wrong, in families named after the mechanism, with their well-behaved cousins.
+"""Points at which a verdict is easily wrong, in families named after the mechanism, with well-behaved counterparts.
 
-Every family grew out of a wrong name that a user or a search found. Two thirds of a family have the fault: no smooth
-critical point is within reach (truth None), or float64 may be unable to know its inertia. One third have none: the same
-program and shapes, nondegenerate and well scaled, so that a verdict without a name is an abstention. No truth rests on
-the package: it is in closed form, or the sign of an exact sum of the given numbers.
+Every family comes from a wrong verdict that a user or a search found. Two thirds of a family have the fault: no smooth
+critical point is near (truth None), or float64 may be unable to determine its inertia. One third have no fault: the
+same program and shapes, nondegenerate and well scaled, so that a verdict that withholds the kind is an abstention. The
+truth never depends on the package: it is in closed form, or the sign of an exact sum of the given numbers.
 
-Most functions see z = R (θ − a) with R a random orthogonal matrix: θ = a is z = 0 exactly, and no coordinate of θ is
-special.
+Most functions depend on z = R (θ − a) with R a random orthogonal matrix: θ = a is z = 0 exactly, and no coordinate of θ
+is special.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ FAMILIES: dict[str, Callable[[int], Iterator[Case]]] = {}
 
 
 class Draw(NamedTuple):
-    """What the cases of every family are made from."""
+    """The random choices from which every family makes a case."""
 
     number: int
     generator: np.random.Generator
@@ -67,7 +67,7 @@ class Draw(NamedTuple):
 
 
 def draws(count: int, sizes: tuple[int, ...], positive: bool) -> Iterator[Draw]:
-    """Return draws: a quarter with products as evidence, some small ones with proofs, a third without a fault."""
+    """Return draws: a quarter with evidence from products, some small ones with proofs, a third without a fault."""
     for number in range(count):
         generator = np.random.default_rng([number, len(sizes)])
         size = sizes[number % len(sizes)]
@@ -98,7 +98,7 @@ def family(name: str, *sizes: int, positive: bool = False) -> Callable[[Callable
 
 
 def signs(values) -> tuple[int, int, int]:
-    """Return how many values are negative, zero and positive."""
+    """Return the numbers of negative, zero and positive values."""
     return int(np.sum(values < 0)), int(np.sum(values == 0)), int(np.sum(values > 0))
 
 

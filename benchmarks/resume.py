@@ -3,9 +3,9 @@
     python -m benchmarks.resume                 20 kills each of a sweep, a census and training runs: about 12 minutes
     python -m benchmarks.resume --kills 3 --only census
 
-An experiment is run once without a stop. Then it is started again and again, killed after a random time of up to that
-of the whole run, and resumed, until it finishes; then begun anew, until it was killed often enough. Every finished run
-must have the tables of the first, byte for byte.
+An experiment runs once without interruption. Then it is started, killed after a random time of up to that of the whole
+run, and resumed until it finishes; this is repeated until it has been killed often enough. Every finished run must have
+the tables of the first, byte for byte.
 """
 
 from __future__ import annotations
@@ -41,18 +41,18 @@ CASES = {
 
 def command(case: Case, folder: pathlib.Path) -> list[str]:
     experiment = [sys.executable, "-m", f"experiments.{case.experiment}", *case.options]
-    return [*experiment, "--output", str(folder), "--resume"]  # starts the run where nothing was begun
+    return [*experiment, "--output", str(folder), "--resume"]  # starts the run in a new folder
 
 
 def is_killed(case: Case, folder: pathlib.Path, seconds: float) -> bool:
-    """Start or resume a run; return whether it had to be killed after that many seconds."""
+    """Start or resume a run; return whether it was killed after that many seconds."""
     process = subprocess.Popen(command(case, folder), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     try:
         errors = process.communicate(timeout=seconds)[1]
     except subprocess.TimeoutExpired:
         process.kill()
         process.communicate()
-        return not (folder / "report.html").exists()  # with its report written a run is finished, and none goes on
+        return not (folder / "report.html").exists()  # a run with a report is finished and cannot be resumed
     if process.returncode:
         raise RuntimeError(f"{folder}: the run failed with {process.returncode}:\n{errors}")
     return False
@@ -63,7 +63,7 @@ def tables(folder: pathlib.Path) -> dict[str, bytes]:
 
 
 def survive(case: Case, kills: int, seed: int) -> dict[str, object]:
-    """Return how often a case was killed, how many runs finished all the same, and whose tables were the same."""
+    """Return the number of kills, of finished runs, and of finished runs with the same tables."""
     draw, killed, finished, same = random.Random(seed), 0, 0, 0
     with tempfile.TemporaryDirectory() as name:
         began = time.perf_counter()

@@ -6,7 +6,7 @@ Part `work`: seconds of a gradient, a product, a dense Hessian, its inertia, a s
 searches at several sizes on one device, float64, with the exponent of the growth fitted to the upper half of the sizes.
 Part `devices`, on 1 to 8 emulated devices: bytes of memory of each device and what is sent between them, with the
 exponent of memory in the number of devices (−1: each holds its share), from `benchmarks.scaling_examples` for work on
-examples, `benchmarks.scaling_lanes` for a sweep. That results are equal, `python -m experiments.hosts` says.
+examples, `benchmarks.scaling_lanes` for a sweep. `python -m experiments.hosts` shows that results are equal.
 Prints tables, and writes each as CSV, with a figure, to a new folder.
 """
 
@@ -44,7 +44,7 @@ class Settings(side_by_side.Settings):
 
 
 class Piece(NamedTuple):
-    """A piece of work at one size: what it is, what grows, how large that is, and the call."""
+    """A computation at one size: its name, the quantity that grows, its size, and the call."""
 
     work: str
     grows: str
@@ -76,7 +76,7 @@ def density(params, x, y):
 
 
 def pieces_of_work(quick: bool) -> Iterator[Piece]:
-    """Yield every piece of work, smallest first."""
+    """Yield every computation, smallest first."""
     widths = (4, 8) if quick else (32, 64, 128, 256, 512, 1024)
     numbers = (100, 200) if quick else (2_500, 5_000, 10_000, 20_000, 40_000)
     num, hidden = (100, 4) if quick else (2_000, 128)
@@ -123,7 +123,7 @@ def _many(quick: bool) -> Iterator[Piece]:
 
 
 def work_table(quick: bool, calls: int) -> pd.DataFrame:
-    """Return one row a piece: seconds of the first call, and the median of the warm ones."""
+    """Return one row for each computation: seconds of the first call, and the median of warm calls."""
     rows = []
     for piece in tqdm.tqdm(list(pieces_of_work(quick)), unit="piece", leave=False, disable=None):
         first, warm = first_and_warm(piece.call, calls)
@@ -132,7 +132,7 @@ def work_table(quick: bool, calls: int) -> pd.DataFrame:
 
 
 def exponents(table: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a work and what grows: the exponent over the upper half of the sizes."""
+    """Return one row for each computation and growing quantity: the exponent over the upper half of the sizes."""
     rows = []
     for (work, grows), part in table.groupby(["work", "grows"], sort=False):
         upper = part.sort_values("size").iloc[len(part) // 2 :] if len(part) > 2 else part
@@ -145,7 +145,7 @@ def exponents(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def memory_exponents(examples: pd.DataFrame, lanes: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a program: MiB on each device with the fewest and the most of them, and the fitted exponent."""
+    """Return one row for each program: MiB per device with the fewest and the most devices, and the fitted exponent."""
     examples = examples.assign(MiB=examples.held + examples.made)
     rows = []
     for program, part in pd.concat([examples, lanes.assign(program="sweep")]).groupby("program", sort=False):

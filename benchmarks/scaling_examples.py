@@ -1,7 +1,7 @@
-"""What the work on examples takes of each device, and what is sent between them, as devices are added.
+"""Memory per device and communication of work on examples, as devices are added.
 
-Nothing is timed, and nothing but a step of Lanczos is run: memory and collectives are read from the compiled programs,
-on emulated CPU devices, in a process of its own for each number of them.
+Memory and collectives are read from the compiled programs, on emulated CPU devices, in a separate process for each
+number of devices. Nothing is timed, and only a step of Lanczos is run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _COLLECTIVE = re.compile(r"= (\S.*?) (all-reduce|all-gather|reduce-scatter|all-t
 
 
 def collectives(compiled: Any) -> list[tuple[str, int]]:
-    """Return what a compiled program sends between devices: kinds of collective, and how many numbers each returns."""
+    """Return the communication of a compiled program: kinds of collectives, and how many numbers each returns."""
     return [
         (kind, sum(math.prod(map(int, filter(None, s.split(",")))) for s in re.findall(r"\w+\[([\d,]*)\]", shapes)))
         for shapes, kind in _COLLECTIVE.findall(compiled.as_text())
@@ -85,7 +85,7 @@ def measure(mesh: Mesh, quick: str = "") -> dict[str, list]:
 
 
 def table(quick: bool) -> pd.DataFrame:
-    """Return a row a program and number of devices: MiB given and made on each, numbers that collectives return."""
+    """Return one row for each program and number of devices: MiB of arguments and results, numbers communicated."""
     arguments = ["quick"] if quick else []
     columns = {number: processes.run(measure, 1, number, arguments)[0] for number in DEVICES}
     return pd.concat([pd.DataFrame(found).assign(devices=number) for number, found in columns.items()])

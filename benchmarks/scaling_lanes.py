@@ -1,8 +1,8 @@
-"""How time and memory of one sweep go down with the number of devices that share its lanes.
+"""How time and memory of a sweep fall with the number of devices that share its lanes.
 
-On CPU devices that XLA emulates, in one process for each number of them: they share the cores of the machine, so that
-it is the memory of each which shows how the work is split. It is that of the compiled program: arguments, results and
-what is between.
+The devices are CPU devices emulated by XLA, in one process for each number of devices. They share the cores of the
+machine, so the memory of each, not the time, shows how the work is split. Memory is that of the compiled program:
+arguments, results and temporaries.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def swept(seeds: int, epochs: int) -> sweep.Result:
 
 
 def measure(seeds: int, epochs: int) -> dict[str, Any]:
-    """Return seconds of a first and a second sweep, those of all cores in the second, and MiB on each device, here."""
+    """Return seconds of a first and a second sweep, core-seconds of the second, and MiB on each device."""
     run = spread._run_lanes
     with mock.patch.object(spread, "_run_lanes", side_effect=run) as watched:
         first, _ = seconds(lambda: swept(seeds, epochs).loss)
@@ -54,13 +54,13 @@ def measure(seeds: int, epochs: int) -> dict[str, Any]:
 
 
 def measure_in_process(mesh: jax.sharding.Mesh, seeds: str, epochs: str) -> dict[str, Any]:
-    """Return `measure`, in a process that `experiments._shared.processes` started."""
+    """Return the result of `measure`, in a process started by `experiments._shared.processes`."""
     with jax.enable_x64(False):
         return measure(int(seeds), int(epochs))
 
 
 def table(quick: bool = False, devices: tuple[int, ...] = DEVICES) -> pd.DataFrame:
-    """Return one row a number of devices, each measured in a process of its own."""
+    """Return one row for each number of devices, each measured in its own process."""
     sizes = ("8", "1") if quick else ("32", "10")
     rows = [processes.run(measure_in_process, 1, number, sizes)[0] for number in devices]
     return pd.DataFrame([{name: value.item() for name, value in row.items()} for row in rows])

@@ -31,7 +31,7 @@ _PACKAGES = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What every benchmark may be told."""
+    """The settings of every benchmark."""
 
     quick: bool = False
     """Tiny sizes, one round: to see that everything runs."""
@@ -44,9 +44,9 @@ class Way:
     """One way to a result.
 
     run
-        Returns the result, an array; None where the package is not installed.
+        Returns the result, an array; None if the package is not installed.
     note
-        Printed in place of the numbers where there are none.
+        Printed instead of the numbers if there are none.
     slow
         Timed once after its first call, not in every round.
     """
@@ -58,7 +58,7 @@ class Way:
 
 
 def machine() -> str:
-    """Return the machine and the versions of this project's peers that are installed, in one line."""
+    """Return one line with the machine and the versions of the installed peers."""
     installed = importlib.metadata.distributions()
     found = {dist.metadata["Name"].lower().replace("_", "-"): dist.version for dist in installed}
     versions = ", ".join(f"{name} {found.get(name, 'not installed')}" for name in _PACKAGES)
@@ -78,7 +78,7 @@ def processor() -> str:
 
 
 def find(name: str) -> Any:
-    """Return a peer's module; None where it is not installed."""
+    """Return a peer's module; None if it is not installed."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:
@@ -86,20 +86,20 @@ def find(name: str) -> Any:
 
 
 def seconds(run: Callable[[], Any]) -> tuple[float, Any]:
-    """Return how long a call takes until its result is there, and the result."""
+    """Return the seconds until the result of a call is ready, and the result."""
     start = time.perf_counter()
     result = jax.block_until_ready(run())
     return time.perf_counter() - start, result
 
 
 def first_and_warm(run: Callable[[], Any], calls: int) -> tuple[float, float]:
-    """Return the seconds of the first call, and the median of so many warm ones."""
+    """Return the seconds of the first call, and the median of `rounds` warm calls."""
     first, _ = seconds(run)
     return first, statistics.median(seconds(run)[0] for _ in range(calls))
 
 
 def compare(ways: list[Way], rounds: int, reference: str) -> pd.DataFrame:
-    """Time all ways in turn, `rounds` times over; one row a way.
+    """Time all ways in turn, for `rounds` rounds; return one row for each way.
 
     first_s, warm_s
         Seconds of the first call, and the median of the later ones.
@@ -116,7 +116,7 @@ def compare(ways: list[Way], rounds: int, reference: str) -> pd.DataFrame:
         for way in installed:
             if index == 0 or not way.slow:
                 if not way.slow:
-                    seconds(way.run)  # not timed: the threads of the way before may still be spinning
+                    seconds(way.run)  # not timed: threads of the previous way may still be spinning
                 warm[way.name].append(seconds(way.run)[0])
     truth = results[reference]
     rows = []
@@ -140,7 +140,7 @@ def run(
 ) -> dict[str, pd.DataFrame]:
     """Run a benchmark from the command line: print each table as it comes, and write all to a new folder.
 
-    A table of more than 60 rows is written, and not printed. Returns the tables.
+    A table of more than 60 rows is written but not printed. Returns the tables.
     """
     chosen, tables = tyro.cli(settings, description=description), {}
     folder = RunFolder(name, chosen, chosen.output)
@@ -159,7 +159,7 @@ def run(
 
 
 def parts(makers: dict[str, Callable[[], pd.DataFrame]], chosen: tuple[str, ...]) -> Report:
-    """Yield the chosen ones of several tables, made in float64; SystemExit where one is not known."""
+    """Yield the chosen tables, computed in float64; SystemExit if a name is unknown."""
     if unknown := set(chosen) - set(makers):
         raise SystemExit(f"parts: got {', '.join(sorted(unknown))}, expected some of {', '.join(makers)}.")
     for part in makers:
@@ -192,9 +192,9 @@ def curves(table: pd.DataFrame, panel: str, x: str, y: str, line: str, ylabel: s
 
 
 def gemm_seconds(multiply_adds: float, size: int, calls: int = 5) -> float:
-    """Return the seconds that so many multiply-adds take at the rate of a matrix product of this size.
+    """Return the seconds that a number of multiply-adds takes at the rate of a matrix product of this size.
 
-    The rate is the better of numpy's and XLA's, each the median of some calls.
+    The rate is the better of numpy's and XLA's, each the median of several calls.
     """
     matrix = np.random.default_rng(0).standard_normal((size, size))
     here = jax.numpy.asarray(matrix)
@@ -209,7 +209,7 @@ def exponent(sizes: list[float], times: list[float]) -> float:
 
 
 def memory_now() -> float:
-    """Return the bytes that this process takes, and let `memory_peak` count from here; NaN where not on Linux."""
+    """Return the memory of this process in bytes, and reset `memory_peak`; NaN except on Linux."""
     try:
         pathlib.Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -218,7 +218,7 @@ def memory_now() -> float:
 
 
 def memory_peak() -> float:
-    """Return the most bytes that this process took since `memory_now`; NaN where not on Linux."""
+    """Return the peak memory of this process in bytes since `memory_now`; NaN except on Linux."""
     try:
         return _status("VmHWM")
     except OSError:

@@ -1,10 +1,10 @@
-"""Sweeps and censuses for half an hour in one process: do memory and the number of compiled programs stay as they are?
+"""Do memory and the number of compiled programs stay constant during half an hour of sweeps and censuses?
 
     python -m benchmarks.soak                   30 minutes
     python -m benchmarks.soak --minutes 2
 
-Every round has other keys, starts, learning rates and data of the same shapes. Memory may grow in the first fifth,
-while caches fill; after that, growth is what is left over each round.
+Every round has new keys, starts, learning rates and data of the same shapes. Memory may grow during the first fifth,
+while caches fill; later growth is a leak.
 """
 
 from __future__ import annotations

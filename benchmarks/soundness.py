@@ -2,8 +2,8 @@
 
 A case is one composition on one box. The composition is traced by JAX and evaluated by `interval`; the oracle evaluates
 it with mpmath, which shares no code with either, at random points and corners of the box. Every other composition
-is differentiated: JAX's gradient, as `interval` encloses it, against forward differentiation with 50 digits. After that
-`certify` is asked about functions whose critical points and corners are known (see `constructed_theorems`).
+is differentiated: JAX's gradient, as `interval` encloses it, against forward differentiation with 50 digits. Then
+`certify` is tested on functions with known critical points and corners (see `constructed_theorems`).
 
     python -m benchmarks.soundness --cases 100000 --theorems 500
 """
@@ -39,14 +39,14 @@ mpmath.mp.dps = 50
 
 
 class Jet:
-    """A number with its derivatives in the coordinates of the box."""
+    """A number with its derivatives with respect to the coordinates of the box."""
 
     def __init__(self, value: Any, slope: list[Any] | None = None) -> None:
         self.value = mpmath.mpf(value)
         self.slope = [mpmath.mpf(0)] * WIDTH if slope is None else slope
 
     def chain(self, value: Any, derivative: Any) -> Jet:
-        """Return a function of this number, given its value and its derivative here."""
+        """Return a function of this number, from its value and derivative here."""
         return Jet(value, [derivative * s for s in self.slope])
 
     def __add__(self, other: Jet) -> Jet:
@@ -212,7 +212,7 @@ def boxes(generator: np.random.Generator) -> Ball:
 
 @dataclasses.dataclass
 class Count:
-    """How many cases there were, and what became of them."""
+    """The numbers of cases by outcome."""
 
     cases: int = 0
     points: int = 0
@@ -261,7 +261,7 @@ def _one(generator, count: Count, composition: Composition, differentiate: bool,
 def _contains(
     generator, box: Ball, found: Ball, composition: Composition, gradient: bool, row: int, point: int
 ) -> bool:
-    """Return whether the enclosure holds the 50-digit value at a random point, or a random corner, of a box."""
+    """Return whether the enclosure contains the 50-digit value at a random point or corner of a box."""
     share = generator.choice([-1.0, 1.0], WIDTH) if point == 0 else generator.uniform(-1, 1, WIDTH)
     place = [
         Jet(mpmath.mpf(mid) + mpmath.mpf(rad) * mpmath.mpf(part), [mpmath.mpf(v) for v in unit])

@@ -2,9 +2,9 @@
 
     python -m benchmarks.sweep [--quick] [--output FOLDER]
 
-Each way in a process of its own, so that the time to the first result has all of its compilation and initialisation
-(no imports, no persistent cache), in turn, some rounds. Peers: `pip install -e '.[benchmarks]'`. Prints a table, and
-writes it as CSV with a figure to a new folder.
+Each way runs in its own process, in turn for several rounds, so that the time to the first result includes all
+compilation and initialization (no imports, no persistent cache). Peers: `pip install -e '.[benchmarks]'`. Prints a
+table, and writes it as CSV with a figure to a new folder.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Settings(side_by_side.Settings):
 
 
 def times(settings: Settings) -> pd.DataFrame:
-    """Return one row a way and round, in seconds; ways that fail are printed with the reason, and left out."""
+    """Return one row for each way and round, in seconds; ways that fail are printed with the reason and left out."""
     rows = []
     seeds, epochs, rounds = (2, 2, 1) if settings.quick else (settings.seeds, settings.epochs, settings.rounds)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
@@ -63,7 +63,7 @@ def times(settings: Settings) -> pd.DataFrame:
 
 
 def measure(settings: Settings) -> side_by_side.Report:
-    """Return the times, and one row a way: best seconds, and how many times those of sweep.run."""
+    """Return the times, and one row for each way: best seconds, and their ratio to those of sweep.run."""
     frame = times(settings)
     grouped = frame.drop(columns="round").groupby("way", sort=False)
     table = grouped[["first", "again"]].min()

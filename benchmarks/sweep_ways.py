@@ -1,4 +1,4 @@
-"""One sweep, six batch sizes from some seeds, done in each of the ways that one might: a process of its own each.
+"""One sweep, six batch sizes from several seeds, done in different ways, each in its own process.
 
     python -m benchmarks.sweep_ways NAME SEEDS EPOCHS
 
@@ -182,7 +182,7 @@ def main(name: str, seeds: int, epochs: int) -> None:
     data = datasets.load("digits")
     if name.startswith("torch"):
         find("torch")  # imports are not timed
-    # The runtime itself starts once for every way, outside what is timed.
+    # The runtime itself starts once for every way and is not timed.
     key = jax.block_until_ready(jax.random.key(0))
     (first, _), (again, ends) = (seconds(lambda: WAYS[name](key, data, seeds, epochs)) for _ in range(2))
     measured = [float(accuracy(params, *data.test)) for params in ends]

@@ -2,9 +2,9 @@
 
     python -m benchmarks.training [--quick] [--output FOLDER]
 
-One run, every way in turn, the best of some rounds; torch at each thread count, and its best is compared. Peers:
-`pip install -e '.[benchmarks]'`; one that is missing or fails is reported with the reason. Prints tables, and writes
-a CSV and a figure to a new folder.
+All ways run in turn, and the best of several rounds counts; torch runs at each thread count, and its best is compared.
+Peers: `pip install -e '.[benchmarks]'`; one that is missing or fails is reported with the reason. Prints tables, and
+writes a CSV and a figure to a new folder.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def ours(sizes, inputs, targets, batch_size, updates):
 
 
 def ways(settings: Settings, sizes, work):
-    """Return, by name, what makes each way."""
+    """Return the functions that make each way, by name."""
     made = {
         OURS: lambda: ours(sizes, *work),
         ALONE: lambda: peers.products_alone(sizes, work[0], *work[2:]),
@@ -74,7 +74,7 @@ def ways(settings: Settings, sizes, work):
 
 
 def rates(settings: Settings) -> pd.DataFrame:
-    """Return one row a network, batch size and way: examples a second, or why there are none."""
+    """Return one row for each network, batch size and way: examples a second, or the reason why it failed."""
     rng, rows, broken = np.random.default_rng(0), [], {}
     cases = [(network, size) for network in settings.networks for size in settings.batch_sizes]
     for network, batch_size in (bar := tqdm.tqdm(cases, unit="case", leave=False, disable=None)):
@@ -91,23 +91,23 @@ def rates(settings: Settings) -> pd.DataFrame:
             try:
                 run = make()
                 best[name], _ = seconds(run)
-                if best[name] <= settings.limit:  # else once is enough, and more than it is worth
+                if best[name] <= settings.limit:  # slow ways run once
                     ready[name], best[name] = run, np.inf
-            except Exception as error:  # a peer that does not work here is a result, and is printed
+            except Exception as error:  # a peer that fails is reported
                 if name in (OURS, ALONE):
                     raise
                 broken[name] = f"{type(error).__name__}: {error}".splitlines()[0][:200]
                 bar.write(f"{name}: does not work here: {broken[name]}")
         for _ in range(1 if settings.quick else settings.rounds):
             for name, run in ready.items():
-                seconds(run)  # not timed: the threads of the way before may still be spinning
+                seconds(run)  # not timed: threads of the previous way may still be spinning
                 best[name] = min(best[name], seconds(run)[0])
         rows += [(network, batch_size, name, updates * batch_size / s, s / updates) for name, s in best.items()]
     return pd.DataFrame(rows, columns=["network", "batch_size", "way", "examples_per_second", "seconds_per_update"])
 
 
 def summary(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return microseconds an update, and how many times faster mlp_jax is, a column each network and batch size."""
+    """Return microseconds an update and the speed-up of mlp_jax, one column for each network and batch size."""
     wide = 1e6 * frame.pivot(index=["network", "batch_size"], columns="way", values="seconds_per_update")
     torch = [name for name in wide.columns if name.startswith("torch,")]
     every = [name for name in wide.columns if name.startswith("torch")]

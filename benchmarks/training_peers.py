@@ -19,7 +19,7 @@ RATE = 0.01
 
 
 def batches(num: int, batch_size: int, updates: int, permute):
-    """Yield the rows of each of so many updates: full batches, in a new order each epoch."""
+    """Yield the rows of each update: full batches, in a new order each epoch."""
     starts, done = range(0, num - batch_size + 1, batch_size), 0
     while done < updates:
         order = permute(num)
@@ -99,9 +99,9 @@ def numpy_loop(sizes, inputs, targets, batch_size, updates):
 
 
 def products_alone(sizes, inputs, batch_size, updates):
-    """The matrix products of training, and nothing else, in one scan: what JAX itself could reach.
+    """Only the matrix products of training, in one scan: the limit of JAX itself.
 
-    Each weight is replaced by the product that would be its gradient, so that none can be left out.
+    Each weight is replaced by the product that would be its gradient, so that XLA cannot remove it.
     """
     batches = len(inputs) // batch_size
     cut = jnp.asarray(inputs[: batches * batch_size]).reshape(batches, batch_size, -1)

@@ -18,7 +18,7 @@ import tqdm
 from mlp_jax import curvature, tree
 
 _MAX_PRODUCTS = 2000
-# Below this relative change of the function its values are rounding, and only the gradient tells progress.
+# Below this relative change the values of the function are rounding, and only the gradient shows progress.
 _ROUNDING = 1e-12
 
 

@@ -1,10 +1,10 @@
-"""Is any critical point named wrongly? The confusion table over ten thousand points of known inertia.
+"""Is any verdict wrong? The confusion table over ten thousand points of known inertia.
 
     python -m benchmarks.verdicts [--quick] [--only known|adversarial|outside] [--output FOLDER]
 
-Prints a table of what is known against what `critical.classify` said, the rate of abstentions on points that are
-nondegenerate modulo symmetry, and apart adversarial cases and cases from outside, by family; writes the points and
-tables.
+Prints a table of the truth against the verdicts of `critical.classify`, the rate of abstentions on points that are
+nondegenerate modulo symmetry, and separate tables of adversarial cases and cases from outside, by family. Writes the
+points and tables.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _null_clusters(count: int) -> Iterator[Case]:
 
 
 def adversarial(share: float) -> dict[str, list[Case]]:
-    """Return hard cases, by name; they are listed apart, and may end without a name, never with a wrong one."""
+    """Return hard cases, by name; their verdicts may withhold the kind, but must not be wrong."""
     count = max(1, round(200 * share))
     slopes, signs = np.geomspace(1e-12, 1e-2, count), itertools.cycle((np.float64(1), np.float64(-1)))
     gauges = known_points.linear((1e4, 1e6, 1e8), 1, known_points.SHAPES[:3])
@@ -125,12 +125,12 @@ def adversarial(share: float) -> dict[str, list[Case]]:
 
 
 def outside(share: float, count: int = 125) -> dict[str, list[Case]]:
-    """Return the cases that grew out of wrong names found elsewhere, by mechanism; a third of each has no fault."""
+    """Return the cases that come from wrong verdicts found elsewhere, by mechanism; a third of each has no fault."""
     return {name: list(make(max(12, round(share * count)))) for name, make in outside_points.FAMILIES.items()}
 
 
 def known(case: Case) -> str:
-    """Return the name that the truth deserves."""
+    """Return the correct kind."""
     if case.truth is None:
         return "not a smooth critical point"
     negative, zero, positive = case.truth
@@ -141,7 +141,7 @@ def known(case: Case) -> str:
 
 
 def is_wrong(case: Case, verdict: critical.Verdict) -> bool:
-    """Return whether anything that the verdict claims is false."""
+    """Return whether any claim of the verdict is false."""
     if case.truth is None:
         return verdict.kind not in NON_ANSWERS
     negative, zero, positive = case.truth
@@ -162,7 +162,7 @@ def is_wrong(case: Case, verdict: critical.Verdict) -> bool:
 
 
 def row(family: str, case: Case) -> dict:
-    """Classify a point. An exception is an answer that gives no name."""
+    """Classify a point. An exception counts as a withheld kind."""
 
     def attempt():
         try:
@@ -185,13 +185,13 @@ def row(family: str, case: Case) -> dict:
 
 
 def judge(cases: dict[str, list[Case]]) -> pd.DataFrame:
-    """Classify every point; return one row each."""
+    """Classify every point; return one row for each."""
     pairs = [(family, case) for family, members in cases.items() for case in members]
     return pd.DataFrame([row(*pair) for pair in tqdm.tqdm(pairs, unit="point")])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row a family: points, wrong, abstentions, time."""
+    """Return one row for each family: points, wrong, abstentions, time."""
     grouped = rows.groupby("family", sort=False)
     said = grouped.said.agg(lambda s: ", ".join(f"{k} {v}" for k, v in collections.Counter(s).most_common()))
     sums = grouped[["wrong", "answerable", "abstained"]].sum()

@@ -158,7 +158,7 @@ def conclusion(measured: report.Measured, table: Any) -> str:
     critical = "too few runs to fit a critical batch size"
     if fit is not None:
         low, high = np.exp(np.log(fit.critical_batch_size) + np.array([-1.96, 1.96]) * fit.stderr[2])
-        critical = f"critical batch size for it {fit.critical_batch_size:.3g} (95 % from {low:.3g} to {high:.3g})"
+        critical = f"critical batch size {fit.critical_batch_size:.3g}, 95 % interval {low:.3g} to {high:.3g}"
     noise = np.median(measured.noise.scale[..., -1])
     at_edge = sum(tuned.at_edge.sum() for tuned in measured.tuned.values())
     hit = measured.reached

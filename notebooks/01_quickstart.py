@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Quickstart
 #
-# A network is pure functions, a loss is a function of a pytree, curvature sees only that function, and a critical
+# A network is pure functions, a loss is a function of a pytree, curvature depends only on that function, and a critical
 # point gets a verdict that can be trusted.
 
 # %%
@@ -29,8 +29,8 @@ jax.tree.map(jnp.shape, params)
 
 # %% [markdown]
 # ## Train many seeds at once
-# `training.train` is one compiled run, and it is pure: `vmap` it over whatever you like, here seeds. Its loss takes
-# weights, because the last batch of an epoch may be padded, and a key, for dropout.
+# `training.train` is one compiled run, and it is pure, so it can be mapped with `vmap`, here over seeds. Its loss takes
+# weights, because the last batch of an epoch may be padded, and a key for dropout.
 
 
 # %%
@@ -51,10 +51,10 @@ axes.set(xlabel="epoch", ylabel="loss (nats, with penalty)")
 axes.legend()
 
 # %% [markdown]
-# ## Is the end a minimum?
+# ## Did training end at a minimum?
 # The loss over all the training data, as a function `(params, *args) -> scalar`. Data goes in `args`, so that a
-# second call compiles nothing. `hessian` may be left out, for any model; this one is the exact Hessian of an MLP from
-# layer blocks, many times faster than `jax.hessian`.
+# second call compiles nothing. `hessian` is optional; this one is the exact Hessian of an MLP from layer blocks, many
+# times faster than `jax.hessian`.
 
 
 # %%
@@ -72,8 +72,8 @@ end = jax.tree.map(lambda leaf: leaf[0], trained)
 critical.classify(fun, end, args, hessian=hessian)
 
 # %% [markdown]
-# No: the gradient where training ended is not zero, and a Hessian there says little. So go to the critical point
-# itself, and ask again.
+# No: the gradient at the end of training is not zero, so the Hessian there does not classify a point. Search for the
+# critical point, and classify that.
 
 # %%
 point = critical.find(fun, end, args, index=0, hessian=hessian)
@@ -84,8 +84,8 @@ verdict
 print(verdict.explain())
 
 # %% [markdown]
-# ## And a saddle
-# The same search with another index. It starts at the minimum, moved by noise.
+# ## A saddle
+# The same search with another index. It starts at the minimum, perturbed by noise.
 
 # %%
 moved = jax.tree.map(lambda leaf, noise: leaf + 0.3 * noise, point.params, mlp.init(jax.random.key(5), (64, 4, 10)))

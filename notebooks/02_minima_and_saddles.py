@@ -1,8 +1,8 @@
 # %% [markdown]
 # # Minima and saddles
 #
-# How many critical points does a loss have, and how do saddles outnumber minima? The smallest network with a
-# landscape of its own: two tanh units on XOR, nine parameters, with weight decay.
+# How many critical points does a loss have, and by how much do saddles outnumber minima? The example is a small
+# network: two tanh units on XOR, nine parameters, with weight decay.
 
 # %%
 import jax
@@ -49,8 +49,8 @@ table = pd.DataFrame({"index": census.indices, "loss": census.values, "copies": 
 table.groupby("index").agg(points=("loss", "size"), copies=("copies", "sum"), lowest=("loss", "min"))
 
 # %% [markdown]
-# ## What a saddle joins
-# From a saddle of index 1 the loss falls to either side. Along its lowest eigenvector:
+# ## What a saddle connects
+# From a saddle of index 1 the loss falls on both sides. Along its lowest eigenvector:
 
 # %%
 number = census.indices.index(1)
@@ -61,9 +61,9 @@ axes = plots.profile(plt.figure(figsize=(5, 3.2)).subplots(), t, landscape.line(
 axes.axvline(0, color=plots.GREY)
 axes.set_title(f"index 1: λ = {plane.values[0]:.3f} along this line")
 # %% [markdown]
-# ## When a name cannot be given
-# Second order does not decide everything. Where it does not, the verdict says so, and what higher orders show; it is
-# never a guess. A quartic minimum, a cubic saddle, and a valley that a symmetry explains:
+# ## When second order does not decide
+# In that case the verdict says so, and what higher orders show; it never guesses. A quartic minimum, a cubic saddle,
+# and a valley that a symmetry explains:
 
 # %%
 critical.classify(lambda p: p[0] ** 2 + p[1] ** 4, jnp.zeros(2))

@@ -1,8 +1,8 @@
 # %% [markdown]
 # # The spectrum of the Hessian
 #
-# During training a few eigenvalues leave the bulk. Is their number that of the classes? And how far can the spectral
-# density from matrix-vector products be trusted?
+# During training a few eigenvalues leave the bulk. Are there as many as classes? And how accurate is the spectral
+# density computed from matrix-vector products?
 
 # %%
 import jax
@@ -17,7 +17,7 @@ jax.config.update("jax_enable_x64", True)
 
 # %% [markdown]
 # ## During training
-# A `record` function keeps whatever you like after each epoch; here the parameters.
+# A `record` function chooses what to keep after each epoch; here the parameters.
 
 # %%
 data = datasets.load("digits")
@@ -63,8 +63,8 @@ axes.legend()
 
 # %% [markdown]
 # ## Exact against quadrature
-# `curvature.spectral_density` needs only Hessian-vector products, so it works for millions of parameters. Where the
-# exact spectrum is known, they can be compared.
+# `curvature.spectral_density` needs only Hessian-vector products, so it works for millions of parameters. Here the
+# exact spectrum is known, and the two can be compared.
 
 
 # %%
@@ -90,12 +90,12 @@ print(f"{mean.value:.5f} ± {mean.stderr:.5f}")
 print(f"share above .1: exact {np.mean(spectra[40] > 0.1):.4f}, quadrature {share.value:.4f} ± {share.stderr:.4f}")
 
 # %% [markdown]
-# What it cannot tell is the sign of eigenvalues near zero, where most of them are: Lanczos resolves the ends of a
+# It does not determine the signs of eigenvalues near zero, where most of them are: Lanczos resolves the ends of a
 # spectrum first. `curvature.inertia` counts signs, with an error bound.
 
 # %% [markdown]
 # ## Both ends, to full accuracy
-# Each eigenpair comes with its own residual: some eigenvalue lies within it.
+# Each eigenpair has a residual: an eigenvalue lies within that distance.
 
 # %%
 matvec = curvature.hessian(fun, params, (x, y))
@@ -123,4 +123,4 @@ for classes in (2, 5, 10):
     print(f"{classes} classes: the largest gap is after eigenvalue {1 + np.argmax(top[:-1] / top[1:])}")
 
 # %% [markdown]
-# `python -m experiments.hessian_spectrum` asks this of many seeds, with intervals.
+# `python -m experiments.hessian_spectrum` repeats this for many seeds, with intervals.

@@ -30,8 +30,8 @@ def record(x, y, state):
 
 # %% [markdown]
 # ## At equal numbers of epochs
-# Learning rates are tuned on seeds of their own, and the figures are of fresh seeds: the best of many noisy numbers
-# is not a fair one.
+# Learning rates are tuned on separate seeds, and the results are from fresh seeds: the best of many noisy numbers
+# is biased.
 
 # %%
 search = sweep.run(
@@ -66,7 +66,7 @@ plots.against_batch_size(right, sizes, 100 * fresh.record["test_accuracy"][:, 0,
 right.set_ylabel("test accuracy, %")
 
 # %% [markdown]
-# At equal epochs a larger batch makes fewer updates. Equal updates, or equal time, tell other stories: `python -m
+# At equal epochs a larger batch makes fewer updates. Equal updates or equal time give other results: `python -m
 # experiments.batch_sizes` measures all three, with paired intervals.
 #
 # ## The noise of the gradient

@@ -1,7 +1,7 @@
 # %% [markdown]
 # # Loss landscapes
 #
-# Pictures of a loss along lines and planes through parameter space. They are pictures: a verdict comes from
+# Pictures of a loss along lines and planes through parameter space. They illustrate; a verdict comes from
 # `critical.classify`.
 
 # %%
@@ -44,7 +44,7 @@ end, history = train(jax.random.key(0))
 
 # %% [markdown]
 # ## Filter-normalised random directions
-# Each filter of the direction is as long as that of the network, so that networks of different scale can be compared
+# Each filter of the direction has the norm of the network's filter, so that networks of different scale can be compared
 # (Li et al. 2018).
 
 # %%
@@ -56,7 +56,7 @@ plots.contours(figure.add_subplot(1, 2, 1), t, t, values).set_title("levels of t
 plots.surface(figure.add_subplot(1, 2, 2, projection="3d"), t, t, values)
 # %% [markdown]
 # ## The plane of a training run
-# The two directions in which the run moves most, and the run in them.
+# The plane of the two directions in which the run moves most, with the run in it.
 
 # %%
 plane = landscape.principal_plane(history.record)
@@ -70,8 +70,8 @@ plots.contours(axes, s, t, values, trajectory=plane.coordinates, log=True)
 axes.set_title("training, on levels of the loss (nats, with penalty)")
 # %% [markdown]
 # ## Between two solutions
-# Two networks from different starts, and the straight line between them; then with the hidden units of the second put
-# in the order, and sign, nearest to those of the first: the same network, another copy.
+# The straight line between two networks from different starts; then again after the hidden units of the second are
+# permuted and sign-flipped to match the first, which does not change the function.
 
 # %%
 other, _ = train(jax.random.key(7))
@@ -88,8 +88,8 @@ for ends, name, color, style in (
 axes.set(xlabel="from one solution to the other", ylabel="loss (nats, with penalty)")
 axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # above: the curves fill the axes
 # %% [markdown]
-# ## A saddle that looks like one
-# Random directions miss the few that go down. The lowest and highest eigenvectors of the Hessian do not.
+# ## A saddle
+# Random directions miss the few descent directions. The lowest and highest eigenvectors of the Hessian show them.
 
 # %%
 start = jax.tree.map(lambda leaf: 0.1 * leaf, mlp.init(jax.random.key(3), (64, 5, 10)))

@@ -2,7 +2,7 @@
 # # Your own model
 #
 # `fun` is any differentiable function `(params, *args) -> scalar` of any pytree. A flax or equinox model enters in a
-# closure; nothing is wrapped. The same small network, four times, and the same verdict each time.
+# closure, without a wrapper. The same small network, written four times, gets the same verdict each time.
 
 # %%
 import equinox
@@ -48,7 +48,7 @@ critical.classify(plain_fun, point.params, args=(x, y))
 
 # %% [markdown]
 # ## Flax linen
-# `params` is what `module.init` returns; a `TrainState`'s `state.params` goes straight in as well.
+# `params` is the result of `module.init`, or `state.params` of a `TrainState`.
 
 
 # %%
@@ -126,7 +126,7 @@ print(critical.classify(equinox_fun, equinox_point.params, args=(x, y)))
 
 # %% [markdown]
 # ## The same numbers
-# The same network in four hands: the same eigenvalues, whatever the order of the parameters.
+# The same network written in four ways has the same eigenvalues, whatever the order of the parameters.
 
 # %%
 for name, fun, params in (

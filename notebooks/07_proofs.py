@@ -1,9 +1,9 @@
 # %% [markdown]
 # # Proofs
 #
-# A verdict is an estimate with an error bound. A certificate is a theorem: in this box there is exactly one critical
-# point, with exactly this index. The program that JAX traces is evaluated in ball arithmetic, and Krawczyk's test
-# applied.
+# A verdict is an estimate with an error bound. A certificate is a theorem: this box contains exactly one critical
+# point, of exactly this index. The proof evaluates the program traced by JAX in ball arithmetic and applies Krawczyk's
+# test.
 
 # %%
 import pathlib
@@ -47,15 +47,15 @@ interval.certify(lambda p: jnp.sum(p**4), jnp.zeros(2))
 
 # %% [markdown]
 # ## A verdict with a proof
-# `classify` can ask for one; then its evidence is `proved`.
+# `classify(evidence="proved")` includes a certificate.
 
 # %%
 verdict = critical.classify(fun, minimum.params, args=(x, y), evidence="proved")
 verdict
 
 # %% [markdown]
-# ## Kept, and checked by someone else
-# A certificate is saved as plain JSON. Whoever reads it has a claim; `check` proves it again, from the function and
+# ## Saved, and checked by someone else
+# A certificate is saved as plain JSON. For the reader it is a claim; `check` proves it again from the function and
 # data.
 
 # %%
@@ -66,8 +66,8 @@ print(interval.check(read, fun, start, (x, y)))
 
 # %% [markdown]
 # ## On data
-# Wines of three kinds, a 13-4-3 network of 71 parameters: a second or two. `python -m experiments.proofs` does the same
-# on 1,797 digits, with up to 2,035.
+# The wine data set, three classes, and a 13-4-3 network of 71 parameters, in a second or two. `python -m
+# experiments.proofs` does the same on 1,797 digits, with up to 2,035 parameters.
 
 # %%
 data = datasets.standardize(datasets.load("wine"))

@@ -1,4 +1,4 @@
-"""Where an experiment's results land: settings and versions, tables and figures, and one page that shows them."""
+"""The folder of a run: settings and versions, tables, figures, and a report of all of them on one page."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ import pandas as pd
 
 from experiments._shared import one_page, pieces
 from experiments._shared.questions import questions
-from mlp_jax import checkpoint
+from mlp_jax import _files, checkpoint
 
 _PACKAGES = ("mlp_jax", "jax", "jaxlib", "numpy", "scipy", "optax", "scikit-learn", "pandas", "matplotlib")
-# Settings that say where and how a run goes on, not what it computes.
+# Settings that do not change what a run computes.
 _WHERE = ("output", "resume")
 T = TypeVar("T")
 
 
 class RunFolder:
-    """The folder of one run, which no other process may use meanwhile.
+    """The folder of one run, locked against other processes.
 
-    A folder with anything in it is refused, never overwritten, unless its run was stopped and is to go on.
+    A folder that is not empty is never overwritten; it is refused unless `resume` continues its interrupted run.
 
     Parameters
     ----------
@@ -42,19 +42,19 @@ class RunFolder:
     settings
         Its frozen dataclass of settings, written to settings.json with versions and machine.
     path
-        A folder; `runs/NAME-DATE-TIME` under the working directory if None, with a number if that is taken.
+        A folder. If None, `runs/NAME-DATE-TIME` under the working directory, numbered if that exists.
     resume
-        Whether to go on with the run in `path`: what was `kept` there is not computed again. If nothing was begun
-        there, the run starts, so that a job script that is requeued can always pass it.
+        Whether to continue the run in `path`: pieces `kept` there are not computed again. In an empty folder the run
+        starts, so that a requeued job script can always pass it.
 
     Raises
     ------
     FileExistsError
-        The folder has files of something else, or its run is finished.
+        The folder holds other files, or a finished run.
     BlockingIOError
-        Another process uses the folder.
+        Another process is using the folder.
     ValueError
-        The run that was stopped had other settings or versions, or `resume` is given without a folder.
+        The interrupted run had other settings or versions, or `resume` is given without a folder.
 
     Examples
     --------
@@ -82,7 +82,7 @@ class RunFolder:
         self._figures: dict[str, bytes] = {}
         stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
         if path is None and resume:
-            raise ValueError("output: got none with --resume, expected the folder of the run that goes on.")
+            raise ValueError("output: got none with --resume, expected the folder of the interrupted run.")
         self.path = _new_folder(f"{name}-{stamp}") if path is None else pathlib.Path(path)
         self._resumed = resume and (self.path / "settings.json").is_file()
         if not self._resumed and self.path.exists() and (not self.path.is_dir() or _in_use(self.path)):
@@ -105,22 +105,22 @@ class RunFolder:
         self._write("settings.json", json.dumps(self._facts, indent=2, default=str).encode() + b"\n")
 
     def kept(self, name: str, compute: Callable[[], T]) -> T:
-        """Return compute(), and keep it in the folder; where a stopped run has kept it, read it back instead.
+        """Return compute() and save it under a name unique in the run; a resumed run loads it instead.
 
-        It is read from its file either way (JAX arrays become numpy arrays), so that a resumed run goes on from the
-        same bits. Give each piece of a run a name of its own. A piece that is damaged is computed again, with a
-        UserWarning. Ctrl-C ends the run with SystemExit: one line that says how to go on.
+        The value is always loaded from its file (JAX arrays become numpy arrays), so that a resumed run has the same
+        bits. A damaged piece is computed again, with a UserWarning. Ctrl-C raises SystemExit, with a line that says
+        how to continue.
         """
         file = self.path / "pieces" / f"{re.sub(r'[^A-Za-z0-9_.=+-]+', '_', name)}.npz"
         if self._resumed and file.exists():
             try:
                 return pieces.load(file)
             except ValueError as error:
-                warnings.warn(f"{name}: computed again, since what was kept is damaged. {error}", stacklevel=2)
+                warnings.warn(f"{name}: computed again, because its file is damaged. {error}", stacklevel=2)
         try:
             value = compute()
         except KeyboardInterrupt:
-            message = f"Stopped. What is finished is kept; --resume --output {self.path} goes on."
+            message = f"Stopped. Finished pieces are kept; continue with --resume --output {self.path}"
             raise SystemExit(message) from None
         file.parent.mkdir(exist_ok=True)
         pieces.save(file, value)
@@ -139,37 +139,32 @@ class RunFolder:
         self._write(f"{name}.png", drawn.getvalue())
 
     def conclude(self, conclusion: str) -> None:
-        """Print the conclusion, with seconds and folder, and write report.html: all of the run on one page."""
+        """Print the conclusion with seconds and folder, and write report.html, the whole run on one page."""
         seconds = time.perf_counter() - self._began
         facts = {**self._facts, "seconds": f"{seconds:.0f}{' since it was resumed' if self._resumed else ''}"}
-        report = one_page.page(
-            self.name, questions().get(self.name, ""), conclusion, facts, self._tables, self._figures
-        )
+        question = questions().get(self.name, "")
+        report = one_page.page(self.name, question, conclusion, facts, self._tables, self._figures)
         self._write("report.html", report.encode())
         self._lock.close()
         print(f"\n{conclusion} {seconds:.0f} s; report.html, tables and figures in {self.path}")
 
     def _require_same_run(self) -> None:
-        """Raise unless the stopped run has the experiment, settings and versions of this one, and is not finished."""
+        """Raise unless the interrupted run is unfinished and has this experiment, settings and versions."""
         if (self.path / "report.html").exists():
             raise FileExistsError(f"output: got {self.path}, whose run is finished; name a new folder.")
         before = json.loads((self.path / "settings.json").read_text())
         now = json.loads(json.dumps(self._facts, default=str))
         for part in ("experiment", "settings", "versions"):
             if before.get(part) != now[part]:
-                raise ValueError(
-                    f"resume: got {part} {now[part]}, expected those of the stopped run, {before.get(part)}."
-                )
+                raise ValueError(f"resume: got {part} {now[part]}, expected {before.get(part)} of the interrupted run.")
         self._facts["started"] = before["started"]
 
     def _write(self, name: str, content: bytes) -> None:
-        partial = self.path / f".{name}.partial"
-        partial.write_bytes(content)
-        partial.replace(self.path / name)
+        _files.write(self.path / name, lambda file: file.write(content))
 
 
 def _new_folder(name: str) -> pathlib.Path:
-    """Make and return a folder in `runs`, numbered if another run began in the same second."""
+    """Make and return a folder in `runs`, numbered if the name exists."""
     number, folder = 1, pathlib.Path("runs", name)
     while True:
         try:
@@ -181,8 +176,8 @@ def _new_folder(name: str) -> pathlib.Path:
 
 
 def _in_use(folder: pathlib.Path) -> bool:
-    """Return whether a folder has anything but what a run leaves that is killed before it wrote its settings."""
-    return any(file.name not in (".lock", ".settings.json.partial") for file in folder.iterdir())
+    """Return whether a folder has more than the files of a run that was killed before it wrote its settings."""
+    return any(not re.fullmatch(r"\.lock|settings\.json\..*\.partial", file.name) for file in folder.iterdir())
 
 
 def _versions() -> dict[str, str]:
