@@ -1,11 +1,12 @@
-"""A run folder holds all of a run, its page shows it, and nothing is overwritten."""
+"""A run folder holds a whole run, its page shows it, and nothing is overwritten."""
 
 import base64
 import dataclasses
-import importlib
 import io
 import json
+import pathlib
 import re
+import runpy
 import sys
 
 import matplotlib.figure
@@ -14,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import experiments
 from experiments._shared import command_line, tables
 from experiments._shared.questions import questions
 from experiments._shared.run_folder import RunFolder
@@ -25,18 +27,13 @@ class Settings:
     note: str = "<b>bold</b>"
 
 
-def made(path):
-    folder = RunFolder("taylor", Settings(), path)
+def test_the_page_holds_question_conclusion_tables_figures_and_settings(tmp_path, capsys):
+    folder = RunFolder("taylor", Settings(), tmp_path / "one")
     figure = matplotlib.figure.Figure(figsize=(2, 1))
     figure.subplots().plot([0, 1])
     folder.figure("curve", figure)
     folder.table("numbers", pd.DataFrame({"n": range(100), "half": [n / 2 for n in range(100)]}))
     folder.conclude("Found: a < b.")
-    return folder
-
-
-def test_the_page_holds_question_conclusion_tables_figures_and_settings(tmp_path, capsys):
-    folder = made(tmp_path / "one")
     page = (folder.path / "report.html").read_text()
     assert questions()["taylor"].replace("'", "&#x27;") in page
     assert "Found: a &lt; b." in page
@@ -52,10 +49,6 @@ def test_the_page_holds_question_conclusion_tables_figures_and_settings(tmp_path
     printed = capsys.readouterr().out
     assert printed.startswith("\nFound: a < b. ")
     assert printed.rstrip().endswith(str(folder.path))
-
-
-def test_settings_and_tables_are_read_back(tmp_path):
-    folder = made(tmp_path / "one")
     assert json.loads((folder.path / "settings.json").read_text())["settings"] == dataclasses.asdict(Settings())
     assert pd.read_csv(folder.path / "numbers.csv").half.tolist() == [n / 2 for n in range(100)]
     assert not list(folder.path.glob("*.partial"))
@@ -71,7 +64,7 @@ def test_a_folder_with_anything_in_it_is_refused_and_left_as_it_is(tmp_path):
 
 
 def squares(path, *, resume=False, stop_at=None, log=None):
-    """A run of five pieces; stopped in one of them, if asked to."""
+    """A run of five pieces, interrupted in piece `stop_at`; finished pieces are appended to `log`."""
 
     def piece(n):
         if n == stop_at:
@@ -99,8 +92,8 @@ def test_a_run_that_was_stopped_goes_on_where_it_was_and_ends_bit_for_bit_the_sa
 
 
 @pytest.mark.parametrize("resume", [False, True])
-@pytest.mark.parametrize("left", [None, (), (".lock",), (".lock", ".settings.json.partial")])
-def test_a_run_starts_where_nothing_was_begun_or_it_was_killed_before_it_wrote_its_settings(tmp_path, left, resume):
+@pytest.mark.parametrize("left", [None, (".lock", f"settings.json.{32 * '0'}.partial")])
+def test_a_run_starts_in_a_new_folder_and_in_that_of_a_run_killed_before_it_wrote_its_settings(tmp_path, left, resume):
     if left is not None:
         (tmp_path / "one").mkdir()
         for name in left:
@@ -169,7 +162,7 @@ def test_printed_tables_fit_in_100_columns_and_name_what_is_left_out(columns):
     assert bool(left) == (columns == 30) == ("in rows.csv" in " ".join(lines[3:]))
 
 
-def test_what_is_wrong_with_a_setting_is_one_line_and_other_errors_keep_their_traceback(monkeypatch, capsys):
+def test_an_invalid_setting_is_reported_in_one_line_and_other_errors_keep_their_traceback(monkeypatch, capsys):
     def refuse(settings):
         raise FileExistsError(f"seed: got {settings.seed}, which is taken.")
 
@@ -185,11 +178,11 @@ def test_what_is_wrong_with_a_setting_is_one_line_and_other_errors_keep_their_tr
 
 
 @pytest.mark.parametrize("name", sorted(questions()))
-def test_every_experiment_explains_its_settings(name, monkeypatch, capsys):
+def test_every_experiment_has_a_question_and_explains_its_settings(name, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", [name, "--help"])
     with pytest.raises(SystemExit, match="0"):
-        importlib.import_module(f"experiments.{name}").main()
+        runpy.run_path(str(pathlib.Path(experiments.__file__).parent / f"{name}.py"), run_name="__main__")
     said = capsys.readouterr().out
-    for option in ("--quick", "--seed", "--output", "--resume"):
-        assert option in said
+    assert all(option in said for option in ("--quick", "--seed", "--output", "--resume"))
+    assert questions()[name].endswith("?")
     assert questions()[name].split()[0] in said
