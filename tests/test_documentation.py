@@ -1,4 +1,4 @@
-"""The pages are true: their examples run and print what is shown, their links lead somewhere, no module is missing."""
+"""Pages: examples run and print what is shown, links lead to files and sections, and no module is missing."""
 
 import importlib
 import pathlib
@@ -23,7 +23,7 @@ class Fence(NamedTuple):
     language: str
     code: str
     line: int
-    follows: bool  # whether nothing stands between the fence before and this one
+    follows: bool  # whether there is no text between this fence and the one before
 
 
 def fences(text):
@@ -35,17 +35,13 @@ def fences(text):
     return found
 
 
-def without_fences(text):
-    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
-
-
 def prose(path):
-    """The Markdown of a page, or of the Markdown cells of a notebook's source, without code."""
+    """Return the Markdown of a page, or of the Markdown cells of a notebook's source, without code."""
     text = path.read_text()
     if path.suffix == ".py":
         cells = [cell for cell in re.split(r"^# %%", text, flags=re.MULTILINE) if cell.startswith(" [markdown]")]
         text = "\n".join(line.removeprefix("#").removeprefix(" ") for cell in cells for line in cell.splitlines()[1:])
-    return without_fences(text)
+    return re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE)
 
 
 def name_of(path):
@@ -56,21 +52,19 @@ _NUMBER = re.compile(r"-?\d+\.\d*(?:e[-+]\d+)?|\d+e[-+]\d+")
 
 
 def require_alike(printed, shown):
-    """The same words and integers; fractions to 5 %; not what is written with an exponent, which is rounding."""
+    """Compare words and integers exactly, and fractions to 5 %; numbers with an exponent are rounding."""
     assert _NUMBER.sub("#", printed).split() == _NUMBER.sub("#", shown).split()
     for ours, theirs in zip(_NUMBER.findall(printed), _NUMBER.findall(shown), strict=True):
         if "e" not in ours + theirs:
             assert float(ours) == pytest.approx(float(theirs), rel=0.05, abs=2e-3)
 
 
-def pages_with_examples():
-    with_examples = [page for page in PAGES if any(fence.language == "python" for fence in fences(page.read_text()))]
-    return [pytest.param(page, id=name_of(page)) for page in with_examples]
+EXAMPLES = [page for page in PAGES if "```python\n" in page.read_text()]
 
 
 @pytest.mark.slow
-@pytest.mark.implicit_promotion  # the examples are run as a reader runs them
-@pytest.mark.parametrize("page", pages_with_examples())
+@pytest.mark.implicit_promotion  # as a reader runs them
+@pytest.mark.parametrize("page", EXAMPLES, ids=name_of)
 def test_every_example_runs_and_prints_what_the_page_shows(page, tmp_path, monkeypatch, capsys):
     module = types.ModuleType(page.stem)
     monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -86,7 +80,7 @@ def test_every_example_runs_and_prints_what_the_page_shows(page, tmp_path, monke
 
 
 def slugs(path):
-    """The anchors of a page's sections, as code hosts make them."""
+    """Return the anchors of a page's sections, as code hosts make them."""
     titles = re.findall(r"^#+ (.+)$", prose(path), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", title.lower()).strip().replace(" ", "-") for title in titles}
 
@@ -136,7 +130,7 @@ def test_measured_figures_are_those_of_the_page_of_benchmarks(path):
                 assert figure in measured, f"{name_of(path)} says {figure}, expected a figure of docs/benchmarks.md"
 
 
-def test_markup_is_escaped_outside_of_code_and_examples_only_and_indented_blocks_are_kept():
+def test_markup_is_escaped_only_outside_of_code_and_indented_blocks_are_kept():
     translated = runpy.run_path(str(ROOT / "docs" / "conf.py"))["_translated"]
     lines = ["|g| and `a | b`, (*axes)", ">>> x**2 | y", "4", "", "Then", "", "    a * b", "", "again *"]
     assert list(translated(lines)) == [

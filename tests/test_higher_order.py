@@ -69,8 +69,12 @@ def test_a_circle_of_minima_stays_degenerate_without_its_symmetry(radius):
     assert named.index == 0
 
 
-def test_the_explanation_names_the_deciding_numbers():
-    words = critical.classify(lambda x: jnp.sum(jnp.cosh(x)), np.array([1e-6, -1e-6])).explain()
+def test_a_point_off_by_a_millionth_keeps_its_name_and_explains_the_deciding_numbers():
+    point = np.array([1e-6, -1e-6])
+    verdict = critical.classify(lambda x: jnp.sum(jnp.cosh(x)), point)
+    assert verdict.kind == "minimum"
+    assert np.linalg.norm(point) < verdict.distance < 1e-5
+    words = verdict.explain()
     assert "above its rounding" in words
     assert "places the critical point within 2.8e-06" in words
     assert "2 positive; 0 are not resolved" in words

@@ -1,7 +1,5 @@
 """The interpreter: its results contain the truth, and an unknown primitive is refused by name."""
 
-import equinox as eqx
-import flax.linen as nn
 import ground_truth
 import jax
 import jax.numpy as jnp
@@ -170,31 +168,6 @@ def test_arb_and_float64_gradients_overlap_and_arb_is_narrow():
     assert np.all(np.abs(narrow.mid - wide.mid) <= narrow.radius + wide.radius)
     assert np.max(narrow.radius / np.abs(narrow.mid)) < 1e-15
     assert np.allclose(narrow.mid, expected, rtol=1e-12, atol=1e-15)
-
-
-def test_flax_and_equinox_models_are_functions_like_any_other():
-    x = np.random.default_rng(0).standard_normal((5, 2))
-
-    class Model(nn.Module):
-        @nn.compact
-        def __call__(self, x):
-            return nn.Dense(1, param_dtype=x.dtype)(nn.gelu(nn.Dense(3, param_dtype=x.dtype)(x)))
-
-    with jax.enable_x64(True):
-        model = Model()
-        flax_params = model.init(jax.random.key(0), jnp.asarray(x))
-        equinox = eqx.nn.MLP(2, 1, 3, 1, activation=jax.nn.silu, key=jax.random.key(1), dtype=jnp.float64)
-        arrays, static = eqx.partition(equinox, eqx.is_array)
-        cases = [
-            (lambda p, x: jnp.mean(model.apply(p, x) ** 2), flax_params),
-            (lambda p, x: jnp.mean(jax.vmap(eqx.combine(p, static))(x) ** 2), arrays),
-        ]
-        for fun, params in cases:
-            traced, data = enclosures.trace(fun, params, (x,))
-            vector = np.asarray(tree.ravel(params)[0])
-            found = enclosures.hessian(traced, ball.exact(vector), data)
-            expected = np.asarray(curvature.dense_hessian(fun, params, (x,)))
-            assert np.all(np.abs(found.mid - expected) <= found.radius + 1e-14)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from flax import linen as nn
 from jax.experimental.ode import odeint
 
 from mlp_jax import critical, curvature, interval
@@ -50,21 +49,6 @@ def test_after_every_call_a_function_with_float64_constants_works_and_what_it_ca
     del fun, captured
     gc.collect()
     assert held() is None
-
-
-def test_a_recurrent_network_that_computes_in_float32_is_classified_with_the_unit_of_float32():
-    cell = nn.RNN(nn.SimpleCell(features=2))
-    x = np.random.default_rng(0).standard_normal((2, 3, 2)).astype(np.float32)
-    params = jax.tree.map(jnp.zeros_like, cell.init(jax.random.key(0), x))
-
-    def loss(params, x):
-        # At zero the outputs of the cell and their slope are zero: all curvature is that of the squares.
-        squares = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
-        return squares + jnp.mean(cell.apply(params, x) ** 4)
-
-    verdict = critical.classify(loss, params, (x,))
-    assert verdict.kind == "minimum"
-    assert verdict.unit == 2.0**-24
 
 
 @pytest.mark.implicit_promotion

@@ -332,13 +332,6 @@ def test_an_explanation_of_no_critical_point_says_no_and_counts_the_error_at_the
     assert "critical.find may reach one" in verdict.reason
 
 
-def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
-    point = np.array([1e-6, -1e-6])
-    verdict = critical.classify(lambda x: jnp.sum(jnp.cosh(x) * jnp.array([1.0, 2.0])), point)
-    assert verdict.kind == "minimum"
-    assert np.linalg.norm(point) < verdict.distance < 1e-5
-
-
 # --- Kinks --------------------------------------------------------------------------------------------------------
 
 
@@ -436,13 +429,10 @@ SQUARE = lambda x: jnp.sum(x**2)
     ("fun", "params", "args", "kind", "words"),
     [
         (SQUARE, {"a": np.array([np.inf])}, (), ValueError, r"params\['a'\]: got 1 numbers that are NaN or infinite"),
-        (SQUARE, {}, (), ValueError, "params: got an empty pytree"),
         (SQUARE, jnp.arange(3), (), TypeError, "params: .*dtype int32"),
-        (SQUARE, critical.find(SQUARE, jnp.ones(2)), (), TypeError, "params"),
         (SQUARE, jnp.array([1j]), (), TypeError, "params: .*dtype complex64"),
-        (lambda x: x, jnp.ones(3), (), TypeError, r"fun: .*shape \(3,\)"),
-        (lambda x: (x[0], x[1]), jnp.ones(3), (), TypeError, "fun: got a result of"),
-        (3.0, jnp.ones(3), (), TypeError, "fun: got 3.0, expected a function"),
+        (lambda x: x, np.ones(3), (), TypeError, r"fun: .*shape \(3,\)"),
+        (3.0, np.ones(3), (), TypeError, "fun: got 3.0, expected a function"),
         (lambda x, y: x @ y, jnp.ones(2), jnp.ones(2), TypeError, "args: got .*, expected a tuple"),
         (lambda x, y: x @ y, jnp.ones(2), (np.array([1.0, np.nan]),), ValueError, r"args\[0\]: got 1 numbers"),
     ],
