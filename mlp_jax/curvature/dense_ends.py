@@ -1,7 +1,5 @@
 """Eigenvectors at both ends of a stored symmetric matrix, from one tridiagonalisation by LAPACK."""
 
-from __future__ import annotations
-
 import numpy as np
 from scipy import linalg
 from scipy.linalg import lapack

@@ -3,8 +3,6 @@
 Both are Gauss–Newton matrices of another loss, and stream over examples as `operators.ggn` does.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

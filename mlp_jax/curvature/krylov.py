@@ -1,7 +1,5 @@
 """Eigenpairs at both ends of a symmetric operator, each with its own residual. Host-level."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
@@ -113,13 +111,14 @@ def eigenpairs(
 ) -> Eigenpairs:
     """Return the algebraically smallest and largest eigenvalues of a symmetric operator, with residuals. Host-level.
 
-    H v = λ v. Lanczos with full orthogonalisation and thick restarts: both ends come from one basis, so that no value
-    is returned more often than its multiplicity. A single starting vector contains one vector of each eigenspace.
-    After convergence Lanczos therefore runs again from a random vector orthogonal to the whole basis, until the
-    complement cannot contain an eigenvalue beyond the wanted ones (by the residuals of its extreme Ritz values and, if
-    no restart was needed, a failure probability of 1e-3 by Kuczyński and Woźniakowski). Vectors found there join the
-    basis, and the search is repeated. One product with each vector returned gives the true residual, which alone
-    decides whether the pair has converged.
+    H v = λ v. Lanczos with full orthogonalisation and thick restarts (Wu and Simon 2000, "Thick-restart Lanczos method
+    for large symmetric eigenvalue problems"): both ends come from one basis, so that no value is returned more often
+    than its multiplicity. A single starting vector contains one vector of each eigenspace. After convergence Lanczos
+    therefore runs again from a random vector orthogonal to the whole basis, until the complement cannot contain an
+    eigenvalue beyond the wanted ones: by the residuals of its extreme Ritz values and, if no restart was needed, with a
+    failure probability of 1e-3 (Kuczyński and Woźniakowski 1992, "Estimating the largest eigenvalue by the power and
+    Lanczos algorithms with a random start"). Vectors found there join the basis, and the search is repeated. One
+    product with each vector returned gives the true residual, which alone decides whether the pair has converged.
 
     If P is at most `dense_limit`, or at most six times the number of wanted pairs, LAPACK works on the whole matrix
     instead: from `hessian`, or from P products if `max_matvecs` allows them.
@@ -167,12 +166,6 @@ def eigenpairs(
         or holds NaN or infinity.
     MemoryError
         The dense matrix would not fit in half of the machine's memory.
-
-    References
-    ----------
-    Wu and Simon (2000), "Thick-restart Lanczos method for large symmetric eigenvalue problems".
-    Kuczyński and Woźniakowski (1992), "Estimating the largest eigenvalue by the power and Lanczos algorithms with a
-    random start".
 
     Examples
     --------
@@ -225,10 +218,9 @@ def _checked_limits(
         )
     block = min(_checks.integer(block_size, "block_size"), size)
     least = min(size, 2 * total + SPARE_ROWS + 2 * block)
-    if basis_size is None:
-        fitting = num_devices * _BASIS_BYTES // (operator.program.dtype.itemsize * size)
-        return _Limits(tolerance, allowed, min(size, max(least, min(fitting, _BASIS_ROWS))), block, mesh)
-    rows = min(size, _checks.integer(basis_size, "basis_size", 0))
+    fitting = num_devices * _BASIS_BYTES // (operator.program.dtype.itemsize * size)
+    default = max(least, min(fitting, _BASIS_ROWS))
+    rows = min(size, default if basis_size is None else _checks.integer(basis_size, "basis_size", 0))
     if rows < least:
         raise ValueError(
             f"basis_size: got {basis_size}, expected at least {least} vectors for {total} pairs of a"
@@ -312,11 +304,9 @@ def _measured(
 
 
 def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.random.Generator) -> Eigenpairs:
-    def multiply(rows: np.ndarray) -> np.ndarray:
-        return operator.multiply(rows, limits.block)
-
     basis: Basis
     if limits.mesh is None:
+        multiply = functools.partial(operator.multiply, block=limits.block)
         basis = HostBasis(multiply, operator.size(), operator.program.dtype, limits.rows)
     else:
         basis = SplitBasis(operator, limits.rows, limits.block, limits.mesh)

@@ -4,8 +4,6 @@
 """
 
 # ruff: noqa: D102 - HostBasis documents the methods whose names do not say enough
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, Protocol

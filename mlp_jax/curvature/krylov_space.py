@@ -4,8 +4,6 @@ Unlike `tridiagonal.lanczos` it can continue from Ritz vectors (a thick restart)
 search for missed eigenvalues). `krylov_basis` stores the vectors.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

@@ -1,9 +1,9 @@
 """The exact Hessian of any function of any pytree as a matrix, in column blocks of bounded memory."""
 
-from __future__ import annotations
-
 import math
 import os
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from mlp_jax import _checks, _compiled, tree
 from mlp_jax.curvature import operators, precision
 from mlp_jax.curvature.types import Fun, PyTree
 
-# Intermediate values of one block of columns stay near this size: larger blocks leave the cache.
+# Intermediate values of one block of products stay near this size: larger blocks leave the cache.
 _BLOCK_BYTES = 2**26
 
 
@@ -87,20 +87,25 @@ def _columns(fun: Fun, params: PyTree, args: tuple) -> jax.Array:
         return fun(unravel(v), *args)
 
     matvec = operators.linearize_gradient(of_vector, vector)
-    block = max(1, min(vector.size, _BLOCK_BYTES // _product_bytes(of_vector, vector)))
-
-    def column(i: jax.Array) -> jax.Array:
-        return matvec(jnp.zeros_like(vector).at[i].set(1))
-
-    matrix = jax.lax.map(column, jnp.arange(vector.size), batch_size=block)
+    matrix = rows_of(matvec, vector.size, vector.dtype, _product_bytes(of_vector, vector))
     return (matrix + matrix.T) / 2
 
 
 _compiled_columns = _compiled.by_function()(_columns)
 
 
+def rows_of(matvec: Callable[[jax.Array], jax.Array], size: int, dtype: Any, product_bytes: int) -> jax.Array:
+    """Return the products with all unit vectors as rows, in blocks that `product_bytes` of one product bounds."""
+    block = max(1, min(size, _BLOCK_BYTES // max(1, product_bytes)))
+
+    def product(i: jax.Array) -> jax.Array:
+        return matvec(jnp.zeros(size, dtype).at[i].set(1))
+
+    return jax.lax.map(product, jnp.arange(size), batch_size=block)
+
+
 def _product_bytes(fun: Fun, vector: jax.Array) -> int:
     """Return an upper bound on the intermediate values of one Hessian-vector product, in bytes."""
     jaxpr = jax.make_jaxpr(lambda v: operators.hessian_product(fun)(v, (), v))(vector)
     avals = [v.aval for eqn in jaxpr.jaxpr.eqns for v in eqn.outvars]
-    return max(1, sum(math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 4) for aval in avals))
+    return sum(math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 4) for aval in avals)

@@ -11,8 +11,6 @@ as arguments of that function; then a second call with the same functions and sh
 Outside jit a matvec runs one operation at a time, and one that streams is compiled again at every call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -36,12 +34,8 @@ def hessian(fun: Fun, params: PyTree, args: tuple = ()) -> Matvec:
 
     Parameters
     ----------
-    fun
-        `(params, *args) -> scalar`.
-    params
-        Any pytree of floating arrays.
-    args
-        Further arguments of `fun`.
+    fun, params, args
+        A function `(params, *args) -> scalar`, any pytree of floating arrays, and the further arguments of `fun`.
 
     Raises
     ------

@@ -1,7 +1,5 @@
 """Float64 without touching the caller's settings, and the checks of functions of (params, *args)."""
 
-from __future__ import annotations
-
 import contextlib
 import functools
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """Inertia: how many eigenvalues of a symmetric matrix are surely negative, surely positive, or neither."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 

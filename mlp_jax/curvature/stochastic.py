@@ -11,8 +11,6 @@ jit; outside jit the loop is compiled again at every call:
 -2.0
 """
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable
@@ -185,7 +183,8 @@ def trace(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int = 1
 
     Examples
     --------
-    >>> value, stderr = trace(lambda v: {"a": 2 * v["a"]}, {"a": jnp.zeros(7)}, jax.random.key(0))
+    >>> estimate = jax.jit(lambda key: trace(lambda v: {"a": 2 * v["a"]}, {"a": jnp.zeros(7)}, key))
+    >>> value, stderr = estimate(jax.random.key(0))
     >>> float(value), float(stderr)
     (14.0, 0.0)
     """
@@ -235,10 +234,9 @@ def diagonal(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int 
 
 def rademacher_like(key: jax.Array, params: PyTree) -> PyTree:
     """Return a pytree of independent ±1, each with probability ½, with the shapes and dtypes of `params`."""
-    leaves, structure = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    draws = [jax.random.rademacher(k, jnp.shape(x), jnp.result_type(x)) for k, x in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(structure, draws)
+    structure = jax.tree.structure(params)
+    keys = jax.tree.unflatten(structure, list(jax.random.split(key, structure.num_leaves)))
+    return jax.tree.map(lambda x, k: jax.random.rademacher(k, jnp.shape(x), jnp.result_type(x)), params, keys)
 
 
 def _mean_of(samples: jax.Array) -> Estimate:

@@ -3,9 +3,6 @@
 With a mesh each device processes its own examples, and a product sends one sum of P numbers between them.
 """
 
-from __future__ import annotations
-
-import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -35,10 +32,6 @@ def _here(function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> 
     return function(rows, *shared)
 
 
-def _each_on(mesh: Mesh, function: Callable[..., PyTree], rows: PyTree, shared: tuple = ()) -> PyTree:
-    return _parallel.over_rows(function, mesh, rows, shared)
-
-
 @precision.whole_products
 def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matvec:
     """Return the matvec that `build` makes of all examples at once, or its sum over chunks and devices."""
@@ -53,7 +46,9 @@ def over_examples(build: Build, params: PyTree, args: tuple, over: Over) -> Matv
     shares = jnp.pad(shares, (0, len(jax.tree.leaves(examples)[0]) - num_examples))
     examples, shares = _parallel.split((examples, shares), mesh)
     if chunk_size is None:
-        return build(functools.partial(_each_on, mesh), params, examples, shares)
+        return build(
+            lambda each, rows, shared=(): _parallel.over_rows(each, mesh, rows, shared), params, examples, shares
+        )
 
     def mine(rows: tuple[tuple, jax.Array], params: PyTree, vector: PyTree) -> PyTree:
         return _by_chunks(build, params, rows, chunk_size)(vector)

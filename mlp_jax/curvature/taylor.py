@@ -1,7 +1,5 @@
 """The second-order Taylor model of a function at a point, and its remainder. Transformable."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

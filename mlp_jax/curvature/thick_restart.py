@@ -1,7 +1,5 @@
 """Block Lanczos with thick restarts: grow a Space until the wanted ends of the spectrum have converged."""
 
-from __future__ import annotations
-
 import math
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """A matvec traced once: a program whose arguments, not constants, are the data that the matvec closes over."""
 
-from __future__ import annotations
-
 import functools
 import math
 from collections.abc import Callable
@@ -13,10 +11,8 @@ import numpy as np
 from jax.extend import core
 
 from mlp_jax import _checks, _compiled, _parallel
+from mlp_jax.curvature import matrices
 from mlp_jax.curvature.types import Matvec, PyTree
-
-# Intermediate values of one block of columns of a matrix stay near this size.
-_BLOCK_BYTES = 2**26
 
 
 class Program(NamedTuple):
@@ -141,11 +137,5 @@ _rows = _compiled.by_function()(multiply_rows)
 
 @_compiled.by_function()
 def _matrix(program: Program, constants: tuple[Any, ...]) -> jax.Array:
-    size = program.size()
     nbytes = sum(math.prod(v.aval.shape) * 8 for eqn in program.jaxpr.eqns for v in eqn.outvars)
-    block = max(1, min(size, _BLOCK_BYTES // max(1, nbytes)))
-
-    def column(i: jax.Array) -> jax.Array:
-        return _product(program, constants, jnp.zeros(size, program.dtype).at[i].set(1))
-
-    return jax.lax.map(column, jnp.arange(size), batch_size=block)
+    return matrices.rows_of(functools.partial(_product, program, constants), program.size(), program.dtype, nbytes)

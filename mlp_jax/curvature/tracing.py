@@ -5,8 +5,6 @@ constants in float64, and a later call by the caller in float32 would fail. The 
 of its constants; it lives as long as the caller's function.
 """
 
-from __future__ import annotations
-
 import functools
 import gc
 import math

@@ -1,7 +1,5 @@
 """Lanczos under tracing: an orthonormal basis of a Krylov space and the operator on it. Transformable."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, NamedTuple
 

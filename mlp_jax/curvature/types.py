@@ -1,7 +1,5 @@
 """Names of the functions and trees that several packages pass around."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -1,7 +1,5 @@
 """What precision a function and its derivatives really compute in."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 

@@ -4,8 +4,6 @@
 several pre-activations of its layer.
 """
 
-from __future__ import annotations
-
 from typing import Any, NamedTuple
 
 import jax

@@ -1,7 +1,5 @@
 """The public functions: checks, chunks of examples, and blocks put in their places."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any

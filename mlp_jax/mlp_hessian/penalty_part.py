@@ -1,7 +1,5 @@
 """The Hessian of a penalty, added to a matrix in place, a strip of columns at a time."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

@@ -8,8 +8,6 @@ With z = the pre-activations, a = the input of the next layer, and J = ∂a/∂z
 learning", eq. 10, for pairs of layers). Examples are the last axis, so that each product by W is one matrix product.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """Sums over examples for the block of a pair of layers, as matrix products, and that block in order."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import jax

@@ -1,7 +1,5 @@
 """The properties of an activation, measured on a sample of points, so that any function can be passed."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 

@@ -1,7 +1,5 @@
 """The directions at params along which continuous symmetries leave the loss unchanged."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Sequence
@@ -107,7 +105,7 @@ def _valid(
     for _ in range(_POINTS):
         there = vector + _SPREAD * (size + typical) * generator.standard_normal(vector.shape)
         nudge = 2 * unit * (np.abs(there) + typical) * generator.choice([-1.0, 1.0], vector.shape)
-        here, above, below = (gradient(fun, v, params, args) for v in (there, there + nudge, there - nudge))
+        here, above, below = (np.asarray(gradient(fun, v, params, args)) for v in (there, there + nudge, there - nudge))
         change = np.maximum(np.abs(above - here), np.abs(below - here))
         error = _SAFETY * (np.maximum(change, np.median(change)) + unit * np.abs(here))
         rows = _rows(_stacked(fields, unravel(there)))

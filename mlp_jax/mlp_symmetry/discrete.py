@@ -1,7 +1,5 @@
 """Discrete symmetries: permutations of hidden units and of their pieces, sign flips; a canonical form of all copies."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 from collections.abc import Callable, Iterator

@@ -4,8 +4,6 @@ Tangents are Layers of numpy arrays with a leading axis k. A field depends only 
 of the network, and can be evaluated at other params.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 

@@ -1,7 +1,5 @@
 """Straight lines of critical points through one that has duplicate units (Fukumizu & Amari 2000)."""
 
-from __future__ import annotations
-
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -53,7 +51,7 @@ def split_lines(
         rows = _directions(params, activation, tolerance * float(np.max(np.abs(vector))))
 
         def at(v: np.ndarray) -> np.ndarray:
-            return gradient(fun, v, params, args)
+            return np.asarray(gradient(fun, v, params, args))
 
         kept = [row for row in rows if _is_constant(at, vector, row, unit, tolerance)]
         basis = _independent(np.asarray(kept).reshape(-1, vector.size))

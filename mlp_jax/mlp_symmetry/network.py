@@ -1,13 +1,9 @@
 """The values inside a network, and the gradient of its loss at a vector."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from numpy.typing import ArrayLike
 
 from mlp_jax import _compiled, mlp, tree
 from mlp_jax.mlp import Activation, Params
@@ -30,11 +26,7 @@ def features(params: Params, inputs: jax.Array, activation: Activation, depth: i
     return jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=1)
 
 
-def gradient(fun: Callable[..., jax.Array], vector: ArrayLike, params: Params, args: tuple) -> np.ndarray:
-    """Return the gradient of `fun` at a vector in the order of `tree.ravel` of params. Compiled once per `fun`."""
-    return np.asarray(_gradient(fun, jnp.asarray(vector), params, args))
-
-
 @_compiled.by_function()
-def _gradient(fun: Callable[..., jax.Array], vector: jax.Array, params: Params, args: tuple) -> jax.Array:
+def gradient(fun: Callable[..., jax.Array], vector: jax.Array, params: Params, args: tuple) -> jax.Array:
+    """Return the gradient of `fun` at a vector in the order of `tree.ravel` of params. Compiled once per `fun`."""
     return tree.ravel(jax.grad(fun)(tree.ravel(params)[1](vector), *args))[0]

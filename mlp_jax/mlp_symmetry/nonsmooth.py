@@ -1,7 +1,5 @@
 """Kinks: the distance of pre-activations to the corners of an activation, for `critical.classify`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

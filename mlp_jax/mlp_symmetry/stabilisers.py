@@ -1,7 +1,5 @@
 """The number of discrete maps that fix a point."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math
