@@ -111,13 +111,6 @@ def counted(num_static=1):
     return total, traces
 
 
-def test_one_function_is_traced_once_and_another_on_its_own():
-    total, traces = counted()
-    functions = [lambda x, k=k: k * jnp.sum(x) for k in (2.0, 3.0)]
-    assert [float(total(f, POINT)) for f in functions for _ in range(3)] == [5.0] * 3 + [7.5] * 3
-    assert len(traces) == 2
-
-
 def test_methods_of_one_object_are_traced_once_though_each_access_makes_another():
     total, traces = counted()
     double, triple = Model(2.0), Model(3.0)

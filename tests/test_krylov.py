@@ -424,10 +424,8 @@ def test_data_of_the_matvec_are_arguments_of_the_program_and_not_constants(x64):
 DOUBLE = lambda v: 2 * v
 ERRORS = {
     "no pairs": (DOUBLE, {}, ValueError, r"smallest \+ largest: got 0 \+ 0, expected between 1 and .* 3"),
-    "too many pairs": (DOUBLE, {"smallest": 2, "largest": 2}, ValueError, r"got 2 \+ 2, expected between 1 and"),
     "budget": (DOUBLE, {"largest": 2, "max_matvecs": 3}, ValueError, "max_matvecs: got 3"),
     "basis": (DOUBLE, {"largest": 1, "basis_size": 1}, ValueError, "basis_size: got 1, expected at least 3"),
-    "structure": (lambda v: (v,), {"largest": 1}, ValueError, "matvec"),
     "shape": (lambda v: v[:2], {"largest": 1}, ValueError, r"matvec.*\(2,\)"),
     "integers": (lambda v: v.astype(int), {"largest": 1}, TypeError, "matvec.*int32"),
     "NaN": (lambda v: v * jnp.nan, {"largest": 1}, ValueError, "matvec: got NaN"),
@@ -443,9 +441,8 @@ def test_errors_say_what_was_got_and_expected(case):
 
 
 def test_calls_under_jit_are_refused():
-    for call in (
-        lambda a: eigenpairs(DOUBLE, a, jax.random.key(0), largest=1),
-        lambda a: eigenpairs(lambda v: a * v, jnp.ones(3), jax.random.key(0), largest=1),
-    ):
+    of_params = lambda a: eigenpairs(DOUBLE, a, jax.random.key(0), largest=1)
+    of_data = lambda a: eigenpairs(lambda v: a * v, jnp.ones(3), jax.random.key(0), largest=1)
+    for call in (of_params, of_data):
         with pytest.raises(TypeError, match="expected concrete ones; call eigenpairs outside jit"):
             jax.jit(call)(jnp.ones(3))

@@ -3,11 +3,11 @@
 import functools
 from typing import NamedTuple
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.experimental.ode import odeint
 
 from mlp_jax import losses, mlp, tree
@@ -119,13 +119,13 @@ def test_hessian_of_mean_is_that_of_the_weighted_mean():
 
 
 @pytest.mark.parametrize("loss", [losses.squared_error, student, poisson, losses.cross_entropy])
-def test_ggn_is_the_jacobian_around_the_curvature_of_the_loss_and_so_is_fisher_where_that_reads_no_target(loss):
+def test_ggn_and_fisher_have_their_closed_forms(loss):
     params, x, y, t, weights = example()
     targets = y if loss is losses.cross_entropy else t
     ours = as_matrix(lambda p: ggn(network, loss, p, (x, targets), weights=weights), params)
     expected = explicit_ggn(loss, params, x, targets, weights)
     close(ours, expected)
-    if loss is not student:  # the curvature in z is the same for every target, or classes are summed over
+    if loss is not student:  # for student, the curvature in z depends on the target
         close(as_matrix(lambda p: fisher(network, loss, p, (x, targets), weights=weights), params), expected)
 
 
@@ -269,19 +269,6 @@ def test_products_can_be_differentiated(chunk_size):
     close(tree.ravel(jax.jit(jax.grad(ours))(params))[0], jax.jit(theirs)(flat))
 
 
-def test_a_second_call_with_the_same_functions_and_shapes_traces_nothing():
-    params, x, y, _, weights = example()
-    chex.clear_trace_counter()
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def products(p, v, x, y, w):
-        return [make(p, x, y, weights=w, chunk_size=3)(v) for make in OPERATORS.values()]
-
-    for shift in (0.0, 1.0):
-        products(params, params, x + shift, y, weights)
-
-
 def test_memory_of_a_streaming_product_does_not_grow_with_the_examples():
     params = (mlp.Layer(jnp.ones((4, 300)), jnp.ones(300)), mlp.Layer(jnp.ones((300, 3)), jnp.ones(3)))
 
@@ -310,8 +297,9 @@ def check_model(model, params, rtol=1e-12):
     _, x, y, _, _ = example()
     flat, unravel = tree.ravel(params)
     values = lambda p: losses.cross_entropy(model(p, x), y)
+    mean_loss = lambda p, x, y: jnp.mean(losses.cross_entropy(model(p, x), y))
     parts = {
-        "hessian": lambda p: hessian(lambda q, x, y: jnp.mean(losses.cross_entropy(model(q, x), y)), p, (x, y)),
+        "hessian": lambda p: hessian(mean_loss, p, (x, y)),
         "mean": lambda p: hessian_of_mean(lambda q, x, y: losses.cross_entropy(model(q, x), y), p, (x, y)),
         "ggn": lambda p: ggn(model, losses.cross_entropy, p, (x, y), chunk_size=4),
         "fisher": lambda p: fisher(model, losses.cross_entropy, p, (x, y)),
@@ -336,6 +324,7 @@ def check_model(model, params, rtol=1e-12):
     ours, theirs = matrices(params), oracles(flat)
     for name in parts:
         close(ours[name], theirs[name], rtol)
+    close(dense_hessian(mean_loss, params, (x, y)), theirs["hessian"], rtol)
 
 
 def test_any_pytree_of_params():
@@ -348,10 +337,21 @@ def test_any_pytree_of_params():
 
 @pytest.mark.implicit_promotion
 def test_state_of_flax_nnx():
-    nnx = pytest.importorskip("flax.nnx")
-
     graph, state = nnx.split(nnx.Linear(4, CLASSES, param_dtype=float, rngs=nnx.Rngs(0)))
     check_model(lambda s, inputs: jnp.tanh(nnx.merge(graph, s)(inputs)), state)
+
+
+def test_dense_hessian_traces_nothing_on_a_second_call():
+    traced = []
+
+    def fun(p, x):
+        traced.append(1)
+        return jnp.sum(jnp.tanh(x @ p["w"]) ** 2)
+
+    dense_hessian(fun, {"w": np.ones((3, 2))}, (np.ones((4, 3)),))
+    first = len(traced)
+    dense_hessian(fun, {"w": np.zeros((3, 2))}, (np.zeros((4, 3)),))
+    assert len(traced) == first
 
 
 def test_float32_stays_float32():
@@ -378,11 +378,9 @@ def given(**change):
         ({"args": (np.ones((2, 4)), np.zeros(3, int))}, ValueError, "args.*one number of examples"),
         ({"args": (np.full((2, 4), np.nan), np.zeros(2, int))}, ValueError, r"args\[0\]: got 8 numbers that are NaN"),
         ({"loss": lambda z, y: z**2}, ValueError, r"loss: got .*\(10, 3\), expected shape \(10,\)"),
-        ({"loss": lambda z, y: y}, TypeError, "loss: got a result of .*int64"),
         ({"chunk_size": 0}, ValueError, "chunk_size: got 0"),
         ({"weights": np.ones(9)}, ValueError, r"weights: got shape \(9,\), expected \(10,\)"),
         ({"weights": np.zeros(10)}, ValueError, "weights: got numbers from 0.0 to 0.0"),
-        ({"weights": np.full(10, np.inf)}, ValueError, "weights: got numbers from inf to inf"),
     ],
 )
 def test_wrong_arguments_are_named(make, change, error, message):
@@ -402,7 +400,7 @@ def test_integers_of_64_bits_among_args_are_not_refused():
     np.testing.assert_allclose(dense_hessian(fun, jnp.ones(2), (2**40,)), 2 * (2**40 % 7) * np.eye(2))
 
 
-def test_fisher_refuses_an_expectation_that_it_does_not_know():
+def test_fisher_without_a_known_expectation_is_refused():
     params, x, _, t, _ = example()
     with pytest.raises(TypeError, match=r"sample: got None, but the Fisher .* float64.*expected sample="):
         fisher(network, student, params, (x, t))

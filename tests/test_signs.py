@@ -142,16 +142,11 @@ EYE = np.diag([1.0, -1.0])
     ("matrix", "settings", "error", "message"),
     [
         (np.ones((2, 3)), {}, ValueError, r"matrix: got shape \(2, 3\), expected a square matrix"),
-        (np.zeros((0, 0)), {}, ValueError, "matrix: .*expected a square matrix of side 1"),
         (np.array([[0.0, 1.0], [0.5, 0.0]]), {}, ValueError, "matrix: .*asymmetry of 0.5"),
         (np.array([[np.nan]]), {}, ValueError, "matrix: got 1 entries that are NaN"),
-        (np.array([[1j]]), {}, TypeError, "matrix: .*complex128"),
         (EYE, {"error": -1.0}, ValueError, "error: got -1.0, expected a bound of 0 or more"),
         (EYE, {"error": np.ones(3)}, ValueError, r"error: got .*\(3,\)"),
-        (EYE, {"error": "0.1"}, TypeError, "error: .*<U3"),
         (EYE, {"scale": np.array([1.0, -1.0])}, ValueError, "scale: .*positive finite numbers"),
-        (EYE, {"scale": np.array([1.0, np.nan])}, ValueError, "scale: .*positive finite numbers"),
-        (EYE, {"scale": np.ones(3)}, ValueError, r"scale: got .*\(3,\)"),
     ],
 )
 def test_wrong_arguments_are_named(matrix, settings, error, message):

@@ -136,7 +136,6 @@ def test_slope_of_a_power_law_is_its_power(x64):
         ({"direction": {"a": jnp.ones(2)}}, ValueError, "direction: got leaves"),
         ({"direction": jnp.array([1.0, np.nan])}, ValueError, "direction: got 1 numbers that are NaN"),
         ({"steps": jnp.ones((2, 2))}, ValueError, r"steps: got shape \(2, 2\)"),
-        ({"steps": jnp.array([0.1, np.inf])}, ValueError, "steps: got 1 numbers that are NaN or infinite"),
         ({"steps": jnp.zeros(1)}, ValueError, "steps: got a step of 0"),
     ],
 )
