@@ -155,7 +155,7 @@ def estimate(
 
     def squared_norm(key: jax.Array, size: int) -> jax.Array:
         rows = jax.random.choice(key, num_examples, (size,), replace=replace)
-        gradient = _gradient(per_example, params, jax.tree.map(lambda a: a[rows], args))
+        gradient = _gradient(per_example, params, jax.tree.map(lambda a: jnp.asarray(a)[rows], args))
         return tree.dot(gradient, gradient)
 
     def pair(key: jax.Array) -> Noise:

@@ -4,11 +4,10 @@ import itertools
 import re
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import gradient_noise, losses, mlp, tree
+from mlp_jax import gradient_noise, losses, mlp
 
 KEY = jax.random.key(11)
 
@@ -22,7 +21,7 @@ def line(num_examples=5, dtype=np.float64):
     rng = np.random.default_rng(2)
     inputs, targets, theta = rng.normal(size=(num_examples, 3)), rng.normal(size=num_examples), rng.normal(size=3)
     gradients = (inputs @ theta - targets)[:, None] * inputs
-    return jnp.asarray(theta, dtype), (jnp.asarray(inputs, dtype), jnp.asarray(targets, dtype)), gradients
+    return theta.astype(dtype), (inputs.astype(dtype), targets.astype(dtype)), gradients
 
 
 def by_hand(gradients):
@@ -37,26 +36,28 @@ def mean_squared_norm(gradients, size, replace):
     return np.mean([np.sum(gradients[list(batch)].mean(0) ** 2) for batch in batches])
 
 
+exact = jax.jit(gradient_noise.exact, static_argnums=0, static_argnames="chunk_size")
+
+
 @pytest.mark.parametrize("chunk_size", [2, 256])
 @pytest.mark.usefixtures("x64")
 def test_exact_noise_is_the_covariance_of_the_gradients_written_out(chunk_size):
     theta, data, gradients = line()
-    noise = gradient_noise.exact(per_example, theta, data, chunk_size=chunk_size)
+    noise = exact(per_example, theta, data, chunk_size=chunk_size)
     squared, trace = by_hand(gradients)
     np.testing.assert_allclose(noise, [squared, trace, trace / squared], rtol=1e-12)
 
 
 @pytest.mark.usefixtures("x64")
 def test_exact_noise_of_a_network_is_that_of_a_loop_over_its_examples():
-    params = mlp.init(KEY, (4, 3, 2))
     rng = np.random.default_rng(0)
-    data = (jnp.asarray(rng.normal(size=(6, 4))), jnp.asarray(rng.integers(0, 2, 6), jnp.int32))
+    params = (mlp.Layer(rng.normal(size=(4, 3)), np.zeros(3)), mlp.Layer(rng.normal(size=(3, 2)), np.zeros(2)))
+    data = rng.normal(size=(6, 4)), rng.integers(0, 2, 6).astype(np.int32)
     loss = lambda p, x, y: losses.cross_entropy(mlp.forward(p, x), y)
     one = jax.jit(jax.grad(lambda p, x, y: losses.mean(loss(p, x, y))))
-    gradients = np.array([tree.ravel(one(params, *(a[i : i + 1] for a in data)))[0] for i in range(6)])
-    squared, trace = by_hand(gradients)
-    noise = jax.jit(lambda p: gradient_noise.exact(loss, p, data))(params)
-    np.testing.assert_allclose(noise[:2], [squared, trace], rtol=1e-10)
+    gradients = [one(params, *(a[i : i + 1] for a in data)) for i in range(6)]
+    flat = np.array([np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(g)]) for g in gradients])
+    np.testing.assert_allclose(exact(loss, params, data)[:2], by_hand(flat), rtol=1e-10)
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -71,13 +72,12 @@ def test_two_batches_are_unbiased_over_all_batches(replace):
 @pytest.mark.parametrize("replace", [True, False])
 def test_estimates_are_within_their_standard_errors_of_the_exact_value_and_the_errors_are_calibrated(replace):
     theta, data, _ = line(40, np.float32)
-    theta = 3 * theta
-    exact = gradient_noise.exact(per_example, theta, data)
+    theta *= 3
     one = lambda key: gradient_noise.estimate(
         key, per_example, theta, data, small=2, large=12, num_pairs=300, replace=replace
     )
     value, stderr = jax.jit(jax.vmap(one))(jax.random.split(KEY, 100))
-    for estimates, errors, truth in zip(value, stderr, exact, strict=True):
+    for estimates, errors, truth in zip(value, stderr, exact(per_example, theta, data), strict=True):
         z = (np.asarray(estimates) - float(truth)) / np.asarray(errors)
         # 100 z-scores: their mean within 4 / √100, their deviation within 4 / √200.
         assert abs(z.mean()) < 4 / np.sqrt(100)
@@ -85,7 +85,7 @@ def test_estimates_are_within_their_standard_errors_of_the_exact_value_and_the_e
 
 
 def test_noise_without_signal_has_an_infinite_scale_and_not_a_negative_one():
-    noise = gradient_noise.two_batches(jnp.array(1.0), jnp.array(0.1), 1, 2)
+    noise = jax.jit(lambda: gradient_noise.two_batches(1.0, 0.1, 1, 2))()
     assert float(noise.squared_gradient) < 0
     assert np.isinf(noise.scale)
 
@@ -100,14 +100,10 @@ def planted(rng, spread):
     return (40 + 4000 / SIZES) * np.exp(spread * rng.normal(size=len(SIZES)))
 
 
-def test_the_fit_is_exact_on_the_curve():
-    fit = gradient_noise.fit_tradeoff(SIZES, 40 + 4000 / SIZES)
-    np.testing.assert_allclose(fit[:3], [40, 4000, 100], rtol=1e-4)
-
-
-def test_the_fit_is_within_its_standard_errors_of_what_was_planted_and_they_are_calibrated():
-    rng = np.random.default_rng(0)
-    z = []
+def test_the_fit_is_exact_on_the_curve_and_otherwise_within_calibrated_standard_errors():
+    exact = gradient_noise.fit_tradeoff(SIZES, 40 + 4000 / SIZES)
+    np.testing.assert_allclose(exact[:3], [40, 4000, 100], rtol=1e-4)
+    rng, z = np.random.default_rng(0), []
     for _ in range(12):
         fit = gradient_noise.fit_tradeoff(SIZES, planted(rng, 0.2))
         z.append((np.log(fit[:3]) - np.log([40, 4000, 100])) / fit.stderr)
