@@ -68,7 +68,7 @@ def save_for_ever(path, step, connection):
 
 def test_a_process_that_is_killed_at_a_random_moment_leaves_its_last_state(tmp_path):
     rng, step = random.Random(1), -1
-    for _ in range(6):
+    for _ in range(4):
         process, connection = started(save_for_ever, tmp_path / "state", step + 1)
         last = connection.recv()
         time.sleep(rng.uniform(0, 0.05))
@@ -168,6 +168,7 @@ def test_a_write_that_fails_half_way_leaves_the_state_before(tmp_path):
     assert process.exitcode == 0
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_state_before(tmp_path):
     """In a file system in memory, of 1 MiB, that no other process sees."""
     program = "from test_checkpoint_faults import *; fill(pathlib.Path('state').absolute(), errno.ENOSPC)"

@@ -53,18 +53,18 @@ def test_every_process_has_the_same_results(results):
 
 @pytest.mark.parametrize("under", [contextlib.nullcontext, jax.set_mesh])
 @pytest.mark.parametrize("typed", [False, True])
-def test_a_mesh_may_be_in_the_types_of_arrays_or_in_force(under, typed):
+@pytest.mark.parametrize("transform", [jax.jit, pytest.param(lambda fun: fun, marks=pytest.mark.slow, id="eager")])
+def test_a_mesh_may_be_in_the_types_of_arrays_or_in_force(under, typed, transform):
     mesh = jax.make_mesh((1,), ("devices",))
     whole, split = (NamedSharding(mesh, spec) for spec in (PartitionSpec(), PartitionSpec("devices")))
     fun = devices.mean(lambda w, x: (w * x - 1) ** 2, mesh)
-    w, x = jnp.float32(2), jnp.arange(1, 5, dtype=jnp.float32)
+    w, x = np.float32(2), np.arange(1, 5, dtype=np.float32)
     if typed:
         w, x = jax.device_put(w, whole), jax.device_put(x, split)
     with under(mesh):
-        for gradients in (jax.grad(fun, (0, 1)), jax.jit(jax.grad(fun, (0, 1)))):
-            by_weight, by_row = gradients(w, x)
-            np.testing.assert_allclose(by_weight, 25, rtol=1e-6)
-            np.testing.assert_allclose(by_row, [1, 3, 5, 7], rtol=1e-6)
+        by_weight, by_row = transform(jax.grad(fun, (0, 1)))(w, x)
+    np.testing.assert_allclose(by_weight, 25, rtol=1e-6)
+    np.testing.assert_allclose(by_row, [1, 3, 5, 7], rtol=1e-6)
 
 
 @pytest.mark.parametrize("members", [8, [], [0], jax.devices()[:1] * 2])
