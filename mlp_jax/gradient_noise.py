@@ -129,16 +129,8 @@ def estimate(
     ‖G‖² and tr Σ are means of `two_batches` over pairs of independent batches; the standard error of their ratio is of
     first order (delta method). The cost is num_pairs · (small + large) gradients of an example.
 
-    Parameters
-    ----------
-    key, per_example, params, args
-        A JAX random key; for the others see `exact`.
-    small, large
-        Batch sizes, 1 ≤ small < large ≤ n.
-    num_pairs
-        2 or more.
-    replace
-        Whether batches are drawn with replacement; the result estimates the same quantity either way.
+    per_example, params, args: see `exact`; small, large: batch sizes, 1 ≤ small < large ≤ n; replace: whether batches
+    are drawn with replacement. The result estimates the same quantity either way.
 
     Examples
     --------

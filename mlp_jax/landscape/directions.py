@@ -55,12 +55,8 @@ def filter_normalized(direction: PyTree, params: PyTree, *, axis: int = -1) -> P
     (biases) become zero. It makes pictures of networks of different scales comparable (Li et al. 2018, "Visualizing the
     loss landscape of neural nets", section 4).
 
-    Parameters
-    ----------
-    direction, params
-        Pytrees of the same structure and shapes.
-    axis
-        The axis of output units: -1 in this package and in flax, also for convolutions; 0 in equinox and torch.
+    direction, params: pytrees of the same structure and shapes; axis: the axis of output units, -1 in this package and
+    in flax, also for convolutions, 0 in equinox and torch.
 
     Examples
     --------
@@ -121,11 +117,8 @@ def principal_plane(trajectory: PyTree) -> PrincipalPlane:
     the loss with `plane(fun, last, found.first, found.second, …)` and the run as `found.coordinates`. Large shares are
     no evidence by themselves: a random walk in many dimensions has them too (Antognini & Sohl-Dickstein 2018).
 
-    Parameters
-    ----------
-    trajectory
-        The record of a training run: pytree like params whose leaves have a leading axis of t points. ValueError if
-        there are fewer than three points or two parameters.
+    trajectory: the record of a training run, a pytree like params with a leading axis of t points. ValueError if there
+    are fewer than three points or two parameters.
 
     Examples
     --------

@@ -61,14 +61,8 @@ def plane(
 ) -> jax.Array:
     """Return fun(θ + s a + t b, *args) for every s of `first_offsets` (rows) and t of `second_offsets`. Transformable.
 
-    Other parameters and errors: see `line`.
-
-    Parameters
-    ----------
-    first, second
-        The directions a and b, pytrees like params.
-    first_offsets, second_offsets
-        (n,) and (m,) finite numbers; the result is (n, m).
+    first, second: the directions a and b, pytrees like params; first_offsets, second_offsets: (n,) and (m,) finite
+    numbers; the result is (n, m). Other parameters and errors: see `line`.
 
     Examples
     --------
@@ -89,15 +83,9 @@ def interpolation(
 ) -> jax.Array:
     """Return fun((1 − t) start + t end, *args) for every t in `fractions`. Transformable.
 
-    Goodfellow, Vinyals & Saxe (2015), "Qualitatively characterizing neural network optimization problems". Other
-    parameters and errors: see `line`.
-
-    Parameters
-    ----------
-    start, end
-        Params of the two solutions.
-    fractions
-        (n,) finite numbers: 0 is the start, 1 the end; values outside [0, 1] extrapolate.
+    Goodfellow, Vinyals & Saxe (2015), "Qualitatively characterizing neural network optimization problems". start, end:
+    params of two solutions; fractions: (n,) finite numbers, which extrapolate outside [0, 1]. Other parameters and
+    errors: see `line`.
 
     Examples
     --------
@@ -113,14 +101,8 @@ def barrier(values: ArrayLike, fractions: ArrayLike) -> jax.Array:
     """Return the loss barrier of an interpolation: max over t of L(t) − ((1 − t) L(0) + t L(1)). Transformable.
 
     It is at least 0 (Frankle et al. 2020, "Linear mode connectivity and the lottery ticket hypothesis"; in the form of
-    Entezari et al. 2022).
-
-    Parameters
-    ----------
-    values
-        (n,) losses from `interpolation`.
-    fractions
-        (n,) ascending from 0 to 1 (ValueError otherwise, outside jit).
+    Entezari et al. 2022). values: (n,) losses from `interpolation`; fractions: (n,) ascending from 0 to 1 (ValueError
+    otherwise, outside jit).
 
     Examples
     --------

@@ -24,12 +24,7 @@ def against_batch_size(
 ) -> matplotlib.axes.Axes:
     """Draw the mean over seeds with its 95 % interval (Student's t) against the batch size, on a log2 axis.
 
-    Parameters
-    ----------
-    batch_sizes
-        (b,).
-    samples
-        (b, seeds); numbers that are not finite are left out.
+    batch_sizes: (b,); samples: (b, seeds), of which numbers that are not finite are left out.
 
     Examples
     --------
@@ -57,15 +52,8 @@ def updates_to_target(
 ) -> matplotlib.axes.Axes:
     """Draw the updates of runs to a target, log–log, with the fit S_min + E_min / B and the ideal slope −1.
 
-    Parameters
-    ----------
-    batch_sizes
-        (b,).
-    updates, reached
-        (b, seeds) updates to the target, and whether it was reached; if not, the run is an arrow upwards at its last
-        update.
-    min_updates, min_examples
-        From `gradient_noise.fit_tradeoff`; NaN for no curve.
+    batch_sizes: (b,); updates, reached: (b, seeds) updates to the target, and whether it was reached (if not, the run
+    is an arrow at its last update); min_updates, min_examples: from `gradient_noise.fit_tradeoff`, NaN for no curve.
 
     Examples
     --------
@@ -99,12 +87,7 @@ def heat_map(
 ) -> matplotlib.axes.Axes:
     """Draw values by row and column in colour, the lowest of each row ringed, values that are not finite crossed out.
 
-    Parameters
-    ----------
-    rows, columns
-        (r,) and (c,) labels of the axes.
-    values
-        (r, c).
+    rows, columns: labels (r,) and (c,) of the axes; values: (r, c).
 
     Examples
     --------

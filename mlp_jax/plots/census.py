@@ -16,12 +16,7 @@ def census_levels(
 ) -> matplotlib.axes.Axes:
     """Draw a line for each critical point at its loss, by index; its width grows with the number of copies.
 
-    Parameters
-    ----------
-    index, loss, copies
-        (n,) numbers of negative eigenvalues, losses, and symmetric copies.
-    title
-        Above the axes.
+    index, loss, copies: (n,) numbers of negative eigenvalues, losses, and symmetric copies.
 
     Examples
     --------

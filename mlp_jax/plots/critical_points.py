@@ -16,12 +16,8 @@ def loss_against_index(
 ) -> matplotlib.axes.Axes:
     """Draw the loss of critical points against their index, minima as stars.
 
-    Parameters
-    ----------
-    index, loss
-        (n,) numbers of negative eigenvalues, and losses.
-    padded
-        (n,) whether a point is that of a smaller network padded with dead units: drawn hollow.
+    index, loss: (n,) numbers of negative eigenvalues, and losses; padded: (n,) whether a point is that of a smaller
+    network padded with dead units, drawn hollow.
 
     Examples
     --------
@@ -53,15 +49,8 @@ def eigenvalues(
 ) -> matplotlib.axes.Axes:
     """Draw the sorted eigenvalues of a Hessian by rank on a symlog axis: positive, negative, or of unknown sign.
 
-    Parameters
-    ----------
-    values
-        (P,) eigenvalues.
-    title
-        Above the axes.
-    bound
-        Size below which a sign is unknown; by default P u max |λ| with u = 2⁻⁵², the error of an eigensolver in
-        float64. The error of the matrix itself may be larger.
+    values: (P,); bound: the size below which a sign is unknown, by default P u max |λ| with u = 2⁻⁵², the error of an
+    eigensolver in float64. The error of the matrix itself may be larger.
 
     Examples
     --------

@@ -21,14 +21,7 @@ def profile(
     color: str = BLUE,
     line: str = "-",
 ) -> matplotlib.axes.Axes:
-    """Draw a function along a line, from `landscape.line` or `landscape.interpolation`.
-
-    Parameters
-    ----------
-    offsets, values
-        (n,).
-    label, color, line
-        Of the curve, as in matplotlib.
+    """Draw a function along a line (n,), from `landscape.line` or `landscape.interpolation`.
 
     Examples
     --------

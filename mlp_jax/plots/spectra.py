@@ -15,14 +15,7 @@ def spectral_density(
 ) -> matplotlib.axes.Axes:
     """Draw the share of eigenvalues in bins of equal width, on a log axis: by quadrature, exact, or both.
 
-    Parameters
-    ----------
-    density
-        From `curvature.spectral_density`, drawn as an outline; or None.
-    values
-        (P,) exact eigenvalues, drawn filled.
-    bins
-        Number of bins.
+    density: from `curvature.spectral_density`, an outline, or None; values: (P,) exact eigenvalues, drawn filled.
 
     Examples
     --------

@@ -23,16 +23,8 @@ def training_curve(
 
     Runs with a number that is not finite are left out, and the label says how many diverged.
 
-    Parameters
-    ----------
-    steps
-        (t,) numbers of updates, examples or epochs.
-    runs
-        (runs, t) recorded numbers.
-    label
-        Of the curve.
-    color, line
-        As in matplotlib; choose both, so that curves differ in grey.
+    steps: (t,) numbers of updates, examples or epochs; runs: (runs, t) recorded numbers; color, line: as in matplotlib.
+    Choose both, so that curves differ in grey.
 
     Examples
     --------
