@@ -220,33 +220,31 @@ def test_examples_are_copies_in_the_default_float_dtype_and_int32(x64):
     assert values.targets.shape == (2, 4)
 
 
+def dataset(inputs, targets):
+    return datasets.standardize(
+        datasets.Dataset(datasets.as_examples(np.ones((2, 3)), [0, 1]), datasets.as_examples(inputs, targets))
+    )
+
+
 @pytest.mark.parametrize(
-    ("inputs", "targets", "error", "words"),
+    ("inputs", "targets", "words"),
     [
-        (np.ones((0, 3)), [], ValueError, "inputs: got shape (0, 3)"),
-        (np.ones((3, 1)), [0, 1], ValueError, "targets: got shape (2,), expected 3 rows"),
-        (np.ones((2, 1)), [[0, 1], [1, 0]], ValueError, "targets: got integers of shape (2, 2)"),
-        (np.ones((2, 1)), np.ones((2, 1, 1)), ValueError, "targets: got values of shape (2, 1, 1)"),
-        (np.ones((2, 1)), [0, 2**31], ValueError, "class numbers 0 to 2147483648"),
-        (np.ones((2, 1)), ["a", "b"], TypeError, "targets: got dtype <U1"),
-        (np.ones((2, 1)) * 1j, [0, 1], TypeError, "inputs: got dtype complex128"),
-        ([[1e39], [-1e39]], [0, 1], ValueError, "inputs: got 2 numbers that are NaN or infinite as float32"),
-        (np.ones((2, 1)), [math.inf, 0.0], ValueError, "targets: got 1 numbers"),
+        (np.ones((0, 3)), [], "inputs: got shape (0, 3)"),
+        (np.ones((3, 1)), [0, 1], "targets: got shape (2,), expected 3 rows"),
+        (np.ones((2, 1)), [[0, 1], [1, 0]], "targets: got integers of shape (2, 2)"),
+        (np.ones((2, 1)), np.ones((2, 1, 1)), "targets: got values of shape (2, 1, 1)"),
+        (np.ones((2, 1)), [0, 2**31], "class numbers 0 to 2147483648"),
+        (np.ones((2, 1)), ["a", "b"], "targets: got dtype <U1"),
+        (np.ones((2, 1)) * 1j, [0, 1], "inputs: got dtype complex128"),
+        ([[1e39], [-1e39]], [0, 1], "inputs: got 2 numbers that are NaN or infinite as float32"),
+        (np.ones((2, 1)), [math.inf, 0.0], "targets: got 1 numbers"),
+        (np.ones((2, 2)), [0, 1], "test inputs: got float32 of shape (2, 2), expected float32 of shape ('m', 3)"),
+        (np.ones((2, 3)), [0.0, 1.0], "test targets: got float32 of shape (2, 1), expected int32 of shape"),
     ],
 )
-def test_examples_that_do_not_fit_are_refused_with_the_numbers(inputs, targets, error, words):
-    with pytest.raises(error, match=re.escape(words)):
-        datasets.as_examples(inputs, targets)
-
-
-def test_train_and_test_must_fit_each_other():
-    train = datasets.as_examples(np.ones((2, 3)), [0, 1])
-    narrow = datasets.as_examples(np.ones((2, 2)), [0, 1])
-    values = datasets.as_examples(np.ones((2, 3)), [0.0, 1.0])
-    with pytest.raises(ValueError, match=r"test inputs: got float32 of shape \(2, 2\), expected float32 of"):
-        datasets.standardize(datasets.Dataset(train, narrow))
-    with pytest.raises(ValueError, match=r"test targets: got float32 of shape \(2, 1\), expected int32 of shape"):
-        datasets.standardize(datasets.Dataset(train, values))
+def test_examples_that_do_not_fit_are_refused_with_the_numbers(inputs, targets, words):
+    with pytest.raises((TypeError, ValueError), match=re.escape(words)):
+        dataset(inputs, targets)
 
 
 # Sets by name
@@ -514,12 +512,8 @@ def test_npz_written_by_numpy_is_a_data_set(save, tmp_path, x64):
     assert np.array_equal(data.test.inputs, PIXELS[:2].reshape(2, 6) / 255)
     assert data.train.targets.tolist() == CLASSES.tolist()
     assert data.train.targets.dtype == jnp.int32
-
-
-def test_npz_values_are_targets_of_two_axes_and_scale_divides(tmp_path):
     values = np.array([[0.5, 1], [2, 3], [4, 5], [6, 7]])
-    arrays = {"x_train": values * 8, "y_train": values, "x_test": values * 8, "y_test": values}
-    (tmp_path / "file").write_bytes(npz_bytes(**arrays))
+    (tmp_path / "file").write_bytes(npz_bytes(x_train=values * 8, y_train=values, x_test=values * 8, y_test=values))
     assert np.array_equal(datasets.load_npz(tmp_path / "file").train.inputs, values * 8)
     data = datasets.load_npz(tmp_path / "file", scale=8)
     assert np.array_equal(data.train.inputs, values)
@@ -542,11 +536,3 @@ def test_nothing_is_unpickled_and_an_archive_that_lacks_an_array_says_what_it_ha
     (tmp_path / "file").write_bytes(npz_bytes(images=PIXELS, x_train=PIXELS))
     with pytest.raises(ValueError, match="got the arrays images, x_train, without x_test, y_test, y_train"):
         datasets.load_npz(tmp_path / "file")
-
-
-def test_an_npz_cut_anywhere_is_refused(tmp_path):
-    whole = npz_bytes(np.savez_compressed, **FOUR)
-    for length in range(0, len(whole), 11):
-        (tmp_path / "file").write_bytes(whole[:length])
-        with pytest.raises(ValueError, match=r"file: expected a whole \.npz file"):
-            datasets.load_npz(tmp_path / "file")

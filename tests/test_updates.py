@@ -112,21 +112,3 @@ def test_nesterov_in_these_variables_is_the_gradient_at_the_point_ahead():
         position = position - RATE * velocity
         path.append(position - RATE * 0.9 * velocity)
     np.testing.assert_allclose(written(nesterov), path, rtol=1e-10, atol=1e-12)
-
-
-def test_sgd_on_a_quadratic_shrinks_each_eigenvector_by_its_own_factor():
-    """θ_t − θ* = (I − η A)ᵗ (θ_0 − θ*)."""
-    values, vectors = np.linalg.eigh(MATRIX)
-    factors = (1 - RATE * values) ** np.arange(1, STEPS + 1)[:, None]
-    expected = MINIMUM + (factors * (vectors.T @ (START - MINIMUM))) @ vectors.T
-    np.testing.assert_allclose(followed(optax.sgd(RATE)), expected, rtol=1e-12)
-
-
-@pytest.mark.parametrize(("rate", "converges"), [(0.99, True), (1.01, False)])
-def test_gradient_descent_on_x_squared_converges_below_a_rate_of_one_and_diverges_above(rate, converges):
-    optimizer, theta = optax.sgd(rate), jnp.array(1.0)
-    for _ in range(100):
-        updates, _ = optimizer.update(jax.grad(jnp.square)(theta), optimizer.init(theta))
-        theta = optax.apply_updates(theta, updates)
-    np.testing.assert_allclose(theta, (1 - 2 * rate) ** 100, rtol=1e-10)
-    assert (abs(float(theta)) < 1) == converges
