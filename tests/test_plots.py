@@ -92,12 +92,9 @@ def test_one_run_has_no_band_and_a_group_that_all_diverged_keeps_its_label(axes)
     assert axes.lines[1].get_label() == "η = 9 (1 of 1 diverged)"
 
 
-def test_a_profile_shows_every_point(axes):
-    plots.profile(axes, [0.0, 0.5, 1.0], [3.0, 7.0, 1.0], "between")
-    assert axes.lines[0].get_xydata().tolist() == [[0.0, 3.0], [0.5, 7.0], [1.0, 1.0]]
-
-
 def test_the_first_direction_runs_along_x_and_the_run_ends_at_the_star(axes):
+    plots.contours(axes, [0.0, 1.0], [0.0, 1.0], np.ones((2, 2)))
+    assert not axes.collections  # a constant has no contours
     x, y = np.linspace(-2, 2, 9), np.linspace(-1, 1, 5)
     plots.contours(axes, x, y, np.add.outer(x**2, 0 * y), trajectory=[[2.0, 1.0], [0.0, 0.0]])
     # The function depends on the first direction only: every contour line is vertical.
@@ -110,11 +107,6 @@ def test_the_first_direction_runs_along_x_and_the_run_ends_at_the_star(axes):
     for path in lines:
         parts = path.to_polygons(closed_only=False)
         assert all(np.ptp(part[:, 0]) < 1e-9 for part in parts)
-
-
-def test_a_constant_function_has_no_contours(axes):
-    plots.contours(axes, [0.0, 1.0], [0.0, 1.0], np.ones((2, 2)))
-    assert not axes.collections
 
 
 SURFACE = lambda a: plots.surface(a, [0, 1], [0, 1], np.zeros((2, 2)))

@@ -208,16 +208,9 @@ def test_sharpness_aware_minimisation_is_given_the_gradient_at_the_adversarial_p
     np.testing.assert_allclose(trained, theta, rtol=1e-10)
 
 
-@pytest.mark.parametrize(
-    ("optimizer", "needs"),
-    [
-        (optax.contrib.hutchinson_estimator_diag_hessian(), "obj_fn must be provided"),
-        (optax.chain(optax.contrib.sam(SGD, SGD)), "unexpected keyword argument 'value'"),
-        (optax.GradientTransformationExtraArgs(SGD.init, lambda u, s, p, *, hessian: (u, s)), "'hessian'"),
-    ],
-)
-def test_an_optimizer_that_needs_something_else_says_what(optimizer, needs):
-    with pytest.raises((TypeError, ValueError), match=needs):
+def test_an_optimizer_that_needs_something_else_says_what():
+    optimizer = optax.GradientTransformationExtraArgs(SGD.init, lambda u, s, p, *, hessian: (u, s))
+    with pytest.raises(TypeError, match="'hessian'"):
         descend(jnp.zeros(2), line()[0], optimizer, 1)
 
 

@@ -62,12 +62,6 @@ def adagrad(t, theta, g, total):
     return theta - RATE * g / np.sqrt(total + 1e-7), total
 
 
-def plain_adagrad(t, theta, g, total):
-    """As written by Duchi et al. 2011: s from 0, no ε."""
-    total = (0 if total is None else total) + g**2
-    return theta - RATE * g / np.sqrt(total), total
-
-
 def rmsprop(t, theta, g, average):
     """s ← 0.9 s + 0.1 g², from 0; θ ← θ − η g / √(s + ε), ε = 1e-8 inside the root."""
     average = 0.9 * (0 if average is None else average) + 0.1 * g**2
@@ -92,7 +86,6 @@ RULES = {
     "momentum": (optax.sgd(RATE, momentum=0.9), momentum),
     "nesterov": (optax.sgd(RATE, momentum=0.9, nesterov=True), nesterov),
     "adagrad": (optax.adagrad(RATE), adagrad),
-    "plain adagrad": (optax.adagrad(RATE, initial_accumulator_value=0.0, eps=0.0), plain_adagrad),
     "rmsprop": (optax.rmsprop(RATE), rmsprop),
     "adam": (optax.adam(RATE), adam),
     "adamw": (optax.adamw(RATE, weight_decay=0.03), adamw),
