@@ -103,7 +103,7 @@ def read_npz(path: pathlib.Path, names: Sequence[str] = (), max_bytes: float = f
 def _read(archive: zipfile.ZipFile, names: Sequence[str], max_bytes: float) -> dict[str, np.ndarray]:
     members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
     if min(info.header_offset for info in members.values()):
-        raise ValueError("it begins with something else")  # what is left of a file that held another one
+        raise ValueError("it begins with something else")  # part of a larger file that contained this one
 
     def load(name: str) -> np.ndarray:  # all bytes are read, since the checksum comes after them
         return np.lib.format.read_array(io.BytesIO(archive.read(members[name])), allow_pickle=False)

@@ -1,4 +1,4 @@
-"""What was saved is what is restored, bit for bit; and nothing else is ever restored."""
+"""A state is restored bit for bit, and only into the structure of its own model."""
 
 import collections
 import os
@@ -140,7 +140,7 @@ for leaf, expected in zip((*got[:2], jax.random.key_data(got[2])), (numbers, num
 @pytest.mark.parametrize(
     "leaf", [object(), b"bytes", np.array([None]), np.zeros(2, "i4,f4")], ids=["", "b", "None", "i4,f4"]
 )
-def test_what_cannot_be_kept_exactly_is_refused_by_name(tmp_path, leaf):
+def test_a_leaf_that_cannot_be_saved_exactly_is_refused_by_name(tmp_path, leaf):
     checkpoint.save(tmp_path / "state", {"a": 1})
     with pytest.raises(TypeError, match=r"state\['x'\]\['y'\]: got .*expected"):
         checkpoint.save(tmp_path / "state", {"a": 2, "x": {"y": leaf}})
@@ -271,7 +271,7 @@ def test_a_train_state_comes_back_into_a_new_one_and_goes_on_with_the_same_bits(
     ],
 )
 def test_a_checkpoint_of_another_model_is_an_error_that_names_the_first_difference(tmp_path, saved, like, said):
-    checkpoint.save(tmp_path / "state", like)  # never what is fallen back to
+    checkpoint.save(tmp_path / "state", like)  # fits, but is not the newest
     checkpoint.save(tmp_path / "state", saved)
     with pytest.raises(ValueError, match=rf"state: {re.escape(said)}"):
         checkpoint.restore(tmp_path / "state", like)

@@ -1,4 +1,4 @@
-"""Processes killed, disks full, no permission, files damaged: what was finished is restored, and nothing else."""
+"""Killed processes, full disks, damaged files: the last finished state is restored, or the one before."""
 
 import contextlib
 import multiprocessing
@@ -37,7 +37,7 @@ def restored(path):
 
 
 def require_going_on(path, step):
-    """The next save works, and removes what an unfinished one has left."""
+    """The next save works, and removes the files of unfinished ones."""
     checkpoint.save(path, state(step))
     assert restored(path) == (step, 0)
     assert not list(path.parent.glob("*.partial"))
@@ -52,7 +52,7 @@ def started(function, *arguments):
     return process, ours
 
 
-# --- Processes that are killed ---------------------------------------------------------------------------------------
+# --- Killed processes ------------------------------------------------------------------------------------------------
 
 
 def save_for_ever(path, step, connection):
@@ -137,11 +137,11 @@ def test_a_lock_ends_with_its_process(tmp_path):
         pass
 
 
-# --- Disks that are full ---------------------------------------------------------------------------------------------
+# --- Full disks ------------------------------------------------------------------------------------------------------
 
 
 def fill_under_limit(path, _):
-    """A save of more than there is room for raises OSError and changes nothing in the folder."""
+    """A save that does not fit on the disk raises OSError and changes nothing in the folder."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
     checkpoint.save(path, state(0))
     rng = random.Random(1)
@@ -160,7 +160,7 @@ def test_a_write_that_fails_half_way_leaves_the_state_before(tmp_path):
     assert process.exitcode == 0
 
 
-# --- Files that are damaged ------------------------------------------------------------------------------------------
+# --- Damaged files ---------------------------------------------------------------------------------------------------
 
 
 def flip_bits(data, rng):

@@ -163,7 +163,7 @@ def test_generators_depend_on_the_key_alone_and_work_under_jit_and_vmap(name):
         (lambda: datasets.load("cifar"), "name: got 'cifar', expected one of ['breast_cancer', 'diabetes', 'digits'"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_with_the_numbers(call, words):
+def test_a_wrong_argument_is_refused_by_name(call, words):
     with pytest.raises((TypeError, ValueError), match=re.escape(words)):
         call()
 

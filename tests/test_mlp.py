@@ -228,7 +228,7 @@ def test_a_wrong_argument_is_refused_by_name(call, error, message):
 
 
 def test_the_gradient_of_maxout_is_finite_and_that_of_the_largest_piece():
-    # One input: XLA fuses w x + b into whatever reads it, and may round it in two ways.
+    # With one input, XLA fuses w x + b into its consumers, and may round it differently in each.
     x = jnp.linspace(-1.0, 1.0, 50)[:, None]
     unit = lambda weight, bias, x: jnp.sum(mlp.maxout(8)(x @ weight + bias) ** 2)
     gradient = jax.jit(jax.grad(unit, argnums=(0, 1)))

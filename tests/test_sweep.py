@@ -1,4 +1,4 @@
-"""A sweep is the plain loop over its batches, in whatever programs, micro-batches and blocks it is computed."""
+"""A sweep is the plain loop over its batches, with any programs, micro-batches and blocks."""
 
 import functools
 
@@ -198,7 +198,7 @@ def test_devices_are_split_so_that_the_fullest_has_the_fewest_lanes():
 
 
 def greedy(rate):
-    """An optimizer that takes a step along the gradient at another point, with a length from two values."""
+    """An optimizer whose step depends on the loss and its gradient at two points."""
 
     def step(gradient, state, params, *, value, grad, value_fn):
         ahead = jax.tree.map(lambda p, g: p - 0.1 * g, params, grad)
@@ -209,7 +209,7 @@ def greedy(rate):
 
 
 @pytest.mark.usefixtures("x64")
-def test_an_optimizer_that_asks_for_losses_or_gradients_is_given_those_of_the_whole_batch():
+def test_an_optimizer_is_given_losses_and_gradients_of_the_whole_batch():
     result = run(problem(np.float64), (10,), rates=(0.5,), epochs=2, micro_batch=4, optimizer=greedy)
     assert_lane(result, (0, 0, 0), loop(0, 10, 0.5, optimizer=greedy, epochs=2), 1e-8)
 
@@ -229,7 +229,7 @@ def test_each_batch_size_can_have_its_own_rates_and_number_of_updates_and_record
 
 
 @pytest.mark.slow
-def test_a_loss_with_dropout_has_its_own_mask_in_every_micro_batch():
+def test_every_micro_batch_has_its_own_key_for_the_loss():
     """The gradient of θ · u is u, drawn once for each micro-batch; a batch of 20 in 4s has the mean of five."""
 
     def noisy(theta, inputs, targets, weights, key):

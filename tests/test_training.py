@@ -107,7 +107,7 @@ def test_every_order_of_four_examples_is_equally_likely():
     assert 8 < chi_squared < 50  # 23 degrees of freedom: between the quantiles .1 % and 99.9 %
 
 
-def test_an_order_holds_every_example_once_whatever_the_default_precision():
+def test_an_order_holds_every_example_once_and_does_not_depend_on_the_default_precision():
     assert training.order(KEY, 3, 1).tolist() == [0]
     low = order_of(KEY, 3, 4097)
     with jax.enable_x64(True):
@@ -382,7 +382,7 @@ def stopped_by_hand(values, patience, min_improvement):
 
 
 def test_early_stopping_is_the_python_loop_and_traces_once_for_all_validation_data():
-    """The validation loss on other targets gets worse while training goes on."""
+    """The validation loss on other targets increases during training."""
     params, data = regression()
     other = (data[0], data[1] + 0.5 * jnp.sin(7 * data[0][:, :2]))
     nothing = (data[0], jnp.full_like(data[1], jnp.nan))

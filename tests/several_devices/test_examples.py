@@ -87,7 +87,7 @@ def work(mesh):
 
 
 def split_arrays(mesh, fun):
-    """The Hessian from float32 data of which each process holds its part, and what is said of a NaN in one of them."""
+    """The Hessian from float32 data split over processes, and the error for a NaN in one part."""
     params, args, _, _ = problem()
     inputs, targets = devices.split((args[0].astype(np.float32)[:EVEN], args[1][:EVEN]), mesh)
     spoilt = devices.split(np.where(np.arange(EVEN)[:, None] == EVEN - 1, np.nan, args[0][:EVEN]), mesh)
@@ -175,14 +175,14 @@ def test_gradients_and_matrices_equal_those_of_one_device(results, oracle):
         close(result["blocks"].reshape(18, 35), penalised[35:, :35])
 
 
-def test_arrays_of_which_a_process_holds_a_part_are_taken_and_checked(results, oracle):
+def test_arrays_split_over_processes_are_accepted_and_checked(results, oracle):
     for result in results:
         close(result["from parts"], oracle["first"] + 0.1 * np.eye(SIZE))
         assert set(result["held"].tolist()) == {EVEN}
         assert result["said"] == "args[0]: got 6 numbers that are NaN or infinite, expected finite numbers."
 
 
-def test_products_equal_those_of_one_device_whatever_the_chunks(results, oracle):
+def test_products_equal_those_of_one_device_for_any_chunks(results, oracle):
     # The Fisher matrix of a softmax with cross-entropy is its Gauss–Newton matrix.
     matrices = dict(zip(OPERATORS, ("hessian", "weighted", "ggn", "ggn", "ggn", None, "empirical"), strict=True))
     for result in results:

@@ -1,4 +1,4 @@
-"""What `experiments.hosts` says of results; CI runs it as a job of two processes as well."""
+"""The comparison of `experiments.hosts`, which CI also runs as a job of two processes."""
 
 import numpy as np
 import pandas as pd
@@ -16,8 +16,8 @@ def test_differences_are_relative_to_the_largest_entry():
     assert rows.difference["sum"] == 2.0**-51
     said = hosts.conclusion(rows.reset_index())
     assert "on 1 layout of" in said
-    assert "count came out with the same bits" in said
-    assert "4e-16, of sum on 8 devices" in said
+    assert "with the same bits as on one device are: count;" in said
+    assert "4e-16 (sum, 8 devices)" in said
 
 
 def test_processes_that_disagree_are_an_error():
