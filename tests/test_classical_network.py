@@ -1,7 +1,5 @@
 """The classical network in numpy: its gradients, updates and messages, and the same run in mlp_jax."""
 
-import itertools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -110,23 +108,6 @@ def test_partial_batch_is_divided_by_its_own_length():
         for array, gradient in zip(arrays, finite_differences(cost, arrays), strict=True):
             array -= 2.0 * gradient
     assert_all_close([*network.weights, *network.biases], [*by_hand.weights, *by_hand.biases], atol=1e-8)
-
-
-def test_training_sees_every_example_once_an_epoch_in_a_new_order():
-    seen = []
-
-    class Recording(Network):
-        def update_mini_batch(self, inputs, targets, rate):
-            seen.append(inputs[:, 0].astype(int).tolist())
-
-    inputs = np.arange(7.0)[:, None]
-    Recording((1, 2), np.random.default_rng(0)).train(
-        (inputs, np.zeros(7, int)), epochs=3, batch_size=3, rate=1.0, report=lambda _: None
-    )
-    assert [len(batch) for batch in seen] == [3, 3, 1] * 3
-    epochs = [tuple(itertools.chain(*seen[k : k + 3])) for k in (0, 3, 6)]
-    assert all(sorted(epoch) == list(range(7)) for epoch in epochs)
-    assert len(set(epochs)) == 3
 
 
 def test_messages_of_an_epoch(capsys):

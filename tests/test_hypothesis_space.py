@@ -61,19 +61,14 @@ def test_union_and_simulation_agree_with_all_samples_and_stay_below_the_bounds()
     assert probability <= single <= 3 * 2 * math.exp(-2 * 5 * 0.25**2)
 
 
-def test_a_deviation_of_exactly_epsilon_is_not_bad():
+def test_a_deviation_of_exactly_epsilon_is_not_bad_and_blocks_count_every_sample(monkeypatch):
     # One mistake in two points, two examples: errors 0, ½, 1 against ½; |1 − ½| is not more than ½.
-    counts = space.count_bad_samples(np.random.default_rng(0), np.array([[True, False]]), (1,), 2, 0.5, 100)
-    assert counts.tolist() == [0]
-    assert space.exact_union(np.array([[True, False]]), 2, 0.5) == 0.0
-
-
-def test_counting_in_blocks_counts_every_sample(monkeypatch):
+    half, rng = np.array([[True, False]]), np.random.default_rng(0)
+    assert space.count_bad_samples(rng, half, (1,), 2, 0.5, 100).tolist() == [0]
+    assert space.exact_union(half, 2, 0.5) == 0.0
     monkeypatch.setattr(space, "_BLOCK", 7)
-    always = np.ones((1, 4), bool)
-    never_off = space.count_bad_samples(np.random.default_rng(0), always, (1,), 3, 0.1, 10)
-    half = space.count_bad_samples(np.random.default_rng(0), np.array([[True, False]]), (1,), 1, 0.1, 10)
-    assert (never_off.tolist(), half.tolist()) == ([0], [10])
+    assert space.count_bad_samples(rng, np.ones((1, 4), bool), (1,), 3, 0.1, 10).tolist() == [0]
+    assert space.count_bad_samples(rng, half, (1,), 1, 0.1, 10).tolist() == [10]
 
 
 @pytest.mark.slow

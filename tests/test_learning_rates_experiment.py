@@ -40,19 +40,15 @@ def test_a_quadratic_loss_diverges_exactly_above_two_over_lambda_max(ran):
 
 
 @pytest.mark.slow
-def test_every_contender_has_as_many_tries_and_takes_the_best_that_never_diverged(ran):
-    tried, runs = pd.read_csv(ran[0] / "tuning.csv"), ran[1]
+def test_every_contender_takes_the_best_of_as_many_tries_and_differences_are_paired_by_seed(ran):
+    folder, runs = ran
+    tried = pd.read_csv(folder / "tuning.csv")
     groups = tried.groupby(["decay", "warmup"])
     assert groups.size().tolist() == [len(learning_rates.PEAKS)] * 10
     assert tried.index[tried.chosen].tolist() == sorted(groups.validation_loss.idxmin())
     assert (tried.diverged[tried.chosen] == 0).all()
     assert set(runs.seed) == set(range(2, 6))  # fresh: the tuning seeds are 0 and 1
     assert set(runs.groupby(["decay", "warmup"]).size()) == {4}
-
-
-@pytest.mark.slow
-def test_differences_from_a_constant_rate_are_paired_by_seed(ran):
-    folder, runs = ran
     table = pd.read_csv(folder / "schedules.csv").set_index(["decay", "warmup"])
     wide = pd.read_csv(folder / "runs.csv").pivot(index="seed", columns=["decay", "warmup"], values="test_loss")
     assert not runs.diverged.any()

@@ -16,17 +16,11 @@ from mlp_jax import losses, mlp
 SMALL = regularization.Settings(quick=True, seeds=5, tuning_seeds=2, epochs=60, examples=60, hidden=16)
 
 
-@pytest.fixture(scope="module")
-def ran(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("regularization") / "one"
-    with jax.numpy_dtype_promotion("standard"):
-        runs = regularization.run(dataclasses.replace(SMALL, output=folder))
-    return folder, runs
-
-
 @pytest.mark.slow
-def test_every_method_has_as_many_tries_the_best_is_chosen_and_differences_are_paired_by_seed(ran):
-    folder, runs = ran
+@pytest.mark.implicit_promotion
+def test_every_method_has_as_many_tries_the_best_is_chosen_and_differences_are_paired_by_seed(tmp_path):
+    folder = tmp_path / "one"
+    runs = regularization.run(dataclasses.replace(SMALL, output=folder))
     tried = pd.read_csv(folder / "tuning.csv")
     assert set(tried.method.value_counts()) == {6}
     assert tried.index[tried.chosen].tolist() == sorted(tried.groupby("method")["validation loss"].idxmin())
@@ -38,14 +32,10 @@ def test_every_method_has_as_many_tries_the_best_is_chosen_and_differences_are_p
         centre, half = table.loc[(method, "gap"), ["minus nothing", "its ±"]]
         np.testing.assert_allclose([centre - half, centre + half], paired, rtol=1e-4)
     np.testing.assert_allclose(runs.gap, runs.test_loss - runs.train_loss, rtol=1e-5)
-
-
-@pytest.mark.slow
-def test_a_network_overfits_and_dropout_makes_single_units_matter_less(ran):
-    runs = ran[1].pivot(index="seed", columns="method")
-    assert (runs["gap"]["nothing"] > 0.1).all()
-    assert (runs["removal"]["dropout"] < runs["removal"]["nothing"]).mean() > 0.5
-    assert not ran[1].diverged.any()
+    assert not runs.diverged.any()
+    wide = runs.pivot(index="seed", columns="method")
+    assert (wide["gap"]["nothing"] > 0.1).all()  # it overfits
+    assert (wide["removal"]["dropout"] < wide["removal"]["nothing"]).mean() > 0.5
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """A certificate is confirmed only for claims that hold, however its fields or its file were changed."""
 
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -19,13 +20,9 @@ few = settings(deadline=None, max_examples=30, derandomize=True, database=None)
 
 def loaded(content):
     """Return the certificate in a file with this content, or None if it is refused."""
-    with tempfile.TemporaryDirectory() as folder, within(30):
-        path = Path(folder, "file")
-        path.write_bytes(content)
-        try:
-            return interval.load(path)
-        except (TypeError, ValueError, OSError):
-            return None
+    with tempfile.TemporaryDirectory() as folder, within(30), contextlib.suppress(TypeError, ValueError, OSError):
+        Path(folder, "file").write_bytes(content)
+        return interval.load(Path(folder, "file"))
 
 
 def replaced(content, changes):
