@@ -234,8 +234,8 @@ def diagonal(matvec: Matvec, params: PyTree, key: jax.Array, *, num_probes: int 
 
 def rademacher_like(key: jax.Array, params: PyTree) -> PyTree:
     """Return a pytree of independent ±1, each with probability ½, with the shapes and dtypes of `params`."""
-    structure = jax.tree.structure(params)
-    keys = jax.tree.unflatten(structure, list(jax.random.split(key, structure.num_leaves)))
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.tree.unflatten(structure, list(jax.random.split(key, len(leaves))))
     return jax.tree.map(lambda x, k: jax.random.rademacher(k, jnp.shape(x), jnp.result_type(x)), params, keys)
 
 
