@@ -11,8 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mlp_jax import tree
-from mlp_jax.curvature import hessian, krylov_basis, krylov_space, traced_operator
+from mlp_jax.curvature import dense_ends, hessian, krylov_basis, krylov_space, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
+from mlp_jax.curvature.thick_restart import Wanted
 
 SEEDS = range(3)
 TOLERANCE = 1e-8
@@ -195,6 +196,15 @@ MATRICES = {
     "indefinite": np.concatenate([[-1e-4], np.zeros(150), np.linspace(1, 2, 49)]),
     "identity": np.full(200, 2.0),
 }
+
+
+def test_ends_of_a_multiple_of_the_identity_perturbed_by_rounding_are_found():
+    draw = np.random.default_rng(1).integers
+    beside = draw(-8, 9, 199) * 1e-16
+    matrix = np.diag(2 + draw(-8, 9, 200) * 2.0**-52) + np.diag(beside, 1) + np.diag(beside, -1)
+    rows, norm = dense_ends.both_ends(matrix, Wanted(smallest=4, largest=4))
+    assert norm == pytest.approx(2, rel=1e-14)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(8), atol=1e-12)
 
 
 @pytest.mark.parametrize("counts", [(5, 4), (0, 3), (3, 0)])

@@ -29,7 +29,8 @@ def _by_tridiagonal(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, flo
     reduced, diagonal, beside, factors, _ = lapack.dsytrd(matrix.T, lower=1, lwork=64 * size)
 
     def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
-        return linalg.eigh_tridiagonal(diagonal, beside, select="i", select_range=(first, last))
+        # Bisection by stebz, the default, fails at multiple eigenvalues.
+        return linalg.eigh_tridiagonal(diagonal, beside, select="i", select_range=(first, last), lapack_driver="stemr")
 
     low, high = part(0, max(1, wanted.smallest) - 1), part(size - max(1, wanted.largest), size - 1)
     norm = float(max(abs(low[0][0]), abs(high[0][-1])))
