@@ -39,20 +39,6 @@ def test_extremes_of_the_reduced_form_are_those_of_the_closed_form(name, x64):
     np.testing.assert_allclose([found.lowest, found.highest], [lowest, highest], rtol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("coefficients", "kind"),
-    [
-        ({"aa": 1.0, "bbbb": -1.0}, "degenerate saddle"),
-        ({"aa": 1.0, "abb": -3.0, "bbbb": 2.0}, "degenerate saddle"),  # (a − b²)(a − 2b²), Peano's: rises on every line
-        ({"aa": 1.0, "b" * 6: 1.0}, "degenerate"),
-        ({"aa": 1.0, "b" * 6: -1.0}, "degenerate"),  # order 6 is not examined: no claim
-        ({"aa": -1.0, "bbbb": -1.0}, "degenerate"),
-    ],
-)
-def test_a_degenerate_saddle_takes_a_resolved_descent_and_rise(coefficients, kind):
-    assert critical.classify(polynomial, np.zeros(2), terms(**coefficients)).kind == kind
-
-
 circle = lambda x: (x @ x - 1) ** 2
 tangent = lambda x: jnp.array([[-x[1], x[0]]])
 

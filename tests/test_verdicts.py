@@ -72,17 +72,17 @@ def test_a_gauge_beyond_float64_gives_no_wrong_sign(cond):
             assert verdict.index_range[0] <= point.index <= verdict.index_range[1]
 
 
+@pytest.mark.parametrize("eigenvectors", [True, False])
 @pytest.mark.parametrize("cond", [1.0, 1e3])
-def test_symmetry_explains_the_orbit_of_a_full_rank_linear_network(cond):
-    full = [p for p in linear_classes(NET, cond) if np.linalg.matrix_rank(p.params[0] @ p.params[1], tol=1e-6) == 2]
-    kinds = []
-    for point in full:
+def test_symmetry_explains_the_orbit_of_a_linear_class_with_eigenvectors_and_without(cond, eigenvectors, monkeypatch):
+    if not eigenvectors:
+        monkeypatch.setattr(measurements, "EIGENVECTOR_LIMIT", 0)
+    for point in linear_classes(NET, cond):
         verdict = critical.classify(linear_loss, point.params, DATA, symmetries=TANGENTS)
-        kinds.append(verdict.kind)
-        assert verdict.symmetries == 4
-        assert verdict.index == point.index
+        assert (verdict.inertia.negative, verdict.inertia.unresolved) == (point.index, point.zeros)
         assert verdict.kind == ("saddle" if point.index else "minimum modulo symmetry")
-    assert kinds.count("minimum modulo symmetry") == 1
+        if np.linalg.matrix_rank(point.params[0] @ point.params[1], tol=1e-6) == 2:
+            assert (verdict.symmetries, verdict.index) == (4, point.index)
 
 
 def test_a_tangent_along_which_the_function_changes_explains_nothing():
@@ -166,7 +166,7 @@ def tilted(sizes):
 
 
 @pytest.mark.parametrize("spectrum", [(1e-6, 1.0), (-1e-6, 1.0), (-2.0, -1e-3), (-1.0, 1.0)])
-@pytest.mark.parametrize("sizes", [(3, 2, 3, 3), *(pytest.param(s, marks=SLOW) for s in ((3, 4, 3), (3, 2, 2, 2, 3)))])
+@pytest.mark.parametrize("sizes", [(3, 2, 3), *(pytest.param(s, marks=SLOW) for s in ((3, 2, 3, 3), (3, 2, 2, 2, 3)))])
 def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
     fun, theta, hessian, rotation = tilted(sizes)
     low, high = spectrum
@@ -263,6 +263,10 @@ def closed(kind, inertia, at=(0.0, 0.0), **coefficients):
     return polynomial, at, terms(**coefficients), kind, inertia
 
 
+def valley(x):
+    return x[0] ** 2 + jnp.exp(x[1])
+
+
 CLOSED = {
     "minimum": closed("minimum", (0, 0, 2), aa=1.0, bb=1.0, ab=1.0),
     "maximum": (lambda x: -jnp.sum(jnp.cosh(x)), (0.0, 0.0, 0.0), (), "maximum", (3, 0, 0)),
@@ -276,9 +280,16 @@ CLOSED = {
     "huge spread": closed("minimum", (0, 0, 2), aa=1e12, bb=1e-12),
     "slope": closed("not critical", None, a=1e-3, bb=1.0),
     "gradient-flat": closed("not critical", None, aaa=1.0, a=1e-6, bb=1.0),
-    "valley": (lambda x: x[0] ** 2 + jnp.exp(x[1]), (0.0, -5.0), (), "not critical", None),
+    "valley": (valley, (0.0, -5.0), (), "not critical", None),
     "nearly flat": closed("minimum", (0, 0, 2), aa=1.0, bb=1e-9),
     "nearly flat saddle": closed("saddle", (1, 0, 1), aa=1 - 1e-9, bb=1 - 1e-9, ab=2 + 2e-9),
+    "quartic saddle": closed("degenerate saddle", (0, 1, 1), aa=1.0, bbbb=-1.0),
+    # (a − b²)(a − 2b²), Peano's: it rises on every line.
+    "peano": closed("degenerate saddle", (0, 1, 1), aa=1.0, abb=-3.0, bbbb=2.0),
+    # Order 6 is not examined: no claim.
+    "sextic": closed("degenerate", (0, 1, 1), aa=1.0, bbbbbb=1.0),
+    "sextic down": closed("degenerate", (0, 1, 1), aa=1.0, bbbbbb=-1.0),
+    "quartic maximum": closed("degenerate", (1, 1, 0), aa=-1.0, bbbb=-1.0),
 }
 
 
@@ -297,18 +308,6 @@ def test_closed_forms_get_their_names_with_eigenvectors_and_without(name, eigenv
         assert "not a minimum" in str(verdict)
 
 
-@pytest.mark.parametrize("cond", [1.0, 1e3])
-def test_linear_classes_keep_their_index_without_eigenvectors(cond, monkeypatch):
-    monkeypatch.setattr(measurements, "EIGENVECTOR_LIMIT", 0)
-    named = set()
-    for point in linear_classes(NET, cond):
-        verdict = critical.classify(linear_loss, point.params, DATA, symmetries=TANGENTS)
-        named.add(verdict.kind)
-        assert verdict.inertia.negative == point.index
-        assert verdict.inertia.unresolved == point.zeros
-    assert named == {"saddle", "minimum modulo symmetry"}
-
-
 def form(x, a):
     return x @ a @ x
 
@@ -323,8 +322,8 @@ def test_an_eigenvalue_below_rounding_is_never_given_a_sign():
 
 
 def test_an_explanation_of_no_critical_point_says_no_and_counts_the_error_at_the_point_alone():
-    # exp(a) + b² has no critical point, though its Newton step, of length 1, solves H p = −g.
-    verdict = critical.classify(lambda p: jnp.exp(p[0]) + p[1] ** 2, jnp.zeros(2))
+    # The Newton step, of length 1, solves H p = −g.
+    verdict = critical.classify(valley, np.zeros(2))
     first, second, _ = verdict.explain().splitlines()
     assert first.endswith("changes its signs: no.")
     assert "over the distance" not in second
@@ -335,20 +334,25 @@ def test_an_explanation_of_no_critical_point_says_no_and_counts_the_error_at_the
 # --- Kinks --------------------------------------------------------------------------------------------------------
 
 
-def relu_loss(params, x, y):
+def relu_loss(params, x, y, centre):
     outputs = mlp.forward(params, x, activation=jax.nn.relu)
-    return losses.mean(losses.squared_error(outputs, y)) + penalties.l2(params, 0.1)
+    return jnp.sum((outputs - y) ** 2) + jnp.sum((tree.ravel(params)[0] - centre) ** 2)
 
 
-def relu_pre_activations(params, x, y):
+def relu_pre_activations(params, x, *_):
     return x @ params[0].weight + params[0].bias
 
 
-def test_a_relu_network_on_its_kink_is_never_a_minimum():
-    dead = mlp.Layer(np.zeros((2, 3)), np.zeros(3)), mlp.Layer(np.zeros((3, 1)), np.zeros(1))
-    x, y = XOR[0], XOR[1] - 0.5
-    assert critical.classify(relu_loss, dead, (x, y), kinks=relu_pre_activations).kind == "nonsmooth"
-    assert critical.classify(relu_loss, dead, (x, y)).kind == "nonsmooth"
+def test_a_relu_network_is_classified_away_from_its_kink_and_nonsmooth_on_it():
+    x = np.array([[0.5], [1.0], [2.0], [-0.4], [0.1]])
+    unit = lambda w, b, v: (mlp.Layer(np.array([[w]]), np.array([b])), mlp.Layer(np.array([[v]]), np.zeros(1)))
+    away, dead = (unit(1.0, 3.0, 1.0), np.array([1.0, 3.0, 1.0, 0.0])), (unit(0.0, 0.0, 0.0), np.zeros(4))
+    for (params, centre), y, kinks, kind in (
+        (away, x + 3, relu_pre_activations, "minimum"),
+        (dead, x - 0.12, relu_pre_activations, "nonsmooth"),
+        (dead, x - 0.12, None, "nonsmooth"),
+    ):
+        assert critical.classify(relu_loss, params, (x, y, centre), kinks=kinks).kind == kind
 
 
 def kinked(x, curvature, even, one_sided):
@@ -367,18 +371,6 @@ def kinked(x, curvature, even, one_sided):
 def test_a_kink_under_the_point_is_noticed_however_small_its_slope(curvature, even, one_sided, evidence):
     args = (np.array(curvature), np.array(even), np.float64(one_sided))
     assert critical.classify(kinked, np.zeros(2), args, evidence=evidence).kind == "nonsmooth"
-
-
-def test_relu_away_from_its_kinks_is_classified():
-    params = mlp.Layer(np.array([[1.0]]), np.array([3.0])), mlp.Layer(np.array([[1.0]]), np.array([0.0]))
-    x = np.array([[0.5], [1.0], [2.0], [-0.4], [0.1]])
-
-    def fun(p, x):
-        beside = tree.ravel(p)[0] - jnp.array([1.0, 3.0, 1.0, 0.0])
-        return jnp.sum((mlp.forward(p, x, activation=jax.nn.relu) - x - 3) ** 2) + jnp.sum(beside**2)
-
-    verdict = critical.classify(fun, params, (x,), kinks=lambda p, x: x @ p[0].weight + p[0].bias)
-    assert verdict.kind == "minimum"
 
 
 # --- Precision ----------------------------------------------------------------------------------------------------
@@ -444,14 +436,11 @@ def test_a_bad_argument_is_named(entry, fun, params, args, kind, words):
 
 
 def test_a_function_that_is_not_finite_has_no_verdict_and_its_searches_do_not_converge():
-    not_finite = [
-        (lambda x: jnp.sum(jnp.log(x - 1)), jnp.ones(2), "a value of -inf at params, expected a finite"),
-        (lambda x: jnp.sum(jnp.sqrt(x)), jnp.zeros(2), "gradient components that are NaN or infinite"),
-    ]
-    for fun, params, words in not_finite:
+    powers = lambda x, power: jnp.sum(x**power)
+    for power, words in ((-1.0, "a value of inf at params, expected"), (0.5, "gradient components that are NaN")):
         with pytest.raises(ValueError, match=words):
-            critical.classify(fun, params)
-    assert not critical.find(fun, params).converged
+            critical.classify(powers, np.zeros(2), (power,))
+    assert not critical.find(powers, np.zeros(2), (0.5,)).converged
 
 
 # --- Symmetries ---------------------------------------------------------------------------------------------------
@@ -480,21 +469,21 @@ def test_a_null_mode_that_256_bits_see_is_not_explained_by_a_false_tangent():
 
 
 def test_a_dead_unit_is_a_symmetry_near_the_point_and_explains_its_null_modes():
-    # Two ReLU units on inputs above 0: the second is dead, and its four parameters do nothing until it wakes.
-    x, y = np.array([[1.0], [2.0], [3.0]]), np.array([[1.0], [2.0], [2.5]])
+    # Two ReLU units on inputs above 0: the second is dead, and its parameters do nothing until it wakes.
+    x = np.array([[1.0], [2.0], [3.0]])
 
     def fun(p, x, y):
         hidden = jax.nn.relu(x * p[:2] + jnp.array([0.5, -9.0]))
-        return jnp.mean((hidden @ p[2:4][:, None] - y) ** 2) + 0.01 * (p[0] ** 2 + p[2] ** 2)
+        return jnp.mean((hidden @ p[2:4] - y) ** 2) + (p[0] - 1) ** 2 + (p[2] - 1) ** 2
 
-    point = critical.find(fun, jnp.array([1.0, 0.3, 1.0, 0.4]), (x, y))
     dead = lambda p: jnp.array([[0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]])
-    verdict = critical.classify(fun, point.params, (x, y), symmetries=dead)
+    verdict = critical.classify(fun, np.array([1.0, 0.3, 1.0, 0.4]), (x, x[:, 0] + 0.5), symmetries=dead)
     assert verdict.symmetries == 2
     assert verdict.kind == "minimum modulo symmetry"
 
 
-@pytest.mark.parametrize("place", [0.0, 1e-6])
-def test_false_tangents_at_and_beside_the_origin_are_dropped(place, x64):
-    problem = Problem(lambda x: x[0] ** 2 - x[1] ** 8, jnp.array([place, 0.0]), (), None, 2.0**-53)
-    assert tangents.valid_tangents(problem, lambda x: jnp.eye(2)).size == 0
+def test_false_tangents_at_and_beside_the_origin_are_dropped(x64):
+    falling = lambda x: x[0] ** 2 - x[1] ** 8
+    for place in (0.0, 1e-6):
+        problem = Problem(falling, jnp.array([place, 0.0]), (), None, 2.0**-53)
+        assert tangents.valid_tangents(problem, lambda x: jnp.eye(2)).size == 0
