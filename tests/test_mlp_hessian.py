@@ -93,26 +93,43 @@ def test_hessian_has_the_value_of_sixty_digit_arithmetic(sizes, activation):
     assert_close(actual, expected)
 
 
+def gate(z):
+    """Products of neighbours: a shorter last axis, and a second derivative that is not zero."""
+    return z[..., ::2] * z[..., 1::2]
+
+
 @pytest.mark.parametrize(
-    ("sizes", "activation"),
-    [((3, 4, 2), jax.nn.gelu), ((2, 3, 3, 4, 3), jnp.sin), ((3, 4, 2), jax.nn.relu)],
+    ("sizes", "activation", "pieces"),
+    [
+        ((3, 4, 2), jax.nn.gelu, 1),
+        ((2, 3, 3, 4, 3), jnp.sin, 1),
+        ((3, 4, 2), jax.nn.relu, 1),
+        # Activations that mix units.
+        ((3, 4, 2), mlp.maxout(3), 3),
+        ((2, 3, 2, 3, 2), gate, 2),
+        ((3, 4, 2), jax.nn.softmax, 1),
+    ],
 )
-def test_hessian_of_cross_entropy_is_that_of_automatic_differentiation(x64, sizes, activation):
-    params, inputs, targets = classification(sizes)
+def test_hessian_of_cross_entropy_is_that_of_automatic_differentiation(x64, sizes, activation, pieces):
+    params, inputs, targets = classification(sizes, pieces=pieces)
     actual = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, activation=activation)
     assert_close(actual, autodiff(objective(losses.cross_entropy, activation), params, inputs, targets))
 
 
-def test_weights_and_penalty_count_whatever_the_cut_into_strips(x64, monkeypatch):
+def test_weights_and_penalty_count_whatever_the_cut_into_strips_and_chunks(x64, monkeypatch):
     params, inputs, targets = classification((3, 4, 2))
     weights = np.array([0.0, 1.0, 2.0, 0.5, 0.0, 3.0, 1.0])
-    expected = autodiff(objective(losses.cross_entropy, jnp.tanh, weights, coupled), params, inputs, targets)
     options = {"loss": losses.cross_entropy, "weights": weights, "penalty": coupled}
-    for strip_bytes in (700, 2**24):
+    hessian = lambda: np.asarray(jax.jit(lambda p: mlp_hessian.dense(p, inputs, targets, **options))(params))
+    whole = hessian()
+    assert_close(whole, autodiff(objective(losses.cross_entropy, jnp.tanh, weights, coupled), params, inputs, targets))
+    for strip_bytes, chunk, left_bytes in ((700, 7, 2**25), (2**24, 1, 2**25), (2**24, 3, 1)):
         monkeypatch.setattr(penalty_part, "_STRIP_BYTES", strip_bytes)
-        actual = np.asarray(jax.jit(lambda p: mlp_hessian.dense(p, inputs, targets, **options))(params))
-        assert_close(actual, expected)
-        assert (actual == actual.T).all()
+        monkeypatch.setattr(matrix, "_chunk_size", lambda params, chunk=chunk: chunk)
+        monkeypatch.setattr(sums, "_LEFT_BYTES", left_bytes)
+        again = hessian()
+        assert_close(again, whole, 1e-14)
+        assert (again == again.T).all()
 
 
 def test_softmax_regression_has_its_closed_form(x64):
@@ -122,16 +139,6 @@ def test_softmax_regression_has_its_closed_form(x64):
     fisher = [np.diag(row) - np.outer(row, row) for row in p]
     expected = sum(np.kron(np.outer(a, a), f) for a, f in zip(extended, fisher, strict=True)) / len(inputs)
     assert_close(mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy), expected)
-
-
-@pytest.mark.parametrize(("chunk", "left_bytes"), [(1, 2**25), (3, 1)])
-def test_hessian_does_not_depend_on_the_cut_into_chunks(x64, monkeypatch, chunk, left_bytes):
-    params, inputs, targets = classification((3, 4, 2))
-    expected = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy)
-    monkeypatch.setattr(matrix, "_chunk_size", lambda params: chunk)
-    monkeypatch.setattr(sums, "_LEFT_BYTES", left_bytes)
-    again = jax.jit(lambda p: mlp_hessian.dense(p, inputs, targets, loss=losses.cross_entropy))(params)
-    assert_close(again, expected, 1e-14)
 
 
 def test_memory_is_less_than_twice_that_of_the_matrix(x64, monkeypatch):
@@ -144,28 +151,6 @@ def test_memory_is_less_than_twice_that_of_the_matrix(x64, monkeypatch):
         memory = jax.jit(make).lower(params).compile().memory_analysis()
         chunk = 40 * 8 * 4 * 65**2
         assert memory.temp_size_in_bytes + memory.output_size_in_bytes < 2 * 8 * size**2 + chunk
-
-
-# --- Activations that mix units -----------------------------------------------------------------------------------
-
-
-def gate(z):
-    """Products of neighbours: a shorter last axis, and a second derivative that is not zero."""
-    return z[..., ::2] * z[..., 1::2]
-
-
-@pytest.mark.parametrize(
-    ("activation", "pieces", "sizes"),
-    [
-        (mlp.maxout(3), 3, (3, 4, 2)),
-        (gate, 2, (2, 3, 2, 3, 2)),
-        (jax.nn.softmax, 1, (3, 4, 2)),
-    ],
-)
-def test_hessian_with_activations_that_mix_units(x64, activation, pieces, sizes):
-    params, inputs, targets = classification(sizes, pieces=pieces)
-    actual = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, activation=activation)
-    assert_close(actual, autodiff(objective(losses.cross_entropy, activation), params, inputs, targets))
 
 
 ELEMENTWISE = [

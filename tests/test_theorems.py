@@ -205,43 +205,22 @@ def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
     assert proof.kind.endswith("modulo symmetry")
 
 
-def test_a_saved_certificate_is_read_back_bit_for_bit_and_proved_again(tmp_path):
-    args = (0.01,)
-    proof = interval.certify(xor_loss, xor_constant(0.5 / 1.01), args)
+def test_a_saved_certificate_is_read_back_bit_for_bit_and_proved_again_for_the_same_data_alone(tmp_path):
+    proof = interval.certify(xor_loss, xor_constant(0.5 / 1.01), (0.01,))
     proof.save(tmp_path / "point.json")
     read = interval.load(tmp_path / "point.json")
     for field in dataclasses.fields(proof):
         assert np.array_equal(getattr(read, field.name), getattr(proof, field.name)), field.name
-    again = interval.check(read, xor_loss, xor_constant(0.0), args)
+    again = interval.check(read, xor_loss, xor_constant(0.0), (0.01,))
     assert again.proved
     assert again.index == proof.index
-
-
-@pytest.mark.parametrize(
-    ("change", "words"),
-    [
-        ({"index": 1}, "the index is 0"),
-        ({"radius": 1e-30}, "radii proved now"),
-        ({"radius": np.nan}, "is undefined"),
-        ({"unique_radius": 10.0}, "Krawczyk's test maps the cube"),
-        ({"loss": (0.0, 0.1)}, "the loss is in"),
-        ({"smallest": (0.005, 0.006)}, "the smallest is in"),
-        ({"smallest": (2.0, 1.0)}, "the smallest is in"),
-        ({"location": np.full(9, 0.1)}, "."),
-        ({"data": "0"}, "args are not the numbers"),
-    ],
-)
-def test_a_certificate_that_says_something_else_does_not_pass_the_check(change, words):
-    args = (0.01,)
-    proof = interval.certify(xor_loss, xor_constant(0.5 / 1.01), args)
-    checked = interval.check(dataclasses.replace(proof, **change), xor_loss, xor_constant(0.0), args)
-    assert not checked.proved
-    assert words in checked.reason
-
-
-def test_other_data_does_not_pass_the_check_and_a_refusal_has_nothing_to_check():
-    proof = interval.certify(xor_loss, xor_constant(0.5 / 1.01), (0.01,))
     assert not interval.check(proof, xor_loss, xor_constant(0.0), (0.02,)).proved
+    wider = interval.check(dataclasses.replace(proof, unique_radius=10.0), xor_loss, xor_constant(0.0), (0.01,))
+    assert not wider.proved
+    assert "Krawczyk's test maps the cube" in wider.reason
+
+
+def test_a_refusal_has_nothing_to_check():
     refusal = interval.certify(xor_loss, xor_constant(0.5), (0.0,))
     with pytest.raises(ValueError, match="got a refusal"):
         interval.check(refusal, xor_loss, xor_constant(0.0), (0.0,))
