@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_verdicts import DATA, NET, TANGENTS, XOR, linear_loss, xor_constant, xor_loss
+from test_verdicts import DATA, NET, TANGENTS, XOR, linear_loss, tilted, xor_constant, xor_loss
 
-from mlp_jax import critical, interval, losses, mlp, tree
+from mlp_jax import critical, interval, losses, mlp, mlp_symmetry, tree
 
 
 def xor_start(seed):
@@ -110,28 +110,13 @@ def test_gradient_flat_points_and_points_next_to_a_critical_point_are_refused():
 
 
 @pytest.mark.slow
-def test_index_is_that_of_a_tilted_function_of_chosen_spectrum():
+def test_index_is_that_of_a_tilted_function_of_chosen_spectrum(x64):
+    fun, theta, hessian, rotation = tilted((3, 2, 3))
     generator = np.random.default_rng(0)
-    x, y = generator.standard_normal((8, 2)), generator.standard_normal((8, 1))
-    with jax.enable_x64(True):
-        params = mlp.init(jax.random.key(3), (2, 3, 1), dtype=jnp.float64)
-        center, unravel = tree.ravel(params)
-
-        def plain(v):
-            return losses.mean(losses.squared_error(mlp.forward(unravel(v), x), y))
-
-        slope, bend = jax.grad(plain)(center), jax.hessian(plain)(center)
-    spectra = generator.choice([-1.0, 1.0], (4, center.size)) * 10.0 ** generator.uniform(-4, 1, (4, center.size))
-
-    def tilted(v, c, slope, change):
-        return plain(v) - v @ slope + 0.5 * (v - c) @ change @ (v - c)
-
+    spectra = generator.choice([-1.0, 1.0], (4, theta.size)) * 10.0 ** generator.uniform(-4, 1, (4, theta.size))
     for values in spectra:
-        rotation = np.linalg.qr(generator.standard_normal((center.size, center.size)))[0]
-        change = (rotation * values) @ rotation.T - np.asarray(bend)
-        change = (change + change.T) / 2
-        args = (np.asarray(center), np.asarray(slope), change)
-        proof = interval.certify(tilted, np.asarray(center), args)
+        tilt = (rotation * values) @ rotation.T - hessian
+        proof = interval.certify(fun, theta, ((tilt + tilt.T) / 2,))
         assert proof.proved, proof.reason
         assert proof.index == np.sum(values < 0)
         assert abs(proof.smallest[0] - values.min()) < 1e-9
@@ -175,17 +160,6 @@ def test_directions_that_are_not_symmetries_are_dropped_and_prove_nothing():
     assert (proof.proved, proof.null) == (True, 0)
 
 
-def shift(params):
-    """Return the tangents of the softmax shift: 1 added to all logits through each last weight row or the bias."""
-    first, second = params
-    rows, classes = second.weight.shape
-    ones = jnp.ones((1, classes), second.weight.dtype)
-    weights = jnp.concatenate([jnp.eye(rows, dtype=ones.dtype), jnp.zeros((1, rows), ones.dtype)])
-    biases = jnp.concatenate([jnp.zeros((rows, 1), ones.dtype), jnp.ones((1, 1), ones.dtype)])
-    zeros = jax.tree.map(lambda leaf: jnp.zeros((rows + 1, *leaf.shape), leaf.dtype), first)
-    return zeros, mlp.Layer(weights[:, :, None] * ones[:, None, :], biases * ones)
-
-
 @pytest.mark.slow
 def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
     generator = np.random.default_rng(3)
@@ -193,13 +167,15 @@ def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
 
     def fun(params, x, y):
         # The penalty of the last layer depends only on what the shift leaves unchanged.
-        last = params[1].weight - jnp.mean(params[1].weight, axis=1, keepdims=True)
-        bias = params[1].bias - jnp.mean(params[1].bias)
-        penalty = 0.05 * (tree.dot(params[0], params[0]) + jnp.sum(last**2) + jnp.sum(bias**2))
+        shifted = [leaf - jnp.mean(leaf, axis=-1, keepdims=True) for leaf in params[1]]
+        penalty = 0.05 * (tree.dot(params[0], params[0]) + tree.dot(shifted, shifted))
         return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalty
 
     point = critical.find(fun, mlp.init(jax.random.key(1), (4, 2, 3)), (x, y))
-    proof = interval.certify(fun, point.params, (x, y), symmetries=shift)
+    shift = mlp_symmetry.tangents(fun, point.params, (x, y), inputs=x, activation=jnp.tanh)
+    assert shift.names == ("softmax shift",) * 3
+    directions = shift(point.params)  # the same at all params
+    proof = interval.certify(fun, point.params, (x, y), symmetries=lambda _: jax.tree.map(jnp.asarray, directions))
     assert proof.proved, proof.reason
     assert proof.null == 3
     assert proof.kind.endswith("modulo symmetry")
