@@ -221,14 +221,6 @@ def test_gauss_newton_part_is_the_loss_hessian_seen_through_the_jacobian(x64, ac
     assert np.linalg.eigvalsh(expected)[0] > -1e-14
 
 
-def test_block_of_a_network_too_large_for_its_matrix():
-    params, inputs, targets = classification((784, 128, 10), num=3, scale=0.05)
-    with pytest.raises(MemoryError, match="A Hessian of 101770 parameters needs"):
-        mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, max_bytes=2**34)
-    block = mlp_hessian.blocks(params, inputs, targets, layers=(1, 1), loss=losses.cross_entropy, max_bytes=2**27)
-    assert block.shape == (1290, 1290)
-
-
 # --- Precision, transformations, compilation ----------------------------------------------------------------------
 
 
@@ -323,10 +315,15 @@ def test_a_wrong_argument_is_refused_before_compilation(name, value, message, co
     assert compilations == []
 
 
-def test_a_block_of_no_layer_or_that_would_not_fit_is_refused():
+def test_a_block_of_no_layer_or_that_would_not_fit_is_refused_and_one_of_a_large_network_is_not():
     block = functools.partial(mlp_hessian.blocks, *classification((3, 4, 2)), loss=losses.cross_entropy)
     for layers in ((0, 2), (-1, 0)):
         with pytest.raises(ValueError, match=r"layers: got .*, expected an integer from 0 to 1"):
             block(layers=layers)
     with pytest.raises(MemoryError, match="A Hessian block with 10 columns of 16 parameters needs"):
         block(layers=(0, 1), max_bytes=1000)
+    large = classification((784, 128, 10), num=3, scale=0.05)
+    with pytest.raises(MemoryError, match="A Hessian of 101770 parameters needs"):
+        mlp_hessian.dense(*large, loss=losses.cross_entropy, max_bytes=2**34)
+    last = mlp_hessian.blocks(*large, layers=(1, 1), loss=losses.cross_entropy, max_bytes=2**27)
+    assert last.shape == (1290, 1290)
