@@ -21,6 +21,13 @@ from mlp_jax.critical.evidence import measurements, tangents
 from mlp_jax.critical.evidence.problem import Problem
 
 SLOW = pytest.mark.slow
+
+
+def kind_of(inertia):
+    negative, _, positive = inertia
+    return "saddle" if negative and positive else "minimum" if positive else "maximum"
+
+
 ACTIVATIONS = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
 
 
@@ -96,52 +103,39 @@ def test_a_tangent_along_which_the_function_changes_explains_nothing():
 # --- Manufactured and tilted points -------------------------------------------------------------------------------
 
 
-@functools.cache
-def network(activation, sizes):
-    """Return loss, params and Jacobian of the outputs, the same functions for all points."""
-    forward = functools.partial(mlp.forward, activation=ACTIVATIONS[activation])
-    shapes = jax.eval_shape(lambda: mlp.init(jax.random.key(0), sizes))
-    unravel = tree.ravel(jax.tree.map(lambda leaf: np.zeros(leaf.shape), shapes))[1]
-    jacobian = jax.jit(jax.jacobian(lambda v, inputs: forward(unravel(v), inputs).ravel()))
-
-    def fun(p, x, y):
-        return losses.mean(losses.squared_error(forward(p, x), y))
-
-    return fun, shapes, jacobian, jax.jit(forward)
-
-
 MADE = [("sigmoid", (2, 2, 2, 1)), ("softplus", (2, 3, 1)), ("tanh", (2, 2, 2, 2, 1))]
 REST = [(a, s) for a in ACTIVATIONS for s in ((2, 3, 1), (2, 2, 2, 1), (2, 2, 2, 2, 1)) if (a, s) not in MADE]
 
 
 @pytest.mark.parametrize(("activation", "sizes"), [*MADE, *(pytest.param(*pair, marks=SLOW) for pair in REST)])
-@pytest.mark.parametrize("scale", [0.1, 3.0])
-def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation, sizes, scale):
-    fun, shapes, jacobian_at, forward = network(activation, sizes)
+def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation, sizes, x64):
+    forward = functools.partial(mlp.forward, activation=ACTIVATIONS[activation])
+    theta, unravel = tree.ravel(mlp.init(jax.random.key(0), sizes, dtype=float))
+    fun = lambda v, x, y: losses.mean(losses.squared_error(forward(unravel(v), x), y))
+    outputs = lambda v, x: forward(unravel(v), x).ravel()
+    both = jax.jit(lambda v, x: (outputs(v, x), jax.jacobian(outputs)(v, x)))
     # A Jacobian that is singular to float64 makes a point that float64 cannot place: draw another. Those of deep
     # networks are always near singular.
     gain, least = (2.0, 3e-8) if len(sizes) == 5 else (1.5, 1e-5)
-    with jax.enable_x64(True):
-        for seed in range(100):
-            generator = np.random.default_rng(seed)
-            params = jax.tree.map(lambda leaf: gain * generator.standard_normal(leaf.shape), shapes)
-            theta = np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(params)])
-            inputs = gain * generator.standard_normal((theta.size + 6, sizes[0]))
-            jacobian = np.asarray(jacobian_at(theta, inputs))
-            singular = np.linalg.svd(jacobian, compute_uv=False)
-            if singular[-1] > least * singular[0]:
-                break
+    for seed in range(100):
+        draw = np.random.default_rng(seed).standard_normal
+        theta, inputs = gain * draw(theta.size), gain * draw((theta.size + 6, sizes[0]))
+        values, jacobian = (np.asarray(a) for a in both(theta, inputs))
+        singular = np.linalg.svd(jacobian, compute_uv=False)
+        if singular[-1] > least * singular[0]:
+            break
+    for scale in (0.1, 3.0):
         residual = scale * orthogonal_residual(jacobian, seed=1) * np.sqrt(len(inputs))
-        targets = np.asarray(forward(params, inputs)) - residual.reshape(-1, sizes[-1])
+        targets = (values - residual).reshape(-1, sizes[-1])
 
-    def series_loss(vector):
-        error = series_network(vector, sizes, inputs, activation) - exact(targets)
-        return (error * error).sum() / (2 * len(inputs))
+        def series_loss(vector):
+            error = series_network(vector, sizes, inputs, activation) - exact(targets)
+            return (error * error).sum() / (2 * len(inputs))
 
-    truth = counts(series_hessian(series_loss, theta))
-    verdict = critical.classify(fun, params, (inputs, targets))
-    assert verdict.inertia[:3] == truth
-    assert verdict.kind == ("saddle" if truth[0] and truth[2] else "minimum" if truth[2] else "maximum")
+        truth = counts(series_hessian(series_loss, theta))
+        verdict = critical.classify(fun, theta, (inputs, targets))
+        assert verdict.inertia[:3] == truth
+        assert verdict.kind == kind_of(truth)
 
 
 @functools.cache
@@ -151,13 +145,8 @@ def tilted(sizes):
     params = mlp.init(jax.random.key(1), sizes)
     theta, unravel = tree.ravel(params)
     x, y = generator.standard_normal((20, 3)), generator.integers(0, 3, 20)
-
-    def base(v):
-        return losses.mean(losses.cross_entropy(mlp.forward(unravel(v), x), y))
-
-    slope, bend = (
-        np.asarray(derivative) for derivative in jax.jit(lambda v: (jax.grad(base)(v), jax.hessian(base)(v)))(theta)
-    )
+    base = lambda v: losses.mean(losses.cross_entropy(mlp.forward(unravel(v), x), y))
+    slope, bend = (np.asarray(a) for a in jax.jit(lambda v: (jax.grad(base)(v), jax.hessian(base)(v)))(theta))
 
     def fun(v, d):
         return base(v) - slope @ v + (v - theta) @ d @ (v - theta) / 2
@@ -173,12 +162,11 @@ def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
     values = np.geomspace(abs(low), abs(high), theta.size) * np.sign(high)
     if low < 0 < high:
         values[: theta.size // 3] = np.linspace(low, low / 2, theta.size // 3)
-    wanted = (rotation * values) @ rotation.T
-    tilt = (wanted + wanted.T) / 2 - hessian
+    tilt = (rotation * values) @ rotation.T - hessian
     verdict = critical.classify(fun, theta, ((tilt + tilt.T) / 2,))
-    negative, positive = int(np.sum(values < 0)), int(np.sum(values > 0))
-    assert verdict.inertia[:3] == (negative, 0, positive)
-    assert verdict.kind == ("saddle" if negative and positive else "minimum" if positive else "maximum")
+    truth = int(np.sum(values < 0)), 0, int(np.sum(values > 0))
+    assert verdict.inertia[:3] == truth
+    assert verdict.kind == kind_of(truth)
     np.testing.assert_allclose([verdict.smallest, verdict.largest], [values.min(), values.max()], atol=1e-13)
 
 
