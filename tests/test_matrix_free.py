@@ -58,19 +58,13 @@ def test_a_point_off_by_a_millionth_keeps_its_name_and_says_the_distance():
     assert 0 < verdict.change <= verdict.bound
 
 
-def test_a_minimum_of_many_parameters_is_claimed_by_probability():
-    spectrum = np.linspace(0.5, 3, 40_000)
-    verdict = critical.classify(quadratic, np.zeros(40_000), (spectrum,))
-    assert verdict.kind == "minimum"
-    assert verdict.evidence.startswith("lanczos")
-
-
-@pytest.mark.slow
-def test_a_saddle_of_a_million_parameters_is_shown_by_products():
-    spectrum = np.linspace(0.5, 3, 10**6)
-    spectrum[1234] = -0.5
-    verdict = critical.classify(quadratic, np.zeros(10**6), (spectrum,))
-    assert verdict.kind == "saddle"
+@pytest.mark.parametrize(("size", "kind"), [(40_000, "minimum"), pytest.param(10**6, "saddle", marks=pytest.mark.slow)])
+def test_points_of_many_parameters_are_named_from_products(size, kind):
+    spectrum = np.linspace(0.5, 3, size)
+    if kind == "saddle":
+        spectrum[1234] = -0.5
+    verdict = critical.classify(quadratic, np.zeros(size), (spectrum,))
+    assert verdict.kind == kind
     assert verdict.evidence.startswith("lanczos")
 
 

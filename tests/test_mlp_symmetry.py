@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from ground_truth import linear_network
 from test_verdicts import xor_loss
 
 from mlp_jax import critical, curvature, losses, mlp, mlp_symmetry, penalties, tree
@@ -24,24 +23,16 @@ ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "maxout": mlp.maxout(2), "
 
 
 @functools.cache
-def cross_entropy_loss(name):
-    def fun(params, x, y, decay):
-        logits = mlp.forward(params, x, activation=ACTIVATIONS[name])
-        return losses.mean(losses.cross_entropy(logits, y)) + penalties.l2(params, decay)
+def network_loss(name, loss=losses.squared_error):
+    def fun(params, x, y, decay=0.0):
+        return losses.mean(loss(mlp.forward(params, x, activation=ACTIVATIONS[name]), y)) + penalties.l2(params, decay)
 
     return fun
 
 
-@functools.cache
-def squared_loss(name):
-    def fun(params, x, y):
-        return losses.mean(losses.squared_error(mlp.forward(params, x, activation=ACTIVATIONS[name]), y))
-
-    return fun
-
-
-def tangents_of(name, params, x, y):
-    return mlp_symmetry.tangents(squared_loss(name), params, (x, y), inputs=x, activation=ACTIVATIONS[name])
+def tangents_of(name, params, x, y, decay=0.0, loss=losses.squared_error):
+    fun = network_loss(name, loss)
+    return mlp_symmetry.tangents(fun, params, (x, y, decay), inputs=x, activation=ACTIVATIONS[name])
 
 
 def draw(sizes, num=30, seed=0, pieces=1):
@@ -75,29 +66,18 @@ def model_kernel(params, x, name):
 # --- Guaranteed zero modes ----------------------------------------------------------------------------------------
 
 
-def test_softmax_cross_entropy_has_a_shift_for_each_last_hidden_unit_and_one_for_the_bias():
-    params, x = draw((3, 4, 3))
-    y = np.arange(len(x)) % 3
-    fun = cross_entropy_loss("relu")
-    found = mlp_symmetry.tangents(fun, params, (x, y, 0.0), inputs=x, activation=jax.nn.relu)
-    assert found.names.count("softmax shift") == 4 + 1
-    matrix = np.asarray(curvature.dense_hessian(fun, params, (x, y, 0.0)))
-    shifts = rows(found(params))[: 4 + 1]
-    np.testing.assert_allclose(matrix @ shifts.T, 0, atol=1e-15)
-
-
 @pytest.mark.parametrize("name", ["relu", "maxout", "identity"])
-def test_weight_decay_leaves_no_continuous_symmetry_but_that_of_the_loss_itself(name):
+def test_softmax_shifts_are_null_and_weight_decay_leaves_none(name):
     params, x = draw((3, 4, 3), pieces=2 if name == "maxout" else 1)
     y = np.arange(len(x)) % 3
-    args = (x, y, 1e-6)
-    found = mlp_symmetry.tangents(cross_entropy_loss(name), params, args, inputs=x, activation=ACTIVATIONS[name])
-    if name == "identity":
-        # Rotations among units remain.
-        assert set(found.names) <= {"linear gauge of layer 1"}
-    else:
-        assert found.names == ()
-    assert "softmax shift" in found.dropped
+    found = tangents_of(name, params, x, y, 0.0, losses.cross_entropy)
+    assert found.names[: 4 + 1] == ("softmax shift",) * (4 + 1)  # one for each last hidden unit, one for the bias
+    matrix = np.asarray(curvature.dense_hessian(network_loss(name, losses.cross_entropy), params, (x, y, 0.0)))
+    np.testing.assert_allclose(matrix @ rows(found(params))[: 4 + 1].T, 0, atol=1e-15)
+    decayed = tangents_of(name, params, x, y, 1e-6, losses.cross_entropy)
+    # Rotations among units remain.
+    assert set(decayed.names) <= ({"linear gauge of layer 1"} if name == "identity" else set())
+    assert "softmax shift" in decayed.dropped
 
 
 @pytest.mark.parametrize(
@@ -153,20 +133,21 @@ def test_a_tanh_unit_without_output_is_not_a_symmetry():
     assert tangents_of("tanh", params, x, np.ones((len(x), 2))).names == ()
 
 
-def test_a_linear_minimum_is_one_modulo_its_gauge_orbit_of_dimension_h_squared_and_h_translations():
-    # The minimum is rank-h regression: least squares, projected on the first h singular vectors of the fit.
-    net, hidden = linear_network(5, 2, 4), 2
-    x, y = net.inputs - net.inputs.mean(axis=0), net.targets - net.targets.mean(axis=0)
-    solution = np.linalg.lstsq(x, y)[0]
-    leading = np.linalg.svd(x @ solution)[2][:hidden]
-    params = (Layer(solution @ leading.T, np.zeros(hidden)), Layer(leading, np.zeros(4)))
-    found = tangents_of("identity", params, x, y)
-    assert found.names.count("linear gauge of layer 1") == hidden**2
-    assert found.names.count("translation of layer 1") == hidden
-    assert dimension(found, params) == hidden**2 + hidden
-    verdict = critical.classify(squared_loss("identity"), params, (x, y), symmetries=found)
+@pytest.mark.parametrize(("decay", "gauge", "shifts"), [(0.0, 2**2, 2), (0.1, 1, 0)])
+def test_a_linear_minimum_is_one_modulo_its_gauge_of_which_weight_decay_leaves_the_rotations(decay, gauge, shifts):
+    # x is centred and white: the minimum is the projection of the map on its largest singular values, less the decay.
+    draws = np.random.default_rng(0).standard_normal((40, 4))
+    x = np.linalg.qr(draws - draws.mean(0))[0] * np.sqrt(40)
+    y, root = x @ np.diag([3.0, 2.0, 1.5, 1.0])[:, :3], np.sqrt(np.array([3.0, 2.0]) - decay)
+    params = Layer(np.eye(4, 2) * root, np.zeros(2)), Layer(root[:, None] * np.eye(2, 3), np.zeros(3))
+    found = tangents_of("identity", params, x, y, decay)
+    assert found.names.count("linear gauge of layer 1") == gauge
+    assert found.names.count("translation of layer 1") == shifts
+    assert ("linear gauge of layer 1" in found.dropped) == (decay > 0)
+    assert dimension(found, params) == gauge + shifts
+    verdict = critical.classify(network_loss("identity"), params, (x, y, decay), symmetries=found)
     assert verdict.kind == "minimum modulo symmetry"
-    assert verdict.symmetries == verdict.inertia.unresolved == hidden**2 + hidden
+    assert verdict.symmetries == verdict.inertia.unresolved == gauge + shifts
 
 
 # --- Split units --------------------------------------------------------------------------------------------------
@@ -240,7 +221,7 @@ def test_kinks_are_pre_activations_and_gaps_of_maxout():
 )
 def test_every_copy_has_the_same_loss_and_the_same_canonical_form(name, sizes, pieces, order):
     params, x = draw(sizes, pieces=pieces)
-    fun, y = squared_loss(name), np.ones((len(x), sizes[-1]))
+    fun, y = network_loss(name), np.ones((len(x), sizes[-1]))
     found = mlp_symmetry.maps(fun, params, (x, y), activation=ACTIVATIONS[name])
     assert found.orbit_size(params) == order
     form = tree.ravel(found.canonical(params))[0]
@@ -259,7 +240,7 @@ def test_every_copy_has_the_same_loss_and_the_same_canonical_form(name, sizes, p
 
 def test_canonical_forms_of_points_that_differ_by_a_rounding_differ_by_a_rounding():
     params, x = draw((1, 3, 1))
-    found = mlp_symmetry.maps(squared_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
+    found = mlp_symmetry.maps(network_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
     # Ties on purpose: two equal units, one unit without bias.
     params[0].weight[:, 1] = params[0].weight[:, 0]
     params[0].bias[1] = params[0].bias[0]
@@ -289,7 +270,7 @@ def _orbit_by_enumeration(found, params):
 @pytest.mark.parametrize("case", ["equal", "opposite", "padded", "input only", "deep", "deep equal", "deep padded"])
 def test_orbit_sizes_of_points_with_equal_or_empty_units_are_those_of_enumeration(case):
     params, x = draw((1, 2, 2, 1) if "deep" in case else (1, 3, 1))
-    found = mlp_symmetry.maps(squared_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
+    found = mlp_symmetry.maps(network_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
     first, second, *_ = params
     if "equal" in case or case == "opposite":
         sign = -1 if case == "opposite" else 1
@@ -327,25 +308,3 @@ def test_a_wrong_argument_is_refused_by_name(call, message):
     layers = (Layer(np.ones((3, 1)), np.ones(1)), Layer(np.ones((1, 1)), np.ones(1)))
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         call(lambda p: jnp.sum(jax.tree.leaves(p)[0]), layers, np.ones((2, 3)))
-
-
-@pytest.mark.slow
-def test_weight_decay_leaves_the_rotations_of_a_linear_gauge():
-    # Weight decay shrinks each singular value: the minimum is unique up to rotations of the hidden units.
-    generator = np.random.default_rng(0)
-    draws = generator.standard_normal((40, 4))
-    x = np.linalg.qr(draws - draws.mean(0))[0] * np.sqrt(40)  # centred, so that no bias helps
-    y = x @ np.diag([3.0, 2.0, 1.5, 1.0])[:, :3]
-
-    def fun(params, x, y):
-        return squared_loss("identity")(params, x, y) + penalties.l2(params, 0.1)
-
-    point = critical.find(fun, draw((4, 3, 3), seed=1)[0], (x, y), index=0, max_steps=300)
-    found = mlp_symmetry.tangents(fun, point.params, (x, y), inputs=x, activation=identity)
-    verdict = critical.classify(fun, point.params, (x, y), symmetries=found)
-    assert found.names == ("linear gauge of layer 1",) * 3
-    assert "linear gauge of layer 1" in found.dropped
-    assert verdict.kind == "minimum modulo symmetry"
-    assert verdict.inertia.unresolved == 3
-    product = np.asarray(point.params[0].weight) @ np.asarray(point.params[1].weight)
-    np.testing.assert_allclose(np.linalg.svd(product)[1], [2.9, 1.9, 1.4], rtol=1e-8)

@@ -275,6 +275,7 @@ CASES = {
     # 2. The derivative beside the corner is ±1; 2x − 1 is 0 at ½, and that corner is at 3.
     "corner of the absolute value": given(rough, [0.01, 0.01], NO_SMOOTH_POINT, PART["the absolute value"], 0.0),
     "corner of relu": given(rough, [0.01, 0.01], NO_SMOOTH_POINT, PART["relu"], 0.0),
+    "maximum on a corner": given(rough, np.zeros(2), NO_SMOOTH_POINT, -2 * PART["relu"], 0.0),  # x² − |x|
     "corner far away": given(rough, [0.5, 0.0], MINIMUM, PART["the absolute value"], 3.0),
     "lasso after gradient descent": lasso_case(0.1, NO_SMOOTH_POINT),  # two weights of the minimum are 0
     "lasso of large weights": lasso_case(0.01, MINIMUM),
