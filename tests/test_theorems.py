@@ -75,19 +75,18 @@ def test_a_centre_displaced_by_1e_3_is_refused_and_by_1e_9_proved_with_the_true_
                 assert "reach" in proof.reason
 
 
-@pytest.mark.parametrize(
-    ("fun", "point"),
-    [
-        (lambda p: xor_loss(p, 0.0), xor_constant(0.5)),
-        (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, np.zeros(2)),
-        (lambda x: x[0] ** 4 + x[1] ** 2, np.zeros(2)),
-        (lambda x: (x[0] * x[1] - 1) ** 2, np.array([2.0, 0.5])),
-        (lambda x: jnp.sum(x) * 0.0, np.zeros(3)),
-    ],
-    ids=["xor without weight decay", "monkey saddle", "quartic", "orbit of minima", "constant"],
-)
-def test_degenerate_points_are_never_proved(fun, point):
-    proof = interval.certify(fun, point)
+DEGENERATE = {
+    "xor without weight decay": (lambda p: xor_loss(p, 0.0), xor_constant(0.5)),
+    "monkey saddle": (lambda x: x[0] ** 3 - 3 * x[0] * x[1] ** 2, np.zeros(2)),
+    "quartic": (lambda x: x[0] ** 4 + x[1] ** 2, np.zeros(2)),
+    "orbit of minima": (lambda x: (x[0] * x[1] - 1) ** 2, np.array([2.0, 0.5])),
+    "constant": (lambda x: jnp.sum(x) * 0.0, np.zeros(3)),
+}
+
+
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_degenerate_points_are_never_proved(name):
+    proof = interval.certify(*DEGENERATE[name])
     assert not proof.proved
     assert proof.kind == "not proved"
     assert proof.index is None
