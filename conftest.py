@@ -62,6 +62,20 @@ def x64():
         yield
 
 
+@pytest.fixture
+def compilations():
+    """A list with one entry for each program that XLA compiles."""
+    names = []
+
+    def listen(event, duration, **kwargs):
+        if event.endswith("backend_compile_duration"):
+            names.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield names
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
 @pytest.fixture(autouse=True)
 def docstring_names(doctest_namespace):
     """Names that every docstring example may use without importing them."""

@@ -58,20 +58,6 @@ def assert_close(actual, expected, relative=1e-12):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=relative * max(np.max(np.abs(expected)), 1e-300))
 
 
-@pytest.fixture
-def compilations():
-    """A list with one entry for each program that XLA compiles."""
-    names = []
-
-    def listen(event, duration, **kwargs):
-        if event.endswith("backend_compile_duration"):
-            names.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield names
-    jax.monitoring.unregister_event_duration_listener(listen)
-
-
 # --- The matrix ---------------------------------------------------------------------------------------------------
 
 
