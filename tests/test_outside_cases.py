@@ -158,6 +158,7 @@ def absorbed(p, k, c, d):
 
 TERMS = np.array([1e8 / 3, 1e-10, 2e8 / 3, -1e8 / 3, 2e-10, -2e8 / 3])
 assert math.fsum(TERMS) > 0
+summed = lambda p: jnp.sum(TERMS) * p[0] ** 2 / 2 + p[1] ** 2
 
 
 def large_curvatures(p, large, s, square):
@@ -184,6 +185,7 @@ def hidden(p, small, data):
 HIDDEN = np.r_[1 + 1e-4, 0.0, np.ones(63)]
 
 # --- 12. Params that are tiny beside the data
+TINY = 5.01611696e-6
 mixture = lambda mu, y: -jnp.sum(jax.nn.logsumexp(-((y[:, None] - mu) ** 2) / 2, axis=1))
 
 
@@ -318,18 +320,14 @@ CASES = {
     "curvature absorbed by a constant": given(absorbed, np.zeros(2), MINIMUM_OR_NONE, 1e-10, 1e8, 0.0),
     "coordinate absorbed by a constant": given(absorbed, np.zeros(2), MINIMUM_OR_NONE, 1e-10, 0.0, 1e8),
     "constant that absorbs nothing": given(absorbed, np.zeros(2), MINIMUM, 1.0, 1e8, 0.0),
-    "curvature absorbed by captured constants": given(
-        lambda p: jnp.sum(TERMS) * p[0] ** 2 / 2 + p[1] ** 2, np.zeros(2), MINIMUM_OR_NONE
-    ),
+    "curvature absorbed by captured constants": given(summed, np.zeros(2), MINIMUM_OR_NONE),
     **{f"difference of large curvatures {seed}": large_curvatures_case(seed) for seed in (2, 5, 16, 31, 39)},
     # 11.
     "eigenvalue hidden by the step": given(hidden, HIDDEN, MINIMUM_OR_NONE, 1e-4, np.zeros(1)),
     "eigenvalue that the step does not hide": given(hidden, HIDDEN, MINIMUM, 1.0, np.zeros(1)),
     "eigenvalue hidden with much data": given(hidden, HIDDEN[:4], MINIMUM_OR_NONE, 1e-4, np.zeros(30_000)),
     # 12. Along μ = t (−1, 1) the function is t² − 2 log cosh t = t⁴/6 − …: critical at 0 only, and singular there.
-    "params tiny beside the data": given(
-        mixture, [-5.01611696e-6, 5.01611696e-6], {"degenerate", *NO_POINT}, [-1.0, 1.0]
-    ),
+    "params tiny beside the data": given(mixture, [-TINY, TINY], {"degenerate", *NO_POINT}, [-1.0, 1.0]),
     "params as large as the data": given(mixture, far_apart(), MINIMUM, [-3.0, 3.0]),
     # 13 and 14. e^y has no critical point.
     "slope beside large coordinates": given(steep, FAR, NO_POINT, 1e6, 1e-10, 0.0),
