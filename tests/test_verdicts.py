@@ -248,7 +248,7 @@ def valley(x):
 
 CLOSED = {
     "minimum": closed("minimum", (0, 0, 2), aa=1.0, bb=1.0, ab=1.0),
-    "maximum": (lambda x: -jnp.sum(jnp.cosh(x)), (0.0, 0.0, 0.0), (), "maximum", (3, 0, 0)),
+    "maximum": closed("maximum", (2, 0, 0), aa=-1.0, bb=-2.0, ab=1.0, bbbb=-1.0),
     "saddle": closed("saddle", (1, 0, 1), ab=1.0),
     "monkey saddle": closed("degenerate saddle", (0, 2, 0), aaa=1.0, abb=-3.0),
     "quartic": closed("degenerate", (0, 1, 1), aa=1.0, bbbb=1.0),
@@ -358,8 +358,7 @@ def test_a_kink_under_the_point_is_noticed_however_small_its_slope(curvature, ev
 @pytest.mark.implicit_promotion
 def test_float32_callers_get_float64_verdicts_and_keep_their_configuration():
     assert not jax.config.jax_enable_x64
-    params = np.zeros(2, np.float32)
-    verdict = critical.classify(lambda x: x[0] ** 2 + 1e-9 * x[1] ** 2 + x[0] * x[1] * 1e-6, params)
+    verdict = critical.classify(polynomial, np.zeros(2, np.float32), terms(aa=1.0, bb=1e-9, ab=1e-6))
     assert verdict.kind == "minimum"
     np.testing.assert_allclose(verdict.smallest, 2e-9 - 5e-13, rtol=1e-6)
     assert verdict.bound < 1e-13
