@@ -1,8 +1,8 @@
 """Killed processes, full disks, damaged files: the last finished state is restored, or the one before."""
 
 import contextlib
+import io
 import multiprocessing
-import os
 import random
 import resource
 import shutil
@@ -30,9 +30,7 @@ def restored(path):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         found = checkpoint.restore(path, state(0))
-    truth = state(found["step"], len(found["bytes"]) // 2)
-    assert found["numbers"].tobytes() == truth["numbers"].tobytes()
-    assert (found["name"], found["bytes"]) == (truth["name"], truth["bytes"])
+    np.testing.assert_equal(found, state(found["step"], len(found["bytes"]) // 2))
     return found["step"], len(caught)
 
 
@@ -52,6 +50,11 @@ def started(function, *arguments):
     return process, ours
 
 
+def kill(process):
+    process.kill()
+    process.join()
+
+
 # --- Killed processes ------------------------------------------------------------------------------------------------
 
 
@@ -69,11 +72,10 @@ def test_a_process_that_is_killed_at_a_random_moment_leaves_its_last_state(tmp_p
         process, connection = started(save_for_ever, tmp_path / "state", step + 1)
         last = connection.recv()
         time.sleep(rng.uniform(0, 0.05))
-        process.kill()
+        kill(process)
         with contextlib.suppress(EOFError):
             while True:
                 last = connection.recv()
-        process.join()
         step, _ = restored(tmp_path / "state")
         assert last <= step <= last + 1
     require_going_on(tmp_path / "state", step + 1)
@@ -82,23 +84,21 @@ def test_a_process_that_is_killed_at_a_random_moment_leaves_its_last_state(tmp_p
 @pytest.mark.parametrize("damaged", [False, True])
 def test_a_process_that_is_killed_at_any_line_leaves_the_old_state_or_the_new_one(tmp_path, damaged):
     """What a kill before a line leaves is what the folder holds at that moment: it is copied before every line."""
-    (tmp_path / "run").mkdir()
+    run, left = tmp_path / "run", []
+    run.mkdir()
     for step in range(4):
-        checkpoint.save(tmp_path / "run" / "state", state(step))
+        checkpoint.save(run / "state", state(step))
     if damaged:
-        (tmp_path / "run" / "state").write_bytes(b"damaged")
-    left = []
+        (run / "state").write_bytes(b"damaged")
 
     def trace(frame, event, _):
-        if frame.f_code.co_filename != _files.__file__:
-            return None
         if event == "line":
-            left.append(shutil.copytree(tmp_path / "run", tmp_path / f"{len(left)}") / "state")
-        return trace
+            left.append(shutil.copytree(run, tmp_path / f"{len(left)}") / "state")
+        return trace if frame.f_code.co_filename == _files.__file__ else None
 
     sys.settrace(trace)
     try:
-        checkpoint.save(tmp_path / "run" / "state", state(4))
+        checkpoint.save(run / "state", state(4))
     finally:
         sys.settrace(None)
     steps = [restored(path)[0] for path in left]
@@ -115,8 +115,7 @@ def test_what_is_restored_while_others_save_is_whole(tmp_path):
         connection.recv()
     steps = {restored(tmp_path / "state")[0] for _ in range(200)}
     for process, _ in writers:
-        process.kill()
-        process.join()
+        kill(process)
     assert len(steps) > 1
 
 
@@ -126,14 +125,16 @@ def hold(folder, connection):
         time.sleep(600)
 
 
-def test_a_lock_ends_with_its_process(tmp_path):
+def test_a_folder_is_held_by_one_run_at_a_time_until_it_ends(tmp_path):
+    refused = lambda: pytest.raises(BlockingIOError, match=f"folder: got {tmp_path}, which another")
     process, connection = started(hold, tmp_path)
     connection.recv()
-    with pytest.raises(BlockingIOError, match=str(tmp_path)), checkpoint.locked(tmp_path):
+    with refused(), checkpoint.locked(tmp_path):
         pass
-    process.kill()
-    process.join()
-    with checkpoint.locked(tmp_path):
+    kill(process)
+    with pytest.raises(KeyError), checkpoint.locked(str(tmp_path)):
+        raise KeyError
+    with checkpoint.locked(tmp_path), refused(), checkpoint.locked(tmp_path):
         pass
 
 
@@ -163,11 +164,6 @@ def test_a_write_that_fails_half_way_leaves_the_state_before(tmp_path):
 # --- Damaged files ---------------------------------------------------------------------------------------------------
 
 
-def flip_bits(data, rng):
-    for place in rng.sample(range(8 * len(data)), rng.choice((1, 2, 8))):
-        data[place // 8] ^= 1 << place % 8
-
-
 def overwrite(data, rng):
     start = rng.randrange(len(data))
     size = min(rng.randrange(1, 600), len(data) - start)
@@ -179,73 +175,57 @@ def exchange_blocks(data, rng):
     data[one : one + 512], data[other : other + 512] = data[other : other + 512], data[one : one + 512]
 
 
-@pytest.mark.parametrize("damage", [flip_bits, overwrite, exchange_blocks], ids=lambda damage: damage.__name__)
-def test_a_damaged_file_is_never_restored_as_something_else(tmp_path, damage):
-    """It is the same state where the damage is in a date or the like, and the one before otherwise."""
-    rng, path = random.Random(1), tmp_path / "state"
+def saved(path, size):
+    """The bytes of the checkpoint of step 1, and beside it that of step 0."""
     for step in range(2):
-        checkpoint.save(path, state(step))
-    whole, found = path.read_bytes(), []
+        checkpoint.save(path, state(step, size))
+    return path.read_bytes()
+
+
+# Damage in a date or the like changes nothing; otherwise the checkpoint before is restored, with a warning.
+BEFORE, HARMLESS = (0, 1), (1, 0)
+
+
+@pytest.mark.parametrize("damage", [overwrite, exchange_blocks], ids=lambda damage: damage.__name__)
+def test_a_damaged_file_is_never_restored_as_something_else(tmp_path, damage):
+    rng, path, found = random.Random(1), tmp_path / "state", []
+    whole = saved(path, 4096)
     for _ in range(100):
         changed = bytearray(whole)
         damage(changed, rng)
         path.write_bytes(changed)
         found.append(restored(path))
-    assert set(found) <= {(0, 1), (1, 0)}
-    assert found.count((0, 1)) > 90
+    assert set(found) <= {BEFORE, HARMLESS}
+    assert found.count(BEFORE) > 90
 
 
-@pytest.fixture
-def small(tmp_path):
-    """A checkpoint of few bytes, and one before it."""
-    path = tmp_path / "state"
-    for step in (1, 2):
-        checkpoint.save(path, np.full(3, step))
-    return path, path.read_bytes()
-
-
-def require_one_before(path):
-    with pytest.warns(UserWarning, match=rf"{path}.* Restored {path}.1 instead"):
-        assert checkpoint.restore(path, np.zeros(3, int)).tolist() == [1, 1, 1]
-
-
-def test_a_change_of_any_byte_is_found_or_changes_nothing(small):
-    path, data = small
+def test_a_change_of_any_byte_is_found_or_changes_nothing(tmp_path):
+    data = saved(tmp_path / "state", 0)
     for place in range(len(data)):
         changed = bytearray(data)
         changed[place] ^= 1 << place % 8
-        path.write_bytes(changed)
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            found = checkpoint.restore(path, np.zeros(3, int))
-        assert found.tolist() == ([1, 1, 1] if caught else [2, 2, 2])
+        (tmp_path / "state").write_bytes(changed)
+        assert restored(tmp_path / "state") in (BEFORE, HARMLESS)
 
 
-def test_a_file_that_ends_at_any_byte_or_is_missing_is_reported_and_the_one_before_restored(small):
-    path, data = small
-    for size in range(0, len(data), 3):
-        path.write_bytes(data[:size])
-        require_one_before(path)
-    path.unlink()
-    require_one_before(path)
+def written(save, *arrays, **named):
+    buffer = io.BytesIO()
+    save(buffer, *arrays, **named)
+    return buffer.getvalue()
 
 
-@pytest.mark.parametrize("kind", ["text", "pickle", "one array", "a checkpoint that it held"])
-def test_another_file_is_not_restored_and_not_unpickled(small, kind):
-    path, data = small
-    if kind == "text":
-        path.write_text("a text that never was a checkpoint")
-    elif kind == "pickle":
-        np.savez(path.with_name("made.npz"), header=np.array([print]))
-        os.replace(path.with_name("made.npz"), path)
-    elif kind == "one array":
-        np.save(path.with_name("made.npy"), np.zeros(3, int))
-        os.replace(path.with_name("made.npy"), path)
-    else:
-        checkpoint.save(path.with_name("outer"), np.frombuffer(data, np.uint8))
-        outer = path.with_name("outer").read_bytes()
-        path.write_bytes(outer[: outer.index(data) + len(data)])
-    require_one_before(path)
+def test_the_checkpoint_before_is_restored_for_a_file_that_is_cut_or_of_another_kind_or_missing(tmp_path):
+    path = tmp_path / "state"
+    data = saved(path, 0)
+    checkpoint.save(tmp_path / "outer", np.frombuffer(data, np.uint8))
+    inner = (tmp_path / "outer").read_bytes().partition(data)
+    pickled, array = written(np.savez, header=np.array([print])), written(np.save, np.zeros(3))
+    cut = [data[:size] for size in range(0, len(data), 3)]
+    for content in (*cut, b"a text", pickled, array, inner[0] + inner[1], None):
+        path.unlink() if content is None else path.write_bytes(content)
+        assert restored(path) == BEFORE
+    with pytest.warns(UserWarning, match=rf"{path}.* Restored {path}.1 instead"):
+        checkpoint.restore(path, state(0))
 
 
 def test_the_newest_whole_one_is_restored_past_damaged_ones_and_a_gap(tmp_path):
