@@ -1,5 +1,6 @@
 """Random critical points of known kind are named, searched and proved correctly; false inputs give no false answer."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from legal_calls import KEY, within
+from legal_calls import KEY, saddle, within
 
 from mlp_jax import critical, curvature, interval
 
@@ -45,7 +46,7 @@ def kind_by(values):
 @given(form=forms())
 def test_quadratic_forms_are_found_classified_and_proved_correctly(form):
     matrix, values, at = form
-    index, args = int(np.sum(values < 0)), (matrix, at)
+    index, args = np.count_nonzero(values < 0), (matrix, at)
     np.testing.assert_allclose(curvature.dense_hessian(quadratic, at, args), matrix, rtol=1e-12, atol=1e-13)
     with jax.enable_x64(True):
         matvec = jax.tree_util.Partial(product, jnp.asarray(matrix), jnp.asarray(at))
@@ -163,3 +164,53 @@ def test_a_function_that_is_not_finite_has_no_kind_no_convergence_and_no_proof()
             assert kind_of(with_quotient, args) in WITHHELD
             assert not critical.find(with_quotient, np.ones(2), args).converged
             assert not interval.certify(with_quotient, np.zeros(2), args).proved
+
+
+# --- Certificates that were changed, in memory or in their file ---
+
+PROOF = interval.certify(saddle, np.zeros(2))
+VALUES = st.sampled_from((0, 1, 2, 1e-300, 0.5, 1e300, (0.0, 1.0), (-2.0, 2.0), (5.0, 6.0), "data"))
+CLAIMS = ("index", "null", "radius", "unique_radius", "smallest", "nearest", "largest", "loss", "data")
+CHANGED = st.dictionaries(st.sampled_from(CLAIMS), VALUES, min_size=1, max_size=2).map(
+    lambda fields: dataclasses.replace(PROOF, **fields)
+)
+
+
+def replaced(content, changes):
+    copy = bytearray(content)
+    for position, value in changes:
+        copy[position % len(copy)] = value
+    return bytes(copy)
+
+
+def damaged(content):
+    """Contents of files: the good one with bytes replaced, removed or appended, and random bytes."""
+    change = st.lists(st.tuples(st.integers(0, 3000), st.integers(0, 255)), min_size=1, max_size=3)
+    return st.one_of(
+        change.map(lambda changes: replaced(content, changes)),
+        st.integers(0, 700).map(lambda k: content[:k]),
+        st.integers(1, 100).map(lambda k: content[k:]),
+        st.binary(min_size=1, max_size=4).map(lambda tail: content + tail),
+        st.binary(max_size=60),
+    )
+
+
+@settings(few, max_examples=60)
+@given(data=st.data())
+def test_a_changed_or_damaged_certificate_is_refused_or_confirmed_for_what_holds(data, tmp_path_factory):
+    file = tmp_path_factory.getbasetemp() / "certificate"
+    PROOF.save(file)
+    content, changed = data.draw(st.tuples(damaged(file.read_bytes()), st.none() | CHANGED))
+    file.write_bytes(content)
+    try:
+        with within(30):
+            claim = interval.load(file) if changed is None else changed
+            again = interval.check(claim, saddle, np.ones(2))
+    except (TypeError, ValueError):
+        return
+    if again.proved:
+        assert (claim.index, claim.null, again.index, again.null) == (1, 0, 1, 0)
+        assert np.max(np.abs(again.location)) <= again.radius <= claim.radius
+        assert claim.unique_radius <= again.unique_radius
+        for name, value in (("smallest", -2.0), ("largest", 2.0), ("loss", 0.0)):
+            assert getattr(claim, name)[0] <= value <= getattr(claim, name)[1]
