@@ -122,7 +122,6 @@ def test_a_bad_argument_gives_an_error_that_says_which(name, argument, data):
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("sweep.run", {"settings": {"momentum": []}}),
         ("critical.find", {"index": 0, "method": critical.newton_mr}),
         ("curvature.dense_hessian", {"fun": square, "params": np.ones(10**6)}),
         ("critical.classify", {"fun": square, "params": np.ones(10**6), "evidence": "dense"}),
