@@ -9,7 +9,6 @@ from mlp_jax import mlp
 
 SIZES = (3, 5, 4, 2)
 KEY, X = jax.random.key(0), np.ones((4, 3), np.float32)
-dropout = jax.jit(mlp.dropout, static_argnums=2)
 forward = jax.jit(mlp.forward, static_argnames="activation")
 init = jax.jit(mlp.init, static_argnums=1, static_argnames=("weight_init", "dtype"))
 
@@ -27,37 +26,29 @@ def network(*, pieces=1, sizes=SIZES, dtype=np.float32):
 def node_by_node(params, inputs, hidden_unit):
     """zᵢ = Σⱼ aⱼ Wⱼᵢ + bᵢ with one loop for each index; hidden_unit turns a list of z into a list of a."""
     rows = []
-    for example in inputs.tolist():
-        values = example
+    for values in inputs.tolist():
         for depth, (weight, bias) in enumerate(params):
-            if depth:
-                values = hidden_unit(values)
+            values = hidden_unit(values) if depth else values
             fan_in, fan_out = weight.shape
             values = [sum(values[j] * weight[j, i] for j in range(fan_in)) + bias[i] for i in range(fan_out)]
         rows.append(values)
     return np.array(rows)
 
 
-def sigmoid(z):
-    return 1 / (1 + np.exp(-z))
-
-
 UNITS = {
     "tanh": (jnp.tanh, 1, lambda z: [np.tanh(v) for v in z]),
     "relu": (jax.nn.relu, 1, lambda z: [max(v, 0.0) for v in z]),
-    "sigmoid": (jax.nn.sigmoid, 1, lambda z: [sigmoid(v) for v in z]),
+    "sigmoid": (jax.nn.sigmoid, 1, lambda z: [1 / (1 + np.exp(-v)) for v in z]),
     "maxout": (mlp.maxout(3), 3, lambda z: [max(z[i : i + 3]) for i in range(0, len(z), 3)]),
 }
 
 
-@pytest.mark.parametrize(("activation", "pieces", "unit"), UNITS.values(), ids=UNITS.keys())
+@pytest.mark.parametrize(("activation", "pieces", "unit"), UNITS.values(), ids=UNITS)
 @pytest.mark.usefixtures("x64")
 def test_forward_is_the_sum_over_nodes(activation, pieces, unit):
-    params = network(pieces=pieces, dtype=np.float64)
-    inputs = np.random.default_rng(0).normal(size=(4, 3))
-    expected = node_by_node(jax.tree.map(np.asarray, params), inputs, unit)
+    params, inputs = network(pieces=pieces, dtype=np.float64), np.random.default_rng(0).normal(size=(4, 3))
     outputs = forward(params, inputs, activation=activation)
-    np.testing.assert_allclose(outputs, expected, rtol=1e-12)
+    np.testing.assert_allclose(outputs, node_by_node(params, inputs, unit), rtol=1e-12)
 
 
 INITIALIZERS = {
@@ -68,7 +59,7 @@ INITIALIZERS = {
 }
 
 
-@pytest.mark.parametrize(("weight_init", "gain"), INITIALIZERS.values(), ids=INITIALIZERS.keys())
+@pytest.mark.parametrize(("weight_init", "gain"), INITIALIZERS.values(), ids=INITIALIZERS)
 def test_weights_have_mean_zero_and_variance_gain_over_fan_in(weight_init, gain):
     weight = np.asarray(init(KEY, (300, 200), weight_init=weight_init)[0].weight)
     variance = gain / 300
@@ -85,20 +76,15 @@ def test_layers_are_drawn_independently_and_from_the_key_alone():
     assert np.abs(correlations).max() < 5 / 40
 
 
-def test_biases_start_at_zero_and_dtypes_are_those_requested_or_the_callers_default():
+def test_biases_start_at_zero_dtypes_are_those_requested_or_the_default_and_pieces_widen_the_hidden_layers():
     assert not np.any(init(KEY, (3, 2))[0].bias)
-    dtypes = lambda **options: {
-        str(leaf.dtype) for leaf in jax.tree.leaves(jax.eval_shape(lambda: mlp.init(KEY, (3, 2), **options)))
-    }
+    shaped = lambda **options: jax.eval_shape(lambda: mlp.init(KEY, SIZES, **options))
+    dtypes = lambda **options: {str(leaf.dtype) for leaf in jax.tree.leaves(shaped(**options))}
     assert dtypes(dtype=jnp.bfloat16) == {"bfloat16"}
     assert dtypes() == {"float32"}
     with jax.enable_x64(True):
         assert dtypes() == {"float64"}
-
-
-def test_pieces_widen_the_hidden_layers_only():
-    layers = jax.eval_shape(lambda key: mlp.init(key, SIZES, pieces=3), jax.random.key(0))
-    assert [layer.weight.shape for layer in layers] == [(3, 15), (5, 12), (4, 2)]
+    assert [layer.weight.shape for layer in shaped(pieces=3)] == [(3, 15), (5, 12), (4, 2)]
 
 
 # --- maxout ---
@@ -125,10 +111,8 @@ def test_equal_maxouts_are_one_function_so_that_jit_traces_once():
         return activation(values)
 
     jitted = jax.jit(apply, static_argnums=1)
-    for _ in range(2):
-        jitted(jnp.ones(4), mlp.maxout(2))
-    assert len(traces) == 1
-    jitted(jnp.ones(4), mlp.maxout(4))
+    for pieces in (2, 2, 4):
+        jitted(jnp.ones(4), mlp.maxout(pieces))
     assert len(traces) == 2
 
 
@@ -143,17 +127,13 @@ def test_mean_over_keys_of_dropout_is_the_value_itself():
     assert np.all(np.abs(np.corrcoef(draws, rowvar=False) - np.eye(3)) < 5 / np.sqrt(len(keys)))
 
 
-def test_dropout_at_rate_zero_is_the_identity_also_when_traced():
-    values = np.random.default_rng(1).normal(size=50).astype(np.float32)
-    for drop in (mlp.dropout, jax.jit(mlp.dropout)):
-        np.testing.assert_array_equal(drop(KEY, values, 0.0), values)
-
-
-def test_gradient_of_dropout_is_its_mask():
-    values = np.full(100, 2.0, np.float32)
+def test_gradient_of_dropout_is_its_mask_and_at_rate_zero_it_is_the_identity_also_when_traced():
+    values, drop = np.full(100, 2.0, np.float32), jax.jit(mlp.dropout)
     gradient = jax.jit(jax.grad(lambda v: mlp.dropout(KEY, v, 0.5).sum()))(values)
     assert 0 < np.count_nonzero(gradient) < 100
-    np.testing.assert_array_equal(gradient, np.asarray(dropout(KEY, values, 0.5)) / 2)
+    np.testing.assert_array_equal(gradient, drop(KEY, values, 0.5) / 2)
+    for at_zero in (mlp.dropout(KEY, values, 0.0), drop(KEY, values, 0.0)):
+        np.testing.assert_array_equal(at_zero, values)
 
 
 def test_without_dropout_forward_is_the_same_program():
@@ -169,26 +149,19 @@ def test_without_dropout_forward_is_the_same_program():
 @pytest.mark.usefixtures("x64")
 def test_forward_drops_hidden_units_only_and_each_layer_by_its_own_mask():
     """With identity weights and activation the outputs are products of masks, each 0 or 1 / (1 − rate)."""
-    width, rate = 200, 0.25
-    layer = mlp.Layer(jnp.eye(width), jnp.zeros(width))
-    ones = jnp.ones((50, width))
-    identity = lambda z: z
-    run = lambda params, key: mlp.forward(params, ones, activation=identity, dropout_rate=rate, key=key)
-    noisy = lambda depth: np.asarray(jax.jit(run)((layer,) * depth, jax.random.key(0)))
-    np.testing.assert_array_equal(noisy(1), 1.0)  # no hidden layer, nothing to drop
-    scale = 1 / (1 - rate)
-    one, two = noisy(2), noisy(3)
-    np.testing.assert_allclose(np.unique(one), [0, scale])
-    np.testing.assert_allclose(np.unique(two), [0, scale**2])
-    n = one.size
-    assert abs((one > 0).mean() - 0.75) < 5 * np.sqrt(0.75 * 0.25 / n)
-    assert abs((two > 0).mean() - 0.75**2) < 5 * np.sqrt(0.75**2 * (1 - 0.75**2) / n)
+    layer, ones, identity = mlp.Layer(jnp.eye(200), jnp.zeros(200)), jnp.ones((50, 200)), lambda z: z
+    run = lambda params: mlp.forward(params, ones, activation=identity, dropout_rate=0.25, key=KEY)
+    without, *noisy = map(np.asarray, jax.jit(lambda: [run((layer,) * depth) for depth in (1, 2, 3)])())
+    np.testing.assert_array_equal(without, 1.0)  # no hidden layer, nothing to drop
+    for outputs, kept in zip(noisy, (0.75, 0.75**2), strict=True):
+        np.testing.assert_allclose(np.unique(outputs), [0, 1 / kept])
+        assert abs((outputs > 0).mean() - kept) < 5 * np.sqrt(kept * (1 - kept) / outputs.size)
 
 
 def test_each_seed_has_its_own_masks_under_vmap_and_the_rate_may_be_traced():
     params, keys = network(), jax.random.split(KEY, 3)
     traced = jax.jit(lambda key, rate: mlp.forward(params, X, dropout_rate=rate, key=key))
-    together = np.asarray(jax.jit(jax.vmap(lambda key: mlp.forward(params, X, dropout_rate=0.5, key=key)))(keys))
+    together = jax.jit(jax.vmap(lambda key: mlp.forward(params, X, dropout_rate=0.5, key=key)))(keys)
     for outputs, key in zip(together, keys, strict=True):
         np.testing.assert_allclose(outputs, traced(key, 0.5), rtol=1e-5, atol=1e-6)
     assert len(np.unique(together, axis=0)) == 3
@@ -227,7 +200,7 @@ def test_a_wrong_argument_is_refused_by_name(call, error, message):
         call()
 
 
-def test_the_gradient_of_maxout_is_finite_and_that_of_the_largest_piece():
+def test_the_gradient_of_maxout_is_that_of_the_largest_piece_and_it_is_nan_if_any_piece_is():
     # With one input, XLA fuses w x + b into its consumers, and may round it differently in each.
     x = jnp.linspace(-1.0, 1.0, 50)[:, None]
     unit = lambda weight, bias, x: jnp.sum(mlp.maxout(8)(x @ weight + bias) ** 2)
@@ -242,7 +215,5 @@ def test_the_gradient_of_maxout_is_finite_and_that_of_the_largest_piece():
         np.testing.assert_allclose(by_weight[0], np.sum(slope * np.asarray(x), axis=0), rtol=1e-4, atol=1e-4)
         np.testing.assert_allclose(by_bias, np.sum(slope, axis=0), rtol=1e-4, atol=1e-4)
 
-
-def test_maxout_is_nan_if_any_piece_is():
     rows = np.where(np.eye(3), np.nan, 0).astype(np.float32)
     assert np.all(np.isnan(jax.jit(mlp.maxout(3))(rows)))
