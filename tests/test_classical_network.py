@@ -25,9 +25,8 @@ def summed_cost(network, inputs, targets, function=scipy.special.expit):
 
 
 def finite_differences(cost, arrays, step=1e-6):
-    gradients = []
-    for array in arrays:
-        gradient = np.empty_like(array)
+    gradients = [np.empty_like(array) for array in arrays]
+    for array, gradient in zip(arrays, gradients, strict=True):
         for index in np.ndindex(array.shape):
             kept = array[index]
             array[index] = kept + step
@@ -35,7 +34,6 @@ def finite_differences(cost, arrays, step=1e-6):
             array[index] = kept - step
             gradient[index] = (above - cost()) / (2 * step)
             array[index] = kept
-        gradients.append(gradient)
     return gradients
 
 
@@ -61,8 +59,7 @@ def test_backpropagation_is_the_finite_difference(sizes, kind):
     targets, function = np.eye(3)[labels], np.tanh if kind is Tanh else scipy.special.expit
     weights, biases = network.backpropagation(inputs, targets)
     cost = lambda: summed_cost(network, inputs, targets, function)
-    assert_all_close(weights, finite_differences(cost, network.weights), atol=1e-8)
-    assert_all_close(biases, finite_differences(cost, network.biases), atol=1e-8)
+    assert_all_close([*weights, *biases], finite_differences(cost, [*network.weights, *network.biases]), atol=1e-8)
 
 
 def test_quadratic_loss_is_the_mean_cost_of_the_examples_of_weight_one(x64):
@@ -74,36 +71,28 @@ def test_quadratic_loss_is_the_mean_cost_of_the_examples_of_weight_one(x64):
     np.testing.assert_allclose(value, summed_cost(network, inputs[:5], targets[:5]) / 5, rtol=1e-13)
 
 
-def test_trajectories_agree_to_rounding_over_fifty_updates(x64):
-    data = jax.tree.map(np.asarray, datasets.load("digits").train)
-    network = Network((64, 12, 10), np.random.default_rng(4))
-    differences = classical.largest_differences(network, data, 3.0, 10, 50)
+def test_runs_agree_update_by_update_and_epoch_by_epoch(x64):
+    digits = jax.tree.map(np.asarray, datasets.load("digits"))
+    make = lambda: Network((64, 12, 10), np.random.default_rng(5))
+    differences = classical.largest_differences(make(), digits.train, 3.0, 10, 50)
     assert len(differences) == 50
     assert differences.max() < 1e-10
 
-
-def test_whole_runs_agree_epoch_by_epoch(x64):
-    data = jax.tree.map(lambda a: np.asarray(a)[:95], datasets.load("digits"))
-    make = lambda: Network((64, 12, 10), np.random.default_rng(5))
-    network = make()
+    data, network = jax.tree.map(lambda a: a[:95], digits), make()
     correct = network.train(data.train, epochs=4, batch_size=10, rate=3.0, test=data.test, report=lambda _: None)
     params, orders = sigmoid_sgd.start(make(), 95, 4)
-    arrays = jax.tree.map(jnp.asarray, data)
-    params, (counted, _) = sigmoid_sgd.train(params, *arrays, orders, jnp.asarray(3.0), 10)
+    params, (counted, _) = sigmoid_sgd.train(params, *jax.tree.map(jnp.asarray, data), orders, jnp.asarray(3.0), 10)
     assert counted.tolist() == correct
     assert sigmoid_sgd.distance(params, sigmoid_sgd.as_params(network)) < 1e-10
 
 
 def test_partial_batch_is_divided_by_its_own_length():
-    rng = np.random.default_rng(6)
-    inputs, labels = example_data(rng, num_examples=7)
-    network = Network((4, 5, 3), np.random.default_rng(0))
+    inputs, labels = example_data(np.random.default_rng(6), num_examples=7)
+    network, by_hand = (Network((4, 5, 3), np.random.default_rng(0)) for _ in range(2))
     network.train((inputs, labels), epochs=1, batch_size=5, rate=2.0, report=lambda _: None)
-
-    by_hand = Network((4, 5, 3), np.random.default_rng(0))
     order = by_hand.rng.permutation(7)
-    for rows, length in ((order[:5], 5), (order[5:], 2)):
-        cost = lambda: summed_cost(by_hand, inputs[rows], np.eye(3)[labels[rows]]) / length
+    for rows in (order[:5], order[5:]):
+        cost = lambda: summed_cost(by_hand, inputs[rows], np.eye(3)[labels[rows]]) / len(rows)
         arrays = [*by_hand.weights, *by_hand.biases]
         for array, gradient in zip(arrays, finite_differences(cost, arrays), strict=True):
             array -= 2.0 * gradient
@@ -121,11 +110,12 @@ def test_messages_of_an_epoch(capsys):
     assert correct[1] == np.sum(np.argmax(network.forward(test[0]), axis=1) == test[1])
 
 
-def test_cross_entropy_derivative_makes_the_output_error_a_minus_y():
-    class CrossEntropy(Network):
-        def cost_derivative(self, outputs, targets):
-            return (outputs - targets) / (outputs * (1 - outputs))
+class CrossEntropy(Network):
+    def cost_derivative(self, outputs, targets):
+        return (outputs - targets) / (outputs * (1 - outputs))
 
+
+def test_cross_entropy_derivative_makes_the_output_error_a_minus_y():
     rng = np.random.default_rng(8)
     network = CrossEntropy((4, 5, 3), rng)
     inputs, labels = example_data(rng)

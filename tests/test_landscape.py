@@ -97,15 +97,20 @@ def test_a_wrong_argument_is_refused_by_name(call, message):
         call()
 
 
+def by_hand(direction, params):
+    """The weights of a direction, scaled by filter and by layer."""
+    lengths = lambda axis: np.linalg.norm(params, axis=axis) / np.linalg.norm(direction, axis=axis)
+    return direction * lengths(0), direction * lengths(None)
+
+
 def test_filters_and_layers_get_the_length_of_those_of_params():
     params, direction = (network((5, 4, 3), seed, np.float32) for seed in (0, 1))
     filters, layers = filter_normalized(direction, params), layer_normalized(direction, params)
     for scaled, whole, given, raw in zip(filters, layers, params, direction, strict=True):
-        wanted = np.linalg.norm(given.weight, axis=0)
-        np.testing.assert_allclose(np.linalg.norm(scaled.weight, axis=0), wanted, rtol=1e-6)
-        np.testing.assert_allclose(scaled.weight / wanted, raw.weight / np.linalg.norm(raw.weight, axis=0), rtol=1e-5)
+        by_filter, by_layer = by_hand(raw.weight, given.weight)
+        np.testing.assert_allclose(scaled.weight, by_filter, rtol=1e-5)
+        np.testing.assert_allclose(whole.weight, by_layer, rtol=1e-5)
         assert not np.any(scaled.bias)
-        np.testing.assert_allclose(np.linalg.norm(whole.weight), np.linalg.norm(given.weight), rtol=1e-6)
     # The same network in the layout (out, in).
     turned = filter_normalized(direction[0].weight.T, params[0].weight.T, axis=0)
     np.testing.assert_array_equal(turned.T, filters[0].weight)
@@ -155,10 +160,8 @@ def test_lengths_and_shares_are_right_where_their_squares_overflow_or_underflow(
     draw = np.random.default_rng(0).standard_normal
     direction, params = draw((5, 3)), draw((5, 3))
     given = [np.asarray(a * scale, np.float32) for a in (direction, params)]
-    by_filter = direction * np.linalg.norm(params, axis=0) / np.linalg.norm(direction, axis=0)
-    by_layer = direction * np.linalg.norm(params) / np.linalg.norm(direction)
-    np.testing.assert_allclose(np.asarray(filter_normalized(*given), float) / scale, by_filter, rtol=1e-5)
-    np.testing.assert_allclose(np.asarray(layer_normalized(*given), float) / scale, by_layer, rtol=1e-5)
+    found = [np.asarray(normalized(*given), float) / scale for normalized in (filter_normalized, layer_normalized)]
+    np.testing.assert_allclose(found, by_hand(direction, params), rtol=1e-5)
     run = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]]) @ draw((2, 20))
     found = principal_plane(np.asarray(run * scale, np.float32))
     squares = np.linalg.svd(run - run[-1])[1] ** 2
@@ -166,28 +169,23 @@ def test_lengths_and_shares_are_right_where_their_squares_overflow_or_underflow(
 
 
 def test_a_plane_is_not_spanned_by_the_ends_of_another_matrix():
-    fun = lambda x: x[0] ** 2 + 2 * x[1] ** 2 - 3 * x[2] ** 2
+    args, other = (np.diag([2.0, 4.0, -6.0]),), lambda: np.diag([2.0, 4.0, 3.0])
     with pytest.raises(RuntimeError, match="there may be others beyond"):
-        landscape.eigenvector_plane(
-            fun, jnp.zeros(3), key=jax.random.key(0), hessian_matrix=lambda: np.diag([2.0, 4.0, 3.0])
-        )
+        landscape.eigenvector_plane(quadratic, jnp.zeros(3), args, key=jax.random.key(0), hessian_matrix=other)
 
 
 def test_the_barrier_between_two_wells_is_their_hill():
-    fractions = np.linspace(0, 1, 5)
-    values = landscape.interpolation(lambda x: (x[0] ** 2 - 1) ** 2, jnp.array([-1.0]), jnp.array([1.0]), fractions)
+    fractions, well = np.linspace(0, 1, 5), jnp.ones(1)
+    values = landscape.interpolation(lambda x: (x[0] ** 2 - 1) ** 2, -well, well, fractions)
     np.testing.assert_allclose(values, [0, 0.5625, 1, 0.5625, 0], atol=1e-6)
     assert float(landscape.barrier(values, fractions)) == pytest.approx(1, abs=1e-6)
 
 
-def copies(params, flips):
-    """Every permuted (and flipped) copy of a network with one hidden layer."""
-    hidden, out = params
-    units = len(hidden.bias)
-    for order in itertools.permutations(range(units)):
-        for signs in itertools.product((1.0, -1.0), repeat=units) if flips else [(1.0,) * units]:
-            o, s = np.array(order), np.array(signs)
-            yield Layer(hidden.weight[:, o] * s, hidden.bias[o] * s), Layer(out.weight[o] * s[:, None], out.bias)
+def rearranged(first, second, order, signs):
+    """Two layers with the units between them permuted and flipped."""
+    order, signs = np.array(order), np.array(signs)
+    moved = Layer(first.weight[:, order] * signs, first.bias[order] * signs)
+    return moved, Layer(second.weight[order] * signs[:, None], second.bias)
 
 
 def distance(a, b):
@@ -196,13 +194,14 @@ def distance(a, b):
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize(("activation", "flips"), [(jnp.tanh, True), (jax.nn.relu, False), (jax.nn.sigmoid, False)])
-def test_matched_units_are_the_nearest_of_all_copies(activation, flips):
+@pytest.mark.parametrize(("activation", "signs"), [(jnp.tanh, (1, -1)), (jax.nn.relu, (1,)), (jax.nn.sigmoid, (1,))])
+def test_matched_units_are_the_nearest_of_all_copies(activation, signs):
     x = np.random.default_rng(2).standard_normal((7, 3))
     for seed in range(2):
         params, reference = (network((3, 4, 2), 10 * seed + k) for k in (0, 1))
         matched = landscape.match_units(params, reference, activation=activation)
-        nearest = min(distance(copy, reference) for copy in copies(params, flips))
+        ways = itertools.product(itertools.permutations(range(4)), itertools.product(signs, repeat=4))
+        nearest = min(distance(rearranged(*params, *way), reference) for way in ways)
         assert distance(matched, reference) == pytest.approx(nearest, rel=1e-12)
         outputs = [forward(p, x, activation=activation) for p in (params, matched)]
         np.testing.assert_allclose(*outputs, atol=1e-12)
@@ -213,9 +212,8 @@ def test_a_shuffled_deep_network_is_put_back_and_has_no_barrier():
     reference = network((4, 8, 8, 2))
     generator, layers = np.random.default_rng(0), list(reference)
     for depth in (0, 1):
-        order, sign = generator.permutation(8), generator.choice([-1.0, 1.0], 8)
-        layers[depth] = Layer(layers[depth].weight[:, order] * sign, layers[depth].bias[order] * sign)
-        layers[depth + 1] = Layer(layers[depth + 1].weight[order] * sign[:, None], layers[depth + 1].bias)
+        how = generator.permutation(8), generator.choice([-1.0, 1.0], 8)
+        layers[depth : depth + 2] = rearranged(*layers[depth : depth + 2], *how)
     # A small change, so that the copies are not equal to the last bit.
     other = jax.tree.map(lambda leaf: leaf + 1e-3, tuple(layers))
     x, t = generator.standard_normal((50, 4)), np.linspace(0, 1, 11)
