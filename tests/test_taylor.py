@@ -16,26 +16,16 @@ def cubic(params, scale):
     return sum(jnp.sum(scale * a**3 / 6 + a**2) for a in jax.tree.leaves(params))
 
 
-@pytest.fixture
-def tree_point(x64):
-    rng = np.random.default_rng(3)
-    shapes = {"a": (3,), "b": [(2, 2), ()]}
-    draw = lambda shape: jnp.asarray(rng.standard_normal(shape))
-    return [jax.tree.map(draw, shapes, is_leaf=lambda s: isinstance(s, tuple)) for _ in range(2)]
-
-
 def small_network():
     """A tanh network on five points: smooth, not convex, 17 parameters, drawn N(0, ¼)."""
     rng = np.random.default_rng(2)
-    draw = lambda *shape: jnp.asarray(0.5 * rng.standard_normal(shape))
-    params = (mlp.Layer(draw(2, 4), draw(4)), mlp.Layer(draw(4, 1), draw(1)))
-    inputs = 2 * draw(5, 2)
-    targets = jnp.asarray(np.sin(3 * np.asarray(inputs[:, :1])))
+    draw = lambda *shape: 0.5 * rng.standard_normal(shape)
+    params, inputs = (mlp.Layer(draw(2, 4), draw(4)), mlp.Layer(draw(4, 1), draw(1))), 2 * draw(5, 2)
+    return params, (inputs, np.sin(3 * inputs[:, :1]))
 
-    def fun(p, x, y):
-        return losses.mean(losses.squared_error(mlp.forward(p, x, activation=jnp.tanh), y))
 
-    return fun, params, (inputs, targets)
+def fun(p, x, y):
+    return losses.mean(losses.squared_error(mlp.forward(p, x), y))
 
 
 def test_remainder_of_a_quadratic_is_rounding_and_has_no_slope(x64):
@@ -48,22 +38,19 @@ def test_remainder_of_a_quadratic_is_rounding_and_has_no_slope(x64):
     assert np.isnan(result.slope)
 
 
-def test_remainder_of_a_cubic_is_its_third_order_term(tree_point):
-    params, direction = tree_point
-    steps = jnp.array([-0.5, 0.01, 0.1, 1.0])
-    result = remainder(cubic, params, direction, steps, (jnp.asarray(5.0),))
-    cubes = sum(np.sum(np.asarray(v) ** 3) for v in jax.tree.leaves(direction))
-    np.testing.assert_allclose(result.values, np.abs(5.0 * np.asarray(steps) ** 3 * cubes / 6), atol=1e-14)
-    np.testing.assert_allclose(result.slope, 3.0, atol=1e-6)
-
-
-def test_model_of_a_cubic_misses_its_third_order_term_and_is_exact_without_one(tree_point):
-    params, direction = tree_point
-    there = jax.tree.map(jnp.add, params, direction)
+def test_model_of_a_cubic_misses_its_third_order_term_which_is_the_remainder(x64):
+    rng = np.random.default_rng(3)
+    draw = lambda: {"a": rng.standard_normal(3), "b": [rng.standard_normal((2, 2)), rng.standard_normal(())]}
+    params, direction = draw(), draw()
+    cubes = sum(np.sum(v**3) for v in jax.tree.leaves(direction))
+    there = jax.tree.map(np.add, params, direction)
     missed = jax.jit(lambda p, q, scale: cubic(q, scale) - quadratic_model(cubic, p, (scale,))(q))
-    cubes = sum(np.sum(np.asarray(v) ** 3) for v in jax.tree.leaves(direction))
     np.testing.assert_allclose(missed(params, there, 5.0), 5.0 * cubes / 6, rtol=1e-12)
     np.testing.assert_allclose(missed(params, there, 0.0), 0, atol=1e-13)
+    steps = np.array([-0.5, 0.01, 0.1, 1.0])
+    result = remainder(cubic, params, direction, steps, (5.0,))
+    np.testing.assert_allclose(result.values, np.abs(5.0 * steps**3 * cubes / 6), atol=1e-14)
+    np.testing.assert_allclose(result.slope, 3.0, atol=1e-6)
 
 
 def test_slope_is_four_where_the_third_derivative_vanishes(x64):
@@ -71,38 +58,26 @@ def test_slope_is_four_where_the_third_derivative_vanishes(x64):
     np.testing.assert_allclose(result.slope, 4.0, atol=0.01)
 
 
-def test_slope_is_three_along_every_eigenvector_of_a_network(x64):
-    fun, params, args = small_network()
+def test_model_of_a_network_has_its_first_two_derivatives_and_misses_the_third(x64):
+    params, args = small_network()
     flat, unravel = tree.ravel(params)
-    hessian = jax.jit(jax.hessian(lambda v: fun(unravel(v), *args)))(flat)
-    _, vectors = np.linalg.eigh(np.asarray(hessian))
+    derivatives = lambda f: jax.jit(lambda v: (jax.grad(f)(v), jax.hessian(f)(v)))(flat)
+    gradient, hessian = derivatives(lambda v: fun(unravel(v), *args))
+    of_model = derivatives(lambda v: quadratic_model(fun, params, args)(unravel(v)))
+    np.testing.assert_allclose(of_model[0], gradient, atol=1e-13)
+    np.testing.assert_allclose(of_model[1], hessian, atol=1e-13)
     # Steps above rounding, and small enough for the fourth order where no third derivative nearly vanishes.
     steps = jnp.geomspace(1e-4, 1.5e-3, 9)
     along = jax.jit(jax.vmap(lambda v: taylor_remainder(fun, params, unravel(v), steps, args)))
-    result = along(jnp.asarray(vectors.T))
+    result = along(np.linalg.eigh(hessian)[1].T)
     assert result.slope.shape == (17,)
-    assert np.all(np.abs(np.asarray(result.slope) - 3.0) < 0.05), result.slope
-
-
-def test_remainder_is_the_third_directional_derivative(x64):
-    fun, params, args = small_network()
+    assert np.all(np.abs(result.slope - 3.0) < 0.05), result.slope
+    # Along any direction the remainder is t³/6 times the third derivative.
     direction = tree.random_like(jax.random.key(5), params)
-
-    def line(t):
-        return fun(jax.tree.map(lambda p, v: p + t * v, params, direction), *args)
-
+    line = lambda t: fun(jax.tree.map(lambda p, v: p + t * v, params, direction), *args)
     third = jax.jit(jax.grad(jax.grad(jax.grad(line))))(0.0)
     result = remainder(fun, params, direction, jnp.array([1e-4]), args)
     np.testing.assert_allclose(result.values[0], abs(third) * 1e-12 / 6, rtol=1e-2)
-
-
-def test_model_has_the_gradient_and_hessian_of_the_function(x64):
-    fun, params, args = small_network()
-    flat, unravel = tree.ravel(params)
-    for of in (jax.grad, jax.hessian):
-        ours = jax.jit(of(lambda v: quadratic_model(fun, params, args)(unravel(v))))(flat)
-        theirs = jax.jit(of(lambda v: fun(unravel(v), *args)))(flat)
-        np.testing.assert_allclose(ours, theirs, atol=1e-13)
 
 
 def test_model_is_transformable_in_the_point_it_is_made_at(x64):
