@@ -39,25 +39,22 @@ def mean_squared_norm(gradients, size, replace):
 exact = jax.jit(gradient_noise.exact, static_argnums=0, static_argnames="chunk_size")
 
 
-@pytest.mark.parametrize("chunk_size", [2, 256])
 @pytest.mark.usefixtures("x64")
-def test_exact_noise_is_the_covariance_of_the_gradients_written_out(chunk_size):
+def test_exact_noise_is_the_covariance_of_the_gradients_written_out():
     theta, data, gradients = line()
-    noise = exact(per_example, theta, data, chunk_size=chunk_size)
     squared, trace = by_hand(gradients)
-    np.testing.assert_allclose(noise, [squared, trace, trace / squared], rtol=1e-12)
-
-
-@pytest.mark.usefixtures("x64")
-def test_exact_noise_of_a_network_is_that_of_a_loop_over_its_examples():
+    for chunk_size in (2, 256):
+        noise = exact(per_example, theta, data, chunk_size=chunk_size)
+        np.testing.assert_allclose(noise, [squared, trace, trace / squared], rtol=1e-12)
+    # A network, and the derivatives of each example by JAX.
     rng = np.random.default_rng(0)
     params = (mlp.Layer(rng.normal(size=(4, 3)), np.zeros(3)), mlp.Layer(rng.normal(size=(3, 2)), np.zeros(2)))
-    data = rng.normal(size=(6, 4)), rng.integers(0, 2, 6).astype(np.int32)
+    data = rng.normal(size=(6, 4)), rng.integers(0, 2, 6)
     loss = lambda p, x, y: losses.cross_entropy(mlp.forward(p, x), y)
-    one = jax.jit(jax.grad(lambda p, x, y: losses.mean(loss(p, x, y))))
-    gradients = [one(params, *(a[i : i + 1] for a in data)) for i in range(6)]
-    flat = np.array([np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(g)]) for g in gradients])
-    np.testing.assert_allclose(exact(loss, params, data)[:2], by_hand(flat), rtol=1e-10)
+    rows = jax.tree.leaves(jax.jit(jax.jacobian(loss))(params, *data))
+    np.testing.assert_allclose(
+        exact(loss, params, data)[:2], by_hand(np.hstack([np.reshape(a, (6, -1)) for a in rows])), rtol=1e-10
+    )
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -113,14 +110,12 @@ def test_the_fit_is_exact_on_the_curve_and_otherwise_within_calibrated_standard_
 
 def test_censored_runs_are_counted_and_dropping_them_would_be_wrong():
     """Runs are stopped after 200 updates, which censors the small batches: S(4) = 1040 and S(32) = 165."""
-    rng = np.random.default_rng(1)
-    counted, dropped = [], []
+    rng, fit, counted, dropped = np.random.default_rng(1), gradient_noise.fit_tradeoff, [], []
     for _ in range(5):
         true = planted(rng, 0.3)
         reached = true <= 200
-        seen = np.minimum(true, 200)
-        counted.append(gradient_noise.fit_tradeoff(SIZES, seen, reached).min_examples)
-        dropped.append(gradient_noise.fit_tradeoff(SIZES[reached], seen[reached]).min_examples)
+        counted.append(fit(SIZES, np.minimum(true, 200), reached).min_examples)
+        dropped.append(fit(SIZES[reached], true[reached]).min_examples)
     assert abs(np.mean(np.log(counted)) - np.log(4000)) < 0.1
     assert np.mean(np.log(dropped)) < np.log(4000) - 0.1
 
