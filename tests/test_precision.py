@@ -48,14 +48,10 @@ def test_the_unit_is_that_of_the_coarsest_type_on_the_way(fun, unit):
 
 
 def test_dense_hessians_are_float64_and_exactly_symmetric_for_float32_callers():
-    def rosenbrock(x):
-        return (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
-
-    at = jnp.array([0.5, -1.25], jnp.float32)
-    matrix = np.asarray(dense_hessian(rosenbrock, at))
-    closed = np.array([[2 - 400 * (-1.25 - 3 * 0.25), -200.0], [-200.0, 200.0]])
+    rosenbrock = lambda x: (1 - x[0]) ** 2 + 100 * (x[1] - x[0] ** 2) ** 2
+    matrix = dense_hessian(rosenbrock, jnp.array([0.5, -1.25], jnp.float32))
     assert matrix.dtype == np.float64
-    np.testing.assert_array_equal(matrix, closed)
+    np.testing.assert_array_equal(matrix, [[2 - 400 * (-1.25 - 3 * 0.25), -200.0], [-200.0, 200.0]])
 
 
 def test_a_hessian_too_large_for_its_memory_is_refused_with_the_numbers():
@@ -68,41 +64,24 @@ def test_a_hessian_too_large_for_its_memory_is_refused_with_the_numbers():
 # On an H200, JAX rounds the factors of a float32 product to 10 bits by default, and nodes of a spectral density lie
 # outside the spectrum by 1e-4. A CPU does not round them, so these tests read the precision requested in the jaxpr.
 
-INPUTS, SLOPES = jnp.ones((5, 2), jnp.float32), jnp.ones(2, jnp.float32)
-
-
-def half_squares(p, x):
-    return (x @ p) ** 2 / 2
-
-
-def mean_square(p, x):
-    return jnp.mean(half_squares(p, x))
-
-
-def outputs(p, x):
-    return x @ p[:, None]
-
-
-def half_error(z, y):
-    return jnp.sum((z - y[:, None]) ** 2, axis=1) / 2
-
-
-def density_of(matvec):
-    return curvature.spectral_density(matvec, SLOPES, jax.random.key(0), num_probes=2, num_steps=2).nodes
-
-
+INPUTS, SLOPES, KEY = jnp.ones((5, 2), jnp.float32), jnp.ones(2, jnp.float32), jax.random.key(0)
+half_squares = lambda p, x: (x @ p) ** 2 / 2
+mean_square = lambda p, x: jnp.mean(half_squares(p, x))
+outputs = lambda p, x: x @ p[:, None]
+half_error = lambda z, y: jnp.sum((z - y[:, None]) ** 2, axis=1) / 2
+gram = lambda p: lambda v: INPUTS.T @ (INPUTS @ v) + p
 ARGS = (INPUTS, INPUTS[:, 0])
 ANALYSES = {
     "hessian": lambda p: curvature.hessian(mean_square, p, (INPUTS,))(p),
     "hessian_of_mean": lambda p: curvature.hessian_of_mean(half_squares, p, (INPUTS,))(p),
     "hessian_of_mean in chunks": lambda p: curvature.hessian_of_mean(half_squares, p, (INPUTS,), chunk_size=2)(p),
     "ggn": lambda p: curvature.ggn(outputs, half_error, p, ARGS)(p),
-    "lanczos": lambda p: curvature.lanczos(lambda v: INPUTS.T @ (INPUTS @ v), p, num_steps=2),
+    "lanczos": lambda p: curvature.lanczos(gram(0 * p), p, num_steps=2),
     "ggn in chunks": lambda p: curvature.ggn(outputs, half_error, p, ARGS, chunk_size=2)(p),
     "empirical_fisher": lambda p: curvature.empirical_fisher(outputs, half_error, p, ARGS, chunk_size=2)(p),
-    "spectral_density": lambda p: density_of(lambda v: INPUTS.T @ (INPUTS @ v) + p),
-    "trace": lambda p: curvature.trace(lambda v: INPUTS.T @ (INPUTS @ v) + p, SLOPES, jax.random.key(0)),
-    "diagonal": lambda p: curvature.diagonal(lambda v: INPUTS.T @ (INPUTS @ v) + p, SLOPES, jax.random.key(0)),
+    "spectral_density": lambda p: curvature.spectral_density(gram(p), SLOPES, KEY, num_probes=2, num_steps=2).nodes,
+    "trace": lambda p: curvature.trace(gram(p), SLOPES, KEY),
+    "diagonal": lambda p: curvature.diagonal(gram(p), SLOPES, KEY),
     "dense_hessian": lambda p: dense_hessian(mean_square, p, (INPUTS,)),
     "find": lambda p: critical.find(mean_square, p, (INPUTS,)).params,
     "find_many": lambda p: critical.find_many(mean_square, p[None], (INPUTS,), index=0).params,
@@ -139,12 +118,9 @@ def test_host_level_analyses_trace_their_function_at_the_highest_precision():
 
     at = jnp.zeros(2)
     calls = [
-        lambda fun: critical.classify(fun, at),
-        lambda fun: critical.find(fun, at),
+        *(lambda fun, f=f: f(fun, at) for f in (critical.classify, critical.find, dense_hessian, rounding_unit)),
         lambda fun: critical.find_many(fun, at[None]),
-        lambda fun: dense_hessian(fun, at),
-        lambda fun: rounding_unit(fun, at),
-        lambda fun: curvature.eigenpairs(jax.grad(fun), at, jax.random.key(0), largest=1, dense_limit=0),
+        lambda fun: curvature.eigenpairs(jax.grad(fun), at, KEY, largest=1, dense_limit=0),
     ]
     for call in calls:
         seen.clear()
