@@ -58,9 +58,6 @@ def dtype_of(name):
     return np.dtype(getattr(jnp, name, name))
 
 
-# --- Leaves ----------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize("name", [*NUMBERS, *EXTENDED, *NUMPY_ONLY])
 def test_every_bit_pattern_of_every_dtype_comes_back(name):
@@ -128,9 +125,6 @@ def test_what_cannot_be_saved_exactly_is_refused_by_name_and_leaves_the_state_be
     assert os.listdir(tmp_path) == ["state"]
 
 
-# --- Trees -----------------------------------------------------------------------------------------------------------
-
-
 @st.composite
 def arrays(draw):
     """Arrays of numpy or JAX of few dimensions, zero included."""
@@ -194,9 +188,6 @@ def test_structure_comes_from_like_whose_values_are_not_needed_and_values_from_t
     assert_same(through_file(state, jax.eval_shape(lambda: state)), state)
 
 
-# --- Training states -------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.implicit_promotion
 def test_a_train_state_comes_back_into_a_new_one_and_goes_on_with_the_same_bits():
     """Its step begins as a Python int, and is an array once jit has seen it."""
@@ -208,9 +199,6 @@ def test_a_train_state_comes_back_into_a_new_one_and_goes_on_with_the_same_bits(
     assert (int(got.step), got.apply_fn) == (1, mlp.forward)
     for ours, theirs in ((got, state), (step(got), step(state)), (through_file(new, state), new)):
         assert_same(jax.tree.leaves(ours), jax.tree.leaves(theirs))
-
-
-# --- What is not the state expected ----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -270,9 +258,6 @@ def test_another_format_is_an_error_and_not_damage(tmp_path):
     os.replace(tmp_path / "made.npz", tmp_path / "state")
     with pytest.raises(ValueError, match="state: got format 3, expected a checkpoint of format 2"):
         checkpoint.restore(tmp_path / "state", 0)
-
-
-# --- Files around it -------------------------------------------------------------------------------------------------
 
 
 def test_the_same_state_makes_the_same_file_and_numpy_reads_it(tmp_path):

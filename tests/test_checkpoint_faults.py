@@ -55,9 +55,6 @@ def kill(process):
     process.join()
 
 
-# --- Killed processes ------------------------------------------------------------------------------------------------
-
-
 def save_for_ever(path, step, connection):
     while True:
         with contextlib.suppress(FileNotFoundError):  # another one saves to the same path
@@ -138,9 +135,6 @@ def test_a_folder_is_held_by_one_run_at_a_time_until_it_ends(tmp_path):
         pass
 
 
-# --- Full disks ------------------------------------------------------------------------------------------------------
-
-
 def fill_under_limit(path, _):
     """A save that does not fit on the disk raises OSError and changes nothing in the folder."""
     resource.setrlimit(resource.RLIMIT_FSIZE, (2**16, resource.RLIM_INFINITY))
@@ -159,9 +153,6 @@ def test_a_write_that_fails_half_way_leaves_the_state_before(tmp_path):
     process, _ = started(fill_under_limit, tmp_path / "state")
     process.join()
     assert process.exitcode == 0
-
-
-# --- Damaged files ---------------------------------------------------------------------------------------------------
 
 
 def overwrite(data, rng):

@@ -87,8 +87,6 @@ def test_noise_without_signal_has_an_infinite_scale_and_not_a_negative_one():
     assert np.isinf(noise.scale)
 
 
-# --- the trade-off ---
-
 SIZES = np.repeat(2.0 ** np.arange(2, 11), 6)
 
 

@@ -87,9 +87,6 @@ def test_biases_start_at_zero_dtypes_are_those_requested_or_the_default_and_piec
     assert [layer.weight.shape for layer in shaped(pieces=3)] == [(3, 15), (5, 12), (4, 2)]
 
 
-# --- maxout ---
-
-
 @pytest.mark.usefixtures("x64")
 def test_one_maxout_unit_is_the_maximum_of_its_lines():
     """Five tangents of x² in one unit: |unit − x²| at the tangent points is 0, and nowhere is the unit above x²."""
@@ -114,9 +111,6 @@ def test_equal_maxouts_are_one_function_so_that_jit_traces_once():
     for pieces in (2, 2, 4):
         jitted(jnp.ones(4), mlp.maxout(pieces))
     assert len(traces) == 2
-
-
-# --- dropout ---
 
 
 def test_mean_over_keys_of_dropout_is_the_value_itself():

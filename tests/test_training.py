@@ -71,9 +71,6 @@ def line(dtype=np.float32):
     return data, inputs.T @ inputs / 8, minimum
 
 
-# --- batches ---
-
-
 def test_an_epoch_is_its_order_cut_into_batches_and_a_batch_is_the_mean_of_its_examples():
     numbers, keys = jnp.arange(7), jax.random.split(KEY)
     run = jax.jit(lambda key: gradients_seen(key, mean_of_chosen, jnp.ones(7), (numbers, numbers), batch_size=3))
@@ -101,9 +98,6 @@ def test_an_order_holds_every_example_once_and_does_not_depend_on_the_default_pr
         high = order_of(KEY, 3, 4097)
     np.testing.assert_array_equal(np.sort(low), np.arange(4097))
     np.testing.assert_array_equal(low, high)
-
-
-# --- updates ---
 
 
 @pytest.mark.implicit_promotion  # optax's bias correction
@@ -164,9 +158,6 @@ def test_descent_on_least_squares_multiplies_the_error_by_a_known_matrix_and_can
     np.testing.assert_allclose(by_rate, -5 * hessian @ power(4) @ (1 - minimum), rtol=1e-12)
 
 
-# --- arguments of optimizers ---
-
-
 ASCENT = optax.chain(optax.contrib.normalize(), optax.sgd(0.3))
 # An optimizer, and its step from the error e = θ − θ* and the gradient g = A e.
 STEPS = {
@@ -218,9 +209,6 @@ def test_every_update_and_every_run_has_its_own_key_for_the_loss():
     data = (jnp.zeros(6), jnp.zeros(6))
     run = jax.jit(lambda key: gradients_seen(key, noisy, jnp.ones(1), data, batch_size=2))
     assert len(np.unique([run(key) for key in jax.random.split(KEY)])) == 2 * 2 * 3
-
-
-# --- transformations and records ---
 
 
 def test_a_second_call_traces_nothing():
@@ -280,8 +268,6 @@ def test_a_record_can_hold_gradient_norm_and_sharpness_and_takes_data_as_argumen
     np.testing.assert_allclose(history.record["gradient"], expected, rtol=1e-3)
 
 
-# --- refusals ---
-
 NUMBERS = jnp.arange(4.0)
 VALID = {
     "key": KEY,
@@ -297,11 +283,7 @@ VALID = {
 @pytest.mark.parametrize(
     ("wrong", "error", "message"),
     [
-        ({"key": 0}, TypeError, "key: got 0"),
-        ({"params": jnp.zeros((), int)}, TypeError, "params: got"),
-        ({"params": jnp.array(jnp.nan)}, ValueError, "params: got 1 numbers that are NaN"),
         ({"data": (NUMBERS, NUMBERS[:3])}, ValueError, r"data: got inputs \(4,\) and targets \(3,\)"),
-        ({"data": (jnp.ones(4),)}, TypeError, "data: got .*, expected a pair"),
         ({"batch_size": 5}, ValueError, "batch_size: got 5, expected an integer from 1 to 4, the number of examples"),
         ({"optimizer": optax.sgd}, TypeError, "optimizer: got a function"),
         ({"loss": lambda w, x, *rest: w * x}, TypeError, r"loss: got .*\(2,\)"),
@@ -339,9 +321,6 @@ def test_a_class_number_out_of_range_is_refused_before_the_run():
         labels[7] = wrong
         with pytest.raises(ValueError, match=r"targets: got class numbers from .*, expected 0 to 2"):
             run((inputs, labels), batch_size)
-
-
-# --- early stopping ---
 
 
 def stopped_by_hand(values, patience, min_improvement):
@@ -394,9 +373,6 @@ def test_early_stopping_is_the_python_loop_and_traces_once_for_all_validation_da
     jax.tree.map(np.testing.assert_array_equal, trained, params)
     assert (int(history.diverged_at), int(history.epochs_run), int(history.best_epoch)) == (1, 2, 0)
     assert 0 < traced == len(traces)
-
-
-# --- divergence ---
 
 
 def test_a_planted_divergence_is_reported_at_its_update_and_not_as_nan():
