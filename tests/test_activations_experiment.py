@@ -18,20 +18,17 @@ from mlp_jax import losses, mlp, tree
 def test_chi_of_the_sigmoid_is_its_integral_and_at_most_a_sixteenth():
     variances = np.array([0.0, 0.3, 2.0])
     found = networks.propagate("sigmoid", variances)
-    for q, value, chi in zip(variances, *found, strict=True):
-        moments = [
-            scipy.integrate.quad(lambda z: f(np.sqrt(q) * z) ** 2 * scipy.stats.norm.pdf(z), -12, 12)[0]
-            for f in (scipy.special.expit, lambda z: scipy.special.expit(z) * scipy.special.expit(-z))
-        ]
-        assert (value, chi) == pytest.approx(moments, rel=1e-5)
+    slope = lambda z: scipy.special.expit(z) * scipy.special.expit(-z)
+    for f, moments in zip((scipy.special.expit, slope), found, strict=True):
+        square = lambda z, q: f(np.sqrt(q) * z) ** 2 * scipy.stats.norm.pdf(z)
+        assert moments == pytest.approx([scipy.integrate.quad(square, -12, 12, (q,))[0] for q in variances], rel=1e-5)
     assert np.all(found[1] <= 1 / 16 + 1e-7)  # σ' ≤ ¼
 
 
 @pytest.mark.implicit_promotion
 @pytest.mark.parametrize("name", networks.KINDS)
 def test_errors_of_wide_networks_shrink_as_at_infinite_width(name):
-    generator = np.random.default_rng(0)
-    inputs = generator.standard_normal((20, 64)).astype(np.float32)
+    inputs = np.random.default_rng(0).standard_normal((20, 64)).astype(np.float32)
     params = networks.draw_starts(name, (64, *[300] * 3, 10), jax.random.split(jax.random.key(0), 4))
     error = np.asarray(networks.layer_norms(name, params, inputs, np.arange(20) % 10)[1])
     ratio = np.sqrt(np.mean(error[:, 0] ** 2) / np.mean(error[:, 2] ** 2))
@@ -55,18 +52,13 @@ def test_gradient_norms_are_those_of_jax_grad_and_errors_obey_the_chain_of_norms
 
 @pytest.mark.parametrize("pieces", [1, 2, 5])
 def test_the_least_errors_on_the_square_are_reached_by_equal_pieces_only(pieces):
-    x = np.linspace(-1, 1, 200_001)
-    centres = -1 + (2 * np.arange(pieces) + 1) / pieces
-
-    def errors(slopes, values):
-        return np.max(slopes[:, None] * x + values[:, None], axis=0) - x**2
-
+    x, centres = np.linspace(-1, 1, 200_001), -1 + (2 * np.arange(pieces) + 1) / pieces
+    errors = lambda slopes, values: np.max(slopes[:, None] * x + values[:, None], axis=0) - x**2
     # Tangents at the centres, raised: by half of l²/4 for the largest error, by l²/12 for the mean square, l = 2/k.
     largest, square = maxout_fits.least_errors(pieces)
-    best = errors(2 * centres, -(centres**2) + 1 / (2 * pieces**2))
-    assert np.abs(best).max() == pytest.approx(largest, rel=1e-6)
-    best = errors(2 * centres, -(centres**2) + 1 / (3 * pieces**2))
-    assert np.mean(best**2) == pytest.approx(square, rel=1e-3)
+    best = lambda raised: errors(2 * centres, -(centres**2) + raised)
+    assert np.abs(best(1 / (2 * pieces**2))).max() == pytest.approx(largest, rel=1e-6)
+    assert np.mean(best(1 / (3 * pieces**2)) ** 2) == pytest.approx(square, rel=1e-3)
     generator = np.random.default_rng(pieces)
     for size in (1e-3, 1e-2, 1e-1, 1.0):
         moved = errors(*(a + size * generator.standard_normal(pieces) for a in (2 * centres, -(centres**2))))
@@ -93,8 +85,7 @@ def test_networks_have_nearly_equal_numbers_of_parameters():
         counts = []
         for kind in networks.KINDS.values():
             sizes = networks.sizes_of(kind, depth, 16)
-            init = lambda sizes=sizes, kind=kind: mlp.init(jax.random.key(0), sizes, pieces=kind.pieces)
-            counts.append(tree.size(jax.eval_shape(init)))
+            counts.append(tree.size(jax.eval_shape(lambda: mlp.init(jax.random.key(0), sizes, pieces=kind.pieces))))
             assert counts[-1] == networks.num_parameters(depth, sizes[1], kind.pieces)
         assert max(counts) < 1.1 * min(counts)
 

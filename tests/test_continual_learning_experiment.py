@@ -10,14 +10,12 @@ import scipy.stats
 
 from experiments import continual_learning as experiment
 from experiments._shared import selective_plasticity as plasticity
-from mlp_jax import losses, mlp, training
-
-SIZES = (3, 4, 3)
+from mlp_jax import losses, mlp, training, tree
 
 
 def small(dtype):
     """Parameters of a small network, not at a minimum, with inputs and targets."""
-    params = mlp.init(jax.random.key(0), SIZES, dtype=dtype)
+    params = mlp.init(jax.random.key(0), (3, 4, 3), dtype=dtype)
     generator = np.random.default_rng(1)
     return params, generator.standard_normal((7, 3)).astype(dtype), generator.integers(3, size=7).astype(np.int32)
 
@@ -37,18 +35,13 @@ def gradients(params, x, k):
 def test_the_diagonals_are_the_mean_squared_score_and_the_second_difference_of_the_loss():
     params, inputs, targets = small(np.float64)
     found = plasticity.diagonals(params, inputs, targets)
-    expected = np.zeros(sum(a.size for layer in params for a in layer))
-    for x in inputs:
-        for k in range(3):
-            probability, gradient = gradients(params, x, k)
-            expected += probability * gradient**2 / len(inputs)
+    scores = [gradients(params, x, k) for x in inputs for k in range(3)]
+    expected = sum(probability * gradient**2 for probability, gradient in scores) / len(inputs)
     assert found["Fisher"] == pytest.approx(expected, rel=1e-10)
-    vector, unravel = jax.flatten_util.ravel_pytree(params)
+    vector, unravel = np.asarray(tree.ravel(params)[0]), jax.jit(tree.ravel(params)[1])
     slope = lambda v: np.mean([gradients(unravel(v), x, k)[1] for x, k in zip(inputs, targets, strict=True)], axis=0)
-    step = 1e-5
-    expected = [
-        (slope(vector + e) - slope(vector - e))[i] / (2 * step) for i, e in enumerate(step * np.eye(len(vector)))
-    ]
+    moves = 1e-5 * np.eye(len(vector))
+    expected = [(slope(vector + e) - slope(vector - e))[i] / 2e-5 for i, e in enumerate(moves)]
     assert found["Hessian"] == pytest.approx(expected, abs=1e-8)
     assert (found["Hessian"] < 0).any()  # entries that are clipped
 

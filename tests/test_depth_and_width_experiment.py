@@ -14,8 +14,6 @@ from experiments import depth_and_width
 from experiments._shared import exact_networks, needed_sizes, padded_fits
 from mlp_jax import mlp, training, tree
 
-SMALL = {"seeds": 4, "updates": 64, "examples": 64, "parameters": (25, 100), "depths": (1, 2), "pieces": (1, 3)}
-
 
 @pytest.mark.parametrize("depth", [1, 5])
 def test_deep_and_shallow_networks_are_the_same_sawtooth(depth):
@@ -47,15 +45,12 @@ def test_constructions_are_exact_and_have_the_parameters_of_the_formulas(x64):
 
 
 def test_composition_agrees_with_the_tent_map_in_fractions(x64):
-    points = [fractions.Fraction(k, 97) for k in range(98)]
-    expected = []
-    for x in points:
-        for _ in range(5):
-            x = 1 - abs(2 * x - 1)
-        expected.append(float(x))
+    points = expected = [fractions.Fraction(k, 97) for k in range(98)]
+    for _ in range(5):
+        expected = [1 - abs(2 * x - 1) for x in expected]
     network = exact_networks.compose(exact_networks.shallow_sawtooth(2), exact_networks.shallow_sawtooth(3))
-    values = mlp.forward(network, jnp.array([[float(x)] for x in points]), activation=jax.nn.relu)
-    np.testing.assert_allclose(values[:, 0], expected, atol=1e-13)
+    values = mlp.forward(network, np.array(points, float)[:, None], activation=jax.nn.relu)
+    np.testing.assert_allclose(values[:, 0], np.array(expected, float), atol=1e-13)
 
 
 def test_a_hidden_layer_bends_a_line_at_most_once_a_unit(x64):
@@ -82,7 +77,8 @@ def test_width_is_the_largest_that_fits():
 @pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_a_padded_network_trains_as_the_small_one():
-    small, task = depth_and_width.Settings(**SMALL | {"parameters": (25, 200)}), depth_and_width.tasks()[0]
+    size = {"seeds": 4, "updates": 64, "examples": 64, "parameters": (25, 200), "depths": (1, 2), "pieces": (1, 3)}
+    small, task = depth_and_width.Settings(**size), depth_and_width.tasks()[0]
     ends = depth_and_width.launch(task, small, 2, [25, 200], np.full((2, 2), 0.01), [0, 1], [64, 32])
     for k, (most, size) in enumerate([(25, 64), (200, 32)]):
         shape = (1, *[padded_fits.width(1, 2, most)] * 2, 1)

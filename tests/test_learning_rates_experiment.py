@@ -85,18 +85,13 @@ def test_contenders_in_one_program_follow_their_formulas_after_a_straight_rise()
         return jax.lax.scan(step, optimizer.init(jnp.float32(0)), None, length=updates)[1]
 
     rows = np.asarray(rates(jnp.arange(10.0)))
-    for first, (late, rest) in ((0, (0, updates)), (5, (rise, updates - rise))):
+    for group, late in ((rows[:5], 0), (rows[5:], rise)):
+        rest = updates - late
         t = np.arange(rest)
-        formulas = (
-            np.ones(rest),
-            0.1 ** (t // math.ceil(rest / 3)),
-            1 - t / rest,
-            0.01 ** (t / rest),
-            (1 + np.cos(np.pi * t / rest)) / 2,
-        )
-        for row, formula in zip(rows[first : first + 5], formulas, strict=True):
-            np.testing.assert_allclose(row[late:], formula, rtol=1e-4, atol=1e-6)
-            np.testing.assert_allclose(row[:late], (1 + 0.9 * np.arange(late)) / 10, rtol=1e-5)
+        steps, cosine = 0.1 ** (t // math.ceil(rest / 3)), (1 + np.cos(np.pi * t / rest)) / 2
+        formulas = np.ones(rest), steps, 1 - t / rest, 0.01 ** (t / rest), cosine
+        np.testing.assert_allclose(group[:, late:], formulas, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(group[:, :late], [(1 + 0.9 * np.arange(late)) / 10] * 5, rtol=1e-5)
 
 
 def test_a_try_in_which_one_run_diverged_is_never_chosen():

@@ -60,8 +60,7 @@ def test_samples_share_no_digit_with_each_other_or_with_the_test_examples():
     drawn = [row.tobytes() for part in parts for row in np.asarray(part.inputs[0])]
     assert len(set(drawn)) == len(drawn) == 3 * SMALL.examples
     assert not set(drawn) & {row.tobytes() for row in np.asarray(test.inputs)}
-    wrong = regularization.draw_seeds(SMALL, 0.5, range(20))[0].train.targets
-    right = regularization.draw_seeds(SMALL, 0.0, range(20))[0].train.targets
+    wrong, right = (regularization.draw_seeds(SMALL, share, range(20))[0].train.targets for share in (0.5, 0.0))
     assert np.mean(np.asarray(wrong != right)) == pytest.approx(0.5 * 0.9, abs=0.06)  # a tenth are right by chance
 
 

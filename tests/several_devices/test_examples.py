@@ -3,6 +3,8 @@
 The oracles are `jax.hessian` of the plain loss, in this process, and matrices whose eigenvalues are chosen.
 """
 
+import itertools
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -138,67 +140,48 @@ def results(request):
 
 @pytest.fixture(scope="module")
 def oracle():
-    """Gradient and Hessian of the plain loss, and of its unpenalised, weighted form, by nested differentiation."""
+    """The same gradients, matrices and products by nested differentiation of the plain loss on one device."""
     with jax.enable_x64(True):
         params, args, vector, weights = problem()
         flat, unravel = tree.ravel(params)
-        per = jax.jit(jax.hessian(lambda v: per_example(unravel(v), *args)))(flat)
-        gradients = jax.jit(jax.jacobian(lambda v: per_example(unravel(v), *args)))(flat)
+        first = args[0].astype(np.float32).astype(np.float64)[:EVEN], args[1][:EVEN]
+        per_row = lambda v, rows=args: per_example(unravel(v), *rows)
+        hessian = lambda rows: jax.jit(jax.hessian(lambda v: per_row(v, rows)))(flat)
+        hessians, decay = hessian(args), 0.1 * np.eye(SIZE)
+        gradients = jax.jit(jax.jacobian(per_row))(flat)
         jacobian = jax.jit(jax.jacobian(lambda v: mlp.forward(unravel(v), args[0])))(flat)
         shares = jax.nn.softmax(mlp.forward(params, args[0]))
-        first = args[0].astype(np.float32).astype(np.float64)[:EVEN], args[1][:EVEN]
         bend = jnp.einsum("nk,kl->nkl", shares, jnp.eye(3)) - jnp.einsum("nk,nl->nkl", shares, shares)
-        return jax.tree.map(np.asarray, {
+        ggn = jnp.einsum("nkp,nkl,nlq->pq", jacobian, bend, jacobian) / EXAMPLES
+        mean, weighted = jnp.mean(hessians, axis=0), jnp.tensordot(weights, hessians, 1) / jnp.sum(weights)
+        # The Fisher matrix of a softmax with cross-entropy is its Gauss–Newton matrix.
+        matrices = mean, weighted, ggn, ggn, ggn, None, gradients.T @ gradients / EXAMPLES
+        products = {n: m @ tree.ravel(vector)[0] for n, m in zip(OPERATORS, matrices, strict=True) if m is not None}
+        sampled = jax.jit(lambda p, a, v: operator("sampled", p, a, None, None)(v))(params, args, vector)
+        return jax.tree.map(np.asarray, products | {
             "gradient": jnp.mean(gradients, axis=0) + 0.1 * flat,
-            "hessian": jnp.mean(per, axis=0),
-            "first": jax.jit(jax.hessian(lambda v: jnp.mean(per_example(unravel(v), *first))))(flat),
-            "weighted": jnp.tensordot(weights, per, 1) / jnp.sum(weights),
-            "ggn": jnp.einsum("nkp,nkl,nlq->pq", jacobian, bend, jacobian) / EXAMPLES,
-            "empirical": gradients.T @ gradients / EXAMPLES,
-            "vector": tree.ravel(vector)[0],
+            "dense": mean + decay,
+            "hessian of mean": weighted,
+            "blocks": (mean + decay)[35:, :35],
+            "from parts": jnp.mean(hessian(first), axis=0) + decay,
+            "sampled by 2": tree.ravel(sampled)[0],
         })  # fmt: skip
 
 
-def close(got, expected):
-    np.testing.assert_allclose(got, expected, rtol=1e-12, atol=1e-12 * np.max(np.abs(expected)))
+def test_gradients_matrices_products_and_drawn_targets_equal_those_of_one_device_for_any_chunks(results, oracle):
+    for result, (name, expected) in itertools.product(results, oracle.items()):
+        found = result[name].reshape(expected.shape)
+        np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12 * np.max(np.abs(expected)), err_msg=name)
 
 
-def test_gradients_and_matrices_equal_those_of_one_device(results, oracle):
-    penalised = oracle["hessian"] + 0.1 * np.eye(SIZE)
+def test_arrays_split_over_processes_are_accepted_and_checked(results):
     for result in results:
-        close(result["gradient"], oracle["gradient"])
-        close(result["dense"].reshape(SIZE, SIZE), penalised)
-        close(result["hessian of mean"].reshape(SIZE, SIZE), oracle["weighted"])
-        close(result["blocks"].reshape(18, 35), penalised[35:, :35])
-
-
-def test_arrays_split_over_processes_are_accepted_and_checked(results, oracle):
-    for result in results:
-        close(result["from parts"], oracle["first"] + 0.1 * np.eye(SIZE))
         assert set(result["held"].tolist()) == {EVEN}
         assert result["said"] == "args[0]: got 6 numbers that are NaN or infinite, expected finite numbers."
 
 
-def test_products_equal_those_of_one_device_for_any_chunks(results, oracle):
-    # The Fisher matrix of a softmax with cross-entropy is its Gauss–Newton matrix.
-    matrices = dict(zip(OPERATORS, ("hessian", "weighted", "ggn", "ggn", "ggn", None, "empirical"), strict=True))
-    for result in results:
-        for name, matrix in matrices.items():
-            if matrix is not None:
-                close(result[name], oracle[matrix] @ oracle["vector"])
-
-
-def test_drawn_targets_do_not_depend_on_the_devices(results):
-    with jax.enable_x64(True):
-        params, args, vector, _ = problem()
-        expected = jax.jit(lambda p, a, v: operator("sampled", p, a, None, None)(v))(params, args, vector)
-        expected = np.asarray(tree.ravel(expected)[0])
-    for result in results:
-        close(result["sampled by 2"], expected)
-
-
 def test_a_split_basis_finds_the_ends_of_a_spectrum(results, oracle):
-    values = np.linalg.eigvalsh(oracle["hessian"] + 0.1 * np.eye(SIZE))
+    values = np.linalg.eigvalsh(oracle["dense"])
     for result in results:
         np.testing.assert_allclose(result["eigenvalues"], values[[0, 1, -3, -2, -1]], rtol=0, atol=1e-10)
         assert result["settled"].all()
@@ -215,18 +198,14 @@ def test_a_split_basis_misses_no_copy_of_an_eigenvalue(results, name):
 def test_a_spectral_density_equals_that_of_the_matrix(results, oracle):
     with jax.enable_x64(True):
         params, key = problem()[0], jax.random.key(2)
-        matrix = jnp.asarray(oracle["hessian"] + 0.1 * np.eye(SIZE))
-
-        def matvec(v):
-            return tree.ravel(v)[1](matrix @ tree.ravel(v)[0])
-
-        nodes = np.asarray(curvature.spectral_density(matvec, params, key, num_probes=2, num_steps=8).nodes)
+        matvec = lambda v: tree.ravel(v)[1](oracle["dense"] @ tree.ravel(v)[0])
+        nodes = curvature.spectral_density(matvec, params, key, num_probes=2, num_steps=8).nodes
     for result in results:
         np.testing.assert_allclose(result["nodes"], nodes, rtol=0, atol=1e-9)
 
 
 def test_a_verdict_is_the_same_on_any_devices(results, oracle):
-    values = np.linalg.eigvalsh(oracle["hessian"] + 0.1 * np.eye(SIZE))
+    values = np.linalg.eigvalsh(oracle["dense"])
     assert np.min(np.abs(values)) > 1e-6
     for result in results:
         assert result["kinds"].tolist() == ["saddle", "saddle"]
