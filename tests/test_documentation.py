@@ -6,7 +6,6 @@ import re
 import runpy
 import sys
 import types
-from typing import NamedTuple
 
 import jax
 import pytest
@@ -19,20 +18,12 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
 MODULES = sorted(p.stem for p in (ROOT / "mlp_jax").glob("[!_]*") if p.suffix == ".py" or (p / "__init__.py").exists())
 
 
-class Fence(NamedTuple):
-    language: str
-    code: str
-    line: int
-    follows: bool  # whether there is no text between this fence and the one before
-
-
 def fences(text):
-    end, found = -1, []
+    """Yield the language, code and line of each fence, and whether there is no text between it and the one before."""
+    end = 0
     for match in re.finditer(r"^```(\S*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE):
-        between = text[end : match.start()] if end >= 0 else "first"
-        found.append(Fence(match[1], match[2], text[: match.start()].count("\n") + 1, not between.strip()))
+        yield match[1], match[2], text[: match.start()].count("\n") + 1, not text[end : match.start()].strip()
         end = match.end()
-    return found
 
 
 def prose(path):
@@ -69,13 +60,12 @@ def test_every_example_runs_and_prints_what_the_page_shows(page, tmp_path, monke
     module = types.ModuleType(page.stem)
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.chdir(tmp_path)
-    printed = None
-    for fence in fences(page.read_text()):
-        if fence.language == "python":
-            exec(compile("\n" * fence.line + fence.code, str(page), "exec"), module.__dict__)
+    for language, code, line, follows in fences(page.read_text()):
+        if language == "python":
+            exec(compile("\n" * line + code, str(page), "exec"), module.__dict__)
             printed = capsys.readouterr().out
-        elif fence.language == "text" and fence.follows:
-            require_alike(printed, fence.code)
+        elif language == "text" and follows:
+            require_alike(printed, code)
     assert not jax.config.jax_enable_x64
 
 
@@ -99,11 +89,11 @@ def test_every_relative_link_leads_to_a_file_and_every_anchor_to_a_section(path)
             assert anchor in slugs(target), f"{name_of(path)} links to {link}, expected one of {sorted(slugs(target))}"
 
 
-def named_in_docstring():
-    return re.findall(r"^- `(\w+)`:", mlp_jax.__doc__, re.MULTILINE)
+def test_the_docstring_of_the_package_lists_every_module():
+    assert set(re.findall(r"^- `(\w+)`:", mlp_jax.__doc__, re.MULTILINE)) == set(MODULES)
 
 
-@pytest.mark.parametrize("module", sorted({*MODULES, *named_in_docstring()}))
+@pytest.mark.parametrize("module", MODULES)
 def test_every_public_module_has_a_page_made_from_its_docstrings(module):
     page = ROOT / "docs" / "api" / f"{module}.md"
     assert page.exists(), f"docs/api: got no page for {module}, expected {page.name}"
@@ -112,13 +102,9 @@ def test_every_public_module_has_a_page_made_from_its_docstrings(module):
 
 
 def test_every_page_of_the_reference_is_in_its_list_of_contents():
-    listed = " ".join(fence.code for fence in fences((ROOT / "docs" / "api" / "index.md").read_text())).split()
+    listed = " ".join(code for _, code, *_ in fences((ROOT / "docs" / "api" / "index.md").read_text())).split()
     pages = {page.stem for page in (ROOT / "docs" / "api").glob("*.md")} - {"index"}
     assert pages <= set(listed)
-
-
-def test_the_docstring_of_the_package_lists_every_module():
-    assert set(named_in_docstring()) == set(MODULES)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "docs").glob("*.md")), ids=name_of)

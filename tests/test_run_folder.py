@@ -55,10 +55,9 @@ def test_the_page_holds_question_conclusion_tables_figures_and_settings(tmp_path
 
 def test_a_folder_with_anything_in_it_is_refused_and_left_as_it_is(tmp_path):
     (tmp_path / "mine.txt").write_text("mine")
-    with pytest.raises(FileExistsError, match="is not empty; name a new folder"):
-        RunFolder("taylor", Settings(), tmp_path)
-    with pytest.raises(FileExistsError, match="not empty"):
-        RunFolder("taylor", Settings(), tmp_path / "mine.txt")
+    for path in (tmp_path, tmp_path / "mine.txt"):
+        with pytest.raises(FileExistsError, match="is not empty; name a new folder"):
+            RunFolder("taylor", Settings(), path)
     assert [file.name for file in tmp_path.iterdir()] == ["mine.txt"]
 
 
