@@ -19,12 +19,8 @@ TRACES = []
 order = jax.jit(training.order, static_argnums=2)
 
 
-def init(key):
-    return mlp.init(key, (6, 5, 3))
-
-
-def problem(dtype=np.float64):
-    return jnp.asarray(INPUTS, dtype), jnp.asarray(TARGETS)
+init = lambda key: mlp.init(key, (6, 5, 3))
+problem = lambda dtype=np.float64: (jnp.asarray(INPUTS, dtype), jnp.asarray(TARGETS))
 
 
 def loss(params, inputs, targets, weights, key, decay=0.01):
@@ -83,13 +79,8 @@ def assert_close(a, b, tolerance):
     jax.tree.map(close, a, b)
 
 
-# --- the plain loop ---
-
 BATCHES, RATES, MOMENTA, DECAYS = (4, 7, 10, 25), (0.05, 0.2), (0.0, 0.9), (0.01, 0.1)
-
-
-def step_of(state):
-    return {"step": state.step}
+step_of = lambda state: {"step": state.step}
 
 
 def grid_run(seeds=2, batch_sizes=BATCHES, rates=RATES, **settings):
@@ -166,8 +157,7 @@ def test_micro_batches_programs_and_blocks_change_nothing_but_rounding_and_progr
     assert_close((result.params, result.loss), expected, 1e-12)
 
 
-def lengths(num_settings, num_seeds):
-    return grid.as_grid(9, (3,), np.arange(1.0, 1.0 + num_settings), {}, {}, num_seeds)
+lengths = lambda num_settings, num_seeds: grid.as_grid(9, (3,), np.arange(1.0, 1.0 + num_settings), {}, {}, num_seeds)
 
 
 @pytest.mark.parametrize("at_once", [1, 2, 3, 7, 99])

@@ -19,12 +19,8 @@ few = settings(deadline=None, max_examples=8, derandomize=True, database=None)
 SEEDS = st.integers(0, 2**32 - 1)
 
 
-def quadratic(x, matrix, at):
-    return (x - at) @ matrix @ (x - at) / 2
-
-
-def product(matrix, at, vector):
-    return curvature.hessian(quadratic, at, (matrix, at))(vector)
+quadratic = lambda x, matrix, at: (x - at) @ matrix @ (x - at) / 2
+product = lambda matrix, at, vector: curvature.hessian(quadratic, at, (matrix, at))(vector)
 
 
 @st.composite
@@ -67,25 +63,12 @@ def test_quadratic_forms_are_found_classified_and_proved_correctly(form):
 
 
 WITHHELD = {"error", "undetermined", "nonsmooth", "not critical"}
-# Coefficients of x₁² and x₁⁴ beside x₀².
+# Coefficients of x₁² and x₁⁴ beside x₀². The matrix is for the functions that return it.
 FORMS = ((-1.0, 0.0), (1.0, 0.0), (0.0, -1.0), (0.0, 1.0))
-
-
-def form(x, square, fourth, matrix):
-    """x₀² + square x₁² + fourth x₁⁴; the matrix is for `given_matrix`."""
-    return x[0] ** 2 + square * x[1] ** 2 + fourth * x[1] ** 4
-
-
-def given_matrix(x, square, fourth, matrix):
-    return matrix
-
-
-def given_row(x, square, fourth, matrix):
-    return matrix[0]
-
-
-def nan_matrix(x, square, fourth, matrix):
-    return jnp.full((2, 2), jnp.nan)
+form = lambda x, square, fourth, matrix: x[0] ** 2 + square * x[1] ** 2 + fourth * x[1] ** 4
+given_matrix = lambda x, square, fourth, matrix: matrix
+given_row = lambda x, square, fourth, matrix: matrix[0]
+nan_matrix = lambda x, square, fourth, matrix: jnp.full((2, 2), jnp.nan)
 
 
 def kind_of(fun, args=(), **options):
@@ -134,8 +117,7 @@ def _(primals, tangents):
     return x**2, factor * 2 * x * tangents[0]
 
 
-def with_false_rule(x, factor):
-    return ruled(x[0], factor) + x[1] ** 2
+with_false_rule = lambda x, factor: ruled(x[0], factor) + x[1] ** 2
 
 
 @settings(few, max_examples=4)
@@ -147,12 +129,8 @@ def test_a_false_derivative_rule_gives_no_false_kind_and_no_proof(factor):
     assert not interval.certify(with_false_rule, np.zeros(2), args).proved
 
 
-def with_number(x, number):
-    return jnp.sum(x**2) + number * x[0]
-
-
-def with_quotient(x, a, b):
-    return jnp.sum(x**2) + jnp.log(a) / b * x[0]
+with_number = lambda x, number: jnp.sum(x**2) + number * x[0]
+with_quotient = lambda x, a, b: jnp.sum(x**2) + jnp.log(a) / b * x[0]
 
 
 def test_a_function_that_is_not_finite_has_no_kind_no_convergence_and_no_proof():

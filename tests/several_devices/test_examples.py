@@ -33,16 +33,9 @@ def problem():
     return params, (inputs, targets), vector, numbers.uniform(size=EXAMPLES)
 
 
-def per_example(params, x, y):
-    return losses.cross_entropy(mlp.forward(params, x), y)
-
-
-def penalty(params):
-    return penalties.l2(params, 0.1)
-
-
-def plain(params, x, y):
-    return jnp.mean(per_example(params, x, y)) + penalty(params)
+per_example = lambda params, x, y: losses.cross_entropy(mlp.forward(params, x), y)
+penalty = lambda params: penalties.l2(params, 0.1)
+plain = lambda params, x, y: jnp.mean(per_example(params, x, y)) + penalty(params)
 
 
 def operator(name, params, args, weights, mesh):
@@ -61,10 +54,6 @@ def chosen():
     """A symmetric matrix with the spectrum above: multiple eigenvalues at both ends."""
     turn = np.linalg.qr(np.random.default_rng(1).normal(size=(len(SPECTRUM), len(SPECTRUM))))[0]
     return (turn * SPECTRUM) @ turn.T
-
-
-def product(matrix, vector):
-    return matrix @ vector
 
 
 def work(mesh):
@@ -110,7 +99,7 @@ def eigenvalues(mesh, fun):
     options = {"smallest": 2, "largest": 3, "tolerance": 1e-10, "dense_limit": 0}
     pairs = curvature.eigenpairs(matvec, params, jax.random.key(0), mesh=mesh, **options)
     results = {"eigenvalues": pairs.values, "settled": [pairs.converged.all(), pairs.complete]}
-    matrix = jax.tree_util.Partial(product, chosen())
+    matrix = jax.tree_util.Partial(jnp.matmul, chosen())
     for name, more in {"restarts": {"basis_size": 34}, "blocks of 3": {"block_size": 3}}.items():
         pairs = curvature.eigenpairs(matrix, SPECTRUM, jax.random.key(0), mesh=mesh, **options | more)
         results[f"multiple, {name}"] = pairs.values
