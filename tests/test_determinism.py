@@ -21,12 +21,8 @@ def batch_loss(params, x, y, weights, key):
     return losses.mean(losses.squared_error(mlp.forward(params, x, dropout_rate=0.2, key=key), y), weights)
 
 
-def fun(params, x, y):
-    return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + penalties.l2(params, 0.02)
-
-
-def init(key):
-    return mlp.init(key, (2, 3, 1))
+fun = lambda params, x, y: losses.mean(losses.squared_error(mlp.forward(params, x), y)) + penalties.l2(params, 0.02)
+init = lambda key: mlp.init(key, (2, 3, 1))
 
 
 def results():
@@ -70,8 +66,7 @@ def test_many_searches_end_at_the_same_bits_with_any_number_of_lanes():
         args = tuple(datasets.xor())
         starts = jax.vmap(init)(jax.random.split(jax.random.key(0), 6))
         ends = [critical.find_many(fun, starts, args, lanes=lanes) for lanes in (2, 5)]
-    for ours, theirs in zip(*(jax.tree.leaves(end.params) for end in ends), strict=True):
-        np.testing.assert_array_equal(ours, theirs)
+    jax.tree.map(np.testing.assert_array_equal, *(end.params for end in ends))
 
 
 def test_a_short_run_is_the_beginning_of_a_long_one_bit_for_bit():
@@ -81,5 +76,4 @@ def test_a_short_run_is_the_beginning_of_a_long_one_bit_for_bit():
         record=lambda state: state.params,
     )  # fmt: skip
     short, history = run(3)[0], run(8)[1]
-    for ours, theirs in zip(jax.tree.leaves(short), jax.tree.leaves(history.record), strict=True):
-        np.testing.assert_array_equal(ours, theirs[2])
+    jax.tree.map(lambda ours, theirs: np.testing.assert_array_equal(ours, theirs[2]), short, history.record)

@@ -12,8 +12,7 @@ from mlp_jax import gradient_noise, losses, mlp
 KEY = jax.random.key(11)
 
 
-def per_example(theta, inputs, targets):
-    return 0.5 * (inputs @ theta - targets) ** 2
+per_example = lambda theta, inputs, targets: 0.5 * (inputs @ theta - targets) ** 2
 
 
 def line(num_examples=5, dtype=np.float64):

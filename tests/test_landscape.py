@@ -16,10 +16,7 @@ layer_normalized = jax.jit(landscape.layer_normalized)
 principal_plane = jax.jit(landscape.principal_plane)
 forward = jax.jit(mlp.forward, static_argnames="activation")
 A = np.array([[3.0, 1.0, 0.0], [1.0, -2.0, 0.5], [0.0, 0.5, 1.0]])
-
-
-def quadratic(x, matrix):
-    return 0.5 * x @ matrix @ x
+quadratic = lambda x, matrix: 0.5 * x @ matrix @ x
 
 
 def network(sizes, seed=0, dtype=np.float64):

@@ -84,9 +84,7 @@ def test_co_adaptation_is_what_numpy_finds():
 def test_each_strength_adds_its_own_penalty_and_nothing_else():
     params = mlp.init(jax.random.key(0), (4, 3, 2))
     x, y, key = jnp.ones((5, 4)), jnp.zeros(5, jnp.int32), jax.random.key(1)
-    weights = np.concatenate([np.asarray(layer.weight).ravel() for layer in params])
-
-    loss = jax.jit(regularized.training_loss)
+    weights, loss = np.hstack([np.ravel(layer.weight) for layer in params]), jax.jit(regularized.training_loss)
 
     def of(method, value):
         strengths = jax.tree.map(lambda a: a[0], regularized.strengths_of(method, (value,), 0.1))

@@ -30,12 +30,11 @@ def test_outliers_are_counted_above_the_largest_gap():
 @pytest.mark.slow
 def test_descent_hovers_at_two_over_its_step_size(tmp_path):
     size = {"rates": (0.2, 0.7), "seeds": 1, "steps": 3000, "looks": 8, "hidden": 10}
-    settings = edge_of_stability.Settings(**size, output=tmp_path / "one")
-    rows = edge_of_stability.run(settings)
+    rows = edge_of_stability.run(edge_of_stability.Settings(**size, output=tmp_path / "one"))
     ends = rows.groupby("rate").times_threshold.apply(lambda part: part.iloc[-3:].mean())
     assert ends[0.7] == pytest.approx(1.0, abs=0.1)
     assert ends[0.2] < 0.8
-    assert len(pd.read_csv(settings.output / "summary.csv")) == 2
+    assert len(pd.read_csv(tmp_path / "one" / "summary.csv")) == 2
 
 
 def test_a_step_above_two_over_the_curvature_diverges(x64):

@@ -20,19 +20,9 @@ def saddle(x, *args):
     return x[0] ** 2 - x[1] ** 2 + sum(jnp.sum(arg) for arg in args)
 
 
-def multiply(v):
-    return v * jnp.array([-1.0, 2.0, 5.0], v.dtype)
-
-
-def regression(w, x, y, weights, key):
-    """Half the weighted mean of (x w − y)²."""
-    return jnp.sum(weights * (x @ w - y) ** 2) / 2 / jnp.sum(weights)
-
-
-def start(key):
-    return jax.random.normal(key, (2,))
-
-
+multiply = lambda v: v * jnp.array([-1.0, 2.0, 5.0], v.dtype)
+regression = lambda w, x, y, weights, key: losses.mean((x @ w - y) ** 2, weights) / 2
+start = lambda key: jax.random.normal(key, (2,))
 POINT = {"fun": saddle, "params": np.array([0.5, -1.0]), "args": ()}
 NETWORK = {"params": LAYERS, "inputs": INPUTS}
 RUN = {"key": KEY, "loss": regression, "data": EXAMPLES, "epochs": 2}

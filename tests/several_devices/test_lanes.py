@@ -41,8 +41,7 @@ def loss(params, inputs, targets, weights, key, decay):
     return losses.mean(values, weights) + penalties.l2(params, decay)
 
 
-def init(key):
-    return mlp.init(key, (6, 5, 3))
+init = lambda key: mlp.init(key, (6, 5, 3))
 
 
 def record(inputs, targets, state):
@@ -152,11 +151,8 @@ def test_under_jit_a_number_of_starts_that_the_devices_do_not_divide_is_refused(
 
 
 def test_a_census_with_a_mesh_is_the_one_without():
-    def fun(x):
-        return jnp.sum((x**2 - 1) ** 2)
-
+    fun, draw = lambda x: jnp.sum((x**2 - 1) ** 2), lambda key: jax.random.normal(key, (2,))
     mesh = jax.make_mesh((1,), ("devices",))
-    draw = lambda key: jax.random.normal(key, (2,))
     ours, plain = (critical.census(fun, draw, KEY, num_starts=100, mesh=m) for m in (mesh, None))
     np.testing.assert_array_equal(ours.params, plain.params)
     np.testing.assert_array_equal(ours.hits, plain.hits)
