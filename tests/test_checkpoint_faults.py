@@ -155,6 +155,11 @@ def test_a_write_that_fails_half_way_leaves_the_state_before(tmp_path):
     assert process.exitcode == 0
 
 
+def flip_bits(data, rng):
+    for place in rng.sample(range(8 * len(data)), rng.choice((1, 2, 8))):
+        data[place // 8] ^= 1 << place % 8
+
+
 def overwrite(data, rng):
     start = rng.randrange(len(data))
     size = min(rng.randrange(1, 600), len(data) - start)
@@ -177,7 +182,7 @@ def saved(path, size):
 BEFORE, HARMLESS = (0, 1), (1, 0)
 
 
-@pytest.mark.parametrize("damage", [overwrite, exchange_blocks], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize("damage", [flip_bits, overwrite, exchange_blocks], ids=lambda damage: damage.__name__)
 def test_a_damaged_file_is_never_restored_as_something_else(tmp_path, damage):
     rng, path, found = random.Random(1), tmp_path / "state", []
     whole = saved(path, 4096)
