@@ -31,10 +31,7 @@ import types
 import typing
 
 __all__ = sorted(info.name for info in pkgutil.iter_modules(__path__) if not info.name.startswith("_"))
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy
 
 
 if not typing.TYPE_CHECKING:  # a type checker is to report a module that does not exist

@@ -4,8 +4,6 @@ A public function makes these calls once, before anything is compiled; the funct
 Values are checked outside jit only.
 """
 
-from __future__ import annotations
-
 import numbers as number_types
 import operator
 from collections.abc import Callable

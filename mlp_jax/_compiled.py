@@ -19,8 +19,6 @@ functions is. All other arguments are those of `jax.jit`, with its options.
 functions; a function in it reads them through `weak`.
 """
 
-from __future__ import annotations
-
 import atexit
 import functools
 import types

@@ -1,7 +1,5 @@
 """Files written whole or not at all, and .npz files that are verified when read. Host-level."""
 
-from __future__ import annotations
-
 import glob
 import io
 import itertools

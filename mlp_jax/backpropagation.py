@@ -21,12 +21,9 @@ import jax.numpy as jnp
 from mlp_jax import _checks, losses, mlp
 
 __all__ = ["Trace", "backward", "forward", "gradient"]
+__dir__ = __all__.copy
 
 Loss = Callable[[jax.Array, jax.Array], jax.Array]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 class Trace(NamedTuple):

@@ -24,15 +24,12 @@ from jax.tree_util import keystr, tree_flatten_with_path
 from mlp_jax import _checks, _files
 
 __all__ = ["locked", "restore", "save"]
+__dir__ = __all__.copy
 
 _FORMAT = 2
 _flatten = functools.partial(tree_flatten_with_path, is_leaf=lambda node: node is None)
 _IN_HEADER = ("int", "bool", "str", "NoneType")
 _NUMBERS = {"bool": np.bool_, "int": np.integer, "float": np.floating, "complex": np.complexfloating}
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 def save(path: str | os.PathLike[str], state: Any, *, keep: int = 1) -> None:

@@ -7,10 +7,7 @@ import scipy.stats
 from numpy.typing import ArrayLike
 
 __all__ = ["change", "mean_interval", "show"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy
 
 
 def mean_interval(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.ndarray]:

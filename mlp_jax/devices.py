@@ -7,7 +7,4 @@ Each device computes with its own rows; only the final sum needs communication. 
 from mlp_jax._parallel import mean, over_rows, pad, split, sum_over_rows, to_host
 
 __all__ = ["mean", "over_rows", "pad", "split", "sum_over_rows", "to_host"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -6,12 +6,9 @@ import html
 from collections.abc import Iterable, Sequence
 
 __all__ = ["table"]
+__dir__ = __all__.copy
 
 _CELL = 'style="text-align:left; vertical-align:top"'
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 def table(title: str, rows: Iterable[Sequence[object]], header: Sequence[str] = (), note: str = "") -> str:

@@ -24,12 +24,9 @@ from mlp_jax import _checks, tree
 from mlp_jax.tree import PyTree
 
 __all__ = ["Estimate", "Noise", "Tradeoff", "estimate", "exact", "fit_tradeoff", "two_batches"]
+__dir__ = __all__.copy
 
 PerExample = Callable[..., jax.Array]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 class Noise(NamedTuple):

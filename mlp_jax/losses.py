@@ -9,10 +9,7 @@ import optax
 from mlp_jax import _checks, _parallel
 
 __all__ = ["accuracy", "cross_entropy", "mean", "squared_error"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy
 
 
 def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:

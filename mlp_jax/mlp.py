@@ -16,13 +16,10 @@ import jax.numpy as jnp
 from mlp_jax import _checks
 
 __all__ = ["Layer", "dropout", "forward", "init", "maxout"]
+__dir__ = __all__.copy
 
 Activation = Callable[[jax.Array], jax.Array]
 Initializer = Callable[..., jax.Array]
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 class Layer(NamedTuple):

@@ -10,10 +10,7 @@ from mlp_jax import _checks, tree
 from mlp_jax.tree import PyTree
 
 __all__ = ["l1", "l2", "selective_synaptic_plasticity"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy
 
 
 def l1(params: PyTree, strength: float, *, biases: bool = True) -> jax.Array:

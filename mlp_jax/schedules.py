@@ -22,14 +22,11 @@ import jax.numpy as jnp
 from mlp_jax import _checks
 
 __all__ = ["per_epoch", "warmup"]
+__dir__ = __all__.copy
 
 Schedule = Callable[[jax.Array], jax.Array]
 
 _MOST_STEPS = 2**31 - 1  # steps are counted in int32
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 def warmup(schedule: Schedule, steps: int, *, start: float = 0.0) -> Schedule:

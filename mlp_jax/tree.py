@@ -14,12 +14,9 @@ from jax.flatten_util import ravel_pytree
 from mlp_jax import _checks
 
 __all__ = ["dot", "norm", "random_like", "ravel", "size"]
+__dir__ = __all__.copy
 
 PyTree = Any
-
-
-def __dir__() -> list[str]:
-    return __all__
 
 
 def ravel(tree: PyTree) -> tuple[jax.Array, Callable[[jax.Array], PyTree]]:

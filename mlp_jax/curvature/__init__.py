@@ -54,7 +54,4 @@ __all__ = [
     "taylor_remainder",
     "trace",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

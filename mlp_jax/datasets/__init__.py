@@ -31,7 +31,4 @@ __all__ = [
     "teacher_student",
     "xor",
 ]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -1,7 +1,5 @@
 """A cache on disk of arrays that are slow to compute; verified when read. Host-level."""
 
-from __future__ import annotations
-
 import os
 import pathlib
 import warnings

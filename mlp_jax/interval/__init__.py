@@ -20,7 +20,4 @@ from mlp_jax.interval.certificate import Certificate, load
 from mlp_jax.interval.theorems import certify, check
 
 __all__ = ["Ball", "Certificate", "Refusal", "certify", "check", "load"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -4,8 +4,6 @@ The Hessian comes from differentiating the traced gradient, a block of rows at a
 the row are evaluated once; memory beyond the matrix is that of one block for each core.
 """
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable

@@ -6,8 +6,6 @@ and reported as a `Tie`, because the function may not be smooth there (see `smoo
 move with the numbers: they tell that x and max(x, y) are the same number when x > y on the whole box.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence

@@ -1,7 +1,5 @@
 """Boxes around a point that hold exactly one critical point: a tiny one, and a wide one (see `theorems`)."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

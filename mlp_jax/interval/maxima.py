@@ -1,7 +1,5 @@
 """Rules for maxima, minima, clips and absolute values; a maximum that a box does not decide is reported as a `Tie`."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

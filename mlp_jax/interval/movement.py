@@ -4,8 +4,6 @@ The simple ones are numpy views. The others are applied by JAX itself to an arra
 of each number of the result: this covers every parameter of a gather.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

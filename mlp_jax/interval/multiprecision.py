@@ -4,8 +4,6 @@ arb is the ball arithmetic of FLINT (Johansson 2017, "Arb: efficient arbitrary-p
 arithmetic"): every result encloses the exact one. Host-level.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -5,8 +5,6 @@ max(a, b) + log1p(exp(−|a − b|)) becomes one operation, because its parts ha
 separates the equations that depend on chosen inputs, so that the others are evaluated once.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 

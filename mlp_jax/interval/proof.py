@@ -16,8 +16,6 @@ c)‖². Where ΞᵀV is nonsingular, the critical points of F in B are those of
 of F is that of fun with the zeros, one for each tangent, made positive (see `symmetry`).
 """
 
-from __future__ import annotations
-
 import dataclasses
 import hashlib
 from collections.abc import Callable

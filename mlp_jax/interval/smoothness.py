@@ -9,8 +9,6 @@ maximum. If F does not depend on s, fun equals F(·, s) for any constant s. F is
 random point of the box with many bits: an F that depends on s differs there with probability 1.
 """
 
-from __future__ import annotations
-
 import flint
 import numpy as np
 

@@ -1,7 +1,5 @@
 """Verified linear algebra: eigenvalues of a symmetric matrix of balls, and how far A·H is from the identity."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

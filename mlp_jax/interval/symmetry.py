@@ -7,8 +7,6 @@ and R^P is the sum of the ranges of Ξ and V⊥, in which H_F = H_fun + σVVᵀ 
 positive, and H_fun on V⊥. So H_fun has the inertia of H_F, with s positive eigenvalues replaced by zeros.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import NamedTuple

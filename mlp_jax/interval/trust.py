@@ -5,8 +5,6 @@ many bits, of the function are compared with its gradient, and of the gradient w
 box on which both are analytic. This does not prove the rules right, but a wrong rule fails the comparison.
 """
 
-from __future__ import annotations
-
 import flint
 import numpy as np
 

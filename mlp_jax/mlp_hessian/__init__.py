@@ -18,7 +18,4 @@ over examples), `matrix` (chunks, checks and the public functions).
 from mlp_jax.mlp_hessian.matrix import blocks, dense
 
 __all__ = ["blocks", "dense"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

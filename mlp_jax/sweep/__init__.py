@@ -8,7 +8,4 @@ from mlp_jax.sweep.result import Result
 from mlp_jax.sweep.running import run
 
 __all__ = ["Result", "run"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -1,7 +1,5 @@
 """The grid of a sweep: its axes, the length of its runs, and its blocks, one for each call."""
 
-from __future__ import annotations
-
 import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence

@@ -1,7 +1,5 @@
 """The compiled part of a sweep: runs of one batch size as lanes of one program. Transformable."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple

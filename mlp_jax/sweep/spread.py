@@ -1,7 +1,5 @@
 """Lanes of one call over the devices of a mesh: settings over one axis, seeds over the other. Host-level."""
 
-from __future__ import annotations
-
 import functools
 from typing import Any
 

@@ -11,7 +11,4 @@ from mlp_jax.training.scan import History, Loss, train
 from mlp_jax.training.shuffle import order
 
 __all__ = ["EarlyStopping", "History", "Loss", "State", "apply", "order", "train"]
-
-
-def __dir__() -> list[str]:
-    return __all__
+__dir__ = __all__.copy

@@ -1,7 +1,5 @@
 """The checks of the arguments of a run and of a sweep, before anything is compiled."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 

@@ -4,8 +4,6 @@ JAX takes derivative rules on trust (custom_jvp, custom_vjp, stop_gradient). A w
 not that of the values, or a Hessian that is not that of the gradient, or not symmetric.
 """
 
-from __future__ import annotations
-
 import numpy as np
 
 from mlp_jax.critical.evidence.problem import Problem

@@ -1,7 +1,5 @@
 """Corners of a function (ReLU, maxout) near a point, from numbers whose zeros are the corners."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import jax

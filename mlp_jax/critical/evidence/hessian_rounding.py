@@ -1,7 +1,5 @@
 """The rounding of the Hessian, from computing it again after a move by a rounding, and with other roundings."""
 
-from __future__ import annotations
-
 import numpy as np
 
 from mlp_jax.critical.evidence.jumps import JUMP, Jump, first_order_jump, hessian_jump

@@ -1,7 +1,5 @@
 """Whether the null modes of a Hessian are null at higher precision too: the same program, in 256-bit arithmetic."""
 
-from __future__ import annotations
-
 import importlib.util
 import math
 from collections.abc import Callable

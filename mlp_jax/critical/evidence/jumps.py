@@ -1,7 +1,5 @@
 """Jumps of value, gradient and Hessian under moves by a rounding: the point may lie on a corner of the function."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -6,8 +6,6 @@ is within ε (λmax − λmin) of the extreme eigenvalue except with probability
 Woźniakowski 1992, "Estimating the largest eigenvalue by the power and Lanczos algorithms with a random start").
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple

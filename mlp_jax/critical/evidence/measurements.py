@@ -6,8 +6,6 @@ is checked at its end and on the way: the Hessian must keep its signs there, and
 that the Hessian predicts.
 """
 
-from __future__ import annotations
-
 import dataclasses
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The Newton step from a point, and whether values and gradients along it are those that the Hessian predicts."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

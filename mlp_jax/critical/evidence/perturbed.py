@@ -5,8 +5,6 @@ the last place, up or down at random (Monte Carlo arithmetic; Parker, Pierce & E
 move of the parameters shows: a difference of two large sums that does not depend on them, or an absorbed number.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

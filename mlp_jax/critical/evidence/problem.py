@@ -1,7 +1,5 @@
 """A function as a verdict evaluates it: values, gradients, Hessians and Hessian-vector products at a vector."""
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Value and gradient at a point, with bounds on their rounding, and their jumps."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Directions of continuous symmetries: which of the given ones are valid, and whether they explain the null modes."""
 
-from __future__ import annotations
-
 import math
 
 import jax
