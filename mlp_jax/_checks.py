@@ -180,6 +180,20 @@ def like(tree: PyTree, other: PyTree, name: str, of: str = "params") -> None:
         raise ValueError(f"{name}: got leaves of shapes {got}, expected those of {of}, {expected}.")
 
 
+def direction(value: PyTree, params_: PyTree, name: str) -> PyTree:
+    """Return a pytree of finite floats in the dtypes of params; raise unless its structure and shapes are the same."""
+    params(value, name)
+    like(value, params_, name)
+    return jax.tree.map(lambda leaf, p: jnp.asarray(leaf, jnp.result_type(p)), value, params_)
+
+
+def weights(values: np.ndarray) -> None:
+    """Raise ValueError unless weights are finite numbers of 0 or more, at least one above 0."""
+    if not (values.min() >= 0 and 0 < values.max() < np.inf):
+        got = f"got numbers from {values.min()} to {values.max()}"
+        raise ValueError(f"weights: {got}, expected finite numbers of 0 or more, at least one above 0.")
+
+
 def count_examples(args: tuple) -> int:
     """Return the length of the first axis of all arrays in args; raise ValueError if the lengths differ or are 0."""
     counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(args)}

@@ -55,13 +55,12 @@ def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation
     True
     """
     mlp.require_layers(params)
-    _checks.function(activation, "activation", "of one array")
     activations: list[jax.Array] = [jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)"))]
     preactivations: list[jax.Array] = []
     for depth, layer in enumerate(params):
         if depth:
             activations.append(activation(preactivations[-1]))
-        preactivations.append(mlp.affine(activations[-1], layer, depth))
+        preactivations.append(activations[-1] @ layer.weight + layer.bias)
     return Trace(tuple(activations), tuple(preactivations))
 
 
@@ -176,9 +175,8 @@ def gradient(
 
 def _shares(weights: jax.Array | None, outputs: jax.Array) -> jax.Array:
     """Return the share of each example in the mean: wᵢ / Σ w."""
-    n = len(outputs)
     if weights is None:
-        return jnp.full(n, 1.0 / n, outputs.dtype)
-    weights = _fitting(weights, (n,), "weights")
-    losses.mean(weights, weights)  # refuses weights that are negative or all 0
+        return jnp.full(len(outputs), 1.0 / len(outputs), outputs.dtype)
+    weights = jnp.asarray(weights)
+    losses.mean(outputs[:, 0], weights)  # refuses weights of another shape, negative or all 0
     return weights / jnp.sum(weights)

@@ -21,6 +21,7 @@ import scipy.special
 from numpy.typing import ArrayLike
 
 from mlp_jax import _checks, tree
+from mlp_jax.curvature import streaming
 from mlp_jax.tree import PyTree
 
 __all__ = ["Estimate", "Noise", "Tradeoff", "estimate", "exact", "fit_tradeoff", "two_batches"]
@@ -66,7 +67,8 @@ def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: i
     >>> float(noise.squared_gradient), float(noise.trace), float(noise.scale)
     (4.0, 1.0, 0.25)
     """
-    num_examples = _checked_examples(per_example, params, args)
+    streaming.require_values(per_example, "per_example", params, args)
+    num_examples = _checks.count_examples(args)
     chunk_size = _checks.integer(chunk_size, "chunk_size")
     mean = _gradient(per_example, params, args)
 
@@ -138,7 +140,8 @@ def estimate(
     True
     """
     _checks.key(key)
-    num_examples = _checked_examples(per_example, params, args)
+    streaming.require_values(per_example, "per_example", params, args)
+    num_examples = _checks.count_examples(args)
     small, large = _checked_sizes(small, large, None if replace else num_examples)
     num_pairs = _checks.integer(num_pairs, "num_pairs", 2, 2**30)
 
@@ -288,16 +291,6 @@ def _as_noise(squared_gradient: jax.Array, trace: jax.Array) -> Noise:
 
 def _gradient(per_example: PerExample, params: PyTree, args: tuple) -> PyTree:
     return jax.grad(lambda p: jnp.mean(per_example(p, *args)))(params)
-
-
-def _checked_examples(per_example: PerExample, params: PyTree, args: tuple) -> int:
-    _checks.params(params)
-    _checks.args(args)
-    number = _checks.count_examples(args)
-    losses = jax.eval_shape(per_example, params, *args)
-    if getattr(losses, "shape", None) != (number,) or not jnp.issubdtype(losses.dtype, jnp.floating):
-        raise ValueError(f"per_example: got a result of {losses}, expected ({number},) floating-point losses.")
-    return number
 
 
 def _checked_sizes(small: int, large: int, num_examples: int | None) -> tuple[int, int]:

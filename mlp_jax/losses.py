@@ -56,9 +56,7 @@ def _checked_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, 
     if not jnp.issubdtype(targets.dtype, jnp.integer):
         raise TypeError(f"targets: got dtype {targets.dtype}, expected integers (class numbers).")
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
-        raise ValueError(
-            f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} to fit logits of shape {logits.shape}."
-        )
+        raise ValueError(f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} for logits {logits.shape}.")
     if not isinstance(targets, jax.core.Tracer) and targets.size:
         # A numpy array, because operations on a captured JAX array are staged inside jit.
         numbers = _parallel.to_host(targets)
@@ -104,11 +102,7 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     if weights.shape != values.shape:
         raise ValueError(f"weights: got shape {weights.shape}, expected the shape of the values, {values.shape}.")
     if not isinstance(weights, jax.core.Tracer):
-        known = _parallel.to_host(weights)
-        if bad := int((~((known >= 0) & (known < float("inf")))).sum()):
-            raise ValueError(f"weights: got {bad} negative or not finite, expected numbers of 0 or more.")
-        if not known.any():
-            raise ValueError(f"weights: got {known.size} that are all 0, expected at least one above 0.")
+        _checks.weights(_parallel.to_host(weights))
     return jnp.sum(weights * values) / jnp.sum(weights)
 
 

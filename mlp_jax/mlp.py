@@ -135,7 +135,6 @@ def forward(
     (4, 5, 1)
     """
     require_layers(params)
-    _checks.function(activation, "activation", "of one array")
     rate = _checked_rate(dropout_rate)
     if _checks.is_traced(rate) or rate > 0:
         _checks.key(key)
@@ -146,19 +145,8 @@ def forward(
         if depth:
             hidden = activation(hidden)
             hidden = hidden if key is None else _drop(jax.random.fold_in(key, depth), hidden, rate)
-        hidden = affine(hidden, layer, depth)
+        hidden = hidden @ layer.weight + layer.bias
     return hidden
-
-
-def affine(values: jax.Array, layer: Layer, depth: int) -> jax.Array:
-    """Return values (…, in) times the weight of layer `depth`, from 0, plus its bias; ValueError if they do not fit."""
-    expected = jnp.shape(layer.weight)[0]
-    if jnp.shape(values)[-1:] != (expected,):
-        raise ValueError(
-            f"{f'activations of layer {depth}' if depth else 'inputs'}: got shape {jnp.shape(values)}, expected"
-            f" a last axis of {expected} to fit the weight {jnp.shape(layer.weight)} of layer {depth + 1}."
-        )
-    return values @ layer.weight + layer.bias
 
 
 def maxout(pieces: int) -> Activation:
@@ -167,7 +155,7 @@ def maxout(pieces: int) -> Activation:
     h(z)ᵢ = max over j < pieces of z[i · pieces + j] (Goodfellow et al. 2013, "Maxout Networks"). A unit is convex and
     piecewise linear in its inputs. With enough pieces, one unit approximates any convex function, and a difference of
     two any continuous one. Of equal pieces, the first has the gradient. The same number of pieces gives the same
-    function object, so that jit compiles once. Arrays (…, out · pieces) become (…, out); ValueError if the last axis is
+    function object, so that jit compiles once. Arrays (…, out · pieces) become (…, out); TypeError if the last axis is
     not a multiple of `pieces`.
 
     Examples
@@ -184,10 +172,8 @@ def maxout(pieces: int) -> Activation:
 @functools.cache
 def _maxout(pieces: int) -> Activation:
     def activation(values: jax.Array) -> jax.Array:
-        shape = jnp.shape(values)
-        if not shape or shape[-1] % pieces:
-            raise ValueError(f"maxout: got shape {shape}, expected a last axis that is a multiple of {pieces} pieces.")
-        by_unit = jnp.reshape(values, (*shape[:-1], shape[-1] // pieces, pieces))
+        *others, last = jnp.shape(values)
+        by_unit = jnp.reshape(values, (*others, last // pieces, pieces))
         return functools.reduce(_larger, (by_unit[..., piece] for piece in range(pieces)))
 
     return activation
@@ -242,7 +228,6 @@ def require_layers(params: Params) -> None:
         name = f"params[{depth}]"
         if not isinstance(layer, Layer):
             raise TypeError(f"{name}: got {_checks.describe(layer)}, expected Layer(weight (in, out), bias (out,)).")
-        _checks.leaves(layer, name)
         weight, bias = (jnp.shape(leaf) for leaf in layer)
         if len(weight) != 2 or bias != weight[1:]:
             raise ValueError(f"{name}: got weight {weight}, bias {bias}, expected (in, out), (out,).")

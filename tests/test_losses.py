@@ -123,13 +123,13 @@ def test_targets_captured_by_jit_are_checked_too():
     ("loss", "targets", "message"),
     [
         (losses.cross_entropy, jnp.array([0.0, 1.0]), "targets: got dtype float32, expected integers (class numbers)."),
-        (losses.cross_entropy, jnp.array([0, 1, 2]), "targets: got shape (3,), expected (2,) to fit logits of shape"),
+        (losses.cross_entropy, jnp.array([0, 1, 2]), "targets: got shape (3,), expected (2,) for logits (2, 3)."),
         (losses.cross_entropy, jnp.array([-1, 2]), "targets: got class numbers from -1 to 2, expected 0 to 2."),
-        (losses.accuracy, jnp.array([0]), "targets: got shape (1,), expected (2,) to fit logits of shape (2, 3)."),
+        (losses.accuracy, jnp.array([0]), "targets: got shape (1,), expected (2,) for logits (2, 3)."),
         (losses.squared_error, jnp.zeros(2), "targets: got shape (2,), expected the shape of the outputs, (2, 3)."),
         (losses.mean, jnp.ones(3), "weights: got shape (3,), expected the shape of the values, (2, 3)."),
-        (losses.mean, jnp.zeros((2, 3)), "weights: got 6 that are all 0, expected at least one above 0."),
-        (losses.mean, jnp.full((2, 3), jnp.nan).at[0].set(-1.0), "weights: got 6 negative or not finite"),
+        (losses.mean, jnp.zeros((2, 3)), "weights: got numbers from 0.0 to 0.0, expected finite numbers"),
+        (losses.mean, jnp.full((2, 3), jnp.nan).at[0].set(-1.0), "weights: got numbers from nan to nan, expected"),
     ],
 )
 def test_a_wrong_argument_is_refused_by_name(loss, targets, message):

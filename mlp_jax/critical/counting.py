@@ -172,8 +172,6 @@ def census(
     _checks.key(key)
     num_starts = _checks.integer(num_starts, "num_starts", 1, 2**30)
     passes = _checks.integer(passes, "passes")
-    if complete_sum is not None:
-        _checks.integer(complete_sum, "complete_sum", -(2**63))
     require_evidence(evidence)
     for name in ("canonical", "orbit_size") if symmetries is not None else ():
         _checks.function(getattr(symmetries, name, None), f"symmetries.{name}", "(params), as of mlp_symmetry.maps")

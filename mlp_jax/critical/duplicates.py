@@ -58,8 +58,6 @@ def distinct(
     """
     if not isinstance(points, Point) or np.ndim(points.converged) != 1:
         raise TypeError(f"points: got {_checks.describe(points)}, expected the Point that `find_many` returns.")
-    if canonical is not None:
-        _checks.function(canonical, "canonical", "(params) -> params")
     if tolerance is not None:
         tolerance = float(_checks.not_negative(tolerance, "tolerance"))
     converged = np.flatnonzero(points.converged)

@@ -71,7 +71,6 @@ def fisher(
     operators.require_model_and_loss(model, loss, params, args)
     over = Over(weights, chunk_size, mesh)
     if sample is not None:
-        _checks.function(sample, "sample", "(key, output) -> target")
         _checks.key(key)
         num_samples = _checks.integer(num_samples, "num_samples")
         _require_draws(sample, key, jax.eval_shape(model, params, args[0]), args[1])
@@ -178,7 +177,4 @@ def _curvature_uses_targets(loss: _Loss, outputs: PyTree, targets: PyTree) -> bo
 
 def _require_draws(sample: Callable[..., PyTree], key: Any, outputs: PyTree, targets: PyTree) -> None:
     keys = jax.eval_shape(lambda k: jax.random.split(k, _checks.count_examples((targets,))), key)
-    drawn = jax.eval_shape(jax.vmap(sample), keys, outputs)
-    got, expected = ([jnp.shape(leaf) for leaf in jax.tree.leaves(t)] for t in (drawn, targets))
-    if got != expected:
-        raise ValueError(f"sample: got targets of shapes {got}, expected those of the targets in args, {expected}.")
+    _checks.like(jax.eval_shape(jax.vmap(sample), keys, outputs), targets, "sample", "the targets in args")

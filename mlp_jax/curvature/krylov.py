@@ -174,7 +174,6 @@ def eigenpairs(
     >>> np.round(pairs.values, 3).tolist(), pairs.converged.all().item(), pairs.method
     ([-1.0, 2.0, 5.0], True, 'dense')
     """
-    _checks.function(matvec, "matvec", "v -> H v")
     _checks.params(params)
     _checks.key(key)
     if _checks.is_traced((params, key)):
@@ -186,8 +185,6 @@ def eigenpairs(
         raise ValueError(
             f"smallest + largest: got {smallest} + {largest}, expected between 1 and the dimension, {size}."
         )
-    if hessian is not None:
-        _checks.function(hessian, "hessian", "() -> (P, P) matrix")
     if dense_limit is None:
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
     dense_limit = _checks.integer(dense_limit, "dense_limit", 0)
@@ -213,9 +210,7 @@ def _checked_limits(
     tolerance = float(_checks.positive(tolerance, "tolerance"))
     allowed = 1000 + 200 * total if max_matvecs is None else _checks.integer(max_matvecs, "max_matvecs", 0)
     if allowed < 2 * total:
-        raise ValueError(
-            f"max_matvecs: got {allowed}, expected at least {2 * total}, two for each of the {total} wanted pairs."
-        )
+        raise ValueError(f"max_matvecs: got {allowed}, expected at least {2 * total}, two for each wanted pair.")
     block = min(_checks.integer(block_size, "block_size"), size)
     least = min(size, 2 * total + SPARE_ROWS + 2 * block)
     fitting = num_devices * _BASIS_BYTES // (operator.program.dtype.itemsize * size)
@@ -223,8 +218,7 @@ def _checked_limits(
     rows = min(size, default if basis_size is None else _checks.integer(basis_size, "basis_size", 0))
     if rows < least:
         raise ValueError(
-            f"basis_size: got {basis_size}, expected at least {least} vectors for {total} pairs of a"
-            f" {size}-dimensional operator in blocks of {block}."
+            f"basis_size: got {basis_size}, expected at least {least} for {total} pairs in blocks of {block}."
         )
     return _Limits(tolerance, allowed, rows, block, mesh)
 
@@ -241,9 +235,7 @@ def _dense(
 ) -> Eigenpairs:
     size = operator.size()
     matrices.require_memory(size, matrices=6)
-    matrix = np.asarray(operator.matrix() if hessian is None else _checks.numbers(hessian(), "hessian"), np.float64)
-    if matrix.shape != (size, size):
-        raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
+    matrix = np.asarray(operator.matrix(), np.float64) if hessian is None else matrices.as_hessian(hessian(), size)
     if not np.all(np.isfinite(matrix)):
         source = "matvec" if hessian is None else "hessian"
         raise ValueError(f"{source}: got NaN or infinity in the matrix, expected finite numbers.")

@@ -7,8 +7,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mlp_jax import _checks, _compiled, tree
+from mlp_jax import _checks, _compiled, _parallel, tree
 from mlp_jax.curvature import operators, precision
 from mlp_jax.curvature.types import Fun, PyTree
 
@@ -67,6 +68,14 @@ def require_memory(
             f"A {what} of {num_params} parameters needs {needed / 2**30:.3g} GiB ({matrices} matrices of {size}),"
             f" more than the {available / 2**30:.3g} GiB allowed; use Hessian-vector products (curvature.hessian)."
         )
+
+
+def as_hessian(given: Any, size: int) -> np.ndarray:
+    """Return what a caller's `hessian` returned as float64; TypeError or ValueError unless it is a (P, P) matrix."""
+    matrix = np.asarray(_parallel.to_host(_checks.numbers(given, "hessian")), np.float64)
+    if matrix.shape != (size, size):
+        raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")
+    return matrix
 
 
 def fits(num_params: int, matrices: int) -> bool:

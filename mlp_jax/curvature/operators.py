@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mlp_jax import _checks
 from mlp_jax.curvature import precision, streaming, tracing
 from mlp_jax.curvature.streaming import Over
 from mlp_jax.curvature.types import Fun, Matvec, PyTree
@@ -137,7 +136,6 @@ def hessian_of_mean(
     >>> [round(float(a), 4) for a in 3 * matvec(jnp.array([1.0, 0.0]))]
     [10.0, 2.0]
     """
-    _checks.function(per_example, "per_example", "(params, *args) -> (n,)")
     streaming.require_values(per_example, "per_example", params, args)
 
     def build(each: Callable[..., PyTree], p: PyTree, examples: tuple, shares: jax.Array) -> Matvec:
@@ -209,8 +207,6 @@ def gauss_newton(
 
 def require_model_and_loss(model: Any, loss: Any, params: PyTree, args: Any) -> None:
     """Raise unless loss(model(params, inputs), targets) is one number per example, for args = (inputs, targets)."""
-    _checks.function(model, "model", "(params, inputs) -> outputs")
-    _checks.function(loss, "loss", "(outputs, targets) -> (n,)")
     if not isinstance(args, tuple) or len(args) != 2:
         got = f"{len(args)} items" if isinstance(args, tuple) else type(args).__name__
         raise TypeError(f"args: got {got}, expected a pair (inputs, targets).")

@@ -69,7 +69,7 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     if error is not None:
         error = np.asarray(_checks.numbers(error, "error"), dtype=np.float64)
         if error.shape not in ((), shape[:1], shape) or not (error.min() >= 0 and error.max() < np.inf):
-            expected = f"a bound of 0 or more, or an array of them of shape {shape[:1]} or {shape}"
+            expected = f"a bound of 0 or more, or {shape[:1]} or {shape} of them"
             raise ValueError(f"error: got {_checks.describe(error)}, expected {expected}.")
     if scale is not None:
         scale = np.asarray(_checks.numbers(scale, "scale"), dtype=np.float64)
@@ -145,10 +145,8 @@ def require_symmetric(matrix: np.ndarray) -> np.ndarray:
     if not (np.isfinite(matrix.min()) and np.isfinite(matrix.max())):
         raise ValueError(f"matrix: got {np.sum(~np.isfinite(matrix))} entries that are NaN or infinite.")
     if not all(np.array_equal(matrix[i, i.start :], matrix[i.start :, i].T) for i in row_blocks(len(matrix))):
-        raise ValueError(
-            f"matrix: got a largest asymmetry of {np.max(np.abs(matrix - matrix.T)):.3g}, expected exact symmetry;"
-            " pass (matrix + matrix.T) / 2 and the asymmetry in error."
-        )
+        apart = f"got an asymmetry of {np.max(np.abs(matrix - matrix.T)):.3g}, expected 0"
+        raise ValueError(f"matrix: {apart}; pass (matrix + matrix.T) / 2 and the asymmetry in error.")
     return matrix
 
 

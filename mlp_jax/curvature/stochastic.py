@@ -96,7 +96,6 @@ class Density:
         >>> float(density.expectation(lambda values: values < 0).value)
         0.25
         """
-        _checks.function(fun, "fun", "of one array")
 
         def of_probe(probe: tuple[jax.Array, jax.Array]) -> jax.Array:
             nodes, weights = probe

@@ -85,7 +85,7 @@ def weighted_sum(values: jax.Array, shares: jax.Array) -> jax.Array:
     """Return Σ share · value; ValueError unless there is one value per example."""
     if values.shape != shares.shape:
         raise ValueError(
-            f"loss: got values of shape {values.shape} for {shares.size} examples, expected one value per example."
+            f"loss: got values of shape {values.shape} for {shares.size} examples, expected one value each."
         )
     return jnp.sum(shares.astype(values.dtype) * values)
 
@@ -99,11 +99,7 @@ def _shares(weights: jax.Array | None, num_examples: int) -> jax.Array:
         raise ValueError(f"weights: got shape {weights.shape}, expected ({num_examples},), one per example.")
     if not _checks.is_traced(weights):
         values = np.asarray(_parallel.to_host(weights), dtype=np.float64)
-        if not (values.min() >= 0 and 0 < values.max() < np.inf):
-            raise ValueError(
-                f"weights: got numbers from {values.min()} to {values.max()},"
-                " expected finite numbers of 0 or more, at least one above 0."
-            )
+        _checks.weights(values)
         weights = values / values.max()  # so that none is too large for float32
     weights = jnp.asarray(weights).astype(jnp.result_type(float))
     return weights / jnp.sum(weights)
@@ -115,9 +111,7 @@ def require_values(values_of: Callable[..., Any], name: str, params: PyTree, arg
     def total(p: PyTree, *examples: Any) -> jax.Array:
         expected, values = (_checks.count_examples(examples),), values_of(p, *examples)
         if getattr(values, "shape", None) != expected:
-            raise ValueError(
-                f"{name}: got a result of {_checks.describe(values)}, expected shape {expected}, one value per example."
-            )
+            raise ValueError(f"{name}: got {_checks.describe(values)}, expected shape {expected}, one value each.")
         return jnp.sum(values)
 
     precision.require_scalar_function(total, params, args, name)

@@ -62,7 +62,7 @@ def quadratic_model(fun: Fun, params: PyTree, args: tuple[Any, ...] = ()) -> Cal
     product = operators.linearize_gradient(lambda p: fun(p, *args), params)
 
     def model(point: PyTree) -> jax.Array:
-        step = jax.tree.map(jnp.subtract, _like(params, point, "point"), params)
+        step = jax.tree.map(jnp.subtract, _checks.direction(point, params, "point"), params)
         return value + tree.dot(step, gradient) + 0.5 * tree.dot(step, product(step))
 
     return model
@@ -106,7 +106,7 @@ def taylor_remainder(
     3.0
     """
     precision.require_scalar_function(fun, params, args)
-    direction = _like(params, direction, "direction")
+    direction = _checks.direction(direction, params, "direction")
     steps = _checks.numbers(steps, "steps", "(k,)", finite=True)
     if not _checks.is_traced(steps) and not np.all(np.asarray(steps)):
         raise ValueError("steps: got a step of 0, expected distances that are not 0.")
@@ -142,9 +142,7 @@ def log_log_slope(x: jax.Array, y: jax.Array, mask: jax.Array | None = None) -> 
     x, y = (_checks.floats(a, name) for a, name in ((x, "x"), (y, "y")))
     mask = jnp.ones(x.shape, bool) if mask is None else jnp.asarray(mask, bool)
     if x.ndim != 1 or not x.shape == y.shape == mask.shape:
-        raise ValueError(
-            f"y: got x {x.shape}, y {y.shape} and mask {mask.shape}, expected three vectors of one length."
-        )
+        raise ValueError(f"y: got x {x.shape}, y {y.shape} and mask {mask.shape}, expected vectors of one length.")
     count = jnp.sum(mask)
     log_x, log_y = (_centred_log(a, mask, count) for a in (x, y))
     spread = jnp.sum(log_x * log_x)
@@ -156,9 +154,3 @@ def _centred_log(a: jax.Array, mask: jax.Array, count: jax.Array) -> jax.Array:
     logs = jnp.log(jnp.where(mask, a, 1))
     mean = jnp.sum(logs) / jnp.maximum(count, 1).astype(logs.dtype)
     return jnp.where(mask, logs - mean, 0)
-
-
-def _like(params: PyTree, other: PyTree, name: str) -> PyTree:
-    _checks.params(other, name)
-    _checks.like(other, params, name)
-    return jax.tree.map(lambda p, a: jnp.asarray(a, dtype=jnp.result_type(p)), params, other)

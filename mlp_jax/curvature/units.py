@@ -31,7 +31,6 @@ def rounding_unit(fun: Fun, params: PyTree, args: tuple = ()) -> float:
     >>> rounding_unit(lambda x: jnp.sum(x.astype(jnp.float32) ** 2).astype(x.dtype), jnp.ones(2)) == 2.0**-24
     True
     """
-    _checks.function(fun, "fun", "(params, *args) -> arrays")
     _checks.leaves(params, "params", floating=True)
     _checks.args(args)
     with precision.float64():

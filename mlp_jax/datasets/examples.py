@@ -81,8 +81,6 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
         raise ValueError(f"{name} targets: got shape {goals.shape}, expected {len(columns)} rows as in the inputs.")
     if np.issubdtype(goals.dtype, np.integer):
         return Examples(_as_floats(columns, f"{name} inputs"), _as_classes(goals, f"{name} targets"))
-    if not jnp.issubdtype(goals.dtype, jnp.floating):
-        raise TypeError(f"{name} targets: got dtype {goals.dtype}, expected integers or real floating point.")
     if goals.ndim == 1:
         goals = goals[:, None]
     if goals.ndim != 2 or goals.shape[1] == 0:
@@ -113,10 +111,8 @@ def require_compatible(train: Examples, test: Examples, *, name: str = "data") -
     """Raise ValueError unless both have the same columns and the same kind of targets."""
     for field, first, second in zip(Examples._fields, train, test, strict=True):
         if first.shape[1:] != second.shape[1:] or first.dtype != second.dtype:
-            raise ValueError(
-                f"{name} test {field}: got {second.dtype} of shape {second.shape},"
-                f" expected {first.dtype} of shape {('m', *first.shape[1:])} as in train."
-            )
+            got, wanted = f"{second.dtype} of shape {second.shape}", f"{first.dtype} of shape (m, *{first.shape[1:]})"
+            raise ValueError(f"{name} test {field}: got {got}, expected {wanted} as in train.")
 
 
 def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, np.ndarray]:

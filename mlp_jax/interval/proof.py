@@ -26,7 +26,7 @@ import jax
 import numpy as np
 from scipy.linalg import lapack
 
-from mlp_jax import _checks, curvature, tree
+from mlp_jax import curvature, tree
 from mlp_jax.curvature.types import PyTree, Tangents
 from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry, trust
 from mlp_jax.interval.ball import Ball, Refusal
@@ -160,10 +160,7 @@ def _float_hessian(
     if hessian is None:
         matrix = np.asarray(curvature.dense_hessian(fun, params, args))
     else:
-        matrix = np.asarray(_checks.numbers(hessian(params, *args), "hessian"), np.float64)
-    size = tree.size(params)
-    if matrix.shape != (size, size):
-        raise ValueError(f"hessian: got a result of shape {matrix.shape}, expected {(size, size)}.")
+        matrix = curvature.matrices.as_hessian(hessian(params, *args), tree.size(params))
     if not np.all(np.isfinite(matrix)):
         raise Refusal("the floating-point Hessian is not finite")
     return matrix

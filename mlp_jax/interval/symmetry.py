@@ -79,9 +79,7 @@ def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
     leaves = jax.tree.leaves(made)
     if not leaves or any(not leaf.shape or leaf.shape[0] != leaves[0].shape[0] for leaf in leaves):
         shapes = [leaf.shape for leaf in leaves]
-        raise ValueError(
-            f"symmetries: got leaves of shapes {shapes}, expected params with a leading axis on every leaf."
-        )
+        raise ValueError(f"symmetries: got leaves of shapes {shapes}, expected a leading axis on every leaf.")
     if not all(jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise TypeError(f"symmetries: got dtypes {[leaf.dtype for leaf in leaves]}, expected real floating point.")
     size = sum(math.prod(leaf.shape[1:]) for leaf in leaves)

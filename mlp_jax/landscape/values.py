@@ -43,7 +43,7 @@ def line(
     [0.0, 25.0, 100.0]
     """
     precision.require_scalar_function(fun, params, args)
-    directions = (_fitting(direction, params, "direction"),)
+    directions = (_checks.direction(direction, params, "direction"),)
     points = _grid(offsets, "offsets")[:, None]
     return _evaluate(fun, params, directions, points, args, chunk_size=_checks.integer(chunk_size, "chunk_size"))
 
@@ -71,7 +71,7 @@ def plane(
     [[0.0, -1.0, -4.0], [1.0, 0.0, -3.0]]
     """
     precision.require_scalar_function(fun, params, args)
-    directions = tuple(_fitting(d, params, name) for d, name in ((first, "first"), (second, "second")))
+    directions = _checks.direction(first, params, "first"), _checks.direction(second, params, "second")
     rows, columns = _grid(first_offsets, "first_offsets"), _grid(second_offsets, "second_offsets")
     points = jnp.stack(jnp.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
     values = _evaluate(fun, params, directions, points, args, chunk_size=_checks.integer(chunk_size, "chunk_size"))
@@ -93,7 +93,7 @@ def interpolation(
     [4.0, 0.0, 4.0]
     """
     _checks.params(start, "start")
-    direction = jax.tree.map(jnp.subtract, _fitting(end, start, "end"), start)
+    direction = jax.tree.map(jnp.subtract, _checks.direction(end, start, "end"), start)
     return line(fun, start, direction, fractions, args, chunk_size=chunk_size)
 
 
@@ -134,15 +134,5 @@ def _evaluate(
     return jax.lax.map(at, offsets, batch_size=min(chunk_size, len(offsets)))
 
 
-def _fitting(direction: PyTree, params: PyTree, name: str) -> PyTree:
-    """Return `direction` in the dtypes of params; raise unless its structure and shapes are those of params."""
-    _checks.params(direction, name)
-    _checks.like(direction, params, name)
-    return jax.tree.map(lambda d, leaf: jnp.asarray(d, jnp.result_type(leaf)), direction, params)
-
-
 def _grid(offsets: ArrayLike, name: str) -> jax.Array:
-    values = jnp.asarray(_checks.numbers(offsets, name, "(n,)", finite=True), jnp.result_type(float))
-    if not len(values):
-        raise ValueError(f"{name}: got no numbers, expected at least one.")
-    return values
+    return jnp.asarray(_checks.numbers(offsets, name, "(n,)", finite=True), jnp.result_type(float))

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import _compiled, mlp, tree
+from mlp_jax import _compiled, tree
 from mlp_jax.mlp import Activation, Params
 
 
@@ -14,7 +14,7 @@ def pre_activations(params: Params, inputs: jax.Array, activation: Activation) -
     hidden = jnp.asarray(inputs)
     values: list[jax.Array] = []
     for depth, layer in enumerate(params):
-        values.append(mlp.affine(activation(values[-1]) if depth else hidden, layer, depth))
+        values.append((activation(values[-1]) if depth else hidden) @ layer.weight + layer.bias)
     return values
 
 

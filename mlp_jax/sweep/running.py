@@ -183,10 +183,8 @@ def _require_mean(
         return
     whole, halves = map(float, lanes.loss_of_halves(loss, rows, starts, settings, inputs, targets, keys))
     if np.isfinite(whole) and abs(whole - halves) > 1e-3 * max(abs(whole), abs(halves)):
-        raise ValueError(
-            f"loss: got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves, expected a mean"
-            " with the weights."
-        )
+        got = f"got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves"
+        raise ValueError(f"loss: {got}, expected a mean with the weights.")
 
 
 def _lanes_that_fit(plan: _Plan, record: Any) -> int:

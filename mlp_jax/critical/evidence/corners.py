@@ -5,7 +5,6 @@ from collections.abc import Callable
 import jax
 import numpy as np
 
-from mlp_jax import _checks
 from mlp_jax.critical.evidence.jumps import Jump
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import nudges
@@ -24,7 +23,6 @@ def corner_within(problem: Problem, kinks: Callable[..., jax.Array] | None, step
 
     def values(vector: np.ndarray) -> np.ndarray:
         found = kinks(problem.unravel(vector), *problem.args)
-        _checks.leaves(found, "kinks")
         return np.concatenate([np.zeros(0), *(np.asarray(leaf, np.float64).ravel() for leaf in jax.tree.leaves(found))])
 
     here = values(problem.vector)

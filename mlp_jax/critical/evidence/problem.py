@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _checks, _compiled, _parallel, curvature, tree
+from mlp_jax import _compiled, _parallel, curvature, tree
 from mlp_jax.critical.evidence.perturbed import perturbed
-from mlp_jax.curvature import operators, tracing, units
+from mlp_jax.curvature import matrices, operators, tracing, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
 # Numbers of points that a compiled program evaluates in one call: all but the last points go in the largest that fits.
@@ -91,11 +91,7 @@ class Problem:
         if self.hessian is None:
             matrix = _parallel.to_host(curvature.dense_hessian(self.traced, self.unravel(vector), self.args))
         else:
-            given = _checks.numbers(self.hessian(self.unravel(vector), *self.args), "hessian")
-            matrix = np.asarray(_parallel.to_host(given), dtype=np.float64)
-        size = len(vector)
-        if matrix.shape != (size, size):
-            raise ValueError(f"hessian: got shape {matrix.shape}, expected ({size}, {size}), the number of parameters.")
+            matrix = matrices.as_hessian(self.hessian(self.unravel(vector), *self.args), len(vector))
         if not np.all(np.isfinite(matrix)):
             name = "fun" if self.hessian is None else "hessian"
             raise ValueError(f"{name}: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")

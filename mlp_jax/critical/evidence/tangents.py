@@ -5,7 +5,6 @@ import math
 import jax
 import numpy as np
 
-from mlp_jax import _checks
 from mlp_jax.critical.evidence.measurements import Measurements
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.curvature import signs
@@ -71,15 +70,12 @@ def _unmoved(problem: Problem, tangent: np.ndarray, distance: float) -> bool:
 
 def _tangents(problem: Problem, symmetries: Tangents, vector: np.ndarray) -> np.ndarray:
     given = symmetries(problem.unravel(vector))
-    _checks.leaves(given, "symmetries")
     leaves = [np.asarray(leaf, dtype=np.float64) for leaf in jax.tree.leaves(given)]
     rows = [leaf.reshape(*leaf.shape[:1], math.prod(leaf.shape[1:])) for leaf in leaves]
     tangents = np.concatenate(rows, axis=1).T
     if tangents.shape[0] != len(vector) or not np.all(np.isfinite(tangents)):
-        raise ValueError(
-            f"symmetries: got tangents of {tangents.shape[0]} numbers, expected finite ones of {len(vector)}, with a"
-            " leading axis on every leaf."
-        )
+        expected = f"finite ones of {len(vector)}, with a leading axis on every leaf"
+        raise ValueError(f"symmetries: got tangents of {tangents.shape[0]} numbers, expected {expected}.")
     return tangents
 
 
