@@ -18,13 +18,11 @@ PyTree = Any
 
 def describe(value: Any) -> str:
     """Return a value in a few words: a number or text as it is, an array by dtype and shape, otherwise its type."""
-    if value is None or isinstance(value, bool | int | float | complex | np.generic):
-        return f"{value}"
-    if isinstance(value, str | bytes):
-        return repr(value[:200])
-    if isinstance(value, jax.Array | np.ndarray):
-        is_number = value.ndim == 0 and not is_traced(value) and is_real(value.dtype)
-        return f"{value}" if is_number else f"an array of dtype {value.dtype} and shape {value.shape}"
+    is_array = isinstance(value, jax.Array | np.ndarray)
+    if is_array and (value.ndim or is_traced(value) or not is_real(value.dtype)):
+        return f"an array of dtype {value.dtype} and shape {value.shape}"
+    if is_array or value is None or isinstance(value, bool | int | float | complex | np.generic | str | bytes):
+        return repr(value[:200]) if isinstance(value, str | bytes) else f"{value}"
     kind = type(value).__name__
     return f"{'an' if kind[:1].lower() in 'aeiou' else 'a'} {kind}"
 
@@ -139,7 +137,7 @@ def leaves(tree: PyTree, name: str, *, floating: bool = False, finite: bool = Fa
     allowed = jnp.floating if floating else jnp.number
     for path, leaf in found:
         where = name + jax.tree_util.keystr(path)
-        dtype = getattr(leaf, "dtype", None) if hasattr(leaf, "shape") else _dtype_of_number(leaf)
+        dtype = np.result_type(leaf) if isinstance(leaf, bool | int | float) else getattr(leaf, "dtype", None)
         if dtype is None or not (jnp.issubdtype(dtype, allowed) or (dtype == np.bool_ and not floating)):
             error = TypeError(f"{where}: got {describe(leaf)}, expected {kind}.")
             if path:
@@ -155,10 +153,6 @@ _NOT_A_PARAMETER = (
     "Keep everything that is not a parameter inside fun: nnx.split(model, nnx.Param, ...) and"
     " equinox.partition(model, equinox.is_inexact_array) split a model."
 )
-
-
-def _dtype_of_number(leaf: Any) -> Any:
-    return np.result_type(leaf) if isinstance(leaf, bool | int | float) else None
 
 
 def params(tree: PyTree, name: str = "params", *, finite: bool = True) -> None:
@@ -194,13 +188,18 @@ def weights(values: np.ndarray) -> None:
         raise ValueError(f"weights: {got}, expected finite numbers of 0 or more, at least one above 0.")
 
 
+def common_length(rows: PyTree, name: str) -> int:
+    """Return the length of the first axis of all leaves; raise ValueError unless it is one, and not 0."""
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(rows)}
+    if len(lengths) != 1 or lengths & {(), (0,)}:
+        shapes = jax.tree.map(np.shape, rows)
+        raise ValueError(f"{name}: got shapes {shapes}, expected first axes of one length, 1 or more, on every leaf.")
+    return int(lengths.pop()[0])
+
+
 def count_examples(args: tuple) -> int:
-    """Return the length of the first axis of all arrays in args; raise ValueError if the lengths differ or are 0."""
-    counts = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(args)}
-    if len(counts) != 1 or counts & {(), (0,)}:
-        shapes = jax.tree.map(np.shape, args)
-        raise ValueError(f"args: got shapes {shapes}, expected one number of examples, 1 or more, on the first axis.")
-    return int(counts.pop()[0])
+    """Return the number of examples, the length of the first axis of all arrays in args."""
+    return common_length(args, "args")
 
 
 def scalar(result: Any, name: str) -> None:

@@ -74,22 +74,10 @@ def backward(
 ) -> tuple[jax.Array, ...]:
     """Return the deltas (δ₁, …, δ_L) of all layers from that of the output: δₗ = (δₗ₊₁ Wₗ₊₁ᵀ) ⊙ σ'(zₗ).
 
-    Parameters
-    ----------
-    params, trace
-        The network, and what `forward` returned for it.
-    output_delta
-        (n, out): δ_L, the derivative of the loss by the outputs.
-    activation
-        The function that `forward` was given.
-    derivative
-        σ', a function on arrays; when None, `activation` is differentiated by jax.vjp, even if it is not elementwise
-        (maxout).
-
-    Raises
-    ------
-    TypeError, ValueError
-        `params` are not layers; `output_delta` or the derivative has a wrong shape; `trace` is that of another network.
+    params, trace, activation: the network, and what `forward` returned for it and was given; output_delta: (n, out),
+    δ_L, the derivative of the loss by the outputs; derivative: σ', a function on arrays; when None, `activation` is
+    differentiated by jax.vjp, even if it is not elementwise (maxout). TypeError or ValueError if `params` are not
+    layers, `output_delta` or the derivative has a wrong shape, or `trace` is that of another network.
 
     Examples
     --------
@@ -116,7 +104,7 @@ def backward(
 
 
 def _fitting(values: jax.Array, shape: tuple[int, ...], name: str) -> jax.Array:
-    values = _checks.numbers(values, name)
+    values = jnp.asarray(values)
     if values.shape != shape:
         raise ValueError(f"{name}: got shape {values.shape}, expected {shape}.")
     return values
@@ -135,21 +123,10 @@ def gradient(
 ) -> mlp.Params:
     """Return the gradient of losses.mean(loss(mlp.forward(params, inputs), targets), weights) by the chain rule.
 
-    params, activation, derivative: see `backward`; weights: see `losses.mean`.
-
-    Parameters
-    ----------
-    inputs, targets
-        (n, in), and the targets of `loss`.
-    loss
-        (outputs, targets) -> (n,): a loss per example, such as `losses.cross_entropy`.
-    loss_derivative
-        (outputs, targets) -> (n, out): the derivative of `loss` by the outputs; computed by JAX when None.
-
-    Raises
-    ------
-    TypeError, ValueError
-        As `forward` and `losses.mean`; also for losses or a derivative of a wrong shape.
+    params, activation, derivative: see `backward`; weights: see `losses.mean`; inputs, targets: (n, in), and the
+    targets of `loss`; loss: (outputs, targets) -> (n,), such as `losses.cross_entropy`; loss_derivative: (outputs,
+    targets) -> (n, out), the derivative of `loss` by the outputs, computed by JAX when None. Errors: as `forward` and
+    `losses.mean`; also for losses or a derivative of a wrong shape.
 
     Examples
     --------
@@ -160,7 +137,7 @@ def gradient(
     [[3.0]]
     """
     trace = forward(params, inputs, activation=activation)
-    outputs, targets = trace.preactivations[-1], jnp.asarray(_checks.numbers(targets, "targets"))
+    outputs, targets = trace.preactivations[-1], jnp.asarray(targets)
     if loss_derivative is None:
         output_delta = jax.grad(lambda z: jnp.sum(_fitting(loss(z, targets), outputs.shape[:1], "loss")))(outputs)
     else:

@@ -14,14 +14,8 @@ _CELL = 'style="text-align:left; vertical-align:top"'
 def table(title: str, rows: Iterable[Sequence[object]], header: Sequence[str] = (), note: str = "") -> str:
     """Return an HTML table with a title above and a note below; the first cell of a row is its heading.
 
-    Parameters
-    ----------
-    title, note
-        Plain text; markup in it is shown as text.
-    rows
-        Rows of cells, each shown as `str` shows it.
-    header
-        Headings of the columns, if any.
+    title, note: plain text, in which markup is shown as text; rows: rows of cells, each shown as `str` shows it;
+    header: headings of the columns, if any.
 
     Examples
     --------

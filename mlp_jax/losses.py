@@ -18,17 +18,8 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     The largest logit is subtracted first, so that neither overflow nor the size of the logits costs accuracy. Under
     jit, a target out of range gives NaN with NaN derivatives, even with a weight of 0.
 
-    Parameters
-    ----------
-    logits
-        (n, classes) floating.
-    targets
-        (n,) integers from 0 to classes − 1.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Targets are not integers, or logits not real numbers; the shapes do not match; or a target is out of range.
+    logits: (n, classes) floating; targets: (n,) integers from 0 to classes − 1. TypeError or ValueError if targets are
+    not integers, or logits not real numbers; the shapes do not match; or a target is out of range.
 
     Examples
     --------
@@ -85,8 +76,8 @@ def squared_error(outputs: jax.Array, targets: jax.Array) -> jax.Array:
 def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     """Return the weighted mean Σ wᵢ vᵢ / Σ wᵢ of per-example losses (n,); the plain mean when `weights` is None.
 
-    Examples of weight 0, such as the padding of a batch, do not count. ValueError if the shapes differ, or there are no
-    values; outside jit, also if a weight is negative or not finite, or all are zero.
+    Examples of weight 0, such as the padding of a batch, do not count. ValueError if the shapes differ; outside jit,
+    also if a weight is negative or not finite, or all are zero.
 
     Examples
     --------
@@ -94,8 +85,6 @@ def mean(values: jax.Array, weights: jax.Array | None = None) -> jax.Array:
     1.5
     """
     values = _checks.floats(values, "values")
-    if values.size == 0:
-        raise ValueError("values: got no examples, expected at least one.")
     if weights is None:
         return jnp.mean(values)
     weights = _checks.floats(weights, "weights")

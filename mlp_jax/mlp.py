@@ -140,7 +140,7 @@ def forward(
         _checks.key(key)
     else:
         key = None
-    hidden = jnp.asarray(_checks.numbers(inputs, "inputs"))
+    hidden = jnp.asarray(inputs)
     for depth, layer in enumerate(params):
         if depth:
             hidden = activation(hidden)
@@ -202,7 +202,7 @@ def dropout(key: jax.Array, values: jax.Array, rate: float) -> jax.Array:
     """
     _checks.key(key)
     rate = _checked_rate(rate)
-    values = jnp.asarray(_checks.numbers(values, "values"))
+    values = jnp.asarray(values)
     if not jnp.issubdtype(values.dtype, jnp.floating):
         raise TypeError(f"values: got dtype {values.dtype}, expected real floating point.")
     return values if not _checks.is_traced(rate) and rate == 0 else _drop(key, values, rate)

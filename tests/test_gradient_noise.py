@@ -128,7 +128,7 @@ def test_a_curve_that_never_flattens_has_no_critical_batch_size_in_sight():
     ("call", "message"),
     [
         (lambda t, d: gradient_noise.exact(per_example, t, (d[0], d[1][:3])), "args: got shapes ((5, 3), (3,))"),
-        (lambda t, d: gradient_noise.exact(lambda p, x, y: p[0], t, d), "expected (5,) floating-point losses."),
+        (lambda t, d: gradient_noise.exact(lambda p, x, y: p[0], t, d), "expected shape (5,), one value each."),
         (lambda t, d: gradient_noise.exact(per_example, t, d, chunk_size=0), "chunk_size: got 0, expected"),
         (lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=2, large=6), "batch sizes: got 6"),
         (lambda t, d: gradient_noise.two_batches(t[0], t[1], 3, 3), "batch sizes: got 3, expected an integer of 4"),

@@ -20,19 +20,7 @@ from mlp_jax.critical.starts import along_run
 from mlp_jax.critical.verdict import Verdict
 
 __all__ = [
-    "Census",
-    "Distinct",
-    "HigherOrder",
-    "Point",
-    "Reason",
-    "Verdict",
-    "along_run",
-    "census",
-    "classify",
-    "distinct",
-    "find",
-    "find_many",
-    "levenberg_marquardt",
-    "newton_mr",
-]
+    "Census", "Distinct", "HigherOrder", "Point", "Reason", "Verdict", "along_run", "census", "classify", "distinct",
+    "find", "find_many", "levenberg_marquardt", "newton_mr",
+]  # fmt: skip
 __dir__ = __all__.copy

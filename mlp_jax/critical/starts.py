@@ -7,17 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _checks, tree
+from mlp_jax._checks import common_length
 from mlp_jax.tree import PyTree
-
-
-def common_length(rows: PyTree, name: str) -> int:
-    """Return the length of the first axis of all leaves; raise ValueError unless it is one, and not 0."""
-    shapes = [np.shape(leaf) for leaf in jax.tree.leaves(rows)]
-    lengths = {shape[:1] for shape in shapes}
-    if len(lengths) != 1 or lengths & {(), (0,)}:
-        expected = "params with a leading axis of the same length, 1 or more, on every leaf"
-        raise ValueError(f"{name}: got leaves of shapes {shapes}, expected {expected}.")
-    return int(lengths.pop()[0])
 
 
 def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.Array) -> PyTree:
@@ -27,20 +18,10 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     point (to 1 where a leaf is all zero). Searches that start along a run end at the critical points that training
     passes by; the noise says how far beside it they may look (Dauphin et al. 2014; Pennington & Bahri 2017).
 
-    Parameters
-    ----------
-    run
-        params with a leading axis: what a run recorded, in its order.
-    num_starts
-        How many; points are repeated, with other noise, when there are fewer.
-    noise
-        Relative size of the noise; 0 gives the points themselves.
-
-    Raises
-    ------
-    TypeError, ValueError
-        Leaves of `run` that are not finite floating numbers with a common leading axis; num_starts below 1; noise that
-        is negative or not finite.
+    run: params with a leading axis, what a run recorded, in its order; num_starts: points are repeated, with other
+    noise, when there are fewer; noise: its relative size; 0 gives the points themselves. TypeError or ValueError for
+    leaves of `run` that are not finite floating numbers with a common leading axis, num_starts below 1, or noise that
+    is negative or not finite.
 
     Examples
     --------

@@ -31,27 +31,8 @@ from mlp_jax.curvature.tridiagonal import Krylov, lanczos
 from mlp_jax.curvature.units import rounding_unit
 
 __all__ = [
-    "Density",
-    "Eigenpairs",
-    "Estimate",
-    "Inertia",
-    "Krylov",
-    "TaylorRemainder",
-    "dense_hessian",
-    "diagonal",
-    "eigenpairs",
-    "empirical_fisher",
-    "fisher",
-    "ggn",
-    "hessian",
-    "hessian_of_mean",
-    "inertia",
-    "lanczos",
-    "log_log_slope",
-    "quadratic_model",
-    "rounding_unit",
-    "spectral_density",
-    "taylor_remainder",
-    "trace",
-]
+    "Density", "Eigenpairs", "Estimate", "Inertia", "Krylov", "TaylorRemainder", "dense_hessian", "diagonal",
+    "eigenpairs", "empirical_fisher", "fisher", "ggn", "hessian", "hessian_of_mean", "inertia", "lanczos",
+    "log_log_slope", "quadratic_model", "rounding_unit", "spectral_density", "taylor_remainder", "trace",
+]  # fmt: skip
 __dir__ = __all__.copy

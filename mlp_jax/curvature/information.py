@@ -73,9 +73,11 @@ def fisher(
     if sample is not None:
         _checks.key(key)
         num_samples = _checks.integer(num_samples, "num_samples")
-        _require_draws(sample, key, jax.eval_shape(model, params, args[0]), args[1])
-        inner, outer = _drawn_losses(model, loss, sample, key, num_samples)
         indexed = (*args, jnp.arange(_checks.count_examples(args), dtype=jnp.uint32))
+        keys = jax.eval_shape(lambda k: jax.random.split(k, indexed[2].size), key)
+        drawn = jax.eval_shape(jax.vmap(sample), keys, jax.eval_shape(model, params, args[0]))
+        _checks.like(drawn, args[1], "sample", "the targets in args")
+        inner, outer = _drawn_losses(model, loss, sample, key, num_samples)
         return operators.gauss_newton(inner, outer, params, indexed, over)
     if key is not None or num_samples != 1:
         raise TypeError("sample: got None with a key or num_samples, expected sample=(key, output) -> target.")
@@ -157,9 +159,8 @@ def _exact_expectation(loss: _Loss, outputs: Any, targets: Any) -> int | None:
         return shape[1]
     if _curvature_uses_targets(loss, outputs, targets):
         raise TypeError(
-            f"sample: got None, but the Fisher matrix of this loss is not known exactly (its second derivative in the"
-            f" outputs reads the targets, of dtype {dtype}); expected sample=(key, output) -> target, or class numbers"
-            " (n,) for outputs (n, classes), or curvature.ggn where that is known to be equal."
+            f"sample: got None, but the Fisher matrix of this loss is not known exactly (∂²loss/∂z² reads the targets,"
+            f" {dtype}); expected sample=(key, output) -> target, or class numbers (n,) for outputs (n, classes)."
         )
     return None
 
@@ -173,8 +174,3 @@ def _curvature_uses_targets(loss: _Loss, outputs: PyTree, targets: PyTree) -> bo
     jaxpr = jax.make_jaxpr(product)(outputs, outputs, targets).jaxpr
     _, used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))
     return any(used[2 * len(jax.tree.leaves(outputs)) :])
-
-
-def _require_draws(sample: Callable[..., PyTree], key: Any, outputs: PyTree, targets: PyTree) -> None:
-    keys = jax.eval_shape(lambda k: jax.random.split(k, _checks.count_examples((targets,))), key)
-    _checks.like(jax.eval_shape(jax.vmap(sample), keys, outputs), targets, "sample", "the targets in args")

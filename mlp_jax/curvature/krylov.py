@@ -182,9 +182,7 @@ def eigenpairs(
     size = operator.size()
     wanted = Wanted(_checks.integer(smallest, "smallest", 0), _checks.integer(largest, "largest", 0))
     if not 1 <= wanted.total <= size:
-        raise ValueError(
-            f"smallest + largest: got {smallest} + {largest}, expected between 1 and the dimension, {size}."
-        )
+        raise ValueError(f"smallest + largest: got {smallest} + {largest}, expected between 1 and {size}.")
     if dense_limit is None:
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
     dense_limit = _checks.integer(dense_limit, "dense_limit", 0)
@@ -217,9 +215,7 @@ def _checked_limits(
     default = max(least, min(fitting, _BASIS_ROWS))
     rows = min(size, default if basis_size is None else _checks.integer(basis_size, "basis_size", 0))
     if rows < least:
-        raise ValueError(
-            f"basis_size: got {basis_size}, expected at least {least} for {total} pairs in blocks of {block}."
-        )
+        raise ValueError(f"basis_size: got {basis_size}, expected at least {least} for {total} pairs by {block}.")
     return _Limits(tolerance, allowed, rows, block, mesh)
 
 

@@ -67,12 +67,12 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
     matrix = require_symmetric(matrix)
     shape = matrix.shape
     if error is not None:
-        error = np.asarray(_checks.numbers(error, "error"), dtype=np.float64)
+        error = np.asarray(error, np.float64)
         if error.shape not in ((), shape[:1], shape) or not (error.min() >= 0 and error.max() < np.inf):
             expected = f"a bound of 0 or more, or {shape[:1]} or {shape} of them"
             raise ValueError(f"error: got {_checks.describe(error)}, expected {expected}.")
     if scale is not None:
-        scale = np.asarray(_checks.numbers(scale, "scale"), dtype=np.float64)
+        scale = np.asarray(scale, np.float64)
         if scale.shape != shape[:1] or not (scale.min() > 0 and scale.max() < np.inf):
             raise ValueError(f"scale: got {_checks.describe(scale)}, expected {shape[:1]} positive finite numbers.")
     return count(matrix, error, scale)

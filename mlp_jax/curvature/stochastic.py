@@ -99,10 +99,10 @@ class Density:
 
         def of_probe(probe: tuple[jax.Array, jax.Array]) -> jax.Array:
             nodes, weights = probe
-            values = _checks.numbers(fun(nodes), "fun")
+            values = jnp.asarray(fun(nodes))
             if values.shape[-1:] != nodes.shape:
                 raise ValueError(f"fun: got values of shape {values.shape}, expected (..., {nodes.size}).")
-            return jnp.sum(jnp.asarray(values).astype(weights.dtype) * weights, axis=-1)
+            return jnp.sum(values.astype(weights.dtype) * weights, axis=-1)
 
         num_probes = self.nodes.shape[0]
         return _mean_of(jax.lax.map(of_probe, (self.nodes, self.weights * num_probes)))

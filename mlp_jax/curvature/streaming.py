@@ -84,9 +84,7 @@ def _by_chunks(build: Build, params: PyTree, rows: tuple[tuple, jax.Array], chun
 def weighted_sum(values: jax.Array, shares: jax.Array) -> jax.Array:
     """Return Σ share · value; ValueError unless there is one value per example."""
     if values.shape != shares.shape:
-        raise ValueError(
-            f"loss: got values of shape {values.shape} for {shares.size} examples, expected one value each."
-        )
+        raise ValueError(f"loss: got shape {values.shape} for {shares.size} examples, expected one value each.")
     return jnp.sum(shares.astype(values.dtype) * values)
 
 

@@ -15,20 +15,7 @@ from mlp_jax.datasets.packages import load, mnist1d
 from mlp_jax.datasets.synthetic import parity, sawtooth, spirals, teacher_student, xor
 
 __all__ = [
-    "Dataset",
-    "Examples",
-    "as_examples",
-    "load",
-    "load_folder",
-    "load_npz",
-    "mnist1d",
-    "parity",
-    "read_idx",
-    "sawtooth",
-    "spirals",
-    "standardize",
-    "stratified_split",
-    "teacher_student",
-    "xor",
-]
+    "Dataset", "Examples", "as_examples", "load", "load_folder", "load_npz", "mnist1d", "parity", "read_idx",
+    "sawtooth", "spirals", "standardize", "stratified_split", "teacher_student", "xor",
+]  # fmt: skip
 __dir__ = __all__.copy

@@ -54,20 +54,10 @@ class Dataset(NamedTuple):
 def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") -> Examples:
     """Return copies of your own arrays as Examples, in the default float dtype and int32.
 
-    Parameters
-    ----------
-    inputs
-        (n, d) real numbers.
-    targets
-        Integers (n,): class numbers from 0. Or floating point (n, out) or (n,): values; (n,) becomes (n, 1).
-    name
-        Name of the data in errors.
-
-    Raises
-    ------
-    TypeError, ValueError
-        `inputs` are not real numbers, or `targets` neither integers nor real floating point; a shape does not fit;
-        there are no examples; a number is not finite in the default dtype; or a class number is out of int32.
+    inputs: (n, d) real numbers; targets: integers (n,), class numbers from 0, or floating point (n, out) or (n,),
+    values, of which (n,) becomes (n, 1); name: that of the data in errors. TypeError or ValueError if `inputs` are not
+    real numbers, or `targets` neither integers nor real floating point; a shape does not fit; there are no examples; a
+    number is not finite in the default dtype; or a class number is out of int32.
 
     Examples
     --------
@@ -111,8 +101,8 @@ def require_compatible(train: Examples, test: Examples, *, name: str = "data") -
     """Raise ValueError unless both have the same columns and the same kind of targets."""
     for field, first, second in zip(Examples._fields, train, test, strict=True):
         if first.shape[1:] != second.shape[1:] or first.dtype != second.dtype:
-            got, wanted = f"{second.dtype} of shape {second.shape}", f"{first.dtype} of shape (m, *{first.shape[1:]})"
-            raise ValueError(f"{name} test {field}: got {got}, expected {wanted} as in train.")
+            got, shape = f"{second.dtype} of shape {second.shape}", ("m", *first.shape[1:])
+            raise ValueError(f"{name} test {field}: got {got}, expected {first.dtype} of shape {shape} as in train.")
 
 
 def stratified_split(targets: np.ndarray, test_size: int) -> tuple[np.ndarray, np.ndarray]:

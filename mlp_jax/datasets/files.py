@@ -53,9 +53,7 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
             size = math.prod(shape) * dtype.itemsize
             if size > max_bytes:
                 raise ValueError(f"got {size} bytes for shape {shape} of {dtype}, above the limit of {max_bytes}")
-            content = stream.read(size + 1)
-            if len(content) != size:
-                raise ValueError(f"got {len(content)} bytes or more for shape {shape} of {dtype}")
+            content = stream.read(size + 1)  # one byte more, which reshape refuses
             return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
         except (ValueError, EOFError, struct.error, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: expected one whole IDX file, but {error}.") from error
@@ -100,18 +98,10 @@ def load_npz(path: Path, *, scale: float | None = None, max_bytes: int = MAX_BYT
     Inputs are x reshaped to (n, d). Targets are (n,) int32 from integers (n,), or (n, out) in the default float dtype
     from floating point. Other arrays in the file are not read.
 
-    Parameters
-    ----------
-    scale
-        The divisor of x; by default 255 for bytes (images) and 1 for any other type.
-    max_bytes
-        Limit on the size of the four arrays together.
-
-    Raises
-    ------
-    TypeError, ValueError
-        The file is not NPZ, is truncated or damaged, lacks an array, exceeds `max_bytes`, holds anything but numbers,
-        or its arrays do not fit together; or `scale` is not a positive finite number.
+    scale: the divisor of x, by default 255 for bytes (images) and 1 for any other type; max_bytes: limit on the size of
+    the four arrays together. TypeError or ValueError if the file is not NPZ, is truncated or damaged, lacks an array,
+    exceeds `max_bytes`, holds anything but numbers, or its arrays do not fit together; or `scale` is not a positive
+    finite number.
 
     Examples
     --------

@@ -27,16 +27,7 @@ from mlp_jax.landscape.matching import match_units
 from mlp_jax.landscape.values import barrier, interpolation, line, plane
 
 __all__ = [
-    "EigenvectorPlane",
-    "PrincipalPlane",
-    "barrier",
-    "eigenvector_plane",
-    "filter_normalized",
-    "interpolation",
-    "layer_normalized",
-    "line",
-    "match_units",
-    "plane",
-    "principal_plane",
-]
+    "EigenvectorPlane", "PrincipalPlane", "barrier", "eigenvector_plane", "filter_normalized", "interpolation",
+    "layer_normalized", "line", "match_units", "plane", "principal_plane",
+]  # fmt: skip
 __dir__ = __all__.copy

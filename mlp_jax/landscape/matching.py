@@ -24,14 +24,8 @@ def match_units(params: Params, reference: Params, *, activation: Activation, ma
     nearest copy, with more a local optimum (weight matching: Ainsworth, Hayase & Srinivasa 2022, "Git Re-Basin").
     Host-level; returns numpy arrays.
 
-    Parameters
-    ----------
-    params, reference
-        Tuples of Layer(weight (in, out), bias (out,)) of the same shapes.
-    activation
-        Of the hidden layers; ValueError unless it is elementwise (softmax and maxout are not).
-    max_sweeps
-        The largest number of visits of all layers.
+    params, reference: tuples of Layer(weight (in, out), bias (out,)) of the same shapes; activation: of the hidden
+    layers, ValueError unless it is elementwise (softmax and maxout are not); max_sweeps: the most visits of all layers.
 
     Examples
     --------
@@ -43,7 +37,6 @@ def match_units(params: Params, reference: Params, *, activation: Activation, ma
     >>> bool(np.array_equal(found[0].weight, hidden.weight) and np.array_equal(found[1].weight, out.weight))
     True
     """
-    max_sweeps = _checks.integer(max_sweeps, "max_sweeps")
     mlp.require_layers(params)
     _checks.like(params, reference, "params", "reference")
     found = [traits(activation, np.size(layer[1])) for layer in params[:-1]]

@@ -16,15 +16,6 @@ from mlp_jax.mlp_symmetry.lines import split_lines
 from mlp_jax.mlp_symmetry.nonsmooth import kinks
 
 __all__ = [
-    "DiscreteMaps",
-    "LayerMaps",
-    "Tangents",
-    "Traits",
-    "corners",
-    "kinks",
-    "maps",
-    "split_lines",
-    "tangents",
-    "traits",
-]
+    "DiscreteMaps", "LayerMaps", "Tangents", "Traits", "corners", "kinks", "maps", "split_lines", "tangents", "traits",
+]  # fmt: skip
 __dir__ = __all__.copy

@@ -56,7 +56,6 @@ def traits(activation: Activation, width: int) -> Traits:
     (True, True)
     """
     width = _checks.integer(width, "width", 1, _MOST_UNITS)
-    _checks.function(activation, "activation", "of one array")
     generator = np.random.default_rng(0)
     sizes = 10.0 ** generator.uniform(-2, 1, (_POINTS, 1))
     z = sizes * generator.standard_normal((_POINTS, width))

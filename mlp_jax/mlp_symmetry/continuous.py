@@ -60,14 +60,8 @@ def tangents(
     Each is kept if ⟨∇fun, tangent⟩ is within its rounding at three random points near params. Tangents may be linearly
     dependent. Host-level, float64.
 
-    Parameters
-    ----------
-    fun, params, args
-        See `critical.classify`, also for errors; params are a tuple of Layer(weight, bias).
-    inputs
-        (n, in), the inputs of the network in `fun`.
-    activation
-        The function that `fun` gives to `mlp.forward`.
+    fun, params, args: see `critical.classify`, also for errors; params are a tuple of Layer(weight, bias); inputs:
+    (n, in), those of the network in `fun`; activation: the function that `fun` gives to `mlp.forward`.
 
     Examples
     --------
@@ -76,7 +70,6 @@ def tangents(
     >>> tangents(fun, params, (x,), inputs=x, activation=jax.nn.relu).names
     ('rescaling of layer 1', 'rescaling of layer 1')
     """
-    _checks.function(activation, "activation", "of one array")
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
         mlp.require_layers(params)

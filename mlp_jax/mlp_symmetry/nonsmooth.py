@@ -6,7 +6,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import _checks
 from mlp_jax.mlp import Activation, Params
 from mlp_jax.mlp_symmetry.activations import corners, shape_of
 from mlp_jax.mlp_symmetry.network import pre_activations
@@ -19,12 +18,8 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     computes a unit from several pre-activations (maxout): the difference of the two largest of each unit. A smooth
     activation gives no values.
 
-    Parameters
-    ----------
-    activation
-        The function given to `mlp.forward`.
-    inputs
-        Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
+    activation: the function given to `mlp.forward`; inputs: takes the arguments `args` of the loss and returns the
+    inputs (n, in) of the network, the first by default.
 
     Examples
     --------
@@ -33,7 +28,6 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     >>> kinks(jax.nn.relu)(params, np.ones((5, 2), np.float32)).shape
     (15,)
     """
-    _checks.function(inputs, "inputs", "(*args) -> (n, in)")
     places = corners(activation) if _is_elementwise(activation) else None
 
     def values(params: Params, *args: Any) -> jax.Array:
@@ -48,7 +42,6 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
 
 
 def _is_elementwise(activation: Activation) -> bool:
-    _checks.function(activation, "activation", "of one array")
     try:
         return shape_of(activation, (1, 12)) == (1, 12)
     except ValueError:  # maxout raises if its pieces do not divide the width

@@ -16,24 +16,8 @@ from mlp_jax.plots.spectra import spectral_density
 from mlp_jax.plots.training import training_curve
 
 __all__ = [
-    "BLUE",
-    "GREEN",
-    "GREY",
-    "ORANGE",
-    "PURPLE",
-    "SKY",
-    "YELLOW",
-    "against_batch_size",
-    "census_levels",
-    "contours",
-    "eigenvalues",
-    "heat_map",
-    "loss_against_index",
-    "profile",
-    "saddle_graph",
-    "spectral_density",
-    "surface",
-    "training_curve",
-    "updates_to_target",
-]
+    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "SKY", "YELLOW", "against_batch_size", "census_levels", "contours",
+    "eigenvalues", "heat_map", "loss_against_index", "profile", "saddle_graph", "spectral_density", "surface",
+    "training_curve", "updates_to_target",
+]  # fmt: skip
 __dir__ = __all__.copy

@@ -46,14 +46,8 @@ def saddle_graph(
 ) -> matplotlib.axes.Axes:
     """Draw a line over each saddle that joins the two points where descents from it end, all at their losses.
 
-    Parameters
-    ----------
-    loss, index
-        (n,) losses and indices of all points; ends of index 0 are drawn as minima.
-    edges
-        (saddle, end, end): numbers of points; None for an end that is not among them, which is not drawn.
-    title
-        Above the axes.
+    loss, index: (n,) losses and indices of all points; ends of index 0 are drawn as minima; edges: (saddle, end, end),
+    numbers of points; None for an end that is not among them, which is not drawn.
 
     Examples
     --------

@@ -47,18 +47,9 @@ def contours(
 ) -> matplotlib.axes.Axes:
     """Draw a function over a plane as labelled contours on shades of grey, with a training run if given.
 
-    Parameters
-    ----------
-    first_offsets, second_offsets
-        (n,) and (m,): the first runs along x.
-    values
-        (n, m) from `landscape.plane`.
-    trajectory
-        (t, 2) points of a run, such as `coordinates` of `landscape.principal_plane`; the last is marked.
-    num_levels
-        Number of contours.
-    log
-        Whether the levels are at equal ratios; ValueError unless all values are above 0.
+    first_offsets, second_offsets: (n,) and (m,), the first along x; values: (n, m) from `landscape.plane`; trajectory:
+    (t, 2) points of a run, such as `coordinates` of `landscape.principal_plane`, the last is marked; num_levels: number
+    of contours; log: whether they are at equal ratios, ValueError unless all values are above 0.
 
     Examples
     --------
@@ -68,7 +59,8 @@ def contours(
     >>> axes.get_xlabel()
     'along the first direction'
     """
-    x, y, z = _grid(first_offsets, second_offsets, values, finite=True)
+    x, y, z = np.asarray(first_offsets), np.asarray(second_offsets), np.asarray(values, float)
+    _checks.numbers(z, "values", finite=True)
     if log and z.min() <= 0:
         raise ValueError(f"values: got {z.min():.4g} as the least, expected values above 0 for equal ratios.")
     low, high = np.min(z), np.max(z)
@@ -104,16 +96,7 @@ def surface(axes: Axes3D, first_offsets: ArrayLike, second_offsets: ArrayLike, v
     """
     if not isinstance(axes, Axes3D):
         raise TypeError(f'axes: got {type(axes).__name__}, expected axes made with projection="3d".')
-    x, y, z = _grid(first_offsets, second_offsets, values)
-    axes.plot_surface(*np.meshgrid(x, y, indexing="ij"), z, cmap="viridis", lw=0.2, edgecolor="black", alpha=0.9)
+    x, y = np.meshgrid(first_offsets, second_offsets, indexing="ij")
+    axes.plot_surface(x, y, np.asarray(values, float), cmap="viridis", lw=0.2, edgecolor="black", alpha=0.9)
     axes.set(xlabel="along the first direction", ylabel="along the second direction", zlabel="loss")
     return axes
-
-
-def _grid(
-    first: ArrayLike, second: ArrayLike, values: ArrayLike, *, finite: bool = False
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    x, y, z = (np.asarray(a, float) for a in (first, second, _checks.numbers(values, "values", finite=finite)))
-    if z.shape != (*x.shape, *y.shape):
-        raise ValueError(f"values: got shape {z.shape}, expected one for offsets of shapes {x.shape} and {y.shape}.")
-    return x, y, z

@@ -101,8 +101,6 @@ def as_grid(
     if len(set(names)) < len(names) or reserved & set(names):
         raise ValueError(f"settings: got the names {names}, expected each once, and none of {sorted(reserved)}.")
     rates = [_axis(r, "learning_rates", float) for r in _by_batch_size(learning_rates, sizes, "learning_rates")]
-    if len({len(each) for each in rates}) > 1:
-        raise ValueError(f"learning_rates: got {[len(each) for each in rates]}, expected as many for every batch size.")
     others = {name: _axis(values, name, float) for name, values in (settings | loss_settings).items()}
     return Grid(sizes, np.stack(rates), others, frozenset(loss_settings), numbers)
 

@@ -25,8 +25,6 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     """
     _checks.key(key)
     num_examples = _checks.integer(num_examples, "num_examples", 1, 2**30)
-    if not _checks.is_traced(epoch):
-        epoch = _checks.integer(epoch, "epoch", 0, 2**32 - 1)
     position_bits = max(1, (num_examples - 1).bit_length())
     key = jax.random.fold_in(jax.random.split(key)[0], epoch)
     bits = jax.random.bits(key, (2, num_examples), jnp.uint32)
