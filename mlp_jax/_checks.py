@@ -174,11 +174,11 @@ def like(tree: PyTree, other: PyTree, name: str, of: str = "params") -> None:
         raise ValueError(f"{name}: got leaves of shapes {got}, expected those of {of}, {expected}.")
 
 
-def direction(value: PyTree, params_: PyTree, name: str) -> PyTree:
-    """Return a pytree of finite floats in the dtypes of params; raise unless its structure and shapes are the same."""
+def direction(value: PyTree, point: PyTree, name: str) -> PyTree:
+    """Return a pytree of finite floats in the dtypes of a point; raise unless it has its structure and shapes."""
     params(value, name)
-    like(value, params_, name)
-    return jax.tree.map(lambda leaf, p: jnp.asarray(leaf, jnp.result_type(p)), value, params_)
+    like(value, point, name)
+    return jax.tree.map(lambda leaf, p: jnp.asarray(leaf, jnp.result_type(p)), value, point)
 
 
 def weights(values: np.ndarray) -> None:

@@ -83,7 +83,7 @@ def fisher(
         raise TypeError("sample: got None with a key or num_samples, expected sample=(key, output) -> target.")
     num_classes = _exact_expectation(loss, jax.eval_shape(model, params, args[0]), args[1])
     if num_classes is None:
-        return operators.ggn(model, loss, params, args, weights=weights, chunk_size=chunk_size, mesh=mesh)
+        return operators.gauss_newton(lambda p, x, y: model(p, x), lambda z, x, y: loss(z, y), params, args, over)
     inner, outer = _class_scores(model, loss, num_classes)
     return operators.gauss_newton(inner, outer, params, args, over)
 

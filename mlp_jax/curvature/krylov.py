@@ -215,7 +215,7 @@ def _checked_limits(
     default = max(least, min(fitting, _BASIS_ROWS))
     rows = min(size, default if basis_size is None else _checks.integer(basis_size, "basis_size", 0))
     if rows < least:
-        raise ValueError(f"basis_size: got {basis_size}, expected at least {least} for {total} pairs by {block}.")
+        raise ValueError(f"basis_size: got {basis_size}, expected at least {least} with blocks of {block}.")
     return _Limits(tolerance, allowed, rows, block, mesh)
 
 

@@ -77,7 +77,5 @@ def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray)
     allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * _absolute_product(matrix, direction)
     worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
     if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
-        raise ValueError(
-            f"hessian: got {theirs[worst]:.6g} in row {worst} of H v, expected {ours[worst]:.6g}, what fun gives;"
-            " it is not the Hessian of fun (a penalty, weights or data that one of them lacks?)."
-        )
+        got = f"got {theirs[worst]:.6g} in row {worst} of H v, expected {ours[worst]:.6g}, what fun gives"
+        raise ValueError(f"hessian: {got}; it is not the Hessian of fun (does one lack a penalty, weights or data?).")
