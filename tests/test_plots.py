@@ -117,7 +117,7 @@ SURFACE = lambda a: plots.surface(a, [0, 1], [0, 1], np.zeros((2, 2)))
     [
         (lambda a: plots.eigenvalues(a, [np.nan]), "values: got 1 numbers that are NaN or infinite"),
         (lambda a: plots.spectral_density(a, None), "got 0 eigenvalues and nodes"),
-        (lambda a: plots.contours(a, [0, 1, 2], [0, 1], np.zeros((2, 3))), "must match number of"),
+        (lambda a: plots.contours(a, [0, 1, 2], [0, 1], np.zeros((2, 3))), "values: got shape (2, 3), expected one"),
         (lambda a: plots.contours(a, [0, 1], [0, 1], np.zeros((2, 2)), log=True), "expected values above 0"),
         (SURFACE, "axes made with projection"),
     ],

@@ -182,7 +182,7 @@ def eigenpairs(
     size = operator.size()
     wanted = Wanted(_checks.integer(smallest, "smallest", 0), _checks.integer(largest, "largest", 0))
     if not 1 <= wanted.total <= size:
-        raise ValueError(f"smallest + largest: got {smallest} + {largest}, expected between 1 and {size}.")
+        raise ValueError(f"smallest + largest: got {smallest} + {largest}, expected between 1 and P = {size}.")
     if dense_limit is None:
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
     dense_limit = _checks.integer(dense_limit, "dense_limit", 0)

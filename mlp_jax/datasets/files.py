@@ -53,7 +53,7 @@ def read_idx(path: Path, *, max_bytes: int = MAX_BYTES) -> np.ndarray:
             size = math.prod(shape) * dtype.itemsize
             if size > max_bytes:
                 raise ValueError(f"got {size} bytes for shape {shape} of {dtype}, above the limit of {max_bytes}")
-            content = stream.read(size + 1)  # one byte more, which reshape refuses
+            content = stream.read(size + 1)  # a byte more, so that reshape refuses a longer file
             return np.frombuffer(content, dtype).reshape(shape).astype(dtype.newbyteorder("="))
         except (ValueError, EOFError, struct.error, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(f"{path}: expected one whole IDX file, but {error}.") from error

@@ -59,8 +59,10 @@ def contours(
     >>> axes.get_xlabel()
     'along the first direction'
     """
-    x, y, z = np.asarray(first_offsets), np.asarray(second_offsets), np.asarray(values, float)
-    _checks.numbers(z, "values", finite=True)
+    x, y = np.asarray(first_offsets), np.asarray(second_offsets)
+    z = np.asarray(_checks.numbers(values, "values", finite=True), float)
+    if z.shape != (*x.shape, *y.shape):
+        raise ValueError(f"values: got shape {z.shape}, expected one for offsets of shapes {x.shape} and {y.shape}.")
     if log and z.min() <= 0:
         raise ValueError(f"values: got {z.min():.4g} as the least, expected values above 0 for equal ratios.")
     low, high = np.min(z), np.max(z)
