@@ -111,7 +111,10 @@ GRADIENT = lambda p, x, y, **options: backpropagation.gradient(p, x, y, loss=los
         (lambda p, x, y: GRADIENT((), x, y), "params: got no layers, expected at least one Layer(weight, bias)."),
         (lambda p, x, y: GRADIENT(p, x[0], y), "inputs: got shape (5,), expected (n, in)."),
         (lambda p, x, y: GRADIENT(p, x[:, :4], y), "to have the same shape, got (4,) and (5,)"),
-        (lambda p, x, y: GRADIENT(p, x, y, weights=jnp.ones((7, 1))), "weights: got shape (7, 1), expected"),
+        (
+            lambda p, x, y: GRADIENT(p, x, y, weights=jnp.ones((7, 1))),
+            "weights: got shape (7, 1), expected the shape of the values, (7,).",
+        ),
         (lambda p, x, y: GRADIENT(p, x, y, derivative=lambda z: z[0]), "derivative: got shape (4,), expected (7, 4)."),
         (
             lambda p, x, y: backpropagation.backward(p, backpropagation.forward(p, x), jnp.ones((7, 4))),

@@ -53,6 +53,7 @@ def test_both_forms_of_a_key_are_keys(key):
         (lambda: _checks.args((NAN,)), ValueError, "args[0]: got 2 numbers"),
         (lambda: _checks.like((np.ones(2),), (np.ones(3),), "d"), ValueError, "d: got leaves of shapes ((2,),)"),
         (lambda: _checks.count_examples((np.ones(2), np.ones(3))), ValueError, "args: got shapes ((2,), (3,))"),
+        (lambda: _checks.weights(np.array([0.5, -1.0])), ValueError, "weights: got numbers from -1.0 to 0.5, expected"),
         (lambda: _checks.scalar(jnp.ones(2), "fun"), TypeError, "fun: got a result of shape (2,) and dtype float32"),
         (lambda: _checks.scalar((1.0, 2.0), "fun"), TypeError, "fun: got a result of shapes"),
         (lambda: _checks.function(np, "activation"), TypeError, "activation: got a module, expected a function."),
