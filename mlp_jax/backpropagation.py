@@ -74,10 +74,22 @@ def backward(
 ) -> tuple[jax.Array, ...]:
     """Return the deltas (δ₁, …, δ_L) of all layers from that of the output: δₗ = (δₗ₊₁ Wₗ₊₁ᵀ) ⊙ σ'(zₗ).
 
-    params, trace, activation: the network, and what `forward` returned for it and was given; output_delta: (n, out),
-    δ_L, the derivative of the loss by the outputs; derivative: σ', a function on arrays; when None, `activation` is
-    differentiated by jax.vjp, even if it is not elementwise (maxout). TypeError or ValueError if `params` are not
-    layers, `output_delta` or the derivative has a wrong shape, or `trace` is that of another network.
+    Parameters
+    ----------
+    params, trace
+        The network, and what `forward` returned for it.
+    output_delta
+        (n, out): δ_L, the derivative of the loss by the outputs.
+    activation
+        The function that `forward` was given.
+    derivative
+        σ', a function on arrays; when None, `activation` is differentiated by jax.vjp, even if it is not elementwise
+        (maxout).
+
+    Raises
+    ------
+    TypeError, ValueError
+        `params` are not layers; `output_delta` or the derivative has a wrong shape; `trace` is that of another network.
 
     Examples
     --------
@@ -123,10 +135,21 @@ def gradient(
 ) -> mlp.Params:
     """Return the gradient of losses.mean(loss(mlp.forward(params, inputs), targets), weights) by the chain rule.
 
-    params, activation, derivative: see `backward`; weights: see `losses.mean`; inputs, targets: (n, in), and the
-    targets of `loss`; loss: (outputs, targets) -> (n,), such as `losses.cross_entropy`; loss_derivative: (outputs,
-    targets) -> (n, out), the derivative of `loss` by the outputs, computed by JAX when None. Errors: as `forward` and
-    `losses.mean`; also for losses or a derivative of a wrong shape.
+    params, activation, derivative: see `backward`; weights: see `losses.mean`.
+
+    Parameters
+    ----------
+    inputs, targets
+        (n, in), and the targets of `loss`.
+    loss
+        (outputs, targets) -> (n,): a loss per example, such as `losses.cross_entropy`.
+    loss_derivative
+        (outputs, targets) -> (n, out): the derivative of `loss` by the outputs; computed by JAX when None.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As `forward` and `losses.mean`; also for losses or a derivative of a wrong shape.
 
     Examples
     --------

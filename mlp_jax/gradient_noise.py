@@ -50,8 +50,14 @@ def exact(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: i
 
     Two passes avoid cancellation: G, then the mean of ‖gᵢ − G‖². Memory is that of `chunk_size` gradients.
 
-    per_example: `(params, *args) -> (n,)` losses, each a function of its own example alone; params: any pytree of
-    floating arrays; args: arrays with the n examples on their first axis; chunk_size: examples at a time, 1 or more.
+    Parameters
+    ----------
+    per_example
+        `(params, *args) -> (n,)` losses, each a function of its own example alone.
+    params, args
+        Any pytree of floating arrays; arrays with the n examples on their first axis.
+    chunk_size
+        Examples at a time, 1 or more.
 
     Examples
     --------
@@ -83,9 +89,15 @@ def two_batches(
     Solves E‖G_B‖² = ‖G‖² + c(B) tr Σ for two values of B. The estimates of ‖G‖² and tr Σ are unbiased and linear in the
     norms. Average the norms over batches first: the ratio of single estimates is biased, and ‖G‖² can be negative.
 
-    small, large: ‖G_B‖² at the two sizes, or their means over batches; small_size, large_size: the two batch sizes,
-    1 ≤ small < large; num_examples: N if batches are drawn without replacement, as in an epoch. If N is not given for
-    such batches, tr Σ is overestimated by the factor N / (N − 1) and ‖G‖² underestimated by tr Σ / (N − 1).
+    Parameters
+    ----------
+    small, large
+        ‖G_B‖² at the two sizes, or their means over batches.
+    small_size, large_size
+        The two batch sizes, 1 ≤ small < large.
+    num_examples
+        N if batches are drawn without replacement, as in an epoch. If N is not given for such batches, tr Σ is
+        overestimated by the factor N / (N − 1) and ‖G‖² underestimated by tr Σ / (N − 1).
 
     Examples
     --------
@@ -179,9 +191,17 @@ def fit_tradeoff(batch_sizes: ArrayLike, updates: ArrayLike, reached: ArrayLike 
     batch sizes would look fast. McCandlish et al. (2018), equation 2.11; Shallue et al. (2019), "Measuring the effects
     of data parallelism".
 
-    batch_sizes, updates: (n,) batch size of each run, and its updates to the target, or all its updates if the target
-    was not reached; reached: (n,) booleans, whether it was; all when None. ValueError for numbers that are not positive
-    and finite, or if fewer than three runs, or two batch sizes, reached the target.
+    Parameters
+    ----------
+    batch_sizes, updates
+        (n,) batch size of each run, and its updates to the target, or all its updates if the target was not reached.
+    reached
+        (n,) booleans, whether the target was reached; all when None.
+
+    Raises
+    ------
+    ValueError
+        Numbers that are not positive and finite; fewer than three runs, or two batch sizes, that reached the target.
 
     Examples
     --------

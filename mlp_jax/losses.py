@@ -18,8 +18,17 @@ def cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     The largest logit is subtracted first, so that neither overflow nor the size of the logits costs accuracy. Under
     jit, a target out of range gives NaN with NaN derivatives, even with a weight of 0.
 
-    logits: (n, classes) floating; targets: (n,) integers from 0 to classes − 1. TypeError or ValueError if targets are
-    not integers, or logits not real numbers; the shapes do not match; or a target is out of range.
+    Parameters
+    ----------
+    logits
+        (n, classes) floating.
+    targets
+        (n,) integers from 0 to classes − 1.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Targets are not integers, or logits not real numbers; the shapes do not match; or a target is out of range.
 
     Examples
     --------

@@ -18,9 +18,19 @@ def l1(params: PyTree, strength: float, *, biases: bool = True) -> jax.Array:
 
     Its gradient is strength · sign(θ), taken as 0 at θᵢ = 0, where the penalty has a kink (Tibshirani 1996).
 
-    params: any pytree of floating arrays; strength: a scalar of 0 or more, may be traced; biases: False leaves out the
-    leaves with fewer than two axes, biases and the scales of a normalisation layer. TypeError or ValueError if `params`
-    are not floating, `strength` is negative or not a finite number, or no leaf is left to penalise.
+    Parameters
+    ----------
+    params
+        Any pytree of floating arrays.
+    strength
+        Non-negative scalar; may be traced.
+    biases
+        False leaves out the leaves with fewer than two axes: biases, and the scales of a normalisation layer.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `params` are not floating; `strength` is negative or not a finite number; no leaf is left to penalise.
 
     Examples
     --------

@@ -39,9 +39,15 @@ def distinct(
     chains of such pairs are one point. On a curve of critical points each search ends somewhere else, and nothing is
     the same.
 
-    points: from `find_many`, with a leading axis n on every field; canonical: params -> params, one form for all
-    copies, such as `mlp_symmetry.maps(...).canonical`, compared in their place, each parameter with the largest error
-    of all; tolerance: what each parameter may be off by, in place of the estimate above, finite and not negative.
+    Parameters
+    ----------
+    points
+        From `find_many`, with a leading axis n on every field.
+    canonical
+        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: compared in their place,
+        each parameter with the largest error of all.
+    tolerance
+        What each parameter may be off by, in place of the estimate above; finite and not negative.
 
     Examples
     --------

@@ -18,10 +18,20 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     point (to 1 where a leaf is all zero). Searches that start along a run end at the critical points that training
     passes by; the noise says how far beside it they may look (Dauphin et al. 2014; Pennington & Bahri 2017).
 
-    run: params with a leading axis, what a run recorded, in its order; num_starts: points are repeated, with other
-    noise, when there are fewer; noise: its relative size; 0 gives the points themselves. TypeError or ValueError for
-    leaves of `run` that are not finite floating numbers with a common leading axis, num_starts below 1, or noise that
-    is negative or not finite.
+    Parameters
+    ----------
+    run
+        params with a leading axis: what a run recorded, in its order.
+    num_starts
+        How many; points are repeated, with other noise, when there are fewer.
+    noise
+        Relative size of the noise; 0 gives the points themselves.
+
+    Raises
+    ------
+    TypeError, ValueError
+        Leaves of `run` that are not finite floating numbers with a common leading axis; num_starts below 1; noise that
+        is negative or not finite.
 
     Examples
     --------

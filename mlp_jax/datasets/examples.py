@@ -54,10 +54,20 @@ class Dataset(NamedTuple):
 def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") -> Examples:
     """Return copies of your own arrays as Examples, in the default float dtype and int32.
 
-    inputs: (n, d) real numbers; targets: integers (n,), class numbers from 0, or floating point (n, out) or (n,),
-    values, of which (n,) becomes (n, 1); name: that of the data in errors. TypeError or ValueError if `inputs` are not
-    real numbers, or `targets` neither integers nor real floating point; a shape does not fit; there are no examples; a
-    number is not finite in the default dtype; or a class number is out of int32.
+    Parameters
+    ----------
+    inputs
+        (n, d) real numbers.
+    targets
+        Integers (n,): class numbers from 0. Or floating point (n, out) or (n,): values; (n,) becomes (n, 1).
+    name
+        Name of the data in errors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `inputs` are not real numbers, or `targets` neither integers nor real floating point; a shape does not fit;
+        there are no examples; a number is not finite in the default dtype; or a class number is out of int32.
 
     Examples
     --------

@@ -98,10 +98,18 @@ def load_npz(path: Path, *, scale: float | None = None, max_bytes: int = MAX_BYT
     Inputs are x reshaped to (n, d). Targets are (n,) int32 from integers (n,), or (n, out) in the default float dtype
     from floating point. Other arrays in the file are not read.
 
-    scale: the divisor of x, by default 255 for bytes (images) and 1 for any other type; max_bytes: limit on the size of
-    the four arrays together. TypeError or ValueError if the file is not NPZ, is truncated or damaged, lacks an array,
-    exceeds `max_bytes`, holds anything but numbers, or its arrays do not fit together; or `scale` is not a positive
-    finite number.
+    Parameters
+    ----------
+    scale
+        The divisor of x; by default 255 for bytes (images) and 1 for any other type.
+    max_bytes
+        Limit on the size of the four arrays together.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The file is not NPZ, is truncated or damaged, lacks an array, exceeds `max_bytes`, holds anything but numbers,
+        or its arrays do not fit together; or `scale` is not a positive finite number.
 
     Examples
     --------

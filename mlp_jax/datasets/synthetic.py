@@ -120,9 +120,15 @@ def teacher_student(
     targets = teacher(inputs) + noise · ε, ε standard normal (Gardner & Derrida 1989; Seung, Sompolinsky & Tishby
     1992). The inputs do not depend on the teacher. *Transformable* in `key` when `teacher` is transformable.
 
-    teacher: inputs (n, num_inputs) -> values (n, out), floating and finite, for a network
-    `lambda inputs: mlp.forward(params, inputs)`, TypeError or ValueError otherwise; num_examples, num_inputs: n and the
-    number of input columns, ValueError for more than 2³⁰ numbers.
+    Parameters
+    ----------
+    teacher
+        inputs (n, num_inputs) -> values (n, out), floating and finite: for a network,
+        `lambda inputs: mlp.forward(params, inputs)`. TypeError or ValueError otherwise.
+    num_examples, num_inputs
+        n and the number of input columns; ValueError for more than 2³⁰ numbers.
+    noise
+        Standard deviation of the noise added to the targets.
 
     Examples
     --------

@@ -152,9 +152,19 @@ def eigenvector_plane(
 ) -> EigenvectorPlane:
     """Return the lowest and highest eigenvectors of the Hessian, in float64. Host-level.
 
-    At a saddle the function falls along the first and rises along the second. fun, params, args: see `line`;
-    hessian_matrix: see `hessian` of `curvature.eigenpairs`. ValueError if there are fewer than two parameters;
-    RuntimeError if an eigenpair did not converge, or eigenvalues beyond may have been missed.
+    At a saddle the function falls along the first and rises along the second.
+
+    Parameters
+    ----------
+    fun, params, args
+        See `line`; ValueError if there are fewer than two parameters.
+    hessian_matrix
+        () -> (P, P) matrix, if there is a faster way to compute it: see `hessian` of `curvature.eigenpairs`.
+
+    Raises
+    ------
+    RuntimeError
+        An eigenpair did not converge, or eigenvalues beyond may have been missed.
 
     Examples
     --------

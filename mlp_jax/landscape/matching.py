@@ -24,8 +24,14 @@ def match_units(params: Params, reference: Params, *, activation: Activation, ma
     nearest copy, with more a local optimum (weight matching: Ainsworth, Hayase & Srinivasa 2022, "Git Re-Basin").
     Host-level; returns numpy arrays.
 
-    params, reference: tuples of Layer(weight (in, out), bias (out,)) of the same shapes; activation: of the hidden
-    layers, ValueError unless it is elementwise (softmax and maxout are not); max_sweeps: the most visits of all layers.
+    Parameters
+    ----------
+    params, reference
+        Tuples of Layer(weight (in, out), bias (out,)) of the same shapes.
+    activation
+        Of the hidden layers; ValueError unless it is elementwise (softmax and maxout are not).
+    max_sweeps
+        The largest number of visits of all layers.
 
     Examples
     --------

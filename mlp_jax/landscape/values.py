@@ -19,10 +19,23 @@ def line(
 
     A second call with the same `fun` object and the same shapes compiles nothing.
 
-    fun: (params, *args) -> scalar; params, direction: θ and d, pytrees of the same structure and shapes, d is converted
-    to the dtypes of θ; offsets: (n,) finite numbers, the shape of the result; chunk_size: number of points evaluated at
-    once under vmap, to which memory is proportional. TypeError or ValueError if `fun` does not return a scalar, the
-    direction does not fit params, or a number is not finite.
+    Parameters
+    ----------
+    fun
+        (params, *args) -> scalar.
+    params, direction
+        θ and d: pytrees of the same structure and shapes; d is converted to the dtypes of θ.
+    offsets
+        (n,) finite numbers; the result has this shape.
+    args
+        Data of `fun`.
+    chunk_size
+        Number of points evaluated at once under vmap; memory is proportional to it.
+
+    Raises
+    ------
+    TypeError, ValueError
+        `fun` does not return a scalar; the direction does not fit params; a number is not finite.
 
     Examples
     --------

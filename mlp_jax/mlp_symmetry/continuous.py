@@ -60,8 +60,14 @@ def tangents(
     Each is kept if ⟨∇fun, tangent⟩ is within its rounding at three random points near params. Tangents may be linearly
     dependent. Host-level, float64.
 
-    fun, params, args: see `critical.classify`, also for errors; params are a tuple of Layer(weight, bias); inputs:
-    (n, in), those of the network in `fun`; activation: the function that `fun` gives to `mlp.forward`.
+    Parameters
+    ----------
+    fun, params, args
+        See `critical.classify`, also for errors; params are a tuple of Layer(weight, bias).
+    inputs
+        (n, in), the inputs of the network in `fun`.
+    activation
+        The function that `fun` gives to `mlp.forward`.
 
     Examples
     --------

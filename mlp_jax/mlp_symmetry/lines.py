@@ -27,8 +27,12 @@ def split_lines(
     but not symmetries: beside the line the loss changes along d. A direction is kept if the gradient at t = −1, …, 1
     equals that at params up to rounding and the distance between the two units. Host-level, float64.
 
-    fun, params, args, activation: see `tangents`; tolerance: units are duplicates if their incoming weights differ by
-    less than this times the largest parameter.
+    Parameters
+    ----------
+    fun, params, args, activation
+        See `tangents`.
+    tolerance
+        Units are duplicates if their incoming weights differ by less than this times the largest parameter.
 
     Examples
     --------

@@ -18,8 +18,12 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     computes a unit from several pre-activations (maxout): the difference of the two largest of each unit. A smooth
     activation gives no values.
 
-    activation: the function given to `mlp.forward`; inputs: takes the arguments `args` of the loss and returns the
-    inputs (n, in) of the network, the first by default.
+    Parameters
+    ----------
+    activation
+        The function given to `mlp.forward`.
+    inputs
+        Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
 
     Examples
     --------

@@ -46,8 +46,14 @@ def saddle_graph(
 ) -> matplotlib.axes.Axes:
     """Draw a line over each saddle that joins the two points where descents from it end, all at their losses.
 
-    loss, index: (n,) losses and indices of all points; ends of index 0 are drawn as minima; edges: (saddle, end, end),
-    numbers of points; None for an end that is not among them, which is not drawn.
+    Parameters
+    ----------
+    loss, index
+        (n,) losses and indices of all points; ends of index 0 are drawn as minima.
+    edges
+        (saddle, end, end): numbers of points; None for an end that is not among them, which is not drawn.
+    title
+        Above the axes.
 
     Examples
     --------

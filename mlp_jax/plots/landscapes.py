@@ -47,9 +47,18 @@ def contours(
 ) -> matplotlib.axes.Axes:
     """Draw a function over a plane as labelled contours on shades of grey, with a training run if given.
 
-    first_offsets, second_offsets: (n,) and (m,), the first along x; values: (n, m) from `landscape.plane`; trajectory:
-    (t, 2) points of a run, such as `coordinates` of `landscape.principal_plane`, the last is marked; num_levels: number
-    of contours; log: whether they are at equal ratios, ValueError unless all values are above 0.
+    Parameters
+    ----------
+    first_offsets, second_offsets
+        (n,) and (m,): the first runs along x.
+    values
+        (n, m) from `landscape.plane`.
+    trajectory
+        (t, 2) points of a run, such as `coordinates` of `landscape.principal_plane`; the last is marked.
+    num_levels
+        Number of contours.
+    log
+        Whether the levels are at equal ratios; ValueError unless all values are above 0.
 
     Examples
     --------
