@@ -203,11 +203,11 @@ def test_many_starts_end_where_each_would_alone(index, lanes):
     starts = many_starts(40)
     points = critical.find_many(two_wells, starts, index=index, lanes=lanes)
     for i in range(0, 40, 13):
-        alone = critical.find(two_wells, starts[i], index=index)
-        np.testing.assert_allclose(points.params[i], alone.params, atol=1e-12)
-        assert points.steps[i] == alone.steps
-        assert points.reason[i] == alone.reason
-        assert points.converged[i] == alone.converged
+        alone = critical.find_many(two_wells, starts[i : i + 1], index=index, lanes=1)
+        np.testing.assert_allclose(points.params[i], alone.params[0], atol=1e-12)
+        assert points.steps[i] == alone.steps[0]
+        assert points.reason[i] == alone.reason[0]
+        assert points.converged[i] == alone.converged[0]
 
 
 def test_starts_that_are_not_finite_are_marked_and_disturb_no_other():

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_jax import _checks, _parallel, tree
 from mlp_jax.critical.point import Point
-from mlp_jax.critical.search import of_pytrees
+from mlp_jax.critical.search import of_pytrees, on_host
 from mlp_jax.critical.search.contract import Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.newton_mr import newton_mr
@@ -91,8 +91,9 @@ def find(
     with precision.float64():
         traced, params, args = precision.traced_problem(fun, params, args)
         settings = settings._replace(unit=units.traced_unit(traced, params))
+        search = on_host.follow_one if method is None else of_pytrees.compiled_find_one
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
-        point = _parallel.to_host(of_pytrees.compiled_find_one(traced, settings, index, params, args))
+        point = _parallel.to_host(search(traced, settings, index, params, args))
         if point.reason == Reason.NOT_FINITE:
             fun(params, *args)  # given numbers, fun may say what is wrong with them
         known = int(point.index) if point.index >= 0 else None
@@ -183,9 +184,10 @@ def _settings(
         if method is not None:
             raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
         _checks.integer(index, "index", 0, size)
-    if method is None:
-        method = levenberg_marquardt if size <= _DENSE else newton_mr
-    _checks.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr")
+    if method is not None:
+        _checks.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr")
+    elif index is None:
+        method = levenberg_marquardt if size <= on_host.MATRICES else newton_mr
     if hessian is not None:
         _checks.function(hessian, "hessian", "(params, *args) -> (P, P)")
     max_steps = _checks.integer(max_steps, "max_steps", 1, 2**31 - 1)

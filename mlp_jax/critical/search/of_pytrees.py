@@ -24,9 +24,15 @@ Index = int | jax.Array | None
 
 
 class Settings(NamedTuple):
-    """What is fixed when a search is compiled; `unit` is the unit roundoff of `fun`, None for that of params' dtype."""
+    """What is fixed when a search is compiled.
 
-    method: Method
+    method
+        `eigenvector_following` to the index asked for when None.
+    unit
+        The unit roundoff of `fun`; that of params' dtype when None.
+    """
+
+    method: Method | None
     hessian: HessianMatrix | None
     max_steps: int
     radius: float | None
@@ -58,7 +64,8 @@ class _Task(NamedTuple):
         )
 
 
-def _task(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tuple) -> _Task:
+def function_of(fun: Fun, settings: Settings, params: PyTree, args: tuple) -> Function:
+    """Return fun as a function of one vector."""
     vector, unravel = tree.ravel(params)
     unit = float(jnp.finfo(vector.dtype).eps) / 2 if settings.unit is None else settings.unit
 
@@ -77,14 +84,25 @@ def _task(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tupl
     def rounded(at: jax.Array, by: jax.Array) -> jax.Array:
         return matrix(at, jax.tree.map(lambda leaf: moved_in_turn(leaf, unit, by), args))
 
-    function = Function(gradient, matrix, unit, rounded)
-    if index is not None:
+    return Function(gradient, matrix, unit, rounded)
+
+
+def _task(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tuple) -> _Task:
+    function = function_of(fun, settings, params, args)
+    if settings.method is None:
+        assert index is not None
         search = eigenvector_following(function, settings.max_steps, index, settings.radius)
     else:
         search = settings.method(function, settings.max_steps)
     if not isinstance(search, Search):
         raise TypeError(f"method: got one that returns {_checks.describe(search)}, expected a Search.")
-    return _Task(search, function, index, unravel)
+    return _Task(search, function, index, tree.ravel(params)[1])
+
+
+@precision.whole_products
+def settled(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tuple, end: End) -> Point:
+    """Return what is found at the end of a search from params."""
+    return _task(fun, settings, index, params, args).point(tree.ravel(params)[0], end)
 
 
 @precision.whole_products
@@ -115,5 +133,6 @@ def find_each(fun: Fun, settings: Settings, index: Index, starts: PyTree, args: 
     return _parallel.over_rows(searches, settings.mesh, starts, (index, args))
 
 
+compiled_settled = _compiled.by_function(2)(settled)
 compiled_find_one = _compiled.by_function(2)(find_one)
 compiled_find_each = _compiled.by_function(2)(find_each)

@@ -1,0 +1,229 @@
+"""Follow eigenvectors to a critical point on the host, with one eigenbasis for several steps. Host-level.
+
+The step is that of `eigenvector_following`. An eigenbasis serves for up to five steps with fresh gradients, while they
+change as it predicts: modes cannot swap meanwhile, and a step costs a gradient. Wherever Newton's steps contract, they
+are followed to the critical point, whatever its index; if that is not the one asked for, the search goes on. A search
+that makes no progress starts again near its start; after that it goes on from where it is, and climbs fewer modes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+import numpy as np
+
+from mlp_jax.critical.search.contract import Reason
+
+# Steps that one eigenbasis serves for.
+_STEPS = 5
+# Errors of the model, relative to the step, above which a step is not taken, the radius is halved, and below which it
+# is doubled; below the last one even beyond the longest step.
+_REJECT, _HALVE, _DOUBLE, _EXACT = 1.0, 0.6, 0.25, 1e-3
+# A search has stalled when the least gradient norm falls by less than this factor in so many steps.
+_STALLED, _WINDOW = 0.7, 30
+# Starts with noise of this size, relative to params, before the aim is lowered by this factor; no attempt uses more
+# than one part of the Hessians allowed.
+_NOISE, _TRIES, _LOWER, _ATTEMPTS, _PARTS = 0.05, 2, 0.5, 12, 4
+# Without a chosen index: this share of the start's negative eigenvalues, and no more than so many.
+_SHARE, _MOST = 3, 12
+# Newton's steps contract when the second is no longer than this share of the first.
+_CONTRACTS = 0.4
+# Modes whose curvature is below this share of the largest are nearly flat.
+_FLAT = 1e-6
+# Shortest step, relative to the longest.
+_SHORTEST = 1e-10
+
+
+class Basis(NamedTuple):
+    """Eigenvalues and eigenvectors of a Hessian, or of its projection on a subspace.
+
+    values
+        Eigenvalues, ascending.
+    mixed, rows
+        The eigenvectors are the columns of rowsᵀ · mixed; of mixed where rows is None.
+    sizes
+        |values|, at least what rounding makes of zero.
+    """
+
+    values: np.ndarray
+    mixed: np.ndarray
+    rows: np.ndarray | None
+    sizes: np.ndarray
+
+    def along(self, vector: np.ndarray) -> np.ndarray:
+        """Return the coefficients of a vector."""
+        return self.mixed.T @ (vector if self.rows is None else self.rows @ vector)
+
+    def vector(self, along: np.ndarray) -> np.ndarray:
+        """Return the vector of these coefficients."""
+        inside = self.mixed @ along
+        return inside if self.rows is None else self.rows.T @ inside
+
+    def newton(self, gradient: np.ndarray, longest: float) -> np.ndarray:
+        """Return −H⁻¹ g over the modes above rounding; if that is too long, over those that are not nearly flat."""
+        step = self._newton(gradient, np.abs(self.values) >= self.sizes)
+        if np.linalg.norm(step) <= longest:
+            return step
+        return self._newton(gradient, np.abs(self.values) >= _FLAT * np.max(self.sizes))
+
+    def _newton(self, gradient: np.ndarray, above: np.ndarray) -> np.ndarray:
+        return self.vector(np.where(above, -self.along(gradient) / np.where(above, self.values, 1), 0))
+
+
+class Found(NamedTuple):
+    """Where a search ended; `negative` is the index of the critical point there, None where none was reached."""
+
+    vector: np.ndarray
+    gradient: np.ndarray
+    negative: int | None
+    reason: Reason
+
+
+class Objective(Protocol):
+    """A function of one vector, as the search sees it; `hessians` counts the points at which the Hessian was used."""
+
+    unit: float
+    hessians: int
+
+    def gradient(self, vector: np.ndarray) -> np.ndarray:
+        """Return the gradient."""
+        ...
+
+    def look(self, vector: np.ndarray, gradient: np.ndarray) -> Callable[[np.ndarray], Basis] | None:
+        """Return the function from a gradient to an eigenbasis of the Hessian at vector.
+
+        A basis of a subspace contains that gradient. None where the Hessian is not finite.
+        """
+        ...
+
+    def finish(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
+        """Return where Newton's steps end, at the level of rounding; None if they do not contract."""
+        ...
+
+
+def follow(
+    objective: Objective, start: np.ndarray, index: int | None, max_hessians: int, radius: float | None
+) -> Found:
+    """Return the critical point that a search from `start` reaches: of this index if it can, of any index if None."""
+    generator = np.random.default_rng(0)
+    typical = float(np.mean(np.abs(start))) or 1.0
+    origin, aim, best = start, index, None
+    for attempt in range(_ATTEMPTS):
+        most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
+        found, aim = _attempt(objective, origin, index, aim, radius, most)
+        if found.negative is not None and (best is None or _missed(found, index) < _missed(best, index)):
+            best = found
+        if objective.hessians >= max_hessians or found.reason == Reason.NOT_FINITE:
+            break
+        if best is not None and _missed(best, index) == 0:
+            break
+        if attempt < _TRIES:
+            origin = start + _NOISE * np.maximum(np.abs(start), typical) * generator.standard_normal(start.size)
+        elif best is not None:
+            break
+        else:
+            origin, aim = found.vector, int(_LOWER * aim)
+    return best or found
+
+
+def _missed(found: Found, index: int | None) -> int:
+    return 0 if index is None or found.negative is None else abs(found.negative - index)
+
+
+def _attempt(
+    objective: Objective, start: np.ndarray, index: int | None, aim: int | None, radius: float | None, most: int
+) -> tuple[Found, int]:
+    """Return where the search from one start ends, and how many modes it climbed."""
+    vector, gradient = start, objective.gradient(start)
+    longest = max(1.0, float(np.linalg.norm(start))) / 6 if radius is None else radius
+    allowed, age, reason = longest, _STEPS, Reason.MAX_STEPS
+    climbed = 0 if aim is None else aim
+    least, known = [float(np.linalg.norm(gradient))], list[np.ndarray]()
+    nearest: Found | None = None
+    while objective.hessians < most:
+        if age >= _STEPS:
+            basis_for, age = objective.look(vector, gradient), 0
+            if basis_for is None or not np.all(np.isfinite(gradient)):
+                return Found(vector, gradient, None, Reason.NOT_FINITE), climbed
+        assert basis_for is not None
+        basis = basis_for(gradient)
+        if aim is None:
+            aim = climbed = min(_MOST, int(np.sum(basis.values < 0)) // _SHARE)
+        point = _harvest(objective, basis, basis_for, vector, gradient, longest, known)
+        if point is not None:
+            known.append(point.vector)
+            nearest = point if nearest is None or _missed(point, index) < _missed(nearest, index) else nearest
+            if _missed(point, index) == 0:
+                break
+        damping = _damping(basis, gradient, allowed)
+        step = _step(basis, gradient, climbed, damping)
+        length = float(np.linalg.norm(step))
+        if not length > 0:
+            break
+        there = vector + basis.vector(step)
+        ahead = objective.gradient(there)
+        change = basis.along(ahead - gradient) - basis.values * step
+        error = float(np.linalg.norm(change / (basis.sizes + damping))) / length
+        if not error <= _REJECT:
+            allowed, age = min(allowed, length) / 2, _STEPS if age else 0
+            if allowed < _SHORTEST * longest:
+                reason = Reason.NO_DESCENT
+                break
+            continue
+        vector, gradient, age = there, ahead, age + 1
+        if error > _HALVE:
+            allowed, age = min(allowed, length) / 2, _STEPS
+        elif error < _DOUBLE:
+            longest = max(longest, 2 * allowed) if error < _EXACT and radius is None else longest
+            allowed = min(2 * allowed, longest)
+        least.append(min(least[-1], float(np.linalg.norm(gradient))))
+        if len(least) > _WINDOW + 10 and least[-1] > _STALLED * least[-_WINDOW]:
+            reason = Reason.NO_DESCENT
+            break
+    return nearest or Found(vector, gradient, None, reason), climbed
+
+
+def _damping(basis: Basis, gradient: np.ndarray, radius: float) -> float:
+    """Return the least μ ≥ 0, to 1 %, for which |c| / (|Λ| + μ) is no longer than the radius."""
+    along = basis.along(gradient)
+
+    def length(damping: float) -> float:
+        return float(np.linalg.norm(along / (basis.sizes + damping)))
+
+    if length(0.0) <= radius:
+        return 0.0
+    high = float(np.linalg.norm(along)) / radius
+    low = max(high - float(np.max(basis.sizes)), 1e-6 * high)
+    while high > 1.01 * low:
+        middle = np.sqrt(low * high)
+        low, high = (middle, high) if length(middle) > radius else (low, middle)
+    return high
+
+
+def _step(basis: Basis, gradient: np.ndarray, climbed: int, damping: float) -> np.ndarray:
+    """Return σ c / (|Λ| + μ), in the eigenbasis: up along the lowest modes, down along the others."""
+    along = basis.along(gradient)
+    along[climbed:] *= -1
+    return along / (basis.sizes + damping)
+
+
+def _harvest(
+    objective: Objective,
+    basis: Basis,
+    basis_for: Callable[[np.ndarray], Basis],
+    vector: np.ndarray,
+    gradient: np.ndarray,
+    longest: float,
+    known: list[np.ndarray],
+) -> Found | None:
+    """Return the critical point that Newton's steps reach from here, if they contract, and it is not a known one."""
+    step = basis.newton(gradient, longest / 2)
+    size = float(np.linalg.norm(step))
+    level = 4 * objective.unit * (1 + float(np.linalg.norm(vector)))
+    if not size <= longest / 2 or any(np.linalg.norm(vector + step - other) <= size + level for other in known):
+        return None
+    ahead = objective.gradient(vector + step)
+    if not np.linalg.norm(basis_for(ahead).newton(ahead, longest / 2)) <= max(_CONTRACTS * size, level):
+        return None
+    return objective.finish(vector + step, ahead, longest)

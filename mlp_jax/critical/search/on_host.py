@@ -1,0 +1,83 @@
+"""A search by `following` over pytrees: one start, or several at a time, one a core. Host-level, float64."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import _compiled, tree
+from mlp_jax.critical.point import Point
+from mlp_jax.critical.search import following, of_pytrees, spectra
+from mlp_jax.critical.search.contract import End
+from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
+from mlp_jax.critical.search.newton_mr import newton_mr
+from mlp_jax.critical.search.of_pytrees import Settings
+from mlp_jax.curvature import precision, tridiagonal
+from mlp_jax.curvature.types import Fun, PyTree
+
+# Up to so many parameters the search uses matrices, and up to so many the index of its end is counted in one.
+MATRICES, COUNTED = 1500, 4000
+# Dimension of the Krylov spaces, and steps of the descent of the gradient norm that ends a search by products.
+_KRYLOV, _DESCENT = 120, 30
+
+
+def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, args: tuple) -> Point:
+    """Return where the search from params ends."""
+
+    def on_host(program: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *vectors: jax.tree.map(np.asarray, program(fun, settings, params, args, *vectors))
+
+    def descend(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        short = settings._replace(method=newton_mr, max_steps=_DESCENT)
+        point = of_pytrees.compiled_find_one(fun, short, None, unravel(jnp.asarray(vector)), args)
+        end = np.asarray(tree.ravel(point.params)[0])
+        return end, gradient(end), bool(point.converged)
+
+    start, unravel = tree.ravel(params)
+    assert settings.unit is not None
+    gradient = on_host(_gradient_at)
+    objective: following.Objective
+    if start.size <= MATRICES:
+        objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit)
+    else:
+        objective = spectra.Products(gradient, on_host(_krylov_at), on_host(_product_at), descend, settings.unit)
+    found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
+    end = End(*map(jnp.asarray, (found.vector, found.gradient, np.int32(objective.hessians), np.int32(found.reason))))
+    settings = settings._replace(method=levenberg_marquardt if start.size <= COUNTED else newton_mr)
+    return of_pytrees.compiled_settled(fun, settings, index, params, args, end)
+
+
+@_compiled.by_function(2)
+@precision.whole_products
+def _gradient_at(fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array) -> jax.Array:
+    return of_pytrees.function_of(fun, settings, params, args).gradient(vector)
+
+
+@_compiled.by_function(2)
+@precision.whole_products
+def _matrix_at(fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array) -> jax.Array:
+    matrix = of_pytrees.function_of(fun, settings, params, args).matrix(vector)
+    return (matrix + matrix.T) / 2
+
+
+@_compiled.by_function(2)
+@precision.whole_products
+def _product_at(
+    fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array, direction: jax.Array
+) -> jax.Array:
+    gradient = of_pytrees.function_of(fun, settings, params, args).gradient
+    return jax.jvp(gradient, (vector,), (direction,))[1]
+
+
+@_compiled.by_function(2)
+@precision.whole_products
+def _krylov_at(
+    fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array, first: jax.Array
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    _, product = jax.linearize(of_pytrees.function_of(fun, settings, params, args).gradient, vector)
+    basis, diagonal, beside = tridiagonal.tridiagonalise(product, first, min(_KRYLOV, first.size))
+    return basis, diagonal, beside[:-1]

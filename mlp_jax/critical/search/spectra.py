@@ -1,0 +1,148 @@
+"""Eigenbases that `following` steps in, and Newton's method to the end: with matrices, or by products. Host-level."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.linalg
+from scipy.linalg import lapack
+
+from mlp_jax.critical.search.contract import Reason
+from mlp_jax.critical.search.following import Basis, Found
+
+_NEWTON_STEPS = 12
+# Share of the first vector of a Krylov space that is random: no eigenspace is absent from it.
+_RANDOM = 0.1
+# Without matrices Newton's steps are left to a descent of the gradient norm once they are this much shorter than the
+# longest step.
+_SHORT = 1e-2
+
+_Of = Callable[[np.ndarray], np.ndarray]
+
+
+def _basis(rows: np.ndarray | None, values: np.ndarray, mixed: np.ndarray, size: int, unit: float) -> Basis:
+    largest = max(abs(values[0]), abs(values[-1]))
+    return Basis(values, mixed, rows, np.maximum(np.abs(values), 4 * unit * size * largest + 1e-300))
+
+
+class Matrices:
+    """A function whose Hessian is computed: its eigenbasis by LAPACK, and Newton's steps by LDLᵀ."""
+
+    def __init__(self, gradient: _Of, matrix: _Of, unit: float) -> None:
+        self.gradient, self.unit, self.hessians = gradient, unit, 0
+        self._of = matrix
+
+    def _matrix(self, vector: np.ndarray) -> np.ndarray:
+        self.hessians += 1
+        return self._of(vector)
+
+    def look(self, vector: np.ndarray, gradient: np.ndarray) -> Callable[[np.ndarray], Basis] | None:
+        """Return the eigenbasis of the whole space, whatever the gradient."""
+        matrix = self._matrix(vector)
+        if not np.all(np.isfinite(matrix)):
+            return None
+        basis = self._modes(matrix)
+        return lambda gradient: basis
+
+    def _modes(self, matrix: np.ndarray) -> Basis:
+        # evr fails at multiple eigenvalues.
+        values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
+        return _basis(None, values, vectors, len(values), self.unit)
+
+    def finish(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
+        """Return where Newton's steps end at the level of rounding, with the index; None if they do not contract."""
+        last = np.inf
+        for _ in range(_NEWTON_STEPS):
+            matrix = self._matrix(vector)
+            if not np.all(np.isfinite(matrix)):
+                return None
+            lwork, _ = lapack.dsysv_lwork(len(vector), lower=1)
+            _, _, step, failed = lapack.dsysv(matrix, -gradient, lwork=int(lwork), lower=1)
+            if failed or not np.linalg.norm(step) <= longest:
+                step = self._modes(matrix).newton(gradient, longest)
+            size = float(np.linalg.norm(step))
+            level = 4 * self.unit * (1 + float(np.linalg.norm(vector)))
+            if not size <= max(longest, level):
+                return None
+            if size <= level or (size > last / 2 and last <= 1e6 * level):
+                values = scipy.linalg.eigvalsh(matrix, check_finite=False)
+                return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
+            if size > last:
+                return None
+            vector, last = vector + step, size
+            gradient = self.gradient(vector)
+        return None
+
+
+class Products:
+    """A function seen by Hessian-vector products: eigenbases of Krylov spaces.
+
+    krylov
+        (vector, first) -> (rows of an orthonormal basis, diagonal and off-diagonal of the tridiagonal matrix there).
+    product
+        (vector, direction) -> the Hessian at vector, times direction.
+    descend
+        vector -> (vector, gradient, whether it is critical), a descent of the gradient norm.
+    """
+
+    def __init__(
+        self,
+        gradient: _Of,
+        krylov: Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray, np.ndarray]],
+        product: Callable[[np.ndarray, np.ndarray], np.ndarray],
+        descend: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, bool]],
+        unit: float,
+    ) -> None:
+        self.gradient, self.unit, self.hessians = gradient, unit, 0
+        self._krylov, self._product, self._descend = krylov, product, descend
+        self._generator = np.random.default_rng(0)
+        self._lowest: np.ndarray | float = 0.0
+
+    def look(self, vector: np.ndarray, gradient: np.ndarray) -> Callable[[np.ndarray], Basis] | None:
+        """Return the eigenbasis on a Krylov space, widened by the part of the gradient outside it.
+
+        The space begins with the gradient, the lowest modes of the last one, and noise.
+        """
+        self.hessians += 1
+        noise = self._generator.standard_normal(len(vector))
+        first = gradient / (np.linalg.norm(gradient) or 1) + _RANDOM * noise / np.linalg.norm(noise) + self._lowest
+        rows, diagonal, beside = self._krylov(vector, first)
+        if not (np.all(np.isfinite(rows)) and np.all(np.isfinite(diagonal))):
+            return None
+        inside = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+
+        def widened(gradient: np.ndarray) -> Basis:
+            outside = gradient - rows.T @ (rows @ gradient)
+            outside -= rows.T @ (rows @ outside)
+            length = np.linalg.norm(outside)
+            if length <= self.unit * len(vector) * np.linalg.norm(gradient):
+                return _basis(rows, *scipy.linalg.eigh(inside), len(vector), self.unit)
+            image = self._product(vector, outside / length)
+            wider = np.concatenate([rows, outside[None] / length])
+            matrix = np.pad(inside, (0, 1))
+            matrix[-1] = matrix[:, -1] = wider @ image
+            return _basis(wider, *scipy.linalg.eigh(matrix), len(vector), self.unit)
+
+        basis = widened(gradient)
+        low = max(1, int(np.sum(basis.values < 0)))
+        self._lowest = basis.vector(np.where(np.arange(len(basis.values)) < low, low**-0.5, 0))
+        return widened
+
+    def finish(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
+        """Return where Newton's steps end, with an estimate of the index; None if they do not contract."""
+        last, start = np.inf, vector
+        for _ in range(_NEWTON_STEPS):
+            look = self.look(vector, gradient)
+            step = None if look is None else look(gradient).newton(gradient, longest)
+            if step is None or not np.linalg.norm(step) <= min(longest, last / 2):
+                return None
+            vector, last = vector + step, float(np.linalg.norm(step))
+            gradient = self.gradient(vector)
+            if last <= _SHORT * longest:
+                break
+        vector, gradient, critical = self._descend(vector)
+        look = self.look(vector, gradient)
+        if not critical or look is None or not np.linalg.norm(vector - start) <= longest:
+            return None
+        return Found(vector, gradient, int(np.sum(look(gradient).values < 0)), Reason.ROUNDING)
