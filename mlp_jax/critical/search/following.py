@@ -31,8 +31,6 @@ _SHARE, _MOST = 3, 12
 _CONTRACTS = 0.4
 # Modes whose curvature is below this share of the largest are nearly flat.
 _FLAT = 1e-6
-# Shortest step, relative to the longest.
-_SHORTEST = 1e-10
 
 
 class Basis(NamedTuple):
@@ -150,7 +148,7 @@ def _attempt(
         basis = basis_for(gradient)
         if aim is None:
             aim = climbed = min(_MOST, int(np.sum(basis.values < 0)) // _SHARE)
-        point = _harvest(objective, basis, basis_for, vector, gradient, longest, known)
+        point = _harvest(objective, basis, basis_for, vector, gradient, longest, known) if age == 0 else None
         if point is not None:
             known.append(point.vector)
             nearest = point if nearest is None or _missed(point, index) < _missed(nearest, index) else nearest
@@ -163,11 +161,10 @@ def _attempt(
             break
         there = vector + basis.vector(step)
         ahead = objective.gradient(there)
-        change = basis.along(ahead - gradient) - basis.values * step
-        error = float(np.linalg.norm(change / (basis.sizes + damping))) / length
-        if not error <= _REJECT:
+        error = _error(basis, ahead - gradient, step, damping)
+        if error > _REJECT:
             allowed, age = min(allowed, length) / 2, _STEPS if age else 0
-            if allowed < _SHORTEST * longest:
+            if allowed <= objective.unit * np.linalg.norm(vector):
                 reason = Reason.NO_DESCENT
                 break
             continue
@@ -182,6 +179,14 @@ def _attempt(
             reason = Reason.NO_DESCENT
             break
     return nearest or Found(vector, gradient, None, reason), climbed
+
+
+def _error(basis: Basis, change: np.ndarray, step: np.ndarray, damping: float) -> float:
+    """Return how wrong the model was over the step, relative to the step."""
+    if not np.all(np.isfinite(change)):
+        return np.inf
+    wrong = basis.along(change) - basis.values * step
+    return float(np.linalg.norm(wrong / (basis.sizes + damping)) / np.linalg.norm(step))
 
 
 def _damping(basis: Basis, gradient: np.ndarray, radius: float) -> float:

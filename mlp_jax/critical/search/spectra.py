@@ -65,7 +65,9 @@ class Matrices:
             level = 4 * self.unit * (1 + float(np.linalg.norm(vector)))
             if not size <= max(longest, level):
                 return None
-            if size <= level or (size > last / 2 and last <= 1e6 * level):
+            stagnates = size > last / 2 and last <= 1e6 * level
+            rounding = 1e3 * self.unit * np.abs(matrix) @ (np.abs(vector) + np.mean(np.abs(vector)))
+            if size <= level or (stagnates and np.all(np.abs(gradient) <= rounding)):
                 values = scipy.linalg.eigvalsh(matrix, check_finite=False)
                 return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
             if size > last:
