@@ -1,8 +1,20 @@
-"""Meshes and hosts, behind the `mesh=` argument; `mlp_jax.devices` is the public part."""
+"""Meshes and hosts, behind the `mesh=` argument, and cores; `mlp_jax.devices` is the public part."""
 
+from mlp_jax._parallel.cores import one_blas_thread, over_cores
 from mlp_jax._parallel.placement import place, require_mesh, split, to_host
 from mlp_jax._parallel.rows import gather, mean, over_rows, pad, sharded, sum_over_rows
 
-__all__ = (
-    ["gather", "mean", "over_rows", "pad", "place", "require_mesh", "sharded", "split", "sum_over_rows", "to_host"]
-)  # fmt: skip
+__all__ = [
+    "gather",
+    "mean",
+    "one_blas_thread",
+    "over_cores",
+    "over_rows",
+    "pad",
+    "place",
+    "require_mesh",
+    "sharded",
+    "split",
+    "sum_over_rows",
+    "to_host",
+]

@@ -20,8 +20,6 @@ from mlp_jax.critical.starts import common_length
 from mlp_jax.curvature import matrices, precision, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
-# Above this many parameters the default method uses no matrices: a step of Levenberg–Marquardt is 11 P³ flops.
-_DENSE = 1500
 # Searches of `find_many` under way at a time, times parameters: enough to fill vector instructions, and no more,
 # because lanes that have no start left run on until the last search is over. With more parameters than `_WIDE` one
 # search fills them by itself.
@@ -36,20 +34,25 @@ def find(
     index: int | None = None,
     method: Method | None = None,
     hessian: HessianMatrix | None = None,
-    max_steps: int = 200,
+    max_steps: int = 500,
     radius: float | None = None,
 ) -> Point:
     """Go from params to a critical point, of any index or of a chosen one. Transformable.
 
-    Without `index` it descends the gradient norm, which reaches critical points of any index, and can end at
-    gradient-flat points, which are not critical: it says which. `levenberg_marquardt` is the method up to 1500
-    parameters, `newton_mr`, which needs no matrices, above. With `index` it climbs along that many eigenvectors and
-    descends along the others (`eigenvector_following`); index 0 looks for minima, by saddle-free Newton steps. All
-    end with Newton's steps, and report convergence only where each component of the gradient is within what a rounding
-    of params changes it by. With `index` the point may still be of another index: `reached` says whether it is not.
+    It climbs along `index` eigenvectors of the Hessian and descends along the others (Cerjan & Miller 1981; for index 0
+    saddle-free Newton, Dauphin et al. 2014); without `index` it climbs along a third of those that are unstable at the
+    start. Up to 1500 parameters each step uses the eigenvectors of the Hessian, above those on a Krylov space of
+    dimension 120. A search that makes no progress begins again with 5 % noise, and then aims at a lower index. The point
+    may still be of another index, or none is found: that is no evidence that there is none. `reached` says whether the
+    index is the one asked for; above 4000 parameters it is not known.
+
+    Convergence is reported only where each component of the gradient is within what a rounding of params changes it by.
 
     Outside jit it computes in float64 whatever the caller's default; a second call with the same functions, settings
-    and shapes compiles nothing. Memory with matrices: 8 of 8 P² bytes, and O(P³) work a step.
+    and shapes compiles nothing. Under jit, or with a `method`, one search runs in one compiled program:
+    `eigenvector_following` with an index, `levenberg_marquardt` (above 1500 parameters `newton_mr`) without, which
+    descend the gradient norm and may end at gradient-flat points, which are not critical: it says which. Memory with
+    matrices: 8 of 8 P² bytes, and O(P³) work a step.
 
     Parameters
     ----------
@@ -59,14 +62,14 @@ def find(
         None, or the number of negative eigenvalues wanted, from 0 to P.
     method
         `critical.levenberg_marquardt`, `critical.newton_mr`, or any function `(Function, max_steps) -> Search` of
-        `critical.search.contract`; chosen by P when None. Not together with `index`.
+        `critical.search.contract`. Not together with `index`.
     hessian
         `(params, *args) -> (P, P)` in the order of `tree.ravel`, such as a partial of `mlp_hessian.dense`;
         `curvature.dense_hessian` of `fun` when None.
     max_steps
-        Most points at which to use the Hessian.
+        Most points at which to use the Hessian; Newton's last steps may add a dozen.
     radius
-        Longest step towards a chosen index; a sixth of ‖params‖, or of 1 if that is larger, when None.
+        Longest step of a search without `method`; a sixth of ‖params‖, or of 1 if that is larger, when None.
 
     Raises
     ------
@@ -108,15 +111,16 @@ def find_many(
     index: int | None = None,
     method: Method | None = None,
     hessian: HessianMatrix | None = None,
-    max_steps: int = 200,
+    max_steps: int = 500,
     radius: float | None = None,
     lanes: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Point:
-    """Run `find` from many starts in one compiled call: a Point with a leading axis n on every field. Transformable.
+    """Run `find` from many starts: a Point with a leading axis n on every field. Transformable.
 
-    `lanes` searches run side by side; one that is over makes room for the next start at once, so that none waits for
-    the slowest. A start that is not finite gives a point with reason `NOT_FINITE`, and does not disturb the others.
+    Above 48 parameters each search is that of `find`, one a core. Up to 48, under jit, or with `method`, `lanes` or
+    `mesh`, all run in one compiled program, `lanes` of them side by side; one that is over makes room for the next
+    start at once, so that none waits for the slowest. A start that is not finite gives a point with reason `NOT_FINITE`, and does not disturb the others.
     Critical points reached from several starts appear as often: see `distinct`.
 
     Parameters
@@ -126,8 +130,7 @@ def find_many(
     starts
         params with a leading axis of the same length n on every leaf.
     lanes
-        Searches under way at a time on one device; 32 for up to 9 parameters, fewer for more, and one above 48, when
-        None. Memory with matrices: 10 of 8 P² bytes for each.
+        Searches under way at a time on one device; 32 for up to 9 parameters, fewer for more, when None. Memory with matrices: 10 of 8 P² bytes for each.
     mesh
         When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the starts, n /
         devices for each, and none waits for another before the end. In several processes each makes the same call, and
@@ -152,6 +155,7 @@ def find_many(
     num = common_length(starts, "starts")
     one: Any = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
     size = tree.size(one)
+    on_cores = size > _WIDE and method is None and lanes is None and mesh is None
     lanes = (min(32, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else _checks.integer(lanes, "lanes")
     mesh = None if mesh is None else _parallel.require_mesh(mesh)
     settings = _settings(index, method, hessian, max_steps, radius, size, min(num, lanes))._replace(mesh=mesh)
@@ -166,7 +170,8 @@ def find_many(
         starts = precision.promote(starts)
         if mesh is not None:
             starts = _parallel.pad(starts, mesh)
-        points = of_pytrees.compiled_find_each(traced, settings, index, starts, args)
+        search = on_host.follow_each if on_cores else of_pytrees.compiled_find_each
+        points = search(traced, settings, index, starts, args)
         return jax.tree.map(lambda leaf: leaf[:num], _parallel.to_host(points))
 
 

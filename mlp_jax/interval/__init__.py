@@ -11,9 +11,8 @@ Inside, from numbers to theorems: `ball` and `multiprecision` (arithmetic), `pro
 
 import importlib.util
 
-for _package in ("flint", "threadpoolctl"):
-    if importlib.util.find_spec(_package) is None:
-        raise ImportError(f'mlp_jax.interval needs the package {_package}: pip install "mlp_jax[proofs]".')
+if importlib.util.find_spec("flint") is None:
+    raise ImportError('mlp_jax.interval needs the package flint: pip install "mlp_jax[proofs]".')
 
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, load

@@ -5,9 +5,7 @@ the row are evaluated once; memory beyond the matrix is that of one block for ea
 """
 
 import functools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import flint
@@ -16,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 from jax.flatten_util import ravel_pytree
-from threadpoolctl import ThreadpoolController
 
 from mlp_jax._compiled import while_alive
+from mlp_jax._parallel import over_cores
 from mlp_jax.curvature import operators
 from mlp_jax.interval import ball, multiprecision, spectra
 from mlp_jax.interval.ball import Ball, Refusal
@@ -169,15 +167,8 @@ def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.nda
     if len(starts) == 1:
         fill(0)
         return Ball(mid, rad)
-    # Numpy releases Python's lock: one thread a core, each with a single-threaded BLAS.
-    with _blas().limit(limits=1), ThreadPoolExecutor(os.cpu_count()) as pool:
-        list(pool.map(fill, starts))  # re-raises the exceptions of the threads
+    over_cores(fill, starts)  # numpy releases Python's lock
     return Ball(mid, rad)
-
-
-@functools.cache
-def _blas() -> ThreadpoolController:
-    return ThreadpoolController().select(user_api="blas")
 
 
 def hessian_product(traced: Traced, box: Ball, data: list[np.ndarray], direction: np.ndarray) -> Ball:

@@ -24,9 +24,10 @@ _REJECT, _HALVE, _DOUBLE, _EXACT = 1.0, 0.6, 0.25, 1e-3
 _STALLED, _WINDOW = 0.7, 30
 # Starts with noise of this size, relative to params, before the aim is lowered by this factor; no attempt uses more
 # than one part of the Hessians allowed.
-_NOISE, _TRIES, _LOWER, _ATTEMPTS, _PARTS = 0.05, 2, 0.5, 12, 4
-# Without a chosen index: this share of the start's negative eigenvalues, and no more than so many.
-_SHARE, _MOST = 3, 12
+_NOISE, _TRIES, _LOWER, _ATTEMPTS, _PARTS = 0.05, 4, 0.5, 12, 5
+# Without a chosen index the aim is this share of the start's negative eigenvalues, and no more than so many; after a
+# search that ran off, as `ends` says, it is all of them.
+_SHARE, _MOST, _RUN_OFF = 3, 12, 1e3
 # Newton's steps contract when the second is no longer than this share of the first.
 _CONTRACTS = 0.4
 # Modes whose curvature is below this share of the largest are nearly flat.
@@ -106,17 +107,19 @@ def follow(
     """Return the critical point that a search from `start` reaches: of this index if it can, of any index if None."""
     generator = np.random.default_rng(0)
     typical = float(np.mean(np.abs(start))) or 1.0
-    origin, aim, best = start, index, None
+    origin, aim, share, best = start, index, _SHARE, None
     for attempt in range(_ATTEMPTS):
         most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
-        found, aim = _attempt(objective, origin, index, aim, radius, most)
+        found, aim = _attempt(objective, origin, index, aim, radius, most, share)
         if found.negative is not None and (best is None or _missed(found, index) < _missed(best, index)):
             best = found
         if objective.hessians >= max_hessians or found.reason == Reason.NOT_FINITE:
             break
         if best is not None and _missed(best, index) == 0:
             break
-        if attempt < _TRIES:
+        if index is None and np.linalg.norm(found.vector) > _RUN_OFF * max(1.0, float(np.linalg.norm(start))):
+            origin, aim, share = start, None, 1
+        elif index is not None and attempt < _TRIES:
             origin = start + _NOISE * np.maximum(np.abs(start), typical) * generator.standard_normal(start.size)
         elif best is not None:
             break
@@ -130,7 +133,13 @@ def _missed(found: Found, index: int | None) -> int:
 
 
 def _attempt(
-    objective: Objective, start: np.ndarray, index: int | None, aim: int | None, radius: float | None, most: int
+    objective: Objective,
+    start: np.ndarray,
+    index: int | None,
+    aim: int | None,
+    radius: float | None,
+    most: int,
+    share: int,
 ) -> tuple[Found, int]:
     """Return where the search from one start ends, and how many modes it climbed."""
     vector, gradient = start, objective.gradient(start)
@@ -147,7 +156,7 @@ def _attempt(
         assert basis_for is not None
         basis = basis_for(gradient)
         if aim is None:
-            aim = climbed = min(_MOST, int(np.sum(basis.values < 0)) // _SHARE)
+            aim = climbed = min(_MOST, int(np.sum(basis.values < 0)) // share)
         point = _harvest(objective, basis, basis_for, vector, gradient, longest, known) if age == 0 else None
         if point is not None:
             known.append(point.vector)
@@ -226,9 +235,12 @@ def _harvest(
     step = basis.newton(gradient, longest / 2)
     size = float(np.linalg.norm(step))
     level = 4 * objective.unit * (1 + float(np.linalg.norm(vector)))
-    if not size <= longest / 2 or any(np.linalg.norm(vector + step - other) <= size + level for other in known):
+    contracts = _CONTRACTS if size <= longest / 2 else _EXACT
+    if not np.isfinite(size) or any(np.linalg.norm(vector + step - other) <= size + level for other in known):
         return None
     ahead = objective.gradient(vector + step)
-    if not np.linalg.norm(basis_for(ahead).newton(ahead, longest / 2)) <= max(_CONTRACTS * size, level):
+    if not np.all(np.isfinite(ahead)):
         return None
-    return objective.finish(vector + step, ahead, longest)
+    if not np.linalg.norm(basis_for(ahead).newton(ahead, longest / 2)) <= max(contracts * size, level):
+        return None
+    return objective.finish(vector + step, ahead, max(longest, size))

@@ -42,18 +42,18 @@ class Settings(NamedTuple):
 
 
 class _Task(NamedTuple):
-    """A search of vectors, what it searches, and the index asked for."""
+    """A search of vectors, what it searches, and the index asked for: −1 for any."""
 
     search: Search
     function: Function
-    target: Index
+    target: int | jax.Array
     unravel: Callable[[jax.Array], PyTree]
 
     def point(self, start: jax.Array, end: End) -> Point:
         """Return what is found at the end of the search from a start."""
         found = settle(self.search, self.function, start, end)
         index = jnp.asarray(found.index)
-        reached = found.converged if self.target is None else found.converged & (index == self.target)
+        reached = found.converged & ((index == self.target) | (self.target < 0))
         other = found.converged & ~reached & (index >= 0)
         return dataclasses.replace(
             found,
@@ -89,14 +89,14 @@ def function_of(fun: Fun, settings: Settings, params: PyTree, args: tuple) -> Fu
 
 def _task(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tuple) -> _Task:
     function = function_of(fun, settings, params, args)
-    if settings.method is None:
+    if settings.method is not None:
+        search = settings.method(function, settings.max_steps)
+    else:
         assert index is not None
         search = eigenvector_following(function, settings.max_steps, index, settings.radius)
-    else:
-        search = settings.method(function, settings.max_steps)
     if not isinstance(search, Search):
         raise TypeError(f"method: got one that returns {_checks.describe(search)}, expected a Search.")
-    return _Task(search, function, index, tree.ravel(params)[1])
+    return _Task(search, function, -1 if index is None else index, tree.ravel(params)[1])
 
 
 @precision.whole_products

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _compiled, tree
+from mlp_jax import _compiled, _parallel, tree
 from mlp_jax.critical.point import Point
 from mlp_jax.critical.search import following, of_pytrees, spectra
 from mlp_jax.critical.search.contract import End
@@ -25,30 +25,45 @@ MATRICES, COUNTED = 1500, 4000
 _KRYLOV, _DESCENT = 120, 30
 
 
+def follow_each(fun: Fun, settings: Settings, index: int | None, starts: PyTree, args: tuple) -> Point:
+    """Return where the searches from starts end, one search a core, as a Point with a leading axis."""
+
+    def search(row: int) -> Point:
+        with precision.float64():  # a setting of each thread
+            return follow_one(fun, settings, index, jax.tree.map(lambda leaf: leaf[row], starts), args)
+
+    points = _parallel.over_cores(search, range(len(jax.tree.leaves(starts)[0])))
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *points)
+
+
 def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, args: tuple) -> Point:
     """Return where the search from params ends."""
+    start, unravel = tree.ravel(params)
+    # One set of programs for searches of any length.
+    method = levenberg_marquardt if start.size <= COUNTED else newton_mr
+    fixed = Settings(method, settings.hessian, _DESCENT, None, unit=settings.unit)
 
     def on_host(program: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *vectors: jax.tree.map(np.asarray, program(fun, settings, params, args, *vectors))
+        return lambda *vectors: jax.tree.map(np.asarray, program(fun, fixed, params, args, *vectors))
 
     def descend(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-        short = settings._replace(method=newton_mr, max_steps=_DESCENT)
-        point = of_pytrees.compiled_find_one(fun, short, None, unravel(jnp.asarray(vector)), args)
+        by_products = fixed._replace(method=newton_mr)
+        point = of_pytrees.compiled_find_one(fun, by_products, None, unravel(jnp.asarray(vector)), args)
         end = np.asarray(tree.ravel(point.params)[0])
         return end, gradient(end), bool(point.converged)
 
-    start, unravel = tree.ravel(params)
     assert settings.unit is not None
     gradient = on_host(_gradient_at)
     objective: following.Objective
     if start.size <= MATRICES:
-        objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit)
+        typical = float(np.mean(np.abs(start))) or 1.0
+        objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit, typical)
     else:
         objective = spectra.Products(gradient, on_host(_krylov_at), on_host(_product_at), descend, settings.unit)
-    found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
+    with _parallel.one_blas_thread():
+        found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
     end = End(*map(jnp.asarray, (found.vector, found.gradient, np.int32(objective.hessians), np.int32(found.reason))))
-    settings = settings._replace(method=levenberg_marquardt if start.size <= COUNTED else newton_mr)
-    return of_pytrees.compiled_settled(fun, settings, index, params, args, end)
+    return of_pytrees.compiled_settled(fun, fixed, jnp.int32(-1 if index is None else index), params, args, end)
 
 
 @_compiled.by_function(2)

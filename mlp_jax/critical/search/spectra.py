@@ -21,17 +21,23 @@ _SHORT = 1e-2
 _Of = Callable[[np.ndarray], np.ndarray]
 
 
-def _basis(rows: np.ndarray | None, values: np.ndarray, mixed: np.ndarray, size: int, unit: float) -> Basis:
+def _basis(matrix: np.ndarray, rows: np.ndarray | None, size: int, unit: float) -> Basis:
+    """Return the eigenbasis of a matrix, or of the Hessian on the span of rows where the matrix is its projection."""
+    values, mixed = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)  # evr fails at multiple eigenvalues
     largest = max(abs(values[0]), abs(values[-1]))
     return Basis(values, mixed, rows, np.maximum(np.abs(values), 4 * unit * size * largest + 1e-300))
 
 
 class Matrices:
-    """A function whose Hessian is computed: its eigenbasis by LAPACK, and Newton's steps by LDLᵀ."""
+    """A function whose Hessian is computed: its eigenbasis by LAPACK, and Newton's steps by LDLᵀ.
 
-    def __init__(self, gradient: _Of, matrix: _Of, unit: float) -> None:
+    typical
+        Size that parameters near zero are rounded as.
+    """
+
+    def __init__(self, gradient: _Of, matrix: _Of, unit: float, typical: float) -> None:
         self.gradient, self.unit, self.hessians = gradient, unit, 0
-        self._of = matrix
+        self._of, self._typical = matrix, typical
 
     def _matrix(self, vector: np.ndarray) -> np.ndarray:
         self.hessians += 1
@@ -42,13 +48,8 @@ class Matrices:
         matrix = self._matrix(vector)
         if not np.all(np.isfinite(matrix)):
             return None
-        basis = self._modes(matrix)
+        basis = _basis(matrix, None, len(vector), self.unit)
         return lambda gradient: basis
-
-    def _modes(self, matrix: np.ndarray) -> Basis:
-        # evr fails at multiple eigenvalues.
-        values, vectors = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)
-        return _basis(None, values, vectors, len(values), self.unit)
 
     def finish(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
         """Return where Newton's steps end at the level of rounding, with the index; None if they do not contract."""
@@ -60,13 +61,13 @@ class Matrices:
             lwork, _ = lapack.dsysv_lwork(len(vector), lower=1)
             _, _, step, failed = lapack.dsysv(matrix, -gradient, lwork=int(lwork), lower=1)
             if failed or not np.linalg.norm(step) <= longest:
-                step = self._modes(matrix).newton(gradient, longest)
+                step = _basis(matrix, None, len(vector), self.unit).newton(gradient, longest)
             size = float(np.linalg.norm(step))
             level = 4 * self.unit * (1 + float(np.linalg.norm(vector)))
             if not size <= max(longest, level):
                 return None
             stagnates = size > last / 2 and last <= 1e6 * level
-            rounding = 1e3 * self.unit * np.abs(matrix) @ (np.abs(vector) + np.mean(np.abs(vector)))
+            rounding = 1e3 * self.unit * np.abs(matrix) @ np.maximum(np.abs(vector), self._typical)
             if size <= level or (stagnates and np.all(np.abs(gradient) <= rounding)):
                 values = scipy.linalg.eigvalsh(matrix, check_finite=False)
                 return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
@@ -119,12 +120,12 @@ class Products:
             outside -= rows.T @ (rows @ outside)
             length = np.linalg.norm(outside)
             if length <= self.unit * len(vector) * np.linalg.norm(gradient):
-                return _basis(rows, *scipy.linalg.eigh(inside), len(vector), self.unit)
+                return _basis(inside, rows, len(vector), self.unit)
             image = self._product(vector, outside / length)
             wider = np.concatenate([rows, outside[None] / length])
             matrix = np.pad(inside, (0, 1))
             matrix[-1] = matrix[:, -1] = wider @ image
-            return _basis(wider, *scipy.linalg.eigh(matrix), len(vector), self.unit)
+            return _basis(matrix, wider, len(vector), self.unit)
 
         basis = widened(gradient)
         low = max(1, int(np.sum(basis.values < 0)))
