@@ -68,7 +68,7 @@ class Matrices:
                 return None
             stagnates = size > last / 2 and last <= 1e6 * level
             rounding = 1e3 * self.unit * np.abs(matrix) @ np.maximum(np.abs(vector), self._typical)
-            if size <= level or (stagnates and np.all(np.abs(gradient) <= rounding)):
+            if (size <= level or stagnates) and np.all(np.abs(gradient) <= rounding):
                 values = scipy.linalg.eigvalsh(matrix, check_finite=False)
                 return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
             if size > last:
