@@ -8,12 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import sklearn.datasets
 from ground_truth import linear_classes, linear_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_verdicts import linear_loss, xor_loss
 
-from mlp_jax import critical, mlp, tree
+from mlp_jax import critical, losses, mlp, penalties, tree
+from mlp_jax.critical.search import on_host
 from mlp_jax.critical.search.minres import Limits, minres
 
 QUADRATIC = np.diag([-3.0, 1e-4, 2.0])
@@ -188,6 +190,63 @@ def test_more_than_1500_parameters_are_searched_without_matrices():
     point = critical.find(fun, np.zeros(2000), (target, scale))
     assert point.converged
     np.testing.assert_allclose(point.params, target, atol=1e-12)
+
+
+# --- Networks -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def iris():
+    """A loss of networks on iris with weight decay .01, and its data."""
+    data = sklearn.datasets.load_iris()
+    inputs = (data.data - data.data.mean(axis=0)) / data.data.std(axis=0)
+
+    def fun(params, x, y):
+        return losses.mean(losses.cross_entropy(mlp.forward(params, x), y)) + penalties.l2(params, 0.01)
+
+    return fun, (inputs, data.target)
+
+
+def numpy_index(fun, params, args):
+    """The index of a critical point by numpy, from jax.hessian; None if the Newton step is not negligible."""
+    with jax.enable_x64(True):
+        vector, unravel = tree.ravel(params)
+        flat = lambda v: fun(unravel(v), *args)
+        gradient, matrix = np.asarray(jax.grad(flat)(vector)), np.asarray(jax.hessian(flat)(vector))
+    if np.linalg.norm(np.linalg.solve(matrix, gradient)) > 1e-9 * np.linalg.norm(vector):
+        return None
+    return int(np.sum(np.linalg.eigvalsh(matrix) < 0))
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, matrices):
+    if not matrices:
+        monkeypatch.setattr(on_host, "MATRICES", 0)
+    fun, args = iris
+    keys = jax.random.split(jax.random.key(0), 4)
+    starts = jax.vmap(lambda key: mlp.init(key, (4, 7, 3)))(keys)  # 59 parameters
+    for index in (None, 0, 2):
+        points = critical.find_many(fun, starts, args, index=index)
+        ends = [jax.tree.map(lambda leaf, i=i: leaf[i], points.params) for i in range(4)]
+        true = [numpy_index(fun, end, args) for end in ends]
+        assert points.converged.all()
+        assert points.index.tolist() == true
+        assert np.array_equal(points.reached, [index is None or k == index for k in true])
+        assert points.reached.sum() >= 3
+    assert critical.find(fun, jax.tree.map(lambda leaf: leaf[0], starts), args, index=2).index == true[0]
+
+
+def test_a_start_that_is_not_finite_disturbs_no_other_core(iris):
+    fun, args = iris
+    start = mlp.init(jax.random.key(0), (4, 7, 3))
+    starts = jax.tree.map(lambda leaf: np.stack([leaf, np.nan * leaf]), start)
+    points = critical.find_many(fun, starts, args, index=0)
+    assert points.converged.tolist() == [True, False]
+    assert points.reason[1] == critical.Reason.NOT_FINITE
+    np.testing.assert_array_equal(
+        tree.ravel(critical.find(fun, start, args, index=0).params)[0],
+        tree.ravel(jax.tree.map(lambda leaf: leaf[0], points.params))[0],
+    )
 
 
 # --- Many starts --------------------------------------------------------------------------------------------------

@@ -41,10 +41,10 @@ def find(
 
     It climbs along `index` eigenvectors of the Hessian and descends along the others (Cerjan & Miller 1981; for index 0
     saddle-free Newton, Dauphin et al. 2014); without `index` it climbs along a third of those that are unstable at the
-    start. Up to 1500 parameters each step uses the eigenvectors of the Hessian, above those on a Krylov space of
-    dimension 120. A search that makes no progress begins again with 5 % noise, and then aims at a lower index. The point
-    may still be of another index, or none is found: that is no evidence that there is none. `reached` says whether the
-    index is the one asked for; above 4000 parameters it is not known.
+    start. Up to 1500 parameters each step uses the eigenvectors of the Hessian, above that those on a Krylov space of
+    dimension 120. A search that makes no progress begins again with 5 % noise, and then aims at a lower index. It may
+    still end at a point of another index, or at none: that is no evidence that there is none. `reached` says whether
+    the index is the one asked for; above 4000 parameters it is not known.
 
     Convergence is reported only where each component of the gradient is within what a rounding of params changes it by.
 
@@ -120,8 +120,9 @@ def find_many(
 
     Above 48 parameters each search is that of `find`, one a core. Up to 48, under jit, or with `method`, `lanes` or
     `mesh`, all run in one compiled program, `lanes` of them side by side; one that is over makes room for the next
-    start at once, so that none waits for the slowest. A start that is not finite gives a point with reason `NOT_FINITE`, and does not disturb the others.
-    Critical points reached from several starts appear as often: see `distinct`.
+    start at once, so that none waits for the slowest. A start that is not finite gives a point with reason
+    `NOT_FINITE`, and does not disturb the others. Critical points reached from several starts appear as often: see
+    `distinct`.
 
     Parameters
     ----------
@@ -130,7 +131,8 @@ def find_many(
     starts
         params with a leading axis of the same length n on every leaf.
     lanes
-        Searches under way at a time on one device; 32 for up to 9 parameters, fewer for more, when None. Memory with matrices: 10 of 8 P² bytes for each.
+        Searches under way at a time on one device; 32 for up to 9 parameters, fewer for more, when None. Memory with
+        matrices: 10 of 8 P² bytes for each.
     mesh
         When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the starts, n /
         devices for each, and none waits for another before the end. In several processes each makes the same call, and

@@ -36,7 +36,8 @@ class Point:
         the parameters.
     index
         Number of negative eigenvalues of the Hessian there. None (−1, when vmapped, traced or from `find_many`) unless
-        the search converged and every eigenvalue is larger than its rounding; not known without matrices.
+        the search converged and every eigenvalue is larger than its rounding; not known from `newton_mr`, or above 4000
+        parameters.
     reached
         Whether it converged at a point of the index asked for; without one, the same as `converged`. False where the
         index is not known.
