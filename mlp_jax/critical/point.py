@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
@@ -74,3 +75,9 @@ class Point:
     def _repr_html_(self) -> str:
         title, _, numbers = str(self).partition(": ")
         return display.table(title, [("find", numbers)], note="params: .params; classify says what the point is.")
+
+
+def stack(points: Sequence[Point]) -> Point:
+    """Return points of `find`, one or more, as one of `find_many`: with a leading axis on every field."""
+    rows = [dataclasses.replace(point, index=-1 if point.index is None else point.index) for point in points]
+    return jax.tree.map(lambda *leaves: np.array(leaves, np.int32 if isinstance(leaves[0], int) else None), *rows)

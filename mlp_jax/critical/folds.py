@@ -1,0 +1,145 @@
+"""walk_folds: more critical points from known ones, along branches in a parameter, through folds and bifurcations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import _checks, _compiled, curvature, tree
+from mlp_jax.critical.duplicates import distinct
+from mlp_jax.critical.finders import find
+from mlp_jax.critical.point import Point, stack
+from mlp_jax.critical.search.walk import Progress, Walk
+from mlp_jax.critical.starts import common_length
+from mlp_jax.curvature import matrices, precision
+from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+
+
+def walk_folds(
+    fun: Fun,
+    points: PyTree,
+    args: tuple = (),
+    *,
+    parameter: int,
+    low: float,
+    high: float,
+    max_steps: int = 5000,
+    canonical: Callable[[PyTree], PyTree] | None = None,
+    hessian: HessianMatrix | None = None,
+    progress: Progress | None = None,
+) -> Point:
+    """Return more critical points, on the branches through known ones in a parameter of `fun`. Host-level, float64.
+
+    ∇ fun(x, p) = 0 defines curves in (x, p). From each given point, one of p = args[parameter], its curve is followed
+    both ways by pseudo-arclength continuation in (x, log p): through folds, where it turns back in p, and on all
+    branches that meet it at a bifurcation. Every other point where it comes back to p is a critical point of the same
+    function. Most folds change the index by one. A branch ends where it closes, runs off, or leaves [low, high].
+
+    A point where the Hessian is singular is skipped. A branch that only meets others outside [low, high], or none, is
+    not found. Each step takes about two Hessians and one factorisation, O(P³).
+
+    Parameters
+    ----------
+    fun, args, hessian
+        As for `find`.
+    points
+        Critical points: params with a leading axis n, such as `Census.params`.
+    parameter
+        Position in args of p, a number above 0, such as a weight decay.
+    low, high
+        Range in which p is varied, 0 < low ≤ p ≤ high.
+    max_steps
+        Most steps, over all branches.
+    canonical
+        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: copies of a point are
+        then neither followed nor returned.
+    progress
+        Called as progress(steps, max_steps) after each step.
+
+    Returns
+    -------
+    Point
+        The new points, as from `find_many`: a leading axis on every field, none of length 0 if there are no points.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `find_many`; parameter is not a position in args, its value is not a number in [low, high], or low is not
+        above 0.
+
+    Examples
+    --------
+    The minima ±√(p − 1) and the maximum 0 meet at p = 1:
+
+    >>> fun = lambda x, p: x**4 / 4 - (p - 1) * x**2 / 2
+    >>> found = walk_folds(fun, np.array([1.0]), (2.0,), parameter=0, low=0.5, high=3.0)
+    >>> sorted(zip((found.params.round(9) + 0.0).tolist(), found.index.tolist()))
+    [(-1.0, 0), (0.0, 1)]
+    """
+    num = _require_points(points)
+    args, wanted = _require_parameter(args, parameter, low, high)
+    max_steps = _checks.integer(max_steps, "max_steps")
+    if hessian is not None:
+        _checks.function(hessian, "hessian", "(params, *args) -> (P, P)")
+    one: Any = jax.tree.map(lambda leaf: np.asarray(leaf)[0], points)
+    matrices.require_memory(tree.size(one), matrices=6)
+    with precision.float64():
+        traced, one, promoted = precision.traced_problem(fun, one, args)
+        _, unravel = tree.ravel(one)
+        rows = [np.concatenate([np.ravel(leaf[i]) for leaf in jax.tree.leaves(points)]) for i in range(num)]
+
+        def equations(at: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+            found = _equations(traced, hessian, parameter, one, jnp.asarray(at), promoted)
+            return np.asarray(found[0]), np.asarray(found[1]), np.asarray(found[2])
+
+        def form(x: np.ndarray) -> np.ndarray:
+            return x if canonical is None else np.asarray(tree.ravel(canonical(unravel(jnp.asarray(x))))[0])
+
+        walk = Walk(equations, np.log(wanted), form)
+        found = walk.run(rows, np.log(low), np.log(high), max_steps, progress)
+        starts = [jax.tree.map(np.asarray, unravel(jnp.asarray(x))) for x in found or rows[:1]]
+    polished = stack([find(fun, start, args, hessian=hessian) for start in starts])
+    return distinct(jax.tree.map(lambda leaf: leaf[: len(found)], polished), canonical=canonical).points
+
+
+def _require_points(points: PyTree) -> int:
+    _checks.params(points, "points")
+    return common_length(points, "points")
+
+
+def _require_parameter(args: tuple, parameter: int, low: float, high: float) -> tuple[tuple, float]:
+    """Return args with the parameter as a float, and its value."""
+    _checks.args(args)
+    _checks.integer(parameter, "parameter", 0, len(args) - 1, "a position in args")
+    name = f"args[{parameter}]"
+    value = float(_checks.positive(args[parameter], name))
+    low, high = float(_checks.positive(low, "low")), float(_checks.positive(high, "high"))
+    if not low <= value <= high:
+        raise ValueError(f"{name}: got {value}, expected a number from low to high, {low} to {high}.")
+    return (*args[:parameter], value, *args[parameter + 1 :]), value
+
+
+@_compiled.by_function(3)
+def _equations(
+    fun: Fun, hessian: HessianMatrix | None, parameter: int, like: PyTree, at: jax.Array, args: tuple
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Return the gradient, the Hessian, and the derivative of the gradient by s = log p, at (x, s)."""
+    params, s = tree.ravel(like)[1](at[:-1]), at[-1]
+
+    def at_parameter(s: jax.Array) -> tuple:
+        return (*args[:parameter], jnp.exp(s), *args[parameter + 1 :])
+
+    def gradient(s: jax.Array) -> jax.Array:
+        return tree.ravel(jax.grad(fun)(params, *at_parameter(s)))[0]
+
+    value, slope = jax.jvp(gradient, (s,), (jnp.ones_like(s),))
+    matrix = (
+        curvature.dense_hessian(fun, params, at_parameter(s))
+        if hessian is None
+        else jnp.asarray(hessian(params, *at_parameter(s)))
+    )
+    return value, matrix, slope
