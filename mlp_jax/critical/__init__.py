@@ -4,7 +4,7 @@
 - `levenberg_marquardt`, `newton_mr`: the methods of `find`, with matrices and without
 - `along_run`: starts along a training run, with noise; `distinct`: the points found, each once
 - `census`: the critical points of a small function, each once, with an estimate of how many were not seen
-- `walk_folds`: more critical points, from known ones, along their branches in a parameter
+- `walk_folds`, `ladder`: more critical points, along branches in a parameter, and of neighbouring index
 - `classify`: name a point, with the numbers that justify the name, or say why it has none
 """
 
@@ -14,6 +14,7 @@ from mlp_jax.critical.duplicates import Distinct, distinct
 from mlp_jax.critical.evidence.higher_order import HigherOrder
 from mlp_jax.critical.finders import find, find_many
 from mlp_jax.critical.folds import walk_folds
+from mlp_jax.critical.ladders import ladder
 from mlp_jax.critical.point import Point
 from mlp_jax.critical.search.contract import Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
@@ -23,6 +24,6 @@ from mlp_jax.critical.verdict import Verdict
 
 __all__ = [
     "Census", "Distinct", "HigherOrder", "Point", "Reason", "Verdict", "along_run", "census", "classify", "distinct",
-    "find", "find_many", "levenberg_marquardt", "newton_mr", "walk_folds",
+    "find", "find_many", "ladder", "levenberg_marquardt", "newton_mr", "walk_folds",
 ]  # fmt: skip
 __dir__ = __all__.copy

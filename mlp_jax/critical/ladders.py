@@ -1,0 +1,114 @@
+"""ladder: critical points of neighbouring index, from one up and down, by kicks along its modes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlp_jax import _checks, curvature, tree
+from mlp_jax.critical.duplicates import distinct
+from mlp_jax.critical.finders import find
+from mlp_jax.critical.point import Point, stack
+from mlp_jax.curvature import precision
+from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+
+# Length of a kick beside ‖params‖, or 1 where that is 0.
+_KICK = 0.15
+
+
+def ladder(
+    fun: Fun,
+    params: PyTree,
+    args: tuple = (),
+    *,
+    up: int = 2,
+    down: int = 2,
+    max_steps: int = 200,
+    canonical: Callable[[PyTree], PyTree] | None = None,
+    hessian: HessianMatrix | None = None,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Point:
+    """Return critical points of higher and lower index, from one of index k, rung by rung. Host-level, float64.
+
+    Up: from each point of index k, `find(index=k + 1)` starts .15 ‖params‖ away along the lowest positive mode, on
+    either side; what it finds of that index is where the next rung starts. Down: the same along the highest negative
+    mode, with index k − 1. At most 2ⁿ⁺¹ − 2 searches for n rungs one way.
+
+    Parameters
+    ----------
+    fun, args, max_steps, hessian
+        As for `find`.
+    params
+        A critical point without a zero eigenvalue; `find` is called from there first.
+    up, down
+        Rungs each way, 0 or more; they end at index P and 0.
+    canonical
+        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: copies of a point are
+        then neither climbed from nor returned.
+    progress
+        Called as progress(rungs done, rungs) after each rung.
+
+    Returns
+    -------
+    Point
+        The distinct points found, of whatever index, without that given; as from `find_many`, with a leading axis.
+
+    Raises
+    ------
+    TypeError, ValueError, MemoryError
+        As `find`; up or down below 0; `find` from params does not converge, or does not know the index.
+
+    Examples
+    --------
+    >>> wells = lambda x: jnp.dot(np.array([1.0, 2.0]), (x**2 - 1) ** 2)  # index: the number of zeros
+    >>> found = ladder(wells, np.array([1.0, 1.0]))
+    >>> found.index.tolist(), (found.params.round(9) + 0.0).tolist()
+    ([1, 2], [[0.0, 1.0], [0.0, 0.0]])
+    """
+    up, down = _checks.integer(up, "up", 0), _checks.integer(down, "down", 0)
+    if canonical is not None:
+        _checks.function(canonical, "canonical", "(params) -> params")
+    first = find(fun, params, args, hessian=hessian, max_steps=max_steps)
+    if first.index is None:
+        expected = "a critical point of known index"
+        raise ValueError(f"params: got a point from which `find` says {str(first)!r}, expected {expected}.")
+    found, index, size = [first], int(first.index), tree.size(first.params)
+    targets = [range(index + 1, min(index + up, size) + 1), range(index - 1, max(index - down, 0) - 1, -1)]
+    done = 0
+    for rungs in targets:
+        level = [first.params]
+        for target in rungs:
+            starts = [start for at in level for start in _kicked(fun, at, args, hessian, target, rungs.step)]
+            ends = [find(fun, s, args, index=target, hessian=hessian, max_steps=max_steps) for s in starts]
+            found += ends
+            level = _distinct_params([end for end in ends if end.reached], canonical)
+            done += 1
+            if progress is not None:
+                progress(done, sum(map(len, targets)))
+    every = distinct(stack(found), canonical=canonical)
+    new = np.arange(len(every.hits)) != every.labels[0]
+    return jax.tree.map(lambda leaf: leaf[new], every.points)
+
+
+def _kicked(
+    fun: Fun, params: PyTree, args: tuple, hessian: HessianMatrix | None, target: int, change: int
+) -> list[PyTree]:
+    """Return params moved to either side along the mode whose sign must change for the index to be `target`."""
+    with precision.float64():
+        vector, unravel = tree.ravel(params)
+        matrix = curvature.dense_hessian(fun, params, args) if hessian is None else hessian(params, *args)
+        mode = np.linalg.eigh(np.asarray(matrix))[1][:, target - 1 if change > 0 else target]
+        length = float(jnp.linalg.norm(vector))
+        kick = _KICK * (length or 1.0) * jnp.asarray(mode)
+        return [jax.tree.map(np.asarray, unravel(vector + sign * kick)) for sign in (1, -1)]
+
+
+def _distinct_params(points: list[Point], canonical: Callable[[PyTree], PyTree] | None) -> list[PyTree]:
+    if not points:
+        return []
+    labels = distinct(stack(points), canonical=canonical).labels
+    return [points[i].params for i in np.unique(labels, return_index=True)[1]]
