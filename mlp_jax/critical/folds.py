@@ -83,6 +83,8 @@ def walk_folds(
     num = _require_points(points)
     args, wanted = _require_parameter(args, parameter, low, high)
     max_steps = _checks.integer(max_steps, "max_steps")
+    if canonical is not None:
+        _checks.function(canonical, "canonical", "(params) -> params")
     if hessian is not None:
         _checks.function(hessian, "hessian", "(params, *args) -> (P, P)")
     one: Any = jax.tree.map(lambda leaf: np.asarray(leaf)[0], points)

@@ -12,10 +12,12 @@ from mlp_jax.critical.search.arclength import Equations, Limits, Place, bordered
 
 # Newton's method at a bifurcation, where it converges slowly, and from a rough guess beside one.
 _AT, _BESIDE = Limits(1e-7, np.inf, 20), Limits(1e-5, np.inf, 15)
+# Size of an eigenvalue at a bifurcation, beside that at an end of the step, below which it is taken to be zero.
+_VANISHING = 0.02
 # How far from a bifurcation the other branches are entered; the second where the first fails.
 _DISTANCES = (1e-2, 1e-3)
-# Directions tried for each dimension of the kernel, where it has more than one.
-_DIRECTIONS = 6
+# Directions tried for each dimension, where there are several, and the cosine of two that are the same.
+_DIRECTIONS, _SAME_WAY = 6, 0.999
 
 
 class Bifurcation(NamedTuple):
@@ -48,38 +50,59 @@ def located(equations: Equations, old: Place, new: Place) -> Bifurcation | None:
         # Beside the turn of a pitchfork the sign of ds/dτ is soon rounding.
         within = (1e-7 if change else 2e-3) * scale(old.at)
         length = scipy.optimize.brentq(test, 0, whole, xtol=within, rtol=1e-8)
-        return Bifurcation(place(length), max(1, change))
+        here = place(length)
     except (np.linalg.LinAlgError, ValueError):  # ValueError: the signs at the ends are rounding
         return None
+    vanishing = np.abs(here.values) < _VANISHING * np.maximum(np.abs(old.values), np.abs(new.values))
+    return Bifurcation(here, max(1, int(np.sum(vanishing))))
 
 
 def switched(equations: Equations, meeting: Bifurcation) -> list[Place]:
     """Return points of the other branches that meet at a bifurcation, each in the direction away from it."""
-    place = meeting.place
-    _, matrix, slope = equations(place.at)
+    at, tangent = meeting.place.at, meeting.place.tangent
+    _, matrix, slope = equations(at)
     # Null vectors of the bordered matrix: tangents of the other branches, or sums of these and of the walk's own.
-    kernel = np.linalg.svd(bordered_matrix(matrix, slope, place.tangent))[2][-meeting.dimension :]
+    kernel = np.linalg.svd(bordered_matrix(matrix, slope, tangent))[2][-meeting.dimension :]
+    attempts = [(way, False) for way in kernel]
     if meeting.dimension > 1:
-        draws = np.random.default_rng(0).standard_normal((_DIRECTIONS * meeting.dimension, meeting.dimension))
-        kernel = draws / np.linalg.norm(draws, axis=1, keepdims=True) @ kernel
-    found: list[Place] = []
-    for direction in itertools.chain.from_iterable(zip(kernel, -kernel, strict=True)):
-        entered = _entered(equations, place.at, direction)
-        if entered is not None and not any(_near(entered, other) for other in found):
-            found.append(entered)
+        span = np.vstack([kernel, tangent])
+        draws = np.random.default_rng(0).standard_normal((_DIRECTIONS * len(span), len(span)))
+        attempts += [(way, True) for way in draws / np.linalg.norm(draws, axis=1, keepdims=True) @ span]
+    ways, found = [tangent, -tangent], []
+    for (direction, balanced), sign in itertools.product(attempts, (1, -1)):
+        entered = _entered(equations, at, sign * direction, balanced)
+        if entered is not None:
+            way = (entered.at - at) / np.linalg.norm(entered.at - at)
+            if all(way @ other < _SAME_WAY for other in ways):
+                ways.append(way)
+                found.append(entered)
     return found
 
 
-def _entered(equations: Equations, at: np.ndarray, direction: np.ndarray) -> Place | None:
-    for beside in np.multiply(_DISTANCES, scale(at)):
+def _entered(equations: Equations, at: np.ndarray, direction: np.ndarray, balanced: bool) -> Place | None:
+    """Return a point of a branch that leaves `at` near this direction, one of `_DISTANCES` away."""
+    for distance in np.multiply(_DISTANCES, scale(at)):
         try:
-            place = correct(equations, at + beside * direction, direction, _BESIDE)
+            guess = at + distance * direction
+            guess = _balanced(equations, guess, direction) if balanced else guess
+            away = correct(equations, guess, direction, _BESIDE).at
+            length = np.linalg.norm(away - at)
+            if length <= 4 * distance:
+                way = (away - at) / length
+                return correct(equations, at + distance * way, way, _BESIDE)
         except np.linalg.LinAlgError:
             continue
-        if np.linalg.norm(place.at - at) <= 4 * beside:
-            return place
     return None
 
 
-def _near(one: Place, other: Place) -> bool:
-    return bool(np.linalg.norm(one.at - other.at) <= _DISTANCES[-1] / 10 * scale(one.at))
+def _balanced(equations: Equations, at: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    """Return a point beside a bifurcation with s such that the gradient in this direction is about zero.
+
+    From there Newton's method goes to the nearest branch, where the kernel has several dimensions.
+    """
+    gradient, _, slope = equations(at)
+    value, change = direction[:-1] @ gradient, direction[:-1] @ slope
+    moved = at.copy()
+    if abs(value) < _DISTANCES[0] * abs(change):
+        moved[-1] -= value / change
+    return moved
