@@ -40,7 +40,7 @@ def walk_folds(
     function. Most folds change the index by one. A branch ends where it closes, runs off, or leaves [low, high].
 
     A point where the Hessian is singular is skipped. A branch that only meets others outside [low, high], or none, is
-    not found. Each step takes about two Hessians and one factorisation, O(P³).
+    not found. Each step takes two or three Hessians, with O(P³) work for each.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def walk_folds(
     Returns
     -------
     Point
-        The new points, as from `find_many`: a leading axis on every field, none of length 0 if there are no points.
+        The distinct new points, as from `find_many`: with a leading axis on every field, of length 0 if there are none.
 
     Raises
     ------
