@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _checks, _compiled, curvature, tree
+from mlp_jax import _checks, _compiled, _parallel, curvature, tree
 from mlp_jax.critical.duplicates import distinct
 from mlp_jax.critical.finders import find
 from mlp_jax.critical.point import Point, stack
@@ -104,7 +104,7 @@ def walk_folds(
         walk = Walk(equations, np.log(wanted), form)
         found = walk.run(rows, np.log(low), np.log(high), max_steps, progress)
         starts = [jax.tree.map(np.asarray, unravel(jnp.asarray(x))) for x in found or rows[:1]]
-    polished = stack([find(fun, start, args, hessian=hessian) for start in starts])
+    polished = stack(_parallel.over_cores(lambda start: find(fun, start, args, hessian=hessian), starts))
     return distinct(jax.tree.map(lambda leaf: leaf[: len(found)], polished), canonical=canonical).points
 
 

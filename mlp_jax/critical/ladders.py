@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _checks, curvature, tree
+from mlp_jax import _checks, _parallel, curvature, tree
 from mlp_jax.critical.duplicates import distinct
 from mlp_jax.critical.finders import find
 from mlp_jax.critical.point import Point, stack
@@ -27,7 +28,7 @@ def ladder(
     *,
     up: int = 2,
     down: int = 2,
-    max_steps: int = 200,
+    max_steps: int = 500,
     canonical: Callable[[PyTree], PyTree] | None = None,
     hessian: HessianMatrix | None = None,
     progress: Callable[[int, int], Any] | None = None,
@@ -70,8 +71,6 @@ def ladder(
     ([1, 2], [[0.0, 1.0], [0.0, 0.0]])
     """
     up, down = _checks.integer(up, "up", 0), _checks.integer(down, "down", 0)
-    if canonical is not None:
-        _checks.function(canonical, "canonical", "(params) -> params")
     first = find(fun, params, args, hessian=hessian, max_steps=max_steps)
     if first.index is None:
         expected = "a critical point of known index"
@@ -83,7 +82,8 @@ def ladder(
         level = [first.params]
         for target in rungs:
             starts = [start for at in level for start in _kicked(fun, at, args, hessian, target, rungs.step)]
-            ends = [find(fun, s, args, index=target, hessian=hessian, max_steps=max_steps) for s in starts]
+            search = functools.partial(find, fun, args=args, index=target, hessian=hessian, max_steps=max_steps)
+            ends = _parallel.over_cores(search, starts)
             found += ends
             level = _distinct_params([end for end in ends if end.reached], canonical)
             done += 1

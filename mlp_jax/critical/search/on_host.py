@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _compiled, _parallel, tree
-from mlp_jax.critical.point import Point
+from mlp_jax.critical.point import Point, stack
 from mlp_jax.critical.search import following, of_pytrees, spectra
 from mlp_jax.critical.search.contract import End
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
@@ -32,8 +32,7 @@ def follow_each(fun: Fun, settings: Settings, index: int | None, starts: PyTree,
         with precision.float64():  # a setting of each thread
             return follow_one(fun, settings, index, jax.tree.map(lambda leaf: leaf[row], starts), args)
 
-    points = _parallel.over_cores(search, range(len(jax.tree.leaves(starts)[0])))
-    return jax.tree.map(lambda *leaves: np.stack(leaves), *points)
+    return stack(_parallel.over_cores(search, range(len(jax.tree.leaves(starts)[0]))))
 
 
 def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, args: tuple) -> Point:
