@@ -16,7 +16,6 @@ from mlp_jax.critical.search.contract import Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Method, Settings
-from mlp_jax.critical.starts import common_length
 from mlp_jax.curvature import matrices, precision, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
@@ -154,7 +153,7 @@ def find_many(
     the gradient or the Hessian is not finite
     """
     _checks.params(starts, "starts", finite=False)
-    num = common_length(starts, "starts")
+    num = _checks.common_length(starts, "starts")
     one: Any = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
     size = tree.size(one)
     on_cores = size > _WIDE and method is None and lanes is None and mesh is None

@@ -14,7 +14,6 @@ from mlp_jax.critical.duplicates import distinct
 from mlp_jax.critical.finders import find
 from mlp_jax.critical.point import Point, stack
 from mlp_jax.critical.search.walk import Progress, Walk
-from mlp_jax.critical.starts import common_length
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
@@ -110,7 +109,7 @@ def walk_folds(
 
 def _require_points(points: PyTree) -> int:
     _checks.params(points, "points")
-    return common_length(points, "points")
+    return _checks.common_length(points, "points")
 
 
 def _require_parameter(args: tuple, parameter: int, low: float, high: float) -> tuple[tuple, float]:

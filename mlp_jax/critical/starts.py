@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _checks, tree
-from mlp_jax._checks import common_length
 from mlp_jax.tree import PyTree
 
 
@@ -44,7 +43,7 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     _checks.params(run, "run")
     num_starts = _checks.integer(num_starts, "num_starts", 1, 2**30)
     noise = _checks.not_negative(noise, "noise")
-    length = common_length(run, "run")
+    length = _checks.common_length(run, "run")
     places = np.round(np.linspace(0, length - 1, num_starts)).astype(int)
     points = jax.tree.map(lambda leaf: leaf[places], run)
     draws = tree.random_like(key, points)

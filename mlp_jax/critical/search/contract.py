@@ -38,6 +38,8 @@ class Reason(enum.IntEnum):
 
 
 RUNNING = -1
+# How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
+RUN_OFF = 1e3
 # Forced steps that a search may take where no step descends.
 _MAX_ESCAPES = 4
 # Rows of a matrix up to which a batch of them is handled at once.

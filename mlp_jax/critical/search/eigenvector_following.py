@@ -11,6 +11,9 @@ from mlp_jax.critical.search import contract
 from mlp_jax.critical.search.contract import RUNNING, Function, Reason, Search, all_finite, norm
 
 _BISECTIONS = 50
+# Errors of the model, relative to the step, above which a step is not taken, above which the radius is halved, and
+# below which it is doubled.
+REJECT, HALVE, DOUBLE = 1.0, 0.6, 0.25
 # Times a search is moved off a point of another index.
 _MAX_KICKS = 3
 
@@ -74,7 +77,7 @@ def _advance(function: Function, state: _State, index: jax.Array, max_steps: int
     at_level = ~state.forced & jnp.all(jnp.abs(state.gradient) <= _level(function, state))
     error = jnp.where(state.forced, 0, _model_error(state, gradient))
     # At rounding level the last step may make things worse: keep the better point.
-    wanted = all_finite(gradient) & (error <= 1) & ~(at_level & (after >= before))
+    wanted = all_finite(gradient) & (error <= REJECT) & ~(at_level & (after >= before))
     nothing = state.matrix, state.values, state.vectors
     matrix, values, vectors = jax.lax.cond(wanted, lambda at: _modes(function, at), lambda _: nothing, trial)
     taken = wanted & all_finite(matrix)
@@ -126,7 +129,7 @@ def _model_error(state: _State, gradient: jax.Array) -> jax.Array:
 
 
 def _radius(state: _State, error: jax.Array, taken: jax.Array) -> jax.Array:
-    grown = jnp.where(error < 0.25, 2.0, jnp.where(error > 0.6, 0.5, 1.0)) * state.radius
+    grown = jnp.where(error < DOUBLE, 2.0, jnp.where(error > HALVE, 0.5, 1.0)) * state.radius
     radius = jnp.where(taken, grown, jnp.minimum(state.radius, norm(state.step)) / 2)
     return jnp.minimum(radius, state.longest).astype(state.radius.dtype)
 

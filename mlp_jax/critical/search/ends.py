@@ -22,8 +22,6 @@ _MAX_POLISHES = 8
 _MOVES, _SAFETY = 8, 16
 # Multiples of such a move over which the gradient must not fall.
 _FARTHER = (64, 4096)
-# How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
-_RUN_OFF = 1e3
 # Points at which a parameter of zero gradient is examined, and how far the gradient falls on a tail.
 _SAMPLES, _TAIL = 8, 1e-9
 _SWEEPS = 8
@@ -88,7 +86,7 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Po
     tail = jax.lax.cond(jnp.any(dead), lambda: _on_tail(function, start, vector, dead), lambda: jnp.zeros((), bool))
     critical = jnp.all(jnp.abs(end.gradient) <= level) & exact & ~singular & ~tail
     rounding = end.reason == int(Reason.ROUNDING)
-    off = norm(vector) > _RUN_OFF * jnp.maximum(1, norm(start))
+    off = norm(vector) > contract.RUN_OFF * jnp.maximum(1, norm(start))
     reason = contract.first_of(
         (end.reason == int(Reason.NOT_FINITE), Reason.NOT_FINITE),
         (critical & (rounding | ~stopped), Reason.ROUNDING),

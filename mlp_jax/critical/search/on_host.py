@@ -55,7 +55,7 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
     gradient = on_host(_gradient_at)
     objective: following.Objective
     if start.size <= MATRICES:
-        typical = float(np.mean(np.abs(start))) or 1.0
+        typical = following.typical_size(np.asarray(start))
         objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit, typical)
     else:
         objective = spectra.Products(gradient, on_host(_krylov_at), on_host(_product_at), descend, settings.unit)
