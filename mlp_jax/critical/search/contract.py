@@ -234,8 +234,9 @@ def typical_size(start: jax.Array) -> jax.Array:
 def damped_newton(matrix: jax.Array, gradient: jax.Array, damping: jax.Array) -> jax.Array:
     """Return −(H² + ν²)⁻¹ H g as −Re (H + iν)⁻¹ g: 1/(λ + iν) has the real part λ / (λ² + ν²).
 
-    The complex solve keeps the condition number of H, where the normal equations would square it.
+    The complex solve keeps the condition number of H, where the normal equations would square it. 0 where H is 0.
     """
+    damping = jnp.where(jnp.any(matrix != 0), damping, 1)  # relative to H, so that it would be 0 too
     shifted = jax.lax.complex(matrix, damping * jnp.eye(len(matrix), dtype=matrix.dtype))
     return -one_at_a_time(jnp.linalg.solve)(shifted, jax.lax.complex(gradient, jnp.zeros_like(gradient))).real
 

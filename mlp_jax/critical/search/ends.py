@@ -154,7 +154,7 @@ def _polished(search: Search, function: Function, start: jax.Array, end: End, al
         here = local(end)
         trial = end.vector + here.step
         ahead = function.gradient(trial)
-        better = contract.all_finite(ahead) & (norm(here.scale * ahead) <= norm(here.scale * end.gradient) / 2)
+        better = contract.all_finite(trial, ahead) & (norm(here.scale * ahead) <= norm(here.scale * end.gradient) / 2)
         better &= allowed & jnp.any(here.step != 0) & (count < _MAX_POLISHES)
         vector, gradient = jnp.where(better, trial, end.vector), jnp.where(better, ahead, end.gradient)
         return end._replace(vector=vector, gradient=gradient), here._replace(ahead=ahead), count + 1, better
