@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,9 +27,36 @@ def over_cores(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         return list(pool.map(work, items))  # re-raises the exceptions of the threads
 
 
-def one_blas_thread() -> Any:
+class _Limit:
+    """A limit of the process that ends when the last of those that asked for it leaves.
+
+    Each of two limits that overlap in time would restore what it found: the second, that of the first.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._limiter = _blas().limit(limits=1)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._limiter.restore_original_limits()
+
+
+_one = _Limit()
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager[None]:
     """Return the context in which BLAS has one thread: threads of two calls on the same cores wait for each other."""
-    return _blas().limit(limits=1)
+    return _one.hold()
 
 
 @functools.cache
