@@ -86,16 +86,18 @@ def find(
     >>> print(point)  # doctest: +ELLIPSIS
     converged: the gradient is at the level of its own rounding. 2 parameters, gradient norm ...
     """
-    settings = _settings(index, method, hessian, max_steps, radius, tree.size(params))
-    if _checks.is_traced((params, args)):
+    traced = _checks.is_traced((params, args))
+    on_cores = method is None and not traced
+    settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), on_cores)
+    if traced:
         precision.require_scalar_function(fun, params, args)
         return of_pytrees.find_one(fun, settings, index, params, args)
     with precision.float64():
-        traced, params, args = precision.traced_problem(fun, params, args)
-        settings = settings._replace(unit=units.traced_unit(traced, params))
-        search = on_host.follow_one if method is None else of_pytrees.compiled_find_one
+        function, params, args = precision.traced_problem(fun, params, args)
+        settings = settings._replace(unit=units.traced_unit(function, params))
+        search = on_host.follow_one if on_cores else of_pytrees.compiled_find_one
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
-        point = _parallel.to_host(search(traced, settings, index, params, args))
+        point = _parallel.to_host(search(function, settings, index, params, args))
         if point.reason == Reason.NOT_FINITE:
             fun(params, *args)  # given numbers, fun may say what is wrong with them
         known = int(point.index) if point.index >= 0 else None
@@ -156,23 +158,25 @@ def find_many(
     num = _checks.common_length(starts, "starts")
     one: Any = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
     size = tree.size(one)
-    on_cores = size > _WIDE and method is None and lanes is None and mesh is None
+    traced = _checks.is_traced((starts, args))
+    on_cores = size > _WIDE and method is None and lanes is None and mesh is None and not traced
     lanes = (min(32, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else _checks.integer(lanes, "lanes")
     mesh = None if mesh is None else _parallel.require_mesh(mesh)
-    settings = _settings(index, method, hessian, max_steps, radius, size, min(num, lanes))._replace(mesh=mesh)
-    if _checks.is_traced((starts, args)):
+    settings = _settings(index, method, hessian, max_steps, radius, size, on_cores, min(num, lanes))
+    settings = settings._replace(mesh=mesh)
+    if traced:
         precision.require_scalar_function(fun, one, args)
         if mesh is not None and num % mesh.size:
             raise ValueError(f"starts: got {num} for {mesh.size} devices, expected a multiple of that under jit.")
         return of_pytrees.find_each(fun, settings, index, starts, args)
     with precision.float64():
-        traced, one, args = precision.traced_problem(fun, one, args)
-        settings = settings._replace(unit=units.traced_unit(traced, one))
+        function, one, args = precision.traced_problem(fun, one, args)
+        settings = settings._replace(unit=units.traced_unit(function, one))
         starts = precision.promote(starts)
         if mesh is not None:
             starts = _parallel.pad(starts, mesh)
         search = on_host.follow_each if on_cores else of_pytrees.compiled_find_each
-        points = search(traced, settings, index, starts, args)
+        points = search(function, settings, index, starts, args)
         return jax.tree.map(lambda leaf: leaf[:num], _parallel.to_host(points))
 
 
@@ -183,9 +187,13 @@ def _settings(
     max_steps: int,
     radius: float | None,
     size: int,
+    on_cores: bool,
     lanes: int = 1,
 ) -> Settings:
-    """Return the settings of a search over `size` parameters, checked, with the method for that many."""
+    """Return the settings of a search over `size` parameters, checked, with the method for that many.
+
+    A search on the cores needs no matrices above `on_host.COUNTED` parameters.
+    """
     if index is not None:
         if method is not None:
             raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
@@ -199,6 +207,7 @@ def _settings(
     max_steps = _checks.integer(max_steps, "max_steps", 1, 2**31 - 1)
     if radius is not None:
         radius = float(_checks.real(radius, "radius", "a number above 0", lambda x: x > 0))
-    if index is not None or method is levenberg_marquardt:
+    by_products = on_cores and size > on_host.COUNTED
+    if (index is not None and not by_products) or method is levenberg_marquardt:
         matrices.require_memory(size, matrices=8 if lanes == 1 else 10 * lanes)
     return Settings(method, hessian, max_steps, radius, lanes)
