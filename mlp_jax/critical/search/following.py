@@ -131,9 +131,15 @@ def follow(
     generator = np.random.default_rng(0)
     typical = typical_size(start)
     origin, aim, share, best = start, index, _SHARE, None
+
+    def nearby() -> np.ndarray:
+        return start + _NOISE * np.maximum(np.abs(start), typical) * generator.standard_normal(start.size)
+
     for attempt in range(_ATTEMPTS):
         most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
-        found, aim = _attempt(objective, origin, index, aim, radius, most, share)
+        ended, aim = _attempt(objective, origin, index, aim, radius, most, share)
+        if attempt == 0 or ended.reason != Reason.NOT_FINITE:  # noise may lead out of the domain
+            found = ended
         if found.negative is not None and (best is None or _missed(found, index) < _missed(best, index)):
             best = found
         if objective.hessians >= max_hessians or found.reason == Reason.NOT_FINITE:
@@ -141,9 +147,9 @@ def follow(
         if best is not None and _missed(best, index) == 0:
             break
         if index is None and np.linalg.norm(found.vector) > RUN_OFF * max(1.0, float(np.linalg.norm(start))):
-            origin, aim, share = start, None, 1
+            origin, aim, share = start if share == _SHARE else nearby(), None, 1
         elif index is not None and attempt < _TRIES:
-            origin = start + _NOISE * np.maximum(np.abs(start), typical) * generator.standard_normal(start.size)
+            origin = nearby()
         elif best is not None:
             break
         else:
@@ -172,10 +178,11 @@ def _attempt(
     """Return where the search from one start ends, and how many modes it climbed."""
     vector, gradient = start, objective.gradient(start)
     trust = _Trust.begin(start, radius)
-    age, reason = _STEPS, Reason.MAX_STEPS
+    age, reason = _STEPS, Reason.NO_DESCENT
     least, known = [float(np.linalg.norm(gradient))], list[Found]()
     while objective.hessians < most:
-        if age >= _STEPS:
+        fresh = age >= _STEPS
+        if fresh:
             basis_for, age = objective.look(vector, gradient), 0
             if basis_for is None or not np.all(np.isfinite(gradient)):
                 return Found(vector, gradient, None, Reason.NOT_FINITE), aim or 0
@@ -183,7 +190,7 @@ def _attempt(
         basis = basis_for(gradient)
         if aim is None:
             aim = min(_MOST, int(np.sum(basis.values < 0)) // share)
-        point = _harvest(objective, basis, basis_for, vector, gradient, trust.longest, known) if age == 0 else None
+        point = _harvest(objective, basis, basis_for, vector, gradient, trust.longest, known) if fresh else None
         if point is not None:
             known.append(point)
             if _missed(point, index) == 0:
@@ -201,10 +208,11 @@ def _attempt(
             vector, gradient, age = there, ahead, age + 1
             least.append(min(least[-1], float(np.linalg.norm(gradient))))
         if _stalled(least) or (error > REJECT and trust.radius <= objective.unit * np.linalg.norm(vector)):
-            reason = Reason.NO_DESCENT
             break
         if error > HALVE and age > 0:
             age = _STEPS
+    else:
+        reason = Reason.MAX_STEPS
     nearest = min(known, key=lambda point: _missed(point, index), default=None)
     return nearest or Found(vector, gradient, None, reason), aim or 0
 

@@ -59,7 +59,8 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
         objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit, typical)
     else:
         objective = spectra.Products(gradient, on_host(_krylov_at), on_host(_product_at), descend, settings.unit)
-    with _parallel.one_blas_thread():
+    # Lengths far from a critical point may overflow to infinity, which is longer than every radius.
+    with _parallel.one_blas_thread(), np.errstate(over="ignore"):
         found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
     end = End(*map(jnp.asarray, (found.vector, found.gradient, np.int32(objective.hessians), np.int32(found.reason))))
     return of_pytrees.compiled_settled(fun, fixed, jnp.int32(-1 if index is None else index), params, args, end)

@@ -71,7 +71,7 @@ class Matrices:
             if (size <= level or stagnates) and np.all(np.abs(gradient) <= rounding):
                 values = scipy.linalg.eigvalsh(matrix, check_finite=False)
                 return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
-            if size > last:
+            if not 0 < size <= last:  # 0: the gradient is in the null space
                 return None
             vector, last = vector + step, size
             gradient = self.gradient(vector)
@@ -113,6 +113,8 @@ class Products:
         rows, diagonal, beside = self._krylov(vector, first)
         if not (np.all(np.isfinite(rows)) and np.all(np.isfinite(diagonal))):
             return None
+        size = int(np.sum(np.any(rows, axis=1)))  # after a space that ends early, rows are zero
+        rows, diagonal, beside = rows[:size], diagonal[:size], beside[: size - 1]
         inside = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
 
         def widened(gradient: np.ndarray) -> Basis:
