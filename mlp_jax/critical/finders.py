@@ -40,8 +40,8 @@ def find(
 
     It climbs along `index` eigenvectors of the Hessian and descends along the others (Cerjan & Miller 1981; for index 0
     saddle-free Newton, Dauphin et al. 2014); without `index` it climbs along a third of those that are unstable at the
-    start. Up to 1500 parameters each step uses the eigenvectors of the Hessian, above that those on a Krylov space of
-    dimension 120. A search that makes no progress begins again with 5 % noise, and then aims at a lower index. It may
+    start. Up to 200 parameters, or 1500 with `hessian`, each step uses the eigenvectors of the Hessian, above that those
+    on a Krylov space of dimension 120. A search that makes no progress begins again with 5 % noise, and then aims at a lower index. It may
     still end at a point of another index, or at none: that is no evidence that there is none. `reached` says whether
     the index is the one asked for; above 4000 parameters it is not known.
 
@@ -201,7 +201,7 @@ def _settings(
     if method is not None:
         _checks.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr")
     elif index is None:
-        method = levenberg_marquardt if size <= on_host.MATRICES else newton_mr
+        method = levenberg_marquardt if size <= on_host.GIVEN else newton_mr
     if hessian is not None:
         _checks.function(hessian, "hessian", "(params, *args) -> (P, P)")
     max_steps = _checks.integer(max_steps, "max_steps", 1, 2**31 - 1)

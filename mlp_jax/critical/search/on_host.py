@@ -19,8 +19,9 @@ from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
 from mlp_jax.curvature.types import Fun, PyTree
 
-# Up to so many parameters the search uses matrices, and up to so many the index of its end is counted in one.
-MATRICES, COUNTED = 1500, 4000
+# Up to so many parameters the search uses matrices, also where the caller gives a faster Hessian; and up to so many the
+# index of its end is counted in one.
+MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Dimension of the Krylov spaces, and steps of the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
 
@@ -54,7 +55,7 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
     assert settings.unit is not None
     gradient = on_host(_gradient_at)
     objective: following.Objective
-    if start.size <= MATRICES:
+    if start.size <= (MATRICES if settings.hessian is None else GIVEN):
         typical = following.typical_size(np.asarray(start))
         objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit, typical)
     else:
@@ -62,8 +63,11 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
     # Lengths far from a critical point may overflow to infinity, which is longer than every radius.
     with _parallel.one_blas_thread(), np.errstate(over="ignore"):
         found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
-    end = End(*map(jnp.asarray, (found.vector, found.gradient, np.int32(objective.hessians), np.int32(found.reason))))
-    return of_pytrees.compiled_settled(fun, fixed, jnp.int32(-1 if index is None else index), params, args, end)
+        numbers = np.int32(objective.hessians), np.int32(found.reason)
+        end = End(*map(jnp.asarray, (found.vector, found.gradient, *numbers)))
+        target = jnp.int32(-1 if index is None else index)
+        # numpy, because JAX warns at every use of a float64 array where x64 is off.
+        return _parallel.to_host(of_pytrees.compiled_settled(fun, fixed, target, params, args, end))
 
 
 @_compiled.by_function(2)
