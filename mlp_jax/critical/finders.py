@@ -40,10 +40,10 @@ def find(
 
     It climbs along `index` eigenvectors of the Hessian and descends along the others (Cerjan & Miller 1981; for index 0
     saddle-free Newton, Dauphin et al. 2014); without `index` it climbs along a third of those that are unstable at the
-    start. Up to 200 parameters, or 1500 with `hessian`, each step uses the eigenvectors of the Hessian, above that those
-    on a Krylov space of dimension 120. A search that makes no progress begins again with 5 % noise, and then aims at a lower index. It may
-    still end at a point of another index, or at none: that is no evidence that there is none. `reached` says whether
-    the index is the one asked for; above 4000 parameters it is not known.
+    start. Up to 200 parameters, or 1500 with `hessian`, each step uses the eigenvectors of the Hessian, above that
+    those on a Krylov space of dimension 120. A search that makes no progress begins again with 5 % noise, and then aims
+    at a lower index. It may still end at a point of another index, or at none: that is no evidence that there is none.
+    `reached` says whether the index is the one asked for; above 4000 parameters it is not known.
 
     Convergence is reported only where each component of the gradient is within what a rounding of params changes it by.
 
