@@ -80,7 +80,7 @@ def walk_folds(
     [(-1.0, 0), (0.0, 1)]
     """
     num = _require_points(points)
-    args, wanted = _require_parameter(args, parameter, low, high)
+    args, wanted = require_parameter(args, parameter, low, high)
     max_steps = _checks.integer(max_steps, "max_steps")
     if canonical is not None:
         _checks.function(canonical, "canonical", "(params) -> params")
@@ -112,7 +112,7 @@ def _require_points(points: PyTree) -> int:
     return _checks.common_length(points, "points")
 
 
-def _require_parameter(args: tuple, parameter: int, low: float, high: float) -> tuple[tuple, float]:
+def require_parameter(args: tuple, parameter: Any, low: Any, high: Any) -> tuple[tuple, float]:
     """Return args with the parameter as a float, and its value."""
     _checks.args(args)
     _checks.integer(parameter, "parameter", 0, len(args) - 1, "a position in args")
