@@ -307,6 +307,15 @@ def test_blas_has_its_threads_again_when_searches_that_overlap_in_time_have_ende
         assert threads() == before == [2] * len(before)
 
 
+@pytest.mark.parametrize("matrices", [True, False])
+def test_a_start_with_an_infinite_gradient_is_not_finite(monkeypatch, matrices):
+    if not matrices:
+        monkeypatch.setattr(on_host, "MATRICES", 0)
+    point = critical.find(lambda x: jnp.sum(jnp.sqrt(x)), np.zeros(3))
+    assert not point.converged
+    assert point.reason is critical.Reason.NOT_FINITE
+
+
 def test_a_start_that_is_not_finite_disturbs_no_other_core(iris):
     fun, args = iris
     start = mlp.init(jax.random.key(0), (4, 7, 3))

@@ -1,4 +1,4 @@
-"""Host-level work on every core: one thread a core, and one BLAS thread in each."""
+"""Host-level work on every core: one thread per core, and one BLAS thread in each."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ def over_cores(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
 
 
 class _Limit:
-    """A limit of the process that ends when the last of those that asked for it leaves.
+    """A limit of one BLAS thread in the process, until the last context that holds it ends.
 
-    Each of two limits that overlap in time would restore what it found: the second, that of the first.
+    Of two limits of their own that overlap in time, the second would restore that of the first.
     """
 
     def __init__(self) -> None:

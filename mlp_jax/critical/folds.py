@@ -52,10 +52,10 @@ def walk_folds(
     low, high
         Range in which p is varied, 0 < low ≤ p ≤ high.
     max_steps
-        Most steps, over all branches.
+        Largest number of steps, over all branches.
     canonical
-        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: copies of a point are
-        then neither followed nor returned.
+        params -> params, one form for all symmetric copies, such as `mlp_symmetry.maps(...).canonical`. Copies of a
+        point are then neither followed nor returned.
     progress
         Called as progress(steps, max_steps) after each step.
 

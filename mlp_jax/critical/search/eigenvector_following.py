@@ -46,8 +46,8 @@ def eigenvector_following(function: Function, max_steps: int, index: int | jax.A
 
     The radius follows the error of the model, ‖(|Λ| + μ)⁻¹ (Qᵀ (g₊ − g) − Λ p)‖ / ‖p‖ for the step Q p, in which
     coordinates of every scale count alike: above 1 the step is not taken, above .6 the radius is halved, below .25
-    doubled. On a line of symmetry, where the search ends at a point of another index, it is moved off along the modes
-    of wrong sign, three times at most; where that leads nowhere, it ends at the first such point.
+    doubled. At a point of another index, as on a line of symmetry, the search is moved off along the modes of wrong
+    sign, three times at most; if that fails, it ends at the first such point.
     """
 
     def begin(start: jax.Array) -> _State:
@@ -121,7 +121,7 @@ def _sizes(values: jax.Array) -> jax.Array:
 
 
 def _model_error(state: _State, gradient: jax.Array) -> jax.Array:
-    """Return how wrong the model was over the step, as a part of the step."""
+    """Return the error of the model over the step, relative to the step."""
     taken = state.step @ state.vectors
     wrong = (gradient - state.gradient) @ state.vectors - state.values * taken
     length = norm(taken)
@@ -157,7 +157,7 @@ def _step(state: _State, index: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _moved_off(state: _State, index: jax.Array) -> _State:
-    """Go on from a point of another index along its modes of wrong sign, or end at the first such point."""
+    """Leave a point of another index along its modes of wrong sign, or end at the first such point."""
     rounding = 16 * len(state.values) * jnp.finfo(state.values.dtype).eps * jnp.max(jnp.abs(state.values))
     climbing = jnp.arange(len(state.values)) < index
     wrong = jnp.where(climbing, state.values > rounding, state.values < -rounding)

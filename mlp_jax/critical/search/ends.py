@@ -18,9 +18,9 @@ from mlp_jax.critical.search.contract import End, Function, Reason, Search, damp
 
 # Newton's steps taken from where a search ended, as long as each halves the scaled gradient.
 _MAX_POLISHES = 8
-# Moves by a rounding; what they change the gradient by, times the factor, is its error.
+# Moves by a rounding; the change of the gradient that they cause, times the factor, is its error.
 _MOVES, _SAFETY = 8, 16
-# Multiples of such a move over which the gradient must not fall.
+# Multiples of such a move along which the gradient must not fall.
 _FARTHER = (64, 4096)
 # Points at which a parameter of zero gradient is examined, and how far the gradient falls on a tail.
 _SAMPLES, _TAIL = 8, 1e-9
@@ -53,10 +53,10 @@ class _Measured(NamedTuple):
 def settle(search: Search, function: Function, start: jax.Array, end: End) -> Point:
     """Return the point at which the search from `start` ended, params and error as vectors, of whatever index.
 
-    It is critical if each component of the gradient is within what a rounding of the parameters changes it by; if the
-    gradient does not fall as they move farther, and has not fallen off gradually; and if the Newton step, together with
-    the one that rounding could make, is negligible beside the parameters (without matrices: if the gradient does not
-    jump).
+    It is critical if each component of the gradient is within the change that a rounding of the parameters causes; if
+    the gradient does not fall as they move farther, and has not decayed gradually; and if the Newton step, together
+    with the one that rounding could cause, is negligible relative to the parameters (without matrices: if the gradient
+    does not jump).
     """
     stopped = (end.reason == int(Reason.MAX_STEPS)) | (end.reason == int(Reason.NOT_FINITE))
     end, local = _polished(search, function, start, end, ~stopped)
@@ -115,7 +115,7 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Po
 
 
 def _on_tail(function: Function, start: jax.Array, vector: jax.Array, dead: jax.Array) -> jax.Array:
-    """Return whether the gradient of a parameter, zero here, falls off gradually: on the way from the start, or from 0.
+    """Return whether the gradient of a parameter, zero here, decays gradually: on the way from the start, or from 0.
 
     The gradient of a dead unit is zero all along that way.
     """
@@ -144,8 +144,8 @@ def _polished(search: Search, function: Function, start: jax.Array, end: End, al
             step = _scaled_newton(matrix, scale, end.gradient, 1e-10)
             return at + step + 2 * function.unit * _signs(1, at)[0] * _size(at, scale, start), (matrix, scale, step)
 
-        # The second at the end of the step, with params and data moved by a rounding: all that the first may be wrong
-        # by. A scan, so that one Hessian is compiled.
+        # The second at the end of the step, with params and data moved by a rounding: their difference bounds the error
+        # of the first. A scan, so that one Hessian is compiled.
         _, (matrices, scales, steps) = jax.lax.scan(look, end.vector, jnp.arange(2).astype(end.vector.dtype))
         return _Local(matrices, scales[0], jnp.zeros_like(end.vector[0]), steps[0], end.gradient)
 
@@ -186,7 +186,7 @@ def _measured(function: Function, end: End, local: _Local, level: jax.Array) -> 
 
 
 def _index(matrix: jax.Array, wrong: jax.Array, unit: float) -> jax.Array:
-    """Return the number of negative eigenvalues; −1 unless all are larger than what the matrix may be wrong by."""
+    """Return the number of negative eigenvalues; −1 unless all are larger than the error of the matrix."""
     values = contract.one_at_a_time(jnp.linalg.eigvalsh)(matrix)
     bound = jnp.max(jnp.sum(wrong, axis=1)) + 4 * unit * len(matrix) * jnp.max(jnp.abs(values))
     known = jnp.all(jnp.abs(values) > bound)
@@ -205,8 +205,8 @@ def _scaled(matrix: jax.Array, scale: jax.Array) -> jax.Array:
 def _scaling(matrix: jax.Array, wrong: jax.Array | None) -> jax.Array:
     """Return s for which diag(s) H diag(s) has rows of largest entry 1; rows that hold only rounding stay small.
 
-    As `curvature.signs.scaling`: what a row may be wrong by counts as no less, beside its largest entry, than in the
-    most exact row.
+    As `curvature.signs.scaling`: the error of a row, relative to its largest entry, is taken to be no less than that of
+    the most exact row.
     """
     size = jnp.abs(matrix)
     if wrong is not None:
@@ -230,7 +230,7 @@ def _signs(number: int, like: jax.Array) -> jax.Array:
 
 
 def _size(vector: jax.Array, scale: jax.Array, start: jax.Array) -> jax.Array:
-    """Return what each parameter is rounded as: its size, or what was typical at the start where that is larger.
+    """Return the size as which each parameter is rounded: its own, or the typical one at the start if that is larger.
 
     Typical in units of the scale, where curvature is about one, and never above the mean.
     """

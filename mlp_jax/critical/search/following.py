@@ -1,9 +1,10 @@
 """Follow eigenvectors to a critical point on the host, with one eigenbasis for several steps. Host-level.
 
-The step is that of `eigenvector_following`. An eigenbasis serves for up to five steps with fresh gradients, while they
-change as it predicts: modes cannot swap meanwhile, and a step costs a gradient. Wherever Newton's steps contract, they
-are followed to the critical point, whatever its index; if that is not the one asked for, the search goes on. A search
-that makes no progress starts again near its start; after that it goes on from where it is, and climbs fewer modes.
+The step is that of `eigenvector_following`. An eigenbasis serves for up to five steps, as long as it predicts the
+change of the gradient: the modes keep their order, and a step costs one gradient. Wherever Newton's steps contract,
+they are followed to the critical point, whatever its index; if that is not the one asked for, the search continues. A
+search for an index that makes no progress restarts near its start; after that it continues from where it is, and climbs
+fewer modes.
 """
 
 from __future__ import annotations
@@ -16,15 +17,16 @@ import numpy as np
 from mlp_jax.critical.search.contract import RUN_OFF, Reason
 from mlp_jax.critical.search.eigenvector_following import DOUBLE, HALVE, REJECT
 
-# Steps that one eigenbasis serves for.
+# Steps in one eigenbasis.
 _STEPS = 5
 # Error of the model, relative to the step, below which the radius is doubled even beyond the longest step.
 _EXACT = 1e-3
 # A search has stalled when the least gradient norm falls by less than this factor in so many steps.
 _STALLED, _WINDOW = 0.7, 30
-# Starts with noise of this size, relative to params, before the aim is lowered by this factor; no attempt uses more
-# than one part of the Hessians allowed.
-_NOISE, _TRIES, _LOWER, _ATTEMPTS, _PARTS = 0.05, 4, 0.5, 12, 5
+# Size of the noise of a restart, relative to params, and number of restarts before the aim is lowered by a factor.
+_NOISE, _TRIES, _LOWER = 0.05, 4, 0.5
+# Number of attempts, and of parts of the Hessians allowed; an attempt may use one part.
+_ATTEMPTS, _PARTS = 12, 5
 # Without a chosen index the aim is this share of the start's negative eigenvalues, and no more than so many; after a
 # search that ran off it is all of them.
 _SHARE, _MOST = 3, 12
@@ -42,7 +44,7 @@ class Basis(NamedTuple):
     mixed, rows
         The eigenvectors are the columns of rowsᵀ · mixed; of mixed where rows is None.
     sizes
-        |values|, at least what rounding makes of zero.
+        |values|, or the rounding of a zero eigenvalue where that is larger.
     """
 
     values: np.ndarray
@@ -60,7 +62,7 @@ class Basis(NamedTuple):
         return inside if self.rows is None else self.rows.T @ inside
 
     def newton(self, gradient: np.ndarray, longest: float) -> np.ndarray:
-        """Return −H⁻¹ g over the modes above rounding; if that is too long, over those that are not nearly flat."""
+        """Return −H⁻¹ g over the modes above rounding or, if that is too long, over those that are not nearly flat."""
         step = self._newton(gradient, np.abs(self.values) >= self.sizes)
         if np.linalg.norm(step) <= longest:
             return step
@@ -84,7 +86,7 @@ class _Trust(NamedTuple):
         return cls(first, first, longest is None)
 
     def adapted(self, error: float, length: float) -> _Trust:
-        """Return the radius after a step of this length over which the model was this wrong."""
+        """Return the radius after a step of this length with this error of the model."""
         if error > HALVE:
             return self._replace(radius=min(self.radius, length) / 2)
         if error >= DOUBLE:
@@ -103,7 +105,7 @@ class Found(NamedTuple):
 
 
 class Objective(Protocol):
-    """A function of one vector, as the search sees it; `hessians` counts the points at which the Hessian was used."""
+    """A function of one vector, as searched; `hessians` counts the points at which the Hessian was used."""
 
     unit: float
     hessians: int
@@ -127,7 +129,7 @@ class Objective(Protocol):
 def follow(
     objective: Objective, start: np.ndarray, index: int | None, max_hessians: int, radius: float | None
 ) -> Found:
-    """Return the critical point that a search from `start` reaches: of this index if it can, of any index if None."""
+    """Return where a search from `start` ends: at a critical point of this index or, if None, of any, or elsewhere."""
     generator = np.random.default_rng(0)
     typical = typical_size(start)
     origin, aim, share, best = start, index, _SHARE, None
@@ -223,7 +225,7 @@ def _stalled(least: list[float]) -> bool:
 
 
 def _error(basis: Basis, change: np.ndarray, step: np.ndarray, damping: float) -> float:
-    """Return how wrong the model was over the step, relative to the step."""
+    """Return the error of the model over the step, relative to the step."""
     if not np.all(np.isfinite(change)):
         return np.inf
     wrong = basis.along(change) - basis.values * step
@@ -263,7 +265,7 @@ def _harvest(
     longest: float,
     known: list[Found],
 ) -> Found | None:
-    """Return the critical point that Newton's steps reach from here, if they contract, and it is not a known one."""
+    """Return the critical point that Newton's steps reach from here, if they contract and it is not a known one."""
     step = basis.newton(gradient, longest / 2)
     size = float(np.linalg.norm(step))
     level = 4 * objective.unit * (1 + float(np.linalg.norm(vector)))

@@ -1,4 +1,4 @@
-"""A search by `following` over pytrees: one start, or several at a time, one a core. Host-level, float64."""
+"""A search by `following` over pytrees: from one start, or from several, one search per core. Host-level, float64."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
 from mlp_jax.curvature.types import Fun, PyTree
 
-# Up to so many parameters the search uses matrices, also where the caller gives a faster Hessian; and up to so many the
-# index of its end is counted in one.
+# Numbers of parameters up to which the search uses matrices, without and with a Hessian given by the caller, and up to
+# which the index of its end is counted in one.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
-# Dimension of the Krylov spaces, and steps of the descent of the gradient norm that ends a search by products.
+# Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
 
 
 def follow_each(fun: Fun, settings: Settings, index: int | None, starts: PyTree, args: tuple) -> Point:
-    """Return where the searches from starts end, one search a core, as a Point with a leading axis."""
+    """Return where the searches from starts end, one search per core, as a Point with a leading axis."""
 
     def search(row: int) -> Point:
         with precision.float64():  # a setting of each thread
@@ -60,8 +60,8 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
         objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit, typical)
     else:
         objective = spectra.Products(gradient, on_host(_krylov_at), on_host(_product_at), descend, settings.unit)
-    # Lengths far from a critical point may overflow to infinity, which is longer than every radius.
-    with _parallel.one_blas_thread(), np.errstate(over="ignore"):
+    # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
+    with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
         numbers = np.int32(objective.hessians), np.int32(found.reason)
         end = End(*map(jnp.asarray, (found.vector, found.gradient, *numbers)))
