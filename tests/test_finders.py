@@ -307,6 +307,15 @@ def test_blas_has_its_threads_again_when_searches_that_overlap_in_time_have_ende
         assert threads() == before == [2] * len(before)
 
 
+def test_the_error_of_a_model_that_overflows_is_infinite():
+    # Both the change of the gradient in the eigenbasis, 3e308, and that of the model, 2 · 1.5e308, overflow.
+    values = np.full(4, 1.5e308)
+    signs = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+    basis = following.Basis(values, signs, None, values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert following._error(basis, np.full(4, 1.5e308), np.full(4, 2.0), 0.0) == np.inf
+
+
 @pytest.mark.parametrize("matrices", [True, False])
 def test_a_start_with_an_infinite_gradient_is_not_finite(monkeypatch, matrices):
     if not matrices:

@@ -229,7 +229,8 @@ def _error(basis: Basis, change: np.ndarray, step: np.ndarray, damping: float) -
     if not np.all(np.isfinite(change)):
         return np.inf
     wrong = basis.along(change) - basis.values * step
-    return float(np.linalg.norm(wrong / (basis.sizes + damping)) / np.linalg.norm(step))
+    error = float(np.linalg.norm(wrong / (basis.sizes + damping)) / np.linalg.norm(step))
+    return np.inf if np.isnan(error) else error
 
 
 def _damping(basis: Basis, gradient: np.ndarray, radius: float) -> float:
