@@ -1,7 +1,8 @@
 """Do critical points of higher index have a higher loss, and what do points that only look critical do to the picture?
 
 Hundreds of critical points of a tanh network on digits, reduced to their first 10 principal components: searches for
-each index start from points of a training run and from random points, and every end is classified with an error bound.
+some indices start from points of a training run and from random points, `critical.ladder` goes on from what they find
+to the indices between, and every end is classified with an error bound.
 Dauphin et al. (2014) drew the share of negative eigenvalues against the loss; Frye et al. (2021) showed that most
 points in such figures were gradient-flat, not critical. So the figure is drawn twice: with the true critical points,
 and with the ends of gradient-norm descents that stopped elsewhere beside them. Points padded with dead hidden units
@@ -13,28 +14,27 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import matplotlib.figure
 import matplotlib.ticker
 import numpy as np
-import optax
 import pandas as pd
 import scipy.stats
 import tqdm
 
 from experiments._shared import all_devices, command_line, linear_control, tables
-from experiments._shared.classifier import all_digits, classifier
 from experiments._shared.live import live_units
+from experiments._shared.reduced_digits import CLASSES, COMPONENTS, Problem, problem, starts
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, datasets, mlp, plots, training
+from mlp_jax import _parallel, critical, mlp, plots
 from mlp_jax.confidence import mean_interval
 
-COMPONENTS, CLASSES = 10, 10
+# Searches are made for indices this far apart; ladders fill the gaps.
+SPACING = 5
+MAX_STEPS = 120
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,91 +48,96 @@ class Settings(RunSettings):
     weight_decay: float = 1e-2
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     largest_index: int = 44
-    """Searches are made for every index up to this one."""
-    starts: int = 14
-    """Searches for each index: half from the training run, half from random points."""
-    descents: int = 60
+    """Largest index of the searches and ladders."""
+    starts: int = 8
+    """Searches for every fifth index: half from the training run, half from random points."""
+    wanted: int = 6
+    """Distinct critical points of an index: with fewer, ladders climb to it from its neighbours; 1 when quick."""
+    descents: int = 40
     """Descents of the gradient norm, which aim at no index and may stop where the gradient is flat."""
 
 
-class Problem(NamedTuple):
-    """The loss on the reduced digits, its fast Hessian, the data, and the spectrum of all digits' components."""
+class Ends(NamedTuple):
+    """Ends of searches: one row each, and their params, stacked."""
 
-    fun: Callable[..., jax.Array]
-    hessian: Callable[..., jax.Array]
-    data: tuple[np.ndarray, np.ndarray]
-    run: mlp.Params
-    variances: np.ndarray
+    rows: list[dict[str, Any]]
+    params: mlp.Params
 
 
-def make_problem(settings: Settings) -> Problem:
-    """Return the problem, with the points of one training run."""
-    inputs, targets = all_digits()
-    centred = inputs - inputs.mean(0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    reduced = left[:, :COMPONENTS] * np.sqrt(len(left))
-    data = reduced[: settings.examples], targets[: settings.examples]
-
-    model = classifier(settings.weight_decay)
-    init_key, train_key = jax.random.split(jax.random.key(settings.seed))
-    _, history = training.train(
-        train_key,
-        model.batch_loss,
-        mlp.init(init_key, (COMPONENTS, settings.hidden, CLASSES), dtype=jnp.float64),
-        datasets.Examples(*map(jnp.asarray, data)),
-        optimizer=optax.sgd(0.2),
-        batch_size=50,
-        epochs=30,
-        record=lambda state: state.params,
-    )
-    return Problem(model.fun, model.hessian, data, history.record, sizes**2 / len(left))
-
-
-def starts(settings: Settings, problem: Problem, number: int, key: jax.Array) -> mlp.Params:
-    """Return starts: the first half along the run, with noise, the others random, of two scales."""
-    run_key, init_key = jax.random.split(key)
-    sizes = (COMPONENTS, settings.hidden, CLASSES)
-    along = critical.along_run(run_key, problem.run, number // 2, 0.2)
-    drawn = [mlp.init(k, sizes, dtype=jnp.float64) for k in jax.random.split(init_key, number)[number // 2 :]]
-    scaled = [jax.tree.map(lambda leaf, s=1.0 + 1.5 * (i % 2): s * leaf, one) for i, one in enumerate(drawn)]
-    return jax.tree.map(lambda run, *others: jnp.concatenate([run, jnp.stack(others)]), along, *scaled)
-
-
-def search(settings: Settings, problem: Problem, folder: RunFolder) -> pd.DataFrame:
+def search(settings: Settings, digits: Problem, folder: RunFolder) -> pd.DataFrame:
     """Return one row an end of a search: what it is, its index and loss, and what a naive count of signs would say."""
-    step, share = (5, 4) if settings.quick else (1, 1)
-    wanted: list[int | None] = list(range(0, settings.largest_index + 1, step))
-    key, rows = jax.random.key(settings.seed + 1), list[dict[str, Any]]()
-    with tqdm.tqdm([*wanted, None], unit="index") as bar:
+    share, indices = 4 if settings.quick else 1, range(settings.largest_index + 1)
+    key, found = jax.random.key(settings.seed + 1), list[Ends]()
+    with tqdm.tqdm([None, *indices[::SPACING]], unit="index", desc="searches") as bar:
         for index in bar:
             number = settings.descents if index is None else settings.starts
             start_key = jax.random.fold_in(key, settings.largest_index + 1 if index is None else index)
-            begin = starts(settings, problem, max(2, number // share), start_key)
-            bar.set_postfix_str("any index" if index is None else f"index {index}")
-            rows += folder.kept(f"index_{index}", functools.partial(ends, settings, problem, begin, index))
+            begin = starts(digits, max(2, number // share), start_key)
+            found.append(folder.kept(f"index_{index}", functools.partial(searched, settings, digits, begin, index)))
+    for index in tqdm.tqdm(indices, unit="index", desc="ladders"):
+        found.append(folder.kept(f"ladders_{index}", functools.partial(climbed, settings, digits, found, index)))
+    rows = [row for ends in found for row in ends.rows]
     return pd.DataFrame(rows).astype({"index": "Int64", "wanted": "Int64"})
 
 
-def ends(settings: Settings, problem: Problem, begin: mlp.Params, index: int | None) -> list[dict[str, Any]]:
-    """Return one row a start: what its search ended at."""
+def searched(settings: Settings, digits: Problem, begin: mlp.Params, index: int | None) -> Ends:
+    """Return the ends of searches for an index, or for any."""
     found = critical.find_many(
-        problem.fun, begin, problem.data, index=index, hessian=problem.hessian, max_steps=120, mesh=all_devices.mesh()
+        digits.fun,
+        begin,
+        digits.data,
+        index=index,
+        hessian=digits.hessian,
+        max_steps=MAX_STEPS,
+        mesh=all_devices.mesh(),
     )
-    points = [jax.tree.map(lambda leaf, i=i: leaf[i], found.params) for i in range(len(found.converged))]
-    return [describe(settings, problem, params, index) for params in points]
+    return described(settings, digits, found.params, index, ladder=False)
 
 
-def describe(settings: Settings, problem: Problem, params: mlp.Params, wanted: int | None) -> dict[str, Any]:
+def climbed(settings: Settings, digits: Problem, found: list[Ends], index: int) -> Ends:
+    """Return the ends of ladders to an index, one rung up or down from points of its neighbours."""
+    params = jax.tree.map(lambda *leaves: np.concatenate(leaves), *(ends.params for ends in found))
+    points = once(pd.DataFrame([row for ends in found for row in ends.rows])).query("not padded")
+    missing = (1 if settings.quick else settings.wanted) - int((points["index"] == index).sum())
+    beside = points.index[(points["index"] - index).abs() == 1][: max(0, missing)]
+
+    def climb(i: int) -> mlp.Params:
+        up = int(points["index"][i] < index)
+        ladder = functools.partial(critical.ladder, up=up, down=1 - up, hessian=digits.hessian, max_steps=MAX_STEPS)
+        return ladder(digits.fun, one(params, i), digits.data).params
+
+    rungs = _parallel.over_cores(climb, beside)
+    ends = jax.tree.map(lambda leaf, *others: np.concatenate([leaf[:0], *others]), params, *rungs)
+    return described(settings, digits, ends, index, ladder=True)
+
+
+def described(settings: Settings, digits: Problem, params: mlp.Params, index: int | None, ladder: bool) -> Ends:
+    """Return the ends with a row each, on every core."""
+    row = functools.partial(describe, settings, digits, index, ladder)
+    return Ends(_parallel.over_cores(row, [one(params, i) for i in range(len(params[0].bias))]), params)
+
+
+def one(params: mlp.Params, i: int) -> mlp.Params:
+    """Return the i-th of stacked params."""
+    return jax.tree.map(lambda leaf: leaf[i], params)
+
+
+def describe(
+    settings: Settings, digits: Problem, wanted: int | None, ladder: bool, params: mlp.Params
+) -> dict[str, Any]:
     """Return the row of one end."""
-    verdict = critical.classify(problem.fun, params, problem.data, hessian=problem.hessian)
-    matrix = np.asarray(problem.hessian(params, *problem.data))
+    verdict = critical.classify(digits.fun, params, digits.data, hessian=digits.hessian)
+    with jax.enable_x64(True):  # a setting of each thread
+        matrix = np.asarray(digits.hessian(params, *digits.data))
+        loss = float(digits.fun(params, *digits.data))
     return {
         "wanted": wanted,
+        "ladder": ladder,
         "kind": verdict.kind,
         "index": verdict.index,
         "share": np.nan if verdict.index is None else verdict.index / len(matrix),
         "naive_share": float(np.mean(np.linalg.eigvalsh(matrix) < 0)),
-        "loss": float(problem.fun(params, *problem.data)),
+        "loss": loss,
         "gradient_norm": verdict.gradient_norm,
         "flatness": verdict.flatness,
         "padded": live_units(params) < settings.hidden,
@@ -210,8 +215,9 @@ def conclusion(rows: pd.DataFrame, points: pd.DataFrame, flat: pd.DataFrame, con
     agrees = int((control["index"] == control.known_index).sum())
     return (
         f"Found: {len(own)} critical points of {own['index'].nunique()} indices, {int(points.padded.sum())} padded ones"
-        f" apart, from {len(rows)} searches. The share of negative eigenvalues goes with the loss: rank correlation"
-        f" {rho:.3f} ({low:.3f} to {high:.3f}); with {len(flat)} ends that are not critical among them it would be"
+        f" apart, from {sum(~rows.ladder)} searches and {sum(rows.ladder)} ends of ladders. The share of negative"
+        f" eigenvalues goes with the loss: rank correlation {rho:.3f} ({low:.3f} to {high:.3f}); with {len(flat)} ends"
+        f" that are not critical among them it would be"
         f" {mixed[0]:.3f} ({mixed[1]:.3f} to {mixed[2]:.3f}). Of the control's {len(control)} points {agrees} have the"
         f" index of the closed form (loss off by {control.off.max():.0e} at most)."
     )
@@ -221,10 +227,10 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Search, classify, print and save; return the distinct points and the control."""
     folder = RunFolder("index_and_loss", settings, settings.output, resume=settings.resume)
     with jax.enable_x64(True):
-        problem = make_problem(settings)
-        rows = search(settings, problem, folder)
-        variances = problem.variances[:6] / problem.variances[:6].sum()
-        number, key = 40 if settings.quick else 200, jax.random.key(settings.seed)
+        digits = problem(settings.hidden, settings.examples, settings.weight_decay, settings.seed)
+        rows = search(settings, digits, folder)
+        variances = digits.variances[:6] / digits.variances[:6].sum()
+        number, key = 40 if settings.quick else 100, jax.random.key(settings.seed)
         control = folder.kept("control", lambda: linear_control.search(variances, 3, number, key))
     points, flat = once(rows), rows[(rows.kind == "not critical") & rows.wanted.isna()]
     table = by_index(points)
@@ -239,10 +245,5 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     return points, control
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("index_and_loss", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("index_and_loss", run, Settings, __doc__)
