@@ -81,16 +81,10 @@ def search(settings: Settings, digits: Problem, folder: RunFolder) -> pd.DataFra
 
 
 def searched(settings: Settings, digits: Problem, begin: mlp.Params, index: int | None) -> Ends:
-    """Return the ends of searches for an index, or for any."""
-    found = critical.find_many(
-        digits.fun,
-        begin,
-        digits.data,
-        index=index,
-        hessian=digits.hessian,
-        max_steps=MAX_STEPS,
-        mesh=all_devices.mesh(),
-    )
+    """Return the ends of searches for an index, or of descents of the gradient norm."""
+    method = critical.newton_mr if index is None else None
+    search_from = functools.partial(critical.find_many, digits.fun, index=index, method=method, max_steps=MAX_STEPS)
+    found = search_from(begin, digits.data, hessian=digits.hessian, mesh=all_devices.mesh())
     return described(settings, digits, found.params, index, ladder=False)
 
 
