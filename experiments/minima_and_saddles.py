@@ -1,9 +1,9 @@
 """Which critical points does a network on real digits have, and is each a minimum or a saddle?
 
 Trains a small tanh network with weight decay on the digits, then searches for critical points of its loss: for a
-minimum and for saddles of chosen index by following eigenvectors from points of the training run, and for saddles of
-any index by descending the gradient norm from points of the run and from random starts. Every point is
-classified with an error bound, whether the search converged or not, and proved where it can be.
+minimum and for saddles of chosen index from points of the training run, and for critical points of any index from
+points of the run and from random starts, by following eigenvectors. Every point is classified with an error bound,
+whether the search converged or not, and proved where it can be.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Settings(RunSettings):
 
 
 class Search(NamedTuple):
-    """Where a search starts, and the index it is after (None: any, by the gradient norm)."""
+    """Where a search starts, and the index it is after (None: any)."""
 
     origin: str
     params: mlp.Params
