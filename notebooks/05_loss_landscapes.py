@@ -90,10 +90,11 @@ axes.legend(loc="lower left", bbox_to_anchor=(0, 1), frameon=False)  # above: th
 # %% [markdown]
 # ## A saddle
 # Random directions miss the few descent directions. The lowest and highest eigenvectors of the Hessian show them.
+# From small weights a descent of the gradient norm ends at a saddle of high index.
 
 # %%
 start = jax.tree.map(lambda leaf: 0.1 * leaf, mlp.init(jax.random.key(3), (64, 5, 10)))
-saddle = critical.find(fun, start, args=args, max_steps=300)
+saddle = critical.find(fun, start, args=args, method=critical.levenberg_marquardt)
 verdict = critical.classify(fun, saddle.params, args=args)
 verdict
 
