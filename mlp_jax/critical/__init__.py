@@ -1,7 +1,7 @@
 """Critical points of any function of any pytree: find them, and classify them.
 
 - `find`, `find_many`: go to a critical point of any index, or of a chosen one; from many starts at once
-- `levenberg_marquardt`, `newton_mr`: the methods of `find`, with matrices and without
+- `levenberg_marquardt`, `newton_mr`: methods of `find` that descend the gradient norm, with matrices and without
 - `along_run`: starts along a training run, with noise; `distinct`: the points found, each once
 - `census`: the critical points of a small function, each once, with an estimate of how many were not seen
 - `walk_folds`, `ladder`: more critical points, along branches in a parameter, and of neighbouring index
