@@ -97,7 +97,7 @@ def searches(settings: Settings, model: Classifier, data: datasets.Dataset) -> l
 
 def search(model: Classifier, data: datasets.Examples, start: Search, prove: bool) -> Found:
     """Search, and classify where it ended; prove it where that can be."""
-    point = critical.find(model.fun, start.params, data, index=start.wanted, hessian=model.hessian, max_steps=100)
+    point = critical.find(model.fun, start.params, data, index=start.wanted, hessian=model.hessian)
     evidence = "proved" if prove else None
     verdict = critical.classify(model.fun, point.params, data, hessian=model.hessian, evidence=evidence)
     return Found(start, point, verdict)
