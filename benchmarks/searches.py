@@ -4,11 +4,11 @@
 
 Networks on the digits (on their first ten principal components where P = 94), with one or two hidden layers, tanh or
 softplus, cross-entropy or squared error, and weight decay 1e-3, 1e-2 or 1e-1, drawn at random. A search begins at a
-random epoch of a training run, with noise of 0 to 30 %, or at a random start times .5 to 3, and is after any index,
-after one from 0 to 3, or after one from 5 to 20. As many searches run at a time as there are cores.
+random epoch of a training run, with noise of 0 to 30 %, or at a random initialisation times .5 to 3. It asks for any
+index, for one from 0 to 3, or for one from 5 to 20. As many searches run at a time as there are cores.
 
-A search arrives when the Newton step at its end, by numpy from the exact Hessian, is below 1e-8 of the parameters; its
-index is counted in the eigenvalues of that Hessian. With `--peers` the searches after any index are repeated by
+A search arrives if the Newton step at its end, by numpy from the exact Hessian, is below 1e-8 of the parameters; its
+index is counted in the eigenvalues of that Hessian. With `--peers` the searches for any index are repeated by
 Newton-MR, Levenberg–Marquardt and scipy's root.
 """
 
@@ -53,7 +53,7 @@ class Settings(side_by_side.Settings):
     searches: int = 12
     """Searches for each network."""
     peers: bool = False
-    """Repeat the searches after any index by other methods."""
+    """Repeat the searches for any index by other methods."""
     seed: int = 0
 
 
@@ -69,7 +69,7 @@ class Network(NamedTuple):
 
 
 class Start(NamedTuple):
-    """Where a search begins, and the index it is after."""
+    """Where a search begins, and the index it asks for."""
 
     network: Network
     params: mlp.Params
@@ -235,9 +235,7 @@ def tables(settings: Settings) -> side_by_side.Report:
     reasons = collections.Counter(table[(table.method == "find") & ~table.arrived].reason)
     yield "why", pd.DataFrame(reasons.most_common(), columns=["reason", "searches"])
     ours = short[short.method == "find"]
-    labels = [
-        f"P = {row.size_}, index {row.index_asked}" for row in ours.rename(columns={"size": "size_"}).itertuples()
-    ]
+    labels = [f"P = {row.size}, index {row.index_asked}" for row in ours.itertuples()]
     yield "as_asked", side_by_side.bars(labels, ours.as_asked, "share of searches that end at the index asked for")
 
 

@@ -1,19 +1,21 @@
 """Which critical points does a network on real digits have, and is each a minimum or a saddle?
 
-Trains a small tanh network with weight decay on the digits, then searches for critical points of its loss: for a
-minimum and for saddles of chosen index from points of the training run, and for critical points of any index from
-points of the run and from random starts, by following eigenvectors. Every point is classified with an error bound,
-whether the search converged or not, and proved where it can be.
+Trains a small tanh network with weight decay on the digits, then searches for critical points of its loss: for minima
+and saddles of chosen index from points of the training run, and for points of any index from the run and from random
+starts. From the points found, ladders lead to points of neighbouring index, for as long as the time lasts. Every
+point is classified with an error bound and proved, minima first, as far as the time goes.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Literal
 
 import jax
+import jax.numpy as jnp
 import matplotlib.figure
 import numpy as np
 import optax
@@ -22,10 +24,14 @@ import tqdm
 
 from experiments._shared import command_line, tables
 from experiments._shared.classifier import Classifier, classifier
+from experiments._shared.hunt import Found, Hunt, Start, on_cores
 from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, datasets, losses, mlp, plots, training, tree
+from mlp_jax import critical, datasets, landscape, losses, mlp, mlp_symmetry, plots, training, tree
+
+# Share of the time in which ladders are begun; the rest is for verdicts and proofs.
+LADDERS = 0.6
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,27 +44,13 @@ class Settings(RunSettings):
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     epochs: int = 60
     """Epochs of the training run from whose points the searches start."""
-    prove: bool = True
-    """Prove each point where a search ended: that it is critical, the only one near, and its index."""
+    seconds: float = 60
+    """Seconds after which no ladder and no proof is begun; the first searches always run."""
+    prove: Literal["some", "all", "none"] = "some"
+    """Prove points as far as the time goes, all of them, or none: that each is critical, isolated, and of its index."""
 
 
-class Search(NamedTuple):
-    """Where a search starts, and the index it is after (None: any)."""
-
-    origin: str
-    params: mlp.Params
-    wanted: int | None
-
-
-class Found(NamedTuple):
-    """Where a search ended, and what the point is."""
-
-    search: Search
-    point: critical.Point
-    verdict: critical.Verdict
-
-
-def searches(settings: Settings, model: Classifier, data: datasets.Dataset) -> list[Search]:
+def starts(settings: Settings, model: Classifier, data: datasets.Dataset) -> list[Start]:
     """Train once, and return where to search from: points of the run, points around it, and random starts."""
     key = jax.random.key(settings.seed)
     init_key, train_key, noise_key = jax.random.split(key, 3)
@@ -89,82 +81,50 @@ def searches(settings: Settings, model: Classifier, data: datasets.Dataset) -> l
 
     # From the end of the run downwards for low indices, from earlier points for higher ones.
     followed = [(1.0, 0), (1.0, 1), (1.0, 2), (0.65, 3), (0.45, 5), (0.3, 8), (0.15, 12)]
-    chosen = [Search(*at(share), index) for share, index in (followed[:4] if settings.quick else followed)]
-    descents = [random(0, 1.0), random(0, 2.0), at(0.15), around(0.5, 0.1)]
-    climbs = [] if settings.quick else [Search(*random(0, 1.0), 60)]
-    return chosen + climbs + [Search(*start, None) for start in (descents[:2] if settings.quick else descents)]
+    chosen = [Start(*at(share), index) for share, index in (followed[:4] if settings.quick else followed)]
+    free = [random(0, 1.0), random(0, 2.0), at(0.15), around(0.5, 0.1)]
+    climbs = [] if settings.quick else [Start(*random(0, 1.0), 20)]
+    return chosen + climbs + [Start(*start, None) for start in (free[:2] if settings.quick else free)]
 
 
-def search(model: Classifier, data: datasets.Examples, start: Search, prove: bool) -> Found:
-    """Search, and classify where it ended; prove it where that can be."""
-    point = critical.find(model.fun, start.params, data, index=start.wanted, hessian=model.hessian)
-    evidence = "proved" if prove else None
-    verdict = critical.classify(model.fun, point.params, data, hessian=model.hessian, evidence=evidence)
-    return Found(start, point, verdict)
+def verdicts(hunt: Hunt, found: list[Found], prove: str, in_time: Callable[[], bool]) -> list[critical.Verdict]:
+    """Return a verdict on each point, with a proof as far as the time goes: minima first, then by index."""
+    known = on_cores(hunt.verdict, found, "point", "classifying")
+    for number in tqdm.trange(0 if prove == "none" else len(found), unit="proof", desc="proving"):
+        if prove == "some" and not in_time():
+            break
+        proof = functools.partial(hunt.verdict, found[number], evidence="proved")
+        known[number] = hunt.folder.kept(f"proof_{number}", proof)
+    return known
 
 
-def table(fun: Callable[..., jax.Array], data: datasets.Dataset, found: list[Found]) -> pd.DataFrame:
-    """Return one row a search, in the order of the searches."""
-    rows: list[dict[str, Any]] = []
-    for search_, point, verdict in found:
-        loss = float(fun(point.params, *data.train))
-        logits = mlp.forward(point.params, data.test.inputs)
-        accuracy = float(losses.mean(losses.accuracy(logits, data.test.targets)))
-        key = (verdict.kind, verdict.index, round(loss, 9))
-        earlier = next((row["point"] for row in rows if row["key"] == key and verdict.index is not None), None)
-        rows.append(
-            {
-                "key": key,
-                "point": earlier or len({row["point"] for row in rows}) + 1,
-                "origin": search_.origin,
-                "searched": "any index" if search_.wanted is None else f"index {search_.wanted}",
-                "kind": verdict.kind,
-                "index": verdict.index,
-                "proved": verdict.evidence == "proved",
-                "negative": verdict.inertia.negative,
-                "unresolved": verdict.inertia.unresolved,
-                "positive": verdict.inertia.positive,
-                "live_units": live_units(point.params),
-                "loss": loss,
-                "test_accuracy": accuracy,
-                "gradient_norm": verdict.gradient_norm,
-                "flatness": verdict.flatness,
-                "smallest": verdict.smallest,
-                "largest": verdict.largest,
-                "bound": verdict.bound,
-                "distance": verdict.distance,
-                "hessians": int(point.steps),
-                "stopped_because": str(point.reason),
-            }
-        )
-    return pd.DataFrame(rows).drop(columns="key").astype({"index": "Int64"})
+def table(data: datasets.Examples, found: list[Found], known: list[critical.Verdict]) -> pd.DataFrame:
+    """Return one row for each critical point; the accuracy is that on other data."""
+    rows = []
+    for number, (f, verdict) in enumerate(zip(found, known, strict=True)):
+        logits = mlp.forward(f.point.params, data.inputs)
+        rows.append({
+            "point": number, "kind": verdict.kind, "index": verdict.index, "proved": verdict.evidence == "proved",
+            "loss": f.loss, "smallest": verdict.smallest, "bound": verdict.bound,
+            "test_accuracy": float(losses.mean(losses.accuracy(logits, data.targets))),
+            "live_units": live_units(f.point.params), "hits": f.hits, "origin": f.origin, "largest": verdict.largest,
+            "negative": verdict.inertia.negative, "unresolved": verdict.inertia.unresolved,
+            "positive": verdict.inertia.positive, "gradient_norm": verdict.gradient_norm, "distance": verdict.distance,
+        })  # fmt: skip
+    return pd.DataFrame(rows).astype({"index": "Int64"})
 
 
-def show(rows: pd.DataFrame) -> str:
-    """Return the table as text, without the columns that only the CSV has room for."""
-    brief = rows.assign(
-        inertia=[f"({a}, {b}, {c})" for a, b, c in zip(rows.negative, rows.unresolved, rows.positive, strict=True)]
-    )
-    columns = ["point", "origin", "searched", "kind", "index", "proved", "loss", "smallest", "bound", "test_accuracy",
-               "inertia", "live_units", "gradient_norm", "flatness", "largest"]  # fmt: skip
-    formats = {"loss": "{:.6f}", "test_accuracy": "{:.3f}", "gradient_norm": "{:.1e}", "flatness": "{:.0e}",
-               "smallest": "{:.2e}", "largest": "{:.3f}", "bound": "{:.0e}"}  # fmt: skip
-    formatters = {name: form.format for name, form in formats.items()}
-    return tables.text(brief[columns], "critical_points", na_rep="-", formatters=formatters)
-
-
-def conclusion(rows: pd.DataFrame, hidden: int) -> str:
+def conclusion(rows: pd.DataFrame, hidden: int, missed: int) -> str:
     """Return one sentence on what was found."""
-    points = rows.drop_duplicates("point")
-    minima, saddles = points[points.kind == "minimum"], points[points.kind == "saddle"]
-    padded = saddles[saddles.live_units < hidden]
-    indices = ", ".join(str(i) for i in sorted(saddles["index"].dropna().unique()))
+    live = rows[rows.live_units == hidden]
+    minima, saddles = (live[live.kind == kind] for kind in ("minimum", "saddle"))
+    known = sorted(saddles["index"].dropna().unique())
+    some = f", {known[0]} to {known[-1]}" if known else ""
     return (
-        f"Found: {_count(len(minima), 'minimum', 'minima')} and {_count(len(saddles), 'saddle', 'saddles')} of index"
-        f" {indices or 'none'} ({len(padded)} of them a"
-        f" smaller network's point padded with dead units), {int(points.proved.sum())} of them proved;"
-        f" {len(points) - len(minima) - len(saddles)} searches ended where no verdict of minimum or saddle is"
-        " justified."
+        f"Found: {len(live)} critical points without dead units: {_count(len(minima), 'minimum', 'minima')} and"
+        f" {_count(len(saddles), 'saddle', 'saddles')} of {_count(len(known), 'index', 'indices')}{some};"
+        f" {len(rows) - len(live)} more are points of smaller networks, padded with dead units."
+        f" {int(rows.proved.sum())} of {len(rows)} proved; {missed} of the first searches ended at no critical point."
     )
 
 
@@ -172,73 +132,83 @@ def _count(number: int, one: str, many: str) -> str:
     return f"{number} {one if number == 1 else many}"
 
 
-def draw_spectra(
-    hessian: Callable[..., jax.Array], data: datasets.Examples, found: list[Found]
-) -> matplotlib.figure.Figure:
-    """Return the eigenvalues of the lowest minimum beside those of the saddle of highest index without dead units."""
-    figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
-    minima = [f for f in found if f.verdict.kind == "minimum"]
-    saddles = [f for f in found if f.verdict.kind == "saddle"]
-    live = [f for f in saddles if live_units(f.point.params) == f.point.params[0].bias.size] or saddles
-    chosen = minima[:1] + sorted(live, key=lambda f: f.verdict.inertia.negative)[-1:]
-    for axes, one in zip(figure.subplots(1, max(len(chosen), 1), squeeze=False)[0], chosen, strict=True):
-        matrix = np.asarray(hessian(one.point.params, *data))
-        title = one.verdict.kind + ("" if one.verdict.index == 0 else f" of index {one.verdict.index}")
-        plots.eigenvalues(axes, np.linalg.eigvalsh(matrix), title)
+def draw_levels(rows: pd.DataFrame, hidden: int) -> matplotlib.figure.Figure:
+    """Return the figure of loss against index."""
+    figure = matplotlib.figure.Figure(figsize=(7, 4.5), layout="constrained")
+    known = rows[rows["index"].notna()]
+    axes = figure.subplots()
+    plots.loss_against_index(
+        axes, known["index"].astype(int), known.loss, known.live_units < hidden, filled=known.proved,
+        shade=known.test_accuracy, shade_label="test accuracy",
+    )  # fmt: skip
+    axes.set_title(f"critical points of a 64-{hidden}-10 network on digits")
     return figure
 
 
-def draw_levels(rows: pd.DataFrame, hidden: int) -> matplotlib.figure.Figure:
-    """Return the figure of loss against index."""
-    figure = matplotlib.figure.Figure(figsize=(6, 4), layout="constrained")
-    known = rows[rows["index"].notna()].drop_duplicates("point")
-    axes = figure.subplots()
-    plots.loss_against_index(axes, known["index"].astype(int), known.loss, known.live_units < hidden)
-    axes.set_title("critical points found")
+def draw_pass(hunt: Hunt, found: list[Found]) -> matplotlib.figure.Figure | None:
+    """Return the loss along the lines from the lowest saddle of index 1 to the minima on both sides; None without."""
+    for saddle in (f.point.params for f in found if f.negative == 1):
+        descents = functools.partial(hunt._replace(canonical=None).ladder, saddle, up=0)
+        ends = [end.params for end in hunt.folder.kept("pass", descents) if end.index == 0]
+        if len(ends) == 2:
+            break
+    else:
+        return None
+    figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
+    axes, shares = figure.subplots(), np.linspace(0, 1.3, 131)
+    for side, end in zip((-1, 1), ends, strict=True):
+        towards = jax.tree.map(lambda leaf, origin: leaf - origin, end, saddle)
+        length = side * float(tree.norm(towards))
+        values = landscape.line(hunt.fun, saddle, towards, shares, hunt.args)
+        plots.profile(axes, length * shares, values)
+        axes.plot(length, values[100], "*", ms=14, color=plots.colours.BLUE, label="minimum" if side > 0 else None)
+    axes.plot(0, values[0], "o", ms=8, color=plots.colours.ORANGE, label="saddle of index 1")
+    axes.set(xlabel="distance from the saddle, towards one minimum and towards the other", ylabel="loss (with penalty)")
+    axes.legend(fontsize="small")
     return figure
 
 
 def run(settings: Settings) -> pd.DataFrame:
-    """Search, classify, print and save; return the table."""
+    """Search, classify, prove, print and save; return the table."""
     folder = RunFolder("minima_and_saddles", settings, settings.output, resume=settings.resume)
     with jax.enable_x64(True):
         model, data = classifier(settings.weight_decay), datasets.load("digits")
-        starts = searches(settings, model, data)
-        found: list[Found] = []
-        with tqdm.tqdm(starts, unit="search", desc="searching") as bar:
-            for start in bar:
-                bar.set_postfix_str(
-                    f"{start.origin}, {'any index' if start.wanted is None else f'index {start.wanted}'}"
-                )
-                searched = functools.partial(search, model, data.train, start, settings.prove)
-                found.append(folder.kept(f"search_{len(found)}", searched))
-        rows = table(model.fun, data, found)
-        figures = {
-            "loss_against_index": draw_levels(rows, settings.hidden),
-            "spectra": draw_spectra(model.hessian, data.train, found),
-        }
+        began = time.perf_counter()
+        begin = starts(settings, model, data)
+        maps = mlp_symmetry.maps(model.fun, begin[0].params, data.train, activation=jnp.tanh)
+        hunt = Hunt(model.fun, model.hessian, data.train, maps.canonical, folder)
+
+        def in_time(share: float = 1.0) -> bool:
+            return time.perf_counter() - began < share * settings.seconds
+
+        found = hunt.searched(begin)
+        missed = sum(not f.point.converged for f in found)
+        if not settings.quick:
+            found = hunt.laddered(found, functools.partial(in_time, LADDERS))
+        found = hunt.distinct(found)
+        known = verdicts(hunt, found, settings.prove, in_time)
+        rows = table(data.test, found, known)
+        figures = {"loss_against_index": draw_levels(rows, settings.hidden), "pass": draw_pass(hunt, found)}
     folder.table("critical_points", rows)
-    for number, one in enumerate(found):
-        if one.verdict.certificate is not None:
-            one.verdict.certificate.save(folder.path / f"search_{number}.json")
+    for number, verdict in enumerate(known):
+        if verdict.certificate is not None:
+            verdict.certificate.save(folder.path / f"point_{number}.json")
     for name, figure in figures.items():
-        folder.figure(name, figure)
-    print(show(rows))
+        if figure is not None:
+            folder.figure(name, figure)
+    formats = {"loss": "{:.6f}", "test_accuracy": "{:.3f}", "smallest": "{:.2e}", "bound": "{:.0e}"}
+    formatters = {name: form.format for name, form in formats.items()}
+    print(tables.text(rows, "critical_points", na_rep="-", formatters=formatters))
     for kind in ("minimum", "saddle"):
-        for one in [f for f in found if f.verdict.kind == kind][:1]:
-            print(f"\n{one.search.origin}: {one.verdict}")
+        for verdict in [v for v in known if v.kind == kind][:1]:
+            print(f"\n{verdict}")
     print(
         f"\n64-{settings.hidden}-10, loss over {len(data.train.targets)} training digits, accuracy on"
         f" {len(data.test.targets)} others."
     )
-    folder.conclude(conclusion(rows, settings.hidden))
+    folder.conclude(conclusion(rows, settings.hidden, missed))
     return rows
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("minima_and_saddles", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("minima_and_saddles", run, Settings, __doc__)

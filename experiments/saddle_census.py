@@ -1,9 +1,10 @@
 """How many critical points does a network on XOR have, and how do saddles outnumber minima?
 
-Searches for all critical points of a tanh 2-2-1 network (9 parameters, half the mean squared error, weight decay), for
-two codings of true and false and several weight decays; counts each modulo permutations and sign flips of the hidden
-units, with its copies; proves each (`interval.certify`); and follows the gradient flow down both sides of every saddle
-of index 1, to see what it joins. A complete list must have Σ copies · (−1)^index = 1.
+Looks for all critical points of a tanh 2-2-1 network (9 parameters, half the mean squared error, weight decay), for
+two codings of true and false and several weight decays, by searches and along branches in the weight decay
+(`critical.walk_folds`); counts each modulo permutations and sign flips of the hidden units, with its copies; proves
+each (`interval.certify`); and follows the gradient flow down both sides of every saddle of index 1, to see what it
+joins. A complete list must have Σ copies · (−1)^index = 1.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import tqdm
 from experiments._shared import command_line, tables, xor
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, interval, mlp, plots, tree
+from mlp_jax import critical, curvature, interval, mlp, plots, tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +32,7 @@ class Settings(RunSettings):
 
     weight_decays: tuple[float, ...] = (0.003, 0.01, 0.03)
     """Strengths s of the penalty (s / 2) ‖θ‖²; .01 alone when quick."""
-    starts: int = 2000
+    starts: int = 400
     """Searches of a pass of the census."""
 
 
@@ -52,8 +53,7 @@ class Landscape(NamedTuple):
 
 def explore(settings: Settings, coding: str, decay: float) -> Landscape:
     """Count, prove, and follow the saddles of index 1 down."""
-    starts = settings.starts // 4 if settings.quick else settings.starts
-    counted = xor.count(jax.random.key(settings.seed), coding, decay, starts)
+    counted = xor.count(jax.random.key(settings.seed), coding, decay, settings.starts)
     points = [one(counted.census.params, i) for i in range(len(counted.census.verdicts))]
     proofs = [interval.certify(xor.loss, point, counted.args) for point in points]
     saddles = [i for i, index in enumerate(counted.census.indices) if index == 1]
@@ -73,7 +73,7 @@ def joined(counted: xor.Counted, saddle: mlp.Params) -> tuple[int | None, int | 
     """
     with jax.enable_x64(True):
         vector, unravel = tree.ravel(saddle)
-        hessian = jax.hessian(lambda v: xor.loss(unravel(v), *counted.args))(vector)
+        hessian = curvature.dense_hessian(xor.loss, saddle, counted.args)
         downhill = np.linalg.eigh(np.asarray(hessian))[1][:, 0]
         ends = [descend(counted, np.asarray(vector) + side * 1e-3 * downhill, unravel) for side in (-1.0, 1.0)]
         return ends[0], ends[1]
@@ -229,10 +229,5 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     return points, table
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("saddle_census", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("saddle_census", run, Settings, __doc__)

@@ -63,6 +63,25 @@ def test_copies_are_counted_once_with_the_size_of_their_orbit():
     assert "modulo discrete symmetries" in str(found)
 
 
+def columns(x, p):
+    """x⁴/4 − (p − 1) x²/2 + (y² − 1)²: at p = 2 the critical points are x, y = 0, ±1, with index [x = 0] + [y = 0]."""
+    return x[0] ** 4 / 4 - (p - 1) * x[0] ** 2 / 2 + (x[1] ** 2 - 1) ** 2
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_a_walk_adds_the_points_on_the_branches_of_the_only_search(seed):
+    # The pitchfork in x at p = 1 joins the three points of one y; nothing joins points of different y.
+    found = critical.census(
+        columns, DRAW, jax.random.key(seed), num_starts=1, passes=1, args=(2.0,), parameter=0, low=0.5, high=3.0
+    )
+    x, y = found.params.T
+    np.testing.assert_allclose(np.sort(x), [-1, 0, 1], rtol=0, atol=1e-9)
+    np.testing.assert_allclose(np.abs(y), np.round(np.abs(y[0])), rtol=0, atol=1e-9)
+    assert found.indices == tuple((np.abs(found.params) < 0.5).sum(axis=1))
+    assert sorted(found.hits) == [0, 0, 1]
+    assert (found.num_starts, found.num_converged, found.num_rejected) == (1, 1, 0)
+
+
 def test_degenerate_points_are_neither_minima_nor_counted_in_the_sum():
     fun = lambda x: x[0] ** 4 + (x[1] ** 2 - 1) ** 2  # degenerate along x at all of its points
     found = critical.census(fun, DRAW, jax.random.key(0), num_starts=200, passes=1)
@@ -83,7 +102,7 @@ def test_the_estimate_of_unseen_points_is_right_on_average_where_all_are_equally
 
 @pytest.fixture(scope="module")
 def counted():
-    return xor_problem.count(jax.random.key(0), "{0, 1}", 0.01, 600)
+    return xor_problem.count(jax.random.key(0), "{0, 1}", 0.01, 200)
 
 
 @pytest.fixture
@@ -93,6 +112,7 @@ def xor(counted):
 
 def test_the_list_of_xor_satisfies_poincare_hopf_and_holds_the_spurious_minimum(xor):
     assert xor.euler_sum == 1
+    assert len(xor.verdicts) == 18
     assert None not in xor.indices
     c = 0.5 / 1.01
     spurious = int(np.argmin(np.abs(xor.values - (0.25 - 0.125 / 1.01))))
@@ -105,7 +125,21 @@ def test_the_list_of_xor_satisfies_poincare_hopf_and_holds_the_spurious_minimum(
 
 @pytest.mark.slow
 def test_the_list_of_xor_is_the_same_for_another_key(xor):
-    again = xor_problem.count(jax.random.key(5), "{0, 1}", 0.01, 600).census
+    again = xor_problem.count(jax.random.key(5), "{0, 1}", 0.01, 200).census
+    assert_same_list(again, xor)
+
+
+@pytest.mark.slow
+def test_the_list_of_xor_is_the_same_from_searches_alone(xor, counted):
+    again = critical.census(
+        xor_problem.loss, xor_problem.init, jax.random.key(0), num_starts=600, args=counted.args,
+        symmetries=counted.maps, passes=8, complete_sum=1,
+    )  # fmt: skip
+    assert_same_list(again, xor)
+    assert again.num_starts > xor.num_starts
+
+
+def assert_same_list(again, xor):
     assert again.indices == xor.indices
     np.testing.assert_allclose(again.values, xor.values, rtol=0, atol=1e-12)
     np.testing.assert_array_equal(again.orbit_sizes, xor.orbit_sizes)
@@ -121,11 +155,15 @@ def test_orbit_sizes_are_those_of_the_group_written_out(xor, counted):
         assert len(np.unique(np.round(vectors + 0.0, 7), axis=0)) == size
 
 
-def test_a_wrong_number_of_starts_is_refused():
+def test_a_bad_setting_is_named():
     with pytest.raises(ValueError, match="num_starts: got 0, expected an integer"):
         critical.census(wells, normal(1), jax.random.key(0), num_starts=0)
     with pytest.raises(TypeError, match="key"):
         critical.census(wells, normal(1), np.arange(2), num_starts=2)
+    with pytest.raises(TypeError, match="low: got None, expected a finite number above 0"):
+        critical.census(columns, DRAW, jax.random.key(0), args=(2.0,), parameter=0)
+    with pytest.raises(TypeError, match="parameter: got None, expected an integer"):
+        critical.census(columns, DRAW, jax.random.key(0), args=(2.0,), low=0.5, high=3.0)
 
 
 def test_a_second_census_compiles_nothing(x64, compilations):

@@ -9,14 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import sklearn.datasets
+import threadpoolctl
 from ground_truth import linear_classes, linear_network
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_verdicts import linear_loss, xor_loss
 
-from mlp_jax import critical, losses, mlp, penalties, tree
-from mlp_jax.critical.search import on_host
+from mlp_jax import _parallel, critical, losses, mlp, penalties, tree
+from mlp_jax.critical.search import following, on_host, spectra
 from mlp_jax.critical.search.minres import Limits, minres
+from mlp_jax.curvature import matrices, tridiagonal
 
 QUADRATIC = np.diag([-3.0, 1e-4, 2.0])
 
@@ -88,6 +90,35 @@ def test_no_convergence_where_there_is_no_critical_point():
         point = critical.find(fun, np.array([0.0, 1.0]), index=index, max_steps=20)
         assert not point.converged
         assert point.reason is critical.Reason.MAX_STEPS
+
+
+@pytest.mark.parametrize("fun", [lambda x: x[0] + 2 * x[1], lambda x: jnp.sum(jnp.abs(x))])
+def test_a_function_without_curvature_is_searched_without_a_warning_and_has_no_critical_point(fun):
+    point = critical.find(fun, np.array([0.3, 0.2]), max_steps=50)
+    assert not point.converged
+    assert point.steps <= 50
+
+
+def test_a_start_beside_the_edge_of_the_domain_is_not_called_not_finite():
+    # No critical point; where x₀ < 0 the function is not a number, and the noise leads there.
+    edge = lambda x: jnp.sqrt(x[0]) ** 3 + x[0] + (x[1] - 3) ** 2
+    point = critical.find(edge, np.array([0.01, 10.0]), index=0)
+    assert point.reason is critical.Reason.NO_DESCENT
+    assert np.isfinite(point.gradient_norm)
+
+
+def test_no_attempt_is_made_a_third_time_from_the_same_start():
+    # x³/3 + x has no critical point and all searches run off. The second attempt climbs more modes.
+    starts = []
+
+    def gradient(x):
+        starts.append(x[0] == 1)
+        return x**2 + 1
+
+    objective = spectra.Matrices(gradient, lambda x: np.diag(2 * x), 2.0**-53, 1.0)
+    found = following.follow(objective, np.ones(1), None, 500, None)
+    assert found.negative is None
+    assert sum(starts) == 2
 
 
 def test_converged_points_of_xor_are_critical_and_most_starts_converge():
@@ -192,6 +223,33 @@ def test_more_than_1500_parameters_are_searched_without_matrices():
     np.testing.assert_allclose(point.params, target, atol=1e-12)
 
 
+def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypatch):
+    monkeypatch.setattr(matrices, "machine_bytes", lambda: 10**5)
+    fun, start = lambda x: jnp.sum(jnp.cosh(x - 1)), np.zeros(60)
+    with pytest.raises(MemoryError, match="8 matrices"):
+        critical.find(fun, start, index=0)
+    monkeypatch.setattr(on_host, "MATRICES", 0)
+    monkeypatch.setattr(on_host, "COUNTED", 0)
+    point = critical.find(fun, start, index=0)
+    assert point.converged
+    assert (point.index, bool(point.reached)) == (None, False)
+    np.testing.assert_allclose(point.params, 1, atol=1e-12)
+
+
+def test_an_eigenbasis_is_orthonormal_where_the_krylov_space_ends_early(x64):
+    values = np.repeat([-1.0, 2.0, 5.0], 10)
+
+    def krylov(_, first):
+        return tuple(map(np.asarray, tridiagonal.tridiagonalise(lambda v: values * v, jnp.asarray(first), 20)))
+
+    objective = spectra.Products(None, krylov, lambda _, v: values * v, None, 2.0**-53)
+    basis = objective.look(np.zeros(30), np.ones(30))(np.ones(30))
+    rows = np.array([basis.vector(one) for one in np.eye(len(basis.values))])
+    np.testing.assert_allclose(rows @ rows.T, np.eye(len(rows)), atol=1e-12)
+    np.testing.assert_allclose(rows @ (values * rows).T, np.diag(basis.values), atol=1e-12)
+    assert np.sum(basis.values < 0) == 1  # one vector of each eigenspace
+
+
 # --- Networks -----------------------------------------------------------------------------------------------------
 
 
@@ -234,6 +292,37 @@ def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, m
         assert np.array_equal(points.reached, [index is None or k == index for k in true])
         assert points.reached.sum() >= 3
     assert critical.find(fun, jax.tree.map(lambda leaf: leaf[0], starts), args, index=2).index == true[0]
+
+
+def test_blas_has_its_threads_again_when_searches_that_overlap_in_time_have_ended():
+    blas = threadpoolctl.ThreadpoolController().select(user_api="blas")
+    threads = lambda: [library["num_threads"] for library in blas.info()]
+    with blas.limit(limits=2):
+        before = threads()
+        first, second = _parallel.one_blas_thread(), _parallel.one_blas_thread()
+        with first:
+            second.__enter__()
+        assert set(threads()) == {1}
+        second.__exit__(None, None, None)
+        assert threads() == before == [2] * len(before)
+
+
+def test_the_error_of_a_model_that_overflows_is_infinite():
+    # Both the change of the gradient in the eigenbasis, 3e308, and that of the model, 2 · 1.5e308, overflow.
+    values = np.full(4, 1.5e308)
+    signs = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
+    basis = following.Basis(values, signs, None, values)
+    with np.errstate(over="ignore", invalid="ignore"):
+        assert following._error(basis, np.full(4, 1.5e308), np.full(4, 2.0), 0.0) == np.inf
+
+
+@pytest.mark.parametrize("matrices", [True, False])
+def test_a_start_with_an_infinite_gradient_is_not_finite(monkeypatch, matrices):
+    if not matrices:
+        monkeypatch.setattr(on_host, "MATRICES", 0)
+    point = critical.find(lambda x: jnp.sum(jnp.sqrt(x)), np.zeros(3))
+    assert not point.converged
+    assert point.reason is critical.Reason.NOT_FINITE
 
 
 def test_a_start_that_is_not_finite_disturbs_no_other_core(iris):

@@ -42,10 +42,21 @@ def given(fun, params, admissible, *args, **options):
 
 bowl = lambda p: jnp.sum(p**2)
 
+
 # --- 1, 13 and 14. The end of the Newton step, coordinates of very different sizes, a Hessian right at params only
-wave = lambda p, slope: jnp.sum(-slope * p - jnp.cos(p))
-steep = lambda p, centre, e, cosh: jnp.sum((p[:3] - centre) ** 2) / 2 + e * jnp.exp(p[3]) + cosh * jnp.cosh(p[3])
-FAR = 1e6, 1e6, 1e6, 0.0
+def separable(p, centre, slope, cos, e, cosh):
+    """A bowl about the centre or −Σ cos p, less a slope, plus eʸ and cosh y, for y the last component."""
+    y = p[4]
+    quadratic = jnp.sum((p[:4] - centre) ** 2) / 2
+    return (1 - cos) * quadratic - slope @ p - cos * jnp.sum(jnp.cos(p)) + e * jnp.exp(y) + cosh * jnp.cosh(y)
+
+
+def bent(p, *_):
+    return jnp.diag(jnp.cosh(p).at[:4].set(1.0))
+
+
+FLAT, TURN = np.zeros(5), 2 * math.pi
+FAR = 1e6, 1e6, 1e6, 1e6, 0.0
 
 
 # --- 2, 3 and 5. A corner, a jump of the Hessian, a jump of the value
@@ -57,7 +68,7 @@ PART = dict(zip(ROUGH, np.eye(len(ROUGH)), strict=True))
 
 
 def rough(p, part, at):
-    """x² + y² + part · (a term for each name of ROUGH, smooth but at x = at)."""
+    """x² + y² + part · (a term for each name of ROUGH, which is not smooth where x = at)."""
     x, square = p[0] - at, p[0] ** 2
     corners = x, jnp.abs(x), jax.nn.relu(x) - x / 2, x * jnp.abs(x) - square, jnp.where(x > 0, x**2, -(x**2)) - square
     jumps = -jnp.where(x > 0, 1.0, 0.0), -jnp.sign(x), jnp.floor(x), -jnp.ceil(x), -jnp.round(x + 0.5)
@@ -72,7 +83,10 @@ def descended(slope: Callable[[np.ndarray], np.ndarray], w: np.ndarray, rate: fl
     return w
 
 
-lasso = lambda w, x, y, strength: jnp.mean((x @ w - y) ** 2) / 2 + strength * jnp.sum(jnp.abs(w))
+def linear_model(w, x, y, square, hinge, absolute, decay):
+    errors, margins = x @ w - y, y * (x @ w)
+    loss = square * jnp.mean(errors**2) / 2 + hinge * jnp.mean(jax.nn.relu(1 - margins))
+    return loss + absolute * jnp.sum(jnp.abs(w)) + decay * jnp.sum(w**2) / 2
 
 
 def lasso_case(strength, admissible):
@@ -83,11 +97,12 @@ def lasso_case(strength, admissible):
     best, y = np.sign(correlation) * np.maximum(np.abs(correlation) - strength, 0), x @ correlation
     end = descended(lambda w: x.T @ (x @ w - y) / 40 + strength * np.sign(w), np.full(5, 0.1), 0.013, 3000)
     assert np.max(np.abs(end - best)) < 0.01
-    return given(lasso, end if np.any(best == 0) else best, admissible, x, y, strength)
+    point = end if np.any(best == 0) else best
+    return given(linear_model, point, admissible, x, y, 1.0, 0.0, strength, 0.0)
 
 
-HINGED = np.array([[1.0], [-1.0], [2.0], [-2.0]]), np.array([1.0, -1.0, 1.0, -1.0])
-hinge = lambda w, x, y, decay: jnp.mean(jax.nn.relu(1 - y * (x @ w))) + decay * jnp.sum(w**2) / 2
+# One of five weights counts.
+HINGED = np.pad(np.tile([[1.0], [-1.0], [2.0], [-2.0]], (10, 1)), ((0, 0), (0, 4))), np.tile([1.0, -1.0, 1.0, -1.0], 10)
 
 
 def hinge_end():
@@ -97,7 +112,7 @@ def hinge_end():
     assert slope(np.ones(1)) > 0 > slope(np.full(1, 1 - 1e-12))
     w = descended(slope, np.full(1, 0.3), 0.017, 2000)
     assert 0 < abs(w[0] - 1) < 0.02
-    return w
+    return [w[0], 0, 0, 0, 0]
 
 
 errors = lambda w, x, y: jnp.mean(jnp.where(jnp.argmax(x @ w.reshape(2, 3), axis=-1) == y, 0.0, 1.0)) + bowl(w)
@@ -110,8 +125,9 @@ def ridge(p, apart, below, largest):
     return jnp.where(d >= apart, 3 * d**2, below * d**2) + bowl(p - 1) + largest * (jnp.max(p) - jnp.mean(p))
 
 
-# --- 6 and 7. No value
-level = lambda p, c: bowl(p) - jnp.log(c)
+# --- 6, 7, 17 and 18. No value, and the ends of float64
+def quadratic(p, a, b, centre, c):
+    return a * (p[0] - centre) ** 2 + b * (p[1] - 2 * centre) ** 2 - jnp.log(c)
 
 
 def class_loss(b, x, y):
@@ -242,10 +258,6 @@ def conditioned(smallest: float) -> np.ndarray:
     return (left * np.geomspace(1, smallest, 6)) @ right
 
 
-# --- 17 and 18. Near the ends of float64
-scaled_saddle = lambda p, size, centre: size * ((p[0] - centre) ** 2 - (p[1] - 2 * centre) ** 2)
-
-
 # --- 19. A tilt against a symmetry
 def tilted_ring(p, tilt):
     return (p[0] ** 2 + p[1] ** 2 - 1) ** 2 / 4 + tilt * p[0] + jnp.sum(p[2:] ** 2) / 2
@@ -265,9 +277,9 @@ def on_the_ring(tilt, admissible):
 
 CASES = {
     # 1. The derivative is sin x − slope, and has no zero where the slope is above 1; at π/6, cos x > 0.
-    "slope steeper than the wave": given(wave, np.zeros(5), NO_POINT, [2 * math.pi, 0, 0, 0, 0]),
-    "two slopes steeper than the wave": given(wave, np.zeros(5), NO_POINT, [2 * math.pi, 4 * math.pi, 0, 0, 0]),
-    "slope flatter than the wave": given(wave, np.full(5, math.pi / 6 + 1e-4), MINIMUM, np.full(5, 0.5)),
+    "slope steeper than the wave": given(separable, FLAT, NO_POINT, 0.0, [TURN, 0, 0, 0, 0], 1.0, 0.0, 0.0),
+    "two slopes steeper than the wave": given(separable, FLAT, NO_POINT, 0.0, [TURN, 2 * TURN, 0, 0, 0], 1.0, 0.0, 0.0),
+    "slope flatter than the wave": given(separable, FLAT + TURN / 12 + 1e-4, MINIMUM, 0.0, FLAT + 0.5, 1.0, 0.0, 0.0),
     # 2. The derivative beside the corner is ±1; 2x − 1 is 0 at ½, and that corner is at 3.
     "corner of the absolute value": given(rough, [0.01, 0.01], NO_SMOOTH_POINT, PART["the absolute value"], 0.0),
     "corner of relu": given(rough, [0.01, 0.01], NO_SMOOTH_POINT, PART["relu"], 0.0),
@@ -276,8 +288,8 @@ CASES = {
     "lasso after gradient descent": lasso_case(0.1, NO_SMOOTH_POINT),  # two weights of the minimum are 0
     "lasso of large weights": lasso_case(0.01, MINIMUM),
     # With decay 10 the minimum, mean(y x) / 10 = .15, has every margin below 1.
-    "hinge after gradient descent": given(hinge, hinge_end(), NO_SMOOTH_POINT, *HINGED, 0.1),
-    "hinge with every margin open": given(hinge, [0.15], MINIMUM, *HINGED, 10.0),
+    "hinge after gradient descent": given(linear_model, hinge_end(), NO_SMOOTH_POINT, *HINGED, 0.0, 1.0, 0.0, 0.1),
+    "hinge with every margin open": given(linear_model, [0.15, 0, 0, 0, 0], MINIMUM, *HINGED, 0.0, 1.0, 0.0, 10.0),
     # 3. x |x| rises everywhere; 2 |x| − 1 is 0 at ½.
     "curvature that jumps at the end of the step": given(rough, [0.5, 0.0], NO_SMOOTH_POINT, PART["x |x|"], 0.0),
     "curvature that jumps just before the point": given(rough, [1e-9, 1.0], NO_SMOOTH_POINT, PART["where"], 0.0),
@@ -294,10 +306,10 @@ CASES = {
     # Any small w of the right sign recognises class 1; at 0 all logits tie, and class 0 is chosen.
     "jump of a count": given(errors, np.zeros(6), NO_SMOOTH_POINT, COUNTED, np.where(COUNTED[:, 0] > 0, 1, 2)),
     # 6 and 7.
-    "logarithm of a negative constant": captured(given(level, np.zeros(2), NO_VALUE, -1.0)),
-    "logarithm of negative data": given(level, np.zeros(2), NO_VALUE, -1.0),
-    "infinite value": given(level, np.zeros(2), NO_VALUE, 0.0),
-    "logarithm of positive data": given(level, np.zeros(2), MINIMUM, 2.0),
+    "logarithm of a negative constant": captured(given(quadratic, np.zeros(2), NO_VALUE, 1.0, 1.0, 0.0, -1.0)),
+    "logarithm of negative data": given(quadratic, np.zeros(2), NO_VALUE, 1.0, 1.0, 0.0, -1.0),
+    "infinite value": given(quadratic, np.zeros(2), NO_VALUE, 1.0, 1.0, 0.0, 0.0),
+    "logarithm of positive data": given(quadratic, np.zeros(2), MINIMUM, 1.0, 1.0, 0.0, 2.0),
     "labels from 1 to 3": labels_case([1, 2, 3, 1, 2, 3], WITHOUT_ZERO, NO_VALUE),  # 3 has no part in the gradient
     "captured labels from 1 to 3": captured(labels_case([1, 2, 3, 1, 2, 3], WITHOUT_ZERO, NO_VALUE)),
     "label of -1": labels_case([-1, 2, 2, 1, 1, 0], SIXTHS, {"error"}),  # the last class, if it is taken for that
@@ -324,14 +336,12 @@ CASES = {
     "params tiny beside the data": given(mixture, [-TINY, TINY], {"degenerate", *NO_POINT}, [-1.0, 1.0]),
     "params as large as the data": given(mixture, far_apart(), MINIMUM, [-3.0, 3.0]),
     # 13 and 14. e^y has no critical point.
-    "slope beside large coordinates": given(steep, FAR, NO_POINT, 1e6, 1e-10, 0.0),
-    "curvature beside large coordinates": given(steep, FAR, MINIMUM, 1e6, 0.0, 1.0),
+    "slope beside large coordinates": given(separable, FAR, NO_POINT, 1e6, FLAT, 0.0, 1e-10, 0.0),
+    "curvature beside large coordinates": given(separable, FAR, MINIMUM, 1e6, FLAT, 0.0, 0.0, 1.0),
     "constant Hessian of an exponential": given(
-        steep, np.zeros(4), {"error", *NO_POINT}, 0.0, 1.0, 0.0, hessian=lambda p, *_: np.eye(4)
+        separable, FLAT, {"error", *NO_POINT}, 0.0, FLAT, 0.0, 1.0, 0.0, hessian=lambda p, *_: np.eye(5)
     ),
-    "right Hessian": given(
-        steep, [0.0, 0.0, 0.0, 0.1], MINIMUM, 0.0, 0.0, 1.0, hessian=lambda p, *_: jnp.diag(jnp.cosh(p).at[:3].set(1.0))
-    ),
+    "right Hessian": given(separable, [0, 0, 0, 0, 0.1], MINIMUM, 0.0, FLAT, 0.0, 0.0, 1.0, hessian=bent),
     # 15. The value x² + y² + 3xy has eigenvalues −1 and 5; with 6xy, −4 and 8, and the traced Hessian is symmetric.
     "stopped gradient": given(lying, np.zeros(2), SADDLE | LIE, ONE_STOP),
     "two stopped gradients": given(lying, np.zeros(2), SADDLE | LIE, ONE_STOP + OTHER_STOP),
@@ -346,12 +356,12 @@ CASES = {
     "reduced precision": given(in_reduced_precision, np.zeros(6), {"nonsmooth", *MINIMUM_OR_NONE}, conditioned(1e-5)),
     "custom_vjp in bfloat16": given(in_bfloat16, np.zeros(6), MINIMUM_OR_NONE, conditioned(1e-5)),
     # 17 and 18.
-    "saddle at the small end": given(scaled_saddle, np.zeros(2), SADDLE_OR_NONE, 1e-308, 0.0),
-    "saddle at the small end away from zero": given(scaled_saddle, [1.0, 2.0], SADDLE_OR_NONE, 1e-308, 1.0),
-    "saddle at the large end": given(scaled_saddle, np.zeros(2), SADDLE_OR_NONE, 1e300, 0.0),
-    "small saddle": given(scaled_saddle, np.zeros(2), SADDLE, 1e-100, 0.0),
-    "bowl at the smallest number": given(level, [np.finfo(float).tiny, 0.0], MINIMUM, 1.0),
-    "bowl below the smallest number": given(level, [-2.2e-308, 0.0], MINIMUM, 1.0),
+    "saddle at the small end": given(quadratic, np.zeros(2), SADDLE_OR_NONE, 1e-308, -1e-308, 0.0, 1.0),
+    "saddle at the small end away from zero": given(quadratic, [1.0, 2.0], SADDLE_OR_NONE, 1e-308, -1e-308, 1.0, 1.0),
+    "saddle at the large end": given(quadratic, np.zeros(2), SADDLE_OR_NONE, 1e300, -1e300, 0.0, 1.0),
+    "small saddle": given(quadratic, np.zeros(2), SADDLE, 1e-100, -1e-100, 0.0, 1.0),
+    "bowl at the smallest number": given(quadratic, [np.finfo(float).tiny, 0.0], MINIMUM, 1.0, 1.0, 0.0, 1.0),
+    "bowl below the smallest number": given(quadratic, [-2.2e-308, 0.0], MINIMUM, 1.0, 1.0, 0.0, 1.0),
     # 19.
     "tilt too small to see": on_the_ring(1e-15, SADDLE_OR_NONE),
     "tilt that is seen": on_the_ring(1e-3, SADDLE),

@@ -135,6 +135,14 @@ def test_units_that_are_dead_do_not_keep_a_search_from_converging():
     assert point.index is None
 
 
+@pytest.mark.parametrize("settings", [{}, {"index": 0}, {"method": critical.levenberg_marquardt}])
+def test_every_point_of_a_constant_function_is_critical_and_has_no_index(settings):
+    point = critical.find(lambda x: 3 + 0 * jnp.sum(x), np.array([3.0, -2.0]), **settings)
+    assert point.converged
+    assert point.index is None
+    np.testing.assert_array_equal(point.params, [3, -2])
+
+
 def test_a_method_of_ones_own_that_stops_anywhere_does_not_converge():
     def lazy(function, max_steps):
         begin = lambda start: contract.End(start, function.gradient(start), jnp.zeros((), jnp.int32), jnp.asarray(-1))

@@ -46,12 +46,15 @@ def init(key: jax.Array) -> mlp.Params:
 
 
 def count(key: jax.Array, coding: str, decay: float, num_starts: int) -> Counted:
-    """Return the census of a coding at a weight decay, modulo permutations and sign flips of the hidden units."""
+    """Return the census of a coding at a weight decay, modulo permutations and sign flips of the hidden units.
+
+    Branches are followed over weight decays from 1e-4 to 1.
+    """
     args = data(coding, decay)
     maps = mlp_symmetry.maps(loss, init(jax.random.key(0)), args, activation=jnp.tanh)
     census = critical.census(
         loss, init, key, num_starts=num_starts, args=args, symmetries=maps, passes=8, complete_sum=1,
-        mesh=all_devices.mesh(),
+        parameter=2, low=1e-4, high=1.0, mesh=all_devices.mesh(),
     )  # fmt: skip
     return Counted(args, maps, census)
 

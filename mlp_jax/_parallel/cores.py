@@ -1,10 +1,12 @@
-"""Host-level work on every core: one thread a core, and one BLAS thread in each."""
+"""Host-level work on every core: one thread per core, and one BLAS thread in each."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -25,9 +27,36 @@ def over_cores(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
         return list(pool.map(work, items))  # re-raises the exceptions of the threads
 
 
-def one_blas_thread() -> Any:
+class _Limit:
+    """A limit of one BLAS thread in the process, until the last context that holds it ends.
+
+    Of two limits of their own that overlap in time, the second would restore that of the first.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+
+    @contextlib.contextmanager
+    def hold(self) -> Iterator[None]:
+        with self._lock:
+            if self._inside == 0:
+                self._limiter = _blas().limit(limits=1)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    self._limiter.restore_original_limits()
+
+
+_one = _Limit()
+
+
+def one_blas_thread() -> contextlib.AbstractContextManager[None]:
     """Return the context in which BLAS has one thread: threads of two calls on the same cores wait for each other."""
-    return _blas().limit(limits=1)
+    return _one.hold()
 
 
 @functools.cache

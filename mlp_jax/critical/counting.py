@@ -6,7 +6,7 @@ import collections
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -14,8 +14,9 @@ import numpy as np
 
 from mlp_jax import _checks, _compiled, display, tree
 from mlp_jax.critical.classification import classify, require_evidence
-from mlp_jax.critical.duplicates import distinct
+from mlp_jax.critical.duplicates import Distinct, distinct
 from mlp_jax.critical.finders import find_many
+from mlp_jax.critical.folds import require_parameter, walk_folds
 from mlp_jax.critical.point import Point
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
@@ -50,7 +51,7 @@ class Census:
     orbit_sizes
         (m,) copies of each under the given discrete symmetries, itself included; 1 without any.
     hits
-        (m,) searches that ended at the point or at a copy of it.
+        (m,) searches that ended at the point or at a copy of it; 0 where only `walk_folds` found it.
     num_starts, num_converged, num_rejected
         Searches in all, those that ended at a listed point, and those that converged to a point that `classify` calls
         not critical.
@@ -128,6 +129,9 @@ def census(
     evidence: str | None = None,
     passes: int = 4,
     complete_sum: int | None = None,
+    parameter: int | None = None,
+    low: float | None = None,
+    high: float | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Census:
     """Search from many starts for all critical points of `fun`, and classify each once. Host-level.
@@ -136,6 +140,9 @@ def census(
     log-uniform factor from .1 to 10. While some point was hit only once, or `euler_sum` is not `complete_sum`, points
     are likely missing: another pass follows, with half of its starts around the known points in turn, up to `passes`
     passes. The list is never known to be complete; `unseen` and `euler_sum` estimate how far it is from that.
+
+    With a `parameter`, `walk_folds` goes on from the list after each pass that found a new point, and adds what it
+    finds: fewer searches then suffice.
 
     Where critical points are not isolated (a continuous symmetry, no weight decay) every search ends at another one,
     and each counts.
@@ -154,13 +161,15 @@ def census(
         The `symmetries` of `classify`.
     complete_sum
         `euler_sum` of a complete list, where known: 1 with weight decay and no degenerate points.
+    parameter, low, high
+        As for `walk_folds`, all or none: the position in args of a number such as the weight decay, and its range.
     mesh
         Its devices share the searches, as in `find_many`. Points are classified on the host, in every process.
 
     Raises
     ------
     TypeError, ValueError
-        key is not a JAX random key; num_starts or passes below 1; as `find_many`.
+        key is not a JAX random key; num_starts or passes below 1; as `find_many`, and with a parameter `walk_folds`.
 
     Examples
     --------
@@ -178,8 +187,15 @@ def census(
     if tangents is not None:
         _checks.function(tangents, "tangents", "(params) -> tangents")
     _checks.params(jax.eval_shape(init, key), "init(key)", finite=False)
+    canonical = None if symmetries is None else symmetries.canonical
+    walk: Callable[[PyTree], Point] | None = None
+    if (parameter, low, high) != (None, None, None):
+        require_parameter(args, parameter, low, high)
+        branches: Any = {"parameter": parameter, "low": low, "high": high}
+        walk = functools.partial(walk_folds, fun, args=args, canonical=canonical, hessian=hessian, **branches)
     name_it = functools.partial(classify, fun, args=args, hessian=hessian, symmetries=tangents, evidence=evidence)
-    points = found = None
+    points = walked = found = None
+    num_known = 0
     for number in range(passes):
         if found is not None and not np.any(found.hits == 1) and complete_sum in (None, found.euler_sum):
             break
@@ -188,8 +204,13 @@ def census(
         if found is not None and len(found.hits):
             starts = _mixed(starts, found.params, pass_key)
         more = find_many(fun, starts, args, hessian=hessian, mesh=mesh)
-        points = more if points is None else jax.tree.map(lambda *parts: np.concatenate(parts), points, more)
-        found = _classified(fun, args, points, symmetries, name_it)
+        points = _joined(points, more)
+        every = distinct(_joined(points, walked), canonical=canonical)
+        if walk is not None and len(every.hits) > num_known:
+            walked = _joined(walked, walk(every.points.params))
+            every = distinct(_joined(points, walked), canonical=canonical)
+            num_known = len(every.hits)
+        found = _classified(fun, args, every, len(points.converged), symmetries, name_it)
     assert found is not None
     return found
 
@@ -249,10 +270,22 @@ def _beside(factor: jax.Array, leaf: jax.Array) -> jax.Array:
     return factor.reshape(-1, *[1] * (leaf.ndim - 1))
 
 
+def _joined(*parts: Point | None) -> Point:
+    present = [part for part in parts if part is not None]
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *present)
+
+
 def _classified(
-    fun: Fun, args: tuple, points: Point, symmetries: Maps | None, name_it: Callable[[PyTree], Verdict]
+    fun: Fun,
+    args: tuple,
+    found: Distinct,
+    num_starts: int,
+    symmetries: Maps | None,
+    name_it: Callable[[PyTree], Verdict],
 ) -> Census:
-    found = distinct(points, canonical=None if symmetries is None else symmetries.canonical)
+    """Return the census of distinct points, of which the first `num_starts` labels are those of searches."""
+    labels = found.labels[:num_starts]
+    all_hits = np.bincount(labels[labels >= 0], minlength=len(found.hits))
     each = [_settled(found.points, i) for i in range(len(found.hits))]
     verdicts = [name_it(params) for params in each]
     critical = [i for i, verdict in enumerate(verdicts) if verdict.kind != "not critical"]
@@ -263,7 +296,7 @@ def _classified(
             values = np.array([float(_value(traced, each[i], promoted)) for i in critical])
     order = np.argsort(values, kind="stable")
     chosen = [critical[i] for i in order]
-    each, hits = [each[i] for i in chosen], found.hits[chosen]
+    each, hits = [each[i] for i in chosen], all_hits[chosen]
     empty = jax.tree.map(lambda leaf: np.asarray(leaf)[:0], found.points.params)
     return Census(
         params=jax.tree.map(lambda *leaves: np.stack(leaves), *each) if each else empty,
@@ -271,9 +304,9 @@ def _classified(
         verdicts=tuple(verdicts[i] for i in chosen),
         orbit_sizes=np.array([1 if symmetries is None else symmetries.orbit_size(p) for p in each], dtype=int),
         hits=hits,
-        num_starts=len(points.converged),
+        num_starts=num_starts,
         num_converged=int(np.sum(hits)),
-        num_rejected=int(np.sum(found.hits) - np.sum(hits)),
+        num_rejected=int(np.sum(all_hits) - np.sum(hits)),
         symmetric=symmetries is not None,
     )
 

@@ -18,9 +18,9 @@ class Distinct(NamedTuple):
     """The points that searches found, each once.
 
     points
-        One point of each cluster, the one with the smallest gradient; clusters by falling number of hits.
+        One point of each cluster, the one with the smallest gradient; clusters with the most hits first.
     hits
-        (m,) searches that ended in each.
+        (m,) number of searches that ended in each.
     labels
         (n,) the cluster of each search, −1 for those that did not converge.
     """
@@ -35,19 +35,23 @@ def distinct(
 ) -> Distinct:
     """Return the converged points of `find_many`, each once. Host-level.
 
-    Two are the same when no parameter differs by more than the sum of what it may be off by in each, `Point.error`;
-    chains of such pairs are one point. On a curve of critical points each search ends somewhere else, and nothing is
-    the same.
+    Two are the same if each parameter differs by at most the sum of its errors in both, `Point.error`; a chain of such
+    pairs is one point. On a curve of critical points each search ends at another point, and none are merged.
 
     Parameters
     ----------
     points
         From `find_many`, with a leading axis n on every field.
     canonical
-        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: compared in their place,
-        each parameter with the largest error of all.
+        params -> params, one form for all symmetric copies, such as `mlp_symmetry.maps(...).canonical`. These forms are
+        compared instead, and the error of each parameter is the largest of all.
     tolerance
-        What each parameter may be off by, in place of the estimate above; finite and not negative.
+        The error of each parameter, in place of `Point.error`; finite and not negative.
+
+    Raises
+    ------
+    TypeError, ValueError
+        points are not those of `find_many`; the tolerance is negative or not finite.
 
     Examples
     --------
@@ -93,7 +97,7 @@ def _vector(params: PyTree, i: int, canonical: Callable[[PyTree], PyTree] | None
 
 def _clusters(forms: np.ndarray, error: np.ndarray) -> np.ndarray:
     """Return the cluster of each row: connected components of the pairs that are the same."""
-    # In units of its typical error every parameter counts alike, and one ball holds all that may be the same.
+    # In units of its typical error every parameter has the same scale, and one ball holds all that may be the same.
     unit = np.median(error, axis=0)
     unit[unit == 0] = 1
     places = forms / unit

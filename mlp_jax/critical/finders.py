@@ -1,4 +1,4 @@
-"""find and find_many: go to points where the gradient of any function of any pytree is zero to rounding."""
+"""find and find_many: points where the gradient of any function of any pytree is zero to rounding."""
 
 from __future__ import annotations
 
@@ -16,13 +16,11 @@ from mlp_jax.critical.search.contract import Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Method, Settings
-from mlp_jax.critical.starts import common_length
 from mlp_jax.curvature import matrices, precision, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
-# Searches of `find_many` under way at a time, times parameters: enough to fill vector instructions, and no more,
-# because lanes that have no start left run on until the last search is over. With more parameters than `_WIDE` one
-# search fills them by itself.
+# Concurrent searches of `find_many` times parameters: enough to fill vector instructions, and no more, because lanes
+# without a start left run until the last search ends. With more parameters than `_WIDE` one search fills them.
 _WIDTH, _WIDE = 288, 48
 
 
@@ -41,18 +39,20 @@ def find(
 
     It climbs along `index` eigenvectors of the Hessian and descends along the others (Cerjan & Miller 1981; for index 0
     saddle-free Newton, Dauphin et al. 2014); without `index` it climbs along a third of those that are unstable at the
-    start. Up to 1500 parameters each step uses the eigenvectors of the Hessian, above that those on a Krylov space of
-    dimension 120. A search that makes no progress begins again with 5 % noise, and then aims at a lower index. It may
-    still end at a point of another index, or at none: that is no evidence that there is none. `reached` says whether
-    the index is the one asked for; above 4000 parameters it is not known.
+    start. With up to 200 parameters, or 1500 with `hessian`, each step uses all eigenvectors of the Hessian, with more
+    those on a Krylov space of dimension 120. A search for an index that makes no progress restarts near params, with 5 %
+    noise. After that, and without `index`, it continues from where it is and climbs along fewer eigenvectors. It may
+    still end at a point of another index, or at no critical point, even if there is one. `reached` says whether the
+    index is the one asked for; above 4000 parameters the index is not known.
 
-    Convergence is reported only where each component of the gradient is within what a rounding of params changes it by.
+    A point counts as converged only if each component of the gradient is within the change that a rounding of params
+    causes.
 
     Outside jit it computes in float64 whatever the caller's default; a second call with the same functions, settings
-    and shapes compiles nothing. Under jit, or with a `method`, one search runs in one compiled program:
-    `eigenvector_following` with an index, `levenberg_marquardt` (above 1500 parameters `newton_mr`) without, which
-    descend the gradient norm and may end at gradient-flat points, which are not critical: it says which. Memory with
-    matrices: 8 of 8 P² bytes, and O(P³) work a step.
+    and shapes compiles nothing. Under jit, or with a `method`, one search is one compiled program:
+    `eigenvector_following` with an index, `levenberg_marquardt` (above 1500 parameters `newton_mr`) without. The latter
+    two descend the gradient norm and may end at gradient-flat points, which are not critical; `reason` says so. With
+    matrices a search takes 64 P² bytes, and O(P³) work for each step.
 
     Parameters
     ----------
@@ -67,14 +67,14 @@ def find(
         `(params, *args) -> (P, P)` in the order of `tree.ravel`, such as a partial of `mlp_hessian.dense`;
         `curvature.dense_hessian` of `fun` when None.
     max_steps
-        Most points at which to use the Hessian; Newton's last steps may add a dozen.
+        Largest number of points at which the Hessian is used; Newton's last steps may add a dozen.
     radius
         Longest step of a search without `method`; a sixth of ‖params‖, or of 1 if that is larger, when None.
 
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As `curvature.dense_hessian`; an index, a number of steps or a radius out of range; index and method both.
+        As `curvature.dense_hessian`; an index, a number of steps or a radius out of range; both index and method.
 
     Examples
     --------
@@ -87,16 +87,18 @@ def find(
     >>> print(point)  # doctest: +ELLIPSIS
     converged: the gradient is at the level of its own rounding. 2 parameters, gradient norm ...
     """
-    settings = _settings(index, method, hessian, max_steps, radius, tree.size(params))
-    if _checks.is_traced((params, args)):
+    traced = _checks.is_traced((params, args))
+    on_cores = method is None and not traced
+    settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), on_cores)
+    if traced:
         precision.require_scalar_function(fun, params, args)
         return of_pytrees.find_one(fun, settings, index, params, args)
     with precision.float64():
-        traced, params, args = precision.traced_problem(fun, params, args)
-        settings = settings._replace(unit=units.traced_unit(traced, params))
-        search = on_host.follow_one if method is None else of_pytrees.compiled_find_one
+        function, params, args = precision.traced_problem(fun, params, args)
+        settings = settings._replace(unit=units.traced_unit(function, params))
+        search = on_host.follow_one if on_cores else of_pytrees.compiled_find_one
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
-        point = _parallel.to_host(search(traced, settings, index, params, args))
+        point = _parallel.to_host(search(function, settings, index, params, args))
         if point.reason == Reason.NOT_FINITE:
             fun(params, *args)  # given numbers, fun may say what is wrong with them
         known = int(point.index) if point.index >= 0 else None
@@ -118,11 +120,11 @@ def find_many(
 ) -> Point:
     """Run `find` from many starts: a Point with a leading axis n on every field. Transformable.
 
-    Above 48 parameters each search is that of `find`, one a core. Up to 48, under jit, or with `method`, `lanes` or
-    `mesh`, all run in one compiled program, `lanes` of them side by side; one that is over makes room for the next
-    start at once, so that none waits for the slowest. A start that is not finite gives a point with reason
-    `NOT_FINITE`, and does not disturb the others. Critical points reached from several starts appear as often: see
-    `distinct`.
+    Above 48 parameters each search is that of `find`, with one search per core. Up to 48, under jit, or with `method`,
+    `lanes` or `mesh`, all run in one compiled program, `lanes` of them side by side; when one ends, its lane takes the
+    next start at once, so that none waits for the slowest. A start that is not finite gives a point with reason
+    `NOT_FINITE`, and does not affect the others. A critical point reached from several starts appears several times:
+    see `distinct`.
 
     Parameters
     ----------
@@ -131,13 +133,14 @@ def find_many(
     starts
         params with a leading axis of the same length n on every leaf.
     lanes
-        Searches under way at a time on one device; 32 for up to 9 parameters, fewer for more, when None. Memory with
-        matrices: 10 of 8 P² bytes for each.
+        Searches that run at a time on one device; 32 for up to 9 parameters, fewer for more, when None. With matrices
+        each takes 80 P² bytes.
     mesh
         When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the starts, n /
-        devices for each, and none waits for another before the end. In several processes each makes the same call, and
-        has all points; under jit they stay split over the devices. They have the bits of those without a mesh, because
-        each device has as many lanes as one alone would have; with fewer starts some are idle: ask for fewer `lanes`.
+        devices for each, and none waits for another before the end. With several processes, each makes the same call
+        and gets all points; under jit they stay split over the devices. The results equal those without a mesh bit for
+        bit, because each device has as many lanes as a single one would have. With few starts some lanes are idle: ask
+        for fewer.
 
     Raises
     ------
@@ -154,26 +157,28 @@ def find_many(
     the gradient or the Hessian is not finite
     """
     _checks.params(starts, "starts", finite=False)
-    num = common_length(starts, "starts")
+    num = _checks.common_length(starts, "starts")
     one: Any = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)[1:], jnp.result_type(leaf)), starts)
     size = tree.size(one)
-    on_cores = size > _WIDE and method is None and lanes is None and mesh is None
+    traced = _checks.is_traced((starts, args))
+    on_cores = size > _WIDE and method is None and lanes is None and mesh is None and not traced
     lanes = (min(32, _WIDTH // size) if size <= _WIDE else 1) if lanes is None else _checks.integer(lanes, "lanes")
     mesh = None if mesh is None else _parallel.require_mesh(mesh)
-    settings = _settings(index, method, hessian, max_steps, radius, size, min(num, lanes))._replace(mesh=mesh)
-    if _checks.is_traced((starts, args)):
+    settings = _settings(index, method, hessian, max_steps, radius, size, on_cores, min(num, lanes))
+    settings = settings._replace(mesh=mesh)
+    if traced:
         precision.require_scalar_function(fun, one, args)
         if mesh is not None and num % mesh.size:
             raise ValueError(f"starts: got {num} for {mesh.size} devices, expected a multiple of that under jit.")
         return of_pytrees.find_each(fun, settings, index, starts, args)
     with precision.float64():
-        traced, one, args = precision.traced_problem(fun, one, args)
-        settings = settings._replace(unit=units.traced_unit(traced, one))
+        function, one, args = precision.traced_problem(fun, one, args)
+        settings = settings._replace(unit=units.traced_unit(function, one))
         starts = precision.promote(starts)
         if mesh is not None:
             starts = _parallel.pad(starts, mesh)
         search = on_host.follow_each if on_cores else of_pytrees.compiled_find_each
-        points = search(traced, settings, index, starts, args)
+        points = search(function, settings, index, starts, args)
         return jax.tree.map(lambda leaf: leaf[:num], _parallel.to_host(points))
 
 
@@ -184,9 +189,13 @@ def _settings(
     max_steps: int,
     radius: float | None,
     size: int,
+    on_cores: bool,
     lanes: int = 1,
 ) -> Settings:
-    """Return the settings of a search over `size` parameters, checked, with the method for that many."""
+    """Return the settings of a search over `size` parameters, checked, with the method for that many.
+
+    A search on the cores needs no matrices above `on_host.COUNTED` parameters.
+    """
     if index is not None:
         if method is not None:
             raise ValueError("index and method: got both, expected one: a chosen index has a method of its own.")
@@ -194,12 +203,13 @@ def _settings(
     if method is not None:
         _checks.function(method, "method", "(Function, max_steps) -> Search, such as critical.newton_mr")
     elif index is None:
-        method = levenberg_marquardt if size <= on_host.MATRICES else newton_mr
+        method = levenberg_marquardt if size <= on_host.GIVEN else newton_mr
     if hessian is not None:
         _checks.function(hessian, "hessian", "(params, *args) -> (P, P)")
     max_steps = _checks.integer(max_steps, "max_steps", 1, 2**31 - 1)
     if radius is not None:
         radius = float(_checks.real(radius, "radius", "a number above 0", lambda x: x > 0))
-    if index is not None or method is levenberg_marquardt:
+    by_products = on_cores and size > on_host.COUNTED
+    if (index is not None and not by_products) or method is levenberg_marquardt:
         matrices.require_memory(size, matrices=8 if lanes == 1 else 10 * lanes)
     return Settings(method, hessian, max_steps, radius, lanes)

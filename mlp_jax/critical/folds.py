@@ -14,7 +14,6 @@ from mlp_jax.critical.duplicates import distinct
 from mlp_jax.critical.finders import find
 from mlp_jax.critical.point import Point, stack
 from mlp_jax.critical.search.walk import Progress, Walk
-from mlp_jax.critical.starts import common_length
 from mlp_jax.curvature import matrices, precision
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
@@ -53,10 +52,10 @@ def walk_folds(
     low, high
         Range in which p is varied, 0 < low ≤ p ≤ high.
     max_steps
-        Most steps, over all branches.
+        Largest number of steps, over all branches.
     canonical
-        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: copies of a point are
-        then neither followed nor returned.
+        params -> params, one form for all symmetric copies, such as `mlp_symmetry.maps(...).canonical`. Copies of a
+        point are then neither followed nor returned.
     progress
         Called as progress(steps, max_steps) after each step.
 
@@ -81,7 +80,7 @@ def walk_folds(
     [(-1.0, 0), (0.0, 1)]
     """
     num = _require_points(points)
-    args, wanted = _require_parameter(args, parameter, low, high)
+    args, wanted = require_parameter(args, parameter, low, high)
     max_steps = _checks.integer(max_steps, "max_steps")
     if canonical is not None:
         _checks.function(canonical, "canonical", "(params) -> params")
@@ -110,10 +109,10 @@ def walk_folds(
 
 def _require_points(points: PyTree) -> int:
     _checks.params(points, "points")
-    return common_length(points, "points")
+    return _checks.common_length(points, "points")
 
 
-def _require_parameter(args: tuple, parameter: int, low: float, high: float) -> tuple[tuple, float]:
+def require_parameter(args: tuple, parameter: Any, low: Any, high: Any) -> tuple[tuple, float]:
     """Return args with the parameter as a float, and its value."""
     _checks.args(args)
     _checks.integer(parameter, "parameter", 0, len(args) - 1, "a position in args")

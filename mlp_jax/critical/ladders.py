@@ -17,7 +17,7 @@ from mlp_jax.critical.point import Point, stack
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
-# Length of a kick beside ‖params‖, or 1 where that is 0.
+# Length of a kick relative to ‖params‖, or to 1 where that is 0.
 _KICK = 0.15
 
 
@@ -36,8 +36,8 @@ def ladder(
     """Return critical points of higher and lower index, from one of index k, rung by rung. Host-level, float64.
 
     Up: from each point of index k, `find(index=k + 1)` starts .15 ‖params‖ away along the lowest positive mode, on
-    either side; what it finds of that index is where the next rung starts. Down: the same along the highest negative
-    mode, with index k − 1. At most 2ⁿ⁺¹ − 2 searches for n rungs one way.
+    either side; the next rung starts from the points of that index that it finds. Down: the same along the highest
+    negative mode, with index k − 1. At most 2ⁿ⁺¹ − 2 searches for n rungs in one direction.
 
     Parameters
     ----------
@@ -46,17 +46,17 @@ def ladder(
     params
         A critical point without a zero eigenvalue; `find` is called from there first.
     up, down
-        Rungs each way, 0 or more; they end at index P and 0.
+        Number of rungs up and down, 0 or more; none lies above index P or below 0.
     canonical
-        params -> params, one form for all copies, such as `mlp_symmetry.maps(...).canonical`: copies of a point are
-        then neither climbed from nor returned.
+        params -> params, one form for all symmetric copies, such as `mlp_symmetry.maps(...).canonical`. Only
+        one copy of a point is then climbed from and returned.
     progress
         Called as progress(rungs done, rungs) after each rung.
 
     Returns
     -------
     Point
-        The distinct points found, of whatever index, without that given; as from `find_many`, with a leading axis.
+        The distinct points found, of any index, without the given one; as from `find_many`, with a leading axis.
 
     Raises
     ------

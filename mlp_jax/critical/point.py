@@ -27,17 +27,17 @@ class Point:
         Newton's method would go on to a zero of the gradient, near 1 where the gradient lies in the null space of H
         (Frye et al. 2021). Meaningless once the gradient is at its rounding level.
     distance
-        Length of the Newton step over all modes: an estimate of how far the critical point is. Infinite where the
-        search did not converge, and that step or p leaves half of the gradient or more.
+        Length of the Newton step over all modes: an estimate of the distance to the critical point. Infinite where the
+        search did not converge and that step or p leaves half of the gradient or more.
     error
-        What each parameter may be off by, as params: the Newton step that is left, and the one that the rounding of the
-        gradient could make.
+        Bound on the error of each parameter, as params: the Newton step that is left, and the one that the rounding of
+        the gradient could cause.
     converged
         True only when every component of the gradient is at the level of its own rounding, and `error` is small beside
         the parameters.
     index
         Number of negative eigenvalues of the Hessian there. None (−1, when vmapped, traced or from `find_many`) unless
-        the search converged and every eigenvalue is larger than its rounding; not known from `newton_mr`, or above 4000
+        the search converged and every eigenvalue is larger than its rounding; not known with `newton_mr`, or above 4000
         parameters.
     reached
         Whether it converged at a point of the index asked for; without one, the same as `converged`. False where the
@@ -78,6 +78,6 @@ class Point:
 
 
 def stack(points: Sequence[Point]) -> Point:
-    """Return points of `find`, one or more, as one of `find_many`: with a leading axis on every field."""
+    """Return one or more points of `find` as one of `find_many`: with a leading axis on every field."""
     rows = [dataclasses.replace(point, index=-1 if point.index is None else point.index) for point in points]
     return jax.tree.map(lambda *leaves: np.array(leaves, np.int32 if isinstance(leaves[0], int) else None), *rows)

@@ -1,4 +1,4 @@
-"""Starts for `find_many`: points along a training run, moved by noise of a chosen size. Transformable."""
+"""Starts for `find_many`: points along a training run with noise of a chosen size. Transformable."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _checks, tree
-from mlp_jax._checks import common_length
 from mlp_jax.tree import PyTree
 
 
@@ -15,15 +14,15 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     """Return `num_starts` starts (the leading axis), spread evenly over a run, each with Gaussian noise added.
 
     θ + noise · rms(leaf) · ε with ε ~ N(0, 1): the noise is relative to the root mean square of each leaf at that
-    point (to 1 where a leaf is all zero). Searches that start along a run end at the critical points that training
-    passes by; the noise says how far beside it they may look (Dauphin et al. 2014; Pennington & Bahri 2017).
+    point (to 1 where a leaf is all zero). Searches from these starts find critical points that training passes by; the
+    noise sets how far from the run they begin (Dauphin et al. 2014; Pennington & Bahri 2017).
 
     Parameters
     ----------
     run
-        params with a leading axis: what a run recorded, in its order.
+        params with a leading axis: the record of a run, in order.
     num_starts
-        How many; points are repeated, with other noise, when there are fewer.
+        Number of starts; if the run has fewer points, they are repeated with other noise.
     noise
         Relative size of the noise; 0 gives the points themselves.
 
@@ -44,7 +43,7 @@ def along_run(key: jax.Array, run: PyTree, num_starts: int, noise: float | jax.A
     _checks.params(run, "run")
     num_starts = _checks.integer(num_starts, "num_starts", 1, 2**30)
     noise = _checks.not_negative(noise, "noise")
-    length = common_length(run, "run")
+    length = _checks.common_length(run, "run")
     places = np.round(np.linspace(0, length - 1, num_starts)).astype(int)
     points = jax.tree.map(lambda leaf: leaf[places], run)
     draws = tree.random_like(key, points)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import matplotlib.axes
+import matplotlib.cm
+import matplotlib.colors
 import matplotlib.ticker
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,12 +14,27 @@ from mlp_jax.plots.colours import BLUE, GREY, ORANGE
 
 
 def loss_against_index(
-    axes: matplotlib.axes.Axes, index: ArrayLike, loss: ArrayLike, padded: ArrayLike | None = None
+    axes: matplotlib.axes.Axes,
+    index: ArrayLike,
+    loss: ArrayLike,
+    padded: ArrayLike | None = None,
+    *,
+    filled: ArrayLike | None = None,
+    shade: ArrayLike | None = None,
+    shade_label: str = "",
 ) -> matplotlib.axes.Axes:
     """Draw the loss of critical points against their index, minima as stars.
 
-    index, loss: (n,) numbers of negative eigenvalues, and losses; padded: (n,) whether a point is that of a smaller
-    network padded with dead units, drawn hollow.
+    Parameters
+    ----------
+    index, loss
+        (n,) numbers of negative eigenvalues, and losses.
+    padded
+        (n,) whether a point is that of a smaller network padded with dead units, drawn as a cross.
+    filled
+        (n,) whether a point is proved; others are drawn hollow.
+    shade, shade_label
+        (n,) numbers shown as colour, such as the test accuracy, and the label of their scale.
 
     Examples
     --------
@@ -28,14 +45,24 @@ def loss_against_index(
     """
     index_, loss_ = np.asarray(index, int), np.asarray(loss, float)
     padded_ = np.zeros(len(index_), bool) if padded is None else np.asarray(padded, bool)
+    filled_ = np.ones(len(index_), bool) if filled is None else np.asarray(filled, bool)
+    colours = np.where(index_ == 0, BLUE, ORANGE)
+    if shade is not None:
+        scale = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(np.min(shade), np.max(shade)), "viridis_r")
+        colours = np.array([matplotlib.colors.to_hex(colour) for colour in scale.to_rgba(np.asarray(shade, float))])
+        axes.figure.colorbar(scale, ax=axes, label=shade_label)
     groups = [
-        (index_ == 0, "*", BLUE, 160, BLUE, "minimum"),
-        ((index_ > 0) & ~padded_, "o", ORANGE, 50, ORANGE, "saddle"),
-        ((index_ > 0) & padded_, "o", "none", 50, ORANGE, "saddle of a smaller network, padded with dead units"),
+        (index_ == 0, "*", 160, "minimum"),
+        ((index_ > 0) & ~padded_, "o", 50, "saddle"),
+        ((index_ > 0) & padded_, "X", 50, "saddle of a smaller network, padded with dead units"),
     ]
-    for chosen, marker, face, size, edge, label in groups:
-        if np.any(chosen):
-            axes.scatter(index_[chosen], loss_[chosen], size, marker=marker, c=face, edgecolors=edge, label=label)
+    for group, marker, size, label in groups:
+        for inside, note in ((True, "" if filled is None else ", proved"), (False, "")):
+            chosen = group & (filled_ == inside)
+            if np.any(chosen):
+                face = colours[chosen] if inside else "none"
+                place = index_[chosen], loss_[chosen], size
+                axes.scatter(*place, marker=marker, c=face, edgecolors=colours[chosen], label=label + note)
     axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
     axes.set_xlabel("index (number of negative eigenvalues)")
     axes.set_ylabel("loss (nats, with penalty)")

@@ -21,7 +21,7 @@ _LONGEST, _SHORTEST = 0.25, 1e-6
 _TOGETHER = 1e-3
 # What a step aims at: the contraction of Newton's method, and the angle between the tangents; the largest angle.
 _CONTRACTION, _ANGLE, _MAX_ANGLE = 0.1, 0.2, 0.6
-# A branch that becomes this much longer than its start has run off.
+# A branch whose point becomes this much longer than its start has run off.
 _RUN_OFF = 1e3
 
 
@@ -54,7 +54,7 @@ class Place(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """When Newton's method has converged, by the length of its step, and when it is given up."""
+    """When Newton's method has converged, by the length of its step, and when it has failed."""
 
     close: float = 1e-5
     contraction: float = 0.5

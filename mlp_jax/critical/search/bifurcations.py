@@ -12,11 +12,11 @@ from mlp_jax.critical.search.arclength import Equations, Limits, Place, bordered
 
 # Newton's method at a bifurcation, where it converges slowly, and from a rough guess beside one.
 _AT, _BESIDE = Limits(1e-7, np.inf, 20), Limits(1e-5, np.inf, 15)
-# Size of an eigenvalue at a bifurcation, beside that at an end of the step, below which it is taken to be zero.
+# Ratio of an eigenvalue at a bifurcation to that at an end of the step, below which it is taken to be zero.
 _VANISHING = 0.02
-# How far from a bifurcation the other branches are entered; the second where the first fails.
+# Distances from a bifurcation at which the other branches are entered; the second where the first fails.
 _DISTANCES = (1e-2, 1e-3)
-# Directions tried for each dimension, where there are several, and the cosine of two that are the same.
+# Directions tried for each dimension, if there are several, and the cosine above which two are the same.
 _DIRECTIONS, _SAME_WAY = 6, 0.999
 
 

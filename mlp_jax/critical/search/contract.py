@@ -1,4 +1,4 @@
-"""The contract of a search, how one start or many run through it, and the tests and steps that searches share."""
+"""The contract of a search, the loops over one start or many, and the tests and steps that searches share."""
 
 from __future__ import annotations
 
@@ -38,6 +38,8 @@ class Reason(enum.IntEnum):
 
 
 RUNNING = -1
+# How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
+RUN_OFF = 1e3
 # Forced steps that a search may take where no step descends.
 _MAX_ESCAPES = 4
 # Rows of a matrix up to which a batch of them is handled at once.
@@ -83,7 +85,7 @@ class Search(NamedTuple):
         Newton step over the modes above 1e-6 of the largest, and the Newton step over nearly all modes, (P,). None
         where the Hessian may be computed.
 
-    `ends` examines the point where a search ends once more, whatever its reason.
+    `ends` examines the point where a search ends again, whatever its reason.
     """
 
     begin: Callable[[jax.Array], Any]
@@ -163,7 +165,7 @@ def first_of(*choices: tuple[jax.Array, Reason]) -> jax.Array:
 
 
 class Trial(NamedTuple):
-    """A step that was tried: whether it was taken, whether it had to be, and how many failures in a row are enough."""
+    """A step that was tried: whether it was taken, whether it had to be, and how many failures end the search."""
 
     step: jax.Array
     taken: jax.Array
@@ -217,8 +219,8 @@ def norm(vector: jax.Array) -> jax.Array:
 def rounding_level(unit: float, vector: jax.Array, matrix: jax.Array, typical: jax.Array) -> jax.Array:
     """Return what a rounding of the parameters changes each component of the gradient by: 4 u |H| max(|θ|, typical).
 
-    `typical` is the mean size of the parameters where the search began: where parameters are zero, the roundings are
-    those of the numbers they are added to.
+    `typical` is the mean size of the parameters where the search began: parameters near zero are rounded as the numbers
+    they are added to.
     """
     return 4 * unit * times(jnp.abs(matrix), jnp.maximum(jnp.abs(vector), typical))
 
@@ -232,8 +234,9 @@ def typical_size(start: jax.Array) -> jax.Array:
 def damped_newton(matrix: jax.Array, gradient: jax.Array, damping: jax.Array) -> jax.Array:
     """Return −(H² + ν²)⁻¹ H g as −Re (H + iν)⁻¹ g: 1/(λ + iν) has the real part λ / (λ² + ν²).
 
-    The complex solve keeps the condition number of H, where the normal equations would square it.
+    The complex solve keeps the condition number of H, where the normal equations would square it. 0 where H is 0.
     """
+    damping = jnp.where(jnp.any(matrix != 0), damping, 1)  # relative to H, so that it would be 0 too
     shifted = jax.lax.complex(matrix, damping * jnp.eye(len(matrix), dtype=matrix.dtype))
     return -one_at_a_time(jnp.linalg.solve)(shifted, jax.lax.complex(gradient, jnp.zeros_like(gradient))).real
 
@@ -242,8 +245,7 @@ def one_at_a_time(operation: Callable[..., Any]) -> Callable[..., Any]:
     """Return an operation on a matrix that vmap turns into a loop, except for small matrices.
 
     On a CPU a batched LAPACK call gives parts of its batch to the thread pool in which it runs and waits for them; two
-    such calls at once can wait for each other for ever (jaxlib 0.10.2). That was not seen with small matrices, which
-    are faster together.
+    such calls at once can deadlock (jaxlib 0.10.2). This was not seen with small matrices, which are faster in a batch.
     """
 
     def applied(matrix: jax.Array, *others: jax.Array) -> Any:

@@ -11,6 +11,9 @@ from mlp_jax.critical.search import contract
 from mlp_jax.critical.search.contract import RUNNING, Function, Reason, Search, all_finite, norm
 
 _BISECTIONS = 50
+# Errors of the model, relative to the step, above which a step is not taken, above which the radius is halved, and
+# below which it is doubled.
+REJECT, HALVE, DOUBLE = 1.0, 0.6, 0.25
 # Times a search is moved off a point of another index.
 _MAX_KICKS = 3
 
@@ -43,8 +46,8 @@ def eigenvector_following(function: Function, max_steps: int, index: int | jax.A
 
     The radius follows the error of the model, ‖(|Λ| + μ)⁻¹ (Qᵀ (g₊ − g) − Λ p)‖ / ‖p‖ for the step Q p, in which
     coordinates of every scale count alike: above 1 the step is not taken, above .6 the radius is halved, below .25
-    doubled. On a line of symmetry, where the search ends at a point of another index, it is moved off along the modes
-    of wrong sign, three times at most; where that leads nowhere, it ends at the first such point.
+    doubled. At a point of another index, as on a line of symmetry, the search is moved off along the modes of wrong
+    sign, three times at most; if that fails, it ends at the first such point.
     """
 
     def begin(start: jax.Array) -> _State:
@@ -74,7 +77,7 @@ def _advance(function: Function, state: _State, index: jax.Array, max_steps: int
     at_level = ~state.forced & jnp.all(jnp.abs(state.gradient) <= _level(function, state))
     error = jnp.where(state.forced, 0, _model_error(state, gradient))
     # At rounding level the last step may make things worse: keep the better point.
-    wanted = all_finite(gradient) & (error <= 1) & ~(at_level & (after >= before))
+    wanted = all_finite(gradient) & (error <= REJECT) & ~(at_level & (after >= before))
     nothing = state.matrix, state.values, state.vectors
     matrix, values, vectors = jax.lax.cond(wanted, lambda at: _modes(function, at), lambda _: nothing, trial)
     taken = wanted & all_finite(matrix)
@@ -118,7 +121,7 @@ def _sizes(values: jax.Array) -> jax.Array:
 
 
 def _model_error(state: _State, gradient: jax.Array) -> jax.Array:
-    """Return how wrong the model was over the step, as a part of the step."""
+    """Return the error of the model over the step, relative to the step."""
     taken = state.step @ state.vectors
     wrong = (gradient - state.gradient) @ state.vectors - state.values * taken
     length = norm(taken)
@@ -126,7 +129,7 @@ def _model_error(state: _State, gradient: jax.Array) -> jax.Array:
 
 
 def _radius(state: _State, error: jax.Array, taken: jax.Array) -> jax.Array:
-    grown = jnp.where(error < 0.25, 2.0, jnp.where(error > 0.6, 0.5, 1.0)) * state.radius
+    grown = jnp.where(error < DOUBLE, 2.0, jnp.where(error > HALVE, 0.5, 1.0)) * state.radius
     radius = jnp.where(taken, grown, jnp.minimum(state.radius, norm(state.step)) / 2)
     return jnp.minimum(radius, state.longest).astype(state.radius.dtype)
 
@@ -154,7 +157,7 @@ def _step(state: _State, index: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _moved_off(state: _State, index: jax.Array) -> _State:
-    """Go on from a point of another index along its modes of wrong sign, or end at the first such point."""
+    """Leave a point of another index along its modes of wrong sign, or end at the first such point."""
     rounding = 16 * len(state.values) * jnp.finfo(state.values.dtype).eps * jnp.max(jnp.abs(state.values))
     climbing = jnp.arange(len(state.values)) < index
     wrong = jnp.where(climbing, state.values > rounding, state.values < -rounding)

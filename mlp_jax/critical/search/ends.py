@@ -18,12 +18,10 @@ from mlp_jax.critical.search.contract import End, Function, Reason, Search, damp
 
 # Newton's steps taken from where a search ended, as long as each halves the scaled gradient.
 _MAX_POLISHES = 8
-# Moves by a rounding; what they change the gradient by, times the factor, is its error.
+# Moves by a rounding; the change of the gradient that they cause, times the factor, is its error.
 _MOVES, _SAFETY = 8, 16
-# Multiples of such a move over which the gradient must not fall.
+# Multiples of such a move along which the gradient must not fall.
 _FARTHER = (64, 4096)
-# How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
-_RUN_OFF = 1e3
 # Points at which a parameter of zero gradient is examined, and how far the gradient falls on a tail.
 _SAMPLES, _TAIL = 8, 1e-9
 _SWEEPS = 8
@@ -55,10 +53,10 @@ class _Measured(NamedTuple):
 def settle(search: Search, function: Function, start: jax.Array, end: End) -> Point:
     """Return the point at which the search from `start` ended, params and error as vectors, of whatever index.
 
-    It is critical if each component of the gradient is within what a rounding of the parameters changes it by; if the
-    gradient does not fall as they move farther, and has not fallen off gradually; and if the Newton step, together with
-    the one that rounding could make, is negligible beside the parameters (without matrices: if the gradient does not
-    jump).
+    It is critical if each component of the gradient is within the change that a rounding of the parameters causes; if
+    the gradient does not fall as they move farther, and has not decayed gradually; and if the Newton step, together
+    with the one that rounding could cause, is negligible relative to the parameters (without matrices: if the gradient
+    does not jump).
     """
     stopped = (end.reason == int(Reason.MAX_STEPS)) | (end.reason == int(Reason.NOT_FINITE))
     end, local = _polished(search, function, start, end, ~stopped)
@@ -88,7 +86,7 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Po
     tail = jax.lax.cond(jnp.any(dead), lambda: _on_tail(function, start, vector, dead), lambda: jnp.zeros((), bool))
     critical = jnp.all(jnp.abs(end.gradient) <= level) & exact & ~singular & ~tail
     rounding = end.reason == int(Reason.ROUNDING)
-    off = norm(vector) > _RUN_OFF * jnp.maximum(1, norm(start))
+    off = norm(vector) > contract.RUN_OFF * jnp.maximum(1, norm(start))
     reason = contract.first_of(
         (end.reason == int(Reason.NOT_FINITE), Reason.NOT_FINITE),
         (critical & (rounding | ~stopped), Reason.ROUNDING),
@@ -117,7 +115,7 @@ def settle(search: Search, function: Function, start: jax.Array, end: End) -> Po
 
 
 def _on_tail(function: Function, start: jax.Array, vector: jax.Array, dead: jax.Array) -> jax.Array:
-    """Return whether the gradient of a parameter, zero here, falls off gradually: on the way from the start, or from 0.
+    """Return whether the gradient of a parameter, zero here, decays gradually: on the way from the start, or from 0.
 
     The gradient of a dead unit is zero all along that way.
     """
@@ -146,8 +144,8 @@ def _polished(search: Search, function: Function, start: jax.Array, end: End, al
             step = _scaled_newton(matrix, scale, end.gradient, 1e-10)
             return at + step + 2 * function.unit * _signs(1, at)[0] * _size(at, scale, start), (matrix, scale, step)
 
-        # The second at the end of the step, with params and data moved by a rounding: all that the first may be wrong
-        # by. A scan, so that one Hessian is compiled.
+        # The second at the end of the step, with params and data moved by a rounding: their difference bounds the error
+        # of the first. A scan, so that one Hessian is compiled.
         _, (matrices, scales, steps) = jax.lax.scan(look, end.vector, jnp.arange(2).astype(end.vector.dtype))
         return _Local(matrices, scales[0], jnp.zeros_like(end.vector[0]), steps[0], end.gradient)
 
@@ -156,7 +154,7 @@ def _polished(search: Search, function: Function, start: jax.Array, end: End, al
         here = local(end)
         trial = end.vector + here.step
         ahead = function.gradient(trial)
-        better = contract.all_finite(ahead) & (norm(here.scale * ahead) <= norm(here.scale * end.gradient) / 2)
+        better = contract.all_finite(trial, ahead) & (norm(here.scale * ahead) <= norm(here.scale * end.gradient) / 2)
         better &= allowed & jnp.any(here.step != 0) & (count < _MAX_POLISHES)
         vector, gradient = jnp.where(better, trial, end.vector), jnp.where(better, ahead, end.gradient)
         return end._replace(vector=vector, gradient=gradient), here._replace(ahead=ahead), count + 1, better
@@ -188,7 +186,7 @@ def _measured(function: Function, end: End, local: _Local, level: jax.Array) -> 
 
 
 def _index(matrix: jax.Array, wrong: jax.Array, unit: float) -> jax.Array:
-    """Return the number of negative eigenvalues; −1 unless all are larger than what the matrix may be wrong by."""
+    """Return the number of negative eigenvalues; −1 unless all are larger than the error of the matrix."""
     values = contract.one_at_a_time(jnp.linalg.eigvalsh)(matrix)
     bound = jnp.max(jnp.sum(wrong, axis=1)) + 4 * unit * len(matrix) * jnp.max(jnp.abs(values))
     known = jnp.all(jnp.abs(values) > bound)
@@ -207,8 +205,8 @@ def _scaled(matrix: jax.Array, scale: jax.Array) -> jax.Array:
 def _scaling(matrix: jax.Array, wrong: jax.Array | None) -> jax.Array:
     """Return s for which diag(s) H diag(s) has rows of largest entry 1; rows that hold only rounding stay small.
 
-    As `curvature.signs.scaling`: what a row may be wrong by counts as no less, beside its largest entry, than in the
-    most exact row.
+    As `curvature.signs.scaling`: the error of a row, relative to its largest entry, is taken to be no less than that of
+    the most exact row.
     """
     size = jnp.abs(matrix)
     if wrong is not None:
@@ -232,7 +230,7 @@ def _signs(number: int, like: jax.Array) -> jax.Array:
 
 
 def _size(vector: jax.Array, scale: jax.Array, start: jax.Array) -> jax.Array:
-    """Return what each parameter is rounded as: its size, or what was typical at the start where that is larger.
+    """Return the size as which each parameter is rounded: its own, or the typical one at the start if that is larger.
 
     Typical in units of the scale, where curvature is about one, and never above the mean.
     """

@@ -1,9 +1,10 @@
 """Follow eigenvectors to a critical point on the host, with one eigenbasis for several steps. Host-level.
 
-The step is that of `eigenvector_following`. An eigenbasis serves for up to five steps with fresh gradients, while they
-change as it predicts: modes cannot swap meanwhile, and a step costs a gradient. Wherever Newton's steps contract, they
-are followed to the critical point, whatever its index; if that is not the one asked for, the search goes on. A search
-that makes no progress starts again near its start; after that it goes on from where it is, and climbs fewer modes.
+The step is that of `eigenvector_following`. An eigenbasis serves for up to five steps, as long as it predicts the
+change of the gradient: the modes keep their order, and a step costs one gradient. Wherever Newton's steps contract,
+they are followed to the critical point, whatever its index; if that is not the one asked for, the search continues. A
+search for an index that makes no progress restarts near its start; after that it continues from where it is, and climbs
+fewer modes.
 """
 
 from __future__ import annotations
@@ -13,21 +14,22 @@ from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from mlp_jax.critical.search.contract import Reason
+from mlp_jax.critical.search.contract import RUN_OFF, Reason
+from mlp_jax.critical.search.eigenvector_following import DOUBLE, HALVE, REJECT
 
-# Steps that one eigenbasis serves for.
+# Steps in one eigenbasis.
 _STEPS = 5
-# Errors of the model, relative to the step, above which a step is not taken, the radius is halved, and below which it
-# is doubled; below the last one even beyond the longest step.
-_REJECT, _HALVE, _DOUBLE, _EXACT = 1.0, 0.6, 0.25, 1e-3
+# Error of the model, relative to the step, below which the radius is doubled even beyond the longest step.
+_EXACT = 1e-3
 # A search has stalled when the least gradient norm falls by less than this factor in so many steps.
 _STALLED, _WINDOW = 0.7, 30
-# Starts with noise of this size, relative to params, before the aim is lowered by this factor; no attempt uses more
-# than one part of the Hessians allowed.
-_NOISE, _TRIES, _LOWER, _ATTEMPTS, _PARTS = 0.05, 4, 0.5, 12, 5
+# Size of the noise of a restart, relative to params, and number of restarts before the aim is lowered by a factor.
+_NOISE, _TRIES, _LOWER = 0.05, 4, 0.5
+# Number of attempts, and of parts of the Hessians allowed; an attempt may use one part.
+_ATTEMPTS, _PARTS = 12, 5
 # Without a chosen index the aim is this share of the start's negative eigenvalues, and no more than so many; after a
-# search that ran off, as `ends` says, it is all of them.
-_SHARE, _MOST, _RUN_OFF = 3, 12, 1e3
+# search that ran off it is all of them.
+_SHARE, _MOST = 3, 12
 # Newton's steps contract when the second is no longer than this share of the first.
 _CONTRACTS = 0.4
 # Modes whose curvature is below this share of the largest are nearly flat.
@@ -42,7 +44,7 @@ class Basis(NamedTuple):
     mixed, rows
         The eigenvectors are the columns of rowsᵀ · mixed; of mixed where rows is None.
     sizes
-        |values|, at least what rounding makes of zero.
+        |values|, or the rounding of a zero eigenvalue where that is larger.
     """
 
     values: np.ndarray
@@ -60,7 +62,7 @@ class Basis(NamedTuple):
         return inside if self.rows is None else self.rows.T @ inside
 
     def newton(self, gradient: np.ndarray, longest: float) -> np.ndarray:
-        """Return −H⁻¹ g over the modes above rounding; if that is too long, over those that are not nearly flat."""
+        """Return −H⁻¹ g over the modes above rounding or, if that is too long, over those that are not nearly flat."""
         step = self._newton(gradient, np.abs(self.values) >= self.sizes)
         if np.linalg.norm(step) <= longest:
             return step
@@ -68,6 +70,29 @@ class Basis(NamedTuple):
 
     def _newton(self, gradient: np.ndarray, above: np.ndarray) -> np.ndarray:
         return self.vector(np.where(above, -self.along(gradient) / np.where(above, self.values, 1), 0))
+
+
+class _Trust(NamedTuple):
+    """The trust radius, the longest it may be, and whether that may grow."""
+
+    radius: float
+    longest: float
+    grows: bool
+
+    @classmethod
+    def begin(cls, start: np.ndarray, longest: float | None) -> _Trust:
+        """Return the radius at the start of a search, for which the caller may choose the longest."""
+        first = max(1.0, float(np.linalg.norm(start))) / 6 if longest is None else longest
+        return cls(first, first, longest is None)
+
+    def adapted(self, error: float, length: float) -> _Trust:
+        """Return the radius after a step of this length with this error of the model."""
+        if error > HALVE:
+            return self._replace(radius=min(self.radius, length) / 2)
+        if error >= DOUBLE:
+            return self
+        longest = max(self.longest, 2 * self.radius) if error < _EXACT and self.grows else self.longest
+        return self._replace(radius=min(2 * self.radius, longest), longest=longest)
 
 
 class Found(NamedTuple):
@@ -80,7 +105,7 @@ class Found(NamedTuple):
 
 
 class Objective(Protocol):
-    """A function of one vector, as the search sees it; `hessians` counts the points at which the Hessian was used."""
+    """A function of one vector, as searched; `hessians` counts the points at which the Hessian was used."""
 
     unit: float
     hessians: int
@@ -104,28 +129,39 @@ class Objective(Protocol):
 def follow(
     objective: Objective, start: np.ndarray, index: int | None, max_hessians: int, radius: float | None
 ) -> Found:
-    """Return the critical point that a search from `start` reaches: of this index if it can, of any index if None."""
+    """Return where a search from `start` ends: at a critical point of this index or, if None, of any, or elsewhere."""
     generator = np.random.default_rng(0)
-    typical = float(np.mean(np.abs(start))) or 1.0
+    typical = typical_size(start)
     origin, aim, share, best = start, index, _SHARE, None
+
+    def nearby() -> np.ndarray:
+        return start + _NOISE * np.maximum(np.abs(start), typical) * generator.standard_normal(start.size)
+
     for attempt in range(_ATTEMPTS):
         most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
-        found, aim = _attempt(objective, origin, index, aim, radius, most, share)
+        ended, aim = _attempt(objective, origin, index, aim, radius, most, share)
+        if attempt == 0 or ended.reason != Reason.NOT_FINITE:  # noise may lead out of the domain
+            found = ended
         if found.negative is not None and (best is None or _missed(found, index) < _missed(best, index)):
             best = found
         if objective.hessians >= max_hessians or found.reason == Reason.NOT_FINITE:
             break
         if best is not None and _missed(best, index) == 0:
             break
-        if index is None and np.linalg.norm(found.vector) > _RUN_OFF * max(1.0, float(np.linalg.norm(start))):
-            origin, aim, share = start, None, 1
+        if index is None and np.linalg.norm(found.vector) > RUN_OFF * max(1.0, float(np.linalg.norm(start))):
+            origin, aim, share = start if share == _SHARE else nearby(), None, 1
         elif index is not None and attempt < _TRIES:
-            origin = start + _NOISE * np.maximum(np.abs(start), typical) * generator.standard_normal(start.size)
+            origin = nearby()
         elif best is not None:
             break
         else:
             origin, aim = found.vector, int(_LOWER * aim)
     return best or found
+
+
+def typical_size(start: np.ndarray) -> float:
+    """Return the mean size of the parameters, or 1 where all are zero."""
+    return float(np.mean(np.abs(start))) or 1.0
 
 
 def _missed(found: Found, index: int | None) -> int:
@@ -143,59 +179,58 @@ def _attempt(
 ) -> tuple[Found, int]:
     """Return where the search from one start ends, and how many modes it climbed."""
     vector, gradient = start, objective.gradient(start)
-    longest = max(1.0, float(np.linalg.norm(start))) / 6 if radius is None else radius
-    allowed, age, reason = longest, _STEPS, Reason.MAX_STEPS
-    climbed = 0 if aim is None else aim
-    least, known = [float(np.linalg.norm(gradient))], list[np.ndarray]()
-    nearest: Found | None = None
+    trust = _Trust.begin(start, radius)
+    age, reason = _STEPS, Reason.NO_DESCENT
+    least, known = [float(np.linalg.norm(gradient))], list[Found]()
     while objective.hessians < most:
-        if age >= _STEPS:
+        fresh = age >= _STEPS
+        if fresh:
             basis_for, age = objective.look(vector, gradient), 0
             if basis_for is None or not np.all(np.isfinite(gradient)):
-                return Found(vector, gradient, None, Reason.NOT_FINITE), climbed
+                return Found(vector, gradient, None, Reason.NOT_FINITE), aim or 0
         assert basis_for is not None
         basis = basis_for(gradient)
         if aim is None:
-            aim = climbed = min(_MOST, int(np.sum(basis.values < 0)) // share)
-        point = _harvest(objective, basis, basis_for, vector, gradient, longest, known) if age == 0 else None
+            aim = min(_MOST, int(np.sum(basis.values < 0)) // share)
+        point = _harvest(objective, basis, basis_for, vector, gradient, trust.longest, known) if fresh else None
         if point is not None:
-            known.append(point.vector)
-            nearest = point if nearest is None or _missed(point, index) < _missed(nearest, index) else nearest
+            known.append(point)
             if _missed(point, index) == 0:
                 break
-        damping = _damping(basis, gradient, allowed)
-        step = _step(basis, gradient, climbed, damping)
+        damping = _damping(basis, gradient, trust.radius)
+        step = _step(basis, gradient, aim, damping)
         length = float(np.linalg.norm(step))
         if not length > 0:
             break
         there = vector + basis.vector(step)
         ahead = objective.gradient(there)
         error = _error(basis, ahead - gradient, step, damping)
-        if error > _REJECT:
-            allowed, age = min(allowed, length) / 2, _STEPS if age else 0
-            if allowed <= objective.unit * np.linalg.norm(vector):
-                reason = Reason.NO_DESCENT
-                break
-            continue
-        vector, gradient, age = there, ahead, age + 1
-        if error > _HALVE:
-            allowed, age = min(allowed, length) / 2, _STEPS
-        elif error < _DOUBLE:
-            longest = max(longest, 2 * allowed) if error < _EXACT and radius is None else longest
-            allowed = min(2 * allowed, longest)
-        least.append(min(least[-1], float(np.linalg.norm(gradient))))
-        if len(least) > _WINDOW + 10 and least[-1] > _STALLED * least[-_WINDOW]:
-            reason = Reason.NO_DESCENT
+        trust = trust.adapted(error, length)
+        if error <= REJECT:
+            vector, gradient, age = there, ahead, age + 1
+            least.append(min(least[-1], float(np.linalg.norm(gradient))))
+        if _stalled(least) or (error > REJECT and trust.radius <= objective.unit * np.linalg.norm(vector)):
             break
-    return nearest or Found(vector, gradient, None, reason), climbed
+        if error > HALVE and age > 0:
+            age = _STEPS
+    else:
+        reason = Reason.MAX_STEPS
+    nearest = min(known, key=lambda point: _missed(point, index), default=None)
+    return nearest or Found(vector, gradient, None, reason), aim or 0
+
+
+def _stalled(least: list[float]) -> bool:
+    """Return whether the least gradient norm so far, after each step, no longer falls."""
+    return len(least) > _WINDOW + 10 and least[-1] > _STALLED * least[-_WINDOW]
 
 
 def _error(basis: Basis, change: np.ndarray, step: np.ndarray, damping: float) -> float:
-    """Return how wrong the model was over the step, relative to the step."""
+    """Return the error of the model over the step, relative to the step."""
     if not np.all(np.isfinite(change)):
         return np.inf
     wrong = basis.along(change) - basis.values * step
-    return float(np.linalg.norm(wrong / (basis.sizes + damping)) / np.linalg.norm(step))
+    error = float(np.linalg.norm(wrong / (basis.sizes + damping)) / np.linalg.norm(step))
+    return np.inf if np.isnan(error) else error
 
 
 def _damping(basis: Basis, gradient: np.ndarray, radius: float) -> float:
@@ -229,14 +264,14 @@ def _harvest(
     vector: np.ndarray,
     gradient: np.ndarray,
     longest: float,
-    known: list[np.ndarray],
+    known: list[Found],
 ) -> Found | None:
-    """Return the critical point that Newton's steps reach from here, if they contract, and it is not a known one."""
+    """Return the critical point that Newton's steps reach from here, if they contract and it is not a known one."""
     step = basis.newton(gradient, longest / 2)
     size = float(np.linalg.norm(step))
     level = 4 * objective.unit * (1 + float(np.linalg.norm(vector)))
     contracts = _CONTRACTS if size <= longest / 2 else _EXACT
-    if not np.isfinite(size) or any(np.linalg.norm(vector + step - other) <= size + level for other in known):
+    if not np.isfinite(size) or any(np.linalg.norm(vector + step - other.vector) <= size + level for other in known):
         return None
     ahead = objective.gradient(vector + step)
     if not np.all(np.isfinite(ahead)):

@@ -32,9 +32,9 @@ class _State(NamedTuple):
 def levenberg_marquardt(function: Function, max_steps: int) -> Search:
     """Return the search by steps of −(H² + ν²)⁻¹ H g = −Re (H + iν)⁻¹ g, ν being adapted as in Nielsen (1999).
 
-    Where ‖g‖ is stationary but not zero, or no damping gives descent, it goes down the gradient for one step and
-    starts again, four times at most, each step twice as long. It ends when the gradient is at rounding level, or with
-    what kept it from getting there.
+    Where ‖g‖ is stationary but not zero, or no damping gives descent, it takes one step down the gradient and starts
+    again, four times at most, each step twice as long. It ends when the gradient is at rounding level, or with the
+    reason why it is not.
 
     Examples
     --------

@@ -50,8 +50,8 @@ def minres(
 
     It ends when ‖r‖ ≤ tolerance · ‖b‖, when ‖A r‖ ≤ stationarity · ‖A‖ ‖r‖ (b has a part outside the range of A), when
     ‖x‖ ≥ radius, or after `max_steps` products. In the second case A is singular and x has grown along its null space:
-    taking out the part along r, x − (r·x / r·r) r, leaves the solution of least length (Liu, Milzarek & Roosta 2023),
-    the one that MINRES-QLP computes (Choi, Paige & Saunders 2011). `size` is a lower bound of ‖A‖ that is known.
+    removing the part along r, x − (r·x / r·r) r, leaves the solution of least length (Liu, Milzarek & Roosta 2023), the
+    one that MINRES-QLP computes (Choi, Paige & Saunders 2011). `size` is a known lower bound of ‖A‖.
     """
     norm = jnp.linalg.norm(rhs)
     zero, zeros = jnp.zeros_like(norm), jnp.zeros_like(rhs)
@@ -118,7 +118,7 @@ def _advance(matvec: Callable[[jax.Array], jax.Array], s: _State, norm: jax.Arra
 
 
 def _shortest(state: _State) -> jax.Array:
-    """Take out of x its part along the residual, where the residual is what A cannot reach."""
+    """Return x without its part along the residual, where the residual is outside the range of A."""
     square = jnp.sum(state.residual**2)
     along = jnp.vdot(state.residual, state.vector) / jnp.where(square > 0, square, 1)
     return jnp.where(state.unreachable & (square > 0), state.vector - along * state.residual, state.vector)

@@ -41,9 +41,9 @@ def newton_mr(function: Function, max_steps: int) -> Search:
 
     Newton-MR (Roosta, Liu, Xu & Mahoney 2022): p is a descent direction of ‖g‖ wherever H g ≠ 0, also where H is
     singular or indefinite. The inner solve is `minres`, more exact as the gradient falls, of at most 1000 products.
-    It ends as Levenberg–Marquardt's does, but measures the rounding of the gradient, by moving the parameters by one.
+    It ends as Levenberg–Marquardt does, but measures the rounding of the gradient, by moving the parameters by one.
 
-    Memory: 12 vectors, and what a Hessian-vector product takes.
+    Memory: 12 vectors, and that of a Hessian-vector product.
 
     Examples
     --------
@@ -100,8 +100,8 @@ def _advance(function: Function, state: _State, max_steps: int) -> _State:
     trial = contract.Trial(state.step, taken, state.forced, _MAX_FAILURES)
 
     def move(s: _State) -> _State:
-        # Where steps had to be halved, the next inner solve ends early, which leaves out the modes of small curvature
-        # that make steps long: what damping does where there are matrices.
+        # After steps that were halved the next inner solve ends early, which leaves out the modes of small curvature
+        # that make steps long, as damping does where there are matrices.
         length = jnp.linalg.norm(trial.step)
         radius = jnp.where(s.failures == 0, jnp.maximum(s.radius, 3 * length), 1.5 * length)
         moved = s._replace(

@@ -50,7 +50,7 @@ class _Task(NamedTuple):
     unravel: Callable[[jax.Array], PyTree]
 
     def point(self, start: jax.Array, end: End) -> Point:
-        """Return what is found at the end of the search from a start."""
+        """Return the point at the end of the search from a start."""
         found = settle(self.search, self.function, start, end)
         index = jnp.asarray(found.index)
         reached = found.converged & ((index == self.target) | (self.target < 0))
@@ -101,7 +101,7 @@ def _task(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tupl
 
 @precision.whole_products
 def settled(fun: Fun, settings: Settings, index: Index, params: PyTree, args: tuple, end: End) -> Point:
-    """Return what is found at the end of a search from params."""
+    """Return the point at the end of a search from params."""
     return _task(fun, settings, index, params, args).point(tree.ravel(params)[0], end)
 
 
@@ -121,7 +121,7 @@ def find_each(fun: Fun, settings: Settings, index: Index, starts: PyTree, args: 
         task = _task(fun, settings, index, jax.tree.map(lambda leaf: leaf[0], starts), args)
         vectors = jax.vmap(lambda start: tree.ravel(start)[0])(starts)
         ends = run_many(task.search, vectors, settings.lanes)
-        # Whole batches, because XLA may round differently for what would be left over.
+        # Full batches only, because XLA may round differently for a smaller one.
         num = len(ends.reason)
         rows = np.minimum(np.arange(-(-num // settings.lanes) * settings.lanes), num - 1)
         both = jax.tree.map(lambda leaf: leaf[rows], (vectors, ends))

@@ -1,4 +1,4 @@
-"""A search by `following` over pytrees: one start, or several at a time, one a core. Host-level, float64."""
+"""A search by `following` over pytrees: from one start, or from several, one search per core. Host-level, float64."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
 from mlp_jax.curvature.types import Fun, PyTree
 
-# Up to so many parameters the search uses matrices, and up to so many the index of its end is counted in one.
-MATRICES, COUNTED = 1500, 4000
-# Dimension of the Krylov spaces, and steps of the descent of the gradient norm that ends a search by products.
+# Numbers of parameters up to which the search uses matrices, without and with a Hessian given by the caller, and up to
+# which the index of its end is counted in one.
+MATRICES, GIVEN, COUNTED = 200, 1500, 4000
+# Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
 
 
 def follow_each(fun: Fun, settings: Settings, index: int | None, starts: PyTree, args: tuple) -> Point:
-    """Return where the searches from starts end, one search a core, as a Point with a leading axis."""
+    """Return where the searches from starts end, one search per core, as a Point with a leading axis."""
 
     def search(row: int) -> Point:
         with precision.float64():  # a setting of each thread
@@ -54,15 +55,19 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
     assert settings.unit is not None
     gradient = on_host(_gradient_at)
     objective: following.Objective
-    if start.size <= MATRICES:
-        typical = float(np.mean(np.abs(start))) or 1.0
+    if start.size <= (MATRICES if settings.hessian is None else GIVEN):
+        typical = following.typical_size(np.asarray(start))
         objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit, typical)
     else:
         objective = spectra.Products(gradient, on_host(_krylov_at), on_host(_product_at), descend, settings.unit)
-    with _parallel.one_blas_thread():
+    # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
+    with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
-    end = End(*map(jnp.asarray, (found.vector, found.gradient, np.int32(objective.hessians), np.int32(found.reason))))
-    return of_pytrees.compiled_settled(fun, fixed, jnp.int32(-1 if index is None else index), params, args, end)
+        numbers = np.int32(objective.hessians), np.int32(found.reason)
+        end = End(*map(jnp.asarray, (found.vector, found.gradient, *numbers)))
+        target = jnp.int32(-1 if index is None else index)
+        # numpy, because JAX warns at every use of a float64 array where x64 is off.
+        return _parallel.to_host(of_pytrees.compiled_settled(fun, fixed, target, params, args, end))
 
 
 @_compiled.by_function(2)

@@ -1,4 +1,4 @@
-"""Eigenbases that `following` steps in, and Newton's method to the end: with matrices, or by products. Host-level."""
+"""The eigenbases of `following`, and Newton's method at the end: with matrices, or by products. Host-level."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlp_jax.critical.search.contract import Reason
 from mlp_jax.critical.search.following import Basis, Found
 
 _NEWTON_STEPS = 12
-# Share of the first vector of a Krylov space that is random: no eigenspace is absent from it.
+# Random share of the first vector of a Krylov space, so that no eigenspace is absent from it.
 _RANDOM = 0.1
-# Without matrices Newton's steps are left to a descent of the gradient norm once they are this much shorter than the
+# Without matrices a descent of the gradient norm replaces Newton's steps once they are this much shorter than the
 # longest step.
 _SHORT = 1e-2
 
@@ -32,7 +32,7 @@ class Matrices:
     """A function whose Hessian is computed: its eigenbasis by LAPACK, and Newton's steps by LDLᵀ.
 
     typical
-        Size that parameters near zero are rounded as.
+        Size as which parameters near zero are rounded.
     """
 
     def __init__(self, gradient: _Of, matrix: _Of, unit: float, typical: float) -> None:
@@ -71,7 +71,7 @@ class Matrices:
             if (size <= level or stagnates) and np.all(np.abs(gradient) <= rounding):
                 values = scipy.linalg.eigvalsh(matrix, check_finite=False)
                 return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
-            if size > last:
+            if not 0 < size <= last:  # 0: the gradient is in the null space
                 return None
             vector, last = vector + step, size
             gradient = self.gradient(vector)
@@ -79,7 +79,7 @@ class Matrices:
 
 
 class Products:
-    """A function seen by Hessian-vector products: eigenbases of Krylov spaces.
+    """A function with Hessian-vector products: eigenbases of Krylov spaces.
 
     krylov
         (vector, first) -> (rows of an orthonormal basis, diagonal and off-diagonal of the tridiagonal matrix there).
@@ -113,6 +113,8 @@ class Products:
         rows, diagonal, beside = self._krylov(vector, first)
         if not (np.all(np.isfinite(rows)) and np.all(np.isfinite(diagonal))):
             return None
+        size = int(np.sum(np.any(rows, axis=1)))  # after a space that ends early, rows are zero
+        rows, diagonal, beside = rows[:size], diagonal[:size], beside[: size - 1]
         inside = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
 
         def widened(gradient: np.ndarray) -> Basis:

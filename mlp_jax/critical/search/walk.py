@@ -15,15 +15,15 @@ Progress = Callable[[int, int], Any]
 
 # First step along a branch, and how far apart equal points and equal bifurcations may be, relative to 1 + their size.
 _FIRST, _SAME, _SAME_BIFURCATION = 0.03, 1e-6, 1e-3
-# Smallest eigenvalue beside the largest below which a point is not isolated: it has no branch to follow.
+# Ratio of the smallest eigenvalue to the largest below which a point is not isolated: it has no branch to follow.
 _SINGULAR = 1e-10
 
 
 class Walk:
-    """A walk over all branches that are connected to the starts, each part of them once.
+    """A walk over all branches that are connected to the starts; each part is walked once.
 
     Points at the wanted parameter, and bifurcations, are numbered as they are met. Two parts of a branch leave a point,
-    of rising and of falling parameter; `covered` has those that were walked, from either end.
+    of rising and of falling parameter; `covered` holds those that were walked, from either end.
     """
 
     def __init__(self, equations: Equations, wanted: float, form: Callable[[np.ndarray], np.ndarray]) -> None:
