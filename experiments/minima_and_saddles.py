@@ -44,7 +44,7 @@ class Settings(RunSettings):
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     epochs: int = 60
     """Epochs of the training run from whose points the searches start."""
-    seconds: float = 60
+    seconds: float = 90
     """Seconds after which no ladder and no proof is begun; the first searches always run."""
     prove: Literal["some", "all", "none"] = "some"
     """Prove points as far as the time goes, all of them, or none: that each is critical, isolated, and of its index."""
@@ -80,11 +80,10 @@ def starts(settings: Settings, model: Classifier, data: datasets.Dataset) -> lis
         return f"random × {scale:g}", jax.tree.map(lambda leaf: scale * leaf, params)
 
     # From the end of the run downwards for low indices, from earlier points for higher ones.
-    followed = [(1.0, 0), (1.0, 1), (1.0, 2), (0.65, 3), (0.45, 5), (0.3, 8), (0.15, 12)]
+    followed = [(1.0, 0), (1.0, 1), (1.0, 2), (0.65, 3), (0.45, 5), (0.3, 8)]
     chosen = [Start(*at(share), index) for share, index in (followed[:4] if settings.quick else followed)]
     free = [random(0, 1.0), random(0, 2.0), at(0.15), around(0.5, 0.1)]
-    climbs = [] if settings.quick else [Start(*random(0, 1.0), 20)]
-    return chosen + climbs + [Start(*start, None) for start in (free[:2] if settings.quick else free)]
+    return chosen + [Start(*start, None) for start in (free[:2] if settings.quick else free)]
 
 
 def verdicts(hunt: Hunt, found: list[Found], prove: str, in_time: Callable[[], bool]) -> list[critical.Verdict]:
