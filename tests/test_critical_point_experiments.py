@@ -40,7 +40,7 @@ def test_points_on_xor_and_digits_are_proved_saved_and_proved_again(tmp_path, mo
 
 @small_run
 def test_every_point_is_proved_and_every_saddle_joins_points_of_the_list(tmp_path):
-    settings = saddle_census.Settings(quick=True, starts=2400, output=tmp_path / "one")
+    settings = saddle_census.Settings(quick=True, output=tmp_path / "one")
     points, table = saddle_census.run(settings)
     assert table["sum"].tolist() == [1]
     assert (points["index"] == points.proved_index).all()
