@@ -31,7 +31,7 @@ from experiments._shared.settings import RunSettings
 from mlp_jax import critical, datasets, landscape, losses, mlp, mlp_symmetry, plots, training, tree
 
 # Share of the time in which ladders are begun; the rest is for verdicts and proofs.
-LADDERS = 0.7
+LADDERS = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
