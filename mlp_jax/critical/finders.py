@@ -138,9 +138,9 @@ def find_many(
     mesh
         When given, such as `mesh=jax.make_mesh((jax.device_count(),), ("devices",))`, its devices share the starts, n /
         devices for each, and none waits for another before the end. With several processes, each makes the same call
-        and gets all points; under jit they stay split over the devices. The results equal those without a mesh bit for
-        bit, because each device has as many lanes as a single one would have. With few starts some lanes are idle: ask
-        for fewer.
+        and gets all points; under jit they stay split over the devices. The results equal those without a mesh and with
+        the same `lanes` bit for bit, because each device has as many lanes as a single one would have. With few starts
+        some lanes are idle: ask for fewer.
 
     Raises
     ------
