@@ -80,8 +80,9 @@ class Start(NamedTuple):
 def problem(activation: Callable[..., Any], loss: Callable[..., Any]) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """Return the penalised mean loss, and its Hessian by layer blocks, as functions of (params, x, y, decay)."""
 
-    def fun(params, x, y, decay):
-        return losses.mean(loss(mlp.forward(params, x, activation=activation), y)) + penalties.l2(params, decay)
+    def fun(params, x, y, decay, weights=None):
+        values = loss(mlp.forward(params, x, activation=activation), y)
+        return losses.mean(values, weights) + penalties.l2(params, decay)
 
     def hessian(params, x, y, decay):
         penalty = lambda params: penalties.l2(params, decay)
@@ -106,9 +107,7 @@ def network(generator: np.random.Generator, size: int) -> Network:
         targets = np.eye(10)[targets]
 
     def batch_loss(params, x, y, weights, key):
-        return losses.mean(loss(mlp.forward(params, x, activation=activation), y), weights) + penalties.l2(
-            params, decay
-        )
+        return fun(params, x, y, decay, weights)
 
     keys = jax.random.split(jax.random.key(int(generator.integers(2**31))))
     _, history = training.train(
@@ -159,7 +158,7 @@ def by_scipy(here: Start) -> tuple[Any, bool, int, str]:
     with jax.enable_x64(True):
         vector, unravel = tree.ravel(jax.tree.map(jnp.asarray, here.params))
         gradient = lambda v: np.asarray(_gradient(here.network.fun)(unravel(jnp.asarray(v)), *here.network.args))
-        matrix = lambda v: np.asarray(_matrix(here.network.hessian)(unravel(jnp.asarray(v)), *here.network.args))
+        matrix = lambda v: np.asarray(jax.jit(here.network.hessian)(unravel(jnp.asarray(v)), *here.network.args))
         end = scipy.optimize.root(gradient, np.asarray(vector), jac=matrix, method="hybr", options={"xtol": 1e-12})
         return jax.tree.map(np.asarray, unravel(jnp.asarray(end.x))), end.success, end.njev, end.message
 
@@ -167,11 +166,6 @@ def by_scipy(here: Start) -> tuple[Any, bool, int, str]:
 @functools.cache
 def _gradient(fun):
     return jax.jit(lambda params, *args: tree.ravel(jax.grad(fun)(params, *args))[0])
-
-
-@functools.cache
-def _matrix(hessian):
-    return jax.jit(lambda params, *args: hessian(params, *args))
 
 
 METHODS: dict[str, Method] = {

@@ -33,7 +33,7 @@ class Found(NamedTuple):
 
     origin: str
     point: critical.Point
-    loss: float = np.nan
+    loss: float
     hits: int = 1
 
     @property
@@ -60,7 +60,11 @@ class Hunt(NamedTuple):
 
         points = on_cores(search, range(len(starts)), "search", "searching")
         aims = ["any index" if start.wanted is None else f"index {start.wanted}" for start in starts]
-        return [Found(f"{s.origin}, {aim}", p) for s, aim, p in zip(starts, aims, points, strict=True)]
+        return [self.found(f"{s.origin}, {aim}", p) for s, aim, p in zip(starts, aims, points, strict=True)]
+
+    def found(self, origin: str, point: critical.Point) -> Found:
+        """Return a point with its loss."""
+        return Found(origin, point, float(self.fun(point.params, *self.args)))
 
     def laddered(self, found: list[Found], in_time: Callable[[], bool]) -> list[Found]:
         """Return the points with those that ladders from them reach, and ladders from these, while the time lasts.
@@ -80,7 +84,7 @@ class Hunt(NamedTuple):
                 climbed.add(id(start.point))
                 climb = functools.partial(self.ladder, start.point.params)
                 ends = self.folder.kept(f"ladder_{len(climbed)}", climb)
-                found = found + [Found(f"ladder from index {start.negative}", end) for end in ends]
+                found = found + [self.found(f"ladder from index {start.negative}", end) for end in ends]
                 bar.update()
                 bar.set_postfix_str(f"{len(live)} points")
         return found
@@ -96,10 +100,7 @@ class Hunt(NamedTuple):
         """Return the converged points, copies counted as one, by index and loss."""
         every = critical.distinct(stack([f.point for f in found]), canonical=self.canonical)
         first = [found[np.flatnonzero(every.labels == label)[0]] for label in range(len(every.hits))]
-        points = [
-            f._replace(loss=float(self.fun(f.point.params, *self.args)), hits=int(hits))
-            for f, hits in zip(first, every.hits, strict=True)
-        ]
+        points = [f._replace(hits=int(hits)) for f, hits in zip(first, every.hits, strict=True)]
         return sorted(points, key=lambda f: (f.negative, f.loss))
 
     def verdict(self, found: Found, **settings: Any) -> critical.Verdict:

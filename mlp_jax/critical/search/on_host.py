@@ -66,7 +66,7 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
         numbers = np.int32(objective.hessians), np.int32(found.reason)
         end = End(*map(jnp.asarray, (found.vector, found.gradient, *numbers)))
         target = jnp.int32(-1 if index is None else index)
-        # numpy, because JAX warns at every use of a float64 array where x64 is off.
+        # Waits for the program: its LAPACK calls belong to the context.
         return _parallel.to_host(of_pytrees.compiled_settled(fun, fixed, target, params, args, end))
 
 
