@@ -1,12 +1,13 @@
-"""The eigenbases of `following`, and Newton's method at the end: with matrices, or by products. Host-level."""
+"""The eigenbases of `following`, and Newton's method at the end: with matrices, or by products. Host-level.
+
+The LAPACK of numpy, because scipy's keeps Python's lock, so that of two searches one waits.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import numpy as np
-import scipy.linalg
-from scipy.linalg import lapack
 
 from mlp_jax.critical.search.contract import Reason
 from mlp_jax.critical.search.following import Basis, Found
@@ -23,13 +24,20 @@ _Of = Callable[[np.ndarray], np.ndarray]
 
 def _basis(matrix: np.ndarray, rows: np.ndarray | None, size: int, unit: float) -> Basis:
     """Return the eigenbasis of a matrix, or of the Hessian on the span of rows where the matrix is its projection."""
-    values, mixed = scipy.linalg.eigh(matrix, driver="evd", check_finite=False)  # evr fails at multiple eigenvalues
+    values, mixed = np.linalg.eigh(matrix)
     largest = max(abs(values[0]), abs(values[-1]))
     return Basis(values, mixed, rows, np.maximum(np.abs(values), 4 * unit * size * largest + 1e-300))
 
 
+def _solution(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
+    try:
+        return np.linalg.solve(matrix, right)
+    except np.linalg.LinAlgError:  # exactly singular
+        return None
+
+
 class Matrices:
-    """A function whose Hessian is computed: its eigenbasis by LAPACK, and Newton's steps by LDLᵀ.
+    """A function whose Hessian is computed: its eigenbasis by LAPACK, and Newton's steps by LU.
 
     typical
         Size as which parameters near zero are rounded.
@@ -58,9 +66,8 @@ class Matrices:
             matrix = self._matrix(vector)
             if not np.all(np.isfinite(matrix)):
                 return None
-            lwork, _ = lapack.dsysv_lwork(len(vector), lower=1)
-            _, _, step, failed = lapack.dsysv(matrix, -gradient, lwork=int(lwork), lower=1)
-            if failed or not np.linalg.norm(step) <= longest:
+            step = _solution(matrix, -gradient)
+            if step is None or not np.linalg.norm(step) <= longest:
                 step = _basis(matrix, None, len(vector), self.unit).newton(gradient, longest)
             size = float(np.linalg.norm(step))
             level = 4 * self.unit * (1 + float(np.linalg.norm(vector)))
@@ -69,7 +76,7 @@ class Matrices:
             stagnates = size > last / 2 and last <= 1e6 * level
             rounding = 1e3 * self.unit * np.abs(matrix) @ np.maximum(np.abs(vector), self._typical)
             if (size <= level or stagnates) and np.all(np.abs(gradient) <= rounding):
-                values = scipy.linalg.eigvalsh(matrix, check_finite=False)
+                values = np.linalg.eigvalsh(matrix)
                 return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
             if not 0 < size <= last:  # 0: the gradient is in the null space
                 return None
