@@ -43,6 +43,7 @@ def classify(
     hessian: HessianMatrix | None = None,
     symmetries: Tangents | None = None,
     kinks: Callable[..., jax.Array] | None = None,
+    enclosure: HessianMatrix | None = None,
     evidence: str | None = None,
     key: jax.Array | None = None,
 ) -> Verdict:
@@ -71,6 +72,8 @@ def classify(
         tested at random points around params, and dropped where `fun` changes along it.
     kinks
         `(params, *args) -> values`: numbers whose zeros are the corners of `fun`, such as ReLU pre-activations.
+    enclosure
+        For a faster proof: see `interval.certify`.
     evidence
         "dense" or "lanczos"; None chooses by memory. "proved" adds a proof by `interval.certify` to the dense verdict,
         or a certificate that says why the proof was refused.
@@ -97,7 +100,12 @@ def classify(
     _checks.key(key)
     with precision.float64():
         traced, params, args = precision.traced_problem(fun, params, args)
-        for name, function in (("hessian", hessian), ("symmetries", symmetries), ("kinks", kinks)):
+        for name, function in (
+            ("hessian", hessian),
+            ("symmetries", symmetries),
+            ("kinks", kinks),
+            ("enclosure", enclosure),
+        ):
             if function is not None:
                 _checks.function(function, name, "of params")
         if evidence is None:
@@ -115,7 +123,7 @@ def classify(
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
         verdict = _decide(problem, measured, tangents, symmetries, corner)
-        return _prove(fun, problem, verdict, symmetries) if evidence == "proved" else verdict
+        return _prove(fun, problem, verdict, symmetries, enclosure) if evidence == "proved" else verdict
 
 
 def require_evidence(evidence: str | None) -> None:
@@ -124,14 +132,18 @@ def require_evidence(evidence: str | None) -> None:
         raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos', 'proved' or None.")
 
 
-def _prove(fun: Fun, problem: Problem, verdict: Verdict, symmetries: Tangents | None) -> Verdict:
+def _prove(
+    fun: Fun, problem: Problem, verdict: Verdict, symmetries: Tangents | None, enclosure: HessianMatrix | None
+) -> Verdict:
     """Return the verdict with a certificate, whose numbers replace the estimates unless they contradict each other.
 
     A proof is about the function as traced, with its derivative rules.
     """
     from mlp_jax.interval import certify
 
-    proof = certify(fun, problem.params, problem.args, symmetries=symmetries, hessian=problem.hessian)
+    proof = certify(
+        fun, problem.params, problem.args, symmetries=symmetries, hessian=problem.hessian, enclosure=enclosure
+    )
     if proof.index is None or proof.null is None or proof.radius is None or verdict.kind == "nonsmooth":
         return dataclasses.replace(verdict, certificate=proof)
     positive = proof.size - proof.index - proof.null

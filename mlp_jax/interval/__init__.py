@@ -3,10 +3,11 @@
 - `certify`: prove that exactly one critical point lies near params, and its index, or say why not
 - `check`: prove a saved certificate again; `load`: read one; `Certificate`: the theorem as a value
 
-Inside, from numbers to theorems: `ball` and `multiprecision` (arithmetic), `program` (a jaxpr as a flat list),
-`movement`, `maxima` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a box),
-`smoothness` (boxes without corners and jumps), `trust` (derivative rules), `spectra` (verified eigenvalues), `symmetry`
-(slices across orbits), `krawczyk` (boxes), `proof`, `theorems`.
+Inside, from numbers to theorems: `ball`, `elementary` and `multiprecision` (arithmetic), `program` (a jaxpr as a flat
+list), `movement`, `maxima` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a
+box), `analytic` (functions without corners anywhere), `smoothness` (boxes without corners and jumps), `trust` (rules
+and Hessians taken on trust), `spectra` (verified eigenvalues), `symmetry` (slices across orbits), `krawczyk` (boxes),
+`proof`, `theorems`.
 """
 
 import importlib.util

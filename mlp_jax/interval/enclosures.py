@@ -19,6 +19,7 @@ from mlp_jax._compiled import while_alive
 from mlp_jax._parallel import over_cores
 from mlp_jax.curvature import operators
 from mlp_jax.interval import ball, multiprecision, spectra
+from mlp_jax.interval.analytic import is_analytic
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
 from mlp_jax.interval.program import Program, cut, flatten
@@ -30,7 +31,14 @@ _BLOCK_NUMBERS = 2**18
 class Traced(NamedTuple):
     """A function of a vector as programs: value, gradient, and a block of Hessian rows cut at the tangents.
 
-    `trusted` names the derivative rules that JAX takes on trust.
+    whole
+        The whole Hessian as the caller computes it, or None.
+    trusted
+        Names of the derivative rules that JAX takes on trust.
+    analytic
+        Whether all of them are analytic everywhere, in their maxima as variables too.
+    tested
+        What has been tested at a random point, for an analytic function: names of tests and digests of data.
     """
 
     value: Program
@@ -38,17 +46,24 @@ class Traced(NamedTuple):
     fixed: Program
     rows: Program
     block: int
+    whole: Program | None
     trusted: tuple[str, ...]
+    analytic: bool
+    tested: dict[tuple[str, str], bool]
 
 
 def trace(
-    fun: Callable[..., Any], params: Any, args: tuple, constants: tuple[str, ...] = ()
+    fun: Callable[..., Any],
+    params: Any,
+    args: tuple,
+    constants: tuple[str, ...] = (),
+    enclosure: Callable[..., Any] | None = None,
 ) -> tuple[Traced, list[np.ndarray]]:
     """Return the programs of fun, and its data as numpy arrays. Call it inside `jax.enable_x64(True)`.
 
-    Programs are kept as long as fun, so that a second call with the same shapes traces nothing. The primitives in
-    `constants`, "max" or "reduce_max", are differentiated as constants, which is right where fun does not depend on
-    them. Refusal as from `program.flatten`.
+    Programs are kept as long as fun and enclosure, `(params, *args) -> (P, P)`, so that a second call with the same
+    shapes traces nothing. The primitives in `constants`, "max" or "reduce_max", are differentiated as constants, which
+    is right where fun does not depend on them. Refusal as from `program.flatten`.
     """
     leaves, structure = jax.tree.flatten(args)
     if any(jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) for leaf in leaves if hasattr(leaf, "dtype")):
@@ -57,12 +72,18 @@ def trace(
     shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in data)
     parameters, parameter_structure = jax.tree.flatten(params)
     sizes = tuple(np.shape(leaf) for leaf in parameters)
-    return _trace(fun, parameter_structure, sizes, structure, shapes, constants), data
+    return _trace(fun, enclosure, parameter_structure, sizes, structure, shapes, constants), data
 
 
 @while_alive
 def _trace(
-    fun: Callable[..., Any], parameters: Any, sizes: tuple, structure: Any, shapes: tuple, constants: tuple[str, ...]
+    fun: Callable[..., Any],
+    enclosure: Callable[..., Any] | None,
+    parameters: Any,
+    sizes: tuple,
+    structure: Any,
+    shapes: tuple,
+    constants: tuple[str, ...],
 ) -> Traced:
     template = jax.tree.unflatten(parameters, [np.zeros(size) for size in sizes])
     vector, unravel = ravel_pytree(template)
@@ -87,6 +108,10 @@ def _trace(
     def rows(v: jax.Array, *leaves: jax.Array, tangents: jax.Array) -> jax.Array:
         return jax.vmap(lambda t: operators.hessian_product(value)(v, leaves, t))(tangents)
 
+    def matrix(v: jax.Array, *leaves: jax.Array) -> jax.Array:
+        assert enclosure is not None
+        return enclosure(unravel(v), *jax.tree.unflatten(structure, leaves))
+
     first = jax.make_jaxpr(gradient)(point, *shapes)
     gradient_program = flatten(first)
     largest = max((int(np.prod(a.shape)) for e in gradient_program.equations for a in e.avals), default=1)
@@ -94,7 +119,19 @@ def _trace(
     tangents = jax.ShapeDtypeStruct((block, vector.size), jnp.float64)
     second = flatten(jax.make_jaxpr(lambda t, v, *leaves: rows(v, *leaves, tangents=t))(tangents, point, *shapes))
     fixed, rest = cut(second, second.inputs[:1])
-    return Traced(value_program, gradient_program, fixed, rest, block, tuple(sorted(_trusted(value_jaxpr.jaxpr))))
+    trusted = tuple(sorted(_trusted(value_jaxpr.jaxpr)))
+    whole = None if enclosure is None else _square(jax.make_jaxpr(matrix)(point, *shapes), vector.size)
+    analytic = is_analytic(value_program) and is_analytic(gradient_program) and is_analytic(second, variables=2)
+    analytic = analytic and (whole is None or is_analytic(whole))
+    return Traced(value_program, gradient_program, fixed, rest, block, whole, trusted, analytic, {})
+
+
+def _square(closed: Any, size: int) -> Program:
+    """Return the program of an enclosure of the Hessian; ValueError unless it returns a matrix of that size."""
+    shapes = [aval.shape for aval in closed.out_avals]
+    if shapes != [(size, size)]:
+        raise ValueError(f"enclosure: got shapes {shapes}, expected one array of shape {(size, size)}.")
+    return flatten(closed)
 
 
 def _with_constants(closed: Any, constants: tuple[str, ...], *inputs: Any) -> Any:
@@ -148,8 +185,10 @@ def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
     It is exactly symmetric: since the Hessian is, either of two mirrored entries encloses both. Refusal as from
     `interpreter.evaluate`, or where mirrored entries have no common number, so that derivative rules are wrong.
     """
-    size = box.shape[0]
-    matrix = hessian_rows(traced, box, data, np.arange(size))
+    if traced.whole is None:
+        matrix = hessian_rows(traced, box, data, np.arange(box.shape[0]))
+    else:
+        matrix = evaluate(traced.whole, [box, *data], ball)[0]
     return _symmetric(matrix.mid, matrix.radius)
 
 
@@ -172,7 +211,7 @@ def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.nda
 
 
 def hessian_product(traced: Traced, box: Ball, data: list[np.ndarray], direction: np.ndarray) -> Ball:
-    """Return the Hessian on a box times a vector, (P,), as balls."""
+    """Return the Hessian on a box times a vector, (P,), as balls, from fun itself."""
     links = evaluate(traced.fixed, [box, *data], ball)
     tangents = np.zeros((traced.block, box.shape[0]))
     tangents[0] = direction

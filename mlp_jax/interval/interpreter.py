@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from mlp_jax.interval import ball, maxima, movement, multiprecision
+from mlp_jax.interval import ball, elementary, maxima, movement, multiprecision
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.maxima import Tie
 from mlp_jax.interval.program import Equation, Program, with_releases
@@ -101,8 +101,10 @@ class _Run:
         if shortcut is not None:
             return [shortcut]
         if name in multiprecision.FUNCTIONS:
-            elementary = multiprecision.ball_elementary if self.field is ball else multiprecision.elementary
-            return [elementary(name, *(x if is_real(x) else self.whole(x) for x in operands))]
+            numbers = [x if is_real(x) else self.whole(x) for x in operands]
+            if self.field is not ball:
+                return [multiprecision.elementary(name, *numbers)]
+            return [elementary.enclosed(name, *numbers) or multiprecision.ball_elementary(name, *numbers)]
         if name not in RULES:
             raise Refusal(f"{name}: this primitive is not supported")
         return [RULES[name](self, equation, *operands)]

@@ -20,6 +20,7 @@ class Problem(NamedTuple):
 
     traced: enclosures.Traced
     data: list[Array]
+    digest: str
     smoothness: Smoothness
     tangents: symmetry.Tangents | None
     bits: int
@@ -87,7 +88,7 @@ def tiny_box(problem: Problem, center: Center, side: float) -> Existence:
         slice_ = None if problem.tangents is None else symmetry.slice_at(problem.tangents, point, plain.mid)
         augmented = plain if slice_ is None else slice_.augment(plain)
         spectrum, negative, inverse = _decide(augmented)
-        step = spectra.upper(spectra.newton_step(inverse, center.gradient))
+        step = spectra.upper(spectra.product(ball.exact(inverse), center.gradient))
         radius = 2.02 * float(np.max(step)) + floor
         if radius <= side:
             break
@@ -186,13 +187,14 @@ def _ratio(step: Array, contraction: Contraction, radius: float) -> float:
 
 
 def _estimate(problem: Problem, found: Existence) -> float:
-    """Return a radius at which Krawczyk's test should pass, from a few rows of the Hessian on cubes."""
-    size = found.step.size
-    rows = np.random.default_rng(0).permutation(size)[: 2 * problem.traced.block]
-    radius = 1e-4 * max(1.0, float(np.max(np.abs(found.center.point))))
-    for _ in range(6):
+    """Return a radius at which Krawczyk's test should pass, from the Hessian on cubes: a few rows of it, or all."""
+    size, whole = found.step.size, problem.traced.whole is not None
+    rows = np.arange(size) if whole else np.random.default_rng(0).permutation(size)[: 2 * problem.traced.block]
+    radius = (1e-7 if whole else 1e-4) * max(1.0, float(np.max(np.abs(found.center.point))))
+    for _ in range(1 if whole else 6):
+        cube = found.center.cube(radius)
         try:
-            part = enclosures.hessian_rows(problem.traced, found.center.cube(radius), problem.data, rows)
+            part = problem.hessian(cube) if whole else enclosures.hessian_rows(problem.traced, cube, problem.data, rows)
         except Refusal:
             radius /= 64
             continue
@@ -201,5 +203,5 @@ def _estimate(problem: Problem, found: Existence) -> float:
         ratio = float(np.max(np.abs(found.inverse) @ sums))
         if 0.25 * _AIM < ratio < 1.2 * _AIM:
             return radius
-        radius *= float(np.clip(_AIM / max(ratio, 1e-300), 1 / 256, 256))
+        radius *= float(np.clip(_AIM / max(ratio, 1e-300), 1 / 256, 1e5 if whole else 256))
     return radius

@@ -16,6 +16,13 @@ from mlp_jax.interval.program import Equation
 
 Move = Callable[..., np.ndarray]
 
+_BY_POSITION = frozenset(("dynamic_slice", "dynamic_update_slice", "gather", "pad"))
+# All primitives for which `moves` has functions.
+MOVES = _BY_POSITION | {
+    "broadcast_in_dim", "concatenate", "copy", "copy_p", "expand_dims", "reshape", "rev", "slice", "split", "squeeze",
+    "stack", "stack_steps", "stop_gradient", "take_step", "tile", "transpose", "unstack",
+}  # fmt: skip
+
 
 def moves(equation: Equation, inputs: list[Any]) -> list[Move] | None:
     """Return one function of the operands for each output, or None if the primitive does more than move numbers."""
@@ -48,7 +55,7 @@ def moves(equation: Equation, inputs: list[Any]) -> list[Move] | None:
         return [lambda x: x[params["step"]]]
     if name == "stack_steps":
         return [lambda *steps: np.stack(steps)]
-    if name in ("gather", "dynamic_slice", "dynamic_update_slice", "pad"):
+    if name in _BY_POSITION:
         return [_by_position(equation, inputs)]
     return None
 

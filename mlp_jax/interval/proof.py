@@ -33,7 +33,7 @@ from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.interpreter import evaluate
 from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide_radius
-from mlp_jax.interval.smoothness import Smoothness, TieInGradient
+from mlp_jax.interval.smoothness import Smoothness, TieInGradient, is_smooth_everywhere
 
 _POLISHING_STEPS = 8
 # Boxes around the centre, widest first; assumptions are tested on the first one on which fun is smooth.
@@ -43,6 +43,7 @@ _ASSUMPTIONS = (
     "the gradient is the one that JAX derives from it, with the constants of its rules as float64 numbers",
     "FLINT encloses, and numpy's arithmetic and matrix products round to nearest in the classical way",
 )
+INDEPENDENCE = "fun does not depend on the maxima that a box leaves open (tested at a random point with many bits)"
 
 
 class Settings(NamedTuple):
@@ -50,9 +51,11 @@ class Settings(NamedTuple):
 
     symmetries: Tangents | None
     hessian: Callable[..., jax.Array] | None
+    enclosure: Callable[..., jax.Array] | None
     reach: float
     bits: int
     unique_radius: float | None  # None: as wide as possible; 0: do not look
+    global_tests: bool  # whether tests of a function that is analytic everywhere may hold for all boxes
 
 
 def attempt(
@@ -82,24 +85,26 @@ def _certificate(
     constants: tuple[str, ...],
 ) -> Certificate:
     """Polish unless the side of a box is given, and prove; or raise Refusal."""
-    traced, data = enclosures.trace(fun, params, args, constants)
+    traced, data = enclosures.trace(fun, params, args, constants, settings.enclosure)
     problem = _problem(traced, data, params, start, settings)
     center = start
     if side is None:
-        matrix = _float_hessian(fun, params, args, settings.hessian)
+        matrix = _float_hessian(fun, params, args, settings.hessian or settings.enclosure)
         center, side, gradient = _polish(problem, start, matrix, settings.reach)
     else:
         gradient = problem.gradient(start)
     _test_assumptions(problem, center, side)
     certificate = _prove(problem, Center(center, gradient), side, settings.unique_radius)
     moved = float(np.max(np.abs(center - start)))
-    return dataclasses.replace(certificate, displacement=moved, data=_digest(problem.data))
+    return dataclasses.replace(certificate, displacement=moved, data=problem.digest)
 
 
 def _problem(
     traced: enclosures.Traced, data: list[np.ndarray], params: PyTree, start: np.ndarray, settings: Settings
 ) -> Problem:
-    problem = Problem(traced, data, Smoothness(traced, data), None, settings.bits)
+    digest = _digest(data)
+    everywhere = settings.global_tests and _is_smooth_everywhere(traced, start.size, data, digest)
+    problem = Problem(traced, data, digest, Smoothness(traced, data, everywhere), None, settings.bits)
     _require_value(problem, start)
     _require_no_tie(problem, start)
     if settings.symmetries is None:
@@ -112,8 +117,17 @@ def _problem(
     return problem._replace(tangents=symmetry.valid(tangents, start, gradient, settings.bits))
 
 
+def _is_smooth_everywhere(traced: enclosures.Traced, size: int, data: list[np.ndarray], digest: str) -> bool:
+    key = "smooth everywhere", digest
+    if key not in traced.tested:
+        traced.tested[key] = is_smooth_everywhere(traced, size, data)
+    return traced.tested[key]
+
+
 def _require_value(problem: Problem, point: np.ndarray) -> None:
     """Raise Refusal where fun has no finite value."""
+    if problem.smoothness.everywhere:
+        return
     with flint.ctx.workprec(problem.bits):
         if not evaluate(problem.traced.value, [point, *problem.data], multiprecision)[0].item().is_finite():
             raise Refusal("fun is NaN or infinite at params")
@@ -132,9 +146,12 @@ def _require_no_tie(problem: Problem, point: np.ndarray) -> None:
 def _test_assumptions(problem: Problem, center: np.ndarray, side: float) -> None:
     """Test trusted rules and symmetries on a box about the centre on which fun is smooth.
 
-    fun on the boxes of the proof is its analytic continuation from there.
+    fun on the boxes of the proof is its analytic continuation from there. Rules that agree at a random point of a
+    function that is analytic everywhere need no second test.
     """
-    if not problem.traced.trusted and problem.tangents is None:
+    known = problem.smoothness.everywhere and problem.traced.tested.get(("rules", problem.digest), False)
+    trusted = problem.traced.trusted and not known
+    if not trusted and problem.tangents is None:
         return
     for radius in (*_TEST_RADII, None):
         box = Ball(center, np.full(center.shape, side) if radius is None else radius * np.maximum(1, np.abs(center)))
@@ -148,8 +165,9 @@ def _test_assumptions(problem: Problem, center: np.ndarray, side: float) -> None
                 raise
         else:
             break
-    if problem.traced.trusted:
+    if trusted:
         trust.require_consistent(problem.traced, box, problem.data)
+        problem.traced.tested["rules", problem.digest] = True
     if problem.tangents is not None:
         symmetry.require_constant(problem.tangents, box, problem.traced.gradient, problem.data)
 
@@ -193,6 +211,7 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
 def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:
     """Return the certificate for a centre, or raise Refusal."""
     found = tiny_box(problem, center, side)
+    _test_enclosure(problem, found)
     size, index = center.point.size, found.negative
     null = 0 if problem.tangents is None else len(problem.tangents.rows)
     # The zeros of the symmetries lie between the negative and the positive eigenvalues of fun's own Hessian.
@@ -223,6 +242,15 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
     )
 
 
+def _test_enclosure(problem: Problem, found: Existence) -> None:
+    """Test that the caller's enclosure of the Hessian is one of fun's own, along random directions."""
+    key = "enclosure", problem.digest
+    if problem.traced.whole is None or (problem.smoothness.everywhere and problem.traced.tested.get(key, False)):
+        return
+    trust.require_same_hessian(problem.traced, found.center.cube(found.radius), problem.data, found.plain)
+    problem.traced.tested[key] = True
+
+
 def _loss(problem: Problem, found: Existence) -> Interval:
     """Return an enclosure of fun there: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
     at_center = enclosures.value(problem.traced, found.center.point, problem.data, problem.bits)
@@ -238,10 +266,10 @@ def _assumptions(problem: Problem) -> tuple[str, ...]:
     if problem.traced.trusted:
         rules = ", ".join(problem.traced.trusted)
         found.append(f"the rules of {rules} in it are right (they agree with differences at a random point)")
+    if problem.traced.whole is not None:
+        found.append("the given enclosure is of the Hessian of fun (they overlap along random directions)")
     if problem.smoothness.independent:
-        found.append(
-            "fun does not depend on the maxima that a box leaves open (tested at a random point with many bits)"
-        )
+        found.append(INDEPENDENCE)
     if problem.tangents is not None:
         found.append(
             f"fun is constant along the {len(problem.tangents.rows)} given symmetry directions used (tested at random"

@@ -6,13 +6,14 @@ continuations.
 
 An undecided maximum is allowed if it cancels, such as the shift in a softmax. Write fun(θ) = F(θ, s(θ)) with s the
 maximum. If F does not depend on s, fun equals F(·, s) for any constant s. F is analytic in s, so this is tested at one
-random point of the box with many bits: an F that depends on s differs there with probability 1.
+random point of the box with many bits: an F that depends on s differs there with probability 1. Where F is analytic in
+all of space, as of most networks without kinks, one test holds for every box.
 """
 
 import flint
 import numpy as np
 
-from mlp_jax.interval import ball, multiprecision
+from mlp_jax.interval import analytic, ball, multiprecision
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.enclosures import Traced
 from mlp_jax.interval.interpreter import Tie, evaluate
@@ -26,17 +27,28 @@ class TieInGradient(Refusal):
 
 
 class Smoothness:
-    """Boxes on which fun is smooth; `independent` holds the open maxima on which fun does not depend."""
+    """Boxes on which fun is smooth; `independent` holds the open maxima on which fun does not depend.
 
-    def __init__(self, traced: Traced, data: list[Array]) -> None:
+    everywhere
+        Whether fun is known to be smooth on every box; all its maxima are open then.
+    """
+
+    def __init__(self, traced: Traced, data: list[Array], everywhere: bool = False) -> None:
         self._traced = traced
         self._data = data
+        self.everywhere = everywhere
         self.independent: dict[tuple[str, int], Array] = {}
+        if everywhere:
+            named = {"value": traced.value, "gradient": traced.gradient}
+            found = [(name, at) for name, program in named.items() for at in analytic.maxima(program)]
+            self.independent = dict.fromkeys(found, np.array(True))
         self._known: list[Ball] = []
 
     def require(self, box: Ball) -> None:
         """Raise Refusal unless fun is smooth on a box; TieInGradient where only the traced gradient is not."""
-        if any(np.array_equal(box.mid, known.mid) and np.all(box.radius <= known.radius) for known in self._known):
+        if self.everywhere or any(
+            np.array_equal(box.mid, known.mid) and np.all(box.radius <= known.radius) for known in self._known
+        ):
             return
         tied = self._evaluate("value", self._traced.value, box)
         try:
@@ -59,6 +71,28 @@ class Smoothness:
         for number, tie in ties.items():
             self.independent[name, number] = tie.open | known[number]
         return bool(ties)
+
+
+def is_smooth_everywhere(traced: Traced, size: int, data: list[Array]) -> bool:
+    """Return whether fun is analytic everywhere, and does not depend on its maxima at a random point."""
+    if not traced.analytic:
+        return False
+    unit = Ball(np.zeros(size), np.ones(size))
+    try:
+        for program in (traced.value, traced.gradient):
+            shapes = {at: program.equations[at].avals[0].shape for at in analytic.maxima(program)}
+            ties = {
+                at: Tie(np.ones(shape, bool), Ball(np.zeros(shape), np.ones(shape))) for at, shape in shapes.items()
+            }
+            if ties:
+                _require_independent(program, unit, data, ties)
+    except Refusal:
+        return False
+    return True
+
+
+def _open(shape: tuple[int, ...]) -> Tie:
+    return Tie(np.ones(shape, bool), Ball(np.zeros(shape), np.ones(shape)))
 
 
 def _require_independent(program: Program, box: Ball, data: list[Array], ties: dict[int, Tie]) -> None:

@@ -107,11 +107,11 @@ class Contraction:
         return ball.outward(result, result.copy(), 2 * terms + 2, "contraction").radius
 
 
-def newton_step(inverse: np.ndarray, gradient: Ball) -> Ball:
-    """Return A·g for all g in the balls."""
-    column = Ball(gradient.mid[:, None], gradient.radius[:, None])
-    product = ball.matmul(ball.exact(inverse), column)
-    return Ball(product.mid[:, 0], product.radius[:, 0])
+def product(matrix: Ball, vector: Ball) -> Ball:
+    """Return A·g for all A and g in the balls."""
+    column = Ball(vector.mid[:, None], vector.radius[:, None])
+    result = ball.matmul(matrix, column)
+    return Ball(result.mid[:, 0], result.radius[:, 0])
 
 
 def upper(values: Ball) -> np.ndarray:

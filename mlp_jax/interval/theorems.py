@@ -13,7 +13,7 @@ from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import PyTree, Tangents
 from mlp_jax.interval.certificate import Certificate, Interval
-from mlp_jax.interval.proof import Settings, attempt
+from mlp_jax.interval.proof import INDEPENDENCE, Settings, attempt
 
 # The radii of a certificate are weaker by this share than those proved.
 _SLACK = 2.0**-20
@@ -28,6 +28,7 @@ def certify(
     *,
     symmetries: Tangents | None = None,
     hessian: Callable[..., jax.Array] | None = None,
+    enclosure: Callable[..., jax.Array] | None = None,
     reach: float = 1e-6,
     bits: int = 128,
     wide: bool = True,
@@ -55,6 +56,10 @@ def certify(
     hessian
         `(params, *args) -> (P, P)`, a fast floating-point Hessian for polishing, such as a partial of
         `mlp_hessian.dense`; the proof does not rest on it.
+    enclosure
+        `(params, *args) -> (P, P)`, the Hessian as JAX operations that are faster in ball arithmetic than those of P
+        Hessian-vector products, such as a partial of `mlp_hessian.enclosable`. Its products with a random vector are
+        compared with those of fun's own Hessian, and it is named as an assumption. It also polishes without `hessian`.
     reach
         How far polishing may move any coordinate, in units of max(1, largest |params|).
     bits
@@ -69,8 +74,8 @@ def certify(
     Raises
     ------
     TypeError, ValueError, MemoryError
-        As `curvature.dense_hessian`; symmetries or a hessian of another shape; a reach that is negative or not finite,
-        bits below 2.
+        As `curvature.dense_hessian`; symmetries, a hessian or an enclosure of another shape; a reach that is negative
+        or not finite, bits below 2.
 
     Examples
     --------
@@ -83,7 +88,7 @@ def certify(
     """
     reach = float(_checks.not_negative(reach, "reach"))
     bits = _checks.integer(bits, "bits", 2, _MOST_BITS)
-    settings = Settings(symmetries, hessian, reach, bits, None if wide else 0.0)
+    settings = Settings(symmetries, hessian, enclosure, reach, bits, None if wide else 0.0, True)
     with precision.float64():
         traced, params, args = precision.traced_problem(fun, params, args)
         start = np.asarray(tree.ravel(params)[0])
@@ -115,6 +120,7 @@ def check(
     args: tuple = (),
     *,
     symmetries: Tangents | None = None,
+    enclosure: Callable[..., jax.Array] | None = None,
 ) -> Certificate:
     """Prove a certificate's theorem again, at its location and with its radii, without trusting it.
 
@@ -122,7 +128,7 @@ def check(
     ----------
     certificate
         From `certify` or `load`.
-    fun, args, symmetries
+    fun, args, symmetries, enclosure
         As `certify` was given.
     params
         Any pytree of the right structure; its numbers are not used.
@@ -152,7 +158,9 @@ def check(
         if not 2 <= bits <= _MOST_BITS:
             reason = f"its precision is {bits} bits, expected 2 to {_MOST_BITS}"
             return Certificate(False, reason, certificate.size, certificate.location, 0.0)
-        settings = Settings(symmetries, None, 0.0, bits, certificate.unique_radius)
+        settings = Settings(
+            symmetries, None, enclosure, 0.0, bits, certificate.unique_radius, INDEPENDENCE in certificate.assumptions
+        )
         new = attempt(traced, params, args, certificate.location, settings, certificate.radius)
     return _agree(certificate, new) if new.proved else new
 

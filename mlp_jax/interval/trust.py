@@ -1,4 +1,4 @@
-"""A test of derivative rules that JAX takes on trust: custom_jvp, custom_vjp and stop_gradient.
+"""Tests of what JAX takes on trust, custom_jvp, custom_vjp and stop_gradient, and of a Hessian given by the caller.
 
 A proof uses the traced gradient, so a wrong rule would give a theorem about another function. Central differences, with
 many bits, of the function are compared with its gradient, and of the gradient with its Hessian, at a random point of a
@@ -8,7 +8,7 @@ box on which both are analytic. This does not prove the rules right, but a wrong
 import flint
 import numpy as np
 
-from mlp_jax.interval import ball, enclosures, multiprecision
+from mlp_jax.interval import ball, enclosures, multiprecision, spectra
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
 
@@ -52,3 +52,15 @@ def _difference(program: enclosures.Program, point: Array, way: Array, data: lis
     step = multiprecision.exact(way) * _STEP
     ahead, behind = (evaluate(program, [p, *data], multiprecision)[0] for p in (point + step, point - step))
     return np.asarray((ahead - behind) / (2 * _STEP), dtype=object)
+
+
+def require_same_hessian(traced: enclosures.Traced, box: Ball, data: list[Array], matrix: Ball) -> None:
+    """Raise Refusal unless a matrix of balls and the Hessian of fun on a box have common products with a random vector.
+
+    Every entry counts in the products.
+    """
+    direction = np.random.default_rng(2).standard_normal(box.shape[0])
+    own = enclosures.hessian_product(traced, box, data, direction)
+    given = spectra.product(matrix, ball.exact(direction))
+    if not np.all(np.abs(own.mid - given.mid) <= (own.radius + given.radius) * (1 + 8 * ball.UNIT)):
+        raise Refusal("enclosure: it is not of the Hessian of fun")

@@ -10,12 +10,13 @@ the widths and not of the parameters, so the cost is that of the products over n
 
 - `dense`: the whole matrix, or its Gauss–Newton or residual part
 - `blocks`: the block of one pair of layers
+- `enclosable`: the whole matrix, for `enclosure=` of `interval.certify`
 
 Inside, from the example to the matrix: `activations` (φ' and φ''), `recursion` (S and ∂a/∂ε), `sums` (the products
 over examples), `matrix` (chunks, checks and the public functions).
 """
 
-from mlp_jax.mlp_hessian.matrix import blocks, dense
+from mlp_jax.mlp_hessian.matrix import blocks, dense, enclosable
 
-__all__ = ["blocks", "dense"]
+__all__ = ["blocks", "dense", "enclosable"]
 __dir__ = __all__.copy

@@ -1,5 +1,6 @@
 """The public functions: checks, chunks of examples, and blocks put in their places."""
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -139,6 +140,38 @@ def blocks(
     return result if pair == (first, second) else result.T
 
 
+def enclosable(
+    params: Params,
+    inputs: jax.Array,
+    targets: jax.Array,
+    *,
+    loss: PerExample,
+    activation: Activation = jnp.tanh,
+    weights: jax.Array | None = None,
+    penalty: Penalty | None = None,
+) -> jax.Array:
+    """Return what `dense` returns, by a program that ball arithmetic evaluates quickly.
+
+    For `enclosure=` of `interval.certify` and `critical.classify`: the blocks are put in their places without loops,
+    for which `dense` takes less memory. Parameters and errors: see `dense`.
+
+    Examples
+    --------
+    >>> import functools
+    >>> from mlp_jax import interval, losses
+    >>> params = mlp.init(jax.random.key(0), (1, 1, 1))
+    >>> x, y = jnp.zeros((1, 1)), jnp.zeros((1, 1))
+    >>> penalty = lambda params: sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(params))
+    >>> loss = lambda p, x, y: jnp.mean(losses.squared_error(mlp.forward(p, x), y)) + penalty(p)
+    >>> hessian = functools.partial(enclosable, loss=losses.squared_error, penalty=penalty)
+    >>> interval.certify(loss, jax.tree.map(jnp.zeros_like, params), (x, y), enclosure=hessian).index
+    0
+    """
+    terms = Terms(loss, activation, penalty, True, True, None)
+    mlp.require_layers(params)
+    return _compute(_whole, _compiled_whole, (params, inputs, targets, weights), terms)
+
+
 @precision.whole_products
 def _compute(
     function: Callable[..., jax.Array], compiled: Callable[..., jax.Array], arrays: tuple, terms: Terms, *pair: Pair
@@ -205,6 +238,19 @@ def _place(matrix: jax.Array, total: Sums, shapes: Shapes, corner: tuple[int, in
     return jax.lax.fori_loop(0, num_inputs, write, matrix)
 
 
+def _whole(terms: Terms, params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None) -> jax.Array:
+    count = range(len(params))
+    pairs = tuple(itertools.combinations_with_replacement(count, 2))
+    totals = _totals(params, (inputs, targets, _shares(inputs, weights)), pairs, terms)
+    found = {}
+    for pair in pairs:
+        shapes = _shapes(params, pair)
+        rows = functools.partial(sums.rows, totals[pair], *shapes)
+        found[pair] = jax.vmap(rows)(jnp.arange(shapes[0][0])).reshape(-1, tree.size(params[pair[1]]))
+    matrix = jnp.block([[found[i, j] if i <= j else found[j, i].T for j in count] for i in count])
+    return matrix if terms.penalty is None else matrix + penalty_part.whole(terms.penalty, params)
+
+
 def _block(
     terms: Terms, pair: Pair, params: Params, inputs: jax.Array, targets: jax.Array, weights: jax.Array | None
 ) -> jax.Array:
@@ -218,6 +264,7 @@ def _block(
 
 
 _compiled_dense = _compiled.by_function()(_dense)
+_compiled_whole = _compiled.by_function()(_whole)
 _compiled_block = _compiled.by_function(2)(_block)
 
 
