@@ -20,7 +20,6 @@ import matplotlib.figure
 import numpy as np
 import optax
 import pandas as pd
-import tqdm
 
 from experiments._shared import command_line, tables
 from experiments._shared.classifier import Classifier, classifier
@@ -89,12 +88,14 @@ def starts(settings: Settings, model: Classifier, data: datasets.Dataset) -> lis
 def verdicts(hunt: Hunt, found: list[Found], prove: str, in_time: Callable[[], bool]) -> list[critical.Verdict]:
     """Return a verdict on each point, with a proof as far as the time goes: minima first, then by index."""
     known = on_cores(hunt.verdict, found, "point", "classifying")
-    for number in tqdm.trange(0 if prove == "none" else len(found), unit="proof", desc="proving"):
-        if prove == "some" and not in_time():
-            break
+
+    def proved(number: int) -> critical.Verdict:
+        if prove == "none" or (prove == "some" and not in_time()):
+            return known[number]
         proof = functools.partial(hunt.verdict, found[number], evidence="proved")
-        known[number] = hunt.folder.kept(f"proof_{number}", proof)
-    return known
+        return hunt.folder.kept(f"proof_{number}", proof)
+
+    return on_cores(proved, range(len(found)), "proof", "proving")
 
 
 def table(data: datasets.Examples, found: list[Found], known: list[critical.Verdict]) -> pd.DataFrame:
@@ -175,7 +176,7 @@ def run(settings: Settings) -> pd.DataFrame:
         began = time.perf_counter()
         begin = starts(settings, model, data)
         maps = mlp_symmetry.maps(model.fun, begin[0].params, data.train, activation=jnp.tanh)
-        hunt = Hunt(model.fun, model.hessian, data.train, maps.canonical, folder)
+        hunt = Hunt(model.fun, model.hessian, model.enclosure, data.train, maps.canonical, folder)
 
         def in_time(share: float = 1.0) -> bool:
             return time.perf_counter() - began < share * settings.seconds

@@ -104,7 +104,7 @@ def prove(settings: Settings, model: Classifier, digits: Data, case: Case) -> di
     began = time.perf_counter()
     params = jax.block_until_ready(search(settings, model, digits, case))
     found = time.perf_counter()
-    proof = interval.certify(model.fun, params, digits, hessian=model.hessian, reach=1e-3)
+    proof = interval.certify(model.fun, params, digits, hessian=model.hessian, enclosure=model.enclosure, reach=1e-3)
     ended = time.perf_counter()
     row = {"network": case.network, "parameters": proof.size, "wanted": case.wanted, **summary(proof)}
     seconds = {"search_seconds": found - began, "proof_seconds": ended - found}

@@ -1,14 +1,17 @@
 """A Hessian given as an enclosure gives the same theorems, and a wrong one none; tests that hold everywhere."""
 
+import dataclasses
 import functools
+import threading
 
+import flint
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import critical, interval, losses, mlp, mlp_hessian, penalties
-from mlp_jax.interval import enclosures
+from mlp_jax import critical, devices, interval, losses, mlp, mlp_hessian, penalties
+from mlp_jax.interval import enclosures, multiprecision
 
 X, Y = np.random.default_rng(0).standard_normal((20, 3)), np.arange(20) % 2
 
@@ -144,3 +147,29 @@ def test_a_rule_that_is_right_on_one_side_proves_nothing_on_the_other():
     assert interval.certify(fun, np.ones(2)).kind == "minimum"
     refused = interval.certify(fun, -np.ones(2))
     assert "a rule of custom_jvp_call is wrong" in refused.reason
+
+
+def test_one_thread_at_a_time_sets_the_precision():
+    entered = threading.Event()
+
+    def other():
+        with multiprecision.bits(60):
+            entered.set()
+
+    with multiprecision.bits(300):
+        thread = threading.Thread(target=other)
+        thread.start()
+        assert not entered.wait(0.2)
+        assert flint.arb(2).sqrt().rel_accuracy_bits() > 290
+    thread.join()
+    assert entered.is_set()
+
+
+def test_proofs_side_by_side_are_those_in_turn():
+    fun, dense, enclosure, args = problem(losses.cross_entropy, jnp.tanh)
+    params = [point(fun, dense, args, (3, 2, 2), index) for index in (0, 1, None, 0)]
+    prove = lambda p: dataclasses.asdict(interval.certify(fun, p, args, hessian=dense, enclosure=enclosure))
+    side_by_side, in_turn = devices.over_cores(prove, params), list(map(prove, params))
+    assert all(first["proved"] for first in in_turn)
+    for first, second in zip(side_by_side, in_turn, strict=True):
+        assert {k: np.array_equal(v, second[k]) for k, v in first.items()} == dict.fromkeys(first, True)

@@ -43,10 +43,11 @@ class Found(NamedTuple):
 
 
 class Hunt(NamedTuple):
-    """What is searched: a loss with its Hessian, data and one form for copies; and where pieces of work are kept."""
+    """What is searched: a loss with its Hessians, data and one form for copies; and where pieces of work are kept."""
 
     fun: Callable[..., jax.Array]
     hessian: Callable[..., jax.Array]
+    enclosure: Callable[..., jax.Array]
     args: tuple
     canonical: Callable[[mlp.Params], mlp.Params] | None
     folder: RunFolder
@@ -105,7 +106,8 @@ class Hunt(NamedTuple):
 
     def verdict(self, found: Found, **settings: Any) -> critical.Verdict:
         """Return the verdict on a point."""
-        return critical.classify(self.fun, found.point.params, self.args, hessian=self.hessian, **settings)
+        settings = {"hessian": self.hessian, "enclosure": self.enclosure} | settings
+        return critical.classify(self.fun, found.point.params, self.args, **settings)
 
 
 def is_live(params: mlp.Params) -> bool:

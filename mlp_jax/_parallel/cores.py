@@ -12,6 +12,9 @@ from typing import Any
 
 from threadpoolctl import ThreadpoolController
 
+# Size of matrices up to which a second BLAS thread gains little; beside other work it costs a factor of up to 100.
+_SMALL = 1000
+
 
 def over_cores(work: Callable[..., Any], items: Iterable[Any]) -> list[Any]:
     """Return `[work(item) for item in items]`, with as many items at a time as there are cores.
@@ -57,6 +60,11 @@ _one = _Limit()
 def one_blas_thread() -> contextlib.AbstractContextManager[None]:
     """Return the context in which BLAS has one thread: threads of two calls on the same cores wait for each other."""
     return _one.hold()
+
+
+def blas_threads_for(size: int) -> contextlib.AbstractContextManager[None]:
+    """Return the context for LAPACK calls on matrices of this size, in which small ones have one BLAS thread."""
+    return one_blas_thread() if size <= _SMALL else contextlib.nullcontext()
 
 
 @functools.cache

@@ -12,7 +12,7 @@ import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
 
-from mlp_jax import _checks, tree
+from mlp_jax import _checks, _parallel, tree
 from mlp_jax.critical.evidence.corners import corner_within
 from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order, smallest
 from mlp_jax.critical.evidence.higher_precision import constant_along, second_look
@@ -98,7 +98,7 @@ def classify(
     require_evidence(evidence)
     key = jax.random.key(0) if key is None else key
     _checks.key(key)
-    with precision.float64():
+    with precision.float64(), _parallel.blas_threads_for(tree.size(params)):
         traced, params, args = precision.traced_problem(fun, params, args)
         for name, function in (
             ("hessian", hessian),

@@ -8,7 +8,6 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flint
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -169,13 +168,13 @@ def _trusted(jaxpr: Any) -> set[str]:
 
 def value(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: int) -> Ball:
     """Return the value of the function at a point, computed with `bits` bits, as a float64 ball."""
-    with flint.ctx.workprec(bits):
+    with multiprecision.bits(bits):
         return multiprecision.to_ball(evaluate(traced.value, [point, *data], multiprecision)[0])
 
 
 def gradient(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: int) -> Ball:
     """Return the gradient at a point, (P,), computed with `bits` bits, as float64 balls."""
-    with flint.ctx.workprec(bits):
+    with multiprecision.bits(bits):
         return multiprecision.to_ball(evaluate(traced.gradient, [point, *data], multiprecision)[0])
 
 

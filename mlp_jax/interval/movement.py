@@ -118,7 +118,23 @@ def scatter_positions(equation: Equation, shape: tuple[int, ...], indices: np.nd
 
 
 def bind(primitive: Any, params: dict[str, Any], operands: list[np.ndarray]) -> list[np.ndarray]:
-    """Apply a primitive to integer arrays, on which JAX is exact."""
+    """Apply a primitive to integer arrays, by numpy where it has the same function: JAX would compile it."""
+    name = primitive.name
+    if name in _OF_NUMPY and all(x.dtype.kind in "biu" for x in operands):
+        return [np.asarray(_OF_NUMPY[name](*operands))]
+    if name == "convert_element_type":
+        return [operands[0].astype(params["new_dtype"])]
+    if name == "iota":
+        steps = np.indices(params["shape"], dtype=params["dtype"], sparse=True)[params["dimension"]]
+        return [np.broadcast_to(steps, params["shape"])]
+    if name == "select_n" and operands[0].dtype == bool:
+        return [np.where(operands[0], operands[2], operands[1])]
     with jax.enable_x64(True):
         results = primitive.bind(*operands, **params)
     return [np.asarray(r) for r in (results if primitive.multiple_results else [results])]
+
+
+_OF_NUMPY: dict[str, Move] = {
+    "add": np.add, "and": np.bitwise_and, "eq": np.equal, "ge": np.greater_equal, "gt": np.greater,
+    "le": np.less_equal, "lt": np.less, "mul": np.multiply, "ne": np.not_equal, "or": np.bitwise_or, "sub": np.subtract,
+}  # fmt: skip

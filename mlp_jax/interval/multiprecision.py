@@ -4,7 +4,9 @@ arb is the ball arithmetic of FLINT (Johansson 2017, "Arb: efficient arbitrary-p
 arithmetic"): every result encloses the exact one. Host-level.
 """
 
-from collections.abc import Callable
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flint
@@ -15,6 +17,17 @@ from mlp_jax.interval.ball import Array, Ball, Refusal
 
 # Beyond float64, so that the error of a result is that of rounding back to float64.
 _ELEMENTARY_BITS = 80
+
+# The precision of FLINT is one number for all threads.
+_LOCK = threading.RLock()
+
+
+@contextlib.contextmanager
+def bits(number: int) -> Iterator[None]:
+    """Compute with that many bits in the context, one thread at a time; start no threads inside."""
+    with _LOCK, flint.ctx.workprec(number):
+        yield
+
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     **{
@@ -64,7 +77,7 @@ def ball_elementary(name: str, *arguments: Ball) -> Ball:
     shape = np.broadcast_shapes(*(a.shape for a in arguments))
     columns = [_arbs(a, shape) for a in arguments]
     mids, rads = [], []
-    with flint.ctx.workprec(_ELEMENTARY_BITS):
+    with bits(_ELEMENTARY_BITS):
         for values in zip(*columns, strict=True):
             result = _apply(name, values)
             mid = float(result)

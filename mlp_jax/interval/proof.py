@@ -21,7 +21,6 @@ import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import flint
 import jax
 import numpy as np
 from scipy.linalg import lapack
@@ -128,7 +127,7 @@ def _require_value(problem: Problem, point: np.ndarray) -> None:
     """Raise Refusal where fun has no finite value."""
     if problem.smoothness.everywhere:
         return
-    with flint.ctx.workprec(problem.bits):
+    with multiprecision.bits(problem.bits):
         if not evaluate(problem.traced.value, [point, *problem.data], multiprecision)[0].item().is_finite():
             raise Refusal("fun is NaN or infinite at params")
 

@@ -98,7 +98,7 @@ def _open(shape: tuple[int, ...]) -> Tie:
 def _require_independent(program: Program, box: Ball, data: list[Array], ties: dict[int, Tie]) -> None:
     """Raise Refusal if the results of a program depend on the values of undecided maxima."""
     generator = np.random.default_rng(0)
-    with flint.ctx.workprec(_BITS):
+    with multiprecision.bits(_BITS):
         point = multiprecision.random_point(box, generator)
 
         def result() -> Array:

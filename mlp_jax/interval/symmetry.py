@@ -102,7 +102,7 @@ def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], 
     """
     generator = np.random.default_rng(0)
     kept = list(tangents.rows)
-    with flint.ctx.workprec(bits):
+    with multiprecision.bits(bits):
         for _ in range(_TEST_POINTS):
             there = point + 0.1 * (0.1 + np.abs(point)) * generator.standard_normal(point.shape)
             slope = gradient(there)
@@ -120,7 +120,7 @@ def valid(tangents: Tangents, point: Array, gradient: Callable[[Array], Array], 
 def require_constant(tangents: Tangents, box: Ball, gradient: Program, data: list[Array]) -> None:
     """Raise Refusal unless fun is constant along the tangents at a random point of a box where both are analytic."""
     tangents.on(box)
-    with flint.ctx.workprec(_BITS):
+    with multiprecision.bits(_BITS):
         there = multiprecision.random_point(box, np.random.default_rng(1))
         slope = evaluate(gradient, [there, *data], multiprecision)[0]
         rows = evaluate(tangents.program, [there], multiprecision)[0]

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mlp_jax import _checks, tree
+from mlp_jax import _checks, _parallel, tree
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import PyTree, Tangents
 from mlp_jax.interval.certificate import Certificate, Interval
@@ -89,7 +89,7 @@ def certify(
     reach = float(_checks.not_negative(reach, "reach"))
     bits = _checks.integer(bits, "bits", 2, _MOST_BITS)
     settings = Settings(symmetries, hessian, enclosure, reach, bits, None if wide else 0.0, True)
-    with precision.float64():
+    with precision.float64(), _parallel.blas_threads_for(tree.size(params)):
         traced, params, args = precision.traced_problem(fun, params, args)
         start = np.asarray(tree.ravel(params)[0])
         proved = attempt(traced, params, args, start, settings, None)
@@ -150,7 +150,7 @@ def check(
     """
     if not certificate.proved:
         raise ValueError("certificate: got a refusal, expected one that proves something.")
-    with precision.float64():
+    with precision.float64(), _parallel.blas_threads_for(tree.size(params)):
         traced, params, args = precision.traced_problem(fun, params, args)
         if tree.size(params) != certificate.size or certificate.location.shape != (certificate.size,):
             raise ValueError(f"params: got {tree.size(params)} numbers, expected the certificate's {certificate.size}.")

@@ -5,7 +5,6 @@ many bits, of the function are compared with its gradient, and of the gradient w
 box on which both are analytic. This does not prove the rules right, but a wrong rule fails the comparison.
 """
 
-import flint
 import numpy as np
 
 from mlp_jax.interval import ball, enclosures, multiprecision, spectra
@@ -25,7 +24,7 @@ def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) 
     """Raise Refusal where derivatives contradict differences at a random point of a box."""
     generator = np.random.default_rng(0)
     rules = ", ".join(traced.trusted)
-    with flint.ctx.workprec(_BITS):
+    with multiprecision.bits(_BITS):
         there = multiprecision.random_point(Ball(box.mid, box.radius / 2), generator)
         gradient = evaluate(traced.gradient, [there, *data], multiprecision)[0]
         slope = np.abs(multiprecision.to_ball(gradient).mid)

@@ -63,8 +63,6 @@ def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> 
     """
     if _numbers(problem) > _MOST_WORK or importlib.util.find_spec("flint") is None:
         return None
-    import flint
-
     from mlp_jax.interval import Refusal, enclosures, multiprecision, symmetry
     from mlp_jax.interval.interpreter import evaluate
 
@@ -73,7 +71,7 @@ def constant_along(problem: Problem, symmetries: Tangents, kept: np.ndarray) -> 
     try:
         traced, given = enclosures.trace(problem.traced, problem.params, problem.args)
         tangents = symmetry.trace(symmetries, problem.params)
-        with flint.ctx.workprec(_TANGENT_BITS):
+        with multiprecision.bits(_TANGENT_BITS):
             point = multiprecision.exact(there)
             slope = evaluate(traced.gradient, [point, *given], multiprecision)[0]
             rows = evaluate(tangents.program, [point], multiprecision)[0][kept]
@@ -91,14 +89,12 @@ def _numbers(problem: Problem) -> int:
 
 def _curvature(problem: Problem, m: Measurements, count: int) -> float:
     """Return the largest entry of S, in size, relative to the largest of the Hessian seen."""
-    import flint
-
     from mlp_jax.interval import enclosures, multiprecision
     from mlp_jax.interval.interpreter import evaluate
 
     basis, solve = _null_space(m, count)
     traced, data = enclosures.trace(problem.traced, problem.params, problem.args)
-    with flint.ctx.workprec(BITS):
+    with multiprecision.bits(BITS):
         point = multiprecision.exact(problem.vector)
         for _ in range(_STEPS):
             gradient = evaluate(traced.gradient, [point, *data], multiprecision)[0].astype(float)
