@@ -87,15 +87,14 @@ def starts(settings: Settings, model: Classifier, data: datasets.Dataset) -> lis
 
 def verdicts(hunt: Hunt, found: list[Found], prove: str, in_time: Callable[[], bool]) -> list[critical.Verdict]:
     """Return a verdict on each point, with a proof as far as the time goes: minima first, then by index."""
-    known = on_cores(hunt.verdict, found, "point", "classifying")
 
-    def proved(number: int) -> critical.Verdict:
+    def verdict(number: int) -> critical.Verdict:
         if prove == "none" or (prove == "some" and not in_time()):
-            return known[number]
+            return hunt.verdict(found[number])
         proof = functools.partial(hunt.verdict, found[number], evidence="proved")
         return hunt.folder.kept(f"proof_{number}", proof)
 
-    return on_cores(proved, range(len(found)), "proof", "proving")
+    return on_cores(verdict, range(len(found)), "point", "classifying and proving")
 
 
 def table(data: datasets.Examples, found: list[Found], known: list[critical.Verdict]) -> pd.DataFrame:
