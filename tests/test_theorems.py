@@ -172,11 +172,18 @@ def test_softmax_without_decay_of_the_last_layer_is_proved_modulo_the_shift():
     point = critical.find(fun, mlp.init(jax.random.key(1), (4, 2, 3)), (x, y))
     shift = mlp_symmetry.tangents(fun, point.params, (x, y), inputs=x, activation=jnp.tanh)
     assert shift.names == ("softmax shift",) * 3
-    directions = shift(point.params)  # the same at all params
-    proof = interval.certify(fun, point.params, (x, y), symmetries=lambda _: jax.tree.map(jnp.asarray, directions))
+    verdict = critical.classify(fun, point.params, (x, y), symmetries=shift, evidence="proved")
+    proof = verdict.certificate
     assert proof.proved, proof.reason
+    assert verdict.evidence == "proved"
     assert proof.null == 3
     assert proof.kind.endswith("modulo symmetry")
+
+
+def test_symmetries_that_cannot_be_traced_are_refused_with_the_reason():
+    numpy_only = lambda params: np.asarray(params)[None]
+    proof = interval.certify(lambda x: jnp.sum(x**2), np.zeros(3), symmetries=numpy_only)
+    assert "cannot trace" in proof.reason
 
 
 def test_a_saved_certificate_is_read_back_bit_for_bit_and_proved_again_for_the_same_data_alone(tmp_path):

@@ -71,11 +71,14 @@ class Slice(NamedTuple):
 def trace(symmetries: Callable[[PyTree], PyTree], params: PyTree) -> Tangents:
     """Return the tangents as a program. Call it inside `jax.enable_x64(True)`.
 
-    TypeError or ValueError unless they are floating point, with the shape of params and a leading axis.
+    TypeError or ValueError unless they are floating point, with the shape of params and a leading axis. Refusal where
+    JAX cannot trace them.
     """
     vector, unravel = ravel_pytree(params)
-
-    made = jax.eval_shape(symmetries, params)
+    try:
+        made = jax.eval_shape(symmetries, params)
+    except jax.errors.TracerArrayConversionError as error:
+        raise Refusal("symmetries: they are computed by numpy, which JAX cannot trace") from error
     leaves = jax.tree.leaves(made)
     if not leaves or any(not leaf.shape or leaf.shape[0] != leaves[0].shape[0] for leaf in leaves):
         shapes = [leaf.shape for leaf in leaves]

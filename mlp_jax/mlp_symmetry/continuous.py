@@ -38,7 +38,10 @@ class Tangents:
     _kept: np.ndarray
 
     def __call__(self, params: Params) -> Params:
-        """Return the tangents at params, numpy (k, ...) for each leaf; k may be 0. Host-level."""
+        """Return the tangents at params, (k, ...) for each leaf; k may be 0.
+
+        Transformable, except dependent inputs of a hidden layer and cancelling translations, which numpy computes.
+        """
         with jax.enable_x64(True):
             return jax.tree.map(lambda leaf: leaf[self._kept], _stacked(self._fields, params))
 
@@ -89,8 +92,10 @@ def tangents(
 
 
 def _stacked(fields: Sequence[Field], params: Params) -> Params:
-    params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
-    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *(field.tangents(params) for field in fields))
+    traced = _checks.is_traced(params)
+    concatenate = jnp.concatenate if traced else np.concatenate
+    params = params if traced else jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), params)
+    return jax.tree.map(lambda *leaves: concatenate(leaves), *(field.tangents(params) for field in fields))
 
 
 def _valid(
