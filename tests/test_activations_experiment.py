@@ -25,6 +25,7 @@ def test_chi_of_the_sigmoid_is_its_integral_and_at_most_a_sixteenth():
     assert np.all(found[1] <= 1 / 16 + 1e-7)  # σ' ≤ ¼
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 @pytest.mark.parametrize("name", networks.KINDS)
 def test_errors_of_wide_networks_shrink_as_at_infinite_width(name):

@@ -31,6 +31,7 @@ def gradients(params, x, k):
     return p[k], np.concatenate([np.outer(x, delta1).ravel(), delta1, np.outer(hidden, delta2).ravel(), delta2])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_the_diagonals_are_the_mean_squared_score_and_the_second_difference_of_the_loss():
     params, inputs, targets = small(np.float64)
@@ -46,6 +47,7 @@ def test_the_diagonals_are_the_mean_squared_score_and_the_second_difference_of_t
     assert (found["Hessian"] < 0).any()  # entries that are clipped
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 @pytest.mark.implicit_promotion
 def test_importances_are_not_negative_and_uniform_ones_have_the_sum_of_the_fisher_diagonal():

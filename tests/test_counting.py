@@ -27,6 +27,7 @@ def normal(size):
 DRAW = normal(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [2, *(pytest.param(size, marks=pytest.mark.slow) for size in (1, 3))])
 def test_a_product_of_wells_has_its_known_list(size):
     found = critical.census(wells, normal(size), jax.random.key(size), num_starts=60 * size**2)
@@ -54,6 +55,7 @@ class Reflections:
         return 2 ** int(np.sum(np.abs(x) > 1e-6))
 
 
+@pytest.mark.slow
 def test_copies_are_counted_once_with_the_size_of_their_orbit():
     found = critical.census(squares, DRAW, jax.random.key(0), num_starts=200, symmetries=Reflections())
     rows = sorted(zip(found.indices, found.orbit_sizes.tolist(), strict=True))
@@ -68,6 +70,7 @@ def columns(x, p):
     return x[0] ** 4 / 4 - (p - 1) * x[0] ** 2 / 2 + (x[1] ** 2 - 1) ** 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 3])
 def test_a_walk_adds_the_points_on_the_branches_of_the_only_search(seed):
     # The pitchfork in x at p = 1 joins the three points of one y; nothing joins points of different y.
@@ -110,6 +113,7 @@ def xor(counted):
     return counted.census
 
 
+@pytest.mark.slow
 def test_the_list_of_xor_satisfies_poincare_hopf_and_holds_the_spurious_minimum(xor):
     assert xor.euler_sum == 1
     assert len(xor.verdicts) == 18
@@ -124,11 +128,13 @@ def test_the_list_of_xor_satisfies_poincare_hopf_and_holds_the_spurious_minimum(
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_the_list_of_xor_is_the_same_for_another_key(xor):
     again = xor_problem.count(jax.random.key(5), "{0, 1}", 0.01, 200).census
     assert_same_list(again, xor)
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_the_list_of_xor_is_the_same_from_searches_alone(xor, counted):
     again = critical.census(
@@ -145,6 +151,7 @@ def assert_same_list(again, xor):
     np.testing.assert_array_equal(again.orbit_sizes, xor.orbit_sizes)
 
 
+@pytest.mark.slow
 def test_orbit_sizes_are_those_of_the_group_written_out(xor, counted):
     swap, *flips = counted.maps.generators(xor_problem.init(jax.random.key(0))).values()
     for i, size in enumerate(xor.orbit_sizes):

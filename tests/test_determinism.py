@@ -69,6 +69,7 @@ def test_many_searches_end_at_the_same_bits_with_any_number_of_lanes():
     jax.tree.map(np.testing.assert_array_equal, *(end.params for end in ends))
 
 
+@pytest.mark.slow
 def test_a_short_run_is_the_beginning_of_a_long_one_bit_for_bit():
     key, data = jax.random.key(1), datasets.xor()
     run = lambda epochs: training.train(

@@ -58,6 +58,7 @@ def test_eigenpairs_show_each_value_with_its_residual(x64):
     assert [row[3] for row in rows] == ["yes", "yes"]
 
 
+@pytest.mark.slow
 def test_a_sweep_shows_one_row_a_batch_size_and_rate_and_counts_what_diverged():
     data = datasets.xor()
     loss = lambda p, x, y, w, key: losses.mean(losses.squared_error(mlp.forward(p, x), y), w)

@@ -121,6 +121,7 @@ def test_no_attempt_is_made_a_third_time_from_the_same_start():
     assert sum(starts) == 2
 
 
+@pytest.mark.slow
 def test_converged_points_of_xor_are_critical_and_most_starts_converge():
     ends = [critical.find(xor_loss, mlp.init(jax.random.key(seed), (2, 2, 1)), (0.01,)) for seed in range(20)]
     converged = [end for end in ends if end.converged]
@@ -215,6 +216,7 @@ def test_newton_mr_reaches_critical_points_of_a_linear_network_without_a_hessian
             assert np.min(np.abs(losses - linear_loss((first, second), *args))) < 1e-9 * np.max(losses)
 
 
+@pytest.mark.slow
 def test_more_than_1500_parameters_are_searched_without_matrices():
     target, scale = np.linspace(-1, 1, 2000), np.linspace(1, 5, 2000)
     fun = lambda x, target, scale: jnp.sum(scale * jnp.cosh(x - target))
@@ -276,6 +278,7 @@ def numpy_index(fun, params, args):
     return int(np.sum(np.linalg.eigvalsh(matrix) < 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("matrices", [True, False])
 def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, matrices):
     if not matrices:
@@ -345,6 +348,7 @@ def many_starts(num):
     return np.random.default_rng(0).uniform(-1.5, 1.5, (num, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("index", [None, 1])
 @pytest.mark.parametrize("lanes", [1, 7, pytest.param(64, marks=pytest.mark.slow)])
 def test_many_starts_end_where_each_would_alone(index, lanes):
@@ -424,6 +428,7 @@ def test_distinct_points_are_counted_once_with_their_hits():
     assert critical.distinct(nothing).hits.size == 0
 
 
+@pytest.mark.slow
 def test_starts_along_a_run_are_its_points_with_noise_of_the_chosen_size():
     draws = np.random.default_rng(0).standard_normal((50, 40, 40))
     run = {"w": jnp.asarray(draws, jnp.float32), "b": jnp.zeros((50, 3))}

@@ -96,6 +96,7 @@ def test_a_bad_setting_is_named(settings, words):
         critical.walk_folds(forms, np.zeros((1, 2)), **settings)
 
 
+@pytest.mark.slow
 def test_all_critical_points_of_xor_are_found_from_fourteen():
     args = xor.data("{0, 1}", 0.01)
     like = xor.init(jax.random.key(0))

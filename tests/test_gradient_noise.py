@@ -65,6 +65,7 @@ def test_two_batches_are_unbiased_over_all_batches(replace):
     np.testing.assert_allclose(noise[:2], by_hand(gradients), rtol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("replace", [True, False])
 def test_estimates_are_within_their_standard_errors_of_the_exact_value_and_the_errors_are_calibrated(replace):
     theta, data, _ = line(40, np.float32)

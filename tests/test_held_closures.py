@@ -57,6 +57,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CALLS)
 def test_a_dropped_closure_is_freed_with_its_data(name):
     before = live_bytes()

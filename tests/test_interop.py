@@ -101,6 +101,7 @@ def reference():
         return analysed("plain")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["linen", pytest.param("nnx", marks=pytest.mark.slow), pytest.param("equinox", marks=pytest.mark.slow)]
 )

@@ -102,6 +102,7 @@ def test_hessian_of_cross_entropy_is_that_of_automatic_differentiation(x64, size
     assert_close(actual, autodiff(objective(losses.cross_entropy, activation), params, inputs, targets))
 
 
+@pytest.mark.slow
 def test_weights_and_penalty_count_whatever_the_cut_into_strips_and_chunks(x64, monkeypatch):
     params, inputs, targets = classification((3, 4, 2))
     weights = np.array([0.0, 1.0, 2.0, 0.5, 0.0, 3.0, 1.0])
@@ -166,6 +167,7 @@ def test_activations_that_mix_units_are_never_taken_for_elementwise():
 # --- Blocks and parts ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "pieces", "parts"),
     [

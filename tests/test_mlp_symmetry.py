@@ -78,6 +78,7 @@ def test_softmax_shifts_are_null_and_weight_decay_leaves_none():
     assert "softmax shift" in decayed.dropped
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes", "pieces"),
     [("relu", (3, 4, 3, 2), 1), ("maxout", (2, 4, 1), 2), ("identity", (5, 2, 4), 1), ("identity", (4, 5, 2), 1)],
@@ -218,6 +219,7 @@ def test_kinks_are_pre_activations_and_gaps_of_maxout():
 # --- Discrete maps ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes", "pieces", "order"),
     [("tanh", (2, 2, 3, 1), 1, 2**2 * 2 * 2**3 * 6), ("relu", (2, 3, 1), 1, 6), ("maxout", (2, 3, 1), 2, 6 * 2**3)],

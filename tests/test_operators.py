@@ -91,6 +91,7 @@ def decay(params):
     return jnp.sum(odeint(lambda y, t, k: -k * y, start, times, rates, rtol=1e-11, atol=1e-11)[-1] ** 2) / 2
 
 
+@pytest.mark.slow
 def test_the_hessian_of_the_solution_of_a_differential_equation_is_its_closed_form():
     y, k = np.array([1.0, -0.5, 2.0]), np.array([0.3, 1.0, -0.2])
     params = {"rates": jnp.asarray(k), "start": jnp.asarray(y)}
@@ -101,6 +102,7 @@ def test_the_hessian_of_the_solution_of_a_differential_equation_is_its_closed_fo
     close(as_matrix(lambda p: lambda v: hessian_product(decay)(p, (), v), params), expected, 1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [losses.squared_error, student, poisson])
 def test_ggn_and_fisher_have_their_closed_forms(loss):
     params, x, _, targets, weights = example()
@@ -178,6 +180,7 @@ OPERATORS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPERATORS)
 def test_matrices_are_symmetric_definite_where_they_must_be_and_independent_of_the_partition(name):
     params, x, y, _, weights = example()
@@ -202,6 +205,7 @@ def test_products_work_under_jit_and_vmap_of_points_and_vectors(name, chunk_size
     close(together, jnp.stack([product(p, v) for p, v in pairs]), rtol=1e-13)
 
 
+@pytest.mark.slow
 def test_products_can_be_differentiated():
     """The gradient of vᵀHv in the point is the third derivative along v, v."""
     params, x, y, _, _ = example()
@@ -214,6 +218,7 @@ def test_products_can_be_differentiated():
         close(tree.ravel(jax.jit(jax.grad(ours))(params))[0], theirs)
 
 
+@pytest.mark.slow
 def test_memory_of_a_streaming_product_does_not_grow_with_the_examples():
     params = (mlp.Layer(jnp.ones((4, 300)), jnp.ones(300)), mlp.Layer(jnp.ones((300, 3)), jnp.ones(3)))
 
@@ -278,6 +283,7 @@ def test_operators_of_a_network_are_those_of_its_jacobian():
     check_model(network, example()[0])
 
 
+@pytest.mark.slow
 def test_operators_of_any_pytree_of_params_are_those_of_its_jacobian():
     rng = np.random.default_rng(5)
     params = {"layer": [Pair(rng.standard_normal((4, CLASSES)), jnp.asarray(rng.standard_normal(CLASSES)))]}
@@ -286,6 +292,7 @@ def test_operators_of_any_pytree_of_params_are_those_of_its_jacobian():
     assert jax.tree.structure(product) == jax.tree.structure(params)
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_operators_of_a_state_of_flax_nnx_are_those_of_its_jacobian():
     graph, state = nnx.split(nnx.Linear(4, CLASSES, param_dtype=float, rngs=nnx.Rngs(0)))

@@ -109,6 +109,7 @@ def test_float32_products_request_the_highest_precision(analysis):
     assert requested == {(jax.lax.Precision.HIGHEST, jax.lax.Precision.HIGHEST)}
 
 
+@pytest.mark.slow
 def test_host_level_analyses_trace_their_function_at_the_highest_precision():
     seen = []
 

@@ -64,6 +64,7 @@ def test_samples_share_no_digit_with_each_other_or_with_the_test_examples():
     assert np.mean(np.asarray(wrong != right)) == pytest.approx(0.5 * 0.9, abs=0.06)  # a tenth are right by chance
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_co_adaptation_is_what_numpy_finds():
     rng = np.random.default_rng(0)

@@ -225,6 +225,7 @@ def rising(x, a, b):
     return a * (jnp.exp(x[0]) + x[1] ** 2) + b * ((x[0] ** 2 - 1) ** 2 + flat(x[1]))
 
 
+@pytest.mark.slow
 def test_what_is_not_critical_is_counted_and_not_listed():
     listed = lambda *args: critical.census(rising, normal(2), jax.random.key(0), num_starts=20, passes=1, args=args)
     nothing, found = listed(np.float64(1), np.float64(0)), listed(np.float64(0), np.float64(1))
@@ -262,6 +263,7 @@ def xor_loss(params, x, y, decay):
     return losses.mean(losses.squared_error(mlp.forward(params, x), y)) + 0.5 * decay * tree.dot(params, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("symmetric", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_xor_by_one_hidden_unit_has_exactly_17_critical_points(symmetric):
     # Proved by exhaustion (interval methods on the whole domain): inputs and targets in {-1, 1}, weight decay .02.

@@ -37,6 +37,7 @@ def test_descent_hovers_at_two_over_its_step_size(tmp_path):
     assert len(pd.read_csv(tmp_path / "one" / "summary.csv")) == 2
 
 
+@pytest.mark.slow
 def test_a_step_above_two_over_the_curvature_diverges(x64):
     settings = edge_of_stability.Settings(hidden=2)
     assert np.isinf(edge_of_stability.follow(settings, 1e3, 0, 200, 2).loss.iloc[-1])

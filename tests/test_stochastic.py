@@ -73,6 +73,7 @@ GRID = np.linspace(-0.5, 2.5, 7)
 SCALES = [(np.float32, c) for c in (1e-30, 1e30)] + [(np.float64, c) for c in (1e-200, 1.0, 1e200)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("dtype", "scale"), SCALES)
 def test_estimates_and_their_standard_errors_are_those_of_the_probes_and_scale_with_the_map(dtype, scale):
     size, num_probes, key = 20, 12, jax.random.key(0)
@@ -141,6 +142,7 @@ def test_density_of_an_indefinite_diagonal_is_exact_from_each_probe():
     np.testing.assert_allclose(negative.stderr, 0, atol=1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("eigenvalues", "num_steps"), [([0.0], 90), ([1.0, 1.0], 90), ([2.0, 2.0, 5.0], 90), ([2.0, 2.0, 5.0], 1)], ids=str
 )
@@ -276,6 +278,7 @@ class Pair(NamedTuple):
     bias: jax.Array
 
 
+@pytest.mark.slow
 def test_any_pytree_gives_the_estimates_of_its_flat_vector():
     params = {"w": [Pair(np.zeros((2, 2)), np.zeros(())), Pair(np.zeros(1), np.zeros((1, 2)))], "b": np.zeros(2)}
     size = tree.size(params)
@@ -299,6 +302,7 @@ def test_the_same_key_gives_the_same_numbers_and_another_gives_others():
     assert np.any(np.asarray(first.weights) != np.asarray(other.weights))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_probes():
     def temporary_bytes(num_probes):
         make = lambda v, k: estimates_of(lambda u: 2 * u, v, k, num_probes)

@@ -143,6 +143,7 @@ def test_other_sizes_rates_and_seeds_trace_nothing_new_and_lanes_that_diverge_ar
     assert (lane.loss, lane.updates) == (result.loss[3, 0, 0, 1, 1, -1], 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings", [{"micro_batch": 25}, {"programs": "per batch size", "batch_sizes": (25,)}, {"lanes_at_once": 6}]
 )
@@ -189,12 +190,14 @@ def greedy(rate):
     return optax.GradientTransformationExtraArgs(lambda params: (), step)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_an_optimizer_is_given_losses_and_gradients_of_the_whole_batch():
     result = run(problem(), (10,), rates=(0.5,), epochs=2, micro_batch=4, optimizer=greedy)
     assert_lane(result, (0, 0, 0), loop(0, 10, 0.5, optimizer=greedy, epochs=2), 1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_each_batch_size_can_have_its_own_rates_and_number_of_updates_and_records_are_evenly_spaced():
     rates, updates = {4: (0.1, 0.2), 25: (0.3, 0.4)}, {4: 9, 25: 3}

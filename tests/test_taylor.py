@@ -58,6 +58,7 @@ def test_slope_is_four_where_the_third_derivative_vanishes(x64):
     np.testing.assert_allclose(result.slope, 4.0, atol=0.01)
 
 
+@pytest.mark.slow
 def test_model_of_a_network_has_its_first_two_derivatives_and_misses_the_third(x64):
     params, args = small_network()
     flat, unravel = tree.ravel(params)

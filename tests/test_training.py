@@ -227,6 +227,7 @@ def test_a_second_call_traces_nothing():
     assert 0 < first == run(1, jnp.ones(2), 3) < run(0, jnp.zeros(2), 5)
 
 
+@pytest.mark.slow
 def test_runs_under_vmap_with_early_stopping_are_the_runs_of_each_key_and_learning_rate():
     params, data = regression()
     stopping = training.EarlyStopping(validation_loss, data, 2, 0.01)
@@ -332,6 +333,7 @@ def stopped_by_hand(values, patience, min_improvement):
     return len(values), best_epoch
 
 
+@pytest.mark.slow
 def test_early_stopping_is_the_python_loop_and_traces_once_for_all_validation_data():
     """The validation loss on other targets increases during training."""
     params, data = regression()

@@ -32,6 +32,7 @@ CALLS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_after_every_call_a_function_with_float64_constants_works_and_what_it_captures_is_free():
     captured = np.random.default_rng(0).standard_normal(1000)
@@ -51,6 +52,7 @@ def test_after_every_call_a_function_with_float64_constants_works_and_what_it_ca
     assert held() is None
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion
 def test_a_scan_whose_carry_is_float32_is_classified():
     def fun(x):
@@ -79,6 +81,7 @@ def test_higher_orders_decide_for_a_function_with_a_reverse_mode_rule_only():
     np.testing.assert_allclose(verdict.higher_order.highest, 24, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_degenerate_point_beside_a_cholesky_factor_gets_an_answer():
     def fun(p):
         matrix = jnp.eye(4, dtype=p.dtype) * (2 + p[0] ** 2 + p[1] ** 4)
@@ -90,6 +93,7 @@ def test_a_degenerate_point_beside_a_cholesky_factor_gets_an_answer():
     assert verdict.inertia[:3] == (0, 1, 1)
 
 
+@pytest.mark.slow
 def test_the_solution_of_an_ordinary_differential_equation_is_classified_with_a_given_hessian():
     # y' = −p₀ y + p₁ from 0 over time 1: y = p₁ (1 − e^(−p₀)) / p₀, here linear in p₁ with p₀ held at 1.
     def fun(p):

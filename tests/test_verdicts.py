@@ -98,6 +98,7 @@ MADE = [("softplus", (2, 3, 1)), ("tanh", (2, 2, 2, 2, 1))]
 REST = [(a, s) for a in ACTIVATIONS for s in ((2, 3, 1), (2, 2, 2, 1), (2, 2, 2, 2, 1)) if (a, s) not in MADE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "sizes"), [*MADE, *(pytest.param(*pair, marks=SLOW) for pair in REST)])
 def test_manufactured_points_have_the_inertia_of_60_digit_arithmetic(activation, sizes, x64):
     forward = functools.partial(mlp.forward, activation=ACTIVATIONS[activation])
@@ -161,6 +162,7 @@ def test_tilted_points_have_the_chosen_spectrum(spectrum, sizes, x64):
     np.testing.assert_allclose([verdict.smallest, verdict.largest], [values.min(), values.max()], atol=1e-13)
 
 
+@pytest.mark.slow
 def test_splitting_a_unit_adds_one_zero_and_the_inertia_of_its_matrix():
     generator = np.random.default_rng(5)
     w, x = generator.standard_normal(2), generator.standard_normal((14, 2))

@@ -1,0 +1,70 @@
+"""How long does a proof take by layer blocks, and from Hessian-vector products, beside an eigendecomposition?
+
+    python -m benchmarks.proofs [--quick] [--hidden 8 27] [--output FOLDER]
+
+Critical points of 64-h-10 tanh networks on 1,797 digits (softmax cross-entropy, weight decay .01), a minimum and a
+saddle: `interval.certify` with `mlp_hessian.enclosable` and without, in turn, and `numpy.linalg.eigh` of the Hessian.
+The first call, which traces and tests the function, is apart.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pandas as pd
+
+from benchmarks import side_by_side
+from experiments._shared.classifier import all_digits, classifier
+from mlp_jax import critical, interval, mlp, tree
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings(side_by_side.Settings):
+    """Settings of the benchmark."""
+
+    hidden: tuple[int, ...] = (8, 27)
+    """Hidden units of the networks: 8 are 610 parameters, 27 are 2,035."""
+    indices: tuple[int, ...] = (0, 3)
+    """Indices of the points that are searched for."""
+    rounds: int = 3
+    """Calls after the first."""
+
+
+def tables(settings: Settings) -> side_by_side.Report:
+    model, digits = classifier(1e-2), all_digits()
+    rows = []
+    for hidden in (2,) if settings.quick else settings.hidden:
+        for index in settings.indices:
+            start = mlp.init(jax.random.key(0), (64, hidden, 10))
+            point = critical.find(model.fun, start, digits, index=index, hessian=model.hessian)
+            certify = functools.partial(interval.certify, model.fun, point.params, digits, hessian=model.hessian)
+            matrix = np.asarray(model.hessian(point.params, *digits))
+            ways = {
+                "certify, by layer blocks": functools.partial(certify, enclosure=model.enclosure),
+                "certify, from products": certify,
+                "numpy.linalg.eigh": functools.partial(np.linalg.eigh, matrix),
+            }
+            first = {name: side_by_side.seconds(run) for name, run in ways.items()}
+            times: dict[str, list[float]] = {name: [] for name in ways}
+            for _ in range(1 if settings.quick else settings.rounds):
+                for name, run in ways.items():
+                    times[name].append(side_by_side.seconds(run)[0])
+            for name, (seconds, result) in first.items():
+                proved = isinstance(result, interval.Certificate)
+                rows.append({
+                    "P": tree.size(point.params), "asked": index, "way": name, "first_s": seconds,
+                    "warm_s": float(np.median(times[name])), "index": result.index if proved else None,
+                    "unique_radius": result.unique_radius if proved else None,
+                })  # fmt: skip
+    table = pd.DataFrame(rows)
+    table["times_eigh"] = table.warm_s / table.groupby(["P", "asked"]).warm_s.transform("min")
+    yield "proofs", table
+    labels = [f"P = {row.P:,}, index {row.asked}: {row.way}" for row in table.itertuples()]
+    yield "seconds", side_by_side.bars(labels, table.warm_s, "seconds, after the first call", log=True)
+
+
+if __name__ == "__main__":
+    side_by_side.run("benchmark_proofs", Settings, tables, __doc__)
