@@ -3,9 +3,10 @@
 A case is one composition on one box. The composition is traced by JAX and evaluated by `interval`; the oracle evaluates
 it with mpmath, which shares no code with either, at random points and corners of the box. Every other composition
 is differentiated: JAX's gradient, as `interval` encloses it, against forward differentiation with 50 digits. Then
-`certify` is tested on functions with known critical points and corners (see `constructed_theorems`).
+`certify` is tested on functions with known critical points and corners (see `constructed_theorems`), and the Hessians of
+random networks are compared with their enclosures by layer blocks (see `network_enclosures`).
 
-    python -m benchmarks.soundness --cases 100000 --theorems 500
+    python -m benchmarks.soundness --cases 100000 --theorems 500 --networks 300
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import numpy as np
 import tqdm
 import tyro
 
-from benchmarks import constructed_theorems
+from benchmarks import constructed_theorems, network_enclosures
 from benchmarks.side_by_side import machine
 from mlp_jax.interval import ball, multiprecision
 from mlp_jax.interval.ball import Ball, Refusal
@@ -272,7 +273,7 @@ def _contains(
     return all(abs(exact[k] - mpmath.mpf(found.mid[row, k])) <= mpmath.mpf(found.radius[row, k]) for k in range(WIDTH))
 
 
-def main(cases: int = 100_000, theorems: int = 500, seed: int = 0) -> None:
+def main(cases: int = 100_000, theorems: int = 500, networks: int = 300, seed: int = 0) -> None:
     began = time.perf_counter()
     count = run(cases, seed, progress=True)
     print(f"{machine()}\nseed {seed}")
@@ -283,12 +284,17 @@ def main(cases: int = 100_000, theorems: int = 500, seed: int = 0) -> None:
     )
     for name in count.examples[:10]:
         print("outside:", name)
+    found = network_enclosures.run(networks, seed, functools.partial(tqdm.tqdm, unit="network"))
+    print(
+        f"{found.networks} networks: {found.outside} of {found.entries} entries of their Hessians outside;"
+        f" {found.refused} refused"
+    )
     tallies = constructed_theorems.run(theorems, seed, functools.partial(tqdm.tqdm, unit="theorem"))
     for family, tally in tallies.items():
         print(f"{family}: {tally.cases} functions, {tally.proved} theorems, {len(tally.false)} false")
         for name in tally.false[:10]:
             print("false:", name)
-    raise SystemExit(bool(count.missed) or any(tally.false for tally in tallies.values()))
+    raise SystemExit(bool(count.missed or found.outside) or any(tally.false for tally in tallies.values()))
 
 
 if __name__ == "__main__":
