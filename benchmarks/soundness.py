@@ -3,8 +3,8 @@
 A case is one composition on one box. The composition is traced by JAX and evaluated by `interval`; the oracle evaluates
 it with mpmath, which shares no code with either, at random points and corners of the box. Every other composition
 is differentiated: JAX's gradient, as `interval` encloses it, against forward differentiation with 50 digits. Then
-`certify` is tested on functions with known critical points and corners (see `constructed_theorems`), and the Hessians of
-random networks are compared with their enclosures by layer blocks (see `network_enclosures`).
+`certify` is tested on functions with known critical points and corners (see `constructed_theorems`), and the Hessians
+of random networks are compared with their enclosures by layer blocks (see `network_enclosures`).
 
     python -m benchmarks.soundness --cases 100000 --theorems 500 --networks 300
 """

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_jax import tree
+from mlp_jax import curvature, losses, mlp, tree
 from mlp_jax.curvature import dense_ends, hessian, krylov_basis, krylov_space, traced_operator
 from mlp_jax.curvature.krylov import eigenpairs
 from mlp_jax.curvature.thick_restart import Wanted
@@ -315,6 +315,22 @@ def test_float32_stays_float32_and_does_not_claim_what_it_cannot_have(dense_limi
         np.testing.assert_allclose(pairs.values, [-3, 3], atol=1e-5)
         assert bool(np.all(pairs.converged)) == reachable
         assert pairs.num_matvecs < 200
+
+
+@pytest.mark.parametrize("dense_limit", [0, 1000])
+def test_the_default_tolerance_is_one_that_the_dtype_can_reach(dense_limit):
+    x, y = np.random.default_rng(0).standard_normal((500, 20)), np.arange(500) % 4
+    params = mlp.init(jax.random.key(0), (20, 8, 4))
+    fun = lambda p, x, y: losses.mean(losses.cross_entropy(mlp.forward(p, x), y))
+    with jax.enable_x64(True):
+        exact = np.linalg.eigvalsh(curvature.dense_hessian(fun, params, (x, y)))
+    data = x.astype(np.float32), y
+    pairs = eigenpairs(hessian(fun, params, args=data), params, KEY, largest=10, dense_limit=dense_limit)
+    assert pairs.values.dtype == jnp.float32
+    assert pairs.tolerance == 64 * np.finfo(np.float32).eps
+    assert "tolerance 7.6e-06" in str(pairs)
+    assert np.all(pairs.converged)
+    np.testing.assert_allclose(pairs.values, exact[-10:], rtol=0, atol=pairs.tolerance * exact[-1])
 
 
 def test_a_float64_matvec_of_float32_params_computes_in_float64(x64):

@@ -26,12 +26,14 @@ _BASIS_ROWS = 1500
 _DENSE_LIMIT, _FAST_DENSE_LIMIT = 1000, 5000
 # Residuals near this many rounding errors of the operator do not improve.
 _FLOOR = 10.0
+# The default tolerance: this, or so many times the spacing eps of a coarser dtype.
+_TOLERANCE, _COARSE = 1e-8, 64
 
 
 @functools.partial(
     jax.tree_util.register_dataclass,
     data_fields=["values", "vectors", "residuals", "converged"],
-    meta_fields=["complete", "num_matvecs", "method"],
+    meta_fields=["complete", "num_matvecs", "method", "tolerance"],
 )
 @dataclasses.dataclass(frozen=True)
 class Eigenpairs:
@@ -55,6 +57,8 @@ class Eigenpairs:
         that compare it with the operator.
     method
         "lanczos", or "dense": by LAPACK from the whole matrix.
+    tolerance
+        That of `converged`.
     """
 
     values: jax.Array
@@ -64,6 +68,7 @@ class Eigenpairs:
     complete: bool
     num_matvecs: int
     method: str
+    tolerance: float
 
     def __str__(self) -> str:
         rows = [f"{value:>14} {residual:>10} {converged}" for _, value, residual, converged in self._rows()]
@@ -82,7 +87,7 @@ class Eigenpairs:
 
     def _note(self) -> str:
         beyond = "none seen beyond these" if self.complete else "there may be others beyond these"
-        return f"{self.method}, {self.num_matvecs} products; {beyond}"
+        return f"{self.method}, {self.num_matvecs} products, tolerance {self.tolerance:.2g}; {beyond}"
 
 
 class _Limits(NamedTuple):
@@ -101,7 +106,7 @@ def eigenpairs(
     *,
     smallest: int = 0,
     largest: int = 0,
-    tolerance: float = 1e-8,
+    tolerance: float | None = None,
     max_matvecs: int | None = None,
     basis_size: int | None = None,
     block_size: int = 1,
@@ -139,7 +144,8 @@ def eigenpairs(
     smallest, largest
         How many eigenpairs from the lower and from the upper end.
     tolerance
-        Relative residual wanted: ‖H v − λ v‖ ≤ tolerance · ‖H‖.
+        Relative residual wanted: ‖H v − λ v‖ ≤ tolerance · ‖H‖. When None 1e-8, or in a coarser dtype 64 eps, which is
+        7.6e-6 in float32.
     max_matvecs
         Products allowed; 1000 + 200 · (smallest + largest) when None.
     basis_size
@@ -205,6 +211,8 @@ def _checked_limits(
 ) -> _Limits:
     size, total = operator.size(), wanted.total
     num_devices = 1 if mesh is None else _parallel.require_mesh(mesh).size
+    if tolerance is None:
+        tolerance = max(_TOLERANCE, _COARSE * float(jnp.finfo(operator.program.dtype).eps))
     tolerance = float(_checks.positive(tolerance, "tolerance"))
     allowed = 1000 + 200 * total if max_matvecs is None else _checks.integer(max_matvecs, "max_matvecs", 0)
     if allowed < 2 * total:
@@ -285,6 +293,7 @@ def _measured(
         complete=complete,
         num_matvecs=used + len(rows),
         method=method,
+        tolerance=limits.tolerance,
     )
 
 
