@@ -83,3 +83,14 @@ def test_functions_whose_numbers_leave_float64_are_not_named_from_products(facto
     verdict = critical.classify(fun, np.zeros(2), (np.float64(factor),), evidence="lanczos")
     assert verdict.kind == "undetermined"
     assert "outside float64" in verdict.reason
+
+
+def test_where_nothing_is_critical_the_spectrum_is_only_looked_at():
+    # Eigenvalues of both signs near 0: the signs at the ends would take many steps.
+    weights = np.concatenate([np.geomspace(1e-6, 1, 300), [-1e-9]])
+    fun = lambda x: jnp.sum(weights * (x**2 / 2 + x**4))
+    verdict = critical.classify(fun, np.full(301, 0.3), evidence="lanczos")
+    assert verdict.kind == "not critical"
+    assert int(verdict.evidence.split("(")[1].split()[0]) <= 33
+    # Criticality is decided by the gradient, which is not 0 here and 0 there.
+    assert critical.classify(fun, np.zeros(301), evidence="lanczos").kind != "not critical"

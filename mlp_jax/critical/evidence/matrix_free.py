@@ -35,7 +35,8 @@ FAILURE_PROBABILITY = 1e-6
 _FIRST_STEPS = 32
 _MOST_STEPS = 1000
 _ERROR_STEPS = 8
-_SOLVE_STEPS = 300
+# Steps of MINRES, and of the first look at a gradient above rounding.
+_SOLVE_STEPS, _LOOK_STEPS = 300, 30
 # A Newton step that leaves at most this share of the gradient counts as converging.
 _CONTRACTION = 0.25
 
@@ -70,8 +71,10 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     # The rows of diag(s) H diag(s) are alike.
     scale = 1 / np.sqrt(np.where((rows > 0) & np.isfinite(rows), rows, 1.0))
     newton = _newton(problem, slope, scale)
-    rounding, change = _hessian_errors(problem, newton.reach, moves, key)
-    spectrum, bound = _spectrum(problem, key, max(rounding, change))
+    # Where nothing is critical no sign is claimed at another point, and a look at the spectrum is enough.
+    rounding, change = _hessian_errors(problem, newton.reach if newton.critical else None, moves, key)
+    most = _MOST_STEPS if newton.critical else _FIRST_STEPS
+    spectrum, bound = _spectrum(problem, key, max(rounding, change), most)
     kind, counts, reason = _name(spectrum, bound, len(problem.vector))
     where = _jump(problem, slope, spectrum, moves, scale * vectors, scale) or corner(newton.step)
     disagrees = disagreement(problem, slope)
@@ -174,39 +177,57 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
     if within(scale, gradient, error):
         reach = _minimum_residual(problem, scale, gradient + slope.typical_rounding, 1e-4)
         return _Newton(np.zeros_like(gradient), reach, 0.0, True, "")
-    step = _minimum_residual(problem, scale, gradient, 1e-8)
+    step = _minimum_residual(problem, scale, gradient, 1e-8, _LOOK_STEPS)
+    too_long = _is_too_long(problem, scale, gradient, error, step)
+    if not too_long:
+        step = _minimum_residual(problem, scale, gradient, 1e-8)
     residual = problem.product(step) + gradient
     flatness = float(np.linalg.norm(residual) / np.linalg.norm(gradient))
     after = problem.gradients((problem.vector + step)[None])[0]
     turned = np.abs(problem.products((problem.vector + step)[None], step[None])[0] - (residual - gradient))
     turned = 2 * turned + 0.1 * np.max(scale * turned) / scale
     reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
-    critical = reason is None and bool(np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding)
+    critical = not too_long and reason is None and bool(np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding)
     if critical and not within(scale, after, error):
         # In an endless descent every step shrinks the gradient, but no step is shorter than the one before.
         following = dataclasses.replace(problem, params=problem.unravel(problem.vector + step))
         second = _minimum_residual(following, scale, after, 1e-3)
         critical = bool(np.linalg.norm(second / scale) <= _CONTRACTION * np.linalg.norm(step / scale))
         reason = None if critical else "Newton's steps do not become shorter"
+    if too_long:
+        reason = "along a step towards its zero it changes by more than the Hessian says"
     words = f"the gradient norm {np.linalg.norm(gradient):.2g} is above rounding, and " + (
         reason or f"the Newton step, of flatness {flatness:.2g}, leads to one of {np.linalg.norm(after):.2g}"
     )
     return _Newton(step, (1 + rounding / size) * step, flatness, critical, words)
 
 
-def _minimum_residual(problem: Problem, scale: np.ndarray, gradient: np.ndarray, tolerance: float) -> np.ndarray:
+def _minimum_residual(
+    problem: Problem, scale: np.ndarray, gradient: np.ndarray, tolerance: float, steps: int = _SOLVE_STEPS
+) -> np.ndarray:
     """Return −H⁺ g by MINRES in scaled coordinates."""
     operator = scipy.sparse.linalg.LinearOperator(
         (len(scale),) * 2, matvec=lambda v: scale * problem.product(scale * v), dtype=np.float64
     )
-    solved, _ = scipy.sparse.linalg.minres(operator, -scale * gradient, rtol=tolerance, maxiter=_SOLVE_STEPS)
+    solved, _ = scipy.sparse.linalg.minres(operator, -scale * gradient, rtol=tolerance, maxiter=steps)
     return scale * solved
 
 
-def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key: jax.Array) -> tuple[float, float]:
-    """Return bounds, by estimate, on the 2-norms of the rounding of H and of its change over the Newton step."""
+def _is_too_long(
+    problem: Problem, scale: np.ndarray, gradient: np.ndarray, error: np.ndarray, step: np.ndarray
+) -> bool:
+    """Return whether the gradient changes along a step by so much more than H says that no longer one can converge."""
+    there = problem.gradients((problem.vector + step)[None])[0]
+    wrong = np.linalg.norm(scale * (there - gradient - problem.product(step)))
+    return bool(wrong > _CONTRACTION * np.linalg.norm(scale * gradient) + 2 * np.linalg.norm(scale * error))
+
+
+def _hessian_errors(
+    problem: Problem, reach: np.ndarray | None, moves: np.ndarray, key: jax.Array
+) -> tuple[float, float]:
+    """Return bounds, by estimate, on the 2-norms of the rounding of H and of its change over a step; 0 without one."""
     sizes = []
-    ends = (-moves[0], moves[1]), (reach + moves[0], -reach - moves[1], 2 * reach)
+    ends = (-moves[0], moves[1]), () if reach is None else (reach + moves[0], -reach - moves[1], 2 * reach)
     for offsets in ends:
         norms = []
         for number, offset in enumerate(offsets):
@@ -216,11 +237,11 @@ def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key:
             steps = min(_ERROR_STEPS, len(offset))
             space = _lanczos(matvec, problem.params, jax.random.fold_in(key, number), steps)
             norms.append(float(np.max(np.abs(space.ritz()[0]))))
-        sizes.append(SAFETY * max(norms))
+        sizes.append(SAFETY * max(norms, default=0.0))
     # One rounding of each kind is a small sample.
-    vectors = np.random.default_rng(6).choice([-1.0, 1.0], (_ERROR_STEPS, len(reach)))
+    vectors = np.random.default_rng(6).choice([-1.0, 1.0], (_ERROR_STEPS, len(problem.vector)))
     noise = problem.products_here(vectors, np.arange(2, 2 + len(vectors))) - problem.products_here(vectors)
-    return max(sizes[0], SAFETY * float(np.max(np.linalg.norm(noise, axis=1))) / np.sqrt(len(reach))), sizes[1]
+    return max(sizes[0], SAFETY * float(np.max(np.linalg.norm(noise, axis=1))) / np.sqrt(len(problem.vector))), sizes[1]
 
 
 def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array, steps: int) -> Space:
@@ -234,10 +255,10 @@ def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array,
     return space
 
 
-def _spectrum(problem: Problem, key: jax.Array, bound: float) -> tuple[_Spectrum, float]:
+def _spectrum(problem: Problem, key: jax.Array, bound: float, most: int) -> tuple[_Spectrum, float]:
     """Run Lanczos, unrestarted, until the signs at both ends are clear or the steps are used up."""
     size = len(problem.vector)
-    most = min(size, _MOST_STEPS, max(_FIRST_STEPS, matrices.machine_bytes() // (4 * 8 * size)))
+    most = min(size, most, max(_FIRST_STEPS, matrices.machine_bytes() // (4 * 8 * size)))
     matvec = jax.tree_util.Partial(_product(problem.traced), problem.params, problem.args)
     steps, products = min(_FIRST_STEPS, most), 0
     while True:
