@@ -8,8 +8,10 @@ random epoch of a training run, with noise of 0 to 30 %, or at a random initiali
 index, for one from 0 to 3, or for one from 5 to 20. As many searches run at a time as there are cores.
 
 A search arrives if the Newton step at its end, by numpy from the exact Hessian, is below 1e-8 of the parameters; its
-index is counted in the eigenvalues of that Hessian. With `--peers` the searches for any index are repeated by
-Newton-MR, Levenberg–Marquardt and scipy's root.
+index is counted in the eigenvalues of that Hessian. A network may have no point of the index asked for. One is known
+where any search on that network, by any method, arrives at a point of that index; `as_asked_where_known` is the share
+among those searches. With `--peers` the searches for any index are repeated by Newton-MR, Levenberg–Marquardt and
+scipy's root.
 """
 
 from __future__ import annotations
@@ -194,6 +196,11 @@ def measure(starts: list[Start], name: str, search: Method) -> pd.DataFrame:
     return pd.DataFrame(devices.over_cores(row, starts))
 
 
+def known(table: pd.DataFrame) -> pd.Series:
+    """Return for each search of one network whether any of them arrived at a point of the index it asks for."""
+    return (table.asked < 0) | table.asked.isin(table["index"][table.arrived])
+
+
 def summary(table: pd.DataFrame) -> pd.DataFrame:
     """Return shares and medians by size, method and kind of index."""
     groups = table.groupby(["size", "method", "index_asked"], sort=False)
@@ -201,7 +208,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
         searches=("arrived", "size"), arrived=("arrived", "mean"), as_asked=("as_asked", "mean"),
         median_s=("seconds", "median"), longest_s=("seconds", "max"), hessians=("hessians", "median"),
     )  # fmt: skip
+    where_known = table[table.known].groupby(["size", "method", "index_asked"]).as_asked.mean()
     wrongly = (table.claimed & ~table.arrived).groupby([table["size"], table.method, table.index_asked]).sum()
+    shares.insert(3, "as_asked_where_known", where_known)
     return shares.join(wrongly.rename("claimed_wrongly")).reset_index()
 
 
@@ -221,7 +230,8 @@ def tables(settings: Settings) -> side_by_side.Report:
             if settings.peers:
                 free = [one for one in begin if one.index is None]
                 found += [measure(free, name, search) for name, search in METHODS.items()]
-            parts.append(pd.concat(found).assign(size=size))
+            searched = pd.concat(found)
+            parts.append(searched.assign(known=known(searched), size=size))
     table = pd.concat(parts)
     yield "searches", table
     short = summary(table)

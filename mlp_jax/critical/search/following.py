@@ -3,8 +3,9 @@
 The step is that of `eigenvector_following`. An eigenbasis serves for up to five steps, as long as it predicts the
 change of the gradient: the modes keep their order, and a step costs one gradient. Wherever Newton's steps contract,
 they are followed to the critical point, whatever its index; if that is not the one asked for, the search continues. A
-search for an index that makes no progress restarts near its start; after that it continues from where it is, and climbs
-fewer modes.
+search for an index that makes no progress restarts beside a critical point of an index close to it or, where none has
+been found, at multiples of its start, those first where the inertia of the Hessian is closest to the index. After that
+it continues from where it is, and climbs fewer modes.
 """
 
 from __future__ import annotations
@@ -23,8 +24,14 @@ _STEPS = 5
 _EXACT = 1e-3
 # A search has stalled when the least gradient norm falls by less than this factor in so many steps.
 _STALLED, _WINDOW = 0.7, 30
-# Size of the noise of a restart, relative to params, and number of restarts before the aim is lowered by a factor.
-_NOISE, _TRIES, _LOWER = 0.05, 4, 0.5
+# Multiples of the start from which a search for an index restarts, unless the Hessian there has fewer negative
+# eigenvalues than this share of the index, and the size of the noise added, relative to params.
+_MULTIPLES, _ENOUGH, _NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.3), 0.5, 0.05
+# A search restarts beside a point whose index misses by no more than this, so many times, at this distance relative to
+# params.
+_CLOSE, _KICKS, _KICK = 3, 2, 0.15
+# Factor by which the aim is lowered where a search continues.
+_LOWER = 0.5
 # Number of attempts, and of parts of the Hessians allowed; an attempt may use one part.
 _ATTEMPTS, _PARTS = 12, 5
 # Without a chosen index the aim is this share of the start's negative eigenvalues, and no more than so many; after a
@@ -133,30 +140,69 @@ def follow(
     generator = np.random.default_rng(0)
     typical = typical_size(start)
     origin, aim, share, best = start, index, _SHARE, None
+    multiples: list[np.ndarray] | None = None
+    kicks = 0
 
-    def nearby() -> np.ndarray:
-        return start + _NOISE * np.maximum(np.abs(start), typical) * generator.standard_normal(start.size)
+    def near(vector: np.ndarray) -> np.ndarray:
+        return vector + _NOISE * np.maximum(np.abs(vector), typical) * generator.standard_normal(vector.size)
 
     for attempt in range(_ATTEMPTS):
         most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
         ended, aim = _attempt(objective, origin, index, aim, radius, most, share)
-        if attempt == 0 or ended.reason != Reason.NOT_FINITE:  # noise may lead out of the domain
+        if attempt == 0 or ended.reason != Reason.NOT_FINITE:  # a restart may lie outside the domain
             found = ended
         if found.negative is not None and (best is None or _missed(found, index) < _missed(best, index)):
-            best = found
+            best, kicks = found, 0
         if objective.hessians >= max_hessians or found.reason == Reason.NOT_FINITE:
             break
         if best is not None and _missed(best, index) == 0:
             break
         if index is None and np.linalg.norm(found.vector) > RUN_OFF * max(1.0, float(np.linalg.norm(start))):
-            origin, aim, share = start if share == _SHARE else nearby(), None, 1
-        elif index is not None and attempt < _TRIES:
-            origin = nearby()
-        elif best is not None:
+            origin, aim, share = start if share == _SHARE else near(start), None, 1
+            continue
+        if index is not None:
+            if best is not None and _missed(best, index) <= _CLOSE and kicks < _KICKS:
+                origin, aim, kicks = _kicked(objective, best, index, generator), index, kicks + 1
+                continue
+            if multiples is None:
+                multiples = _multiples(objective, start, index)
+            if multiples:
+                origin, aim = near(multiples.pop(0)), index
+                continue
+        if best is not None:
             break
-        else:
-            origin, aim = found.vector, int(_LOWER * aim)
+        origin, aim = found.vector, int(_LOWER * aim)
     return best or found
+
+
+def _multiples(objective: Objective, start: np.ndarray, index: int) -> list[np.ndarray]:
+    """Return multiples of the start, those first whose inertia is closest to the index, as a ratio."""
+    ranked = list[tuple[float, np.ndarray]]()
+    for multiple in _MULTIPLES:
+        vector = multiple * start
+        inertia = _inertia(objective, vector)
+        if inertia is not None and inertia >= _ENOUGH * index:
+            ranked.append((abs(np.log((inertia + 1) / (index + 1))), vector))
+    return [vector for _, vector in sorted(ranked, key=lambda pair: pair[0])]
+
+
+def _inertia(objective: Objective, vector: np.ndarray) -> int | None:
+    gradient = objective.gradient(vector)
+    basis_for = objective.look(vector, gradient)
+    return None if basis_for is None else int(np.sum(basis_for(gradient).values < 0))
+
+
+def _kicked(objective: Objective, near: Found, index: int, generator: np.random.Generator) -> np.ndarray:
+    """Return a point beside a critical point, along the modes whose signs must change for the index."""
+    basis_for = objective.look(near.vector, near.gradient)
+    assert basis_for is not None
+    assert near.negative is not None
+    basis = basis_for(near.gradient)
+    along = np.zeros(len(basis.values))
+    modes = slice(*sorted((near.negative, index)))
+    along[modes] = generator.choice([-1.0, 1.0], along[modes].size)
+    length = float(np.linalg.norm(near.vector)) or 1.0
+    return near.vector + _KICK * length * basis.vector(along / (np.linalg.norm(along) or 1))
 
 
 def typical_size(start: np.ndarray) -> float:
