@@ -25,8 +25,9 @@ _EXACT = 1e-3
 # A search has stalled when the least gradient norm falls by less than this factor in so many steps.
 _STALLED, _WINDOW = 0.7, 30
 # Multiples of the start from which a search for an index restarts, unless the Hessian there has fewer negative
-# eigenvalues than this share of the index, and the size of the noise added, relative to params.
-_MULTIPLES, _ENOUGH, _NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.3), 0.5, 0.05
+# eigenvalues than this share of the index; number of restarts at the start itself, where these would lead elsewhere;
+# size of the noise added, relative to params.
+_MULTIPLES, _ENOUGH, _TRIES, _NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.3), 0.5, 4, 0.05
 # A search restarts beside a point whose index misses by no more than this, so many times, at this distance relative to
 # params.
 _CLOSE, _KICKS, _KICK = 3, 2, 0.15
@@ -140,7 +141,7 @@ def follow(
     generator = np.random.default_rng(0)
     typical = typical_size(start)
     origin, aim, share, best = start, index, _SHARE, None
-    multiples: list[np.ndarray] | None = None
+    origins: list[np.ndarray] | None = None
     kicks = 0
 
     def near(vector: np.ndarray) -> np.ndarray:
@@ -164,10 +165,10 @@ def follow(
             if best is not None and _missed(best, index) <= _CLOSE and kicks < _KICKS:
                 origin, aim, kicks = _kicked(objective, best, index, generator), index, kicks + 1
                 continue
-            if multiples is None:
-                multiples = _multiples(objective, start, index)
-            if multiples:
-                origin, aim = near(multiples.pop(0)), index
+            if origins is None:
+                origins = _origins(objective, start, index, found)
+            if origins:
+                origin, aim = near(origins.pop(0)), index
                 continue
         if best is not None:
             break
@@ -175,8 +176,16 @@ def follow(
     return best or found
 
 
-def _multiples(objective: Objective, start: np.ndarray, index: int) -> list[np.ndarray]:
-    """Return multiples of the start, those first whose inertia is closest to the index, as a ratio."""
+def _origins(objective: Objective, start: np.ndarray, index: int, first: Found) -> list[np.ndarray]:
+    """Return multiples of the start, those first whose inertia is closest to the index, as a ratio.
+
+    The start itself, if its inertia is below the index, as one rung down a ladder, or if the first search from it ended
+    on a tail.
+    """
+    tail = np.linalg.norm(first.gradient) <= np.sqrt(objective.unit) * np.linalg.norm(objective.gradient(start))
+    here = _inertia(objective, start)
+    if tail or here is None or here < index:
+        return _TRIES * [start]
     ranked = list[tuple[float, np.ndarray]]()
     for multiple in _MULTIPLES:
         vector = multiple * start
