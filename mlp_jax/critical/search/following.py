@@ -16,12 +16,13 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mlp_jax.critical.search.contract import RUN_OFF, Reason
-from mlp_jax.critical.search.eigenvector_following import DOUBLE, HALVE, REJECT
+from mlp_jax.critical.search.eigenvector_following import HALVE, REJECT
 
 # Steps in one eigenbasis.
 _STEPS = 5
-# Error of the model, relative to the step, below which the radius is doubled even beyond the longest step.
-_EXACT = 1e-3
+# Error of the model, relative to the step, below which the radius is doubled after the last step in a basis, and below
+# which it is doubled after any step, even beyond the longest.
+_DOUBLE, _EXACT = 0.4, 1e-3
 # A search has stalled when the least gradient norm falls by less than this factor in so many steps.
 _STALLED, _WINDOW = 0.7, 30
 # Multiples of the start from which a search for an index restarts, unless the Hessian there has fewer negative
@@ -93,11 +94,11 @@ class _Trust(NamedTuple):
         first = max(1.0, float(np.linalg.norm(start))) / 6 if longest is None else longest
         return cls(first, first, longest is None)
 
-    def adapted(self, error: float, length: float) -> _Trust:
-        """Return the radius after a step of this length with this error of the model."""
-        if error > HALVE:
-            return self._replace(radius=min(self.radius, length) / 2)
-        if error >= DOUBLE:
+    def adapted(self, error: float, length: float, age: int) -> _Trust:
+        """Return the radius after a step of this length with this error of the model, the basis `age` steps old."""
+        if error > HALVE:  # of which the age is a part
+            return self._replace(radius=min(self.radius, length) / 2 ** (1 / (1 + age)))
+        if error >= _DOUBLE or (age < _STEPS - 1 and error >= _EXACT):
             return self
         longest = max(self.longest, 2 * self.radius) if error < _EXACT and self.grows else self.longest
         return self._replace(radius=min(2 * self.radius, longest), longest=longest)
@@ -260,7 +261,7 @@ def _attempt(
         there = vector + basis.vector(step)
         ahead = objective.gradient(there)
         error = _error(basis, ahead - gradient, step, damping)
-        trust = trust.adapted(error, length)
+        trust = trust.adapted(error, length, age)
         if error <= REJECT:
             vector, gradient, age = there, ahead, age + 1
             least.append(min(least[-1], float(np.linalg.norm(gradient))))
