@@ -41,10 +41,10 @@ def find(
     saddle-free Newton, Dauphin et al. 2014); without `index` it climbs along a third of those that are unstable at the
     start. With up to 200 parameters, or 1500 with `hessian`, each step uses all eigenvectors of the Hessian, with more
     those on a Krylov space of dimension 120. A search for an index that makes no progress, or ends at a point of
-    another index, restarts beside a critical point of an index close to it or, with 5 % noise, at multiples of params
-    from .1 to 1.3. After that, and without `index`, it continues from where it is and climbs along fewer eigenvectors.
-    It may still end at a point of another index, or at no critical point, even if there is one. `reached` says whether
-    the index is the one asked for; above 4000 parameters the index is not known.
+    another index, restarts beside a critical point of an index close to it or, with 5 % noise, at params or multiples
+    of it from .1 to 1.3. After that, and without `index`, it continues from where it is and climbs along fewer
+    eigenvectors. It may still end at a point of another index, or at no critical point, even if there is one. `reached`
+    says whether the index is the one asked for; above 4000 parameters the index is not known.
 
     A point counts as converged only if each component of the gradient is within the change that a rounding of params
     causes.
