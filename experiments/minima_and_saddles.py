@@ -30,7 +30,7 @@ from experiments._shared.settings import RunSettings
 from mlp_jax import critical, datasets, landscape, losses, mlp, mlp_symmetry, plots, training, tree
 
 # Share of the time in which ladders are begun; the rest is for verdicts and proofs.
-LADDERS = 0.5
+LADDERS = 0.65
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Settings(RunSettings):
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     epochs: int = 60
     """Epochs of the training run from whose points the searches start."""
-    seconds: float = 120
+    seconds: float = 52
     """Seconds after which no ladder and no proof is begun; the first searches always run."""
     prove: Literal["some", "all", "none"] = "some"
     """Prove points as far as the time goes, all of them, or none: that each is critical, isolated, and of its index."""

@@ -16,6 +16,9 @@ from experiments._shared.run_folder import RunFolder
 from mlp_jax import critical, devices, mlp
 from mlp_jax.critical.point import stack
 
+# Hessians of a search of a ladder: one that takes more ends where another begins.
+LADDER_STEPS = 60
+
 T = TypeVar("T")
 Result = TypeVar("Result")
 
@@ -93,8 +96,9 @@ class Hunt(NamedTuple):
     def ladder(self, params: mlp.Params, up: int = 1, down: int = 1) -> list[critical.Point]:
         """Return points of neighbouring index."""
         points = critical.ladder(
-            self.fun, params, self.args, up=up, down=down, canonical=self.canonical, hessian=self.hessian
-        )
+            self.fun, params, self.args, up=up, down=down, canonical=self.canonical, hessian=self.hessian,
+            max_steps=LADDER_STEPS,
+        )  # fmt: skip
         return [jax.tree.map(lambda leaf, i=i: leaf[i], points) for i in range(len(points.converged))]
 
     def distinct(self, found: list[Found]) -> list[Found]:
