@@ -40,6 +40,7 @@ def relative_error(result, expected):
     return max(jax.tree.leaves(jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), result, expected)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("activation", "pieces", "derivative"), ACTIVATIONS.values(), ids=ACTIVATIONS)
 def test_the_chain_rule_is_the_gradient_of_jax_for_every_depth_loss_and_weighting(activation, pieces, derivative):
     cross_entropy, squared_error = losses.cross_entropy, losses.squared_error

@@ -237,6 +237,7 @@ def test_diabetes_is_in_measured_units_with_one_value_as_target():
     assert np.array_equal(rows[np.lexsort(rows.T)], expected[np.lexsort(expected.T)])
 
 
+@pytest.mark.slow
 def test_mnist5000_is_the_packaged_file_shuffled_in_two_stratified_parts_and_parsed_once(monkeypatch):
     monkeypatch.setattr(np, "genfromtxt", np.loadtxt)  # the same numbers in a tenth of the time
     data = datasets.load("mnist5000")

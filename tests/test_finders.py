@@ -139,6 +139,7 @@ def test_float32_callers_get_float64_points_and_keep_their_configuration():
     assert not jax.config.jax_enable_x64
 
 
+@pytest.mark.slow
 def test_find_and_find_many_work_under_jit_and_find_under_vmap(x64):
     starts = jnp.asarray(many_starts(20))
     outside = critical.find_many(two_wells, many_starts(20), lanes=4)
@@ -181,6 +182,7 @@ def test_a_bad_setting_is_named(settings, words):
 # --- Newton-MR ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [12, 9, 5])
 @pytest.mark.parametrize("compatible", [True, False])
 def test_minres_gives_the_pseudoinverse_solution_of_singular_systems(x64, rank, compatible):
@@ -328,6 +330,7 @@ def test_a_start_with_an_infinite_gradient_is_not_finite(monkeypatch, matrices):
     assert point.reason is critical.Reason.NOT_FINITE
 
 
+@pytest.mark.slow
 def test_a_start_that_is_not_finite_disturbs_no_other_core(iris):
     fun, args = iris
     start = mlp.init(jax.random.key(0), (4, 7, 3))

@@ -109,6 +109,7 @@ def test_methods_of_one_object_are_traced_once_though_each_access_makes_another(
     assert held() is None
 
 
+@pytest.mark.slow
 def test_a_dropped_function_in_settings_is_freed_though_another_stays():
     total, traces = counted(2)
     stays = lambda x: jnp.sum(x)

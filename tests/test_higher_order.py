@@ -28,6 +28,7 @@ FORMS = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_extremes_of_the_reduced_form_are_those_of_the_closed_form(name, x64):
     fun, args, order, lowest, highest = FORMS[name]

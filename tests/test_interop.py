@@ -118,6 +118,7 @@ def test_a_model_of_another_library_has_the_verdict_and_spectrum_of_the_plain_on
         assert np.min(np.abs(known_exact - (low + high) / 2)) < 1e-9
 
 
+@pytest.mark.slow
 def test_the_params_of_a_train_state_go_straight_in():
     params, fun = made("linen")
     state = train_state.TrainState.create(apply_fn=Linen().apply, params=params, tx=optax.adam(0.05))
@@ -129,6 +130,7 @@ def test_the_params_of_a_train_state_go_straight_in():
     assert critical.classify(fun, state.params, args=DATA).kind == "minimum"
 
 
+@pytest.mark.slow
 def test_a_float32_model_of_flax_is_searched_in_float64_and_its_rounding_is_noticed():
     # A module with dtype=float32 rounds inside, whatever it is given.
     module = linen.Dense(OUTPUTS, dtype=jnp.float32)

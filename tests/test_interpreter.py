@@ -69,6 +69,7 @@ def test_dead_comparisons_are_removed_before_they_could_be_undecided():
     assert "eq" not in {equation.name for equation in program.equations}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("activation", "pieces"),
     [(jax.nn.relu, 1), (jax.nn.leaky_relu, 1), (mlp.maxout(2), 2), (lambda z: jnp.maximum(z, 0.1 * z), 1)],

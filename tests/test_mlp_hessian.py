@@ -84,6 +84,7 @@ def gate(z):
     return z[..., ::2] * z[..., 1::2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sizes", "activation", "pieces"),
     [
@@ -186,6 +187,7 @@ def test_blocks_are_those_of_the_matrix(activation, pieces, parts):
         assert_close(block, whole[ends[i] : ends[i + 1], ends[j] : ends[j + 1]], 1e-13)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", [jnp.tanh, pytest.param(jax.nn.softmax, marks=pytest.mark.slow)])
 def test_gauss_newton_part_is_the_loss_hessian_seen_through_the_jacobian(x64, activation):
     params, inputs, targets = classification((3, 4, 2))

@@ -137,6 +137,7 @@ def test_a_tanh_unit_without_output_is_not_a_symmetry():
     assert tangents_of("tanh", params, x, np.ones((len(x), 2))).names == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("decay", "gauge", "shifts"), [(0.0, 2**2, 2), (0.1, 1, 0)])
 def test_a_linear_minimum_is_one_modulo_its_gauge_of_which_weight_decay_leaves_the_rotations(decay, gauge, shifts):
     # x is centred and white: the minimum is the projection of the map on its largest singular values, less the decay.
@@ -272,6 +273,7 @@ def _orbit_by_enumeration(found, params):
     return len(seen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["equal", "opposite", "padded", "input only", "deep", "deep equal", "deep padded"])
 def test_orbit_sizes_of_points_with_equal_or_empty_units_are_those_of_enumeration(case):
     params, x = draw((1, 2, 2, 1) if "deep" in case else (1, 3, 1))

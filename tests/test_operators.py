@@ -113,6 +113,7 @@ def test_ggn_and_fisher_have_their_closed_forms(loss):
         close(as_matrix(lambda p: fisher(network, loss, p, (x, targets), weights=weights), params), expected)
 
 
+@pytest.mark.slow
 def test_ggn_is_the_hessian_where_every_residual_is_zero_and_of_a_linear_model():
     params, x, y, _, weights = example()
     targets, features = network(params, x), jnp.tanh(x @ params[0].weight)
@@ -196,6 +197,7 @@ def test_matrices_are_symmetric_definite_where_they_must_be_and_independent_of_t
     assert least < 0 if name == "hessian_of_mean" else least > -1e-14 * np.max(np.abs(whole))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "chunk_size"), [("fisher", 4), ("hessian_of_mean", None)])
 def test_products_work_under_jit_and_vmap_of_points_and_vectors(name, chunk_size):
     pairs = [(example(seed=seed)[0], example(seed=seed + 2)[0]) for seed in (0, 1)]
@@ -279,6 +281,7 @@ def check_model(model, params):
     close(dense_hessian(mean_loss, params, (x, y)), theirs["hessian"])
 
 
+@pytest.mark.slow
 def test_operators_of_a_network_are_those_of_its_jacobian():
     check_model(network, example()[0])
 

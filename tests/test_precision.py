@@ -21,6 +21,7 @@ def low(x, dtype=jnp.float32):
     return jnp.sum(x.astype(dtype) ** 2).astype(x.dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fun", "unit"),
     [

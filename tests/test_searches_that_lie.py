@@ -235,6 +235,7 @@ def test_what_is_not_critical_is_counted_and_not_listed():
     assert all(verdict.kind != "not critical" for verdict in found.verdicts)
 
 
+@pytest.mark.slow
 def test_coordinates_of_very_different_scales_have_three_points_and_not_hundreds():
     fun = lambda x: (x[0] - 1e6) ** 2 + ((1e9 * x[1]) ** 2 - 1) ** 2
     found = critical.census(fun, normal(2), jax.random.key(0), num_starts=200)

@@ -165,6 +165,7 @@ MULTIPLE = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("basis", ["diagonal", "random"])
 @pytest.mark.parametrize("name", MULTIPLE)
@@ -208,6 +209,7 @@ def test_spikes_beside_many_zeros_or_a_large_spectrum_are_found_with_their_weigh
 # The density: closed forms for the probes that were used.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_steps", [3, 90])
 def test_moments_are_those_of_the_probes(num_steps):
     """Gauss quadrature: exact for degrees below twice the number of steps."""

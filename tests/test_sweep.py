@@ -98,6 +98,7 @@ def whole():
         return grid_run()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_one_program_serves_every_batch_size_and_setting_and_each_lane_is_its_loop_with_a_record_an_epoch(whole):
     assert whole.axes == ("batch_size", "learning_rate", "momentum", "decay", "seed")

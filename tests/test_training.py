@@ -100,6 +100,7 @@ def test_an_order_holds_every_example_once_and_does_not_depend_on_the_default_pr
     np.testing.assert_array_equal(low, high)
 
 
+@pytest.mark.slow
 @pytest.mark.implicit_promotion  # optax's bias correction
 @pytest.mark.parametrize(
     ("optimizer", "dtype", "record_every"),

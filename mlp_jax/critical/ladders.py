@@ -68,7 +68,7 @@ def ladder(
     >>> wells = lambda x: jnp.dot(np.array([1.0, 2.0]), (x**2 - 1) ** 2)  # index: the number of zeros
     >>> found = ladder(wells, np.array([1.0, 1.0]))
     >>> found.index.tolist(), (found.params.round(9) + 0.0).tolist()
-    ([1, 2], [[0.0, 1.0], [0.0, 0.0]])
+    ([1, 1, 2], [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
     """
     up, down = _checks.integer(up, "up", 0), _checks.integer(down, "down", 0)
     first = find(fun, params, args, hessian=hessian, max_steps=max_steps)
