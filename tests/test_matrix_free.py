@@ -1,10 +1,13 @@
 """Verdicts from Hessian-vector products alone, on known spectra."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import outside_points
 from mlp_jax import critical
 
 
@@ -94,3 +97,12 @@ def test_where_nothing_is_critical_the_spectrum_is_only_looked_at():
     assert int(verdict.evidence.split("(")[1].split()[0]) <= 33
     # Criticality is decided by the gradient, which is not 0 here and 0 there.
     assert critical.classify(fun, np.zeros(301), evidence="lanczos").kind != "not critical"
+
+
+@pytest.mark.parametrize("number", [4, 13])
+def test_no_sign_is_claimed_where_neither_the_point_is_critical_nor_the_function_smooth(number):
+    # Degenerate points without a negative eigenvalue; beside them, at params of rounded sums, there is one.
+    case = next(itertools.islice(outside_points.FAMILIES["params tiny beside the data"](125), number, None))
+    verdict = critical.classify(case.fun, case.params, case.args, **case.options)
+    assert case.truth[0] == 0
+    assert verdict.inertia.negative == 0

@@ -78,10 +78,14 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     kind, counts, reason = _name(spectrum, bound, len(problem.vector))
     where = _jump(problem, slope, spectrum, moves, scale * vectors, scale) or corner(newton.step)
     disagrees = disagreement(problem, slope)
+    unknown = Inertia(0, len(problem.vector), 0, np.inf)
     if where is not None:
         kind, reason = nonsmooth(where)
+        counts = (
+            counts if newton.critical else unknown
+        )  # the change of H on the way to a critical point was not measured
     elif disagrees is not None:
-        kind, counts, reason = "undetermined", Inertia(0, len(problem.vector), 0, np.inf), disagrees
+        kind, counts, reason = "undetermined", unknown, disagrees
     elif not newton.critical:
         kind, reason = "not critical", newton.reason
     claims = newton.critical and where is None and disagrees is None
