@@ -77,8 +77,6 @@ def _one(generator: np.random.Generator) -> tuple[int, int]:
         with multiprecision.bits(BITS):
             place = multiprecision.exact(center) + multiprecision.exact(box.radius) * multiprecision.exact(share)
             exact = evaluate(programs[1], [place], multiprecision)[0]
-            gap = [
-                abs(e - m) - r for e, m, r in zip(exact.ravel(), found.mid.ravel(), found.radius.ravel(), strict=True)
-            ]
-            outside += sum(not x <= 0 for x in gap)
+            entries = zip(exact.ravel(), found.mid.ravel(), found.radius.ravel(), strict=True)
+            outside += sum(not abs(value - middle) <= radius for value, middle, radius in entries)
     return POINTS * found.mid.size, outside

@@ -252,9 +252,7 @@ def _convert(run: _Run, equation: Equation, a: Any) -> Any:
 
 
 def _iota(run: _Run, equation: Equation) -> Any:
-    shape, axis = equation.avals[0].shape, equation.params["dimension"]
-    return run.field.exact(np.moveaxis(np.broadcast_to(np.arange(shape[axis]), (*shape[:axis], *shape[axis + 1 :],
-                                                                               shape[axis])), -1, axis))  # fmt: skip
+    return run.field.exact(movement.iota(equation.avals[0].shape, equation.params["dimension"], np.float64))
 
 
 def _scatter_add(run: _Run, equation: Equation, a: Any, indices: np.ndarray, updates: Any) -> Any:

@@ -125,13 +125,17 @@ def bind(primitive: Any, params: dict[str, Any], operands: list[np.ndarray]) -> 
     if name == "convert_element_type":
         return [operands[0].astype(params["new_dtype"])]
     if name == "iota":
-        steps = np.indices(params["shape"], dtype=params["dtype"], sparse=True)[params["dimension"]]
-        return [np.broadcast_to(steps, params["shape"])]
+        return [iota(params["shape"], params["dimension"], params["dtype"])]
     if name == "select_n" and operands[0].dtype == bool:
         return [np.where(operands[0], operands[2], operands[1])]
     with jax.enable_x64(True):
         results = primitive.bind(*operands, **params)
     return [np.asarray(r) for r in (results if primitive.multiple_results else [results])]
+
+
+def iota(shape: tuple[int, ...], axis: int, dtype: Any) -> np.ndarray:
+    """Return an array of its positions along an axis."""
+    return np.broadcast_to(np.indices(shape, dtype=dtype, sparse=True)[axis], shape)
 
 
 _OF_NUMPY: dict[str, Move] = {

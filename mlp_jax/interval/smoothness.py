@@ -80,10 +80,7 @@ def is_smooth_everywhere(traced: Traced, size: int, data: list[Array]) -> bool:
     unit = Ball(np.zeros(size), np.ones(size))
     try:
         for program in (traced.value, traced.gradient):
-            shapes = {at: program.equations[at].avals[0].shape for at in analytic.maxima(program)}
-            ties = {
-                at: Tie(np.ones(shape, bool), Ball(np.zeros(shape), np.ones(shape))) for at, shape in shapes.items()
-            }
+            ties = {at: _open(program.equations[at].avals[0].shape) for at in analytic.maxima(program)}
             if ties:
                 _require_independent(program, unit, data, ties)
     except Refusal:

@@ -248,7 +248,10 @@ def _whole(terms: Terms, params: Params, inputs: jax.Array, targets: jax.Array, 
         rows = functools.partial(sums.rows, totals[pair], *shapes)
         found[pair] = jax.vmap(rows)(jnp.arange(shapes[0][0])).reshape(-1, tree.size(params[pair[1]]))
     matrix = jnp.block([[found[i, j] if i <= j else found[j, i].T for j in count] for i in count])
-    return matrix if terms.penalty is None else matrix + penalty_part.whole(terms.penalty, params)
+    if terms.penalty is None:
+        return matrix
+    penalty, (vector, unravel) = terms.penalty, tree.ravel(params)
+    return matrix + jax.hessian(lambda v: penalty(unravel(v)))(vector)
 
 
 def _block(

@@ -48,13 +48,6 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
     return jax.lax.fori_loop(0, -(-columns // width), add_strip, matrix)
 
 
-def whole(penalty: Penalty, params: Params) -> jax.Array:
-    """Return ∂² penalty / ∂θ∂θ for all parameters."""
-    vector, unravel = tree.ravel(params)
-    _, product = jax.linearize(lambda v: tree.ravel(jax.grad(penalty)(unravel(v)))[0], vector)
-    return jax.vmap(product)(jnp.eye(vector.size, dtype=vector.dtype))
-
-
 def _add_at(matrix: jax.Array, part: jax.Array, corner: tuple) -> jax.Array:
     there = jax.lax.dynamic_slice(matrix, corner, part.shape)
     return jax.lax.dynamic_update_slice(matrix, there + part, corner)

@@ -81,9 +81,8 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     unknown = Inertia(0, len(problem.vector), 0, np.inf)
     if where is not None:
         kind, reason = nonsmooth(where)
-        counts = (
-            counts if newton.critical else unknown
-        )  # the change of H on the way to a critical point was not measured
+        if not newton.critical:  # the change of H on the way to a critical point was not measured
+            counts = unknown
     elif disagrees is not None:
         kind, counts, reason = "undetermined", unknown, disagrees
     elif not newton.critical:
@@ -182,12 +181,13 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
         reach = _minimum_residual(problem, scale, gradient + slope.typical_rounding, 1e-4)
         return _Newton(np.zeros_like(gradient), reach, 0.0, True, "")
     step = _minimum_residual(problem, scale, gradient, 1e-8, _LOOK_STEPS)
-    too_long = _is_too_long(problem, scale, gradient, error, step)
+    residual, after = _ahead(problem, gradient, step)
+    # The gradient changes along it by so much more than H says that no longer step can converge.
+    too_long = bool(np.linalg.norm(scale * (after - residual)) > _CONTRACTION * size + 2 * rounding)
     if not too_long:
         step = _minimum_residual(problem, scale, gradient, 1e-8)
-    residual = problem.product(step) + gradient
+        residual, after = _ahead(problem, gradient, step)
     flatness = float(np.linalg.norm(residual) / np.linalg.norm(gradient))
-    after = problem.gradients((problem.vector + step)[None])[0]
     turned = np.abs(problem.products((problem.vector + step)[None], step[None])[0] - (residual - gradient))
     turned = 2 * turned + 0.1 * np.max(scale * turned) / scale
     reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
@@ -217,13 +217,9 @@ def _minimum_residual(
     return scale * solved
 
 
-def _is_too_long(
-    problem: Problem, scale: np.ndarray, gradient: np.ndarray, error: np.ndarray, step: np.ndarray
-) -> bool:
-    """Return whether the gradient changes along a step by so much more than H says that no longer one can converge."""
-    there = problem.gradients((problem.vector + step)[None])[0]
-    wrong = np.linalg.norm(scale * (there - gradient - problem.product(step)))
-    return bool(wrong > _CONTRACTION * np.linalg.norm(scale * gradient) + 2 * np.linalg.norm(scale * error))
+def _ahead(problem: Problem, gradient: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the gradient at the end of a step, by the Hessian and as it is."""
+    return problem.product(step) + gradient, problem.gradients((problem.vector + step)[None])[0]
 
 
 def _hessian_errors(
