@@ -43,7 +43,7 @@ class Settings(RunSettings):
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     epochs: int = 60
     """Epochs of the training run from whose points the searches start."""
-    seconds: float = 50
+    seconds: float = 52
     """Seconds after which no ladder and no proof is begun; the first searches always run."""
     prove: Literal["some", "all", "none"] = "some"
     """Prove points as far as the time goes, all of them, or none: that each is critical, isolated, and of its index."""
