@@ -1,6 +1,7 @@
 """Strict settings for the whole suite: float64 only where a test asks, strict promotion, a compilation cache."""
 
 import gc
+import importlib.metadata
 import os
 import pathlib
 
@@ -9,6 +10,8 @@ import pathlib
 _FLAGS = (
     "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_multi_thread_eigen=false"
 )
+if importlib.metadata.version("jaxlib").startswith("0.10."):  # later ones compile as fast without it, and refuse it
+    _FLAGS += " --xla_cpu_use_fusion_emitters=false"
 os.environ.setdefault("XLA_FLAGS", _FLAGS)
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 

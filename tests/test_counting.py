@@ -85,6 +85,7 @@ def test_a_walk_adds_the_points_on_the_branches_of_the_only_search(seed):
     assert (found.num_starts, found.num_converged, found.num_rejected) == (1, 1, 0)
 
 
+@pytest.mark.slow
 def test_degenerate_points_are_neither_minima_nor_counted_in_the_sum():
     fun = lambda x: x[0] ** 4 + (x[1] ** 2 - 1) ** 2  # degenerate along x at all of its points
     found = critical.census(fun, DRAW, jax.random.key(0), num_starts=200, passes=1)

@@ -36,12 +36,13 @@ def point(fun, dense, args, sizes=(3, 2, 2), index=0):
     return found.params
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("loss", "activation", "sizes"),
     [
         (losses.cross_entropy, jnp.tanh, (3, 2, 2)),
-        pytest.param(losses.squared_error, jnp.tanh, (3, 2, 2), marks=pytest.mark.slow),
-        pytest.param(losses.cross_entropy, jax.nn.softplus, (3, 2, 2, 2), marks=pytest.mark.slow),
+        (losses.squared_error, jnp.tanh, (3, 2, 2)),
+        (losses.cross_entropy, jax.nn.softplus, (3, 2, 2, 2)),
     ],
 )
 def test_an_enclosure_by_layer_blocks_proves_what_hessian_vector_products_prove(loss, activation, sizes):

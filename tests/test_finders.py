@@ -227,6 +227,7 @@ def test_more_than_1500_parameters_are_searched_without_matrices():
     np.testing.assert_allclose(point.params, target, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypatch):
     monkeypatch.setattr(matrices, "machine_bytes", lambda: 10**5)
     fun, start = lambda x: jnp.sum(jnp.cosh(x - 1)), np.zeros(60)

@@ -175,6 +175,7 @@ def test_an_index_that_no_critical_point_has_is_not_reached():
     assert "of another index" in str(point)
 
 
+@pytest.mark.slow
 def test_the_index_is_that_of_the_known_points_in_many_searches(x64):
     generator = np.random.default_rng(0)
     starts = generator.uniform(-1.5, 1.5, (40, 2))

@@ -37,6 +37,7 @@ def test_the_spurious_minimum_in_closed_form_is_proved_with_its_loss_and_eigenva
     assert proof.unique_radius > 1e-6
 
 
+@pytest.mark.slow
 def test_every_xor_point_found_from_random_starts_is_proved():
     proofs = {}
     for seed in range(40):
