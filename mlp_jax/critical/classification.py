@@ -185,7 +185,7 @@ def _decide(
     else:
         kind, reason, found = _name(problem, m, counts, angle)
     if kind == "not critical":  # nothing is claimed beyond this point, so that its own rounding alone counts
-        counts = signs.inertia(m.matrix, m.rounding, scale=m.scale)
+        counts = signs.count(m.matrix, m.rounding, m.scale)
         unresolved = counts.unresolved
     smallest, largest = _extremes(m.matrix)
     is_critical = critical is True and corner is None and m.disagreement is None
@@ -247,7 +247,7 @@ def _name(
         words = f"every resolved eigenvalue is {one_side}, and {_symmetric(unresolved, angle)}{low}"
         return f"{extremum} modulo symmetry", words, None
     never = "; not a minimum, since curvature is negative along a direction" if negative else ""
-    wider = signs.inertia(m.matrix, _GAP * m.error, scale=m.scale)
+    wider = signs.count(m.matrix, _GAP * m.error, m.scale)
     if (wider.negative, wider.positive) == (negative, positive) and problem.unit <= 2.0**-53:
         return _degenerate(problem, m, counts, never)
     words = (

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_jax import _compiled, _parallel, curvature, tree
 from mlp_jax.critical.evidence.perturbed import perturbed
-from mlp_jax.curvature import matrices, operators, tracing, units
+from mlp_jax.curvature import matrices, operators, signs, tracing, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
 # Numbers of points that a compiled program evaluates in one call: all but the last points go in the largest that fits.
@@ -95,7 +95,7 @@ class Problem:
         if not np.all(np.isfinite(matrix)):
             name = "fun" if self.hessian is None else "hessian"
             raise ValueError(f"{name}: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")
-        return matrix if np.array_equal(matrix, matrix.T) else (matrix + matrix.T) / 2
+        return matrix if signs.is_symmetric(matrix) else (matrix + matrix.T) / 2
 
 
 def _slopes_of(fun: Fun, vector: jax.Array) -> tuple[jax.Array, jax.Array]:

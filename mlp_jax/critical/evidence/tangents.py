@@ -102,7 +102,7 @@ def explained(m: Measurements, unresolved: int, tangents: np.ndarray) -> float |
     if m.eigenvectors is None or m.eigenvalues is None:
         turned = m.scale[:, None] * (m.matrix @ (m.scale[:, None] * basis))
         # All but the null modes are larger than H t by this factor, so that t has no part along them.
-        others = signs.inertia(m.matrix, _GAP * np.linalg.norm(turned, ord=2) / m.scale**2, scale=m.scale)
+        others = signs.count(m.matrix, _GAP * np.linalg.norm(turned, ord=2) / m.scale**2, m.scale)
         return float(np.degrees(np.arcsin(1 / _GAP))) if others.unresolved == unresolved else None
     null = m.eigenvectors[:, np.argsort(np.abs(m.eigenvalues))[:unresolved]]
     sine = float(np.linalg.norm(null - basis @ (basis.T @ null), ord=2))
