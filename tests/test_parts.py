@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.linalg
 
 from mlp_jax import critical, curvature, losses, mlp, tree
 
@@ -130,3 +131,18 @@ def test_vectors_of_another_structure_shape_or_count_are_refused():
     ):
         with pytest.raises(ValueError, match="got"):
             curvature.overlap(a, b)
+
+
+# --- Another metric ----------------------------------------------------------------------------------------------
+
+
+def test_eigenpairs_in_the_metric_of_an_optimizer_solve_the_generalised_problem(x64):
+    params = network(0)
+    diagonal = jax.tree.map(lambda leaf: 0.1 + leaf**2, params)
+    matvec = curvature.preconditioned(curvature.hessian(fun, params, (INPUTS, TARGETS)), diagonal)
+    pairs = curvature.eigenpairs(matvec, params, KEY, smallest=2, largest=2)
+    matrix = curvature.dense_hessian(fun, params, (INPUTS, TARGETS))
+    exact = scipy.linalg.eigh(matrix, np.diag(tree.ravel(diagonal)[0]), eigvals_only=True)
+    np.testing.assert_allclose(pairs.values, exact[[0, 1, -2, -1]], atol=1e-12)
+    with pytest.raises(ValueError, match="diagonal: got an entry of 0"):
+        curvature.preconditioned(matvec, jax.tree.map(jnp.zeros_like, params))
