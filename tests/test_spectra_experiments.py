@@ -6,6 +6,7 @@ import pytest
 
 from experiments import edge_of_stability, hessian_spectrum, index_and_loss
 from experiments._shared import linear_control
+from experiments._shared.spectra import outliers
 from mlp_jax import mlp
 
 
@@ -23,7 +24,7 @@ def test_quadrature_agrees_with_the_exact_spectrum_and_negative_eigenvalues_fade
 
 
 def test_outliers_are_counted_above_the_largest_gap():
-    assert hessian_spectrum.outliers(np.array([-1.0, 1e-3, 2e-3, 0.5, 0.7, 1.0])) == 3
+    assert outliers(np.array([-1.0, 1e-3, 2e-3, 0.5, 0.7, 1.0])) == 3
 
 
 @pytest.mark.implicit_promotion

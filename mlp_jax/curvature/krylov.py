@@ -260,16 +260,16 @@ def _dense(
         raise ValueError(f"{source}: got NaN or infinity in the matrix, expected finite numbers.")
     unit = power_of_two(float(np.max(np.abs(matrix))), np.float64) or 1.0
     matrix = matrix / unit
-    if hessian is None:
-        rows, norm = dense_ends.both_ends(matrix, wanted)
-        rows = rows.astype(operator.program.dtype)
-        return _measured(operator, limits, rows, norm * unit, True, size, "dense")
-    # Products with an eigenvector of each end give the norm of the operator.
-    more = wanted if wanted.total == size else Wanted(max(1, wanted.smallest), max(1, wanted.largest))
-    rows = dense_ends.both_ends(matrix, more)[0].astype(operator.program.dtype)
-    norm, agrees = _compared(operator, rows, matrix, unit, limits, generator)
-    rows = rows[more.smallest - wanted.smallest : len(rows) - (more.largest - wanted.largest)]
-    return _measured(operator, limits, rows, norm, agrees, 0, "dense")
+    # Products with a vector of each end give the norm of the operator, if the matrix is not made of its products.
+    more = wanted if hessian is None or wanted.total == size else Wanted(*(max(1, count) for count in wanted))
+    rows, norm = dense_ends.both_ends(matrix, more)
+    rows, norm, agrees, used = rows.astype(operator.program.dtype), norm * unit, True, size
+    # Threads of BLAS that wait for work would take the cores from the products.
+    with _parallel.one_blas_thread():
+        if hessian is not None:
+            (norm, agrees), used = _compared(operator, rows, matrix, unit, limits, generator), 0
+        rows = rows[more.smallest - wanted.smallest : len(rows) - (more.largest - wanted.largest)]
+        return _measured(operator, limits, rows, norm, agrees, used, "dense")
 
 
 def _compared(
