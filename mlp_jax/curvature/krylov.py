@@ -259,7 +259,7 @@ def _dense(
         source = "matvec" if hessian is None else "hessian"
         raise ValueError(f"{source}: got NaN or infinity in the matrix, expected finite numbers.")
     unit = power_of_two(float(np.max(np.abs(matrix))), np.float64) or 1.0
-    matrix = matrix / unit
+    matrix = matrix if unit == 1 else matrix / unit
     # Products with a vector of each end give the norm of the operator, if the matrix is not made of its products.
     more = wanted if hessian is None or wanted.total == size else Wanted(*(max(1, count) for count in wanted))
     rows, norm = dense_ends.both_ends(matrix, more)
