@@ -90,8 +90,8 @@ def follow(settings: Settings, rate: float, seed: int, steps: int, looks: int) -
     unsure = residual > ACCURACY * np.abs(sharpness)
     if np.any(unsure):
         raise RuntimeError(f"{unsure.sum()} of {len(unsure)} top eigenvalues have not converged: raise PRODUCTS.")
-    rises = np.diff(np.append(history.loss, value[-1])) > 0
-    rising = np.append(np.nan, rises.reshape(looks, between).mean(axis=1))
+    every = np.append(history.loss, value[-1])
+    rising = np.append(np.nan, (every[1:] > every[:-1]).reshape(looks, between).mean(axis=1))
     frame = pd.DataFrame({"step": between * np.arange(looks + 1), "loss": value, "sharpness": sharpness})
     frame = frame.assign(rising_share=rising, rate=rate, seed=seed, times_threshold=frame.sharpness * rate / 2)
     lost = ~np.isfinite(value)
