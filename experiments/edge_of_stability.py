@@ -168,16 +168,14 @@ def run(settings: Settings) -> pd.DataFrame:
     steps = settings.steps // 4 if settings.quick else settings.steps
     looks = settings.looks // 4 if settings.quick else settings.looks
 
-    def one(work: tuple[float, int]) -> pd.DataFrame:
-        rate, seed = work
-        make = functools.partial(follow, settings, rate, seed, round(steps * min(settings.rates) / rate), looks)
+    def one(seed: int, rate: float) -> pd.DataFrame:
         with jax.enable_x64(True):
-            frame = folder.kept(f"rate_{rate:g}_seed_{seed}", make)
-        bar.update()
-        return frame
+            return follow(settings, rate, seed, round(steps * min(settings.rates) / rate), looks)
 
-    with tqdm.tqdm(total=len(rates) * seeds, unit="run") as bar:
-        frames = devices.over_cores(one, [(rate, seed) for seed in range(seeds) for rate in rates])
+    def of_seed(seed: int) -> pd.DataFrame:
+        return pd.concat(devices.over_cores(functools.partial(one, seed), rates), ignore_index=True)
+
+    frames = [folder.kept(f"seed_{n}", functools.partial(of_seed, n)) for n in tqdm.trange(seeds, unit="seed")]
     rows = pd.concat(frames, ignore_index=True)
     table = summary(rows)
     folder.table("looks", rows)
