@@ -131,6 +131,8 @@ def test_vectors_of_another_structure_shape_or_count_are_refused():
     ):
         with pytest.raises(ValueError, match="got"):
             curvature.overlap(a, b)
+    with pytest.raises(ValueError, match="got 5 vectors of dimension 1"):
+        curvature.overlap(np.ones(5), np.ones(5))
 
 
 # --- Another metric ----------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ def overlap(a: PyTree, b: PyTree) -> jax.Array:
     Raises
     ------
     TypeError, ValueError
-        The pytrees differ in structure or shapes, or their leading axes differ in length.
+        The pytrees differ in structure or shapes, their leading axes differ in length, or both are single vectors, as
+        far as shapes show that.
 
     Examples
     --------
@@ -35,12 +36,14 @@ def overlap(a: PyTree, b: PyTree) -> jax.Array:
     """
     axes = [jnp.ndim(next(iter(jax.tree.leaves(each)), 0)) for each in (a, b)]
     rows, others = (_as_set(each) if axis < max(axes) else each for each, axis in zip((a, b), axes, strict=True))
-    for each, name in ((rows, "a"), (others, "b")):
-        _checks.common_length(each, name)
-    _checks.like(jax.tree.map(lambda x: x[0], rows), jax.tree.map(lambda x: x[0], others), "a", "b")
+    counts = [_checks.common_length(each, name) for each, name in ((rows, "a"), (others, "b"))]
+    one, other = (jax.tree.map(lambda leaf: leaf[0], each) for each in (rows, others))
+    _checks.like(one, other, "a", "b")
+    if max(counts) > tree.size(one):
+        raise ValueError(f"a, b: got {max(counts)} vectors of dimension {tree.size(one)}, expected one set or two.")
     products = jax.tree.map(lambda x, y: x.reshape(len(x), -1) @ y.reshape(len(y), -1).T, rows, others)
     cosines = jnp.asarray(sum(jax.tree.leaves(products)))
-    return jnp.sum(cosines**2) / min(cosines.shape)
+    return jnp.sum(cosines**2) / min(counts)
 
 
 def _as_set(vector: PyTree) -> PyTree:
