@@ -25,6 +25,7 @@ import tqdm
 from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
+from experiments._shared.spectra import outliers
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
 from mlp_jax.confidence import mean_interval
 
@@ -97,12 +98,6 @@ def train(settings: Settings, classes: int, seed: int, epochs: int) -> Run:
 @jax.jit
 def _density(params: mlp.Params, key: jax.Array, data: Any) -> curvature.Density:
     return curvature.spectral_density(curvature.hessian(fun, params, args=tuple(data)), params, key, num_steps=80)
-
-
-def outliers(spectrum: np.ndarray, most: int = 20) -> int:
-    """Return how many eigenvalues lie above the largest ratio between neighbours among the top `most`."""
-    top = spectrum[spectrum > 0][::-1][: most + 1]
-    return int(np.argmax(top[:-1] / top[1:])) + 1
 
 
 def rows_of(run: Run) -> list[dict[str, Any]]:

@@ -102,6 +102,23 @@ matvec = curvature.hessian(fun, params, (x, y))
 curvature.eigenpairs(matvec, params, jax.random.key(3), smallest=3, largest=9)
 
 # %% [markdown]
+# ## One layer at a time
+# `curvature.restrict` makes the function of a part of the parameters, such as a layer; its Hessian is a block of all.
+# `curvature.overlap` gives the share of a gradient in the space of some eigenvectors, or compares two such spaces.
+
+# %%
+for name, where in (("whole", lambda p: p), ("layer 1", lambda p: p[0]), ("layer 2", lambda p: p[1])):
+    part_fun, part = curvature.restrict(fun, params, where)
+    top = curvature.eigenpairs(
+        curvature.hessian(part_fun, part, (params, x, y)), part, jax.random.key(6), largest=9, dense_limit=0
+    )
+    share = curvature.overlap(jax.grad(part_fun)(part, params, x, y), top.vectors)
+    print(f"{name}: largest eigenvalue {top.values[-1]:.3f}; {share:.0%} of the gradient in the top nine directions")
+
+# %% [markdown]
+# `python -m experiments.spectrum_by_layer` follows them through training.
+
+# %% [markdown]
 # ## Outliers against the number of classes
 # A network for the first 2, 5 and all 10 classes, and the largest ratio between neighbours among its top eigenvalues.
 

@@ -139,6 +139,31 @@ def test_dimensions_one_two_three_give_any_split_of_the_spectrum(x64, size, dens
             require_true(pairs, matrix, spectrum, smallest, largest)
 
 
+def test_pairs_of_a_nearby_operator_save_products(x64):
+    spectrum = np.concatenate([np.linspace(-1, 1, 290), np.linspace(2, 9, 10)])
+    before = solve(rotated(spectrum), largest=5)
+    change = np.random.default_rng(1).normal(size=(300, 300)) * 1e-6
+    matrix = rotated(spectrum) + change + change.T
+    cold, warm = (solve(matrix, 1, largest=5, start=start) for start in (None, before))
+    exact = np.linalg.eigvalsh(matrix)
+    require_true(warm, matrix, exact, 0, 5)
+    assert warm.num_matvecs < 0.9 * cold.num_matvecs
+    chex.assert_trees_all_equal(solve(matrix, 1, largest=5, start=before.vectors), warm)
+    assert solve(matrix, 1, largest=5, start=before, block_size=3).complete
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_start_that_lacks_an_eigenvector_does_not_hide_it(x64, copies):
+    """The start is exact and orthogonal to all of what is now lowest, and to the other copies of what it holds."""
+    spectrum = np.concatenate([[-3.0], [-1.0] * copies, np.linspace(0, 5, 99 - copies)])
+    for seed in SEEDS:
+        start = np.eye(100)[1:3]
+        diagonal = jnp.asarray(spectrum)
+        matvec = jax.tree_util.Partial(jnp.multiply, diagonal)
+        pairs = eigenpairs(matvec, diagonal, jax.random.key(seed), smallest=3, start=start, dense_limit=0)
+        require_true(pairs, np.diag(diagonal), spectrum, 3, 0)
+
+
 # --- Agreement ---------------------------------------------------------------------------------------------------
 
 
@@ -408,6 +433,7 @@ ERRORS = {
     "no pairs": (DOUBLE, {}, ValueError, r"smallest \+ largest: got 0 \+ 0, expected between 1 and .* 3"),
     "budget": (DOUBLE, {"largest": 2, "max_matvecs": 3}, ValueError, "max_matvecs: got 3"),
     "basis": (DOUBLE, {"largest": 1, "basis_size": 1}, ValueError, "basis_size: got 1, expected at least 3"),
+    "start": (DOUBLE, {"largest": 1, "start": np.ones((1, 2))}, ValueError, r"start: got leaves of shapes \(2,\)"),
     "shape": (lambda v: v[:2], {"largest": 1}, ValueError, r"matvec.*\(2,\)"),
     "integers": (lambda v: v.astype(int), {"largest": 1}, TypeError, "matvec.*int32"),
     "hessian": (DOUBLE, {"largest": 1, "hessian": lambda: np.ones((2, 2))}, ValueError, "hessian"),

@@ -1,12 +1,14 @@
 """Small runs of the experiments on spectra, the edge of stability, and index against loss."""
 
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import edge_of_stability, hessian_spectrum, index_and_loss
+from experiments import edge_of_stability, hessian_spectrum, index_and_loss, spectrum_by_layer
 from experiments._shared import linear_control
-from mlp_jax import mlp
+from experiments._shared.spectra import outliers
+from mlp_jax import curvature, mlp, tree
 
 
 @pytest.mark.implicit_promotion
@@ -22,8 +24,40 @@ def test_quadrature_agrees_with_the_exact_spectrum_and_negative_eigenvalues_fade
     assert (settings.output / "hessian_spectrum.png").exists()
 
 
+@pytest.mark.slow
+def test_a_layer_has_the_top_the_trace_and_the_gradient_share_of_its_block(x64):
+    draw = np.random.default_rng(0)
+    params = mlp.init(jax.random.key(0), (6, 4, 10), dtype=np.float64)
+    data = jax.numpy.asarray(draw.standard_normal((50, 6))), jax.numpy.arange(50) % 10
+    rows = {}
+    for name in ("layer 1", "layer 2"):
+        first, vectors = spectrum_by_layer.measure(name, params, data, None, jax.random.key(1), 200)
+        rows[name], _ = spectrum_by_layer.measure(name, params, data, vectors, jax.random.key(1), 200)
+        assert np.isnan(first["kept"])
+    whole = np.asarray(curvature.dense_hessian(spectrum_by_layer.fun, params, data))
+    gradient = np.asarray(tree.ravel(jax.grad(spectrum_by_layer.fun)(params, *data))[0])
+    for name, part in (("layer 1", slice(0, 28)), ("layer 2", slice(28, None))):
+        values, vectors = np.linalg.eigh(whole[part, part])
+        row, along = rows[name], vectors[:, -10:].T @ gradient[part]
+        assert row["largest"] == pytest.approx(values[-1], rel=1e-4)
+        assert abs(row["trace"] - values.sum()) < 5 * row["trace_stderr"]
+        assert row["kept"] == pytest.approx(1, abs=1e-3)
+        assert row["gradient_share"] == pytest.approx(along @ along / (gradient[part] @ gradient[part]), abs=1e-3)
+        assert row["outliers"] == outliers(values[-15:], 14)
+
+
+@pytest.mark.implicit_promotion
+@pytest.mark.slow
+def test_the_spectra_of_both_layers_are_followed_and_drawn(tmp_path):
+    settings = spectrum_by_layer.Settings(quick=True, hidden=5, epochs=1, examples=200, output=tmp_path / "one")
+    rows = spectrum_by_layer.run(settings)
+    assert rows.parameters.unique().tolist() == [785 * 5 + 60, 785 * 5, 60]
+    assert rows[rows.epoch == 1].kept.between(0, 1).all()
+    assert (settings.output / "spectrum_by_layer.png").exists()
+
+
 def test_outliers_are_counted_above_the_largest_gap():
-    assert hessian_spectrum.outliers(np.array([-1.0, 1e-3, 2e-3, 0.5, 0.7, 1.0])) == 3
+    assert outliers(np.array([-1.0, 1e-3, 2e-3, 0.5, 0.7, 1.0])) == 3
 
 
 @pytest.mark.implicit_promotion

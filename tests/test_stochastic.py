@@ -102,13 +102,14 @@ SPECTRA = {"distinct": np.linspace(-2, 5, 12), "three values": np.repeat([-1.0, 
 @jax.jit
 def decomposition_of(matrix, start):
     unravel = tree.ravel({"w": np.zeros((5, 2)), "b": np.zeros(2)})[1]
-    return lanczos(lambda v: unravel(matrix @ tree.ravel(v)[0]), unravel(start), num_steps=9)
+    found = lanczos(lambda v: unravel(matrix @ tree.ravel(v)[0]), unravel(start), num_steps=9)
+    return found, found.ritz(smallest=2, largest=3)
 
 
 @pytest.mark.parametrize("name", SPECTRA)
 def test_a_krylov_decomposition_holds_and_its_basis_is_orthonormal(name):
     matrix, start = symmetric(SPECTRA[name]), np.random.default_rng(1).standard_normal(12)
-    found = decomposition_of(jnp.asarray(matrix), jnp.asarray(start))
+    found, pairs = decomposition_of(jnp.asarray(matrix), jnp.asarray(start))
     rows = np.asarray(jax.vmap(lambda v: tree.ravel(v)[0])(found.basis))
     used = np.flatnonzero(np.any(rows, axis=1))
     np.testing.assert_allclose(rows[used] @ rows[used].T, np.eye(len(used)), atol=1e-13)
@@ -122,6 +123,31 @@ def test_a_krylov_decomposition_holds_and_its_basis_is_orthonormal(name):
     np.testing.assert_allclose(residuals, found.residual * np.abs(vectors[-1]), atol=1e-12)
     if name != "distinct":  # the space ends
         assert np.max(np.min(np.abs(values[:, None] - np.unique(SPECTRA[name])), axis=1)) < 1e-12
+    # The pairs at the ends; those that the space has no dimension for are zero, with an infinite residual.
+    ends, present = np.asarray(jax.vmap(lambda v: tree.ravel(v)[0])(pairs.vectors)), np.isfinite(pairs.residuals)
+    assert present.sum() == min(5, len(used)) or name == "three values"
+    np.testing.assert_allclose(np.linalg.norm(ends, axis=1), present, atol=1e-12)
+    true = np.linalg.norm(ends @ matrix - np.asarray(pairs.values)[:, None] * ends, axis=1)
+    np.testing.assert_allclose(true[present], pairs.residuals[present], atol=1e-12)
+    np.testing.assert_allclose(pairs.values[np.r_[0, -1]], values[[0, -1]], atol=1e-12)
+
+
+def test_a_warm_start_follows_the_top_of_a_changing_operator_inside_one_program(x64):
+    """H(t) of known spectrum turns slowly; 6 steps from the last Ritz vector reach what 6 from a fixed start do not."""
+    turn = 0.02 * symmetric(np.linspace(-1, 1, 12))[:, ::-1]
+    turn, spectrum, start = turn - turn.T, np.r_[np.linspace(-2, 2, 11), 3.0], np.ones(12)
+
+    def look(vector, t):
+        basis = jax.scipy.linalg.expm(t * turn)
+        top = lambda v: lanczos(lambda u: basis @ (spectrum * (basis.T @ u)), v, num_steps=6).ritz(largest=1)
+        warm = top(vector)
+        return warm.vectors[0], (warm.values[0], warm.residuals[0], top(start).residuals[0])
+
+    times = jnp.arange(8.0)
+    run = jax.jit(jax.vmap(lambda scale: jax.lax.scan(look, jnp.asarray(start), scale * times)[1]))
+    values, warm, cold = run(jnp.array([0.0, 1.0]))
+    np.testing.assert_allclose(values[:, 2:], 3.0, atol=1e-5)
+    assert np.all(warm[:, 2:] < 0.1 * cold[:, 2:])
 
 
 def test_a_start_of_zeros_is_refused():

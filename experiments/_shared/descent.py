@@ -46,10 +46,10 @@ def _product(fun: Fun) -> Callable[..., Any]:
     return lambda params, args, vector: curvature.hessian(fun, params, args)(vector)
 
 
-def largest_eigenvalue(fun: Fun, params: Any, args: tuple, key: jax.Array, basis_size: int | None = 40) -> float:
+def largest_eigenvalue(fun: Fun, params: Any, args: tuple, key: jax.Array) -> float:
     """Return the largest eigenvalue of the Hessian, to a thousandth of its size; else RuntimeError."""
     matvec = jax.tree_util.Partial(_product(fun), params, args)
-    pairs = curvature.eigenpairs(matvec, params, key, largest=1, tolerance=1e-3, dense_limit=0, basis_size=basis_size)
+    pairs = curvature.eigenpairs(matvec, params, key, largest=1, tolerance=1e-3, dense_limit=0, basis_size=40)
     if not np.all(pairs.converged):
         raise RuntimeError(f"the top eigenvalue did not converge: residual {float(pairs.residuals[-1]):.1e}.")
     return float(pairs.values[-1])

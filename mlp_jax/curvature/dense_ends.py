@@ -4,6 +4,7 @@ import numpy as np
 from scipy import linalg
 from scipy.linalg import lapack
 
+from mlp_jax import _parallel
 from mlp_jax.curvature.thick_restart import Wanted
 
 # From this dimension on, computing at most this part of the eigenvectors is faster than computing all.
@@ -26,15 +27,16 @@ def both_ends(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, float]:
 def _by_tridiagonal(matrix: np.ndarray, wanted: Wanted) -> tuple[np.ndarray, float]:
     size = len(matrix)
     # The transpose is the same matrix in the order that LAPACK wants, so that copying it is cheap.
-    reduced, diagonal, beside, factors, _ = lapack.dsytrd(matrix.T, lower=1, lwork=64 * size)
+    with _parallel.blas_threads_for(size):
+        reduced, diagonal, beside, factors, _ = lapack.dsytrd(matrix.T, lower=1, lwork=64 * size)
 
     def part(first: int, last: int) -> tuple[np.ndarray, np.ndarray]:
         # Bisection by stebz, the default, fails at multiple eigenvalues.
         return linalg.eigh_tridiagonal(diagonal, beside, select="i", select_range=(first, last), lapack_driver="stemr")
 
-    low, high = part(0, max(1, wanted.smallest) - 1), part(size - max(1, wanted.largest), size - 1)
-    norm = float(max(abs(low[0][0]), abs(high[0][-1])))
-    vectors = np.hstack([low[1][:, : wanted.smallest], high[1][:, high[1].shape[1] - wanted.largest :]])
-    # T = Qᵀ H Q, and Q leaves the first coordinate alone.
-    turned, _, _ = lapack.dormqr("L", "N", reduced[1:, :-1], factors, vectors[1:], lwork=64 * wanted.total)
-    return np.vstack([vectors[:1], turned]).T, norm
+    with _parallel.one_blas_thread():
+        low, high = part(0, max(1, wanted.smallest) - 1), part(size - max(1, wanted.largest), size - 1)
+        vectors = np.hstack([low[1][:, : wanted.smallest], high[1][:, high[1].shape[1] - wanted.largest :]])
+        # T = Qᵀ H Q, and Q leaves the first coordinate alone.
+        turned, _, _ = lapack.dormqr("L", "N", reduced[1:, :-1], factors, vectors[1:], lwork=64 * wanted.total)
+    return np.vstack([vectors[:1], turned]).T, float(max(abs(low[0][0]), abs(high[0][-1])))

@@ -107,6 +107,7 @@ def eigenpairs(
     smallest: int = 0,
     largest: int = 0,
     tolerance: float | None = None,
+    start: PyTree | Eigenpairs | None = None,
     max_matvecs: int | None = None,
     basis_size: int | None = None,
     block_size: int = 1,
@@ -146,6 +147,10 @@ def eigenpairs(
     tolerance
         Relative residual wanted: ‖H v − λ v‖ ≤ tolerance · ‖H‖. When None 1e-8, or in a coarser dtype 64 eps, which is
         7.6e-6 in float32.
+    start
+        Vectors near the wanted ones, as `Eigenpairs.vectors`, or Eigenpairs: those of the epoch before, for example.
+        Lanczos then starts from a random combination of them in place of a random vector, which takes fewer products
+        the less the operator has changed. The search of the complement is the same. The dense method ignores it.
     max_matvecs
         Products allowed; 1000 + 200 · (smallest + largest) when None.
     basis_size
@@ -193,11 +198,21 @@ def eigenpairs(
         dense_limit = _DENSE_LIMIT if hessian is None else _FAST_DENSE_LIMIT
     dense_limit = _checks.integer(dense_limit, "dense_limit", 0)
     limits = _checked_limits(operator, wanted, tolerance, max_matvecs, basis_size, block_size, mesh)
+    near = None if start is None else _start_rows(start.vectors if isinstance(start, Eigenpairs) else start, params)
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
     if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
         return _dense(operator, wanted, limits, hessian, generator)
-    return _lanczos(operator, wanted, limits, generator)
+    return _lanczos(operator, wanted, limits, generator, near)
+
+
+def _start_rows(vectors: PyTree, params: PyTree) -> np.ndarray:
+    """Return vectors with a leading axis as rows (k, P)."""
+    _checks.params(vectors, "start")
+    count = _checks.common_length(vectors, "start")
+    _checks.like(jax.tree.map(lambda leaf: leaf[0], vectors), params, "start")
+    leaves = [np.asarray(_parallel.to_host(leaf), np.float64) for leaf in jax.tree.leaves(vectors)]
+    return np.concatenate([leaf.reshape(count, -1) for leaf in leaves], axis=1)
 
 
 def _checked_limits(
@@ -244,17 +259,17 @@ def _dense(
         source = "matvec" if hessian is None else "hessian"
         raise ValueError(f"{source}: got NaN or infinity in the matrix, expected finite numbers.")
     unit = power_of_two(float(np.max(np.abs(matrix))), np.float64) or 1.0
-    matrix = matrix / unit
-    if hessian is None:
-        rows, norm = dense_ends.both_ends(matrix, wanted)
-        rows = rows.astype(operator.program.dtype)
-        return _measured(operator, limits, rows, norm * unit, True, size, "dense")
-    # Products with an eigenvector of each end give the norm of the operator.
-    more = wanted if wanted.total == size else Wanted(max(1, wanted.smallest), max(1, wanted.largest))
-    rows = dense_ends.both_ends(matrix, more)[0].astype(operator.program.dtype)
-    norm, agrees = _compared(operator, rows, matrix, unit, limits, generator)
-    rows = rows[more.smallest - wanted.smallest : len(rows) - (more.largest - wanted.largest)]
-    return _measured(operator, limits, rows, norm, agrees, 0, "dense")
+    matrix = matrix if unit == 1 else matrix / unit
+    # Products with a vector of each end give the norm of the operator, if the matrix is not made of its products.
+    more = wanted if hessian is None or wanted.total == size else Wanted(*(max(1, count) for count in wanted))
+    rows, norm = dense_ends.both_ends(matrix, more)
+    rows, norm, agrees, used = rows.astype(operator.program.dtype), norm * unit, True, size
+    # Threads of BLAS that wait for work would take the cores from the products.
+    with _parallel.one_blas_thread():
+        if hessian is not None:
+            (norm, agrees), used = _compared(operator, rows, matrix, unit, limits, generator), 0
+        rows = rows[more.smallest - wanted.smallest : len(rows) - (more.largest - wanted.largest)]
+        return _measured(operator, limits, rows, norm, agrees, used, "dense")
 
 
 def _compared(
@@ -300,7 +315,9 @@ def _measured(
 # --- Lanczos -----------------------------------------------------------------------------------------------------
 
 
-def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.random.Generator) -> Eigenpairs:
+def _lanczos(
+    operator: Operator, wanted: Wanted, limits: _Limits, generator: np.random.Generator, near: np.ndarray | None
+) -> Eigenpairs:
     basis: Basis
     if limits.mesh is None:
         multiply = functools.partial(operator.multiply, block=limits.block)
@@ -308,6 +325,8 @@ def _lanczos(operator: Operator, wanted: Wanted, limits: _Limits, generator: np.
     else:
         basis = SplitBasis(operator, limits.rows, limits.block, limits.mesh)
     space = Space(basis, limits.block, generator)
+    if near is not None:
+        space.add(generator.normal(size=(min(limits.block, len(near)), len(near))) @ near)
     floor = _FLOOR * space.eps
     target = max(limits.tolerance / 2, floor)
     budget = limits.max_matvecs - wanted.total

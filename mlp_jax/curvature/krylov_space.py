@@ -54,10 +54,14 @@ class Space:
 
     def add_random(self, count: int) -> None:
         """Append random directions orthogonal to every row, as many as fit."""
-        for _ in range(min(count, self.rows - self.used)):
-            vector = self.basis.place(self._generator.normal(size=(1, self.size)))
-            rest = self._orthogonalise(vector, 0, self.used, 0.0)[0]
-            self._append(rest, self.basis.length(rest))
+        self.add(self._generator.normal(size=(min(count, self.rows - self.used), self.size)))
+
+    def add(self, rows: np.ndarray) -> None:
+        """Append what numpy rows (k, P), which must fit, have that is orthogonal to every row before."""
+        for row in rows:
+            rest = self._orthogonalise(self.basis.place(row[None]), 0, self.used, 0.0)[0]
+            if (length := self.basis.length(rest)) > 0:
+                self._append(rest, length)
 
     def _append(self, row: Any, length: Any) -> None:
         self.basis.write(self.used, row, length)

@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from mlp_jax import _checks
 from mlp_jax.curvature import precision, streaming, tracing
 from mlp_jax.curvature.streaming import Over
 from mlp_jax.curvature.types import Fun, Matvec, PyTree
@@ -85,6 +86,40 @@ def _has_forward_mode(gradient: Callable[[PyTree], PyTree], params: PyTree) -> b
     """Return whether the gradient has no `jax.custom_vjp` rule; under jit, forward mode would fail only later."""
     jaxpr = jax.make_jaxpr(gradient)(params).jaxpr
     return all(eqn.primitive.name != "custom_vjp_call" for part in tracing.jaxprs(jaxpr) for eqn in part.eqns)
+
+
+def preconditioned(matvec: Matvec, diagonal: PyTree) -> Matvec:
+    """Return v ↦ D^(−1/2) H D^(−1/2) v for a diagonal preconditioner D. Transformable.
+
+    Its eigenvalues are those of H u = λ D u, and u = D^(−1/2) v. The largest is the preconditioned sharpness of an
+    optimizer that divides the gradient by D: on a quadratic, descent with step size η is stable below 2/η, Adam below
+    (2 + 2β₁) / ((1 − β₁) η). For Adam D = (1 − β₁ᵗ)(√ν̂ + ε), with ν̂ the corrected second moment after t steps (Cohen
+    et al. 2022, "Adaptive gradient methods at the edge of stability").
+
+    Parameters
+    ----------
+    matvec, diagonal
+        A symmetric linear map on pytrees, and the positive entries of D as a pytree like its vectors.
+
+    Raises
+    ------
+    TypeError, ValueError
+        The diagonal is not floating; outside jit, it is not finite or not above 0.
+
+    Examples
+    --------
+    >>> product = preconditioned(lambda v: jnp.array([3.0, 8.0]) * v, jnp.array([1.0, 4.0]))
+    >>> product(jnp.ones(2)).tolist()
+    [3.0, 2.0]
+    """
+    _checks.params(diagonal, "diagonal")
+    if not _checks.is_traced(diagonal) and min(float(jnp.min(leaf)) for leaf in jax.tree.leaves(diagonal)) <= 0:
+        raise ValueError("diagonal: got an entry of 0 or below, expected numbers above 0.")
+
+    def scaled(vector: PyTree) -> PyTree:
+        return jax.tree.map(lambda x, d: x / jnp.sqrt(d), vector, diagonal)
+
+    return lambda vector: scaled(matvec(scaled(vector)))
 
 
 def hessian_of_mean(

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 
 from mlp_jax import _checks, tree
 from mlp_jax.curvature import precision
-from mlp_jax.curvature.tridiagonal import next_power_of_two, require_matvec, safe_norm, tridiagonalise
+from mlp_jax.curvature.tridiagonal import eigenpairs_of, require_matvec, safe_norm, tridiagonalise
 from mlp_jax.curvature.types import Matvec, PyTree
 
 # As many keys take 8 GiB.
@@ -161,12 +161,8 @@ def spectral_density(
     def of_probe(probe_key: jax.Array) -> tuple[jax.Array, jax.Array]:
         start = tree.ravel(rademacher_like(probe_key, params))[0]
         _, diagonal, beside = tridiagonalise(lambda v: tree.ravel(matvec(unravel(v)))[0], start, steps)
-        tridiagonal = jnp.diag(diagonal) + jnp.diag(beside[:-1], 1) + jnp.diag(beside[:-1], -1)
-        if tridiagonal.dtype.itemsize < 4:  # LAPACK has no float16 or bfloat16
-            tridiagonal = tridiagonal.astype(jnp.float32)
-        unit = next_power_of_two(jnp.max(jnp.abs(tridiagonal)))
-        nodes, vectors = jnp.linalg.eigh(tridiagonal / unit)
-        return nodes * unit, vectors[0] ** 2
+        nodes, vectors = eigenpairs_of(diagonal, beside[:-1])
+        return nodes, vectors[0] ** 2
 
     nodes, weights = jax.lax.map(of_probe, jax.random.split(key, num_probes))
     return Density(nodes, weights / jnp.sum(weights, axis=1, keepdims=True) / num_probes)

@@ -12,6 +12,23 @@ from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Matvec, PyTree
 
 
+class RitzPairs(NamedTuple):
+    """Approximate eigenpairs from a Krylov space. Made by `Krylov.ritz`.
+
+    values
+        (k,) ascending: the smallest ones, then the largest ones.
+    vectors
+        Pytree like `start` with a leading axis of k, orthonormal.
+    residuals
+        (k,) ‖H v − λ v‖. Some eigenvalue lies within it of λ; a value within the spectrum may still be missing.
+        Infinite if the space ended before it had k dimensions: the vector is then zero.
+    """
+
+    values: jax.Array
+    vectors: PyTree
+    residuals: jax.Array
+
+
 class Krylov(NamedTuple):
     """A Krylov decomposition H V = V T + β w eₘᵀ of m steps. Made by `lanczos`.
 
@@ -30,6 +47,38 @@ class Krylov(NamedTuple):
     diagonal: jax.Array
     off_diagonal: jax.Array
     residual: jax.Array
+
+    @precision.whole_products
+    def ritz(self, *, smallest: int = 0, largest: int = 0) -> RitzPairs:
+        """Return the outermost Ritz pairs with their residuals, from the products already made. Transformable.
+
+        TypeError or ValueError unless the counts are integers of 0 or more, and 1 to m in all.
+
+        Examples
+        --------
+        The sharpness along a run, from 20 products an epoch: `training.train(..., record=sharpness)`.
+
+        >>> def sharpness(state):
+        ...     matvec = lambda v: state.params * v  # curvature.hessian(fun, state.params, data)
+        ...     top = lanczos(matvec, jnp.ones(30), num_steps=20).ritz(largest=1)
+        ...     return top.values[0], top.residuals[0]
+        >>> from types import SimpleNamespace as State
+        >>> value, residual = jax.jit(lambda p: sharpness(State(params=p)))(jnp.append(jnp.linspace(0, 1, 29), 2))
+        >>> print(f"{value:.3f} {residual < 1e-3}")
+        2.000 True
+        """
+        steps = len(self.diagonal)
+        low, high = _checks.integer(smallest, "smallest", 0), _checks.integer(largest, "largest", 0)
+        _checks.integer(low + high, "smallest + largest", 1, steps, "the number of steps")
+        values, vectors = eigenpairs_of(self.diagonal, self.off_diagonal)
+        ends = np.r_[:low, steps - high : steps]
+        chosen = vectors[:, ends].T
+        # After the end of the space the rows of the basis are zero.
+        within = jnp.append(1, jnp.cumprod(self.off_diagonal != 0))
+        inside = jnp.sum(jnp.where(within, chosen**2, 0), axis=1) > 0.5
+        residuals = jnp.where(inside, self.residual * jnp.abs(chosen[:, -1]), jnp.inf)
+        rows = jax.tree.map(lambda leaf: jnp.tensordot(chosen.astype(leaf.dtype), leaf, 1), self.basis)
+        return RitzPairs(values[ends], rows, residuals)
 
 
 @precision.whole_products
@@ -106,6 +155,16 @@ def tridiagonalise(
     # After the end the diagonal repeats a Rayleigh quotient: nodes of weight 0, inside the spectrum.
     absent = jnp.arange(num_steps) > jnp.where(jnp.any(ended), jnp.argmax(ended), num_steps)
     return basis, jnp.where(absent, diagonal[0], diagonal), beside
+
+
+def eigenpairs_of(diagonal: jax.Array, beside: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Return eigenvalues (m,), ascending, and eigenvectors (m, m), as columns, of a symmetric tridiagonal matrix."""
+    matrix = jnp.diag(diagonal) + jnp.diag(beside, 1) + jnp.diag(beside, -1)
+    if matrix.dtype.itemsize < 4:  # LAPACK has no float16 or bfloat16
+        matrix = matrix.astype(jnp.float32)
+    unit = next_power_of_two(jnp.max(jnp.abs(matrix)))
+    values, vectors = jnp.linalg.eigh(matrix / unit)
+    return values * unit, vectors
 
 
 def safe_norm(values: jax.Array) -> jax.Array:
