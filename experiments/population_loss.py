@@ -56,7 +56,7 @@ class Landscape(NamedTuple):
     at_teacher: int
 
 
-def fun(student: jax.Array, teacher: jax.Array) -> jax.Array:
+def fun(student: Any, teacher: Any) -> jax.Array:
     """Return the population loss, half the mean squared error."""
     return losses.population(student, teacher, losses.relu_products)
 
@@ -136,7 +136,7 @@ def point_rows(land: Landscape) -> list[dict[str, Any]]:
                 "kind": verdict.kind,
                 "index": verdict.index,
                 "proved_index": proof.index,
-                "loss": (low + high) / 2 if proof.proved else float(verdict_loss(land, i)),
+                "loss": (low + high) / 2 if proof.proved else float(loss_at(land, i)),
                 "smallest": verdict.smallest,
                 "hits": int(land.hits[i]),
                 "different_weights": len(np.unique(np.round(land.weights[i], 6))),
@@ -149,7 +149,7 @@ def point_rows(land: Landscape) -> list[dict[str, Any]]:
     return rows
 
 
-def verdict_loss(land: Landscape, i: int) -> jax.Array:
+def loss_at(land: Landscape, i: int) -> jax.Array:
     """Return the loss of a point that is not proved."""
     with jax.enable_x64(True):
         return fun(land.weights[i], np.eye(land.units))
