@@ -1,6 +1,8 @@
-"""Per-example losses (the caller reduces), their weighted mean, and accuracy. Transformable."""
+"""Per-example losses (the caller reduces), their weighted mean, and accuracy; losses over all inputs. Transformable."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import optax
 
 from mlp_jax import _checks, _parallel
 
-__all__ = ["accuracy", "cross_entropy", "mean", "squared_error"]
+__all__ = ["accuracy", "cross_entropy", "erf_products", "mean", "population", "relu_products", "squared_error"]
 __dir__ = __all__.copy
 
 
@@ -116,3 +118,70 @@ def accuracy(logits: jax.Array, targets: jax.Array) -> jax.Array:
     """
     logits, targets = _checked_classes(logits, targets)
     return (jnp.argmax(logits, axis=-1).astype(targets.dtype) == targets).astype(logits.dtype)
+
+
+def population(student: jax.Array, teacher: jax.Array, products: Callable[[jax.Array], jax.Array]) -> jax.Array:
+    """Return half the mean squared error of a sum of units over all inputs, ½ E (Σᵢ g(wᵢ·x) − Σⱼ g(vⱼ·x))².
+
+    The inputs x are standard Gaussian, and the expectation is in closed form.
+
+    Parameters
+    ----------
+    student, teacher
+        Weights wᵢ and vⱼ of the units, (k, d) and (m, d).
+    products
+        `relu_products` or `erf_products`, which are of g; or any function of weights (n, d) that returns
+        E g(uᵢ·x) g(uⱼ·x), (n, n).
+
+    Raises
+    ------
+    TypeError, ValueError
+        The weights are not matrices of real numbers with equally many columns.
+
+    Examples
+    --------
+    >>> print(f"{population(jnp.zeros((1, 3)), jnp.eye(3), relu_products):.4f}")  # ½ E (Σⱼ relu(xⱼ))²
+    1.2275
+    """
+    student, teacher = _checks.floats(student, "student"), _checks.floats(teacher, "teacher")
+    if student.ndim != 2 or teacher.ndim != 2 or student.shape[1] != teacher.shape[1]:
+        raise ValueError(
+            f"student and teacher: got shapes {student.shape} and {teacher.shape}, expected (k, d) and (m, d)."
+        )
+    sign = jnp.concatenate([jnp.ones_like(student[:, 0]), -jnp.ones_like(teacher[:, 0])])
+    return sign @ products(jnp.concatenate([student, teacher])) @ sign / 2
+
+
+def relu_products(units: jax.Array) -> jax.Array:
+    """Return E relu(uᵢ·x) relu(uⱼ·x) over standard Gaussian inputs x for all pairs of rows (n, d), as (n, n).
+
+    It is ½ ‖uᵢ‖² for i = j, and (s + c (π − t)) / (2π) with c = uᵢ·uⱼ = ‖uᵢ‖ ‖uⱼ‖ cos t and s = ‖uᵢ‖ ‖uⱼ‖ sin t for
+    others (Cho & Saul 2009; Safran & Shamir 2018). It is analytic where no two rows are parallel; at t = 0 the third
+    derivatives jump.
+
+    Examples
+    --------
+    >>> print(f"{relu_products(jnp.eye(2))[0, 1]:.4f}")  # 1 / (2π)
+    0.1592
+    """
+    inner, sizes, own = units @ units.T, jnp.sum(units**2, axis=1), jnp.eye(len(units), dtype=bool)
+    # Where rows are parallel, the floor leaves the value and its first two derivatives right to rounding, and finite.
+    squares = jnp.where(own, 1.0, sizes[:, None] * sizes - inner**2)
+    area = jnp.sqrt(jnp.maximum(squares, float(jnp.finfo(units.dtype).tiny) ** 0.25))
+    # π − t is computed from the tangent, because arccos has a derivative of 0/0 between parallel rows.
+    others = (area + inner * (jnp.pi / 2 + jnp.arctan(inner / area))) / (2 * jnp.pi)
+    return jnp.where(own, inner / 2, others)
+
+
+def erf_products(units: jax.Array) -> jax.Array:
+    """Return E erf(uᵢ·x / √2) erf(uⱼ·x / √2) over standard Gaussian inputs x for all pairs of rows (n, d), as (n, n).
+
+    It is (2/π) arcsin(uᵢ·uⱼ / √((1 + ‖uᵢ‖²) (1 + ‖uⱼ‖²))) (Saad & Solla 1995), analytic everywhere.
+
+    Examples
+    --------
+    >>> print(f"{erf_products(jnp.ones((1, 1)))[0, 0]:.4f}")  # (2/π) arcsin ½
+    0.3333
+    """
+    scale = jnp.sqrt(1 + jnp.sum(units**2, axis=1))
+    return 2 / jnp.pi * jnp.arcsin(units @ units.T / (scale[:, None] * scale))

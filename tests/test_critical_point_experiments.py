@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import proofs, saddle_census, saddles_and_width, splitting_units, taylor
+from experiments import population_loss, proofs, saddle_census, saddles_and_width, splitting_units, taylor
 from mlp_jax import datasets, interval, mlp
 
 
@@ -52,6 +52,33 @@ def test_every_point_is_proved_and_every_saddle_joins_points_of_the_list(tmp_pat
     assert len(pd.read_csv(settings.output / "points.csv")) == len(points)
     assert {p.name for p in settings.output.glob("*.png")} == {"levels.png", "joined.png"}
     assert interval.load(settings.output / "zero_one_0.01_0.json").proved
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_hessian_of_the_population_loss_in_closed_form_is_that_of_automatic_differentiation():
+    student, teacher = np.random.default_rng(0).standard_normal((3, 4)), np.eye(4)[:2]
+    expected = jax.jit(jax.hessian(population_loss.fun))(student, teacher).reshape(12, 12)
+    np.testing.assert_allclose(jax.jit(population_loss.hessian)(student, teacher), expected, atol=1e-14)
+
+
+def test_copies_of_a_student_have_the_same_invariants_and_other_students_do_not():
+    generator = np.random.default_rng(0)
+    student = generator.standard_normal((4, 4))
+    copy = generator.permutation(generator.permutation(student, axis=0), axis=1)
+    same, other = map(population_loss.invariants, (copy, generator.permuted(student, axis=0)))
+    np.testing.assert_allclose(population_loss.invariants(student), same, atol=1e-15)
+    assert np.max(np.abs(population_loss.invariants(student) - other)) > 0.1
+
+
+@small_run
+def test_the_spurious_minimum_of_safran_and_shamir_and_saddles_are_proved(tmp_path):
+    points, table = population_loss.run(population_loss.Settings(quick=True, output=tmp_path / "one"))
+    minima = points[points["index"] == 0]
+    assert minima.different_weights.tolist() == [5]  # the symmetry of Arjevani and Field's family
+    np.testing.assert_allclose(minima.loss, 0.02508, atol=1e-5)
+    assert (points["index"] == points.proved_index).all()
+    assert table.proved_saddles.item() >= 3
+    assert interval.load(tmp_path / "one" / "6_0.json").proved
 
 
 @small_run

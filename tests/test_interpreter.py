@@ -62,6 +62,24 @@ def test_a_refusal_names_the_primitive_and_the_reason(fun, words):
         on_box(fun, [0.0, 1.0], 1e-3)
 
 
+def test_the_angle_of_a_vector_holds_that_of_50_digits_and_is_refused_where_it_jumps():
+    generator = np.random.default_rng(0)
+    for mid in [*generator.standard_normal((20, 2)), np.array([0.3, 0.0]), np.array([0.0, -2.0])]:
+        found = on_box(lambda v: jnp.arctan2(v[1], v[0]), mid, 1e-3)
+        for corner in (mid, mid + 1e-3 * generator.choice([-1.0, 1.0], 2)):
+            with mpmath.workdps(50):
+                exact = mpmath.atan2(mpmath.mpf(corner[1]), mpmath.mpf(corner[0]))
+                assert abs(exact - mpmath.mpf(float(found.mid))) <= mpmath.mpf(float(found.radius))
+    for mid in ([-1.0, 0.0], [0.0, 0.0]):
+        with pytest.raises(Refusal, match="atan2: the box holds points where it jumps"):
+            on_box(lambda v: jnp.arctan2(v[1], v[0]), mid, 1e-3)
+
+
+def test_a_diagonal_whose_branch_depends_on_the_platform_is_enclosed():
+    found = on_box(lambda x: jnp.diagonal(jnp.outer(x, x)), [0.5, -3.0], 0.0)
+    assert np.all(np.abs(found.mid - [0.25, 9.0]) <= found.radius)
+
+
 def test_dead_comparisons_are_removed_before_they_could_be_undecided():
     with jax.enable_x64(True):
         gradient = jax.grad(lambda z: jax.nn.log_softmax(z)[0])

@@ -1,3 +1,4 @@
+import itertools
 import re
 
 import jax
@@ -5,6 +6,8 @@ import jax.numpy as jnp
 import mpmath
 import numpy as np
 import pytest
+import scipy.integrate
+import scipy.special
 from sklearn import metrics
 
 from mlp_jax import interval, losses, mlp, mlp_hessian
@@ -135,3 +138,51 @@ def test_targets_captured_by_jit_are_checked_too():
 def test_a_wrong_argument_is_refused_by_name(loss, targets, message):
     with pytest.raises((TypeError, ValueError), match=re.escape(message)):
         loss(jnp.zeros((2, 3)), targets)
+
+
+def relu_quadrature(a, b):
+    """(1/π) ∫ relu(a·û) relu(b·û) dφ, the expectation in polar coordinates, between the angles of the corners."""
+    corners = [np.arctan2(w[0], -w[1]) % np.pi for w in (a, b)]
+    ends = sorted({0.0, 2 * np.pi, *corners, *(corner + np.pi for corner in corners)})
+    value = lambda t: np.prod([max(0.0, w @ (np.cos(t), np.sin(t))) for w in (a, b)])
+    return sum(scipy.integrate.quad(value, *piece)[0] for piece in itertools.pairwise(ends)) / np.pi
+
+
+def erf_quadrature(a, b):
+    nodes, weights = np.polynomial.hermite_e.hermegauss(100)
+    x, y = np.meshgrid(nodes, nodes)
+    first, second = (scipy.special.erf((w[0] * x + w[1] * y) / np.sqrt(2)) for w in (a, b))
+    return weights @ (first * second) @ weights / (2 * np.pi)
+
+
+@pytest.mark.parametrize(
+    ("products", "quadrature"), [(losses.relu_products, relu_quadrature), (losses.erf_products, erf_quadrature)]
+)
+@pytest.mark.usefixtures("x64")
+def test_the_population_loss_is_that_of_quadrature_in_the_plane_of_each_pair(products, quadrature):
+    units, sign = 0.5 * np.random.default_rng(3).standard_normal((5, 3)), np.array([1, 1, 1, -1, -1])
+    expected = np.empty((5, 5))
+    for i, j in np.ndindex(5, 5):
+        plane = np.linalg.qr(units[[i, j if j != i else i - 1]].T)[0].T
+        expected[i, j] = quadrature(plane @ units[i], plane @ units[j])
+    np.testing.assert_allclose(products(units), expected, atol=1e-10)
+    loss = losses.population(units[:3], units[3:], products)
+    np.testing.assert_allclose(loss, sign @ expected @ sign / 2, atol=1e-10)
+
+
+@pytest.mark.usefixtures("x64")
+def test_at_the_teacher_the_population_loss_and_its_gradient_are_0_and_the_hessian_is_that_of_safran_and_shamir():
+    one = np.eye(4)
+    loss = lambda student: losses.population(student, one, losses.relu_products)
+    assert abs(loss(one)) < 1e-15
+    np.testing.assert_allclose(jax.jit(jax.grad(loss))(one), 0, atol=1e-15)
+    blocks = jax.jit(jax.hessian(loss))(one)
+    for i, j in np.ndindex(4, 4):
+        mixed = np.outer(one[i], one[j]) + np.outer(one[j], one[i])
+        expected = one / 2 if i == j else one / 4 + mixed / (2 * np.pi)
+        np.testing.assert_allclose(blocks[i, :, j], expected, atol=1e-15)
+
+
+def test_weights_of_other_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"got shapes \(2, 3\) and \(2, 2\), expected \(k, d\) and \(m, d\)"):
+        losses.population(np.ones((2, 3)), np.ones((2, 2)), losses.erf_products)

@@ -53,6 +53,41 @@ def test_every_xor_point_found_from_random_starts_is_proved():
     assert {0, 1} <= {proof.index for proof in proofs.values()}
 
 
+def relu_population(student, teacher):
+    return losses.population(student, teacher, losses.relu_products)
+
+
+def erf_population(student, teacher):
+    return losses.population(student, teacher, losses.erf_products)
+
+
+def test_a_reversed_relu_unit_is_a_saddle_with_five_units_and_a_spurious_minimum_with_six():
+    """Safran & Shamir 2018; Arjevani & Field 2021: the index changes between five and six."""
+    for units, index, (own, other, reversed_, last, corner) in (
+        (5, 3, (0.96161, -0.07908, 0.37607, 0.28755, -0.55978)),
+        (6, 0, (0.9867, -0.05041, 0.30801, 0.22452, -0.60151)),
+    ):
+        student = np.full((units, units), other) + (own - other) * np.eye(units)
+        student[:, -1], student[-1] = reversed_, last
+        student[-1, -1] = corner
+        proof = interval.certify(relu_population, student, (np.eye(units),), reach=1e-4)
+        assert (proof.proved, proof.index) == (True, index), proof.reason
+        assert 0.025 < proof.loss[0] < proof.loss[1] < 0.027
+    assert not interval.certify(relu_population, np.eye(6), (np.eye(6),)).proved  # third derivatives jump there
+
+
+def test_erf_units_at_the_teacher_are_proved_and_the_plateau_before_they_specialise_is_refused_as_degenerate():
+    """Saad & Solla 1995: on the plateau k units have an overlap of 1 / √(k (2k − 1)) with each of k teachers."""
+    assert interval.certify(erf_population, np.eye(2), (np.eye(2),)).index == 0
+    plateau = np.full((2, 2), 1 / np.sqrt(6))
+    with jax.enable_x64(True):
+        loss = 2 / np.pi * (np.pi / 6 - 2 * np.arcsin(0.25))
+        assert abs(erf_population(plateau, np.eye(2)) - loss) < 1e-15
+    assert (
+        "1 of 4 eigenvalues are 0 within the bounds" in interval.certify(erf_population, plateau, (np.eye(2),)).reason
+    )
+
+
 def test_no_point_that_is_not_critical_is_proved():
     for seed in range(10):
         assert not interval.certify(xor_loss, xor_start(seed), (0.01,)).proved

@@ -35,6 +35,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
         for name in ("acos", "acosh", "asin", "asinh", "atan", "atanh", "cos", "cosh", "digamma", "erf", "erfc", "exp",
                      "expm1", "lgamma", "log", "log1p", "rsqrt", "sin", "sinh", "sqrt", "tan", "tanh")
     },
+    "atan2": lambda y, x: _atan2(y, x),
     "logaddexp": lambda x, y: _logaddexp(x, y),
     "logistic": lambda x: 1 / (1 + (-x).exp()),
     "pow": lambda x, y: x**y,
@@ -42,6 +43,13 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 _MONOTONE = {"asinh", "atan", "erf", "erfc", "exp", "expm1", "log", "log1p", "logistic", "rsqrt", "sinh", "sqrt",
              "tanh"}  # fmt: skip
 _WIDE = 2.0**-10
+
+
+def _atan2(y: Any, x: Any) -> Any:
+    """Return the angle of (x, y), off the half line on which it jumps."""
+    if not (x > 0 or y > 0 or y < 0):
+        raise Refusal("atan2: the box holds points where it jumps")
+    return flint.arb.atan2(y, x)
 
 
 def _logaddexp(x: Any, y: Any) -> Any:

@@ -108,6 +108,11 @@ class _Builder:
             inner = eqn.params[_CALLS[name]]
             closed = hasattr(inner, "consts")
             return self.inline(inner.jaxpr if closed else inner, inner.consts if closed else (), inputs)
+        platforms = eqn.params.get("branches_platforms")
+        if name == "cond" and platforms and jax.default_backend() == "cpu":
+            number = next(i for i, names in enumerate(platforms) if names is None or "cpu" in names)
+            branch = eqn.params["branches"][number]
+            return self.inline(branch.jaxpr, branch.consts, inputs[1:])
         if name == "scan":
             return self._unroll(eqn, inputs)
         if name == "while" or "callback" in name:
