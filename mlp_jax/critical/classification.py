@@ -17,14 +17,14 @@ from mlp_jax.critical.evidence.corners import corner_within
 from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order, smallest
 from mlp_jax.critical.evidence.higher_precision import constant_along, second_look
 from mlp_jax.critical.evidence.jumps import Jump, nonsmooth
-from mlp_jax.critical.evidence.matrix_free import classify_by_products
+from mlp_jax.critical.evidence.matrix_free import MAX_PRODUCTS, classify_by_products
 from mlp_jax.critical.evidence.measurements import Measurements, measure
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import NotFinite, length, within
 from mlp_jax.critical.evidence.tangents import constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, precision, signs, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree, Tangents
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree, Tangents
 
 # A null cluster is separated when no count changes with all errors larger by this factor.
 _GAP = 1e3
@@ -46,6 +46,8 @@ def classify(
     enclosure: HessianMatrix | None = None,
     evidence: str | None = None,
     key: jax.Array | None = None,
+    max_products: int = MAX_PRODUCTS,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Name the critical point at params, or say why it has no name. Host-level.
 
@@ -79,6 +81,12 @@ def classify(
         or a certificate that says why the proof was refused.
     key
         JAX random key of the Lanczos start; `jax.random.key(0)` when None.
+    max_products
+        Largest number of Hessian-vector products of MINRES and Lanczos where the verdict rests on products; checks of
+        the derivatives take about 100 more. Each of them, once the Newton step is known, keeps a vector of P numbers.
+        Where they do not suffice the verdict is `undetermined`, and says how many might.
+    progress
+        Called as progress(products, max_products) after each of those products.
 
     Raises
     ------
@@ -98,6 +106,7 @@ def classify(
     require_evidence(evidence)
     key = jax.random.key(0) if key is None else key
     _checks.key(key)
+    max_products = _checks.integer(max_products, "max_products")
     with precision.float64(), _parallel.blas_threads_for(tree.size(params)):
         traced, params, args = precision.traced_problem(fun, params, args)
         for name, function in (
@@ -115,7 +124,9 @@ def classify(
         problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params))
         try:
             if evidence == "lanczos":
-                return classify_by_products(problem, key, functools.partial(corner_within, problem, kinks))
+                find_corner = functools.partial(corner_within, problem, kinks)
+                with _parallel.one_blas_thread():  # a second would wait, spinning, on a core that products use
+                    return classify_by_products(problem, key, find_corner, max_products, progress)
             measured = measure(problem)
         except NotFinite:
             fun(params, *args)  # given numbers, fun may raise an error that says more, such as a label out of range

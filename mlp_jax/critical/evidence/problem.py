@@ -30,6 +30,7 @@ class Problem:
     args: tuple
     hessian: HessianMatrix | None
     unit: float
+    spend: Callable[[int], Any] | None = None  # called with the number of products that `multiply` has computed
 
     @functools.cached_property
     def vector(self) -> np.ndarray:
@@ -73,6 +74,17 @@ class Problem:
     def product(self, direction: np.ndarray) -> np.ndarray:
         """Return H v at params for one direction."""
         return self.products_here(direction[None])[0]
+
+    @functools.cached_property
+    def _linear(self) -> Callable[[jax.Array], jax.Array]:
+        return _linearized(self.traced, self.params, self.args)
+
+    def multiply(self, directions: np.ndarray) -> np.ndarray:
+        """Return H v, (n, P), at params, the gradient linearised once: for many products at one point."""
+        rows = [_parallel.to_host(_product_with(self.traced, self._linear, jnp.asarray(v))) for v in directions]
+        if self.spend is not None:
+            self.spend(len(rows))
+        return np.stack(rows)
 
     def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
         number, first = len(rows[0]), 0
@@ -136,3 +148,15 @@ def _otherwise_rounded(of: Callable[..., Any]) -> Callable[..., Any]:
 
 _slopes, _other_slopes = _plain(_slopes_of), _otherwise_rounded(_slopes_of)
 _products, _other_products = _plain(_product_of), _otherwise_rounded(_product_of)
+
+
+@_compiled.by_function()
+def _linearized(traced: tracing.Traced, params: PyTree, args: tuple) -> Callable[[jax.Array], jax.Array]:
+    """Return v ↦ H v as a pytree of what the gradient's linearisation keeps."""
+    vector, unravel = tree.ravel(params)
+    return operators.linearize_gradient(lambda v: traced(unravel(v), *args), vector)
+
+
+@_compiled.by_function()
+def _product_with(traced: tracing.Traced, linear: Callable[[jax.Array], jax.Array], vector: jax.Array) -> jax.Array:
+    return linear(vector)
