@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -19,7 +20,7 @@ from mlp_jax.critical.evidence.higher_precision import constant_along, second_lo
 from mlp_jax.critical.evidence.jumps import Jump, nonsmooth
 from mlp_jax.critical.evidence.matrix_free import MAX_PRODUCTS, classify_by_products
 from mlp_jax.critical.evidence.measurements import Measurements, measure
-from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.problem import Budget, Problem
 from mlp_jax.critical.evidence.slopes import NotFinite, length, within
 from mlp_jax.critical.evidence.tangents import constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
@@ -33,6 +34,8 @@ _DENSE_EIGENVALUES = 4000
 _REPRESENTABLE = 1e-290, 1e290
 # (P, P) float64 matrices held at once, including those of computing a Hessian.
 _MATRICES = 4
+# Hessians of dense evidence, at most.
+_HESSIANS = 5
 
 
 def classify(
@@ -86,7 +89,8 @@ def classify(
         the derivatives take about 100 more. Each of them, once the Newton step is known, keeps a vector of P numbers.
         Where they do not suffice the verdict is `undetermined`, and says how many might.
     progress
-        Called as progress(products, max_products) after each of those products.
+        Called as progress(done, total) after each Hessian, of at most 5, or after each of those products, of
+        `max_products`; "proved" goes on as `interval.certify`.
 
     Raises
     ------
@@ -121,12 +125,13 @@ def classify(
             evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
         if evidence != "lanczos":
             matrices.require_memory(tree.size(params), matrices=_MATRICES)
-        problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params))
+        budget = Budget(max_products if evidence == "lanczos" else _HESSIANS, progress)
+        problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params), budget)
         try:
             if evidence == "lanczos":
                 find_corner = functools.partial(corner_within, problem, kinks)
                 with _parallel.one_blas_thread():  # a second would wait, spinning, on a core that products use
-                    return classify_by_products(problem, key, find_corner, max_products, progress)
+                    return classify_by_products(problem, key, find_corner)
             measured = measure(problem)
         except NotFinite:
             fun(params, *args)  # given numbers, fun may raise an error that says more, such as a label out of range
@@ -134,7 +139,7 @@ def classify(
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
         verdict = _decide(problem, measured, tangents, symmetries, corner)
-        return _prove(fun, problem, verdict, symmetries, enclosure) if evidence == "proved" else verdict
+        return _prove(fun, problem, verdict, symmetries, enclosure, progress) if evidence == "proved" else verdict
 
 
 def require_evidence(evidence: str | None) -> None:
@@ -144,7 +149,12 @@ def require_evidence(evidence: str | None) -> None:
 
 
 def _prove(
-    fun: Fun, problem: Problem, verdict: Verdict, symmetries: Tangents | None, enclosure: HessianMatrix | None
+    fun: Fun,
+    problem: Problem,
+    verdict: Verdict,
+    symmetries: Tangents | None,
+    enclosure: HessianMatrix | None,
+    progress: Progress | None,
 ) -> Verdict:
     """Return the verdict with a certificate, whose numbers replace the estimates unless they contradict each other.
 
@@ -152,9 +162,8 @@ def _prove(
     """
     from mlp_jax.interval import certify
 
-    proof = certify(
-        fun, problem.params, problem.args, symmetries=symmetries, hessian=problem.hessian, enclosure=enclosure
-    )
+    options: Any = {"symmetries": symmetries, "hessian": problem.hessian, "enclosure": enclosure, "progress": progress}
+    proof = certify(fun, problem.params, problem.args, **options)
     if proof.index is None or proof.null is None or proof.radius is None or verdict.kind == "nonsmooth":
         return dataclasses.replace(verdict, certificate=proof)
     positive = proof.size - proof.index - proof.null

@@ -30,7 +30,6 @@ from mlp_jax.critical.evidence.slopes import SAFETY, Slope, length, measure_slop
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia
 from mlp_jax.curvature.krylov_space import Space
-from mlp_jax.curvature.types import Progress
 
 # float64 represents the squares of sizes above this and below its inverse, and of their rounding.
 _SMALLEST = 1e-120
@@ -38,8 +37,8 @@ _SMALLEST = 1e-120
 MAX_PRODUCTS = 1600
 # Steps of Lanczos, and vectors, that estimate an error of the Hessian.
 _ERROR_STEPS, _ALONG = 8, 4
-# MINRES uses this share of the products that are left; its step may be too long already after so many.
-_SOLVE_SHARE, _LOOKS = 1 / 5, (30, 45, 67, 100, 150, 225)
+# MINRES uses one in so many of the products that are left; its step may be too long already after so many.
+_SOLVE_SHARE, _LOOKS = 5, (30, 45, 67, 100, 150, 225)
 # A Newton step that leaves at most this share of the gradient counts as converging.
 _CONTRACTION = 0.25
 
@@ -52,41 +51,11 @@ class _Newton(NamedTuple):
     reason: str
 
 
-@dataclasses.dataclass
-class _Budget:
-    """Products with the linearised gradient: how many there may be, and how many there were."""
-
-    most: int
-    progress: Progress | None
-    spent: int = 0
-
-    def spend(self, number: int) -> None:
-        self.spent += number
-        if self.progress is not None:
-            self.progress(min(self.spent, self.most), self.most)
-
-    @property
-    def left(self) -> int:
-        return max(1, self.most - self.spent)
-
-    @property
-    def for_solving(self) -> int:
-        return max(1, int(_SOLVE_SHARE * self.left))
-
-
-def classify_by_products(
-    problem: Problem,
-    key: jax.Array,
-    corner: Callable[[np.ndarray], Jump | None],
-    max_products: int,
-    progress: Progress | None,
-) -> Verdict:
+def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.ndarray], Jump | None]) -> Verdict:
     """Classify from Hessian-vector products: see `classify` with evidence="lanczos". Host-level.
 
     Memory: k vectors of P numbers for k steps of Lanczos, at most a quarter of the machine.
     """
-    budget = _Budget(max_products, progress)
-    problem = dataclasses.replace(problem, spend=budget.spend)
     moves = nudges(problem)
     slope = measure_slope(problem, moves)
     vectors = np.random.default_rng(6).choice([-1.0, 1.0], (4, len(problem.vector)))
@@ -96,12 +65,12 @@ def classify_by_products(
         return _unrepresentable(problem, slope, largest)
     # The rows of diag(s) H diag(s) are alike.
     scale = 1 / np.sqrt(np.where((rows > 0) & np.isfinite(rows), rows, 1.0))
-    newton = _newton(problem, slope, scale, budget)
+    newton = _newton(problem, slope, scale)
     if newton.kind == "critical":
         rounding, change = _hessian_errors(problem, newton.reach, moves, key)
-        space, spectrum, bound = signs_at_ends(problem, key, max(rounding, change), budget.left)
+        space, spectrum, bound = signs_at_ends(problem, key, max(rounding, change), problem.budget.left)
     else:  # no sign is claimed at another point, and a look at the spectrum is enough
-        space, spectrum, bound = signs_at_ends(problem, key, np.inf, min(FIRST_STEPS, budget.left))
+        space, spectrum, bound = signs_at_ends(problem, key, np.inf, min(FIRST_STEPS, problem.budget.left))
         rounding, change = _error_along(problem, space, moves), 0.0
         bound = max(rounding, arithmetic(problem, spectrum.ritz))
     kind, counts, reason = _name(spectrum, bound, len(problem.vector))
@@ -179,12 +148,12 @@ def _jump(
     )
 
 
-def _newton(problem: Problem, slope: Slope, scale: np.ndarray, budget: _Budget) -> _Newton:
+def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
     """Return the minimum-residual Newton step in scaled coordinates, and whether it leads to a critical point."""
     gradient, error = slope.gradient, slope.gradient_error
     size, rounding = np.linalg.norm(scale * gradient), np.linalg.norm(scale * error)
     if within(scale, gradient, error):
-        reach, _ = _minimum_residual(problem, scale, gradient + slope.typical_rounding, 1e-4, budget.for_solving)
+        reach, _ = _minimum_residual(problem, scale, gradient + slope.typical_rounding, 1e-4)
         return _Newton(np.zeros_like(gradient), reach, 0.0, "critical", "")
 
     def ahead(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -195,9 +164,7 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray, budget: _Budget) 
     def too_long(residual: np.ndarray, after: np.ndarray) -> bool:
         return bool(np.linalg.norm(scale * (after - residual)) > _CONTRACTION * size + 2 * rounding)
 
-    step, unfinished = _minimum_residual(
-        problem, scale, gradient, 1e-8, budget.for_solving, lambda step: too_long(*ahead(step))
-    )
+    step, unfinished = _minimum_residual(problem, scale, gradient, 1e-8, lambda step: too_long(*ahead(step)))
     residual, after = ahead(step)
     flatness = float(np.linalg.norm(residual) / np.linalg.norm(gradient))
     kind, reason = "not critical", None
@@ -208,7 +175,7 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray, budget: _Budget) 
         turned = 2 * turned + 0.1 * np.max(scale * turned) / scale
         reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
     if reason is None and np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding:
-        if within(scale, after, error) or _becomes_shorter(problem, scale, step, after, budget):
+        if within(scale, after, error) or _becomes_shorter(problem, scale, step, after):
             kind = "critical"
         else:
             reason = "Newton's steps do not become shorter"
@@ -221,10 +188,10 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray, budget: _Budget) 
     return _Newton(step, (1 + rounding / size) * step, flatness, kind, words)
 
 
-def _becomes_shorter(problem: Problem, scale: np.ndarray, step: np.ndarray, after: np.ndarray, budget: _Budget) -> bool:
+def _becomes_shorter(problem: Problem, scale: np.ndarray, step: np.ndarray, after: np.ndarray) -> bool:
     """Return whether the next Newton step is shorter: in an endless descent each shrinks the gradient alone."""
     following = dataclasses.replace(problem, params=problem.unravel(problem.vector + step))
-    second, _ = _minimum_residual(following, scale, after, 1e-3, budget.for_solving)
+    second, _ = _minimum_residual(following, scale, after, 1e-3)
     return bool(np.linalg.norm(second / scale) <= _CONTRACTION * np.linalg.norm(step / scale))
 
 
@@ -237,14 +204,13 @@ def _minimum_residual(
     scale: np.ndarray,
     gradient: np.ndarray,
     tolerance: float,
-    steps: int,
     stop: Callable[[np.ndarray], bool] = lambda step: False,
 ) -> tuple[np.ndarray, bool]:
     """Return −H⁺ g by MINRES in scaled coordinates, and whether more steps would change it.
 
     It ends early at a step of which `stop`, asked now and then, is true.
     """
-    count = itertools.count(1)
+    count, steps = itertools.count(1), max(1, problem.budget.left // _SOLVE_SHARE)
 
     def look(solved: np.ndarray) -> None:
         if next(count) in _LOOKS and stop(scale * solved):

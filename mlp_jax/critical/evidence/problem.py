@@ -12,10 +12,30 @@ import numpy as np
 from mlp_jax import _compiled, _parallel, curvature, tree
 from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.curvature import matrices, operators, tracing, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 # Numbers of points that a compiled program evaluates in one call: all but the last points go in the largest that fits.
 _ROWS = 64, 4
+
+
+@dataclasses.dataclass
+class Budget:
+    """How many Hessians, or Hessian-vector products, there may be, and how many there were."""
+
+    most: int = 0
+    progress: Progress | None = None
+    spent: int = 0
+
+    def spend(self, number: int) -> None:
+        """Count so many, and report them."""
+        self.spent += number
+        if self.progress is not None:
+            self.progress(min(self.spent, self.most), self.most)
+
+    @property
+    def left(self) -> int:
+        """How many there may still be, 1 at least."""
+        return max(1, self.most - self.spent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +50,7 @@ class Problem:
     args: tuple
     hessian: HessianMatrix | None
     unit: float
-    spend: Callable[[int], Any] | None = None  # called with the number of products that `multiply` has computed
+    budget: Budget = dataclasses.field(default_factory=Budget)  # of what `multiply` or `matrix` computes
 
     @functools.cached_property
     def vector(self) -> np.ndarray:
@@ -82,8 +102,7 @@ class Problem:
     def multiply(self, directions: np.ndarray) -> np.ndarray:
         """Return H v, (n, P), at params, the gradient linearised once: for many products at one point."""
         rows = [_parallel.to_host(_product_with(self.traced, self._linear, jnp.asarray(v))) for v in directions]
-        if self.spend is not None:
-            self.spend(len(rows))
+        self.budget.spend(len(rows))
         return np.stack(rows)
 
     def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
@@ -104,6 +123,7 @@ class Problem:
             matrix = _parallel.to_host(curvature.dense_hessian(self.traced, self.unravel(vector), self.args))
         else:
             matrix = matrices.as_hessian(self.hessian(self.unravel(vector), *self.args), len(vector))
+        self.budget.spend(1)
         if not np.all(np.isfinite(matrix)):
             name = "fun" if self.hessian is None else "hessian"
             raise ValueError(f"{name}: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")

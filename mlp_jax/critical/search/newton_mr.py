@@ -15,7 +15,7 @@ from mlp_jax.critical.search.minres import Limits, Solution, minres
 _MAX_FAILURES = 40
 # Sufficient decrease (Armijo 1966).
 _DECREASE = 1e-4
-_MAX_PRODUCTS = 1000
+MOST_PRODUCTS = 1000
 
 
 class _State(NamedTuple):
@@ -70,7 +70,10 @@ def newton_mr(function: Function, max_steps: int) -> Search:
     def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         size = jnp.zeros_like(vector[0])
         coarse = _solve(function, vector, gradient, 1e-6, 1e-6, size)
-        fine = _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size)
+        solved = jnp.linalg.norm(coarse.residual) <= 1e-6 * jnp.linalg.norm(gradient)
+        fine = jax.lax.cond(
+            solved, lambda: coarse, lambda: _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size)
+        )
         return jnp.linalg.norm(coarse.residual), fine.vector
 
     return Search(begin, lambda state: _advance(function, state, max_steps), newton)
@@ -86,7 +89,7 @@ def _solve(
     radius: float | jax.Array = jnp.inf,
 ) -> Solution:
     _, matvec = jax.linearize(function.gradient, vector)
-    limits = Limits(tolerance, stationarity, min(4 * vector.size, _MAX_PRODUCTS), radius)
+    limits = Limits(tolerance, stationarity, min(4 * vector.size, MOST_PRODUCTS), radius)
     return minres(matvec, -gradient, limits, size)
 
 
