@@ -48,6 +48,9 @@ def find(
     eigenvectors. It may still end at a point of another index, or at no critical point, even if there is one. `reached`
     says whether the index is the one asked for; above 4000 parameters the index is not known.
 
+    Above 4000 parameters a search for index 0, or without `index`, first descends by L-BFGS (20 gradients count as a
+    step) until Newton's steps converge, at a minimum or at a saddle of low index on the way.
+
     A point counts as converged only if each component of the gradient is within the change that a rounding of params
     causes.
 

@@ -142,7 +142,10 @@ def _jump(
     largest = float(np.max(np.abs(spectrum.ritz)))
     level = JUMP * largest * max(float(np.max(np.abs(moves))), problem.unit)
     here = problem.products_here(vectors)
-    noise = problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - here
+
+    def noise() -> np.ndarray:
+        return problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - here
+
     return first_order_jump(slope, level, largest * typical_size(problem)) or hessian_jump(
         problem, vectors, moves, scale, here, noise
     )

@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 import scipy.optimize
 
+from mlp_jax.critical.search.contract import RUN_OFF
 from mlp_jax.critical.search.following import Found
 
 # Gradients that count as one step, and vectors kept.
@@ -28,7 +29,7 @@ def descend(
     finish: Callable[[np.ndarray, np.ndarray], Found | None],
     spend: Callable[[], bool],
 ) -> tuple[np.ndarray, Found | None]:
-    """Return where the descent from `start` ends, and the critical point that `finish` reaches from its way, if any.
+    """Return where the gradient was least on the descent from `start`, and the critical point that `finish` reached.
 
     Parameters
     ----------
@@ -39,18 +40,23 @@ def descend(
     spend
         Called once for each `GRADIENTS` gradients; returns whether there may be more.
     """
-    least, tried, found, count = (np.inf, start), np.inf, None, 0
+    least, tried, highest, found, count = (np.inf, start), np.inf, np.inf, None, 0
+    longest = RUN_OFF * max(1.0, float(np.linalg.norm(start)))
 
     def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
-        nonlocal least, tried, found, count
+        nonlocal least, tried, highest, found, count
         value, gradient = slope(vector)
         size, count = float(np.linalg.norm(gradient)), count + 1
-        tried = _FIRST_TRY / _NEXT_TRY * size if count == 1 else tried
+        if count == 1:
+            tried = highest = _FIRST_TRY / _NEXT_TRY * size
         if size < least[0]:
             least = size, vector.copy()
+        if size > tried / _NEXT_TRY**2:  # another valley
+            tried = highest
         if size <= _NEXT_TRY * tried:
             tried, found = size, finish(vector, gradient)
-        if found is not None or (count % GRADIENTS == 0 and not spend()):
+        far = not np.linalg.norm(vector) <= longest
+        if far or found is not None or (count % GRADIENTS == 0 and not spend()):
             raise _Ended
         return float(value), gradient
 

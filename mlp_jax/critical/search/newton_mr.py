@@ -15,7 +15,7 @@ from mlp_jax.critical.search.minres import Limits, Solution, minres
 _MAX_FAILURES = 40
 # Sufficient decrease (Armijo 1966).
 _DECREASE = 1e-4
-MOST_PRODUCTS = 1000
+_MAX_PRODUCTS = 1000
 
 
 class _State(NamedTuple):
@@ -89,7 +89,7 @@ def _solve(
     radius: float | jax.Array = jnp.inf,
 ) -> Solution:
     _, matvec = jax.linearize(function.gradient, vector)
-    limits = Limits(tolerance, stationarity, min(4 * vector.size, MOST_PRODUCTS), radius)
+    limits = Limits(tolerance, stationarity, min(4 * vector.size, _MAX_PRODUCTS), radius)
     return minres(matvec, -gradient, limits, size)
 
 

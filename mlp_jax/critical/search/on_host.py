@@ -16,7 +16,7 @@ from mlp_jax.critical.search import following, lbfgs, of_pytrees, spectra
 from mlp_jax.critical.search.contract import End, Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.minres import Limits, minres
-from mlp_jax.critical.search.newton_mr import MOST_PRODUCTS, newton_mr
+from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
 from mlp_jax.curvature.types import Fun, Progress, PyTree
@@ -26,8 +26,10 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
-# Residual of the Newton step that is tried after a descent, and share of the gradient that it must leave at most.
-_SOLVED, _CONTRACTS = 0.05, 0.4
+# Newton's steps on a descent by L-BFGS: residual and products of each, share of the gradient that it may leave, number.
+_SOLVED, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 4000, 0.4, 20
+# Changes by a rounding of the parameters, below which the gradient is at the level of rounding.
+_ROUNDINGS = 16
 
 
 def follow_each(
@@ -76,12 +78,19 @@ def follow_one(
         return end, gradient(end), bool(point.converged)
 
     def finish(vector: np.ndarray, at: np.ndarray) -> following.Found | None:
-        objective.hessians += 1
-        ahead = gradient(vector + on_host(_newton_at)(vector, at))
-        if not np.linalg.norm(ahead) <= _CONTRACTS * np.linalg.norm(at):
-            return None
-        end, last, critical = descend(vector)
-        return following.Found(end, last, None, Reason.ROUNDING) if critical else None
+        """Return where Newton's steps end at the level of rounding; None if they stop to contract above it."""
+        for _ in range(_ENDING):
+            objective.hessians += 1
+            tell()
+            there = vector + on_host(_newton_at)(vector, at)
+            ahead = gradient(there)
+            if not np.linalg.norm(ahead) <= _CONTRACTS * np.linalg.norm(at):
+                break
+            vector, at = there, ahead
+        rounding = np.linalg.norm(gradient(vector * (1 + 2 * objective.unit)) - at)
+        if np.linalg.norm(at) <= _ROUNDINGS * rounding:
+            return following.Found(vector, at, None, Reason.ROUNDING)
+        return None
 
     def spend() -> bool:
         objective.hessians += 1
@@ -147,7 +156,7 @@ def _newton_at(
     fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array, gradient: jax.Array
 ) -> jax.Array:
     _, product = jax.linearize(of_pytrees.function_of(fun, settings, params, args).gradient, vector)
-    return minres(product, -gradient, Limits(_SOLVED, 1e-6, MOST_PRODUCTS)).vector
+    return minres(product, -gradient, Limits(_SOLVED, 1e-9, _SOLUTION)).vector
 
 
 @_compiled.by_function(2)
