@@ -26,7 +26,7 @@ import pandas as pd
 import scipy.optimize
 import tqdm
 
-from experiments._shared import command_line, tables, xor
+from experiments._shared import bars, command_line, tables, xor
 from experiments._shared.classifier import Classifier, all_digits, classifier
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -104,7 +104,9 @@ def prove(settings: Settings, model: Classifier, digits: Data, case: Case) -> di
     began = time.perf_counter()
     params = jax.block_until_ready(search(settings, model, digits, case))
     found = time.perf_counter()
-    proof = interval.certify(model.fun, params, digits, hessian=model.hessian, enclosure=model.enclosure, reach=1e-3)
+    fast: dict[str, Any] = {"hessian": model.hessian, "enclosure": model.enclosure}
+    with bars.bar("proof", "row") as progress:
+        proof = interval.certify(model.fun, params, digits, reach=1e-3, progress=progress, **fast)
     ended = time.perf_counter()
     row = {"network": case.network, "parameters": proof.size, "wanted": case.wanted, **summary(proof)}
     seconds = {"search_seconds": found - began, "proof_seconds": ended - found}

@@ -241,6 +241,18 @@ def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypa
     np.testing.assert_allclose(point.params, 1, atol=1e-12)
 
 
+@pytest.mark.slow
+def test_a_descent_passes_a_place_where_the_gradient_is_only_nearly_zero(monkeypatch):
+    monkeypatch.setattr(on_host, "MATRICES", 0)
+    monkeypatch.setattr(on_host, "COUNTED", 0)
+    # The slope in the first coordinate is x³ + x² + 1e-5: almost zero near 0, zero only near −1.
+    fun = lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) + x[0] ** 4 / 4 + x[0] ** 3 / 3 + 1e-5 * x[0]
+    point = critical.find(fun, np.full(60, 0.5))
+    assert point.converged
+    roots = np.roots([1, 1, 0, 1e-5])
+    np.testing.assert_allclose(point.params, np.r_[roots[np.isreal(roots)].real, np.ones(59)], atol=1e-9)
+
+
 def test_an_eigenbasis_is_orthonormal_where_the_krylov_space_ends_early(x64):
     values = np.repeat([-1.0, 2.0, 5.0], 10)
 

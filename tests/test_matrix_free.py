@@ -71,6 +71,35 @@ def test_points_of_many_parameters_are_named_from_products(size, kind):
     assert verdict.evidence.startswith("lanczos")
 
 
+def test_products_that_do_not_suffice_leave_a_verdict_that_says_how_many_would():
+    args, calls = (np.linspace(0.02, 3, 400),), []
+    few = critical.classify(
+        quadratic, np.zeros(400), args, evidence="lanczos", max_products=150,
+        progress=lambda done, total: calls.append((done, total)),
+    )  # fmt: skip
+    assert few.kind == "undetermined"
+    assert [done for done, _ in calls] == list(range(1, len(calls) + 1))
+    assert len(calls) <= 150 == calls[0][1]
+    needed = int(few.reason.split("about ")[1].split()[0])
+    enough = critical.classify(quadratic, np.zeros(400), args, evidence="lanczos", max_products=2 * needed + 100)
+    assert enough.kind == "minimum"
+    assert int(enough.evidence.split("(")[1].split()[0]) < 1.6 * needed
+
+
+@jax.custom_vjp
+def reverse_only(x):
+    return jnp.sum(x**2) / 2
+
+
+reverse_only.defvjp(lambda x: (reverse_only(x), x), lambda x, slope: (slope * x,))
+
+
+def test_a_function_without_a_forward_mode_is_named_from_products():
+    diagonal = SPECTRA["saddle"]
+    fun = lambda x, diagonal: reverse_only(x) + jnp.sum((diagonal - 1) * x**2) / 2
+    assert critical.classify(fun, np.zeros(400), (diagonal,), evidence="lanczos").kind == "saddle"
+
+
 def test_unknown_evidence_is_refused():
     with pytest.raises(ValueError, match="evidence: got 'guess'"):
         critical.classify(quadratic, np.zeros(2), (np.ones(2),), evidence="guess")

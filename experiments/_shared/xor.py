@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from experiments._shared import all_devices
+from experiments._shared.bars import bar
 from mlp_jax import critical, losses, mlp, mlp_symmetry, tree
 
 SIZES = (2, 2, 1)
@@ -52,10 +53,11 @@ def count(key: jax.Array, coding: str, decay: float, num_starts: int) -> Counted
     """
     args = data(coding, decay)
     maps = mlp_symmetry.maps(loss, init(jax.random.key(0)), args, activation=jnp.tanh)
-    census = critical.census(
-        loss, init, key, num_starts=num_starts, args=args, symmetries=maps, passes=8, complete_sum=1,
-        parameter=2, low=1e-4, high=1.0, mesh=all_devices.mesh(),
-    )  # fmt: skip
+    with bar("census", "search") as progress:
+        census = critical.census(
+            loss, init, key, num_starts=num_starts, args=args, symmetries=maps, passes=8, complete_sum=1,
+            parameter=2, low=1e-4, high=1.0, mesh=all_devices.mesh(), progress=progress,
+        )  # fmt: skip
     return Counted(args, maps, census)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import numpy as np
@@ -17,14 +18,14 @@ from mlp_jax.critical.evidence.corners import corner_within
 from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order, smallest
 from mlp_jax.critical.evidence.higher_precision import constant_along, second_look
 from mlp_jax.critical.evidence.jumps import Jump, nonsmooth
-from mlp_jax.critical.evidence.matrix_free import classify_by_products
+from mlp_jax.critical.evidence.matrix_free import MAX_PRODUCTS, classify_by_products
 from mlp_jax.critical.evidence.measurements import Measurements, measure
-from mlp_jax.critical.evidence.problem import Problem
+from mlp_jax.critical.evidence.problem import Budget, Problem
 from mlp_jax.critical.evidence.slopes import NotFinite, length, within
 from mlp_jax.critical.evidence.tangents import constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, precision, signs, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree, Tangents
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree, Tangents
 
 # A null cluster is separated when no count changes with all errors larger by this factor.
 _GAP = 1e3
@@ -33,6 +34,8 @@ _DENSE_EIGENVALUES = 4000
 _REPRESENTABLE = 1e-290, 1e290
 # (P, P) float64 matrices held at once, including those of computing a Hessian.
 _MATRICES = 4
+# Hessians of dense evidence, at most.
+_HESSIANS = 5
 
 
 def classify(
@@ -46,6 +49,8 @@ def classify(
     enclosure: HessianMatrix | None = None,
     evidence: str | None = None,
     key: jax.Array | None = None,
+    max_products: int = MAX_PRODUCTS,
+    progress: Progress | None = None,
 ) -> Verdict:
     """Name the critical point at params, or say why it has no name. Host-level.
 
@@ -79,6 +84,13 @@ def classify(
         or a certificate that says why the proof was refused.
     key
         JAX random key of the Lanczos start; `jax.random.key(0)` when None.
+    max_products
+        Largest number of Hessian-vector products of MINRES and Lanczos where the verdict rests on products; checks of
+        the derivatives take about 100 more. Each of them, once the Newton step is known, keeps a vector of P numbers.
+        Where they do not suffice the verdict is `undetermined`, and says how many might.
+    progress
+        Called as progress(done, total) after each Hessian, of at most 5, or after each of those products, of
+        `max_products`; "proved" goes on as `interval.certify`.
 
     Raises
     ------
@@ -98,6 +110,7 @@ def classify(
     require_evidence(evidence)
     key = jax.random.key(0) if key is None else key
     _checks.key(key)
+    max_products = _checks.integer(max_products, "max_products")
     with precision.float64(), _parallel.blas_threads_for(tree.size(params)):
         traced, params, args = precision.traced_problem(fun, params, args)
         for name, function in (
@@ -112,10 +125,13 @@ def classify(
             evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
         if evidence != "lanczos":
             matrices.require_memory(tree.size(params), matrices=_MATRICES)
-        problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params))
+        budget = Budget(max_products if evidence == "lanczos" else _HESSIANS, progress)
+        problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params), budget)
         try:
             if evidence == "lanczos":
-                return classify_by_products(problem, key, functools.partial(corner_within, problem, kinks))
+                find_corner = functools.partial(corner_within, problem, kinks)
+                with _parallel.one_blas_thread():  # a second would wait, spinning, on a core that products use
+                    return classify_by_products(problem, key, find_corner)
             measured = measure(problem)
         except NotFinite:
             fun(params, *args)  # given numbers, fun may raise an error that says more, such as a label out of range
@@ -123,7 +139,7 @@ def classify(
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
         verdict = _decide(problem, measured, tangents, symmetries, corner)
-        return _prove(fun, problem, verdict, symmetries, enclosure) if evidence == "proved" else verdict
+        return _prove(fun, problem, verdict, symmetries, enclosure, progress) if evidence == "proved" else verdict
 
 
 def require_evidence(evidence: str | None) -> None:
@@ -133,7 +149,12 @@ def require_evidence(evidence: str | None) -> None:
 
 
 def _prove(
-    fun: Fun, problem: Problem, verdict: Verdict, symmetries: Tangents | None, enclosure: HessianMatrix | None
+    fun: Fun,
+    problem: Problem,
+    verdict: Verdict,
+    symmetries: Tangents | None,
+    enclosure: HessianMatrix | None,
+    progress: Progress | None,
 ) -> Verdict:
     """Return the verdict with a certificate, whose numbers replace the estimates unless they contradict each other.
 
@@ -141,9 +162,8 @@ def _prove(
     """
     from mlp_jax.interval import certify
 
-    proof = certify(
-        fun, problem.params, problem.args, symmetries=symmetries, hessian=problem.hessian, enclosure=enclosure
-    )
+    options: Any = {"symmetries": symmetries, "hessian": problem.hessian, "enclosure": enclosure, "progress": progress}
+    proof = certify(fun, problem.params, problem.args, **options)
     if proof.index is None or proof.null is None or proof.radius is None or verdict.kind == "nonsmooth":
         return dataclasses.replace(verdict, certificate=proof)
     positive = proof.size - proof.index - proof.null

@@ -20,7 +20,7 @@ from mlp_jax.critical.folds import require_parameter, walk_folds
 from mlp_jax.critical.point import Point
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree, Tangents
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree, Tangents
 
 # Rows of the short form.
 _SHOWN = 40
@@ -133,6 +133,7 @@ def census(
     low: float | None = None,
     high: float | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    progress: Progress | None = None,
 ) -> Census:
     """Search from many starts for all critical points of `fun`, and classify each once. Host-level.
 
@@ -165,6 +166,8 @@ def census(
         As for `walk_folds`, all or none: the position in args of a number such as the weight decay, and its range.
     mesh
         Its devices share the searches, as in `find_many`. Points are classified on the host, in every process.
+    progress
+        Called as progress(searches done, passes · num_starts), as often as `find_many` reports them.
 
     Raises
     ------
@@ -194,6 +197,12 @@ def census(
         branches: Any = {"parameter": parameter, "low": low, "high": high}
         walk = functools.partial(walk_folds, fun, args=args, canonical=canonical, hessian=hessian, **branches)
     name_it = functools.partial(classify, fun, args=args, hessian=hessian, symmetries=tangents, evidence=evidence)
+
+    def told(number: int) -> Progress | None:
+        if progress is None:
+            return None
+        return lambda done, _: progress(number * num_starts + done, passes * num_starts)
+
     points = walked = found = None
     num_known = 0
     for number in range(passes):
@@ -203,7 +212,7 @@ def census(
         starts = _starts(init, pass_key, num_starts)
         if found is not None and len(found.hits):
             starts = _mixed(starts, found.params, pass_key)
-        more = find_many(fun, starts, args, hessian=hessian, mesh=mesh)
+        more = find_many(fun, starts, args, hessian=hessian, mesh=mesh, progress=told(number))
         points = _joined(points, more)
         every = distinct(_joined(points, walked), canonical=canonical)
         if walk is not None and len(every.hits) > num_known:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Method, Settings
 from mlp_jax.curvature import matrices, precision, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 # Concurrent searches of `find_many` times parameters: enough to fill vector instructions, and no more, because lanes
 # without a start left run until the last search ends. With more parameters than `_WIDE` one search fills them.
@@ -34,6 +35,7 @@ def find(
     hessian: HessianMatrix | None = None,
     max_steps: int = 500,
     radius: float | None = None,
+    progress: Progress | None = None,
 ) -> Point:
     """Go from params to a critical point, of any index or of a chosen one. Transformable.
 
@@ -45,6 +47,9 @@ def find(
     of it from .1 to 1.3. After that, and without `index`, it continues from where it is and climbs along fewer
     eigenvectors. It may still end at a point of another index, or at no critical point, even if there is one. `reached`
     says whether the index is the one asked for; above 4000 parameters the index is not known.
+
+    Above 4000 parameters a search for index 0, or without `index`, first descends by L-BFGS (20 gradients count as a
+    step) until Newton's steps converge, at a minimum or at a saddle of low index on the way.
 
     A point counts as converged only if each component of the gradient is within the change that a rounding of params
     causes.
@@ -71,6 +76,8 @@ def find(
         Largest number of points at which the Hessian is used; Newton's last steps may add a dozen.
     radius
         Longest step of a search without `method`; a sixth of ‖params‖, or of 1 if that is larger, when None.
+    progress
+        Called as progress(steps, max_steps) after each step; with a `method` at the end only, under jit never.
 
     Raises
     ------
@@ -97,9 +104,13 @@ def find(
     with precision.float64():
         function, params, args = precision.traced_problem(fun, params, args)
         settings = settings._replace(unit=units.traced_unit(function, params))
-        search = on_host.follow_one if on_cores else of_pytrees.compiled_find_one
+        search: Any = of_pytrees.compiled_find_one
+        if on_cores:
+            search = functools.partial(on_host.follow_one, progress)
         # numpy, because JAX warns at every use of a float64 array where x64 is off.
         point = _parallel.to_host(search(function, settings, index, params, args))
+        if progress is not None:
+            progress(min(int(point.steps), max_steps), max_steps)
         if point.reason == Reason.NOT_FINITE:
             fun(params, *args)  # given numbers, fun may say what is wrong with them
         known = int(point.index) if point.index >= 0 else None
@@ -118,6 +129,7 @@ def find_many(
     radius: float | None = None,
     lanes: int | None = None,
     mesh: jax.sharding.Mesh | None = None,
+    progress: Progress | None = None,
 ) -> Point:
     """Run `find` from many starts: a Point with a leading axis n on every field. Transformable.
 
@@ -142,6 +154,8 @@ def find_many(
         and gets all points; under jit they stay split over the devices. The results equal those without a mesh and with
         the same `lanes` bit for bit, because each device has as many lanes as a single one would have. With few starts
         some lanes are idle: ask for fewer.
+    progress
+        Called as progress(searches done, n) after each search, or at the end only where all run in one program.
 
     Raises
     ------
@@ -178,9 +192,13 @@ def find_many(
         starts = precision.promote(starts)
         if mesh is not None:
             starts = _parallel.pad(starts, mesh)
-        search = on_host.follow_each if on_cores else of_pytrees.compiled_find_each
-        points = search(function, settings, index, starts, args)
-        return jax.tree.map(lambda leaf: leaf[:num], _parallel.to_host(points))
+        search: Any = of_pytrees.compiled_find_each
+        if on_cores:
+            search = functools.partial(on_host.follow_each, progress)
+        points = _parallel.to_host(search(function, settings, index, starts, args))
+        if progress is not None and not on_cores:
+            progress(num, num)
+        return jax.tree.map(lambda leaf: leaf[:num], points)
 
 
 def _settings(

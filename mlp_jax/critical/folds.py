@@ -13,9 +13,9 @@ from mlp_jax import _checks, _compiled, _parallel, curvature, tree
 from mlp_jax.critical.duplicates import distinct
 from mlp_jax.critical.finders import find
 from mlp_jax.critical.point import Point, stack
-from mlp_jax.critical.search.walk import Progress, Walk
+from mlp_jax.critical.search.walk import Walk
 from mlp_jax.curvature import matrices, precision
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 
 def walk_folds(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from mlp_jax.critical.duplicates import distinct
 from mlp_jax.critical.finders import find
 from mlp_jax.critical.point import Point, stack
 from mlp_jax.curvature import precision
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 # Length of a kick relative to ‖params‖, or to 1 where that is 0.
 _KICK = 0.15
@@ -31,7 +30,7 @@ def ladder(
     max_steps: int = 500,
     canonical: Callable[[PyTree], PyTree] | None = None,
     hessian: HessianMatrix | None = None,
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Progress | None = None,
 ) -> Point:
     """Return critical points of higher and lower index, from one of index k, rung by rung. Host-level, float64.
 

@@ -17,7 +17,7 @@ from mlp_jax.curvature.krylov_basis import Basis, HostBasis, SplitBasis
 from mlp_jax.curvature.krylov_space import Space, power_of_two
 from mlp_jax.curvature.thick_restart import SPARE_ROWS, Wanted
 from mlp_jax.curvature.traced_operator import Operator
-from mlp_jax.curvature.types import Matvec, PyTree
+from mlp_jax.curvature.types import Matvec, Progress, PyTree
 
 # Largest memory and length of the default basis: restarts cost products, long bases cost orthogonalisation.
 _BASIS_BYTES = 2**28
@@ -114,6 +114,7 @@ def eigenpairs(
     hessian: Callable[[], jax.Array] | None = None,
     dense_limit: int | None = None,
     mesh: Mesh | None = None,
+    progress: Progress | None = None,
 ) -> Eigenpairs:
     """Return the algebraically smallest and largest eigenvalues of a symmetric operator, with residuals. Host-level.
 
@@ -167,6 +168,8 @@ def eigenpairs(
         A `jax.sharding.Mesh` over whose devices the basis is split; the default `basis_size` then fills 256 MiB on
         each. A step sends two or three sums of basis_size numbers between devices, and gathers the vector to multiply.
         None keeps the basis in numpy. The matvec splits its own work, as `hessian_of_mean(..., mesh=mesh)` does.
+    progress
+        Called as progress(products, max_matvecs) after each block of products, and at the end.
 
     Raises
     ------
@@ -202,8 +205,12 @@ def eigenpairs(
     generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     allowed = hessian is not None or size + wanted.total <= limits.max_matvecs
     if allowed and dense_limit > 0 and size <= max(dense_limit, 6 * wanted.total):
-        return _dense(operator, wanted, limits, hessian, generator)
-    return _lanczos(operator, wanted, limits, generator, near)
+        pairs = _dense(operator, wanted, limits, hessian, generator)
+    else:
+        pairs = _lanczos(operator, wanted, limits, generator, near, progress)
+    if progress is not None:
+        progress(min(pairs.num_matvecs, limits.max_matvecs), limits.max_matvecs)
+    return pairs
 
 
 def _start_rows(vectors: PyTree, params: PyTree) -> np.ndarray:
@@ -240,9 +247,6 @@ def _checked_limits(
     if rows < least:
         raise ValueError(f"basis_size: got {basis_size}, expected at least {least} with blocks of {block}.")
     return _Limits(tolerance, allowed, rows, block, mesh)
-
-
-# --- The whole matrix --------------------------------------------------------------------------------------------
 
 
 def _dense(
@@ -312,11 +316,13 @@ def _measured(
     )
 
 
-# --- Lanczos -----------------------------------------------------------------------------------------------------
-
-
 def _lanczos(
-    operator: Operator, wanted: Wanted, limits: _Limits, generator: np.random.Generator, near: np.ndarray | None
+    operator: Operator,
+    wanted: Wanted,
+    limits: _Limits,
+    generator: np.random.Generator,
+    near: np.ndarray | None,
+    progress: Progress | None,
 ) -> Eigenpairs:
     basis: Basis
     if limits.mesh is None:
@@ -324,7 +330,8 @@ def _lanczos(
         basis = HostBasis(multiply, operator.size(), operator.program.dtype, limits.rows)
     else:
         basis = SplitBasis(operator, limits.rows, limits.block, limits.mesh)
-    space = Space(basis, limits.block, generator)
+    spend = None if progress is None else lambda number: progress(min(number, limits.max_matvecs), limits.max_matvecs)
+    space = Space(basis, limits.block, generator, spend)
     if near is not None:
         space.add(generator.normal(size=(min(limits.block, len(near)), len(near))) @ near)
     floor = _FLOOR * space.eps

@@ -4,6 +4,7 @@ Unlike `tridiagonal.lanczos` it can continue from Ritz vectors (a thick restart)
 search for missed eigenvalues). `krylov_basis` stores the vectors.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -33,8 +34,10 @@ class Space:
     two that keeps the squares in a norm from over- or underflowing; it is 1 for most operators.
     """
 
-    def __init__(self, basis: Basis, block: int, generator: np.random.Generator):
-        self.basis, self._generator = basis, generator
+    def __init__(
+        self, basis: Basis, block: int, generator: np.random.Generator, spend: Callable[[int], Any] | None = None
+    ):
+        self.basis, self._generator, self._spend = basis, generator, spend
         self.size, self.rows, self.block = basis.size, basis.rows, block
         self.coupling = np.zeros((self.rows, self.rows))
         self.frozen = self.position = self.pending = 0
@@ -78,6 +81,8 @@ class Space:
         start = self.position
         products = self.basis.multiply(start, count)
         self.products += count
+        if self._spend is not None:
+            self._spend(self.products)
         largest = self.basis.largest(products)
         if not np.isfinite(largest):
             raise ValueError(f"matvec: got NaN or infinity in the first {self.products} products, expected numbers.")

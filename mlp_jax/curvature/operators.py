@@ -74,12 +74,14 @@ def hessian_product(fun: Fun) -> Callable[[PyTree, tuple, PyTree], PyTree]:
 
 
 def linearize_gradient(fun: Callable[[PyTree], jax.Array], params: PyTree) -> Matvec:
-    """Return v ↦ H v for the Hessian of `fun(params)`, the gradient linearised once; modes as `hessian_product`."""
+    """Return v ↦ H v for the Hessian of `fun(params)`, the gradient linearised once; modes as `hessian_product`.
+
+    The result is a pytree of what the linearisation keeps.
+    """
     gradient = jax.grad(fun)
     if _has_forward_mode(gradient, params):
         return jax.linearize(gradient, params)[1]
-    pull = jax.vjp(gradient, params)[1]
-    return lambda vector: pull(vector)[0]
+    return jax.tree_util.Partial(lambda pull, vector: pull(vector)[0], jax.vjp(gradient, params)[1])
 
 
 def _has_forward_mode(gradient: Callable[[PyTree], PyTree], params: PyTree) -> bool:

@@ -1,12 +1,13 @@
 """Names of the functions and trees that several packages pass around."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 
 from mlp_jax.tree import PyTree
 
-__all__ = ["Fun", "HessianMatrix", "Matvec", "PyTree", "Tangents"]
+__all__ = ["Fun", "HessianMatrix", "Matvec", "Progress", "PyTree", "Tangents"]
 
 # (params, *args) -> scalar.
 Fun = Callable[..., jax.Array]
@@ -16,3 +17,5 @@ Matvec = Callable[[PyTree], PyTree]
 HessianMatrix = Callable[..., jax.Array]
 # params -> tangent vectors there: a pytree like params with a leading axis k.
 Tangents = Callable[[PyTree], PyTree]
+# (done, total) -> anything: called while a long computation goes on, such as the update of a progress bar.
+Progress = Callable[[int, int], Any]

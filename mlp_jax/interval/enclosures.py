@@ -178,21 +178,25 @@ def gradient(traced: Traced, point: np.ndarray, data: list[np.ndarray], bits: in
         return multiprecision.to_ball(evaluate(traced.gradient, [point, *data], multiprecision)[0])
 
 
-def hessian(traced: Traced, box: Ball, data: list[np.ndarray]) -> Ball:
+def hessian(traced: Traced, box: Ball, data: list[np.ndarray], spend: Callable[[int], Any] | None = None) -> Ball:
     """Return a matrix of balls, (P, P), that contains the Hessian at every point of a box.
 
     It is exactly symmetric: since the Hessian is, either of two mirrored entries encloses both. Refusal as from
     `interpreter.evaluate`, or where mirrored entries have no common number, so that derivative rules are wrong.
     """
     if traced.whole is None:
-        matrix = hessian_rows(traced, box, data, np.arange(box.shape[0]))
+        matrix = hessian_rows(traced, box, data, np.arange(box.shape[0]), spend)
     else:
         matrix = evaluate(traced.whole, [box, *data], ball)[0]
+        if spend is not None:
+            spend(box.shape[0])
     return _symmetric(matrix.mid, matrix.radius)
 
 
-def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.ndarray) -> Ball:
-    """Return some rows of the Hessian on a box, (rows, P), as balls."""
+def hessian_rows(
+    traced: Traced, box: Ball, data: list[np.ndarray], rows: np.ndarray, spend: Callable[[int], Any] | None = None
+) -> Ball:
+    """Return some rows of the Hessian on a box, (rows, P), as balls; `spend` is told how many, as they are made."""
     links = evaluate(traced.fixed, [box, *data], ball)
     mid, rad = np.empty((len(rows), box.shape[0])), np.empty((len(rows), box.shape[0]))
 
@@ -200,6 +204,8 @@ def hessian_rows(traced: Traced, box: Ball, data: list[np.ndarray], rows: np.nda
         window = slice(first, min(first + traced.block, len(rows)))
         part = _rows(traced, links, rows[window], box.shape[0])
         mid[window], rad[window] = part.mid, part.radius
+        if spend is not None:
+            spend(window.stop - first)
 
     starts = range(0, len(rows), traced.block)
     if len(starts) == 1:

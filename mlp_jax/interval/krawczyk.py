@@ -1,6 +1,7 @@
 """Boxes around a point that hold exactly one critical point: a tiny one, and a wide one (see `theorems`)."""
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,6 +25,7 @@ class Problem(NamedTuple):
     smoothness: Smoothness
     tangents: symmetry.Tangents | None
     bits: int
+    spend: Callable[[int], Any] | None = None  # called with the number of rows of each Hessian, as they are made
 
     def gradient(self, point: Array) -> Ball:
         """Return the gradient at a point."""
@@ -32,7 +34,7 @@ class Problem(NamedTuple):
     def hessian(self, box: Ball) -> Ball:
         """Return the Hessian on a box, on which fun is smooth."""
         self.smoothness.require(box)
-        return enclosures.hessian(self.traced, box, self.data)
+        return enclosures.hessian(self.traced, box, self.data, self.spend)
 
 
 class Center(NamedTuple):

@@ -55,6 +55,7 @@ class Settings(NamedTuple):
     bits: int
     unique_radius: float | None  # None: as wide as possible; 0: do not look
     global_tests: bool  # whether tests of a function that is analytic everywhere may hold for all boxes
+    spend: Callable[[int], Any] | None = None  # called with the number of rows of a Hessian, as they are made
 
 
 def attempt(
@@ -103,7 +104,7 @@ def _problem(
 ) -> Problem:
     digest = _digest(data)
     everywhere = settings.global_tests and _is_smooth_everywhere(traced, start.size, data, digest)
-    problem = Problem(traced, data, digest, Smoothness(traced, data, everywhere), None, settings.bits)
+    problem = Problem(traced, data, digest, Smoothness(traced, data, everywhere), None, settings.bits, settings.spend)
     _require_value(problem, start)
     _require_no_tie(problem, start)
     if settings.symmetries is None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from mlp_jax import _checks, _parallel, tree
 from mlp_jax.curvature import precision
-from mlp_jax.curvature.types import PyTree, Tangents
+from mlp_jax.curvature.types import Progress, PyTree, Tangents
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.proof import INDEPENDENCE, Settings, attempt
 
@@ -32,6 +33,7 @@ def certify(
     reach: float = 1e-6,
     bits: int = 128,
     wide: bool = True,
+    progress: Progress | None = None,
 ) -> Certificate:
     """Prove that exactly one critical point of fun lies near params, and its index; or refuse. Host-level.
 
@@ -66,6 +68,8 @@ def certify(
         Precision of the gradient.
     wide
         Whether to look for a wide box of uniqueness: twice the work.
+    progress
+        Called as progress(rows, total) after each block of rows of an enclosure of the Hessian: P rows for each box.
 
     Returns
     -------
@@ -88,7 +92,14 @@ def certify(
     """
     reach = float(_checks.not_negative(reach, "reach"))
     bits = _checks.integer(bits, "bits", 2, _MOST_BITS)
-    settings = Settings(symmetries, hessian, enclosure, reach, bits, None if wide else 0.0, True)
+    rows, total = itertools.count(1), (1 + wide) * tree.size(params)
+
+    def spend(number: int) -> None:
+        done = max(next(rows) for _ in range(number))
+        if progress is not None:
+            progress(min(done, total), total)
+
+    settings = Settings(symmetries, hessian, enclosure, reach, bits, None if wide else 0.0, True, spend)
     with precision.float64(), _parallel.blas_threads_for(tree.size(params)):
         traced, params, args = precision.traced_problem(fun, params, args)
         start = np.asarray(tree.ravel(params)[0])

@@ -13,6 +13,7 @@ import numpy as np
 import optax
 
 from mlp_jax import _checks
+from mlp_jax.curvature.types import Progress
 from mlp_jax.sweep import grid as grids
 from mlp_jax.sweep import lanes, spread
 from mlp_jax.sweep.grid import Block
@@ -45,7 +46,7 @@ def run(
     programs: str = "one",
     micro_batch: int | None = None,
     lanes_at_once: int | None = None,
-    progress: Callable[[int, int], Any] | None = None,
+    progress: Progress | None = None,
     mesh: jax.sharding.Mesh | None = None,
 ) -> Result:
     """Train every point of a grid of batch size × learning rate × settings from every seed. Host-level.
@@ -201,9 +202,7 @@ def _bytes(shapes: PyTree) -> int:
     return sum(a.size * a.dtype.itemsize for a in jax.tree.leaves(shapes))
 
 
-def _execute(
-    plan: _Plan, blocks: list[Block], progress: Callable[[int, int], Any] | None
-) -> Iterator[tuple[Block, Lanes]]:
+def _execute(plan: _Plan, blocks: list[Block], progress: Progress | None) -> Iterator[tuple[Block, Lanes]]:
     """Yield each block and the result of its call, while the next calls are computed."""
     call = _calls(plan)
     waiting: collections.deque[tuple[Block, Lanes]] = collections.deque()

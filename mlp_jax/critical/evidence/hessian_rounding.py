@@ -28,7 +28,7 @@ def measure_rounding(
     vectors = probe_vectors(scale)
     here = problem.products_here(vectors)
     noise = problem.products_here(vectors, np.arange(1, _PROBES + 1)) - here
-    jump = hessian_jump(problem, vectors, moves, scale, here, noise)
+    jump = hessian_jump(problem, vectors, moves, scale, here, lambda: noise)
     bound = at_least(bound, SAFETY * np.max(np.linalg.norm(scale * noise, axis=1)), scale)
     # Rounding does not grow with the move either; that of components near zero is as large as that of the others.
     floor = solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(slope.gradient))

@@ -1,5 +1,6 @@
 """Jumps of value, gradient and Hessian under moves by a rounding: the point may lie on a corner of the function."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -48,11 +49,16 @@ def first_order_jump(slope: Slope, level: float | np.ndarray, natural: float | n
 
 
 def hessian_jump(
-    problem: Problem, vectors: np.ndarray, moves: np.ndarray, scale: np.ndarray, here: np.ndarray, noise: np.ndarray
+    problem: Problem,
+    vectors: np.ndarray,
+    moves: np.ndarray,
+    scale: np.ndarray,
+    here: np.ndarray,
+    noise: Callable[[], np.ndarray],
 ) -> Jump | None:
     """Return a jump of the Hessian: a change of much more than rounding that does not grow with the move.
 
-    `here` are its products with the vectors, `noise` their changes by other roundings of data and operations.
+    `here` are its products with the vectors, `noise()` their changes by other roundings of data and operations.
     """
     sizes = move_sizes(problem)
     chosen = [sizes[k] for pair in _PAIRS if pair[1] < len(sizes) for k in pair]
@@ -66,5 +72,5 @@ def hessian_jump(
     jump = np.where(is_jump, np.abs(near), 0)
     if np.max(scale * jump) <= np.sqrt(problem.unit) * max(1.0, float(np.max(scale * np.abs(here)))):
         return None
-    unclear = np.max(scale * jump) <= _CLEAR * np.max(scale * np.abs(noise))
+    unclear = np.max(scale * jump) <= _CLEAR * np.max(scale * np.abs(noise()))
     return Jump(f"the Hessian jumps by {np.max(jump):.2g} when params move by a rounding", bool(unclear))

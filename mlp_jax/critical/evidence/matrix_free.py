@@ -1,42 +1,44 @@
 """A verdict from Hessian-vector products alone, at any size: a saddle is shown, a minimum claimed by probability.
 
 One direction v with v·Hv < −bound and one with v·Hv > bound show a saddle. That no direction is negative can only be
-claimed with a failure probability: for a random start on the sphere, after k steps of Lanczos the extreme Ritz value
-is within ε (λmax − λmin) of the extreme eigenvalue except with probability 1.648 √P exp(−√ε (2k − 1)) (Kuczyński and
-Woźniakowski 1992, "Estimating the largest eigenvalue by the power and Lanczos algorithms with a random start").
+claimed with a failure probability: see `lanczos_signs`.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import scipy.sparse.linalg
 
-from mlp_jax import _compiled
 from mlp_jax.critical.evidence.agreement import disagreement
 from mlp_jax.critical.evidence.jumps import JUMP, Jump, first_order_jump, hessian_jump, nonsmooth
+from mlp_jax.critical.evidence.lanczos_signs import (
+    FAILURE_PROBABILITY,
+    FIRST_STEPS,
+    Spectrum,
+    arithmetic,
+    more,
+    random_space,
+    signs_at_ends,
+)
 from mlp_jax.critical.evidence.newton_step import Way, strayed
-from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import SAFETY, Slope, length, measure_slope, nudges, typical_size, within
 from mlp_jax.critical.verdict import Verdict
-from mlp_jax.curvature import Inertia, matrices, operators, traced_operator
-from mlp_jax.curvature.krylov_basis import HostBasis
+from mlp_jax.curvature import Inertia
 from mlp_jax.curvature.krylov_space import Space
-from mlp_jax.curvature.tracing import Traced
-from mlp_jax.tree import PyTree
 
 # float64 represents the squares of sizes above this and below its inverse, and of their rounding.
 _SMALLEST = 1e-120
-FAILURE_PROBABILITY = 1e-6
-_FIRST_STEPS = 32
-_MOST_STEPS = 1000
-_ERROR_STEPS = 8
-# Steps of MINRES, and of the first look at a gradient above rounding.
-_SOLVE_STEPS, _LOOK_STEPS = 300, 30
+# Default of `max_products`.
+MAX_PRODUCTS = 1600
+# Steps of Lanczos, and vectors, that estimate an error of the Hessian.
+_ERROR_STEPS, _ALONG = 8, 4
+# MINRES uses one in so many of the products that are left; its step may be too long already after so many.
+_SOLVE_SHARE, _LOOKS = 5, (30, 45, 67, 100, 150, 225)
 # A Newton step that leaves at most this share of the gradient counts as converging.
 _CONTRACTION = 0.25
 
@@ -45,21 +47,14 @@ class _Newton(NamedTuple):
     step: np.ndarray
     reach: np.ndarray  # the same step with the measured rounding of the gradient
     flatness: float
-    critical: bool
+    kind: str  # "critical", or what the point is called
     reason: str
-
-
-class _Spectrum(NamedTuple):
-    ritz: np.ndarray
-    lowest: float  # bound on the smallest eigenvalue, up to the failure probability
-    highest: float
-    products: int
 
 
 def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.ndarray], Jump | None]) -> Verdict:
     """Classify from Hessian-vector products: see `classify` with evidence="lanczos". Host-level.
 
-    Memory: k vectors of P numbers for k steps of Lanczos, at most 1000 and at most a quarter of the machine.
+    Memory: k vectors of P numbers for k steps of Lanczos, at most a quarter of the machine.
     """
     moves = nudges(problem)
     slope = measure_slope(problem, moves)
@@ -71,23 +66,26 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     # The rows of diag(s) H diag(s) are alike.
     scale = 1 / np.sqrt(np.where((rows > 0) & np.isfinite(rows), rows, 1.0))
     newton = _newton(problem, slope, scale)
-    # Where nothing is critical no sign is claimed at another point, and a look at the spectrum is enough.
-    rounding, change = _hessian_errors(problem, newton.reach if newton.critical else None, moves, key)
-    most = _MOST_STEPS if newton.critical else _FIRST_STEPS
-    spectrum, bound = _spectrum(problem, key, max(rounding, change), most)
+    if newton.kind == "critical":
+        rounding, change = _hessian_errors(problem, newton.reach, moves, key)
+        space, spectrum, bound = signs_at_ends(problem, key, max(rounding, change), problem.budget.left)
+    else:  # no sign is claimed at another point, and a look at the spectrum is enough
+        space, spectrum, bound = signs_at_ends(problem, key, np.inf, min(FIRST_STEPS, problem.budget.left))
+        rounding, change = _error_along(problem, space, moves), 0.0
+        bound = max(rounding, arithmetic(problem, spectrum.ritz))
     kind, counts, reason = _name(spectrum, bound, len(problem.vector))
     where = _jump(problem, slope, spectrum, moves, scale * vectors, scale) or corner(newton.step)
     disagrees = disagreement(problem, slope)
     unknown = Inertia(0, len(problem.vector), 0, np.inf)
     if where is not None:
         kind, reason = nonsmooth(where)
-        if not newton.critical:  # the change of H on the way to a critical point was not measured
+        if newton.kind != "critical":  # the change of H on the way to a critical point was not measured
             counts = unknown
     elif disagrees is not None:
         kind, counts, reason = "undetermined", unknown, disagrees
-    elif not newton.critical:
-        kind, reason = "not critical", newton.reason
-    claims = newton.critical and where is None and disagrees is None
+    elif newton.kind != "critical":
+        kind, reason = newton.kind, newton.reason
+    claims = newton.kind == "critical" and where is None and disagrees is None
     return _verdict(
         problem,
         slope,
@@ -100,7 +98,7 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
         change=_relative(change, spectrum.ritz),
         smallest=float(spectrum.ritz[0]),
         largest=float(spectrum.ritz[-1]),
-        evidence=f"lanczos ({spectrum.products} products, failure probability {FAILURE_PROBABILITY:.0e})",
+        evidence=f"lanczos ({space.products} products, failure probability {FAILURE_PROBABILITY:.0e})",
         reason=reason,
     )
 
@@ -138,39 +136,19 @@ def _unrepresentable(problem: Problem, slope: Slope, largest: float) -> Verdict:
 
 
 def _jump(
-    problem: Problem, slope: Slope, spectrum: _Spectrum, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
+    problem: Problem, slope: Slope, spectrum: Spectrum, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
 ) -> Jump | None:
     """Return the jump of value, gradient or Hessian when params move by a rounding; None where there is none."""
     largest = float(np.max(np.abs(spectrum.ritz)))
     level = JUMP * largest * max(float(np.max(np.abs(moves))), problem.unit)
     here = problem.products_here(vectors)
-    noise = problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - here
+
+    def noise() -> np.ndarray:
+        return problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - here
+
     return first_order_jump(slope, level, largest * typical_size(problem)) or hessian_jump(
         problem, vectors, moves, scale, here, noise
     )
-
-
-@_compiled.while_alive
-def _product(traced: Traced) -> Callable[..., PyTree]:
-    """Return one function object for each `fun`, so that it is traced once."""
-    fun = _compiled.weak(traced)
-
-    def product(params: PyTree, args: tuple, vector: PyTree) -> PyTree:
-        return operators.hessian_product(fun())(params, args, vector)
-
-    return product
-
-
-@_compiled.while_alive
-def _difference(traced: Traced, unit: float) -> Callable[..., PyTree]:
-    """Return (θ₁, θ₂, args, v) ↦ (H(θ₁) − H(θ₂)) v, the first with other roundings."""
-    fun = _compiled.weak(traced)
-
-    def difference(there: PyTree, here: PyTree, args: tuple, vector: PyTree) -> PyTree:
-        other = operators.hessian_product(lambda p: perturbed(fun(), unit, jnp.uint32(1), p, args))(there, (), vector)
-        return jax.tree.map(jnp.subtract, other, operators.hessian_product(fun())(here, args, vector))
-
-    return difference
 
 
 def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
@@ -178,123 +156,114 @@ def _newton(problem: Problem, slope: Slope, scale: np.ndarray) -> _Newton:
     gradient, error = slope.gradient, slope.gradient_error
     size, rounding = np.linalg.norm(scale * gradient), np.linalg.norm(scale * error)
     if within(scale, gradient, error):
-        reach = _minimum_residual(problem, scale, gradient + slope.typical_rounding, 1e-4)
-        return _Newton(np.zeros_like(gradient), reach, 0.0, True, "")
-    step = _minimum_residual(problem, scale, gradient, 1e-8, _LOOK_STEPS)
-    residual, after = _ahead(problem, gradient, step)
-    # The gradient changes along it by so much more than H says that no longer step can converge.
-    too_long = bool(np.linalg.norm(scale * (after - residual)) > _CONTRACTION * size + 2 * rounding)
-    if not too_long:
-        step = _minimum_residual(problem, scale, gradient, 1e-8)
-        residual, after = _ahead(problem, gradient, step)
+        reach, _ = _minimum_residual(problem, scale, gradient + slope.typical_rounding, 1e-4)
+        return _Newton(np.zeros_like(gradient), reach, 0.0, "critical", "")
+
+    def ahead(step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the gradient at the end of a step, by the Hessian and as it is."""
+        there = problem.gradients((problem.vector + step)[None])[0]
+        return problem.multiply(step[None])[0] + gradient, there
+
+    def too_long(residual: np.ndarray, after: np.ndarray) -> bool:
+        return bool(np.linalg.norm(scale * (after - residual)) > _CONTRACTION * size + 2 * rounding)
+
+    step, unfinished = _minimum_residual(problem, scale, gradient, 1e-8, lambda step: too_long(*ahead(step)))
+    residual, after = ahead(step)
     flatness = float(np.linalg.norm(residual) / np.linalg.norm(gradient))
-    turned = np.abs(problem.products((problem.vector + step)[None], step[None])[0] - (residual - gradient))
-    turned = 2 * turned + 0.1 * np.max(scale * turned) / scale
-    reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
-    critical = not too_long and reason is None and bool(np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding)
-    if critical and not within(scale, after, error):
-        # In an endless descent every step shrinks the gradient, but no step is shorter than the one before.
-        following = dataclasses.replace(problem, params=problem.unravel(problem.vector + step))
-        second = _minimum_residual(following, scale, after, 1e-3)
-        critical = bool(np.linalg.norm(second / scale) <= _CONTRACTION * np.linalg.norm(step / scale))
-        reason = None if critical else "Newton's steps do not become shorter"
-    if too_long:
+    kind, reason = "not critical", None
+    if too_long(residual, after):  # no longer step can converge
         reason = "along a step towards its zero it changes by more than the Hessian says"
+    else:
+        turned = np.abs(problem.products((problem.vector + step)[None], step[None])[0] - (residual - gradient))
+        turned = 2 * turned + 0.1 * np.max(scale * turned) / scale
+        reason = strayed(problem, slope, Way(scale, step, residual, error + 0.1 * np.abs(residual), turned))
+    if reason is None and np.linalg.norm(scale * after) <= _CONTRACTION * size + rounding:
+        if within(scale, after, error) or _becomes_shorter(problem, scale, step, after):
+            kind = "critical"
+        else:
+            reason = "Newton's steps do not become shorter"
+    elif reason is None and unfinished:
+        kind = "undetermined"
+        reason = f"the Newton step, of flatness {flatness:.2g}, still changes: a search, or more products, would decide"
     words = f"the gradient norm {np.linalg.norm(gradient):.2g} is above rounding, and " + (
         reason or f"the Newton step, of flatness {flatness:.2g}, leads to one of {np.linalg.norm(after):.2g}"
     )
-    return _Newton(step, (1 + rounding / size) * step, flatness, critical, words)
+    return _Newton(step, (1 + rounding / size) * step, flatness, kind, words)
+
+
+def _becomes_shorter(problem: Problem, scale: np.ndarray, step: np.ndarray, after: np.ndarray) -> bool:
+    """Return whether the next Newton step is shorter: in an endless descent each shrinks the gradient alone."""
+    following = dataclasses.replace(problem, params=problem.unravel(problem.vector + step))
+    second, _ = _minimum_residual(following, scale, after, 1e-3)
+    return bool(np.linalg.norm(second / scale) <= _CONTRACTION * np.linalg.norm(step / scale))
+
+
+class _Stopped(Exception):
+    """MINRES has gone far enough; the argument is its step."""
 
 
 def _minimum_residual(
-    problem: Problem, scale: np.ndarray, gradient: np.ndarray, tolerance: float, steps: int = _SOLVE_STEPS
-) -> np.ndarray:
-    """Return −H⁺ g by MINRES in scaled coordinates."""
+    problem: Problem,
+    scale: np.ndarray,
+    gradient: np.ndarray,
+    tolerance: float,
+    stop: Callable[[np.ndarray], bool] = lambda step: False,
+) -> tuple[np.ndarray, bool]:
+    """Return −H⁺ g by MINRES in scaled coordinates, and whether more steps would change it.
+
+    It ends early at a step of which `stop`, asked now and then, is true.
+    """
+    count, steps = itertools.count(1), max(1, problem.budget.left // _SOLVE_SHARE)
+
+    def look(solved: np.ndarray) -> None:
+        if next(count) in _LOOKS and stop(scale * solved):
+            raise _Stopped(scale * solved)
+
     operator = scipy.sparse.linalg.LinearOperator(
-        (len(scale),) * 2, matvec=lambda v: scale * problem.product(scale * v), dtype=np.float64
+        (len(scale),) * 2, matvec=lambda v: scale * problem.multiply(scale * v[None])[0], dtype=np.float64
     )
-    solved, _ = scipy.sparse.linalg.minres(operator, -scale * gradient, rtol=tolerance, maxiter=steps)
-    return scale * solved
+    options: Any = {"rtol": tolerance, "maxiter": steps, "callback": look}
+    try:
+        solved, unfinished = scipy.sparse.linalg.minres(operator, -scale * gradient, **options)
+    except _Stopped as stopped:
+        return stopped.args[0], True
+    return scale * solved, unfinished > 0
 
 
-def _ahead(problem: Problem, gradient: np.ndarray, step: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the gradient at the end of a step, by the Hessian and as it is."""
-    return problem.product(step) + gradient, problem.gradients((problem.vector + step)[None])[0]
-
-
-def _hessian_errors(
-    problem: Problem, reach: np.ndarray | None, moves: np.ndarray, key: jax.Array
-) -> tuple[float, float]:
-    """Return bounds, by estimate, on the 2-norms of the rounding of H and of its change over a step; 0 without one."""
+def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key: jax.Array) -> tuple[float, float]:
+    """Return bounds, by estimate, on the 2-norms of the rounding of H and of its change over a step."""
     sizes = []
-    ends = (-moves[0], moves[1]), () if reach is None else (reach + moves[0], -reach - moves[1], 2 * reach)
-    for offsets in ends:
+    for offsets in ((-moves[0], moves[1]), (reach + moves[0], -reach - moves[1], 2 * reach)):
         norms = []
         for number, offset in enumerate(offsets):
-            moved = problem.unravel(problem.vector + offset)
-            operator = _difference(problem.traced, problem.unit)
-            matvec = jax.tree_util.Partial(operator, moved, problem.params, problem.args)
-            steps = min(_ERROR_STEPS, len(offset))
-            space = _lanczos(matvec, problem.params, jax.random.fold_in(key, number), steps)
+
+            def difference(rows: np.ndarray, there: np.ndarray = problem.vector + offset) -> np.ndarray:
+                other = problem.products(np.broadcast_to(there, rows.shape), rows, np.ones(len(rows)))
+                return other - problem.multiply(rows)
+
+            space = random_space(difference, problem, jax.random.fold_in(key, number), _ERROR_STEPS)
+            space.extend(_ERROR_STEPS)
             norms.append(float(np.max(np.abs(space.ritz()[0]))))
-        sizes.append(SAFETY * max(norms, default=0.0))
+        sizes.append(SAFETY * max(norms))
     # One rounding of each kind is a small sample.
     vectors = np.random.default_rng(6).choice([-1.0, 1.0], (_ERROR_STEPS, len(problem.vector)))
     noise = problem.products_here(vectors, np.arange(2, 2 + len(vectors))) - problem.products_here(vectors)
     return max(sizes[0], SAFETY * float(np.max(np.linalg.norm(noise, axis=1))) / np.sqrt(len(problem.vector))), sizes[1]
 
 
-def _lanczos(matvec: Callable[[PyTree], PyTree], params: PyTree, key: jax.Array, steps: int) -> Space:
-    operator = traced_operator.trace(matvec, params)
-    generator = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-    rows = min(steps + 1, operator.size())
-    space = Space(HostBasis(operator.multiply, operator.size(), operator.program.dtype, rows), 1, generator)
-    space.add_random(1)
-    while space.position < steps and space.pending:  # nothing is pending where the space is invariant
-        space.extend(steps - space.position)
-    return space
-
-
-def _spectrum(problem: Problem, key: jax.Array, bound: float, most: int) -> tuple[_Spectrum, float]:
-    """Run Lanczos, unrestarted, until the signs at both ends are clear or the steps are used up."""
-    size = len(problem.vector)
-    most = min(size, most, max(_FIRST_STEPS, matrices.machine_bytes() // (4 * 8 * size)))
-    matvec = jax.tree_util.Partial(_product(problem.traced), problem.params, problem.args)
-    steps, products = min(_FIRST_STEPS, most), 0
-    while True:
-        # Started again, with room for more: memory grows only as needed, at the cost of a third more products.
-        space = _lanczos(matvec, problem.params, jax.random.fold_in(key, 2), steps)
-        products += space.products
-        found = _ends(space, size)._replace(products=products)
-        bound = max(bound, _arithmetic(problem, found.ritz))
-        indefinite = found.ritz[0] < -bound and found.ritz[-1] > bound
-        if indefinite or found.lowest > bound or found.highest < -bound or steps == most or not space.pending:
-            return found, bound
-        steps = min(most, 4 * steps)
-
-
-def _arithmetic(problem: Problem, ritz: np.ndarray) -> float:
-    """Return a bound on the error of a Ritz value from rounding in products and orthogonalisation."""
-    sums = np.sqrt(len(problem.vector)) + len(ritz) + problem.growth
-    return float(SAFETY * problem.unit * sums * np.max(np.abs(ritz)))
-
-
-def _ends(space: Space, size: int) -> _Spectrum:
-    values = space.ritz()[0]
-    if not space.pending:  # the space is invariant, and a random start has a component in every eigenspace
-        return _Spectrum(values, float(values[0]), float(values[-1]), space.products)
-    # Each of both ends may fail with half of the probability.
-    logarithm = np.log(2 * 1.648 * np.sqrt(size) / FAILURE_PROBABILITY)
-    share = (logarithm / (2 * len(values) - 1)) ** 2
-    margin = share / (1 - 2 * share) * (values[-1] - values[0]) if share < 0.5 else np.inf
-    return _Spectrum(values, float(values[0] - margin), float(values[-1] + margin), space.products)
+def _error_along(problem: Problem, space: Space, moves: np.ndarray) -> float:
+    """Return a bound, by estimate, on the rounding of v·Hv for unit vectors v in the span of the Ritz vectors."""
+    signs = np.random.default_rng(6).choice([-1.0, 1.0], (space.position, _ALONG))
+    vectors = space.combine(signs)  # of length √k in k dimensions
+    other = problem.products(problem.vector + moves[:_ALONG], vectors, np.arange(1, _ALONG + 1))
+    return SAFETY * float(np.max(np.linalg.norm(other - problem.multiply(vectors), axis=1)))
 
 
 def _relative(error: float, ritz: np.ndarray) -> float:
     return error / float(np.max(np.abs(ritz))) if np.any(ritz) else np.inf
 
 
-def _name(spectrum: _Spectrum, bound: float, size: int) -> tuple[str, Inertia, str]:
+def _name(spectrum: Spectrum, bound: float, size: int) -> tuple[str, Inertia, str]:
     relative = _relative(bound, spectrum.ritz)
     negative, positive = int(np.sum(spectrum.ritz < -bound)), int(np.sum(spectrum.ritz > bound))
     if negative and positive:
@@ -309,6 +278,6 @@ def _name(spectrum: _Spectrum, bound: float, size: int) -> tuple[str, Inertia, s
     never = "; not a minimum, since curvature is negative along a direction" if negative else ""
     words = (
         f"after {len(spectrum.ritz)} steps of Lanczos the eigenvalues are known to lie between {spectrum.lowest:.3g}"
-        f" and {spectrum.highest:.3g} (bound {bound:.1e}){never}; more steps, or the dense matrix, would decide"
+        f" and {spectrum.highest:.3g} (bound {bound:.1e}){never}; {more(spectrum)}"
     )
     return "undetermined", Inertia(negative, size - negative - positive, positive, relative), words

@@ -12,10 +12,30 @@ import numpy as np
 from mlp_jax import _compiled, _parallel, curvature, tree
 from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.curvature import matrices, operators, signs, tracing, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 # Numbers of points that a compiled program evaluates in one call: all but the last points go in the largest that fits.
 _ROWS = 64, 4
+
+
+@dataclasses.dataclass
+class Budget:
+    """How many Hessians, or Hessian-vector products, there may be, and how many there were."""
+
+    most: int = 0
+    progress: Progress | None = None
+    spent: int = 0
+
+    def spend(self, number: int) -> None:
+        """Count so many, and report them."""
+        self.spent += number
+        if self.progress is not None:
+            self.progress(min(self.spent, self.most), self.most)
+
+    @property
+    def left(self) -> int:
+        """How many there may still be, 1 at least."""
+        return max(1, self.most - self.spent)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +50,7 @@ class Problem:
     args: tuple
     hessian: HessianMatrix | None
     unit: float
+    budget: Budget = dataclasses.field(default_factory=Budget)  # of what `multiply` or `matrix` computes
 
     @functools.cached_property
     def vector(self) -> np.ndarray:
@@ -74,6 +95,16 @@ class Problem:
         """Return H v at params for one direction."""
         return self.products_here(direction[None])[0]
 
+    @functools.cached_property
+    def _linear(self) -> Callable[[jax.Array], jax.Array]:
+        return _linearized(self.traced, self.params, self.args)
+
+    def multiply(self, directions: np.ndarray) -> np.ndarray:
+        """Return H v, (n, P), at params, the gradient linearised once: for many products at one point."""
+        rows = [_parallel.to_host(_product_with(self.traced, self._linear, jnp.asarray(v))) for v in directions]
+        self.budget.spend(len(rows))
+        return np.stack(rows)
+
     def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
         number, first = len(rows[0]), 0
         given = [np.asarray(array) for array in ((*rows,) if seeds is None else (*rows, seeds.astype(np.uint32)))]
@@ -92,6 +123,7 @@ class Problem:
             matrix = _parallel.to_host(curvature.dense_hessian(self.traced, self.unravel(vector), self.args))
         else:
             matrix = matrices.as_hessian(self.hessian(self.unravel(vector), *self.args), len(vector))
+        self.budget.spend(1)
         if not np.all(np.isfinite(matrix)):
             name = "fun" if self.hessian is None else "hessian"
             raise ValueError(f"{name}: got {np.sum(~np.isfinite(matrix))} Hessian entries that are NaN or infinite.")
@@ -136,3 +168,15 @@ def _otherwise_rounded(of: Callable[..., Any]) -> Callable[..., Any]:
 
 _slopes, _other_slopes = _plain(_slopes_of), _otherwise_rounded(_slopes_of)
 _products, _other_products = _plain(_product_of), _otherwise_rounded(_product_of)
+
+
+@_compiled.by_function()
+def _linearized(traced: tracing.Traced, params: PyTree, args: tuple) -> Callable[[jax.Array], jax.Array]:
+    """Return v ↦ H v as a pytree of what the gradient's linearisation keeps."""
+    vector, unravel = tree.ravel(params)
+    return operators.linearize_gradient(lambda v: traced(unravel(v), *args), vector)
+
+
+@_compiled.by_function()
+def _product_with(traced: tracing.Traced, linear: Callable[[jax.Array], jax.Array], vector: jax.Array) -> jax.Array:
+    return linear(vector)

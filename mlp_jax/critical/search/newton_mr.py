@@ -70,7 +70,10 @@ def newton_mr(function: Function, max_steps: int) -> Search:
     def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
         size = jnp.zeros_like(vector[0])
         coarse = _solve(function, vector, gradient, 1e-6, 1e-6, size)
-        fine = _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size)
+        solved = jnp.linalg.norm(coarse.residual) <= 1e-6 * jnp.linalg.norm(gradient)
+        fine = jax.lax.cond(
+            solved, lambda: coarse, lambda: _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size)
+        )
         return jnp.linalg.norm(coarse.residual), fine.vector
 
     return Search(begin, lambda state: _advance(function, state, max_steps), newton)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -11,32 +12,45 @@ import numpy as np
 
 from mlp_jax import _compiled, _parallel, tree
 from mlp_jax.critical.point import Point, stack
-from mlp_jax.critical.search import following, of_pytrees, spectra
-from mlp_jax.critical.search.contract import End
+from mlp_jax.critical.search import following, lbfgs, of_pytrees, spectra
+from mlp_jax.critical.search.contract import End, Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
+from mlp_jax.critical.search.minres import Limits, minres
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
-from mlp_jax.curvature.types import Fun, PyTree
+from mlp_jax.curvature.types import Fun, Progress, PyTree
 
 # Numbers of parameters up to which the search uses matrices, without and with a Hessian given by the caller, and up to
 # which the index of its end is counted in one.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
+# Newton's steps on a descent by L-BFGS: residual and products of each, share of the gradient that it may leave, number.
+_SOLVED, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 4000, 0.4, 20
+# Changes by a rounding of the parameters, below which the gradient is at the level of rounding.
+_ROUNDINGS = 16
 
 
-def follow_each(fun: Fun, settings: Settings, index: int | None, starts: PyTree, args: tuple) -> Point:
+def follow_each(
+    progress: Progress | None, fun: Fun, settings: Settings, index: int | None, starts: PyTree, args: tuple
+) -> Point:
     """Return where the searches from starts end, one search per core, as a Point with a leading axis."""
+    number, done = len(jax.tree.leaves(starts)[0]), itertools.count(1)
 
     def search(row: int) -> Point:
         with precision.float64():  # a setting of each thread
-            return follow_one(fun, settings, index, jax.tree.map(lambda leaf: leaf[row], starts), args)
+            point = follow_one(None, fun, settings, index, jax.tree.map(lambda leaf: leaf[row], starts), args)
+        if progress is not None:
+            progress(next(done), number)
+        return point
 
-    return stack(_parallel.over_cores(search, range(len(jax.tree.leaves(starts)[0]))))
+    return stack(_parallel.over_cores(search, range(number)))
 
 
-def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, args: tuple) -> Point:
+def follow_one(
+    progress: Progress | None, fun: Fun, settings: Settings, index: int | None, params: PyTree, args: tuple
+) -> Point:
     """Return where the search from params ends."""
     start, unravel = tree.ravel(params)
     # One set of programs for searches of any length.
@@ -46,23 +60,58 @@ def follow_one(fun: Fun, settings: Settings, index: int | None, params: PyTree, 
     def on_host(program: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *vectors: jax.tree.map(np.asarray, program(fun, fixed, params, args, *vectors))
 
+    def as_step(program: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*vectors: Any) -> Any:
+            tell()
+            return on_host(program)(*vectors)
+
+        return call
+
+    def tell() -> None:
+        if progress is not None:
+            progress(min(objective.hessians, settings.max_steps), settings.max_steps)
+
     def descend(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
         by_products = fixed._replace(method=newton_mr)
         point = of_pytrees.compiled_find_one(fun, by_products, None, unravel(jnp.asarray(vector)), args)
         end = np.asarray(tree.ravel(point.params)[0])
         return end, gradient(end), bool(point.converged)
 
+    def finish(vector: np.ndarray, at: np.ndarray) -> following.Found | None:
+        """Return where Newton's steps end at the level of rounding; None if they stop to contract above it."""
+        for _ in range(_ENDING):
+            objective.hessians += 1
+            tell()
+            there = vector + on_host(_newton_at)(vector, at)
+            ahead = gradient(there)
+            if not np.linalg.norm(ahead) <= _CONTRACTS * np.linalg.norm(at):
+                break
+            vector, at = there, ahead
+        rounding = np.linalg.norm(gradient(vector * (1 + 2 * objective.unit)) - at)
+        if np.linalg.norm(at) <= _ROUNDINGS * rounding:
+            return following.Found(vector, at, None, Reason.ROUNDING)
+        return None
+
+    def spend() -> bool:
+        objective.hessians += 1
+        tell()
+        return objective.hessians < settings.max_steps
+
     assert settings.unit is not None
     gradient = on_host(_gradient_at)
     objective: following.Objective
     if start.size <= (MATRICES if settings.hessian is None else GIVEN):
         typical = following.typical_size(np.asarray(start))
-        objective = spectra.Matrices(gradient, on_host(_matrix_at), settings.unit, typical)
+        objective = spectra.Matrices(gradient, as_step(_matrix_at), settings.unit, typical)
     else:
-        objective = spectra.Products(gradient, on_host(_krylov_at), on_host(_product_at), descend, settings.unit)
+        objective = spectra.Products(gradient, as_step(_krylov_at), on_host(_product_at), descend, settings.unit)
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
-        found = following.follow(objective, np.asarray(start), index, settings.max_steps, settings.radius)
+        begin, found = np.asarray(start), None
+        if start.size > COUNTED and not index:
+            begin, found = lbfgs.descend(on_host(_slope_at), begin, finish, spend)
+        if found is None:
+            found = following.follow(objective, begin, index, settings.max_steps, settings.radius)
         numbers = np.int32(objective.hessians), np.int32(found.reason)
         end = End(*map(jnp.asarray, (found.vector, found.gradient, *numbers)))
         target = jnp.int32(-1 if index is None else index)
@@ -90,6 +139,24 @@ def _product_at(
 ) -> jax.Array:
     gradient = of_pytrees.function_of(fun, settings, params, args).gradient
     return jax.jvp(gradient, (vector,), (direction,))[1]
+
+
+@_compiled.by_function(2)
+@precision.whole_products
+def _slope_at(
+    fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    unravel = tree.ravel(params)[1]
+    return jax.value_and_grad(lambda at: fun(unravel(at), *args))(vector)
+
+
+@_compiled.by_function(2)
+@precision.whole_products
+def _newton_at(
+    fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array, gradient: jax.Array
+) -> jax.Array:
+    _, product = jax.linearize(of_pytrees.function_of(fun, settings, params, args).gradient, vector)
+    return minres(product, -gradient, Limits(_SOLVED, 1e-9, _SOLUTION)).vector
 
 
 @_compiled.by_function(2)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from mlp_jax.critical.search import arclength, bifurcations
 from mlp_jax.critical.search.arclength import Equations, Place
-
-Progress = Callable[[int, int], Any]
+from mlp_jax.curvature.types import Progress
 
 # First step along a branch, and how far apart equal points and equal bifurcations may be, relative to 1 + their size.
 _FIRST, _SAME, _SAME_BIFURCATION = 0.03, 1e-6, 1e-3

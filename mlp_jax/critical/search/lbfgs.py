@@ -1,0 +1,69 @@
+"""A descent of the function by L-BFGS to where Newton's steps contract, at a point of low index. Host-level.
+
+With many parameters a step that uses the Hessian costs hundreds of products, and a step of L-BFGS one gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.optimize
+
+from mlp_jax.critical.search.contract import RUN_OFF
+from mlp_jax.critical.search.following import Found
+
+# Gradients that count as one step, and vectors kept.
+GRADIENTS, _KEPT = 20, 30
+# Newton's steps are tried where the gradient norm has fallen to this share of the first, and of that at the last try.
+_FIRST_TRY, _NEXT_TRY = 1e-4, 0.1
+
+
+class _Ended(Exception):
+    """The descent has found a critical point, or used its steps."""
+
+
+def descend(
+    slope: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    finish: Callable[[np.ndarray, np.ndarray], Found | None],
+    spend: Callable[[], bool],
+) -> tuple[np.ndarray, Found | None]:
+    """Return where the gradient was least on the descent from `start`, and the critical point that `finish` reached.
+
+    Parameters
+    ----------
+    slope
+        vector -> (value, gradient).
+    finish
+        (vector, gradient) -> the critical point that Newton's steps reach, or None.
+    spend
+        Called once for each `GRADIENTS` gradients; returns whether there may be more.
+    """
+    least, tried, highest, found, count = (np.inf, start), np.inf, np.inf, None, 0
+    longest = RUN_OFF * max(1.0, float(np.linalg.norm(start)))
+
+    def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
+        nonlocal least, tried, highest, found, count
+        value, gradient = slope(vector)
+        size, count = float(np.linalg.norm(gradient)), count + 1
+        if count == 1:
+            tried = highest = _FIRST_TRY / _NEXT_TRY * size
+        if size < least[0]:
+            least = size, vector.copy()
+        if size > tried / _NEXT_TRY**2:  # another valley
+            tried = highest
+        if size <= _NEXT_TRY * tried:
+            tried, found = size, finish(vector, gradient)
+        far = not np.linalg.norm(vector) <= longest
+        if far or found is not None or (count % GRADIENTS == 0 and not spend()):
+            raise _Ended
+        return float(value), gradient
+
+    try:
+        options = {"maxcor": _KEPT, "maxiter": 2**31 - 1, "maxfun": 2**31 - 1, "ftol": 0.0, "gtol": 0.0}
+        scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options)
+        found = finish(least[1], slope(least[1])[1])  # the value no longer falls
+    except _Ended:
+        pass
+    return least[1], found
