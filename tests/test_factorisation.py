@@ -53,7 +53,6 @@ def members(generator, matrix):
 def test_no_count_exceeds_that_of_exact_arithmetic_for_any_matrix_in_the_balls(seed, monkeypatch):
     # Small blocks, so that their borders and pairs of pivots meet.
     monkeypatch.setattr(factorisation, "_ROWS", 3 + seed % 3)
-    monkeypatch.setattr(factorisation, "_TERMS", 2)
     generator = RNG(seed)
     size = int(generator.integers(1, 10))
     mid = close_to_singular(generator, size) if seed % 2 else symmetric(generator, size)

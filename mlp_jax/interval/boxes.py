@@ -60,8 +60,9 @@ class Existence(NamedTuple):
         Of cubes on which this Hessian is enclosed, and which contains the critical point.
     change
         An upper bound on |fun(θ) − fun(c)| in that cube.
-    bounds, solve
-        Bounds on the Hessian on the box, augmented by the slice term if any, and the inverse of its midpoint.
+    solve, scale, growth
+        Of the Hessian on the larger of the two, augmented by the slice term if any: the inverse of its midpoint, its
+        scale, and the ratio of its bounds to those that might be singular.
     error
         The error of its factorisations.
     """
@@ -72,8 +73,9 @@ class Existence(NamedTuple):
     side: float
     radius: float
     change: float
-    bounds: Bounded
     solve: Callable[[Array], Array]
+    scale: Array
+    growth: float
     error: float
     slice_: symmetry.Slice | None
 
@@ -115,7 +117,10 @@ def tiny_box(problem: Problem, center: Center, side: float, test: Callable[[Ball
     radius = min(2 * moved + floor, side)
     spectrum = _spectrum(problem, plain, bounds, gap, near)
     change = _change(center.gradient, plain, radius)
-    return Existence(center, gap.negative, spectrum, side, radius, change, bounds, solve, gap.error, slice_)
+    growth = spectra.growth(bounds, solve)
+    return Existence(
+        center, gap.negative, spectrum, side, radius, change, solve, bounds.scale, growth, gap.error, slice_
+    )
 
 
 def _spectrum(problem: Problem, plain: Ball, bounds: Bounded, gap: factorisation.Gap, near: spectra.Pair) -> Spectrum:
@@ -149,7 +154,7 @@ def wide_radius(problem: Problem, found: Existence, wanted: float | None) -> flo
             raise Refusal(f"the Hessian is not proved to be nonsingular in the cube of radius {wanted:.3g}")
         return max(wanted, tiny)
     # The bounds grow about in proportion to the radius, once they are above rounding.
-    radius = found.side * _factor(spectra.growth(found.bounds, found.solve))
+    radius = found.side * _factor(found.growth)
     for last in (False, False, True):
         smooth = _smooth_radius(problem, found, radius)
         if not smooth > 2 * tiny:
@@ -190,7 +195,7 @@ def _bounds(problem: Problem, found: Existence, radius: float) -> Bounded:
         found.slice_.require_transversal(cube)
     matrix = problem.hessian(cube)
     matrix = matrix if found.slice_ is None else found.slice_.augment(matrix)
-    return factorisation.bounded(matrix, found.bounds.scale)
+    return factorisation.bounded(matrix, found.scale)
 
 
 def _nonsingular(found: Existence, bounds: Bounded) -> bool:

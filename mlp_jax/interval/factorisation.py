@@ -12,8 +12,8 @@ d ≥ |E| 1 give −diag(d) ≤ E ≤ diag(d) likewise. So where σ sᵢ² ≤ t
 
 and H has at least as many eigenvalues above σ as D has positive ones (Sylvester, Weyl). The same holds for −H. No
 matrix is inverted, and nothing is assumed of the factorisation (compare Rump 2006, "Verification of positive
-definiteness"): E is computed, as W minus the products of blocks of LD and of Lᵀ, k = min(P, 128) columns at a time in
-p = ⌈P / 128⌉ parts. With u, γ and τ as in `ball`, d contains the row sums of |E| as computed and
+definiteness"): E is computed, as W minus the products of blocks of LD and of Lᵀ, k = min(P, 512) columns at a time in
+p = ⌈P / 512⌉ parts. With u, γ and τ as in `ball`, d contains the row sums of |E| as computed and
 
 - γ |L| |D| |L|ᵀ 1, γ of k + 2p + 8 terms: three terms in an entry of LD, k in one of a product, and the rounding of p
   differences, each at most |W| + |L| |D| |L|ᵀ ≤ 2 |L| |D| |L|ᵀ + |E|;
@@ -35,10 +35,9 @@ from mlp_jax.interval import ball
 from mlp_jax.interval.ball import TINY, UNIT, Array, Ball, Refusal, quiet
 
 _UP = 1 + 2.0**-20
-# Rows of a block: enough for fast products, few enough for a triangle of blocks to save half of the work.
+# Side of a block: enough for fast products, few enough for a triangle of blocks to save half of the work, and for a
+# bound on the rounding of products, which grows with it.
 _ROWS = 512
-# Columns of a product: few, because the bound on its rounding grows with them.
-_TERMS = 128
 
 
 class Bounded(NamedTuple):
@@ -168,8 +167,8 @@ def _error(
         corner[...] = np.tril(corner, -1) + np.eye(len(corner))
         columns[: rows.stop] += np.abs(lower[rows, : rows.stop]).sum(axis=0)
     middle = _times_blocks(np.abs(diagonal), np.abs(below), columns)
-    parts = -(-size // _TERMS)
-    unit = ball.gamma(min(size, _TERMS) + 2 * parts + 8)
+    parts = -(-size // _ROWS)
+    unit = ball.gamma(min(size, _ROWS) + 2 * parts + 8)
     underflow = TINY * (size**2 + 3 * columns.sum())
     error = np.full(size, underflow)
     for rows in _blocks(size):
@@ -179,7 +178,7 @@ def _error(
         part = _entries(matrix, sign, shift, order[rows], order[: rows.stop], rows.start)
         error[rows] += 2 * UNIT * np.abs(np.diag(part[:, rows.start :]))
         for others in _blocks(rows.stop):
-            for inner in _blocks(others.stop, _TERMS):
+            for inner in _blocks(others.stop):
                 part[:, others] -= scaled[:, inner] @ lower[others, inner].T
         np.abs(part, out=part)
         error[rows] += part.sum(axis=1)
@@ -207,5 +206,5 @@ def _positive(diagonal: Array, below: Array) -> int:
     return int(np.sum(diagonal[single] > 0) + np.sum(indefinite) + 2 * np.sum(definite))
 
 
-def _blocks(size: int, rows: int = _ROWS) -> Iterator[slice]:
-    return (slice(first, min(first + rows, size)) for first in range(0, size, rows))
+def _blocks(size: int) -> Iterator[slice]:
+    return (slice(first, min(first + _ROWS, size)) for first in range(0, size, _ROWS))

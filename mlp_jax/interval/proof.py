@@ -68,7 +68,7 @@ def attempt(
     fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: Settings, side: float | None
 ) -> Certificate:
     """Polish unless the side of a box is given, prove, and turn a refusal into a certificate."""
-    curvature.matrices.require_memory(start.size, matrices=10)
+    curvature.matrices.require_memory(start.size, matrices=12)
     try:
         ball.require_ieee()
         for constants in ((), ("reduce_max",), ("max",)):
