@@ -198,11 +198,11 @@ def exponents(rows: pd.DataFrame) -> str:
     """Return the powers of P with which the seconds of proofs and the peak of memory grow, fitted to all sizes."""
     words = ""
     for saddle, group in rows[rows["index"].notna()].groupby(rows.wanted > 0):
-        columns = (group[name].to_numpy(float) for name in ("parameters", "proof_seconds", "peak_mb"))
-        size, seconds, peak = map(jnp.asarray, columns)
-        powers = [float(curvature.log_log_slope(size, y)) for y in (seconds, peak)]
+        columns = [jnp.asarray(group[name].to_numpy(float)) for name in ("parameters", "proof_seconds", "peak_mb")]
+        powers = [float(curvature.log_log_slope(columns[0], y)) for y in columns[1:]]
         if np.all(np.isfinite(powers)):
-            words += f", the seconds of a {'saddle' if saddle else 'minimum'} as P^{powers[0]:.1f}, memory as P^{powers[1]:.1f}"
+            kind = "saddle" if saddle else "minimum"
+            words += f", the seconds of a {kind} as P^{powers[0]:.1f}, memory as P^{powers[1]:.1f}"
     return words
 
 
