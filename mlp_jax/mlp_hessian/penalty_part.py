@@ -57,8 +57,7 @@ def add_rows(rows: jax.Array, start: int, penalty: Penalty, params: Params) -> j
         unit = (jnp.arange(vector.size) == number).astype(vector.dtype)
         return row + jax.jvp(jax.grad(lambda v: penalty(unravel(v))), (vector,), (unit,))[1]
 
-    # In ball arithmetic, arrays much smaller than these are faster.
-    strip = max(1, _STRIP_BYTES // (16 * rows.dtype.itemsize * vector.size))
+    strip = max(1, _STRIP_BYTES // (4 * rows.dtype.itemsize * vector.size))
     return jax.lax.map(add, (start + jnp.arange(len(rows)), rows), batch_size=strip)
 
 
