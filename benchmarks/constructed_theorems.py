@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 
 from mlp_jax import interval
@@ -58,6 +59,7 @@ def falsehood(case: Case, proof: interval.Certificate) -> str | None:
         "index": proof.index == np.sum(case.eigenvalues < 0),
         "location": proof.radius is not None and bool(np.max(np.abs(proof.location)) <= proof.radius),
         "smallest": holds(proof.smallest, case.eigenvalues.min(), slack),
+        "nearest": any(holds(proof.nearest, value, slack) for value in case.eigenvalues),
         "largest": holds(proof.largest, case.eigenvalues.max(), slack),
         "loss": holds(proof.loss, case.value, 1e-15 * abs(case.value)),
     }
@@ -145,7 +147,7 @@ WRONG: dict[str, Callable[[float], Function]] = {
 def cases(number: int, seed: int = 0) -> Iterator[Case]:
     """Yield cases, the families in turn."""
     generator = np.random.default_rng(seed)
-    makers = (_at_a_corner, _near_a_corner, _smooth, _tied, _wrong)
+    makers = (_at_a_corner, _near_a_corner, _smooth, _tied, _wrong, _close_to_singular)
     for count in range(number):
         yield makers[count % len(makers)](generator)
 
@@ -213,6 +215,19 @@ def _tied(generator: np.random.Generator) -> Case:
 def _wrong(generator: np.random.Generator) -> Case:
     name, make = _draw(generator, WRONG)
     return _build(generator, "wrong derivative", name, make(10.0 ** generator.uniform(-7, 0)), None)
+
+
+def _close_to_singular(generator: np.random.Generator) -> Case:
+    """A quadratic with eigenvalues of both signs next to 0, known from 50 digits."""
+    size = int(generator.integers(2, 8))
+    values = generator.choice([-1.0, 1.0], size) * 10.0 ** generator.uniform(-18, 1, size)
+    rotation = _rotation(generator, size)
+    matrix = np.tril((rotation * values) @ rotation.T)
+    matrix = matrix + np.tril(matrix, -1).T
+    with mpmath.workdps(50):
+        exact = mpmath.eigsy(mpmath.matrix(matrix.tolist()), eigvals_only=True)
+    eigenvalues = np.array([float(v) for v in exact])
+    return Case("close to singular", "quadratic", lambda x: x @ jnp.asarray(matrix) @ x / 2, size, eigenvalues)
 
 
 @dataclasses.dataclass

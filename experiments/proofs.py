@@ -30,7 +30,7 @@ from experiments._shared import bars, command_line, tables, xor
 from experiments._shared.classifier import Classifier, all_digits, classifier
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, datasets, interval, mlp, plots, training, tree
+from mlp_jax import critical, curvature, datasets, interval, mlp, plots, training, tree
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Settings(RunSettings):
     xor_starts: int = 1000
     """Searches of a pass of the census of XOR; 100 when quick."""
     largest: int = 27
-    """Hidden units of the largest network on digits: 27 are 2,035 parameters, 67 are 5,035."""
+    """Hidden units of the largest network on digits: 27 are 2,035 parameters, 67 are 5,035, 128 are 9,610."""
 
 
 Data = tuple[np.ndarray, np.ndarray]
@@ -65,9 +65,10 @@ def cases(settings: Settings) -> list[Case]:
     """Return the searches on digits, by number of parameters."""
     if settings.quick:
         return [Case((2,), 0), Case((2,), 1, 60)]
-    minima = [Case((h,), 0) for h in (7, 13, 27, 67) if h <= settings.largest]
-    saddles = [Case((7,), 1, 60), Case((7,), 2, 60), Case((7,), 20, 6)]
-    return [Case((5, 5, 5), 0), minima[0], *saddles, *minima[1:]]
+    widths = [h for h in (7, 13, 27, 67, 128) if h <= settings.largest]
+    saddles = [Case((7,), 1, 60), Case((7,), 2, 60), *(Case((h,), 20, 6) for h in widths)]
+    found = [Case((5, 5, 5), 0), Case((7, 7), 0), *(Case((h,), 0) for h in widths), *saddles]
+    return sorted(found, key=lambda case: case.hidden[0])  # so that the peak of memory is that of the case
 
 
 def search(settings: Settings, model: Classifier, digits: Data, case: Case) -> mlp.Params:
@@ -88,10 +89,7 @@ def descend(fun: Callable[..., jax.Array], digits: Data, params: mlp.Params) -> 
     """Return where L-BFGS ends: near a minimum, where the proof's own Newton steps take over."""
     vector, unravel = tree.ravel(params)
 
-    @jax.jit
-    def objective(v: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return jax.value_and_grad(lambda w: fun(unravel(w), *digits))(v)
-
+    objective = jax.jit(jax.value_and_grad(lambda v: fun(unravel(v), *digits)))
     options = {"maxiter": 5000, "maxfun": 10_000, "gtol": 1e-9, "ftol": 0, "maxcor": 50}
     result = scipy.optimize.minimize(
         lambda v: tuple(map(np.asarray, objective(v))), np.asarray(vector), jac=True, method="L-BFGS-B", options=options
@@ -115,19 +113,17 @@ def prove(settings: Settings, model: Classifier, digits: Data, case: Case) -> di
 
 def summary(proof: interval.Certificate) -> dict[str, Any]:
     """Return what the table says of a certificate."""
-    nothing = (np.nan, np.nan)
     row: dict[str, Any] = {"kind": proof.kind, "index": proof.index}
     row["radius"] = np.nan if proof.radius is None else proof.radius
     row["unique_radius"] = np.nan if proof.unique_radius is None else proof.unique_radius
     for name in ("smallest", "nearest", "loss"):
-        row[f"{name}_low"], row[f"{name}_high"] = getattr(proof, name) or nothing
+        row[f"{name}_low"], row[f"{name}_high"] = getattr(proof, name) or (np.nan, np.nan)
     return row
 
 
 def peak_mb() -> float:
     """Return the most memory this process has held so far, in MB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def xor_rows(settings: Settings) -> list[dict[str, Any]]:
@@ -172,9 +168,8 @@ def show(rows: pd.DataFrame) -> str:
                "nearest_to_0", "search_seconds", "proof_seconds", "peak_mb"]  # fmt: skip
     formats = {"radius": "{:.1e}", "unique_radius": "{:.1e}", "search_seconds": "{:.1f}", "proof_seconds": "{:.1f}",
                "peak_mb": "{:.0f}"}  # fmt: skip
-    return tables.text(
-        brief[columns], "digits", na_rep="-", formatters={name: form.format for name, form in formats.items()}
-    )
+    formatters = {name: form.format for name, form in formats.items()}
+    return tables.text(brief[columns], "digits", na_rep="-", formatters=formatters)
 
 
 def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
@@ -182,8 +177,7 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     looks = ((plots.BLUE, "*"), (plots.ORANGE, "o"), (plots.GREEN, "^"), (plots.GREY, "x"))
-    for k, (kind, group) in enumerate(rows.groupby("kind")):
-        colour, marker = looks[k % 4]
+    for (colour, marker), (kind, group) in zip(looks, rows.groupby("kind"), strict=False):
         left.loglog(group.parameters, group.proof_seconds, marker, color=colour, mfc="none", ms=8, label=kind)
     left.set(xlabel="parameters", ylabel="seconds of a proof", title="what a proof costs")
     radii = {"color": plots.BLUE, "ls": "none", "mfc": "none"}
@@ -202,6 +196,18 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
     return figure
 
 
+def exponents(rows: pd.DataFrame) -> str:
+    """Return the powers of P with which the seconds of proofs and the peak of memory grow, fitted to all sizes."""
+    words = ""
+    for saddle, group in rows[rows["index"].notna()].groupby(rows.wanted > 0):
+        columns = [jnp.asarray(group[name].to_numpy(float)) for name in ("parameters", "proof_seconds", "peak_mb")]
+        powers = [float(curvature.log_log_slope(columns[0], y)) for y in columns[1:]]
+        if np.all(np.isfinite(powers)):
+            kind = "saddle" if saddle else "minimum"
+            words += f", the seconds of a {kind} as P^{powers[0]:.1f}, memory as P^{powers[1]:.1f}"
+    return words
+
+
 def conclusion(rows: pd.DataFrame, on_xor: pd.DataFrame) -> str:
     """Return one sentence made from the numbers."""
     proved = rows[rows["index"].notna()]
@@ -209,7 +215,8 @@ def conclusion(rows: pd.DataFrame, on_xor: pd.DataFrame) -> str:
     largest = proved.parameters.max() if len(proved) else 0
     return (
         f"Proved: {on_xor.radius.notna().sum()} of {len(on_xor)} critical points on XOR modulo symmetry,"
-        f" {len(proved)} of {len(rows)} on digits (index {indices or 'none'}), the largest with {largest} parameters."
+        f" {len(proved)} of {len(rows)} on digits (index {indices or 'none'}), the largest with {largest} parameters"
+        f"{exponents(rows)}."
     )
 
 
@@ -241,10 +248,5 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     return on_digits, on_xor
 
 
-def main() -> None:
-    """Read the command line and run."""
-    command_line.start("proofs", run, Settings, __doc__)
-
-
 if __name__ == "__main__":
-    main()
+    command_line.start("proofs", run, Settings, __doc__)

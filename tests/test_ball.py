@@ -85,7 +85,7 @@ def test_matrix_products_and_sums_hold_the_exact_rational_result(threshold, seed
     assert holds(ball.neg(balls[0]), [-v for row in points[0] for v in row])
 
 
-@pytest.mark.parametrize("name", sorted(set(multiprecision.FUNCTIONS) - {"logaddexp", "pow"}))
+@pytest.mark.parametrize("name", sorted(set(multiprecision.FUNCTIONS) - {"atan2", "logaddexp", "pow"}))
 def test_elementary_functions_hold_the_50_digit_value(name):
     oracle = {
         "rsqrt": lambda x: 1 / mpmath.sqrt(x),

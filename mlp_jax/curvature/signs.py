@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.linalg import lapack
@@ -243,8 +243,9 @@ class _Scaled:
         if self._factors is None:
             return None
         factors, pivots = self._factors
-        given = (lapack.dpotrs, factors) if pivots is None else (lapack.dsytrs, factors, pivots)
-        solve = functools.partial(*given, lower=1)
+        solve: Callable[..., Any] = functools.partial(lapack.dpotrs, factors, lower=1)
+        if pivots is not None:
+            solve = functools.partial(lapack.dsytrs, factors, pivots, lower=1)
         solution, residual = np.zeros_like(right), right
         for _ in range(_REFINEMENTS):
             change = solve(residual)[0]

@@ -6,8 +6,8 @@
 Inside, from numbers to theorems: `ball`, `elementary` and `multiprecision` (arithmetic), `program` (a jaxpr as a flat
 list), `movement`, `maxima` and `interpreter` (rules for primitives), `enclosures` (value, gradient and Hessian on a
 box), `analytic` (functions without corners anywhere), `smoothness` (boxes without corners and jumps), `trust` (rules
-and Hessians taken on trust), `spectra` (verified eigenvalues), `symmetry` (slices across orbits), `krawczyk` (boxes),
-`proof`, `theorems`.
+and Hessians taken on trust), `factorisation` and `spectra` (verified signs and eigenvalues), `symmetry` (slices across
+orbits), `boxes`, `proof`, `theorems`.
 """
 
 import importlib.util

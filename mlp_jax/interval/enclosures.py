@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from mlp_jax._compiled import while_alive
 from mlp_jax._parallel import over_cores
 from mlp_jax.curvature import operators
-from mlp_jax.interval import ball, multiprecision, spectra
+from mlp_jax.interval import ball, multiprecision
 from mlp_jax.interval.analytic import is_analytic
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.interpreter import evaluate
@@ -25,6 +25,8 @@ from mlp_jax.interval.program import Program, cut, flatten
 
 # Numbers in the largest array of a block of rows: few enough to stay in the cache.
 _BLOCK_NUMBERS = 2**18
+# Rows of a block in which the matrix is made symmetric.
+_ROWS = 256
 
 
 class Traced(NamedTuple):
@@ -190,7 +192,7 @@ def hessian(traced: Traced, box: Ball, data: list[np.ndarray], spend: Callable[[
         matrix = evaluate(traced.whole, [box, *data], ball)[0]
         if spend is not None:
             spend(box.shape[0])
-    return _symmetric(matrix.mid, matrix.radius)
+    return symmetric(matrix)
 
 
 def hessian_rows(
@@ -231,8 +233,26 @@ def _rows(traced: Traced, links: list[Any], rows: np.ndarray, size: int) -> Ball
     return Ball(part.mid[: len(rows)], part.radius[: len(rows)])
 
 
-def _symmetric(mid: np.ndarray, rad: np.ndarray) -> Ball:
-    if np.any(np.abs(mid - mid.T) > (rad + rad.T) * (1 + 8 * ball.UNIT) + 4 * ball.UNIT * np.abs(mid)):
-        raise Refusal("the traced Hessian is not symmetric: a custom derivative rule or stop_gradient is wrong here")
-    narrower = rad <= rad.T
-    return spectra.mirrored(Ball(np.where(narrower, mid, mid.T), np.minimum(rad, rad.T)))
+def symmetric(matrix: Ball) -> Ball:
+    """Return the narrower of two mirrored entries in both places, some rows at a time; Refusal as from `hessian`."""
+    mid, rad = matrix.mid, matrix.radius
+    middle, radius = np.empty(mid.shape), np.empty(mid.shape)
+    for first in range(0, len(mid), _ROWS):
+        rows, rest = slice(first, first + _ROWS), slice(first, None)
+        a, b, r, s = mid[rows, rest], mid[rest, rows].T, rad[rows, rest], rad[rest, rows].T
+        if np.any(np.abs(a - b) > (r + s) * (1 + 8 * ball.UNIT) + 4 * ball.UNIT * np.abs(a)):
+            raise Refusal(
+                "the traced Hessian is not symmetric: a custom derivative rule or stop_gradient is wrong here"
+            )
+        narrower = r <= s
+        middle[rows, rest], radius[rows, rest] = np.where(narrower, a, b), np.minimum(r, s)
+        _mirror(middle, rows)
+        _mirror(radius, rows)
+    return Ball(middle, radius)
+
+
+def _mirror(matrix: np.ndarray, rows: slice) -> None:
+    """Copy what is right of the diagonal in some rows to the columns below it."""
+    corner = matrix[rows, rows]
+    corner[...] = np.triu(corner) + np.triu(corner, 1).T
+    matrix[rows.stop :, rows] = matrix[rows, rows.stop :].T

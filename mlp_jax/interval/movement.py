@@ -1,7 +1,7 @@
 """Primitives that only rearrange numbers, as functions of arrays: midpoints, radii, arbs or identities.
 
-The simple ones are numpy views. The others are applied by JAX itself to an array of positions, which gives the origin
-of each number of the result: this covers every parameter of a gather.
+The simple ones are numpy views, or `take`. The others are applied by JAX itself to an array of positions, which gives
+the origin of each number of the result: this covers every parameter of a gather.
 """
 
 from collections.abc import Callable
@@ -80,6 +80,9 @@ def _part(axis: int, chosen: int | slice) -> Move:
 def _by_position(equation: Equation, inputs: list[Any]) -> Move:
     """Return a function that moves numbers as JAX moves their positions in the concatenated operands."""
     name, params = equation.name, dict(equation.params)
+    if name == "gather" and _takes(params, *inputs):
+        (axis,) = params["dimension_numbers"].start_index_map
+        return lambda x: np.take(x, inputs[1][..., 0], axis=axis)
     count = 2 if name in ("dynamic_update_slice", "pad") else 1
     sizes = [int(np.prod(x.shape)) for x in inputs[:count]]
     starts = np.cumsum([0, *sizes]).tolist()
@@ -93,6 +96,21 @@ def _by_position(equation: Equation, inputs: list[Any]) -> Move:
     if where.size and where.min() < 0:
         raise Refusal(f"{name}: an index is out of bounds")
     return lambda *operands: np.concatenate([x.ravel() for x in operands[:count]])[where]
+
+
+def _takes(params: dict[str, Any], operand: Any, indices: np.ndarray) -> bool:
+    """Return whether a gather is `np.take` along one axis, within bounds: much faster than moving positions."""
+    numbers, sizes, shape = params["dimension_numbers"], params["slice_sizes"], operand.shape
+    if numbers.operand_batching_dims or len(numbers.start_index_map) != 1 or not indices.size:
+        return False
+    (axis,) = numbers.start_index_map
+    after = indices.ndim - 1 + axis
+    return (
+        numbers.collapsed_slice_dims == (axis,)
+        and sizes == (*shape[:axis], 1, *shape[axis + 1 :])
+        and numbers.offset_dims == (*range(axis), *range(after, after + len(shape) - axis - 1))
+        and bool(indices.min() >= 0 and indices.max() < shape[axis])
+    )
 
 
 def scatter_positions(equation: Equation, shape: tuple[int, ...], indices: np.ndarray, updates: Any) -> np.ndarray:

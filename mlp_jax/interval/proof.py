@@ -1,11 +1,16 @@
 """The proof that a box about a point holds exactly one critical point, and its index; or a refusal that says why.
 
-Krawczyk's test (1969): for a centre c, A ≈ H(c)⁻¹, the box B = c ± r, and an enclosure H(B) of the Hessian on B, if
+Theorem. Let H(B) enclose the Hessian on a box B about c, and let no symmetric matrix in it have an eigenvalue in
+[−m, m], m > 0. Then all have the same inertia, and B holds at most one critical point. Let p be a vector, and let
+‖g(c) − H p‖ ≤ ρ for all H in H(B). If the ball of a radius larger than ρ/m about c − p is in B, it holds one.
 
-    |A g(c)| + |I − A·H(B)| r  <  r       in every coordinate,
+Proof. The matrices are a convex set, so it contains the mean H of the Hessians on a segment in B. For critical points
+θ and θ + d in B, H d = 0, so d = 0. At c' = c − p, ‖g(c')‖ = ‖g(c) − H p‖ ≤ ρ. The solution of θ' = −∇²fun(θ)⁻¹ g(c')
+from c' has g(θ(τ)) = (1 − τ) g(c') and moves no faster than ρ/m, so it stays in the ball, and g(θ(1)) = 0.
+(The theorem of Newton and Kantorovich; at a minimum, that of strong convexity.)
 
-then θ ↦ θ − A g(θ) maps B into itself and contracts it, so B holds exactly one critical point, and every matrix in H(B)
-is nonsingular. The inertia of the Hessian at the critical point is read from enclosures of all its eigenvalues.
+No inverse and no eigenvectors are needed: that no eigenvalue is in [−m, m], and the inertia, follow from LDLᵀ of two
+shifted matrices, or of one if that is definite (see `factorisation`). p is Newton's step in floating point.
 
 The gradient at c is enclosed with many bits, because it nearly cancels there; the Hessian in float64. The first box is
 tiny, and gives existence, index and eigenvalues. A second, wide one enlarges the neighbourhood of uniqueness. On both
@@ -17,24 +22,26 @@ of F is that of fun with the zeros, one for each tangent, made positive (see `sy
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from scipy.linalg import lapack
 
 from mlp_jax import curvature, tree
 from mlp_jax.curvature.types import PyTree, Tangents
-from mlp_jax.interval import ball, enclosures, multiprecision, spectra, symmetry, trust
+from mlp_jax.interval import ball, enclosures, factorisation, multiprecision, symmetry, trust
 from mlp_jax.interval.ball import Ball, Refusal
+from mlp_jax.interval.boxes import Center, Existence, Problem, tiny_box, wide_radius
 from mlp_jax.interval.certificate import Certificate, Interval
 from mlp_jax.interval.interpreter import evaluate
-from mlp_jax.interval.krawczyk import Center, Existence, Problem, tiny_box, wide_radius
 from mlp_jax.interval.smoothness import Smoothness, TieInGradient, is_smooth_everywhere
 
 _POLISHING_STEPS = 8
+# The tiny box, in units of max(1, largest |c|): on a wider one, the bounds on the Hessian show how fast they grow.
+_LEAST_SIDE = 2.0**-48
 # Boxes around the centre, widest first; assumptions are tested on the first one on which fun is smooth.
 _TEST_RADII = 2.0 ** -np.arange(7.0, 50, 7)
 _ASSUMPTIONS = (
@@ -62,7 +69,7 @@ def attempt(
     fun: Callable[..., Any], params: PyTree, args: tuple, start: np.ndarray, settings: Settings, side: float | None
 ) -> Certificate:
     """Polish unless the side of a box is given, prove, and turn a refusal into a certificate."""
-    curvature.matrices.require_memory(start.size, matrices=10)
+    curvature.matrices.require_memory(start.size, matrices=12)
     try:
         ball.require_ieee()
         for constants in ((), ("reduce_max",), ("max",)):
@@ -90,7 +97,8 @@ def _certificate(
     center = start
     if side is None:
         matrix = _float_hessian(fun, params, args, settings.hessian or settings.enclosure)
-        center, side, gradient = _polish(problem, start, matrix, settings.reach)
+        center, step, gradient = _polish(problem, start, matrix, settings.reach)
+        side = max(4 * step, _LEAST_SIDE * max(1.0, float(np.max(np.abs(center)))))
     else:
         gradient = problem.gradient(start)
     _test_assumptions(problem, center, side)
@@ -185,17 +193,17 @@ def _float_hessian(
 
 
 def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, float, Ball]:
-    """Return the end of Newton's steps with one Hessian, the side of a box for the last step, and the gradient."""
+    """Return the end of Newton's steps with one Hessian, the size of the next step, and the gradient."""
     if problem.tangents is not None:
         matrix = symmetry.slice_at(problem.tangents, start, matrix).augment(ball.exact(matrix)).mid
     allowed = reach * max(1.0, float(np.max(np.abs(start))))
-    factors, pivots, failed = lapack.dgetrf(matrix)
-    if failed:
+    solve = factorisation.solver(factorisation.bounded(ball.exact(matrix)))
+    if solve is None:
         raise Refusal("the Hessian is singular to rounding: a critical point here is degenerate")
     center, last, size = start, np.inf, np.inf
     for _ in range(_POLISHING_STEPS):
         gradient = problem.gradient(center)
-        step = lapack.dgetrs(factors, pivots, gradient.mid)[0]
+        step = solve(gradient.mid)
         size = float(np.max(np.abs(step)))
         moved = float(np.max(np.abs(center - step - start)))
         if not (size <= allowed and moved <= allowed):
@@ -203,61 +211,50 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
                           " critical point")  # fmt: skip
         # A step below the rounding of the centre is the last.
         if size >= last / 2 or size <= 4 * ball.UNIT * max(1.0, float(np.max(np.abs(center)))):
-            return center, 4 * size, gradient
+            return center, size, gradient
         center, last = center - step, size
-    return center, 4 * size, problem.gradient(center)
+    return center, size, problem.gradient(center)
 
 
 def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:
     """Return the certificate for a centre, or raise Refusal."""
-    found = tiny_box(problem, center, side)
-    _test_enclosure(problem, found)
-    size, index = center.point.size, found.negative
+    found = tiny_box(problem, center, side, functools.partial(_test_enclosure, problem))
+    size = center.point.size
     null = 0 if problem.tangents is None else len(problem.tangents.rows)
-    # The zeros of the symmetries lie between the negative and the positive eigenvalues of fun's own Hessian.
-    spectrum = found.spectrum if null == 0 else spectra.spectrum(found.plain)
-    others = [k for k in range(size) if not index <= k < index + null]
-    # The first of eigenvalues that are equally near, so that rounding does not choose.
-    sizes = np.abs(spectrum.values)
-    nearest = next(k for k in others if sizes[k] <= np.min(sizes[others]) + spectrum.error / 2)
     return Certificate(
         proved=True,
         reason=(
-            f"Krawczyk's test on both boxes, the gradient at the centre enclosed with {problem.bits} bits; every"
-            f" eigenvalue enclosed to within {spectrum.error:.2g}"
+            "no matrix in the enclosures of the Hessian on both boxes is singular, by LDLᵀ with verified error of"
+            f" {'a shifted matrix' if found.negative == 0 else 'two shifted matrices'}; a critical point lies in the"
+            f" smaller box by the Newton–Kantorovich theorem, the gradient enclosed with {problem.bits} bits"
         ),
         size=size,
         location=center.point,
         displacement=0.0,
-        index=index,
+        index=found.negative,
         null=null,
         radius=found.radius,
         unique_radius=wide_radius(problem, found, unique_radius),
-        smallest=spectrum.enclosure(0),
-        nearest=spectrum.enclosure(nearest),
-        largest=spectrum.enclosure(size - 1),
+        **found.spectrum._asdict(),
         loss=_loss(problem, found),
         precision=problem.bits,
         assumptions=_assumptions(problem),
     )
 
 
-def _test_enclosure(problem: Problem, found: Existence) -> None:
+def _test_enclosure(problem: Problem, cube: Ball, plain: Ball) -> None:
     """Test that the caller's enclosure of the Hessian is one of fun's own, along random directions."""
     key = "enclosure", problem.digest
     if problem.traced.whole is None or (problem.smoothness.everywhere and problem.traced.tested.get(key, False)):
         return
-    trust.require_same_hessian(problem.traced, found.center.cube(found.radius), problem.data, found.plain)
+    trust.require_same_hessian(problem.traced, cube, problem.data, plain)
     problem.traced.tested[key] = True
 
 
 def _loss(problem: Problem, found: Existence) -> Interval:
-    """Return an enclosure of fun there: |fun(θ) − fun(c)| ≤ Σ rᵢ max|∇ᵢfun|, with ∇fun in g(c) + H(B)(θ − c)."""
+    """Return an enclosure of fun at the critical point."""
     at_center = enclosures.value(problem.traced, found.center.point, problem.data, problem.bits)
-    size = found.step.size
-    slope = spectra.upper(found.center.gradient) + spectra.upper(found.plain).sum(axis=1) * found.radius
-    change = float(slope.sum() * found.radius) * (1 + 8 * size * ball.UNIT) + size * ball.TINY
-    low, high = ball.bounds(Ball(at_center.mid, at_center.radius + change * (1 + 4 * ball.UNIT)))
+    low, high = ball.bounds(Ball(at_center.mid, at_center.radius + found.change * (1 + 4 * ball.UNIT)))
     return float(low), float(high)
 
 

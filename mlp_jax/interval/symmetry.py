@@ -18,7 +18,7 @@ import numpy as np
 import scipy.linalg
 from jax.flatten_util import ravel_pytree
 
-from mlp_jax.interval import ball, multiprecision, spectra
+from mlp_jax.interval import ball, enclosures, multiprecision, spectra
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.interpreter import Tie, evaluate
 from mlp_jax.interval.program import Program, flatten
@@ -54,7 +54,7 @@ class Slice(NamedTuple):
         """Return the Hessian of F from that of fun."""
         normals = ball.exact(self.normals)
         outer = ball.matmul(normals, ball.exact(self.normals.T))
-        return spectra.mirrored(ball.add(matrix, ball.mul(ball.exact(self.weight), outer)))
+        return enclosures.symmetric(ball.add(matrix, ball.mul(ball.exact(self.weight), outer)))
 
     def require_transversal(self, box: Ball) -> None:
         """Raise Refusal unless Ξ(θ)ᵀV is nonsingular at every point of a box."""

@@ -37,12 +37,13 @@ def certify(
 ) -> Certificate:
     """Prove that exactly one critical point of fun lies near params, and its index; or refuse. Host-level.
 
-    Newton's steps first move the centre to where the gradient vanishes to rounding, at most by `reach`. Then Krawczyk's
-    test proves existence and uniqueness, and enclosures of all eigenvalues give the index (see `proof`). A second call
-    with the same `fun` object and shapes traces nothing.
+    Newton's steps first move the centre to where the gradient vanishes to rounding, at most by `reach`. Then verified
+    factorisations L D Lᵀ prove that no Hessian on a box is singular, which gives the index and uniqueness, and the
+    Newton–Kantorovich theorem gives existence (see `proof`). A second call with the same `fun` object and shapes traces
+    nothing.
 
-    Memory: about 10 · 8 P² bytes, and a block of Hessian rows for each core. Work: P Hessian-vector products in
-    ball arithmetic for each of two boxes, and O(P³).
+    Memory: about 12 · 8 P² bytes, and a block of Hessian rows for each core. Work: P Hessian-vector products in ball
+    arithmetic for each of two boxes, and five factorisations of 2/3 P³ flops at a minimum, eight at a saddle.
 
     Parameters
     ----------

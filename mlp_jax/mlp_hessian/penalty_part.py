@@ -1,4 +1,4 @@
-"""The Hessian of a penalty, added to a matrix in place, a strip of columns at a time."""
+"""The Hessian of a penalty, added to a matrix, a strip of columns or rows at a time."""
 
 from collections.abc import Callable
 
@@ -46,6 +46,19 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
         return _add_at(result, jnp.where(fresh & (depth > 0), strip, 0).T, (first, 0))
 
     return jax.lax.fori_loop(0, -(-columns // width), add_strip, matrix)
+
+
+def add_rows(rows: jax.Array, start: int, penalty: Penalty, params: Params) -> jax.Array:
+    """Return rows of a matrix, the first of number `start`, plus those of ∂² penalty, a strip at a time."""
+    vector, unravel = tree.ravel(params)
+
+    def add(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
+        number, row = numbered
+        unit = (jnp.arange(vector.size) == number).astype(vector.dtype)
+        return row + jax.jvp(jax.grad(lambda v: penalty(unravel(v))), (vector,), (unit,))[1]
+
+    strip = max(1, _STRIP_BYTES // (4 * rows.dtype.itemsize * vector.size))
+    return jax.lax.map(add, (start + jnp.arange(len(rows)), rows), batch_size=strip)
 
 
 def _add_at(matrix: jax.Array, part: jax.Array, corner: tuple) -> jax.Array:
