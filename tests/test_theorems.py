@@ -83,9 +83,7 @@ def test_erf_units_at_the_teacher_are_proved_and_the_plateau_before_they_special
     with jax.enable_x64(True):
         loss = 2 / np.pi * (np.pi / 6 - 2 * np.arcsin(0.25))
         assert abs(erf_population(plateau, np.eye(2)) - loss) < 1e-15
-    assert (
-        "1 of 4 eigenvalues are 0 within the bounds" in interval.certify(erf_population, plateau, (np.eye(2),)).reason
-    )
+    assert ": degenerate" in interval.certify(erf_population, plateau, (np.eye(2),)).reason
 
 
 def test_no_point_that_is_not_critical_is_proved():

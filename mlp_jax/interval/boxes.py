@@ -107,6 +107,8 @@ def tiny_box(problem: Problem, center: Center, side: float, test: Callable[[Ball
             break
         side = 4 * (size + 2 * rest / abs(near.value) + floor)
     else:
+        if size * abs(near.value) < 2 * rest:
+            raise spectra.undecided(len(point), near)
         raise Refusal(f"Newton's step, {size:.3g}, leaves every box that was tried")
     test(cube, plain)
     gap = spectra.decide(bounds, near)

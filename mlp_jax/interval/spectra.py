@@ -96,8 +96,13 @@ def decide(bounds: Bounded, near: Pair, null: int = 0) -> Gap:
         if found.negative + found.positive == size - null and found.level > 0:
             return found
         error = max(error, 2 * found.error) if np.isfinite(found.error) else error
-    raise Refusal(
-        f"{size - null} eigenvalues are not all proved to differ from 0 (the nearest is about {near.value:.3g}):"
+    raise undecided(size - null, near)
+
+
+def undecided(number: int, near: Pair) -> Refusal:
+    """Return the refusal where one of the eigenvalues may be 0."""
+    return Refusal(
+        f"{number} eigenvalues are not all proved to differ from 0 (the nearest is about {near.value:.3g}):"
         " degenerate, or too close to it for float64"
     )
 
