@@ -2,8 +2,8 @@
 # # Proofs
 #
 # A verdict is an estimate with an error bound. A certificate is a theorem: this box contains exactly one critical
-# point, of exactly this index. The proof evaluates the program traced by JAX in ball arithmetic and applies Krawczyk's
-# test.
+# point, of exactly this index. The proof evaluates the program traced by JAX in ball arithmetic and applies the
+# theorem of Newton and Kantorovich.
 
 # %%
 import pathlib
