@@ -32,10 +32,10 @@ def test_points_on_xor_and_digits_are_proved_saved_and_proved_again(tmp_path, mo
     with jax.enable_x64(True):
         model, data = proofs.classifier(settings.weight_decay), proofs.all_digits()
         like = mlp.init(jax.random.key(9), (64, 2, 10), dtype=jnp.float64)
-        again = interval.check(interval.load(saved[0]), model.fun, like, data)
+        again = interval.check(interval.load(saved[0]), model.fun, like, data, enclosure=model.enclosure)
         assert again.proved, again.reason
         changed = (data[0] + np.eye(*data[0].shape) * 1e-3, data[1])
-        assert not interval.check(interval.load(saved[0]), model.fun, like, changed).proved
+        assert not interval.check(interval.load(saved[0]), model.fun, like, changed, enclosure=model.enclosure).proved
 
 
 @small_run
