@@ -280,21 +280,27 @@ def _ldl(work: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, float]:
     factor, pivots, _ = lapack.dsytrf(work, lower=1, lwork=int(lwork), overwrite_a=1)
     factor, below, _ = lapack.dsyconv(factor, pivots, lower=1, way=0, overwrite_a=1)
     diagonal, below = np.diag(factor).copy(), below[:-1]
-    columns, rows = np.ones(size), np.empty(size)
-    blocks = [(i, slice(i.start)) for i in row_blocks(size)]
-    for i, left in blocks:
-        columns[left] += np.abs(factor[i, left]).sum(axis=0)
-        columns[i] += np.abs(np.tril(factor[i, i], -1)).sum(axis=0)
+    columns = np.ones(size)
+    for i in row_blocks(size):
+        columns[i] += _strictly_below(factor, i).sum(axis=0)
     middle = np.abs(diagonal) * columns
     middle[:-1] += np.abs(below) * columns[1:]
     middle[1:] += np.abs(below) * columns[:-1]
-    for i, left in blocks:
-        rows[i] = np.abs(factor[i, left]) @ middle[left] + np.abs(np.tril(factor[i, i], -1)) @ middle[i] + middle[i]
+    rows = middle.copy()
+    for i in row_blocks(size):
+        rows[i.start :] += _strictly_below(factor, i) @ middle[i]
     # Back to what dsytrs takes. scipy gives dsyconv no second diagonal to put back.
     factor, _, _ = lapack.dsyconv(factor, pivots, lower=1, way=1, overwrite_a=1)
     first = np.flatnonzero(below)
     factor[first + 1, first] = below[first]
     return factor, pivots, _block_positive(diagonal, below), size * _UNIT * float(np.max(rows))
+
+
+def _strictly_below(factor: np.ndarray, block: slice) -> np.ndarray:
+    """Return |L| − 1 in the columns of a block and the rows from its first on; LAPACK stores by columns."""
+    part = np.abs(factor[block.start :, block])
+    part[: part.shape[1]] = np.tril(part[: part.shape[1]], -1)
+    return part
 
 
 def _block_positive(diagonal: np.ndarray, below: np.ndarray) -> int:
