@@ -194,34 +194,6 @@ def test_a_wide_first_bound_resolves_as_much_as_a_narrow_one(monkeypatch):
     assert inertia(np.diag(np.r_[-1.0, np.ones(99)]))[:3] == (1, 0, 99)
 
 
-@pytest.mark.parametrize("lowest", [-1.0, 1e-3])
-def test_factors_of_a_shifted_matrix_solve_with_the_matrix_and_count_its_signs(lowest):
-    generator = np.random.default_rng(2)
-    rotation = np.linalg.qr(generator.standard_normal((80, 80)))[0]
-    values = np.r_[np.linspace(lowest, lowest / 2, 30), np.linspace(0.5, 1, 50)]
-    truth, sizes = generator.standard_normal((80, 2)), np.exp2(generator.integers(-9, 9, 80))
-    matrix = (rotation * values) @ rotation.T
-    matrix = (matrix + matrix.T) / 2
-    negative = int(np.sum(values < 0))
-    # Errors within the room, beyond it, and larger than the smallest eigenvalue.
-    solution, counted = signs.solve_and_count(matrix, np.ones(80), np.full(80, 1e-5), matrix @ truth)
-    np.testing.assert_allclose(solution, truth, atol=1e-10)
-    for error in (1e-7, 1e-4):
-        assert counted(np.full(80, error))[:3] == (negative, 0, 80 - negative)
-    assert counted(np.full(80, 0.7))[1] > 0
-    # A scaled matrix, with its right side in scaled coordinates.
-    solution, counted = signs.solve_and_count(matrix / sizes / sizes[:, None], sizes, np.zeros(80), matrix @ truth)
-    np.testing.assert_allclose(solution, truth, atol=1e-10)
-    assert counted(np.zeros(80))[:3] == (negative, 0, 80 - negative)
-
-
-def test_a_matrix_with_an_eigenvalue_below_the_shift_is_not_solved_with():
-    matrix = np.diag([1e-9, 1.0, -2.0])
-    solution, counted = signs.solve_and_count(matrix, np.ones(3), np.full(3, 1e-6), np.ones((3, 1)))
-    assert solution is None
-    assert counted(np.full(3, 1e-6))[:3] == (1, 1, 1)
-
-
 @pytest.mark.filterwarnings("ignore:(overflow|invalid value|divide by zero):RuntimeWarning")
 def test_numbers_and_scales_at_the_limits_of_float64_give_no_wrong_sign():
     matrix = np.array([[2.0, 1.0], [1.0, -3.0]])

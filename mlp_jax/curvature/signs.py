@@ -1,11 +1,10 @@
 """Inertia: how many eigenvalues of a symmetric matrix are surely negative, surely positive, or neither."""
 
-import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
 from mlp_jax import _checks
 
@@ -13,10 +12,7 @@ _UNIT = 2.0**-53
 # Rows per block: intermediate results stay in the cache.
 _ROWS = 32
 # Above this size a wide bound is tried first: factors grow with the size, and an extra factorisation is expensive.
-# The bounds are these factors, of which the wide one is times P, times P u.
-_LARGE, _WIDE, _NARROW = 2000, 64, 16
-# Most steps of iterative refinement, and the relative change of the solution at which it has converged.
-_REFINEMENTS, _REFINED = 8, 1e-12
+_LARGE = 2000
 
 
 class Inertia(NamedTuple):
@@ -84,40 +80,32 @@ def inertia(matrix: np.ndarray, error: float | np.ndarray | None = None, *, scal
 
 def count(matrix: np.ndarray, error: float | np.ndarray | None, scale: np.ndarray | None) -> Inertia:
     """Return the inertia for a valid float64 matrix, error and scale."""
+    size = len(matrix)
     scale = scaling(matrix, error) if scale is None else scale
     shift = scale**2 * _diagonal_bound(matrix, error, scale)
-    scaled = _Scaled(matrix, scale)
+    work = np.empty_like(matrix, order="C")
+
+    def shifted(sign: int, by: np.ndarray) -> np.ndarray:
+        # Only the upper triangle, which transposed is the lower one that LAPACK overwrites, in the same memory.
+        for i in row_blocks(size):
+            np.multiply(matrix[i, i.start :], sign * scale[i, None], out=work[i, i.start :])
+            work[i, i.start :] *= scale[i.start :]
+        np.einsum("ii->i", work)[:] -= by
+        return work.T
+
+    diagonal = scale**2 * np.diag(matrix)
+
+    def counted(factor: float) -> Inertia:
+        tau, positive = _count_above(lambda t: shifted(1, shift + t), diagonal - shift, factor)
+        if positive == size:
+            return Inertia(0, 0, size, float(np.max(shift) + tau))
+        tau_negative, negative = _count_above(lambda t: shifted(-1, shift + t), -diagonal - shift, factor, tau)
+        bound = float(np.max(shift) + max(tau, tau_negative))
+        return Inertia(negative, size - negative - positive, positive, bound)
+
     # A wide bound is cheap, and no loss if it resolves every sign.
-    if len(matrix) > _LARGE:
-        counts = scaled.below(shift, *scaled.above(shift, _WIDE * len(matrix)))
-        if not counts.unresolved:
-            return counts
-    return scaled.below(shift, *scaled.above(shift, _NARROW))
-
-
-def solve_and_count(
-    matrix: np.ndarray, scale: np.ndarray, room: np.ndarray, right: np.ndarray
-) -> tuple[np.ndarray | None, Callable[[np.ndarray], Inertia]]:
-    """Return the solution X of S H S X = right, and error ↦ inertia. Host-level.
-
-    The factors of S H S − S² room − τ, for a diagonal room, give the solution by iterative refinement (None where it
-    does not converge, as where an eigenvalue is no larger than the shift) and, where the error is within the room, the
-    number of positive eigenvalues.
-    """
-    scaled, widest = _Scaled(matrix, scale), scale**2 * room
-    tau, positive = scaled.above(widest, _WIDE * len(matrix))
-    solution = scaled.solve(right)
-    scaled.forget()
-
-    def given(error: np.ndarray) -> Inertia:
-        if np.all(error <= room):
-            counts = scaled.below(widest, tau, positive)
-            if not counts.unresolved:
-                return counts
-        scaled.forget()
-        return count(matrix, error, scale)
-
-    return solution, given
+    counts = counted(64 * size if size > _LARGE else 16)
+    return counted(16) if counts.unresolved and size > _LARGE else counts
 
 
 def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.ndarray:
@@ -191,116 +179,44 @@ def _row_maxima(matrix: np.ndarray, scale: np.ndarray | float = 1.0) -> np.ndarr
     return np.concatenate([(np.abs(matrix[i]) * scale).max(axis=1) for i in row_blocks(len(matrix))])
 
 
-class _Scaled:
-    """A = S H S, of which shifted copies are factorised in one buffer."""
+def _count_above(
+    shifted: Callable[[float], np.ndarray], diagonal: np.ndarray, factor: float, tau: float = 0.0
+) -> tuple[float, int]:
+    """Return (τ, the number of positive eigenvalues of shifted(τ) = A − b − τ), by Cholesky or LDLᵀ.
 
-    def __init__(self, matrix: np.ndarray, scale: np.ndarray):
-        self._matrix, self._scale = matrix, scale
-        self._diagonal = scale**2 * np.diag(matrix)
-        self._work: np.ndarray | None = None
-        self._factors: tuple[np.ndarray, np.ndarray | None] | None = None  # the pivots are None for Cholesky's
-
-    def forget(self) -> None:
-        """Give back the memory of the buffer."""
-        self._work = self._factors = None
-
-    def above(self, shift: np.ndarray, factor: float, sign: int = 1, tau: float = 0.0) -> tuple[float, int]:
-        """Return (τ, the number of positive eigenvalues of sign · A − shift − τ), by Cholesky or LDLᵀ.
-
-        The first τ is `factor` · P u, or `tau`, the bound of a similar matrix, if larger.
-        """
-        size, diagonal = len(shift), sign * self._diagonal - shift
-        # Floating-point Cholesky that succeeds proves A + Δ > 0 with ‖Δ‖ ≤ (n + 2) u trace(A) (Rump 2006).
-        cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(diagonal))) * (1 + size * _UNIT)
-        if np.all(diagonal > cholesky):
-            work = self._shifted(sign, shift + cholesky)
-            factors, failed = lapack.dpotrf(work, lower=1, clean=0, overwrite_a=1)
-            if failed == 0:
-                self._factors = factors, None
-                return cholesky, size
-        # The growth of the factors is known only afterwards; a larger shift covers it.
-        tau = max(tau, factor * size * _UNIT)
-        while True:
-            factors, pivots, positive, backward = _ldl(self._shifted(sign, shift + tau))
-            if backward <= tau:
-                self._factors = factors, pivots
-                return tau, positive
-            if not np.isfinite(backward):  # an entry times its scale is outside float64: no sign is sure
-                return np.inf, 0
-            tau = 2 * backward
-
-    def below(self, shift: np.ndarray, tau: float, positive: int) -> Inertia:
-        """Return the inertia, given what `above` returned for the shift."""
-        size = len(shift)
-        if positive == size:
-            return Inertia(0, 0, size, float(np.max(shift) + tau))
-        tau_negative, negative = self.above(shift, _NARROW, -1, tau)
-        bound = float(np.max(shift) + max(tau, tau_negative))
-        return Inertia(negative, size - negative - positive, positive, bound)
-
-    def solve(self, right: np.ndarray) -> np.ndarray | None:
-        """Return A⁻¹ right, (P, k), by refinement with the last factors; None where that does not converge."""
-        if self._factors is None:
-            return None
-        factors, pivots = self._factors
-        solve: Callable[..., Any] = functools.partial(lapack.dpotrs, factors, lower=1)
-        if pivots is not None:
-            solve = functools.partial(lapack.dsytrs, factors, pivots, lower=1)
-        solution, residual = np.zeros_like(right), right
-        for _ in range(_REFINEMENTS):
-            change = solve(residual)[0]
-            solution = solution + change
-            sizes = np.linalg.norm(solution, axis=0)
-            if not np.all(np.isfinite(sizes)):
-                return None
-            if np.all(np.linalg.norm(change, axis=0) <= _REFINED * sizes):
-                return solution
-            residual = right - self._scale[:, None] * (self._matrix @ (self._scale[:, None] * solution))
-        return None
-
-    def _shifted(self, sign: int, by: np.ndarray) -> np.ndarray:
-        if self._work is None:
-            self._work = np.empty_like(self._matrix, order="C")
-        # Only the upper triangle, which transposed is the lower one that LAPACK overwrites, in the same memory.
-        for i in row_blocks(len(by)):
-            np.multiply(self._matrix[i, i.start :], sign * self._scale[i, None], out=self._work[i, i.start :])
-            self._work[i, i.start :] *= self._scale[i.start :]
-        np.einsum("ii->i", self._work)[:] -= by
-        return self._work.T
-
-
-def _ldl(work: np.ndarray) -> tuple[np.ndarray, np.ndarray, int, float]:
-    """Factorise P A Pᵀ = L D Lᵀ in place.
-
-    Returns the factors and pivots of LAPACK's dsytrf, the number of positive eigenvalues of D, and a bound on the
-    backward error.
+    `diagonal` is that of A − b. The first τ is `factor` · P u, or `tau`, the bound of a similar matrix, if larger.
     """
+    size = len(diagonal)
+    # Floating-point Cholesky that succeeds proves A + Δ > 0 with ‖Δ‖ ≤ (n + 2) u trace(A) (Rump 2006).
+    cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(diagonal))) * (1 + size * _UNIT)
+    if np.all(diagonal > cholesky) and lapack.dpotrf(shifted(cholesky), lower=1, clean=0, overwrite_a=1)[1] == 0:
+        return cholesky, size
+    # The growth of the factors is known only afterwards; a larger shift covers it.
+    tau = max(tau, factor * size * _UNIT)
+    while True:
+        positive, backward = _ldl_positive(shifted(tau))
+        if backward <= tau:
+            return tau, positive
+        if not np.isfinite(backward):  # an entry times its scale is outside float64: no sign is sure
+            return np.inf, 0
+        tau = 2 * backward
+
+
+def _ldl_positive(work: np.ndarray) -> tuple[int, float]:
+    """Factorise P A Pᵀ = L D Lᵀ in place; return (positive eigenvalues of D, bound on the backward error)."""
     size = len(work)
     lwork, _ = lapack.dsytrf_lwork(size, lower=1)
     factor, pivots, _ = lapack.dsytrf(work, lower=1, lwork=int(lwork), overwrite_a=1)
     factor, below, _ = lapack.dsyconv(factor, pivots, lower=1, way=0, overwrite_a=1)
     diagonal, below = np.diag(factor).copy(), below[:-1]
-    columns = np.ones(size)
+    lower = factor
     for i in row_blocks(size):
-        columns[i] += _strictly_below(factor, i).sum(axis=0)
+        np.abs(lower[i.start :, i], out=lower[i.start :, i])
+    columns = blas.dtrmv(lower, np.ones(size), lower=1, trans=1, diag=1)
     middle = np.abs(diagonal) * columns
     middle[:-1] += np.abs(below) * columns[1:]
     middle[1:] += np.abs(below) * columns[:-1]
-    rows = middle.copy()
-    for i in row_blocks(size):
-        rows[i.start :] += _strictly_below(factor, i) @ middle[i]
-    # Back to what dsytrs takes. scipy gives dsyconv no second diagonal to put back.
-    factor, _, _ = lapack.dsyconv(factor, pivots, lower=1, way=1, overwrite_a=1)
-    first = np.flatnonzero(below)
-    factor[first + 1, first] = below[first]
-    return factor, pivots, _block_positive(diagonal, below), size * _UNIT * float(np.max(rows))
-
-
-def _strictly_below(factor: np.ndarray, block: slice) -> np.ndarray:
-    """Return |L| − 1 in the columns of a block and the rows from its first on; LAPACK stores by columns."""
-    part = np.abs(factor[block.start :, block])
-    part[: part.shape[1]] = np.tril(part[: part.shape[1]], -1)
-    return part
+    return _block_positive(diagonal, below), size * _UNIT * float(np.max(blas.dtrmv(lower, middle, lower=1, diag=1)))
 
 
 def _block_positive(diagonal: np.ndarray, below: np.ndarray) -> int:

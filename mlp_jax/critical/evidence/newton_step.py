@@ -1,10 +1,10 @@
 """The Newton step from a point, and whether values and gradients along it are those that the Hessian predicts."""
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse.linalg
+from scipy.linalg import lapack
 
 from mlp_jax.critical.evidence.hessian_rounding import at_least, difference, probe_vectors
 from mlp_jax.critical.evidence.problem import Problem
@@ -13,8 +13,6 @@ from mlp_jax.curvature import signs
 
 # Most repeats of the Newton step, each over fewer modes.
 _REPEATS = 3
-# The error of the Hessian for which its factors leave room, in units of its rounding: more needs other factors.
-_ROOM = 4.0
 # Longest Newton step, in units of the parameters' norm, where P is large.
 _FAR = 10.0
 # Points along the Newton step at which values and gradients are compared.
@@ -53,30 +51,24 @@ class Newton(NamedTuple):
             solved = _resolved(error, self.scale, values, vectors)
             inverse = np.divide(1.0, values, out=np.zeros_like(values), where=solved)
             step, reach = (-self.scale * (vectors @ (inverse * part)) for part in (along, farthest))
-            taken = self._take(step, reach, int(np.sum(solved)), self._counts)
+            taken = self._take(step, reach, int(np.sum(solved)))
             error = self.rounding + taken.change
             if taken.num_solved == int(np.sum(_resolved(error, self.scale, values, vectors))):
                 break
         return taken
 
     def by_factors(self) -> Taken:
-        """Step over all modes by factors of H; where some are not resolved, over what MINRES reaches."""
-        for room in (_ROOM * self.rounding, np.zeros_like(self.rounding)):
-            steps, given = self._solve(room)
-            if steps is not None:
-                break
+        """Step over all modes by LDLᵀ; where some are not resolved, over what MINRES reaches."""
+        steps = self._solve()
         if steps is not None:
-            taken = self._take(*steps, len(self.scale), given)
+            taken = self._take(*steps, len(self.scale))
             if taken.counts.unresolved == 0:
                 return taken
-        resolved = self._counts(self.rounding)
+        resolved = signs.count(self.matrix, self.rounding, self.scale)
         if steps is not None and resolved.unresolved == 0:
             return taken
         step = self._minimum_residual()  # alone, because rounding would grow along null modes
-        return self._take(step, step, resolved.negative + resolved.positive, self._counts)
-
-    def _counts(self, error: np.ndarray) -> signs.Inertia:
-        return signs.count(self.matrix, error, self.scale)
+        return self._take(step, step, resolved.negative + resolved.positive)
 
     def _minimum_residual(self) -> np.ndarray:
         """Return the step by MINRES, stopped where the residual is rounding, which would grow along null modes."""
@@ -87,21 +79,17 @@ class Newton(NamedTuple):
         solution, _ = scipy.sparse.linalg.minres(scaled, -self.scale * gradient, rtol=float(enough))
         return self.scale * solution
 
-    def _solve(
-        self, room: np.ndarray
-    ) -> tuple[tuple[np.ndarray, np.ndarray] | None, Callable[[np.ndarray], signs.Inertia]]:
-        """Return −H⁻¹ g, or None where it is too long, as where H is singular to rounding, and error ↦ inertia."""
+    def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return −H⁻¹ g, or None where it is too long, as where H is singular to rounding."""
         right = -(np.stack([self.slope.gradient, self.slope.typical_rounding]) * self.scale).T
-        solution, given = signs.solve_and_count(self.matrix, self.scale, room, right)
-        if solution is None:
-            return None, given
-        step, rounding = (self.scale[:, None] * solution).T
+        scaled = scaled_by(self.matrix, self.scale).T
+        lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # a smaller one selects the unblocked algorithm
+        _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
+        step, rounding = (self.scale[:, None] * solution.reshape(right.shape)).T
         far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
-        return ((step, step + rounding) if np.linalg.norm(step) <= far else None), given
+        return (step, step + rounding) if failed == 0 and np.linalg.norm(step) <= far else None
 
-    def _take(
-        self, step: np.ndarray, reach: np.ndarray, num_solved: int, counted: Callable[[np.ndarray], signs.Inertia]
-    ) -> Taken:
+    def _take(self, step: np.ndarray, reach: np.ndarray, num_solved: int) -> Taken:
         there = self.problem.matrix(self.problem.vector + reach + self.moves[0])
         vectors = probe_vectors(self.scale)
         right = np.stack([self.scale, np.abs(reach), *vectors], axis=1)
@@ -114,7 +102,7 @@ class Newton(NamedTuple):
         size = self._seen_about(reach, vectors)
         if size > SAFETY * seen:
             change = at_least(change, SAFETY * size, self.scale)
-        counts = counted(self.rounding + change)
+        counts = signs.count(self.matrix, self.rounding + change, self.scale)
         return Taken(step, reach, num_solved, change, curvature_change, counts)
 
     def _seen_about(self, reach: np.ndarray, vectors: np.ndarray) -> float:
