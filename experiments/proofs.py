@@ -88,7 +88,6 @@ def search(settings: Settings, model: Classifier, digits: Data, case: Case) -> m
 def descend(fun: Callable[..., jax.Array], digits: Data, params: mlp.Params) -> mlp.Params:
     """Return where L-BFGS ends: near a minimum, where the proof's own Newton steps take over."""
     vector, unravel = tree.ravel(params)
-
     objective = jax.jit(jax.value_and_grad(lambda v: fun(unravel(v), *digits)))
     options = {"maxiter": 5000, "maxfun": 10_000, "gtol": 1e-9, "ftol": 0, "maxcor": 50}
     result = scipy.optimize.minimize(
@@ -166,9 +165,8 @@ def show(rows: pd.DataFrame) -> str:
     brief = rows.assign(smallest=enclosure("smallest"), nearest_to_0=enclosure("nearest"))
     columns = ["network", "parameters", "wanted", "kind", "index", "radius", "unique_radius", "smallest",
                "nearest_to_0", "search_seconds", "proof_seconds", "peak_mb"]  # fmt: skip
-    formats = {"radius": "{:.1e}", "unique_radius": "{:.1e}", "search_seconds": "{:.1f}", "proof_seconds": "{:.1f}",
-               "peak_mb": "{:.0f}"}  # fmt: skip
-    formatters = {name: form.format for name, form in formats.items()}
+    formatters = dict.fromkeys(("radius", "unique_radius"), "{:.1e}".format) | {"peak_mb": "{:.0f}".format}
+    formatters |= dict.fromkeys(("search_seconds", "proof_seconds"), "{:.1f}".format)
     return tables.text(brief[columns], "digits", na_rep="-", formatters=formatters)
 
 
@@ -177,7 +175,8 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     looks = ((plots.BLUE, "*"), (plots.ORANGE, "o"), (plots.GREEN, "^"), (plots.GREY, "x"))
-    for (colour, marker), (kind, group) in zip(looks, rows.groupby("kind"), strict=False):
+    for k, (kind, group) in enumerate(rows.groupby("kind")):
+        colour, marker = looks[k % len(looks)]
         left.loglog(group.parameters, group.proof_seconds, marker, color=colour, mfc="none", ms=8, label=kind)
     left.set(xlabel="parameters", ylabel="seconds of a proof", title="what a proof costs")
     radii = {"color": plots.BLUE, "ls": "none", "mfc": "none"}
@@ -199,11 +198,10 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
 def exponents(rows: pd.DataFrame) -> str:
     """Return the powers of P with which the seconds of proofs and the peak of memory grow, fitted to all sizes."""
     words = ""
-    for saddle, group in rows[rows["index"].notna()].groupby(rows.wanted > 0):
+    for kind, group in rows[rows["index"].notna()].groupby(rows.wanted.gt(0).map({True: "saddle", False: "minimum"})):
         columns = [jnp.asarray(group[name].to_numpy(float)) for name in ("parameters", "proof_seconds", "peak_mb")]
         powers = [float(curvature.log_log_slope(columns[0], y)) for y in columns[1:]]
         if np.all(np.isfinite(powers)):
-            kind = "saddle" if saddle else "minimum"
             words += f", the seconds of a {kind} as P^{powers[0]:.1f}, memory as P^{powers[1]:.1f}"
     return words
 
@@ -212,7 +210,7 @@ def conclusion(rows: pd.DataFrame, on_xor: pd.DataFrame) -> str:
     """Return one sentence made from the numbers."""
     proved = rows[rows["index"].notna()]
     indices = ", ".join(str(i) for i in sorted(proved["index"].unique()))
-    largest = proved.parameters.max() if len(proved) else 0
+    largest = max(proved.parameters, default=0)
     return (
         f"Proved: {on_xor.radius.notna().sum()} of {len(on_xor)} critical points on XOR modulo symmetry,"
         f" {len(proved)} of {len(rows)} on digits (index {indices or 'none'}), the largest with {largest} parameters"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -93,13 +92,7 @@ def certify(
     """
     reach = float(_checks.not_negative(reach, "reach"))
     bits = _checks.integer(bits, "bits", 2, _MOST_BITS)
-    rows, total = itertools.count(1), (1 + wide) * tree.size(params)
-
-    def spend(number: int) -> None:
-        done = max(next(rows) for _ in range(number))
-        if progress is not None:
-            progress(min(done, total), total)
-
+    spend = None if progress is None else _counted(progress, (1 + wide) * tree.size(params))
     settings = Settings(symmetries, hessian, enclosure, reach, bits, None if wide else 0.0, True, spend)
     with precision.float64(), _parallel.blas_threads_for(tree.size(params)):
         traced, params, args = precision.traced_problem(fun, params, args)
@@ -108,6 +101,17 @@ def certify(
         if not proved.proved and not np.isfinite(jax.jit(traced)(params, *args)):
             fun(params, *args)  # given numbers, fun may raise an error that says more, such as a label out of range
         return _weakened(proved)
+
+
+def _counted(progress: Progress, total: int) -> Callable[[int], None]:
+    """Return what is told the number of rows of each block, from any thread, and reports their sum."""
+    numbers = list[int]()
+
+    def spend(number: int) -> None:
+        numbers.append(number)
+        progress(min(sum(numbers), total), total)
+
+    return spend
 
 
 def _weakened(proved: Certificate) -> Certificate:

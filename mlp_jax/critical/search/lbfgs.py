@@ -5,6 +5,7 @@ With many parameters a step that uses the Hessian costs hundreds of products, an
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -60,10 +61,8 @@ def descend(
             raise _Ended
         return float(value), gradient
 
-    try:
+    with contextlib.suppress(_Ended):
         options = {"maxcor": _KEPT, "maxiter": 2**31 - 1, "maxfun": 2**31 - 1, "ftol": 0.0, "gtol": 0.0}
         scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options)
         found = finish(least[1], slope(least[1])[1])  # the value no longer falls
-    except _Ended:
-        pass
     return least[1], found
