@@ -88,6 +88,17 @@ def positive(value: Any, name: str) -> Any:
     return real(value, name, "a finite number above 0", lambda x: 0 < x < np.inf)
 
 
+def box(low: Any, high: Any) -> tuple[Any, Any]:
+    """Return the corners of a box as numpy arrays: finite pytrees of one structure, low below high."""
+    if str(jax.tree.structure(low)) != str(jax.tree.structure(high)):
+        raise ValueError("low, high: got different pytrees, expected the corners of one box.")
+    low, high = (jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree) for tree in (low, high))
+    for a, b in zip(jax.tree.leaves(low), jax.tree.leaves(high), strict=True):
+        if a.shape != b.shape or not (np.all(np.isfinite(a)) and np.all(np.isfinite(b)) and np.all(a < b)):
+            raise ValueError("low, high: expected finite numbers of the same shapes, low below high.")
+    return low, high
+
+
 def numbers(value: Any, name: str, axes: str = "", *, finite: bool = False) -> Any:
     """Return an array of real numbers with axes such as "(n, d)": a numpy array unless JAX made it; see `leaves`."""
     array = value

@@ -57,12 +57,17 @@ def traced_problem(fun: Fun, params: PyTree, args: tuple) -> tuple[tracing.Trace
 
     Call it inside `float64()`. The result may be passed in again at no cost. Errors: see `operators.hessian`.
     """
+    function, params, args = traced_function(fun, params, args)
+    _checks.scalar(function.result, "fun")
+    return function, params, args
+
+
+def traced_function(fun: Fun, params: PyTree, args: tuple) -> tuple[tracing.Traced, PyTree, tuple]:
+    """Do as `traced_problem` for a function that need not return a scalar."""
     if not isinstance(fun, tracing.Traced):
         _require_arguments(fun, params, args)
     params, args = promote((params, args))
-    function = traced(fun, params, args)
-    _checks.scalar(function.result, "fun")
-    return function, params, args
+    return traced(fun, params, args), params, args
 
 
 def traced(fun: Fun, params: PyTree, args: tuple) -> tracing.Traced:

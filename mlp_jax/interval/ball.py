@@ -152,6 +152,47 @@ def mul(a: Ball, b: Ball) -> Ball:
 
 
 @quiet
+def product(a: Ball, b: Ball) -> Ball:
+    """Return a · b in balls that are as narrow as they can be, also where both are wide.
+
+    With t = min(|a| r_b, rₐ |b|, rₐ r_b) and s the sum of the three, the products are within s − t of ab ± t, with the
+    sign of ab.
+    """
+    if a.rad is None or b.rad is None:
+        return mul(a, b)
+    size, other = np.abs(a.mid), np.abs(b.mid)
+    parts = size * b.rad, a.rad * other, a.rad * b.rad
+    shift = np.minimum(np.minimum(parts[0], parts[1]), parts[2])
+    mid = a.mid * b.mid
+    # At most a third of the sum: the difference keeps the relative error of a sum of non-negative numbers.
+    rad = (parts[0] + parts[1] + parts[2]) - shift + UNIT * np.abs(mid)
+    mid = mid + np.copysign(shift, mid)
+    return outward(mid, rad + UNIT * np.abs(mid))
+
+
+@quiet
+def square(a: Ball) -> Ball:
+    """Return a², which is not negative."""
+    if a.rad is None:
+        return mul(a, a)
+    size = np.abs(a.mid)
+    low, high = np.maximum(size - a.rad, 0), size + a.rad
+    mid = (low * low + high * high) / 2
+    return outward(mid, (high * high - low * low) / 2 + 8 * UNIT * mid)
+
+
+@quiet
+def inverse(a: Ball) -> Ball:
+    """Return 1 / a, for a that exclude 0, in balls that are as narrow as they can be."""
+    if a.rad is None:
+        return div(exact(np.ones(a.shape)), a)
+    lo, hi = bounds(a)
+    same = (lo > 2.0**-960) | (hi < -(2.0**-960))
+    lo, hi = np.where(same, 1 / hi, np.nan), np.where(same, 1 / lo, np.nan)
+    return between(lo - 2 * UNIT * np.abs(lo), hi + 2 * UNIT * np.abs(hi))
+
+
+@quiet
 def div(a: Ball, b: Ball) -> Ball:
     """Return a / b, for b that exclude 0: |a'/b' − a/b| ≤ (rₐ + |a/b| r_b) / (|b| − r_b)."""
     mid = a.mid / b.mid
@@ -260,6 +301,23 @@ def between(lo: Array, hi: Array) -> Ball:
     mid = np.asarray(lo + (hi - lo) / 2)
     rad = np.maximum(hi - mid, mid - lo) + UNIT * np.abs(mid)
     return outward(mid, np.asarray(rad), what="hull")
+
+
+def hull(a: Ball, b: Ball) -> Ball:
+    """Return balls that contain those of a and of b."""
+    (lo_a, hi_a), (lo_b, hi_b) = bounds(a), bounds(b)
+    return between(np.minimum(lo_a, lo_b), np.maximum(hi_a, hi_b))
+
+
+def intersection(a: Ball, b: Ball) -> Ball:
+    """Return balls that contain what balls with a common number have in common."""
+    (lo_a, hi_a), (lo_b, hi_b) = bounds(a), bounds(b)
+    return between(np.maximum(lo_a, lo_b), np.minimum(hi_a, hi_b))
+
+
+def is_finite(a: Ball) -> Array:
+    """Return where numbers are finite."""
+    return np.isfinite(a.mid)
 
 
 def compare(a: Ball, b: Ball) -> Array:

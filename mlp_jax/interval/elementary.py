@@ -1,4 +1,4 @@
-"""exp, tanh, log and their relatives in float64 with proved error bounds, for whole arrays.
+"""exp, tanh, log, cos and their relatives in float64 with proved error bounds, for whole arrays.
 
 Every bound is on the difference from the exact function, whatever the rounding of each operation to nearest, with
 u = 2⁻⁵³. Arguments beyond the limits below, and wide balls, are left to `multiprecision`.
@@ -13,14 +13,21 @@ tanh(x) = E / (2 + E) where |x| < .17, with E = e²ˣ − 1 = 2x s(2x), off by l
 quotient: less than 8 u of tanh x. Elsewhere (1 − t) / (1 + t) with t = e^(−2|x|) < .72: 8 t u / (1 + t)² < 2 u from t,
 and 3 u of two sums and a quotient, together less than 5 u.
 
+cos(x) and sin(x) from r = x − k π/2, |r| < .7855, with π/2 = H + M + L + ε, where H and M have 32 bits and |ε| < 2⁻¹²⁰:
+k H and k M are exact for |k| ≤ 2²⁰, and so is x − k H. Two differences round by less than .8 u each, so that r is off
+by less than 1.6 u. The Taylor polynomials of degree 16 and 17 leave out less than .7855¹⁸/18! < 2⁻⁵⁸, and their Horner
+sums round by less than 2 u: less than 4 u together.
+
 log(x) = y + log(1 − d), d = 1 − x e^(−y), for any y: numpy's logarithm serves as y, and d bounds its error.
 """
 
+import math
 from collections.abc import Callable
 
 import numpy as np
 
-from mlp_jax.interval.ball import UNIT, Array, Ball, outward, quiet
+from mlp_jax.interval import multiprecision
+from mlp_jax.interval.ball import UNIT, Array, Ball, between, bounds, outward, quiet
 
 # Arguments of exp for which 2ᵏ and the result are normal numbers, and radii for which the bounds on balls hold.
 _LARGEST, _WIDEST = 700.0, 2.0**-6
@@ -29,16 +36,31 @@ _EXP, _TANH_NEAR, _TANH_FAR = 4 * UNIT, 8 * UNIT, 5 * UNIT
 _HIGH = float.fromhex("0x1.62e42feep-1")
 _LOW = float.fromhex("0x1.a39ef35793c76p-33")
 _COEFFICIENTS = 1 / np.cumprod(np.arange(1.0, 14))
+# π/2 as a sum of two numbers of 32 bits and a third, to 2⁻¹¹⁷, and Taylor coefficients.
+_TURN = tuple(map(float.fromhex, ("0x1.921fb544p+0", "0x1.0b4611a6p-34", "0x1.3198a2e037073p-69")))
+_MOST_ANGLE = 2.0**20
+_COS = 4 * UNIT
+_COS_TERMS = [(-1.0) ** n / math.factorial(2 * n) for n in range(9)]
+_SIN_TERMS = [(-1.0) ** n / math.factorial(2 * n + 1) for n in range(9)]
 _NEAR = 0.17  # |x| below which tanh is computed from expm1
+
+
+def elementwise(name: str, *arguments: Ball) -> Ball:
+    """Return a function of balls, elementwise, here or by arb; Refusal as from `multiprecision.ball_elementary`."""
+    return enclosed(name, *arguments) or multiprecision.ball_elementary(name, *arguments)
 
 
 def enclosed(name: str, *arguments: Ball) -> Ball | None:
     """Return a function of balls, elementwise; None where it has no rule here or an argument is beyond the limits."""
     if name not in _RULES:
         return None
-    limits = [float(np.max(np.abs(a.mid), initial=0.0)) for a in arguments]
     widths = [0.0 if a.rad is None else float(np.max(a.rad, initial=0.0)) for a in arguments]
-    if not (max(limits) <= _LARGEST and max(widths) <= _WIDEST):
+    if max(widths) > _WIDEST and name in _MONOTONE:
+        ends = zip(*map(bounds, arguments), strict=True)
+        lower, upper = (enclosed(name, *map(Ball, end)) for end in ends)
+        return None if lower is None or upper is None else between(bounds(lower)[0], bounds(upper)[1])
+    limits = [float(np.max(np.abs(a.mid), initial=0.0)) for a in arguments]
+    if not (max(limits) <= _LARGEST and (max(widths) <= _WIDEST or name in _ANY_WIDTH)):
         return None
     return _RULES[name](*arguments)
 
@@ -148,10 +170,45 @@ def _log1p_at(t: Array) -> Ball | None:
     return _log(Ball(1 + t, np.full(t.shape, 2 * UNIT)))
 
 
+def _periodic(shift: float) -> Callable[[Ball], Ball | None]:
+    """Return the rule of the function x ↦ cos(x − shift π/2), cos or sin, on balls of any width."""
+
+    def rule(a: Ball) -> Ball | None:
+        lo, hi = bounds(a)
+        if not max(np.max(np.abs(lo), initial=0.0), np.max(np.abs(hi), initial=0.0)) <= _MOST_ANGLE:
+            return None
+        ends = [_cos_at(x, shift) for x in ((lo,) if a.rad is None else (lo, hi))]
+        low, high = np.minimum(ends[0], ends[-1]) - _COS, np.maximum(ends[0], ends[-1]) + _COS
+        # Half turns since a maximum, rounded outward: maxima are at even numbers and minima at odd ones.
+        first, last = ((x - shift * (np.pi / 2)) / np.pi for x in (lo, hi))
+        least, most = np.ceil(first - 2.0**-30), np.floor(last + 2.0**-30)
+        even = 2 * np.ceil(least / 2) <= most
+        odd = 2 * np.ceil((least - 1) / 2) + 1 <= most
+        return between(np.where(odd, -1.0, np.maximum(low, -1)), np.where(even, 1.0, np.minimum(high, 1)))
+
+    return rule
+
+
+def _cos_at(x: Array, shift: float) -> Array:
+    """Return cos(x − shift π/2), shift 0 or 1, at |x| ≤ 2²⁰ with an error below 4 u."""
+    k = np.rint(x / (np.pi / 2))
+    r = ((x - k * _TURN[0]) - k * _TURN[1]) - k * _TURN[2]
+    square = r * r
+    cosine, sine = (np.full(r.shape, terms[-1]) for terms in (_COS_TERMS, _SIN_TERMS))
+    for a, b in zip(_COS_TERMS[-2::-1], _SIN_TERMS[-2::-1], strict=True):
+        cosine, sine = cosine * square + a, sine * square + b
+    turn = (k - shift).astype(np.int64) % 4
+    return np.asarray(np.choose(turn, [cosine, -r * sine, -cosine, r * sine]))
+
+
+_MONOTONE = frozenset(("exp", "log", "logaddexp", "logistic", "tanh"))
+_ANY_WIDTH = frozenset(("cos", "sin"))
 _RULES: dict[str, Callable[..., Ball | None]] = {
+    "cos": _periodic(0.0),
     "exp": _exp,
     "log": _log,
     "logaddexp": _logaddexp,
     "logistic": _logistic,
+    "sin": _periodic(1.0),
     "tanh": _tanh,
 }

@@ -1,12 +1,12 @@
 """Evaluate a program on balls. Each primitive has a rule that encloses it; others are refused by name.
 
-The arithmetic is a module: `ball` (float64) or `multiprecision` (arb). A comparison must be decided on the whole box;
-an undecided comparison is refused. A maximum, minimum, clip or absolute value that the box does not decide is enclosed
-and reported as a `Tie`, because the function may not be smooth there (see `smoothness`). Identities are labels that
-move with the numbers: they tell that x and max(x, y) are the same number when x > y on the whole box.
+The arithmetic is a module: `ball` (float64), `multiprecision` (arb) or `slopes` (many boxes). A comparison must be
+decided on the whole box; an undecided comparison is refused. A maximum, minimum, clip or absolute value that the box
+does not decide is enclosed and reported as a `Tie`, because the function may not be smooth there (see `smoothness`).
+Identities are labels that move with the numbers: they tell that x and max(x, y) are the same number when x > y on the
+whole box.
 """
 
-import functools
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -17,8 +17,9 @@ from mlp_jax.interval import ball, elementary, maxima, movement, multiprecision
 from mlp_jax.interval.ball import Ball, Refusal
 from mlp_jax.interval.maxima import Tie
 from mlp_jax.interval.program import Equation, Program, with_releases
+from mlp_jax.interval.slopes import Slope
 
-Field = Any  # the module `ball` or the module `multiprecision`
+Field = Any  # the module `ball`, `multiprecision` or `slopes`
 
 _COMPARISONS: dict[str, tuple[int, ...]] = {  # the orders (1: a > b) in which the answer is yes
     "lt": (-1,), "le": (-1, 0), "gt": (1,), "ge": (1, 0), "eq": (0,), "ne": (1, -1),
@@ -102,9 +103,8 @@ class _Run:
             return [shortcut]
         if name in multiprecision.FUNCTIONS:
             numbers = [x if is_real(x) else self.whole(x) for x in operands]
-            if self.field is not ball:
-                return [multiprecision.elementary(name, *numbers)]
-            return [elementary.enclosed(name, *numbers) or multiprecision.ball_elementary(name, *numbers)]
+            functions_of = elementary if self.field is ball else self.field
+            return [functions_of.elementwise(name, *numbers)]
         if name not in RULES:
             raise Refusal(f"{name}: this primitive is not supported")
         return [RULES[name](self, equation, *operands)]
@@ -114,7 +114,7 @@ class _Run:
         if not moved:
             return [function(*operands) for function in functions]
         if all(self.field.is_zero(x) for x in moved):
-            return [ball.zeros(aval.shape) for aval in equation.avals]
+            return [self.field.zeros(aval.shape) for aval in equation.avals]
         if self.identities is not None:
             names = [self.identity(n, x) for n, x in zip(equation.inputs, operands, strict=True) if is_real(x)]
             for number, function in zip(equation.outputs, functions, strict=True):
@@ -129,11 +129,11 @@ class _Run:
             return None
         if name in ("mul", "dot_general") or (name in ("neg", "reduce_sum", "add", "add_any", "sub") and all(flags)):
             # The rule refuses an infinite constant times 0.
-            finite = all(not isinstance(x, Ball) or x.rad is not None or np.all(np.isfinite(x.mid)) for x in operands)
-            return ball.zeros(shape) if finite else None
+            finite = all(not is_real(x) or np.all(self.field.is_finite(x)) for x in operands)
+            return self.field.zeros(shape) if finite else None
         if name in ("add", "add_any") or (name == "sub" and flags[1]):
             other = operands[0] if flags[1] else operands[1]
-            return other if other.shape == shape else ball.move(lambda x: np.broadcast_to(x, shape), other)
+            return other if other.shape == shape else self.field.move(lambda x: np.broadcast_to(x, shape), other)
         return None
 
     def identity(self, number: int, value: Any) -> np.ndarray:
@@ -161,7 +161,7 @@ class _Run:
 
 def is_real(value: Any) -> bool:
     """Return whether a value stands for real numbers, not integers or truth values."""
-    return isinstance(value, Ball) or (isinstance(value, np.ndarray) and value.dtype == object)
+    return isinstance(value, Ball | Slope) or (isinstance(value, np.ndarray) and value.dtype == object)
 
 
 # --- Rules: (run, equation, *operands) -> value --------------------------------------------------------------------
@@ -182,8 +182,17 @@ def _one_minus_square(run: _Run, equation: Equation, a: Any) -> Any:
 
 def _integer_pow(run: _Run, equation: Equation, a: Any) -> Any:
     exponent = equation.params["y"]
-    power = functools.reduce(run.field.mul, [a] * abs(exponent)) if exponent else run.field.exact(np.ones(a.shape))
+    power = _power(run, a, abs(exponent)) if exponent else run.field.exact(np.ones(a.shape))
     return power if exponent >= 0 else run.field.div(run.field.exact(np.ones(a.shape)), power)
+
+
+def _power(run: _Run, a: Any, exponent: int) -> Any:
+    """Return a positive power by squares, which are narrow where a has both signs."""
+    if exponent == 1:
+        return a
+    half = _power(run, a, exponent // 2)
+    square = run.field.mul(half, half)
+    return run.field.mul(square, a) if exponent % 2 else square
 
 
 def _reduce_sum(run: _Run, equation: Equation, a: Any) -> Any:
@@ -237,9 +246,7 @@ def _sign(run: _Run, equation: Equation, a: Any) -> Any:
 
 
 def _is_finite(run: _Run, equation: Equation, a: Any) -> np.ndarray:
-    if isinstance(a, Ball):
-        return np.isfinite(a.mid)
-    return np.array([x.is_finite() for x in a.ravel()], dtype=bool).reshape(a.shape)
+    return run.field.is_finite(a)
 
 
 def _convert(run: _Run, equation: Equation, a: Any) -> Any:

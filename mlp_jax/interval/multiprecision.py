@@ -69,7 +69,7 @@ def _apply(name: str, values: tuple[Any, ...]) -> Any:
     return _finite(FUNCTIONS[name](*values), name)
 
 
-def elementary(name: str, *arguments: Array) -> Array:
+def elementwise(name: str, *arguments: Array) -> Array:
     """Return a function of arrays of arb, elementwise; raise Refusal where a ball is not inside its domain."""
     result = _array(np.broadcast_shapes(*(a.shape for a in arguments)))
     flat = zip(*(np.broadcast_to(a, result.shape).ravel().tolist() for a in arguments), strict=True)
@@ -146,6 +146,11 @@ def to_ball(values: Array) -> Ball:
         rads.append(float((value - mids[-1]).abs_upper()))
     shape = np.shape(values)
     return ball.outward(np.array(mids).reshape(shape), np.array(rads).reshape(shape), what="rounding to float64")
+
+
+def is_finite(a: Array) -> Array:
+    """Return where numbers are finite."""
+    return np.array([x.is_finite() for x in a.ravel()], dtype=bool).reshape(a.shape)
 
 
 def is_zero(a: Array) -> bool:

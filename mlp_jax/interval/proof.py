@@ -110,9 +110,9 @@ def _certificate(
 def _problem(
     traced: enclosures.Traced, data: list[np.ndarray], params: PyTree, start: np.ndarray, settings: Settings
 ) -> Problem:
-    digest = _digest(data)
-    everywhere = settings.global_tests and _is_smooth_everywhere(traced, start.size, data, digest)
-    problem = Problem(traced, data, digest, Smoothness(traced, data, everywhere), None, settings.bits, settings.spend)
+    known = digest(data)
+    everywhere = settings.global_tests and _is_smooth_everywhere(traced, start.size, data, known)
+    problem = Problem(traced, data, known, Smoothness(traced, data, everywhere), None, settings.bits, settings.spend)
     _require_value(problem, start)
     _require_no_tie(problem, start)
     if settings.symmetries is None:
@@ -275,9 +275,10 @@ def _assumptions(problem: Problem) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _digest(data: list[np.ndarray]) -> str:
-    digest = hashlib.sha256()
+def digest(data: list[np.ndarray]) -> str:
+    """Return the SHA-256 of arrays, their shapes and dtypes."""
+    found = hashlib.sha256()
     for array in data:
-        digest.update(f"{array.dtype} {array.shape};".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
+        found.update(f"{array.dtype} {array.shape};".encode())
+        found.update(np.ascontiguousarray(array).tobytes())
+    return found.hexdigest()
