@@ -13,9 +13,10 @@ Modules are the namespaces:
 - `gradient_noise`: noise scale, and updates against examples
 - `curvature`: Hessians of any function of any pytree, and their inertia
 - `mlp_hessian`: the exact Hessian of an MLP loss, fast
+- `mlp_census`: complete lists of the critical points of small networks, as theorems
 - `mlp_symmetry`: the symmetries of an MLP and its loss, and its kinks
 - `critical`: critical points: find them, and classify them
-- `interval`: proofs of critical points and their index
+- `interval`: proofs of critical points, their index, and that a list is complete
 - `landscape`: the loss along lines and planes
 - `plots`: figures on an Axes
 - `confidence`: means with 95 % intervals over seeds
