@@ -155,6 +155,7 @@ def explore(
     *,
     max_boxes: float = np.inf,
     progress: Callable[[float], Any] | None = None,
+    excluded: Callable[[Array, Array], Any] | None = None,
 ) -> Explored:
     """Return all zeros in boxes, or those found when a budget is spent, with the boxes left.
 
@@ -166,6 +167,8 @@ def explore(
         Those known before.
     progress
         Called with the share of the volume that is decided.
+    excluded
+        Called with the corners of the boxes that hold no zero, some at a time.
     """
     began = time.perf_counter()
     tree, stack, narrow = _Tree(system, corners[1] - corners[0], list(zeros)), [domain], list[Boxes]()
@@ -179,6 +182,8 @@ def explore(
                 batches.append(batch)
             results = pool.map(system.contract, *zip(*((b.low, b.high) for b in batches), strict=True))
             for batch, found in zip(batches, results, strict=True):
+                if excluded is not None:
+                    excluded(batch.low[found.empty], batch.high[found.empty])
                 again, halves, small = tree.children(batch, found)
                 stack += [part for part in (again, halves) if len(part.low)]
                 narrow.append(small)

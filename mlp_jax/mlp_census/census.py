@@ -55,6 +55,7 @@ def complete(
     max_boxes: int = 2_000_000,
     resume: Completeness | None = None,
     progress: Progress | None = None,
+    excluded: Callable[[Array, Array], Any] | None = None,
 ) -> Completeness:
     """Prove that a list holds all critical points of a tanh network with one hidden layer; or refuse. Host-level.
 
@@ -80,6 +81,8 @@ def complete(
         A refusal of the same problem: go on from its boxes.
     progress
         Called as progress(done, total) with the millionths of the volume that are decided.
+    excluded
+        Called as excluded(low, high) with the corners, (m, n), of boxes that hold no critical point: for figures.
 
     Returns
     -------
@@ -110,7 +113,9 @@ def complete(
         domain = Boxes(resume.undecided_low, resume.undecided_high, resume.undecided_share)
         tested, seconds = resume.boxes, resume.seconds
     with precision.float64():
-        found = explore(network, domain, corners, zeros, max_boxes=max_boxes, progress=millionths(progress))
+        found = explore(
+            network, domain, corners, zeros, max_boxes=max_boxes, progress=millionths(progress), excluded=excluded
+        )
     return _conclude(network, found._replace(tested=found.tested + tested, seconds=found.seconds + seconds))
 
 
