@@ -128,11 +128,11 @@ def draw(table: pd.DataFrame, points: pd.DataFrame) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(13, 4), layout="constrained")
     plane, levels, numbers = figure.subplots(1, 3)
     draw_plane(plane, 0.02)
-    for name, group in points.groupby("network", sort=False):
-        levels.scatter(group["index"], group.loss, s=25 * group.copies, label=name, alpha=0.6)
-    levels.set(xlabel="index", ylabel="loss", title="all critical points (area: copies)")
-    levels.set_xticks(range(int(points["index"].max()) + 1))
-    levels.legend(fontsize=6)
+    followed = table[(table.data == "XOR") & (table.hidden == 1)].network
+    for name, group in points[points.network.isin(followed)].groupby("network", sort=False):
+        levels.scatter(group["index"], group.loss, s=40 * group.copies, label=name, alpha=0.6)
+    levels.set(xlabel="index", ylabel="loss", title="all critical points (area: copies)", xticks=(0, 1), xlim=(-0.5, 2))
+    levels.legend(fontsize=8)
     for (data, hidden), group in table.groupby(["data", "hidden"], sort=False):
         rows = group.sort_values("decay")
         numbers.plot(rows.decay, rows.points, "o-", label=f"{DATA[data][0].shape[1]}-{hidden}-1 {data}")

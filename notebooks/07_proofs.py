@@ -12,7 +12,7 @@ import tempfile
 import jax
 import jax.numpy as jnp
 
-from mlp_jax import critical, datasets, interval, losses, mlp, penalties
+from mlp_jax import critical, datasets, interval, losses, mlp, mlp_census, penalties
 
 jax.config.update("jax_enable_x64", True)
 x, y = datasets.xor()
@@ -63,6 +63,34 @@ path = pathlib.Path(tempfile.mkdtemp()) / "minimum.json"
 certificate.save(path)
 read = interval.load(path)
 print(interval.check(read, fun, start, (x, y)))
+
+# %% [markdown]
+# ## A complete list
+# For a function of few parameters `complete` proves that there are no other critical points in a box. Himmelblau's
+# function has nine, and Rastrigin's has 529 here.
+
+
+# %%
+def himmelblau(p):
+    return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2
+
+
+print(interval.complete(himmelblau, -6 * jnp.ones(2), 6 * jnp.ones(2)))
+
+
+# %%
+def rastrigin(p):
+    return 20 + jnp.sum(p**2 - 10 * jnp.cos(2 * jnp.pi * p))
+
+
+interval.complete(rastrigin, -5 * jnp.ones(2), 6 * jnp.ones(2))
+
+# %% [markdown]
+# For a tanh network with one hidden layer, squared error and weight decay, a priori bounds hold at every critical
+# point, so that the list is that of all of parameter space. `python -m experiments.complete_lists` has more of them.
+
+# %%
+print(mlp_census.complete(x, y[:, 0], 1, 0.02))
 
 # %% [markdown]
 # ## On data

@@ -6,7 +6,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from experiments import population_loss, proofs, saddle_census, saddles_and_width, splitting_units, taylor
+from experiments import (
+    complete_lists,
+    population_loss,
+    proofs,
+    saddle_census,
+    saddles_and_width,
+    splitting_units,
+    taylor,
+)
 from mlp_jax import datasets, interval, mlp
 
 
@@ -143,3 +151,17 @@ def test_the_remainder_falls_with_slope_three_along_most_eigenvectors(tmp_path):
     slopes = {kind: rows[(rows.kind == kind) & (rows.network == 0)] for kind in ("minimum", "maximum")}
     assert np.nanmedian(slopes["minimum"].slope) == pytest.approx(np.nanmedian(slopes["maximum"].slope), abs=0.05)
     assert len(pd.read_csv(tmp_path / "one" / "eigenvectors.csv")) == len(rows)
+
+
+@small_run
+def test_lists_of_small_networks_are_proved_complete_and_resumed(tmp_path):
+    table, points = complete_lists.run(complete_lists.Settings(quick=True, output=tmp_path / "one"))
+    assert table.complete.all()
+    assert table["sum"].tolist() == [1, 1, 1]
+    assert table.points.tolist() == [3, 3, 1]
+    assert points.copies.sum() == 7
+    # Half the squared error of the best constant, shrunk by the decay, at the trivial point of XOR.
+    trivial = points[points.network.str.contains("XOR")].loss.item()
+    np.testing.assert_allclose(trivial, (0.5 - 0.25 / 1.05) / 2)
+    found = interval.load_list(tmp_path / "one" / "2-1-1_XOR_decay_0.05.json")
+    assert "exactly 1 critical point" in str(found)

@@ -99,6 +99,7 @@ def known():
     return found
 
 
+@pytest.mark.slow
 def test_critical_points_satisfy_the_bounds(known):
     for network, point in known:
         equations = network.equations
@@ -112,6 +113,7 @@ def test_critical_points_satisfy_the_bounds(known):
         assert np.mean(r**2) <= most
 
 
+@pytest.mark.slow
 def test_no_box_about_a_critical_point_is_excluded_or_loses_it(known):
     generator = np.random.default_rng(0)
     for network, point in known:

@@ -20,7 +20,8 @@ from mlp_jax.interval.contraction import Contracted
 BATCH = 1024
 # Random points from which Newton's method starts before boxes are tested.
 _STARTS = 64
-_CORES = os.cpu_count() or 1
+# Batches tested at a time, on all cores: the same number everywhere, so that results do not depend on the machine.
+_ROUND = 4
 # Boxes narrower than this share of the domain are left undecided.
 _NARROWEST = 2.0**-45
 # A box that keeps less than this share of its width in some coordinate is tested again before it is bisected.
@@ -174,10 +175,10 @@ def explore(
     tree, stack, narrow = _Tree(system, corners[1] - corners[0], list(zeros)), [domain], list[Boxes]()
     tree.find(np.random.default_rng(0).uniform(*corners, (_STARTS, len(corners[0]))))
     tested, decided = 0, 1 - float(np.sum(domain.share))
-    with _parallel.one_blas_thread(), ThreadPoolExecutor(_CORES) as pool:
+    with _parallel.one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
         while stack and tested < max_boxes:
             batches = list[Boxes]()
-            while stack and len(batches) < _CORES:
+            while stack and len(batches) < _ROUND:
                 batch, stack = _take(stack, BATCH)
                 batches.append(batch)
             results = pool.map(system.contract, *zip(*((b.low, b.high) for b in batches), strict=True))
