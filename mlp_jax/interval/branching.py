@@ -16,8 +16,8 @@ from mlp_jax import _parallel
 from mlp_jax.interval.ball import Array
 from mlp_jax.interval.contraction import Contracted
 
-# Boxes tested at once: few enough for the cache, many enough to hide the interpreter.
-BATCH = 1024
+# Boxes tested at once: many enough to hide the interpreter, few enough to learn of new zeros soon.
+BATCH = 4096
 # Random points from which Newton's method starts before boxes are tested.
 _STARTS = 64
 # Batches tested at a time, on all cores: the same number everywhere, so that results do not depend on the machine.

@@ -20,7 +20,8 @@ from mlp_jax.interval.derivatives import size
 from mlp_jax.interval.interpreter import evaluate
 from mlp_jax.interval.program import Program, flatten
 
-_SMALL_BATCH = 64
+# Numbers of boxes for which a program is traced: batches are padded to the next.
+_BATCHES = (64, 512, BATCH)
 _STEPS = 20
 # Points are enclosed this closely, in units of the domain, or not at all.
 _CLOSE = 2.0**-30
@@ -64,7 +65,7 @@ class Traced:
     def slopes(self, center: Ball, box: Ball) -> _Sloped:
         """Return the function and its slopes on boxes, (count, n), in halves where a whole batch is refused."""
         count = len(box.mid)
-        total = _SMALL_BATCH if count <= _SMALL_BATCH else BATCH
+        total = next(number for number in _BATCHES if number >= count)
         try:
             inputs = slopes.variables(_padded(center, total), _padded(box, total))
             result = evaluate(self._program(total), [inputs, *self._data], slopes)[0]
@@ -81,7 +82,7 @@ class Traced:
     def _halves(self, center: Ball, box: Ball) -> _Sloped:
         count, half = len(box.mid), len(box.mid) // 2
         if count == 1:
-            outputs = self._program(_SMALL_BATCH).equations[-1].avals[0].shape[1]
+            outputs = self._program(_BATCHES[0]).equations[-1].avals[0].shape[1]
             nothing = Ball(np.zeros((1, outputs)), np.zeros((1, outputs)))
             matrix = np.zeros((1, outputs, self._width.size))
             return _Sloped(nothing, nothing, Ball(matrix, matrix), np.zeros(1, bool))
