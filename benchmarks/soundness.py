@@ -4,9 +4,10 @@ A case is one composition on one box. The composition is traced by JAX and evalu
 it with mpmath, which shares no code with either, at random points and corners of the box. Every other composition
 is differentiated: JAX's gradient, as `interval` encloses it, against forward differentiation with 50 digits. Then
 `certify` is tested on functions with known critical points and corners (see `constructed_theorems`), and the Hessians
-of random networks are compared with their enclosures by layer blocks (see `network_enclosures`).
+of random networks are compared with their enclosures by layer blocks (see `network_enclosures`), and complete lists
+with known ones (see `constructed_lists`).
 
-    python -m benchmarks.soundness --cases 100000 --theorems 500 --networks 300
+    python -m benchmarks.soundness --cases 100000 --theorems 500 --networks 300 --lists 300
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import numpy as np
 import tqdm
 import tyro
 
-from benchmarks import constructed_theorems, network_enclosures
+from benchmarks import constructed_lists, constructed_theorems, network_enclosures
 from benchmarks.side_by_side import machine
 from mlp_jax.interval import ball, multiprecision
 from mlp_jax.interval.ball import Ball, Refusal
@@ -273,7 +274,7 @@ def _contains(
     return all(abs(exact[k] - mpmath.mpf(found.mid[row, k])) <= mpmath.mpf(found.radius[row, k]) for k in range(WIDTH))
 
 
-def main(cases: int = 100_000, theorems: int = 500, networks: int = 300, seed: int = 0) -> None:
+def main(cases: int = 100_000, theorems: int = 500, networks: int = 300, lists: int = 300, seed: int = 0) -> None:
     began = time.perf_counter()
     count = run(cases, seed, progress=True)
     print(f"{machine()}\nseed {seed}")
@@ -290,6 +291,7 @@ def main(cases: int = 100_000, theorems: int = 500, networks: int = 300, seed: i
         f" {found.refused} refused"
     )
     tallies = constructed_theorems.run(theorems, seed, functools.partial(tqdm.tqdm, unit="theorem"))
+    tallies |= constructed_lists.run(lists, seed, functools.partial(tqdm.tqdm, unit="list"))
     for family, tally in tallies.items():
         print(f"{family}: {tally.cases} functions, {tally.proved} theorems, {len(tally.false)} false")
         for name in tally.false[:10]:
