@@ -2,9 +2,9 @@
 
 For tanh networks with one hidden layer, half the mean squared error and weight decay, every list is proved complete
 (`mlp_census.complete`): branch and prune over a box that must hold all critical points, up to symmetry. For a loss that
-grows in all directions, Σ copies · (−1)^index = 1. The examples are XOR and AND, with 0 and 1, and five points on a
-line. `--long` adds XOR with two hidden units at decay .05 and .03, which take minutes to hours and go on where they
-were stopped with --resume.
+grows in all directions, Σ copies · (−1)^index = 1. The examples are XOR and AND, with 0 and 1, five points on a line,
+and twenty of a cosine. `--long` adds XOR with two hidden units at decay .05 and .03, which take minutes to hours and go
+on where they were stopped with --resume.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ DATA = {
     "XOR": (SQUARE, np.array([0.0, 1.0, 1.0, 0.0])),
     "AND": (SQUARE, np.array([0.0, 0.0, 0.0, 1.0])),
     "line": (np.linspace(-1, 1, 5)[:, None], np.linspace(-0.5, 0.5, 5)),
+    "bump": (np.linspace(-2, 2, 20)[:, None], np.cos(np.linspace(-4, 4, 20))),
 }
 
 
@@ -55,9 +56,10 @@ class Case(NamedTuple):
         return f"{DATA[self.data][0].shape[1]}-{self.hidden}-1 {self.data}, decay {self.decay:g}"
 
 
+BUMP = tuple(Case("bump", 1, decay) for decay in (0.1, 0.05, 0.04, 0.03, 0.02, 0.01, 0.005))
 QUICK = (Case("line", 1, 0.05), Case("line", 1, 0.02), Case("XOR", 1, 0.05))
 CASES = (
-    *QUICK, Case("line", 1, 0.005), Case("XOR", 1, 0.02), Case("XOR", 1, 0.01), Case("XOR", 1, 0.005),
+    *QUICK, *BUMP, Case("line", 1, 0.005), Case("XOR", 1, 0.02), Case("XOR", 1, 0.01), Case("XOR", 1, 0.005),
     Case("line", 2, 0.1), Case("line", 2, 0.05), Case("line", 2, 0.02), Case("line", 3, 0.1), Case("AND", 2, 0.1),
     Case("XOR", 2, 0.1),
 )  # fmt: skip
