@@ -59,6 +59,11 @@ class Matrices:
         basis = _basis(matrix, None, len(vector), self.unit)
         return lambda gradient: basis
 
+    def negative(self, vector: np.ndarray) -> int:
+        """Return the number of negative eigenvalues; 0 where the Hessian is not finite."""
+        matrix = self._matrix(vector)
+        return int(np.sum(np.linalg.eigvalsh(matrix) < 0)) if np.all(np.isfinite(matrix)) else 0
+
     def finish(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
         """Return where Newton's steps end at the level of rounding, with the index; None if they do not contract."""
         last = np.inf
