@@ -228,6 +228,7 @@ def typical_size(start: np.ndarray) -> float:
 
 
 def missed(found: Found, index: int | None) -> int:
+    """Return by how much the index of a critical point misses the one asked for."""
     return 0 if index is None or found.negative is None else abs(found.negative - index)
 
 

@@ -97,10 +97,10 @@ def follow_one(
             return following.Found(vector, at, None, Reason.ROUNDING)
         return None
 
-    def spend(vector: np.ndarray) -> bool:
+    def spend(vector: np.ndarray, most: int = settings.max_steps) -> bool:
         objective.hessians += 1
         tell()
-        return objective.hessians < settings.max_steps
+        return objective.hessians < min(most, settings.max_steps)
 
     def descended(begin: np.ndarray) -> tuple[np.ndarray, following.Found | None]:
         """Return where the search continues if it must, and the critical point that a descent found."""
@@ -109,13 +109,15 @@ def follow_one(
         reflect = functools.partial(reflection.reflect, objective, slope, longest=longest, most=settings.max_steps)
         found = None
         if index:
-            begin = _at_index(objective, slope, begin, index, spend)
+            brief = functools.partial(spend, most=objective.hessians + _BRIEF)
+            begin = _at_index(objective, slope, begin, index, brief)
             found = reflect(begin, index)
         if found is None:
-            end_here, most = functools.partial(objective.finish, longest=longest), objective.hessians + _BRIEF
-            brief = lambda vector: spend(vector) and objective.hessians < most
-            begin, found = lbfgs.descend(slope, begin, end_here, brief)
-        return begin, reflect(begin, None) if found is None else found
+            brief = functools.partial(spend, most=objective.hessians + _BRIEF)
+            begin, found = lbfgs.descend(slope, begin, functools.partial(objective.finish, longest=longest), brief)
+        if found is None or (index == 0 and found.negative != 0):
+            found = reflect(begin, None if index else index) or found
+        return begin, found
 
     assert settings.unit is not None
     gradient, slope = on_host(_gradient_at), on_host(_slope_at)
@@ -147,7 +149,7 @@ def _at_index(
     index: int,
     spend: Callable[[np.ndarray], bool],
 ) -> np.ndarray:
-    """Return the first point on a descent whose Hessian has no more negative eigenvalues than the index."""
+    """Return the first point on a descent whose Hessian has few negative eigenvalues for the index, or the last."""
     here, calls, next_look = start, 0, 4
 
     def above(vector: np.ndarray) -> bool:

@@ -15,8 +15,8 @@ import scipy.optimize
 from mlp_jax.critical.search import following
 from mlp_jax.critical.search.following import Basis, Found, Objective
 
-# Eigenbases used, fewer where each costs more: so many, and so many divided by the number of parameters.
-_ROUNDS, _PARAMETERS = 60, 60_000
+# Eigenbases used: so many, and in a climb so many divided by the number of parameters if that is less.
+_ROUNDS, _PARAMETERS = 60, 36_000
 # Gradients in each, with and without modes that are climbed; distance climbed in each, relative to the parameters.
 _CLIMBING, _DESCENDING, _CLIMB = 10, 300, 0.05
 # Curvature, relative to the largest, below which a mode is scaled no further.
@@ -44,7 +44,8 @@ def reflect(
     """
     generator = np.random.default_rng(0)
     vector, known = start, list[Found]()
-    for _ in range(min(_ROUNDS, max(1, _PARAMETERS // start.size))):
+    rounds = min(_ROUNDS, _PARAMETERS // start.size) if index else _ROUNDS
+    for _ in range(rounds):
         gradient = slope(vector)[1]
         basis_for = objective.look(vector, gradient)
         if basis_for is None or objective.hessians >= most:
