@@ -22,8 +22,8 @@ from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
 from mlp_jax.curvature.types import Fun, Progress, PyTree
 
-# Numbers of parameters up to which the search uses matrices, without and with a Hessian given by the caller, and up to
-# which the index of its end is counted in one.
+# Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which one
+# on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
