@@ -40,7 +40,7 @@ _ATTEMPTS, _PARTS = 12, 5
 # search that ran off it is all of them.
 _SHARE, _MOST = 3, 12
 # Newton's steps contract when the second is no longer than this share of the first.
-_CONTRACTS = 0.4
+CONTRACTS = 0.4
 # Modes whose curvature is below this share of the largest are nearly flat.
 _FLAT = 1e-6
 
@@ -334,7 +334,7 @@ def harvest(
     step = basis.newton(gradient, longest / 2)
     size = float(np.linalg.norm(step))
     level = 4 * objective.unit * (1 + float(np.linalg.norm(vector)))
-    contracts = _CONTRACTS if size <= longest / 2 else _EXACT
+    contracts = CONTRACTS if size <= longest / 2 else _EXACT
     if not np.isfinite(size) or any(np.linalg.norm(vector + step - other.vector) <= size + level for other in known):
         return None
     ahead = objective.gradient(vector + step)

@@ -22,8 +22,8 @@ from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
 from mlp_jax.curvature.types import Fun, Progress, PyTree
 
-# Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which one
-# on the host does, for its steps and for the index of its end.
+# Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
+# one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
@@ -114,7 +114,7 @@ def follow_one(
             found = reflect(begin, index)
         if found is None:
             brief = functools.partial(spend, most=objective.hessians + _BRIEF)
-            begin, found = lbfgs.descend(slope, begin, functools.partial(objective.finish, longest=longest), brief)
+            begin, found = lbfgs.descend(slope, begin, functools.partial(objective.finish_near, longest=longest), brief)
         if found is None or (index == 0 and found.negative != 0):
             found = reflect(begin, None if index else index) or found
         return begin, found
