@@ -149,8 +149,7 @@ Method = Callable[[Start], tuple[Any, bool, int, str]]
 
 
 def by_find(here: Start, **settings: Any) -> tuple[Any, bool, int, str]:
-    hessian = here.network.hessian if tree.size(here.params) <= 1500 else None
-    settings = {"index": here.index, "hessian": hessian} | settings
+    settings = {"index": here.index, "hessian": here.network.hessian} | settings
     point = critical.find(here.network.fun, here.params, here.network.args, **settings)
     return point.params, bool(point.converged), int(point.steps), str(point.reason)
 

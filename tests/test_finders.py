@@ -219,7 +219,7 @@ def test_newton_mr_reaches_critical_points_of_a_linear_network_without_a_hessian
 
 
 @pytest.mark.slow
-def test_more_than_1500_parameters_are_searched_without_matrices():
+def test_a_convex_function_of_2000_parameters_is_minimised():
     target, scale = np.linspace(-1, 1, 2000), np.linspace(1, 5, 2000)
     fun = lambda x, target, scale: jnp.sum(scale * jnp.cosh(x - target))
     point = critical.find(fun, np.zeros(2000), (target, scale))
@@ -310,6 +310,21 @@ def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, m
         assert np.array_equal(points.reached, [index is None or k == index for k in true])
         assert points.reached.sum() >= 3
     assert critical.find(fun, jax.tree.map(lambda leaf: leaf[0], starts), args, index=2).index == true[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("seed", "index"), [(1, None), (3, 1)])
+def test_a_search_along_curved_valleys_of_a_deep_network_ends_at_a_critical_point(iris, seed, index):
+    # Eigenvalues of 1e-5 beside 10: steps in one eigenbasis are short, and eigenvector following stalls on the way.
+    def fun(params, x, y):
+        logits = mlp.forward(params, x, activation=jax.nn.softplus)
+        return losses.mean(losses.squared_error(logits, y)) + penalties.l2(params, 1e-4)
+
+    args = iris[1][0], np.eye(3)[iris[1][1]]
+    start = jax.tree.map(lambda leaf: 2 * np.asarray(leaf, float), mlp.init(jax.random.key(seed), (4, 12, 12, 3)))
+    point = critical.find(fun, start, args, index=index)
+    assert point.converged
+    assert point.index == numpy_index(fun, point.params, args)
 
 
 def test_blas_has_its_threads_again_when_searches_that_overlap_in_time_have_ended():

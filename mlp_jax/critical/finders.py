@@ -41,15 +41,18 @@ def find(
 
     It climbs along `index` eigenvectors of the Hessian and descends along the others (Cerjan & Miller 1981; for index 0
     saddle-free Newton, Dauphin et al. 2014); without `index` it climbs along a third of those that are unstable at the
-    start. With up to 200 parameters, or 1500 with `hessian`, each step uses all eigenvectors of the Hessian, with more
-    those on a Krylov space of dimension 120. A search for an index that makes no progress, or ends at a point of
-    another index, restarts beside a critical point of an index close to it or, with 5 % noise, at params or multiples
-    of it from .1 to 1.3. After that, and without `index`, it continues from where it is and climbs along fewer
-    eigenvectors. It may still end at a point of another index, or at no critical point, even if there is one. `reached`
-    says whether the index is the one asked for; above 4000 parameters the index is not known.
+    start. A search for an index that makes no progress, or ends at a point of another index, restarts beside a critical
+    point of an index close to it or, with 5 % noise, at params or multiples of it from .1 to 1.3. After that, and
+    without `index`, it continues from where it is and climbs along fewer eigenvectors. It may still end at a point of
+    another index, or at no critical point, even if there is one. `reached` says whether the index is the one asked for;
+    above 4000 parameters the index is not known.
 
-    Above 4000 parameters a search for index 0, or without `index`, first descends by L-BFGS (20 gradients count as a
-    step) until Newton's steps converge, at a minimum or at a saddle of low index on the way.
+    Above 200 parameters a search first descends by L-BFGS (20 gradients count as a step). For index 0, or without
+    `index`, it descends until Newton's steps converge, at a minimum or at a saddle of low index on the way; up to 4000
+    parameters in the coordinates of an eigenbasis if that takes more than 2000 gradients. For another index it
+    minimises, from where few eigenvalues are negative, the function with its slope along the lowest eigenvectors
+    reversed; if it finds no critical point there, it descends. Above 4000 parameters it uses no matrices, and the
+    eigenvectors are those on a Krylov space of dimension 120.
 
     A point counts as converged only if each component of the gradient is within the change that a rounding of params
     causes.

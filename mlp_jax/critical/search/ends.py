@@ -141,7 +141,9 @@ def _polished(search: Search, function: Function, start: jax.Array, end: End, al
         def look(at: jax.Array, by: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:
             matrix = function.matrix(at) if function.rounded is None else function.rounded(at, by)
             scale = _scaling(matrix, None)
-            step = _scaled_newton(matrix, scale, end.gradient, 1e-10)
+            step = jax.lax.cond(
+                by == 0, lambda: _scaled_newton(matrix, scale, end.gradient, 1e-10), lambda: jnp.zeros_like(at)
+            )
             return at + step + 2 * function.unit * _signs(1, at)[0] * _size(at, scale, start), (matrix, scale, step)
 
         # The second at the end of the step, with params and data moved by a rounding: their difference bounds the error

@@ -40,7 +40,7 @@ _ATTEMPTS, _PARTS = 12, 5
 # search that ran off it is all of them.
 _SHARE, _MOST = 3, 12
 # Newton's steps contract when the second is no longer than this share of the first.
-_CONTRACTS = 0.4
+CONTRACTS = 0.4
 # Modes whose curvature is below this share of the largest are nearly flat.
 _FLAT = 1e-6
 
@@ -91,7 +91,7 @@ class _Trust(NamedTuple):
     @classmethod
     def begin(cls, start: np.ndarray, longest: float | None) -> _Trust:
         """Return the radius at the start of a search, for which the caller may choose the longest."""
-        first = max(1.0, float(np.linalg.norm(start))) / 6 if longest is None else longest
+        first = longest_step(start, longest)
         return cls(first, first, longest is None)
 
     def adapted(self, error: float, length: float, age: int) -> _Trust:
@@ -153,18 +153,18 @@ def follow(
         ended, aim = _attempt(objective, origin, index, aim, radius, most, share)
         if attempt == 0 or ended.reason != Reason.NOT_FINITE:  # a restart may lie outside the domain
             found = ended
-        if found.negative is not None and (best is None or _missed(found, index) < _missed(best, index)):
+        if found.negative is not None and (best is None or missed(found, index) < missed(best, index)):
             best, kicks = found, 0
         if objective.hessians >= max_hessians or found.reason == Reason.NOT_FINITE:
             break
-        if best is not None and _missed(best, index) == 0:
+        if best is not None and missed(best, index) == 0:
             break
         if index is None and np.linalg.norm(found.vector) > RUN_OFF * max(1.0, float(np.linalg.norm(start))):
             origin, aim, share = start if share == _SHARE else near(start), None, 1
             continue
         if index is not None:
-            if best is not None and _missed(best, index) <= _CLOSE and kicks < _KICKS:
-                origin, aim, kicks = _kicked(objective, best, index, generator), index, kicks + 1
+            if best is not None and missed(best, index) <= _CLOSE and kicks < _KICKS:
+                origin, aim, kicks = kicked(objective, best, index, generator, _KICK), index, kicks + 1
                 continue
             if origins is None:
                 origins = _origins(objective, start, index, found)
@@ -202,7 +202,9 @@ def _inertia(objective: Objective, vector: np.ndarray) -> int | None:
     return None if basis_for is None else int(np.sum(basis_for(gradient).values < 0))
 
 
-def _kicked(objective: Objective, near: Found, index: int, generator: np.random.Generator) -> np.ndarray:
+def kicked(
+    objective: Objective, near: Found, index: int, generator: np.random.Generator, distance: float
+) -> np.ndarray:
     """Return a point beside a critical point, along the modes whose signs must change for the index."""
     basis_for = objective.look(near.vector, near.gradient)
     assert basis_for is not None
@@ -212,7 +214,12 @@ def _kicked(objective: Objective, near: Found, index: int, generator: np.random.
     modes = slice(*sorted((near.negative, index)))
     along[modes] = generator.choice([-1.0, 1.0], along[modes].size)
     length = float(np.linalg.norm(near.vector)) or 1.0
-    return near.vector + _KICK * length * basis.vector(along / (np.linalg.norm(along) or 1))
+    return near.vector + distance * length * basis.vector(along / (np.linalg.norm(along) or 1))
+
+
+def longest_step(start: np.ndarray, radius: float | None) -> float:
+    """Return the longest step: the one chosen, or a sixth of the parameters."""
+    return max(1.0, float(np.linalg.norm(start))) / 6 if radius is None else radius
 
 
 def typical_size(start: np.ndarray) -> float:
@@ -220,7 +227,8 @@ def typical_size(start: np.ndarray) -> float:
     return float(np.mean(np.abs(start))) or 1.0
 
 
-def _missed(found: Found, index: int | None) -> int:
+def missed(found: Found, index: int | None) -> int:
+    """Return by how much the index of a critical point misses the one asked for."""
     return 0 if index is None or found.negative is None else abs(found.negative - index)
 
 
@@ -248,10 +256,10 @@ def _attempt(
         basis = basis_for(gradient)
         if aim is None:
             aim = min(_MOST, int(np.sum(basis.values < 0)) // share)
-        point = _harvest(objective, basis, basis_for, vector, gradient, trust.longest, known) if fresh else None
+        point = harvest(objective, basis, basis_for, vector, gradient, trust.longest, known) if fresh else None
         if point is not None:
             known.append(point)
-            if _missed(point, index) == 0:
+            if missed(point, index) == 0:
                 break
         damping = _damping(basis, gradient, trust.radius)
         step = _step(basis, gradient, aim, damping)
@@ -271,7 +279,7 @@ def _attempt(
             age = _STEPS
     else:
         reason = Reason.MAX_STEPS
-    nearest = min(known, key=lambda point: _missed(point, index), default=None)
+    nearest = min(known, key=lambda point: missed(point, index), default=None)
     return nearest or Found(vector, gradient, None, reason), aim or 0
 
 
@@ -313,7 +321,7 @@ def _step(basis: Basis, gradient: np.ndarray, climbed: int, damping: float) -> n
     return along / (basis.sizes + damping)
 
 
-def _harvest(
+def harvest(
     objective: Objective,
     basis: Basis,
     basis_for: Callable[[np.ndarray], Basis],
@@ -326,7 +334,7 @@ def _harvest(
     step = basis.newton(gradient, longest / 2)
     size = float(np.linalg.norm(step))
     level = 4 * objective.unit * (1 + float(np.linalg.norm(vector)))
-    contracts = _CONTRACTS if size <= longest / 2 else _EXACT
+    contracts = CONTRACTS if size <= longest / 2 else _EXACT
     if not np.isfinite(size) or any(np.linalg.norm(vector + step - other.vector) <= size + level for other in known):
         return None
     ahead = objective.gradient(vector + step)

@@ -28,7 +28,7 @@ def descend(
     slope: Callable[[np.ndarray], tuple[float, np.ndarray]],
     start: np.ndarray,
     finish: Callable[[np.ndarray, np.ndarray], Found | None],
-    spend: Callable[[], bool],
+    spend: Callable[[np.ndarray], bool],
 ) -> tuple[np.ndarray, Found | None]:
     """Return where the gradient was least on the descent from `start`, and the critical point that `finish` reached.
 
@@ -39,7 +39,7 @@ def descend(
     finish
         (vector, gradient) -> the critical point that Newton's steps reach, or None.
     spend
-        Called once for each `GRADIENTS` gradients; returns whether there may be more.
+        Called as spend(vector) once for each `GRADIENTS` gradients; returns whether there may be more.
     """
     least, tried, highest, found, count = (np.inf, start), np.inf, np.inf, None, 0
     longest = RUN_OFF * max(1.0, float(np.linalg.norm(start)))
@@ -57,7 +57,7 @@ def descend(
         if size <= _NEXT_TRY * tried:
             tried, found = size, finish(vector, gradient)
         far = not np.linalg.norm(vector) <= longest
-        if far or found is not None or (count % GRADIENTS == 0 and not spend()):
+        if far or found is not None or (count % GRADIENTS == 0 and not spend(vector)):
             raise _Ended
         return float(value), gradient
 

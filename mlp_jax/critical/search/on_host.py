@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 
 from mlp_jax import _compiled, _parallel, tree
 from mlp_jax.critical.point import Point, stack
-from mlp_jax.critical.search import following, lbfgs, of_pytrees, spectra
+from mlp_jax.critical.search import following, lbfgs, of_pytrees, reflection, spectra
 from mlp_jax.critical.search.contract import End, Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.minres import Limits, minres
@@ -21,13 +22,17 @@ from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
 from mlp_jax.curvature.types import Fun, Progress, PyTree
 
-# Numbers of parameters up to which the search uses matrices, without and with a Hessian given by the caller, and up to
-# which the index of its end is counted in one.
+# Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
+# one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
 # Newton's steps on a descent by L-BFGS: residual and products of each, share of the gradient that it may leave, number.
 _SOLVED, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 4000, 0.4, 20
+# A descent to an index ends where the number of negative eigenvalues is no more than this multiple of it.
+_EXCESS = 3
+# Steps of a descent by L-BFGS before it continues in scaled coordinates, where the Hessian may be computed.
+_BRIEF = 100
 # Changes by a rounding of the parameters, below which the gradient is at the level of rounding.
 _ROUNDINGS = 16
 
@@ -92,15 +97,33 @@ def follow_one(
             return following.Found(vector, at, None, Reason.ROUNDING)
         return None
 
-    def spend() -> bool:
+    def spend(vector: np.ndarray, most: int = settings.max_steps) -> bool:
         objective.hessians += 1
         tell()
-        return objective.hessians < settings.max_steps
+        return objective.hessians < min(most, settings.max_steps)
+
+    def descended(begin: np.ndarray) -> tuple[np.ndarray, following.Found | None]:
+        """Return where the search continues if it must, and the critical point that a descent found."""
+        if not isinstance(objective, spectra.Matrices):
+            return (begin, None) if index else lbfgs.descend(slope, begin, finish, spend)
+        reflect = functools.partial(reflection.reflect, objective, slope, longest=longest, most=settings.max_steps)
+        found = None
+        if index:
+            brief = functools.partial(spend, most=objective.hessians + _BRIEF)
+            begin = _at_index(objective, slope, begin, index, brief)
+            found = reflect(begin, index)
+        if found is None:
+            brief = functools.partial(spend, most=objective.hessians + _BRIEF)
+            begin, found = lbfgs.descend(slope, begin, functools.partial(objective.finish_near, longest=longest), brief)
+        if found is None or (index == 0 and found.negative != 0):
+            found = reflect(begin, None if index else index) or found
+        return begin, found
 
     assert settings.unit is not None
-    gradient = on_host(_gradient_at)
-    objective: following.Objective
-    if start.size <= (MATRICES if settings.hessian is None else GIVEN):
+    gradient, slope = on_host(_gradient_at), on_host(_slope_at)
+    longest = following.longest_step(np.asarray(start), settings.radius)
+    objective: spectra.Matrices | spectra.Products
+    if start.size <= COUNTED:
         typical = following.typical_size(np.asarray(start))
         objective = spectra.Matrices(gradient, as_step(_matrix_at), settings.unit, typical)
     else:
@@ -108,8 +131,8 @@ def follow_one(
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
-        if start.size > COUNTED and not index:
-            begin, found = lbfgs.descend(on_host(_slope_at), begin, finish, spend)
+        if start.size > MATRICES:
+            begin, found = descended(begin)
         if found is None:
             found = following.follow(objective, begin, index, settings.max_steps, settings.radius)
         numbers = np.int32(objective.hessians), np.int32(found.reason)
@@ -117,6 +140,29 @@ def follow_one(
         target = jnp.int32(-1 if index is None else index)
         # Waits for the program: its LAPACK calls belong to the context.
         return _parallel.to_host(of_pytrees.compiled_settled(fun, fixed, target, params, args, end))
+
+
+def _at_index(
+    objective: spectra.Matrices,
+    slope: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    index: int,
+    spend: Callable[[np.ndarray], bool],
+) -> np.ndarray:
+    """Return the first point on a descent whose Hessian has few negative eigenvalues for the index, or the last."""
+    here, calls, next_look = start, 0, 4
+
+    def above(vector: np.ndarray) -> bool:
+        nonlocal here, calls, next_look
+        here, calls = vector.copy(), calls + 1
+        if calls < next_look:
+            return spend(vector)
+        next_look += max(1, calls // 2)
+        return spend(vector) and objective.negative(vector) > _EXCESS * index
+
+    if objective.negative(start) > _EXCESS * index:
+        lbfgs.descend(slope, start, lambda vector, gradient: None, above)
+    return here
 
 
 @_compiled.by_function(2)

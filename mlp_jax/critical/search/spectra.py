@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from mlp_jax.critical.search.contract import Reason
-from mlp_jax.critical.search.following import Basis, Found
+from mlp_jax.critical.search.following import CONTRACTS, Basis, Found
 
 _NEWTON_STEPS = 12
 # Random share of the first vector of a Krylov space, so that no eigenspace is absent from it.
@@ -58,6 +58,24 @@ class Matrices:
             return None
         basis = _basis(matrix, None, len(vector), self.unit)
         return lambda gradient: basis
+
+    def negative(self, vector: np.ndarray) -> int:
+        """Return the number of negative eigenvalues; 0 where the Hessian is not finite."""
+        matrix = self._matrix(vector)
+        return int(np.sum(np.linalg.eigvalsh(matrix) < 0)) if np.all(np.isfinite(matrix)) else 0
+
+    def finish_near(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
+        """Return what `finish` does, or None unless two steps with the Hessian here contract."""
+        matrix = self._matrix(vector)
+        step = _solution(matrix, -gradient)
+        if step is None or not np.linalg.norm(step) <= longest:
+            return None
+        ahead = self.gradient(vector + step)
+        second = _solution(matrix, -ahead)
+        level = 4 * self.unit * (1 + float(np.linalg.norm(vector)))
+        if second is None or not np.linalg.norm(second) <= max(CONTRACTS * float(np.linalg.norm(step)), level):
+            return None
+        return self.finish(vector + step, ahead, longest)
 
     def finish(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
         """Return where Newton's steps end at the level of rounding, with the index; None if they do not contract."""
