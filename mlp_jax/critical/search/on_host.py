@@ -25,6 +25,8 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 # Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
 # one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
+# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails.
+FOLLOWED = 1000
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
 # Newton's steps on a descent by L-BFGS: residual and products of each, share of the gradient that it may leave, number.
@@ -131,10 +133,14 @@ def follow_one(
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
-        if start.size > MATRICES:
+        most = settings.max_steps
+        later = index != 0 and MATRICES < start.size <= FOLLOWED  # a descent only where eigenvectors lead nowhere
+        if start.size > MATRICES and not later:
             begin, found = descended(begin)
         if found is None:
-            found = following.follow(objective, begin, index, settings.max_steps, settings.radius)
+            found = following.follow(objective, begin, index, most // 2 if later else most, settings.radius)
+        if later and found.negative is None:
+            found = descended(np.asarray(start))[1] or found
         numbers = np.int32(objective.hessians), np.int32(found.reason)
         end = End(*map(jnp.asarray, (found.vector, found.gradient, *numbers)))
         target = jnp.int32(-1 if index is None else index)
