@@ -48,7 +48,8 @@ def find(
     above 4000 parameters the index is not known.
 
     Above 200 parameters a search for index 0 first descends by L-BFGS (20 gradients count as a step), and so does any
-    search above 1000, or one that has failed with half of its steps. For index 0, or without `index`, it descends until
+    search above 1000, or one that has found no critical point with a fifth
+    of its steps. For index 0, or without `index`, it descends until
     Newton's steps converge, at a minimum or at a saddle of low index on the way; up to 4000 parameters in the
     coordinates of an eigenbasis if that takes more than 2000 gradients. For another index it minimises, from where few
     eigenvalues are negative, the function with its slope along the lowest eigenvectors reversed; if it finds no

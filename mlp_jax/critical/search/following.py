@@ -136,9 +136,14 @@ class Objective(Protocol):
 
 
 def follow(
-    objective: Objective, start: np.ndarray, index: int | None, max_hessians: int, radius: float | None
+    objective: Objective,
+    start: np.ndarray,
+    index: int | None,
+    max_hessians: int,
+    radius: float | None,
+    patience: int | None,
 ) -> Found:
-    """Return where a search from `start` ends: at a critical point of this index or, if None, of any, or elsewhere."""
+    """Return where a search for an index (None: any) ends; with no critical point after `patience` Hessians, there."""
     generator = np.random.default_rng(0)
     typical = typical_size(start)
     origin, aim, share, best = start, index, _SHARE, None
@@ -155,7 +160,8 @@ def follow(
             found = ended
         if found.negative is not None and (best is None or missed(found, index) < missed(best, index)):
             best, kicks = found, 0
-        if objective.hessians >= max_hessians or found.reason == Reason.NOT_FINITE:
+        allowed = max_hessians if best is not None or patience is None else patience
+        if objective.hessians >= allowed or found.reason == Reason.NOT_FINITE:
             break
         if best is not None and missed(best, index) == 0:
             break

@@ -133,12 +133,13 @@ def follow_one(
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
-        most = settings.max_steps
         later = index != 0 and MATRICES < start.size <= FOLLOWED  # a descent only where eigenvectors lead nowhere
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
         if found is None:
-            found = following.follow(objective, begin, index, most // 2 if later else most, settings.radius)
+            found = following.follow(
+                objective, begin, index, settings.max_steps, settings.radius, settings.max_steps // 5 if later else None
+            )
         if later and found.negative is None:
             found = descended(np.asarray(start))[1] or found
         numbers = np.int32(objective.hessians), np.int32(found.reason)
