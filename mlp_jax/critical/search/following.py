@@ -141,14 +141,13 @@ def follow(
     index: int | None,
     max_hessians: int,
     radius: float | None,
-    patience: int | None,
+    patience: int | None = None,
 ) -> Found:
     """Return where a search for an index (None: any) ends; with no critical point after `patience` Hessians, there."""
     generator = np.random.default_rng(0)
     typical = typical_size(start)
-    origin, aim, share, best = start, index, _SHARE, None
+    origin, aim, share, best, kicks = start, index, _SHARE, None, 0
     origins: list[np.ndarray] | None = None
-    kicks = 0
 
     def near(vector: np.ndarray) -> np.ndarray:
         return vector + _NOISE * np.maximum(np.abs(vector), typical) * generator.standard_normal(vector.size)
