@@ -266,6 +266,11 @@ def move(function: Callable[..., Array], *balls: Ball) -> Ball:
     return Ball(mid, _contiguous(function(*(a.radius for a in balls))))
 
 
+def part(a: Ball, *index: Any) -> Ball:
+    """Return a[index], with new axes for None."""
+    return Ball(a.mid[index], None if a.rad is None else a.radius[index])
+
+
 def _contiguous(values: Array) -> Array:
     # Broadcast views stay views; transposed ones are copied once, because numpy is slow on them.
     return values if 0 in values.strides else np.asarray(values, order="C")

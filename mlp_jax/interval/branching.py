@@ -87,8 +87,8 @@ class _Tree:
         wide = np.any(left.high - left.low > _NARROWEST * self.width, axis=1)
         before = ((boxes.high - boxes.low) / self.width)[kept]
         counts = before > _THIN * np.max(before, axis=1, keepdims=True)
-        shrunk = np.any(((left.high - left.low) / self.width < _SHRUNK * before) & counts, axis=1)
         now = (left.high - left.low) / self.width
+        shrunk = np.any((now < _SHRUNK * before) & counts, axis=1)
         share = np.where(now > _THIN * np.max(now, axis=1, keepdims=True), share, -1)
         again, split = left.chosen(wide & shrunk), left.chosen(wide & ~shrunk)
         return again, _bisected(split, share[wide & ~shrunk]), left.chosen(~wide)

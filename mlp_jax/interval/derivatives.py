@@ -33,8 +33,12 @@ def of(name: str, arguments: Sequence[Any], center: Ball, values: Ball) -> list[
     rule, (argument,) = _RULES[name], arguments
     anywhere = rule.first(argument.range, values)
     half = 0.5 * rule.second(argument.range, values) * distance(argument.center, argument.range)
-    near = rule.first(argument.center, center)
-    return [ball.intersection(anywhere, ball.outward(near.mid, near.radius + half, what=name))]
+    return [near(anywhere, rule.first(argument.center, center), half)]
+
+
+def near(anywhere: Ball, middle: Ball, radius: Array) -> Ball:
+    """Return balls within a radius of others, where they overlap with an enclosure."""
+    return ball.intersection(anywhere, ball.outward(middle.mid, middle.radius + radius))
 
 
 def distance(center: Ball, box: Ball) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from mlp_jax.curvature import precision, tracing
 from mlp_jax.curvature.types import Progress, PyTree
 from mlp_jax.interval import ball, enclosures, trust
 from mlp_jax.interval.ball import Array, Refusal
-from mlp_jax.interval.branching import Boxes, Explored, Zero, expected, explore
+from mlp_jax.interval.branching import Boxes, Explored, System, Zero, expected, explore
 from mlp_jax.interval.completeness import Completeness
 from mlp_jax.interval.proof import INDEPENDENCE, digest
 from mlp_jax.interval.smoothness import Smoothness, TieInGradient, is_smooth_everywhere
@@ -95,13 +96,7 @@ def complete(
         problem, corners = _begin(fun, low, high, args)
         if isinstance(problem, Refusal):
             return _refused(str(problem), corners)
-        zeros, domain = list[Zero](), Boxes(corners[0][None], corners[1][None], np.ones(1))
-        tested, seconds = 0, 0.0
-        if resume is not None:
-            zeros, domain = _resumed(resume, problem)
-            tested, seconds = resume.boxes, resume.seconds
-        found = explore(problem.system, domain, corners, zeros, max_boxes=max_boxes, progress=millionths(progress))
-        found = found._replace(tested=found.tested + tested, seconds=found.seconds + seconds)
+        found = searched(problem.system, corners, problem.data, max_boxes, resume, progress)
         return _conclude(problem, corners, found)
 
 
@@ -251,13 +246,24 @@ def _refused(reason: str, corners: tuple[Array, Array]) -> Completeness:
     )
 
 
-def _resumed(refusal: Completeness, problem: _Problem) -> tuple[list[Zero], Boxes]:
-    if refusal.data != problem.data:
+def searched(
+    system: System,
+    corners: tuple[Array, Array],
+    data: str,
+    max_boxes: int,
+    resume: Completeness | None,
+    progress: Progress | None,
+    excluded: Callable[[Array, Array], Any] | None = None,
+    coordinates: Callable[[Array], Array] = np.asarray,
+) -> Explored:
+    """Explore a box, or what a refusal of the same data left; `coordinates` turns its points into places in the box."""
+    report = None if progress is None else lambda share: progress(round(share * _PARTS), _PARTS)
+    explored = functools.partial(explore, system, max_boxes=max_boxes, progress=report, excluded=excluded)
+    if resume is None:
+        return explored(domain=Boxes(corners[0][None], corners[1][None], np.ones(1)), corners=corners, zeros=[])
+    if resume.data != data:
         raise ValueError("resume: it is about other args.")
-    zeros = problem.system.enclose(refusal.points) if len(refusal.points) else []
-    return zeros, Boxes(refusal.undecided_low, refusal.undecided_high, refusal.undecided_share)
-
-
-def millionths(progress: Progress | None) -> Callable[[float], Any] | None:
-    """Return what reports a share of the volume as `progress` wants it."""
-    return None if progress is None else lambda share: progress(round(share * _PARTS), _PARTS)
+    zeros = system.enclose(np.array(list(map(coordinates, resume.points)))) if len(resume.points) else []
+    left = Boxes(resume.undecided_low, resume.undecided_high, resume.undecided_share)
+    found = explored(domain=left, corners=corners, zeros=zeros)
+    return found._replace(tested=found.tested + resume.boxes, seconds=found.seconds + resume.seconds)

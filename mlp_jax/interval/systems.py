@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax.interval import ball, contraction, slopes
-from mlp_jax.interval.ball import Array, Ball, Refusal
+from mlp_jax.interval.ball import Array, Ball, Refusal, part
 from mlp_jax.interval.branching import BATCH, Zero
 from mlp_jax.interval.contraction import Contracted
 from mlp_jax.interval.derivatives import size
@@ -76,7 +76,7 @@ class Traced:
         columns = ball.move(lambda x: np.moveaxis(x, 0, -1), each)
         whole = slice(count)
         return _Sloped(
-            _rows(result.center, whole), _rows(result.range, whole), _rows(columns, whole), np.ones(count, bool)
+            part(result.center, whole), part(result.range, whole), part(columns, whole), np.ones(count, bool)
         )
 
     def _halves(self, center: Ball, box: Ball) -> _Sloped:
@@ -86,7 +86,7 @@ class Traced:
             nothing = Ball(np.zeros((1, outputs)), np.zeros((1, outputs)))
             matrix = np.zeros((1, outputs, self._width.size))
             return _Sloped(nothing, nothing, Ball(matrix, matrix), np.zeros(1, bool))
-        parts = [self.slopes(_rows(center, s), _rows(box, s)) for s in (slice(half), slice(half, None))]
+        parts = [self.slopes(part(center, s), part(box, s)) for s in (slice(half), slice(half, None))]
         known = np.concatenate([p.known for p in parts])
         values, ranges, matrices = (ball.move(_stacked, *(p[k] for p in parts)) for k in range(3))  # type: ignore[arg-type]
         return _Sloped(values, ranges, matrices, known)
@@ -125,7 +125,7 @@ class Traced:
         here = self._at(points)
         inverse = contraction.inverse(here.slopes.mid[:, :count])
         unit = 2.0**-50 * np.maximum(np.abs(points), 2.0**-20 * self._width)
-        near = 4 * _times(np.abs(inverse), size(Ball(here.values.mid, here.values.radius))) + unit
+        near = 4 * _times(np.abs(inverse), size(here.values)) + unit
         exists = self._exist(points, near, inverse) & np.all(near < _CLOSE * self._width, axis=1)
         points, near, inverse = points[exists], near[exists], inverse[exists]
         found = []
@@ -184,10 +184,6 @@ def _defect(inverse: Array, matrix: Ball) -> Array:
     count = inverse.shape[-1]
     square = ball.move(lambda x: x[:, :count], matrix)
     return size(ball.sub(ball.exact(np.eye(count)), ball.matmul(ball.exact(inverse), square)))
-
-
-def _rows(a: Ball, window: slice) -> Ball:
-    return Ball(a.mid[window], a.radius[window])
 
 
 def _padded(a: Ball, count: int) -> Ball:

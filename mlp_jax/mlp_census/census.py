@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,9 +16,9 @@ from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Progress
 from mlp_jax.interval import Completeness, Refusal, ball, elementary
 from mlp_jax.interval.ball import Array, Ball
-from mlp_jax.interval.branching import Boxes, Explored, Zero, expected, explore
+from mlp_jax.interval.branching import Explored, Zero, expected
 from mlp_jax.interval.contraction import Contracted
-from mlp_jax.interval.listing import ASSUMPTIONS, millionths
+from mlp_jax.interval.listing import ASSUMPTIONS, searched
 from mlp_jax.interval.proof import digest
 from mlp_jax.interval.systems import Traced
 from mlp_jax.mlp_census.equations import Equations
@@ -103,20 +104,10 @@ def complete(
     """
     max_boxes = _checks.integer(max_boxes, "max_boxes", 1)
     network = _network(inputs, targets, hidden, decay)
-    corners, zeros, tested, seconds = (network.low, network.high), list[Zero](), 0, 0.0
-    domain = Boxes(network.low[None], network.high[None], np.ones(1))
-    if resume is not None:
-        if resume.data != _digest(network):
-            raise ValueError("resume: it is about other data.")
-        points = np.array([_coordinates(network, p) for p in resume.points]).reshape(-1, network.equations.size)
-        zeros = network.enclose(points) if len(points) else []
-        domain = Boxes(resume.undecided_low, resume.undecided_high, resume.undecided_share)
-        tested, seconds = resume.boxes, resume.seconds
+    corners, place = (network.low, network.high), functools.partial(_coordinates, network)
     with precision.float64():
-        found = explore(
-            network, domain, corners, zeros, max_boxes=max_boxes, progress=millionths(progress), excluded=excluded
-        )
-    return _conclude(network, found._replace(tested=found.tested + tested, seconds=found.seconds + seconds))
+        found = searched(network, corners, _digest(network), max_boxes, resume, progress, excluded, place)
+    return _conclude(network, found)
 
 
 def expected_boxes(
@@ -238,7 +229,7 @@ def _point(network: _Network, zero: Zero) -> Ball:
     outputs = ball.matmul(ball.move(lambda a: a[None], v), elementary.elementwise("tanh", ball.matmul(w, extended)))
     gap = ball.total(ball.sub(ball.exact(network.targets[None]), outputs), (1,))
     number = ball.exact(np.array(float(len(network.targets))))
-    one = ball.exact(np.array(1 + 0.0))
+    one = ball.exact(np.array(1.0))
     bias = ball.div(gap, ball.mul(number, ball.add(one, ball.exact(np.array(network.equations.decay)))))
     return ball.move(lambda a, b, c: np.concatenate([a[:, :-1].T.ravel(), a[:, -1], b, c]), w, v, bias)
 

@@ -12,13 +12,12 @@ absolute values are taken.
 """
 
 import dataclasses
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from mlp_jax.interval import ball, contraction, derivatives, elementary
-from mlp_jax.interval.ball import Array, Ball
+from mlp_jax.interval.ball import Array, Ball, part
 from mlp_jax.interval.contraction import Contracted
 from mlp_jax.mlp_census import bounds as bounds_
 
@@ -46,11 +45,6 @@ class _Values(NamedTuple):
     def chosen(self, which: Array) -> "_Values":
         """Return some of the boxes."""
         return _Values(*(Ball(x.mid[..., which], x.radius[..., which]) for x in self))
-
-
-def part(a: Ball, *index: Any) -> Ball:
-    """Return a[index], with new axes for None."""
-    return Ball(a.mid[index], None if a.rad is None else a.radius[index])
 
 
 _EACH = slice(None)
@@ -129,12 +123,12 @@ class Equations:
         g, g0 = (ball.sub(one, ball.square(x)) for x in (h, h0))
         half = derivatives.distance(z0, z) / 2
         # |tanh''| = 2 |h| g is at most 4/√27 < .77, and |tanh'''| = 2 g |1 − 3 h²| at most 2.
-        s = _near(g, g0, half * np.minimum(2 * derivatives.size(h) * derivatives.size(g), 0.77))
+        s = derivatives.near(g, g0, half * np.minimum(2 * derivatives.size(h) * derivatives.size(g), 0.77))
         third = (
             2 * derivatives.size(g) * derivatives.size(ball.sub(one, ball.mul(ball.exact(3 * one.mid), ball.square(h))))
         )
         second, second0 = (ball.mul(ball.exact(np.array(-2.0)), ball.product(*x)) for x in ((h, g), (h0, g0)))
-        q = _near(second, second0, half * np.minimum(third, 2.0))
+        q = derivatives.near(second, second0, half * np.minimum(third, 2.0))
         centred, turned = self._centred(h, 1), self._centred(self._along(s), 1)
         moved = ball.mul(part(v0, _EACH, None, None), turned)
         r, r0 = (self._residual(*x) for x in ((v, h), (v0, h0)))
@@ -217,10 +211,6 @@ def _overlap(a: Ball, b: Ball) -> Ball:
     return ball.between(low, np.maximum(low, np.minimum(high, most)))
 
 
-def _near(anywhere: Ball, middle: Ball, radius: Array) -> Ball:
-    return ball.intersection(anywhere, ball.outward(middle.mid, middle.radius + radius))
-
-
 @dataclasses.dataclass
 class _Terms:
     """Sums over the data that the equations share."""
@@ -281,12 +271,8 @@ def _diagonal(a: Ball) -> Ball:
     return Ball(a.mid[:, None] * identity, a.radius[:, None] * identity)
 
 
-def _both(function: Callable[..., Array], *balls: Ball) -> Ball:
-    return Ball(function(*(a.mid for a in balls)), function(*(a.radius for a in balls)))
-
-
 def _stacked(w: Ball, v: Ball) -> Ball:
-    return _both(lambda a, b: np.concatenate([a.reshape(-1, a.shape[-1]), b]).T.copy(), w, v)
+    return ball.move(lambda a, b: np.concatenate([a.reshape(-1, a.shape[-1]), b]).T, w, v)
 
 
 def _matrix(ww: Ball, wv: Ball, vw: Ball, vv: Ball) -> Ball:
@@ -295,6 +281,6 @@ def _matrix(ww: Ball, wv: Ball, vw: Ball, vv: Ball) -> Ball:
         first = units * width
         upper = np.moveaxis(ww, 2, 1).reshape(first, first, count), np.moveaxis(wv, 2, 1).reshape(first, units, count)
         rows = [np.concatenate(upper, axis=1), np.concatenate([vw.reshape(units, first, count), vv], axis=1)]
-        return np.moveaxis(np.concatenate(rows), 2, 0).copy()
+        return np.moveaxis(np.concatenate(rows), 2, 0)
 
-    return _both(matrix, ww, wv, vw, vv)
+    return ball.move(matrix, ww, wv, vw, vv)
