@@ -18,6 +18,7 @@ import mpmath
 import numpy as np
 
 from mlp_jax import interval
+from mlp_jax.interval import batches
 
 Function = Callable[[jax.Array], jax.Array]
 
@@ -236,21 +237,28 @@ class Tally:
 
     cases: int = 0
     proved: int = 0
+    together: int = 0  # proved by `certify_many` in float64
     false: list[str] = dataclasses.field(default_factory=list)
     refused: list[str] = dataclasses.field(default_factory=list)
+
+
+def _together(case: Case) -> interval.Certificate:
+    return interval.certify_many(case.fun, np.zeros((1, case.size)))[0]
 
 
 def run(number: int, seed: int = 0, progress: Callable[[Any], Any] = iter) -> dict[str, Tally]:
     """Certify cases and compare each theorem with the truth."""
     tallies: dict[str, Tally] = {}
     for case in progress(cases(number, seed)):
-        proof = interval.certify(case.fun, np.zeros(case.size))
         tally = tallies.setdefault(case.family, Tally())
         tally.cases += 1
-        tally.proved += proof.proved
-        wrong = falsehood(case, proof)
-        if wrong is not None:
-            tally.false.append(f"{case.name}: {wrong}")
-        if not proof.proved and case.eigenvalues is not None:
-            tally.refused.append(f"{case.name}: {proof.reason}")
+        alone, together = interval.certify(case.fun, np.zeros(case.size)), _together(case)
+        tally.proved += alone.proved
+        tally.together += together.precision == batches.BITS
+        for proof in (alone, together):
+            wrong = falsehood(case, proof)
+            if wrong is not None:
+                tally.false.append(f"{case.name}: {wrong}")
+        if not alone.proved and case.eigenvalues is not None:
+            tally.refused.append(f"{case.name}: {alone.reason}")
     return tallies

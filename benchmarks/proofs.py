@@ -4,7 +4,8 @@
 
 Critical points of 64-h-10 tanh networks on 1,797 digits (softmax cross-entropy, weight decay .01), a minimum and a
 saddle: `interval.certify` with `mlp_hessian.enclosable` and without, in turn, and `numpy.linalg.eigh` of the Hessian.
-The first call, which traces and tests the function, is apart.
+The first call, which traces and tests the function, is apart. Then many critical points of a 2-2-1 network on XOR,
+one at a time and together.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks import side_by_side
+from experiments._shared import xor
 from experiments._shared.classifier import all_digits, classifier
 from mlp_jax import critical, interval, mlp, tree
 
@@ -65,7 +67,32 @@ def tables(settings: Settings) -> side_by_side.Report:
     table["times_eigh"] = table.warm_s / table.groupby(["P", "asked"]).warm_s.transform("min")
     yield "proofs", table
     labels = [f"P = {row.P:,}, index {row.asked}: {row.way}" for row in table.itertuples()]
+    yield "many small proofs", many(settings)
     yield "seconds", side_by_side.bars(labels, table.warm_s, "seconds, after the first call", log=True)
+
+
+def many(settings: Settings) -> pd.DataFrame:
+    """Return the milliseconds a point on XOR, after the first call: `certify` and `certify_many`."""
+    args, number = xor.data("{0, 1}", 1e-2), 20 if settings.quick else 1500
+    starts = jax.vmap(xor.init)(jax.random.split(jax.random.key(0), number))
+    found = critical.find_many(xor.loss, starts, args)
+    points = jax.tree.map(lambda leaf: np.asarray(leaf)[np.asarray(found.converged)], found.params)
+    some = [jax.tree.map(lambda leaf, i=i: leaf[i], points) for i in range(18)]  # a census has as many
+    first = jax.tree.map(lambda leaf: leaf[:18], points)
+    ways = {
+        "certify, one at a time": (18, lambda: [interval.certify(xor.loss, point, args) for point in some]),
+        "certify_many, of a few": (18, lambda: interval.certify_many(xor.loss, first, args)),
+        "certify_many, of many": (len(points[0].bias), lambda: interval.certify_many(xor.loss, points, args)),
+    }
+    rows = []
+    for way, (count, run) in ways.items():
+        run()
+        seconds, proofs = zip(*(side_by_side.seconds(run) for _ in range(settings.rounds)), strict=True)
+        rows.append({
+            "way": way, "points": count, "proved": sum(proof.proved for proof in proofs[0]),
+            "ms_a_point": 1e3 * float(np.median(seconds)) / count,
+        })  # fmt: skip
+    return pd.DataFrame(rows)
 
 
 if __name__ == "__main__":

@@ -295,7 +295,8 @@ def main(cases: int = 100_000, theorems: int = 500, networks: int = 300, lists: 
     tallies = constructed_theorems.run(theorems, seed, functools.partial(tqdm.tqdm, unit="theorem"))
     tallies |= constructed_lists.run(lists, seed, functools.partial(tqdm.tqdm, unit="list"))
     for family, tally in tallies.items():
-        print(f"{family}: {tally.cases} functions, {tally.proved} theorems, {len(tally.false)} false")
+        print(f"{family}: {tally.cases} functions, {tally.proved} theorems,"
+              f" {tally.together} more in float64, {len(tally.false)} false")  # fmt: skip
         for name in tally.false[:10]:
             print("false:", name)
     raise SystemExit(bool(count.missed or found.outside) or any(tally.false for tally in tallies.values()))

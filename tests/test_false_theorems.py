@@ -27,6 +27,8 @@ def test_theorems_about_constructed_functions_are_true_and_smooth_ones_are_prove
         assert tallies[family].refused == []
         assert tallies[family].proved == tallies[family].cases >= 6
     assert tallies["corner near the point"].proved > 0
+    assert tallies["close to singular"].together > 0
+    assert tallies["wrong derivative"].together == 0
     assert tallies["close to singular"].proved > 0
     assert tallies["wrong derivative"].proved == 0
 

@@ -89,6 +89,8 @@ def test_erf_units_at_the_teacher_are_proved_and_the_plateau_before_they_special
 def test_no_point_that_is_not_critical_is_proved():
     for seed in range(10):
         assert not interval.certify(xor_loss, xor_start(seed), (0.01,)).proved
+    starts = jax.vmap(lambda key: mlp.init(key, (2, 2, 1)))(jax.random.split(jax.random.key(0), 10))
+    assert not any(proof.proved for proof in interval.certify_many(xor_loss, starts, (0.01,)))
 
 
 def test_a_centre_displaced_by_1e_3_is_refused_and_by_1e_9_proved_with_the_true_point_inside():
@@ -100,13 +102,56 @@ def test_a_centre_displaced_by_1e_3_is_refused_and_by_1e_9_proved_with_the_true_
         for size, expected in ((1e-3, False), (1e-9, True)):
             a, b, c, d = np.split(truth + size * direction, [4, 6, 8])
             displaced = mlp.Layer(a.reshape(2, 2), b), mlp.Layer(c[:, None], d)
-            proof = interval.certify(xor_loss, displaced, (0.01,))
-            assert proof.proved == expected
-            if expected:
-                assert np.max(np.abs(proof.location - truth)) <= proof.radius + 1e-16
-                assert 0.5 * size < proof.displacement < 2 * size
-            else:
-                assert "reach" in proof.reason
+            alone = interval.certify(xor_loss, displaced, (0.01,))
+            (of_many,) = interval.certify_many(xor_loss, jax.tree.map(lambda leaf: leaf[None], displaced), (0.01,))
+            for proof in (alone, of_many):
+                assert proof.proved == expected
+                if expected:
+                    assert np.max(np.abs(proof.location - truth)) <= proof.radius + 1e-16
+                    assert 0.5 * size < proof.displacement < 2 * size
+                else:
+                    assert "reach" in proof.reason
+
+
+@pytest.fixture(scope="module")
+def xor_points():
+    starts = jax.vmap(lambda key: mlp.init(key, (2, 2, 1)))(jax.random.split(jax.random.key(0), 60))
+    found = critical.find_many(xor_loss, jax.tree.map(lambda leaf: 2 * leaf, starts), (0.01,))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[np.asarray(found.converged)], found.params)
+
+
+def test_many_points_are_proved_together_as_each_is_alone(xor_points):
+    together = interval.certify_many(xor_loss, xor_points, (0.01,))
+    assert len({proof.index for proof in together}) >= 3
+    for i in range(0, len(together), 3):
+        alone = interval.certify(xor_loss, jax.tree.map(lambda leaf: leaf[i], xor_points), (0.01,))
+        assert (together[i].proved, together[i].kind, together[i].index) == (True, alone.kind, alone.index)
+        assert np.all(np.abs(together[i].location - alone.location) <= together[i].radius + alone.radius)
+        assert alone.unique_radius / 4 < together[i].unique_radius < 4 * alone.unique_radius
+        for name in ("smallest", "nearest", "largest", "loss"):
+            (low, high), (least, most) = getattr(together[i], name), getattr(alone, name)
+            assert max(low, least) <= min(high, most), name  # both hold the true number
+
+
+def test_a_certificate_of_many_is_checked_alone_and_a_changed_one_refused(xor_points):
+    proof = interval.certify_many(xor_loss, xor_points, (0.01,))[0]
+    params = xor_constant(0.0)
+    assert interval.check(proof, xor_loss, params, (0.01,)).index == proof.index
+    assert not interval.check(proof, xor_loss, params, (0.02,)).proved
+    for change in (
+        {"index": proof.index + 1}, {"unique_radius": 4 * proof.unique_radius}, {"radius": proof.radius / 4},
+        {"location": proof.location + 4 * proof.radius}, {"loss": (proof.loss[0], proof.loss[0])},
+        {"smallest": (proof.smallest[0] + 1e-3, proof.smallest[1] + 1e-3)},
+    ):  # fmt: skip
+        assert not interval.check(dataclasses.replace(proof, **change), xor_loss, params, (0.01,)).proved, change
+
+
+def test_what_cannot_be_proved_together_is_proved_alone_or_refused_with_its_reason():
+    fun = lambda x: x[0] ** 2 - x[1] ** 2 + jnp.abs(x[1] - 1) * x[0] ** 2
+    saddle, refused = interval.certify_many(fun, np.array([[0.0, 0.0], [0.0, 0.5]]))
+    assert (saddle.proved, saddle.index, saddle.precision) == (True, 1, 128)
+    assert not refused.proved
+    assert "reach" in refused.reason
 
 
 DEGENERATE = {
@@ -120,11 +165,13 @@ DEGENERATE = {
 
 @pytest.mark.parametrize("name", DEGENERATE)
 def test_degenerate_points_are_never_proved(name):
-    proof = interval.certify(*DEGENERATE[name])
-    assert not proof.proved
-    assert proof.kind == "not proved"
-    assert proof.index is None
-    assert proof.reason
+    fun, point = DEGENERATE[name]
+    (of_many,) = interval.certify_many(fun, jax.tree.map(lambda leaf: np.asarray(leaf)[None], point))
+    for proof in (interval.certify(fun, point), of_many):
+        assert not proof.proved
+        assert proof.kind == "not proved"
+        assert proof.index is None
+        assert proof.reason
 
 
 def test_points_of_zero_residual_with_more_parameters_than_outputs_are_never_proved():
@@ -267,9 +314,9 @@ def _half_square_jvp(primals, tangents):
     ],
 )
 def test_a_wrong_derivative_rule_is_found(fun, words):
-    proof = interval.certify(fun, np.zeros(2))
-    assert not proof.proved
-    assert words in proof.reason
+    for proof in (interval.certify(fun, np.zeros(2)), *interval.certify_many(fun, np.zeros((1, 2)))):
+        assert not proof.proved
+        assert words in proof.reason
 
 
 def test_rules_taken_on_trust_are_named_and_the_theorem_is_printed():

@@ -32,8 +32,8 @@ _ROWS = 256
 class Traced(NamedTuple):
     """A function of a vector as programs: value, gradient, and a block of Hessian rows cut at the tangents.
 
-    derivative
-        The gradient as a function that JAX can trace, (vector, *data) -> vector.
+    function
+        What JAX can trace, (vector, *data) -> scalar.
     whole
         The whole Hessian as the caller computes it, or None.
     trusted
@@ -44,7 +44,7 @@ class Traced(NamedTuple):
         What has been tested at a random point, for an analytic function: names of tests and digests of data.
     """
 
-    derivative: Callable[..., Any]
+    function: Callable[..., Any]
     value: Program
     gradient: Program
     fixed: Program
@@ -127,7 +127,7 @@ def _trace(
     whole = None if enclosure is None else _square(jax.make_jaxpr(matrix)(point, *shapes), vector.size)
     analytic = is_analytic(value_program) and is_analytic(gradient_program) and is_analytic(second, variables=2)
     analytic = analytic and (whole is None or is_analytic(whole))
-    return Traced(gradient, value_program, gradient_program, fixed, rest, block, whole, trusted, analytic, {})
+    return Traced(value, value_program, gradient_program, fixed, rest, block, whole, trusted, analytic, {})
 
 
 def _square(closed: Any, size: int) -> Program:

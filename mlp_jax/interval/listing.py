@@ -172,7 +172,7 @@ def _gradient(
             assumptions.append(f"the rules of {rules} in it are right (they agree with differences at a random point)")
         if smoothness.independent:
             assumptions.append(INDEPENDENCE)
-        return traced.derivative, tuple(assumptions)
+        return jax.grad(traced.function), tuple(assumptions)
     raise Refusal("the box leaves maxima in the gradient open")
 
 

@@ -93,7 +93,7 @@ def _certificate(
 ) -> Certificate:
     """Polish unless the side of a box is given, and prove; or raise Refusal."""
     traced, data = enclosures.trace(fun, params, args, constants, settings.enclosure)
-    problem = _problem(traced, data, params, start, settings)
+    problem = begin(traced, data, params, start, settings)
     center = start
     if side is None:
         matrix = _float_hessian(fun, params, args, settings.hessian or settings.enclosure)
@@ -101,15 +101,16 @@ def _certificate(
         side = max(4 * step, _LEAST_SIDE * max(1.0, float(np.max(np.abs(center)))))
     else:
         gradient = problem.gradient(start)
-    _test_assumptions(problem, center, side)
+    test_assumptions(problem, center, side)
     certificate = _prove(problem, Center(center, gradient), side, settings.unique_radius)
     moved = float(np.max(np.abs(center - start)))
     return dataclasses.replace(certificate, displacement=moved, data=problem.digest)
 
 
-def _problem(
+def begin(
     traced: enclosures.Traced, data: list[np.ndarray], params: PyTree, start: np.ndarray, settings: Settings
 ) -> Problem:
+    """Return the problem of which `start` is a point; Refusal where fun has no value there."""
     known = digest(data)
     everywhere = settings.global_tests and _is_smooth_everywhere(traced, start.size, data, known)
     problem = Problem(traced, data, known, Smoothness(traced, data, everywhere), None, settings.bits, settings.spend)
@@ -151,7 +152,7 @@ def _require_no_tie(problem: Problem, point: np.ndarray) -> None:
         pass  # params may be next to a corner that the centre is not next to
 
 
-def _test_assumptions(problem: Problem, center: np.ndarray, side: float) -> None:
+def test_assumptions(problem: Problem, center: np.ndarray, side: float) -> None:
     """Test trusted rules and symmetries on a box about the centre on which fun is smooth.
 
     fun on the boxes of the proof is its analytic continuation from there. Rules that agree at a random point of a
@@ -238,7 +239,7 @@ def _prove(problem: Problem, center: Center, side: float, unique_radius: float |
         **found.spectrum._asdict(),
         loss=_loss(problem, found),
         precision=problem.bits,
-        assumptions=_assumptions(problem),
+        assumptions=assumptions(problem),
     )
 
 
@@ -258,7 +259,8 @@ def _loss(problem: Problem, found: Existence) -> Interval:
     return float(low), float(high)
 
 
-def _assumptions(problem: Problem) -> tuple[str, ...]:
+def assumptions(problem: Problem) -> tuple[str, ...]:
+    """Return what a theorem about fun rests on besides the computation."""
     found = list(_ASSUMPTIONS)
     if problem.traced.trusted:
         rules = ", ".join(problem.traced.trusted)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlp_jax._compiled import while_alive
 from mlp_jax.interval import ball, contraction, slopes
 from mlp_jax.interval.ball import Array, Ball, Refusal, part
 from mlp_jax.interval.branching import BATCH, Zero
@@ -40,6 +41,13 @@ class _Sloped(NamedTuple):
     known: Array
 
 
+class Located(NamedTuple):
+    """A zero is within `near` of a point, and no other within `unique`, (count, n); `unique` is 0 without a proof."""
+
+    near: Array
+    unique: Array
+
+
 class Traced:
     """The zeros of a traced function, vector -> n or more numbers; the first n are the equations, the others follow.
 
@@ -50,17 +58,11 @@ class Traced:
         self._function = function
         self._width = width
         self._data = data
-        self._programs: dict[int, Program] = {}
         self.refusal: str | None = None
 
     def _program(self, count: int) -> Program:
-        if count not in self._programs:
-            batch = jax.ShapeDtypeStruct((count, self._width.size), jnp.float64)
-            shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self._data]
-            each = jax.vmap(self._function, (0, *(None for _ in shapes)))
-            with jax.enable_x64(True):  # in each thread
-                self._programs[count] = flatten(jax.make_jaxpr(each)(batch, *shapes))
-        return self._programs[count]
+        shapes = tuple(jax.ShapeDtypeStruct(x.shape, x.dtype) for x in self._data)
+        return _traced(self._function, (count, self._width.size), shapes)
 
     def slopes(self, center: Ball, box: Ball) -> _Sloped:
         """Return the function and its slopes on boxes, (count, n), in halves where a whole batch is refused."""
@@ -106,13 +108,17 @@ class Traced:
 
     def polish(self, points: Array) -> Array:
         """Return where Newton's method leads; NaN where it leads nowhere."""
+        last = np.full(len(points), np.inf)
         for _ in range(_STEPS):
             here = self._at(points)
             step = _times(contraction.inverse(here.slopes.mid[:, : points.shape[1]]), here.values.mid)
             lost = ~here.known | ~np.all(np.abs(step) < 1e3 * self._width, axis=1)
             points = np.where(lost[:, None], np.nan, points - step)
-            if not np.any(np.abs(step[~lost]) > 2.0**-50 * (self._width + np.abs(points[~lost]))):
+            length = np.max(np.abs(step) / (self._width + np.abs(points)), axis=1)
+            done = lost | (length <= 2.0**-50) | ((length >= last / 2) & (length < _CLOSE))  # or rounding
+            if np.all(done):
                 break
+            last = length
             points = np.where(lost[:, None], self._width, points)
         return points
 
@@ -121,22 +127,24 @@ class Traced:
 
     def enclose(self, points: Array) -> list[Zero]:
         """Return the zeros next to points of which there is a proof."""
+        return [
+            Zero(point, (point - near, point + near), (point - unique, point + unique))
+            for point, near, unique in zip(points, *self.locate(points), strict=True)
+            if np.all(unique > 0)
+        ]
+
+    def locate(self, points: Array) -> Located:
+        """Return within what of each point, (count, n), there is a zero, and only one."""
         count = points.shape[1]
         here = self._at(points)
         inverse = contraction.inverse(here.slopes.mid[:, :count])
         unit = 2.0**-50 * np.maximum(np.abs(points), 2.0**-20 * self._width)
         near = 4 * _times(np.abs(inverse), size(here.values)) + unit
         exists = self._exist(points, near, inverse) & np.all(near < _CLOSE * self._width, axis=1)
-        points, near, inverse = points[exists], near[exists], inverse[exists]
-        found = []
-        for first in range(0, len(points), BATCH // len(_WIDTHS)):
-            window = slice(first, first + BATCH // len(_WIDTHS))
-            widest = self._widest(points[window], near[window], inverse[window])
-            for point, radius, width in zip(points[window], near[window], widest, strict=True):
-                if np.all(width > 2 * radius):  # twice, because the ends of boxes are rounded
-                    ends = (point - 2 * radius, point + 2 * radius), (point - width, point + width)
-                    found.append(Zero(point, *ends))
-        return found
+        unique = np.zeros_like(points)
+        unique[exists] = self._widest(points[exists], near[exists], inverse[exists])
+        near = 2 * near  # because the ends of boxes are rounded
+        return Located(near, np.where(np.all(unique > near, axis=1)[:, None], unique, 0.0))
 
     def _exist(self, points: Array, near: Array, inverse: Array) -> Array:
         here = self.slopes(ball.exact(points), Ball(points, near))
@@ -145,34 +153,58 @@ class Traced:
         return here.known & np.all(reach * _SLACK < near, axis=1)
 
     def _widest(self, points: Array, near: Array, inverse: Array) -> Array:
-        """Return the radii of the widest boxes in which zeros are unique; 0 where there is none."""
-        count, levels = len(points), len(_WIDTHS)
-        widths = np.tile(_WIDTHS[:, None] * self._width, (count, 1))
-        point, radius, matrix = (np.repeat(x, levels, axis=0) for x in (points, near, inverse))
-        here = self.slopes(Ball(point, radius), Ball(point, widths + radius))
-        unique = here.known & np.all(_times(_defect(matrix, here.slopes), widths) * _SLACK < widths, axis=1)
-        unique = unique.reshape(count, levels)
-        widest = widths[:levels][np.argmax(unique, axis=1)]
-        return np.where(np.any(unique, axis=1)[:, None], widest, 0.0)
+        """Return the radii of the widest boxes in which zeros are unique, by bisection; 0 where there is none."""
+        wide, narrow = np.zeros(len(points), np.int64), np.full(len(points), len(_WIDTHS))
+        while np.any(wide < narrow):
+            level = (wide + narrow) // 2
+            width = _WIDTHS[np.minimum(level, len(_WIDTHS) - 1), None] * self._width
+            here = self.slopes(Ball(points, near), Ball(points, width + near))
+            unique = here.known & np.all(_times(_defect(inverse, here.slopes), width) * _SLACK < width, axis=1)
+            unique &= level < len(_WIDTHS)
+            wide, narrow = np.where(unique | (wide >= narrow), wide, level + 1), np.where(unique, level, narrow)
+        return np.append(_WIDTHS, 0.0)[narrow, None] * self._width
 
     def indices(self, zeros: list[Zero]) -> Array:
-        """Return how many negative eigenvalues the derivative, a symmetric matrix, has at zeros; −1 without a proof.
-
-        Slopes between the points of a box contain the derivative there, H. Where no Gershgorin disc of VᵀHV contains 0,
-        V is regular and the signs of the diagonal are those of the eigenvalues of H, by Sylvester's law of inertia.
-        """
+        """Return how many negative eigenvalues the derivative, a symmetric matrix, has at zeros; −1 without a proof."""
         found = []
         for first in range(0, len(zeros), BATCH):
             part = zeros[first : first + BATCH]
-            box = ball.between(*(np.array([z.near[k] for z in part]) for k in range(2)))
-            here = self.slopes(box, box)
-            vectors = ball.exact(np.linalg.eigh((here.slopes.mid + np.swapaxes(here.slopes.mid, 1, 2)) / 2)[1])
-            turned = ball.matmul(ball.move(lambda x: np.swapaxes(x, 1, 2), vectors), ball.matmul(here.slopes, vectors))
-            diagonal = np.einsum("bii->bi", turned.mid)
-            off = np.sum(size(turned), axis=2) - np.abs(diagonal)
-            proved = here.known & np.all(np.abs(diagonal) > off * _SLACK + 2.0**-40 * np.abs(diagonal), axis=1)
-            found.append(np.where(proved, np.sum(diagonal < 0, axis=1), -1))
+            discs, _, known = self.discs(ball.between(*(np.array([z.near[k] for z in part]) for k in range(2))))
+            found.append(np.where(known & excludes_zero(discs), np.sum(discs.mid < 0, axis=1), -1))
         return np.concatenate([np.zeros(0, np.int64), *found])
+
+    def discs(self, box: Ball) -> tuple[Ball, Ball, Array]:
+        """Return eigenvalues of symmetric derivatives on boxes, ranges of the function, and where these are known.
+
+        Slopes between the points of a box contain the derivative there, H. With columns V, of unit length to rounding,
+        every eigenvalue of T = VᵀHV is in one of its Gershgorin discs, and each disc holds one of them, because the
+        k-th column of T is within the radius of T[k, k] times the k-th unit vector. Those of H are λ(T) / θ, with
+        θ within ‖VᵀV − I‖ of 1 (Ostrowski; Horn and Johnson, theorem 4.5.9).
+        """
+        here = self.slopes(box, box)
+        matrix = ball.move(lambda x: x[:, : x.shape[2]], here.slopes)
+        vectors = np.linalg.eigh((matrix.mid + np.swapaxes(matrix.mid, 1, 2)) / 2)[1]
+        rows, columns = ball.exact(np.swapaxes(vectors, 1, 2)), ball.exact(vectors)
+        turned = ball.matmul(rows, ball.matmul(matrix, columns))
+        diagonal = np.einsum("bii->bi", turned.mid)
+        off = np.sum(size(turned), axis=2) - np.abs(diagonal)
+        off = off * _SLACK + 2.0**-40 * np.abs(diagonal)
+        skew = size(ball.sub(ball.matmul(rows, columns), ball.exact(np.eye(vectors.shape[1]))))
+        theta = np.max(np.sum(skew, axis=2), axis=1, keepdims=True) * _SLACK
+        return ball.div(Ball(diagonal, off), Ball(np.ones_like(theta), theta)), here.ranges, here.known
+
+
+def excludes_zero(a: Ball) -> Array:
+    """Return for which rows no ball contains 0."""
+    return np.all(np.abs(a.mid) > a.radius, axis=1)
+
+
+@while_alive
+def _traced(function: Callable[..., jax.Array], shape: tuple[int, int], data: tuple) -> Program:
+    """Return the program of a function on a batch of vectors."""
+    each = jax.vmap(function, (0, *(None for _ in data)))
+    with jax.enable_x64(True):  # in each thread
+        return flatten(jax.make_jaxpr(each)(jax.ShapeDtypeStruct(shape, jnp.float64), *data))
 
 
 def _times(matrices: Array, vectors: Array) -> Array:
