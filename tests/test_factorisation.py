@@ -73,18 +73,21 @@ def test_no_count_exceeds_that_of_exact_arithmetic_for_any_matrix_in_the_balls(s
                         assert found.number <= number_above(member, found.level, sign)
 
 
-def test_a_factorisation_that_is_wrong_proves_nothing_false(monkeypatch):
-    right, generator = factorisation._factors, RNG(0)
+@pytest.mark.parametrize("name", ["_factors", "_cholesky"])
+def test_a_factorisation_that_is_wrong_proves_nothing_false(name, monkeypatch):
+    right, generator = getattr(factorisation, name), RNG(0)
     for case in range(40):
         matrix = symmetric(generator, 6)
-
+        if name == "_cholesky":
+            matrix = matrix @ matrix + 0.01 * np.eye(6)
+            matrix = np.tril(matrix) + np.tril(matrix, -1).T
         size = 10.0 ** generator.uniform(-12, 1)
 
         def wrong(*args):
-            factors, pivots = right(*args)
-            return factors + size * generator.standard_normal(factors.shape), pivots
+            factors, *others = right(*args)
+            return factors + size * generator.standard_normal(factors.shape), *others
 
-        monkeypatch.setattr(factorisation, "_factors", wrong if case else right)
+        monkeypatch.setattr(factorisation, name, wrong if case else right)
         found = factorisation.above(factorisation.bounded(ball.exact(matrix)), 1, np.full(6, 1e-3))
         assert found.number <= number_above(matrix, found.level)
         assert (found.level > 0) == (found.error < 1e-3)

@@ -139,7 +139,7 @@ def test_slopes_of_the_equations_hold_between_any_two_points():
     center = generator.uniform(-1, 1, (count, equations.size))
     size = 10 ** generator.uniform(-3, 0, center.shape)
     equations._most = lambda v: np.full(v.shape[-1], 1e6)  # a bound that holds at critical points only
-    values = equations._values(center - size, center + size)
+    values, _ = equations._values(center - size, center + size)
     center = (center - size) + ((center + size) - (center - size)) / 2
     from mlp_jax.mlp_census.equations import _Terms
 
@@ -160,7 +160,7 @@ def test_slopes_of_the_equations_hold_between_any_two_points():
 def test_functions_of_the_balance_enclose_their_values(name):
     generator = np.random.default_rng(2)
     middle, radius = generator.uniform(-3, 3, 2000), 10 ** generator.uniform(-6, 0.5, 2000)
-    low, high = ball.bounds(getattr(bounds, name)(Ball(middle, radius)))
+    low, high = ball.bounds(getattr(bounds, name)(bounds.ends(Ball(middle, radius))))
     for share in np.linspace(-1, 1, 41):
         z = middle + share * radius
         value = z / np.cosh(z) ** 2 - (np.tanh(z) if name == "imbalance" else 0)

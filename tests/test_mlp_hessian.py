@@ -12,7 +12,7 @@ from ground_truth import exact, series_hessian, series_network
 
 from mlp_jax import losses, mlp, mlp_hessian, penalties, tree
 from mlp_jax.curvature import precision
-from mlp_jax.mlp_hessian import activations, matrix, penalty_part, sums
+from mlp_jax.mlp_hessian import activations, matrix, penalty_part, separable, sums
 
 SMOOTH = {"tanh": jnp.tanh, "sigmoid": jax.nn.sigmoid, "softplus": jax.nn.softplus}
 
@@ -101,6 +101,33 @@ def test_hessian_of_cross_entropy_is_that_of_automatic_differentiation(x64, size
     params, inputs, targets = classification(sizes, pieces=pieces)
     actual = mlp_hessian.dense(params, inputs, targets, loss=losses.cross_entropy, activation=activation)
     assert_close(actual, autodiff(objective(losses.cross_entropy, activation), params, inputs, targets))
+
+
+PENALTIES = {
+    "l2": (lambda p: penalties.l2(p, 0.3), True),
+    "l2 of weights": (lambda p: penalties.l2(p, 0.3, biases=False), True),
+    "l1": (lambda p: penalties.l1(p, 0.3), True),
+    "quartic": (lambda p: sum(jnp.sum(leaf**4) for leaf in jax.tree.leaves(p)), True),
+    "log cosh, compiled": (jax.jit(lambda p: sum(jnp.sum(jnp.log(jnp.cosh(w))) for w in jax.tree.leaves(p))), True),
+    "square of l2": (lambda p: penalties.l2(p, 0.3) ** 2, False),
+    "neighbours": (lambda p: jnp.sum(p[0].weight[1:] * p[0].weight[:-1]), False),
+    "transposed": (lambda p: jnp.sum(p[0].weight * p[0].weight.T), False),
+    "two layers": (lambda p: jnp.sum(p[0].weight * p[1].weight), False),
+    "reversed": (lambda p: jnp.sum(p[0].bias * p[0].bias[::-1]), False),
+}
+
+
+@pytest.mark.parametrize("name", PENALTIES)
+def test_the_hessian_of_a_penalty_is_taken_as_diagonal_only_where_it_is(x64, name):
+    penalty, separable_ = PENALTIES[name]
+    params, inputs, targets = classification((3, 3, 3))
+    found = separable.diagonal(penalty, jax.tree.map(jnp.asarray, params))
+    assert (found is not None) == separable_
+    wanted = autodiff(lambda p, x, y: penalty(p), params, inputs, targets)
+    without = mlp_hessian.enclosable(params, inputs, targets, loss=losses.cross_entropy)
+    for function in (mlp_hessian.enclosable, mlp_hessian.dense):
+        whole = function(params, inputs, targets, loss=losses.cross_entropy, penalty=penalty)
+        assert_close(whole - without, wanted)
 
 
 @pytest.mark.slow

@@ -162,12 +162,17 @@ def product(a: Ball, b: Ball) -> Ball:
         return mul(a, b)
     size, other = np.abs(a.mid), np.abs(b.mid)
     parts = size * b.rad, a.rad * other, a.rad * b.rad
-    shift = np.minimum(np.minimum(parts[0], parts[1]), parts[2])
-    mid = a.mid * b.mid
+    shift = np.minimum(parts[0], parts[1])
+    shift = np.minimum(shift, parts[2], out=shift if shift.shape == parts[2].shape else None)
+    mid = np.asarray(a.mid * b.mid)
+    rad = np.abs(mid) + shift
+    mid += np.copysign(shift, mid)
+    rad *= 2 * UNIT  # of the product, and of the sum with the shift
+    for part_ in parts:
+        rad += part_
     # At most a third of the sum: the difference keeps the relative error of a sum of non-negative numbers.
-    rad = (parts[0] + parts[1] + parts[2]) - shift + UNIT * np.abs(mid)
-    mid = mid + np.copysign(shift, mid)
-    return outward(mid, rad + UNIT * np.abs(mid))
+    rad -= shift
+    return outward(mid, rad)
 
 
 @quiet
@@ -252,10 +257,11 @@ def total(a: Ball, axes: tuple[int, ...]) -> Ball:
     """Return the sum over some axes."""
     terms = int(np.prod([a.shape[axis] for axis in axes]))
     mid = np.sum(a.mid, axis=axes)
-    rad = np.sum(np.abs(a.mid), axis=axes) * gamma(terms)
+    rad = np.abs(a.mid)
+    rad *= gamma(terms)
     if a.rad is not None:
-        rad = rad + np.sum(np.broadcast_to(a.rad, a.shape), axis=axes)
-    return outward(mid, np.asarray(rad), terms + 1, "sum")
+        rad += a.rad
+    return outward(mid, np.asarray(np.sum(rad, axis=axes)), terms + 1, "sum")
 
 
 def move(function: Callable[..., Array], *balls: Ball) -> Ball:
@@ -281,13 +287,13 @@ def scatter_add(a: Ball, positions: Array, updates: Ball) -> Ball:
     """Return a with updates added at flat positions; negative positions are dropped."""
     kept = positions.ravel() >= 0
     where = positions.ravel()[kept]
-    most = int(np.max(np.bincount(where), initial=1))
-    mid, size, rad = a.mid.ravel().copy(), np.abs(a.mid).ravel(), a.radius.ravel().copy()
-    values = updates.mid.ravel()[kept]
+    places, number, times = np.unique(where, return_inverse=True, return_counts=True)
+    most = int(np.max(times, initial=1))
+    mid, rad = a.mid.flatten(), a.radius.flatten()
+    values, radii = updates.mid.ravel()[kept], updates.radius.ravel()[kept]
+    size = np.abs(mid[places]) + np.bincount(number, np.abs(values), len(places))
     np.add.at(mid, where, values)
-    np.add.at(size, where, np.abs(values))
-    np.add.at(rad, where, updates.radius.ravel()[kept])
-    rad += gamma(most + 1) * size
+    rad[places] += np.bincount(number, radii, len(places)) + gamma(most + 1) * size
     return outward(mid.reshape(a.shape), rad.reshape(a.shape), most + 2, "scatter")
 
 

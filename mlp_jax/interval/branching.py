@@ -4,13 +4,15 @@ A box is dropped if it has no zero, or lies in a box that is known to hold exact
 is left, the zeros listed are all there are. Zeros are found by Newton's method on the way.
 """
 
+import functools
 import os
 import time
+from collections import deque
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
+from joblib.externals.loky import get_reusable_executor
 
 from mlp_jax import _parallel
 from mlp_jax.interval.ball import Array
@@ -20,8 +22,9 @@ from mlp_jax.interval.contraction import Contracted
 BATCH = 4096
 # Random points from which Newton's method starts before boxes are tested.
 _STARTS = 64
-# Batches tested at a time, on all cores: the same number everywhere, so that results do not depend on the machine.
-_ROUND = 4
+# Boxes after which it pays to start processes (threads wait for each other between short operations), and the batches
+# given to them at a time: the same number everywhere, so that results do not depend on the machine.
+_LONG, _AHEAD = 50_000, 4
 # Boxes narrower than this share of the domain are left undecided.
 _NARROWEST = 2.0**-45
 # A box that keeps less than this share of its width in some coordinate is tested again before it is bisected.
@@ -40,7 +43,9 @@ class Zero(NamedTuple):
 
 
 class System(Protocol):
-    """Equations whose zeros are wanted."""
+    """Equations whose zeros are wanted; `picklable` says whether `contract` can be given to other processes."""
+
+    picklable: bool
 
     def contract(self, low: Array, high: Array) -> Contracted:
         """Return what is left of boxes, (count, n)."""
@@ -175,24 +180,26 @@ def explore(
     tree, stack, narrow = _Tree(system, corners[1] - corners[0], list(zeros)), [domain], list[Boxes]()
     tree.find(np.random.default_rng(0).uniform(*corners, (_STARTS, len(corners[0]))))
     tested, decided = 0, 1 - float(np.sum(domain.share))
-    with _parallel.one_blas_thread(), ThreadPoolExecutor(os.cpu_count()) as pool:
-        while stack and tested < max_boxes:
-            batches = list[Boxes]()
-            while stack and len(batches) < _ROUND:
+    pending = deque[tuple[Boxes, Callable[[], Contracted]]]()
+    with _parallel.one_blas_thread():
+        while (stack or pending) and tested < max_boxes:
+            far = system.picklable and tested > _LONG
+            while stack and len(pending) < (_AHEAD if far else 1):
                 batch, stack = _take(stack, BATCH)
-                batches.append(batch)
-            results = pool.map(system.contract, *zip(*((b.low, b.high) for b in batches), strict=True))
-            for batch, found in zip(batches, results, strict=True):
-                if excluded is not None:
-                    excluded(batch.low[found.empty], batch.high[found.empty])
-                again, halves, small = tree.children(batch, found)
-                stack += [part for part in (again, halves) if len(part.low)]
-                narrow.append(small)
-                tested += len(batch.low)
-                decided += float(np.sum(batch.share) - sum(np.sum(part.share) for part in (again, halves, small)))
+                work = functools.partial(system.contract, batch.low, batch.high)
+                pending.append((batch, get_reusable_executor(os.cpu_count()).submit(work).result if far else work))
+            batch, result = pending.popleft()
+            found = result()
+            if excluded is not None:
+                excluded(batch.low[found.empty], batch.high[found.empty])
+            again, halves, small = tree.children(batch, found)
+            stack += [part for part in (again, halves) if len(part.low)]
+            narrow.append(small)
+            tested += len(batch.low)
+            decided += float(np.sum(batch.share) - sum(np.sum(part.share) for part in (again, halves, small)))
             if progress is not None:
                 progress(decided)
-    left = _joined([*stack, *narrow, domain.chosen(slice(0))])
+    left = _joined([*stack, *(batch for batch, _ in pending), *narrow, domain.chosen(slice(0))])
     return Explored(tree.zeros, left, tested, time.perf_counter() - began)
 
 

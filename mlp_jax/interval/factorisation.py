@@ -4,9 +4,10 @@ Let H be symmetric with |H − M| ≤ R entrywise, and S = diag(s), s powers of 
 
     −diag(b) ≤ S(H − M)S ≤ diag(b),    b = S R s,
 
-in the order of symmetric matrices. Take a shift t (P,), W = S M S − diag(t), and any floating-point unit lower
-triangular L, block diagonal D and permutation, with W = L D Lᵀ + E after it (LAPACK's Bunch–Kaufman factors). Row sums
-d ≥ |E| 1 give −diag(d) ≤ E ≤ diag(d) likewise. So where σ sᵢ² ≤ tᵢ − bᵢ − dᵢ for all i,
+in the order of symmetric matrices. Take a shift t (P,), W = S M S − diag(t), and any floating-point lower triangular
+L with a positive diagonal, block diagonal D and permutation, with W = L D Lᵀ + E after it (LAPACK's Cholesky factor and
+D = I, or where there is none, Bunch–Kaufman factors). Row sums d ≥ |E| 1 give −diag(d) ≤ E ≤ diag(d) likewise. So where
+σ sᵢ² ≤ tᵢ − bᵢ − dᵢ for all i,
 
     S(H − σI)S  ≥  W + diag(t − b) − σS²  ≥  L D Lᵀ + diag(t − b − d) − σS²  ≥  L D Lᵀ,
 
@@ -88,11 +89,9 @@ def spread(sums: Array, scale: Array) -> Array:
 @quiet
 def above(matrix: Bounded, sign: int, shift: Array) -> Above:
     """Return a number of eigenvalues of sign · H, and the level above which they are for every H, given a shift t."""
-    factors, pivots = _factors(matrix, sign, shift)
-    factors, below, _ = lapack.dsyconv(factors, pivots, lower=1, way=0, overwrite_a=1)
-    diagonal, below, order = np.diag(factors).copy(), below[:-1], _order(pivots)
+    lower, diagonal, below, order = _cholesky(matrix, sign, shift) or _bunch_kaufman(matrix, sign, shift)
     error = np.empty_like(shift)
-    error[order] = _error(matrix, sign, shift, order, factors, diagonal, below)
+    error[order] = _error(matrix, sign, shift, order, lower, diagonal, below)
     error = (error + TINY * (len(shift) + matrix.scale.sum())) * _UP
     slack = 4 * UNIT * (np.abs(shift) + error + matrix.spread)
     level = float(np.min((shift - error - matrix.spread - slack) / matrix.scale**2)) - TINY
@@ -122,17 +121,40 @@ def solver(matrix: Bounded) -> Callable[[Array], Array] | None:
     return solve if np.all(np.isfinite(solve(np.ones(len(scale))))) else None
 
 
+def _cholesky(matrix: Bounded, sign: int, shift: Array) -> tuple[Array, Array, Array, Array] | None:
+    """Return L, the diagonal of D = I, what is below it, and the order; None where W is not positive definite."""
+    lower, failed = lapack.dpotrf(_shifted(matrix, sign, shift), lower=1, clean=0, overwrite_a=1)
+    if failed or not np.all(np.diag(lower) > 0):
+        return None
+    size = len(shift)
+    return lower, np.ones(size), np.zeros(size - 1), np.arange(size)
+
+
+def _bunch_kaufman(matrix: Bounded, sign: int, shift: Array) -> tuple[Array, Array, Array, Array]:
+    """Return L, the diagonal of D, what is below it, and the order of rows."""
+    factors, pivots = _factors(matrix, sign, shift)
+    lower, below, _ = lapack.dsyconv(factors, pivots, lower=1, way=0, overwrite_a=1)
+    diagonal = np.diag(lower).copy()
+    np.fill_diagonal(lower, 1)
+    return lower, diagonal, below[:-1], _order(pivots)
+
+
 def _factors(matrix: Bounded, sign: int, shift: Array) -> tuple[Array, Array]:
     """Return Bunch–Kaufman factors of sign · S M S − diag(t), as LAPACK packs them, and the pivots."""
+    lwork = int(lapack.dsytrf_lwork(len(shift), lower=1)[0])
+    factors, pivots, _ = lapack.dsytrf(_shifted(matrix, sign, shift), lower=1, lwork=lwork, overwrite_a=1)
+    return factors, pivots
+
+
+def _shifted(matrix: Bounded, sign: int, shift: Array) -> Array:
+    """Return sign · S M S − diag(t) with its lower triangle alone, in the order of LAPACK."""
     size = len(shift)
     work = np.empty((size, size))
     everywhere = np.arange(size)
     for rows in _blocks(size):
         # The upper triangle, which transposed is the lower one that LAPACK overwrites, in the same memory.
         work[rows, rows.start :] = _entries(matrix, sign, shift, everywhere[rows], everywhere[rows.start :], 0)
-    lwork = int(lapack.dsytrf_lwork(size, lower=1)[0])
-    factors, pivots, _ = lapack.dsytrf(work.T, lower=1, lwork=lwork, overwrite_a=1)
-    return factors, pivots
+    return work.T
 
 
 def _entries(matrix: Bounded, sign: int, shift: Array, rows: Array, columns: Array, first: int) -> Array:
@@ -164,7 +186,7 @@ def _error(
     columns = np.zeros(size)  # |L|ᵀ 1
     for rows in _blocks(size):
         corner = lower[rows, rows]
-        corner[...] = np.tril(corner, -1) + np.eye(len(corner))
+        corner[...] = np.tril(corner)
         columns[: rows.stop] += np.abs(lower[rows, : rows.stop]).sum(axis=0)
     middle = _times_blocks(np.abs(diagonal), np.abs(below), columns)
     parts = -(-size // _ROWS)

@@ -120,6 +120,13 @@ def scatter_positions(equation: Equation, shape: tuple[int, ...], indices: np.nd
     """
     params, numbers = equation.params, equation.params["dimension_numbers"]
     window = iter(numbers.update_window_dims)
+    every = tuple(range(len(shape)))
+    if numbers.inserted_window_dims == numbers.scatter_dims_to_operand_dims == every:  # single entries
+        places = np.moveaxis(indices, -1, 0)
+        ends = np.reshape(shape, (-1,) + (1,) * (places.ndim - 1))
+        inside = np.all((places >= 0) & (places < ends), axis=0)
+        if np.all(inside):
+            return np.ravel_multi_index(tuple(places), shape)
     alone = {*numbers.inserted_window_dims, *numbers.operand_batching_dims}
     sizes = tuple(1 if d in alone else updates.shape[next(window)] for d in range(len(shape)))
     gathered = GatherDimensionNumbers(

@@ -94,16 +94,15 @@ def _certificate(
     """Polish unless the side of a box is given, and prove; or raise Refusal."""
     traced, data = enclosures.trace(fun, params, args, constants, settings.enclosure)
     problem = begin(traced, data, params, start, settings)
-    center = start
     if side is None:
         matrix = _float_hessian(fun, params, args, settings.hessian or settings.enclosure)
-        center, step, gradient = _polish(problem, start, matrix, settings.reach)
-        side = max(4 * step, _LEAST_SIDE * max(1.0, float(np.max(np.abs(center)))))
+        center, step = _polish(problem, start, matrix, settings.reach)
+        side = max(4 * step, _LEAST_SIDE * max(1.0, float(np.max(np.abs(center.point)))))
     else:
-        gradient = problem.gradient(start)
-    test_assumptions(problem, center, side)
-    certificate = _prove(problem, Center(center, gradient), side, settings.unique_radius)
-    moved = float(np.max(np.abs(center - start)))
+        center = Center(start, problem.gradient(start))
+    test_assumptions(problem, center.point, side)
+    certificate = _prove(problem, center, side, settings.unique_radius)
+    moved = float(np.max(np.abs(center.point - start)))
     return dataclasses.replace(certificate, displacement=moved, data=problem.digest)
 
 
@@ -193,8 +192,8 @@ def _float_hessian(
     return matrix
 
 
-def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: float) -> tuple[np.ndarray, float, Ball]:
-    """Return the end of Newton's steps with one Hessian, the size of the next step, and the gradient."""
+def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: float) -> tuple[Center, float]:
+    """Return the end of Newton's steps with one Hessian, and the size of the next step."""
     if problem.tangents is not None:
         matrix = symmetry.slice_at(problem.tangents, start, matrix).augment(ball.exact(matrix)).mid
     allowed = reach * max(1.0, float(np.max(np.abs(start))))
@@ -212,9 +211,9 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
                           " critical point")  # fmt: skip
         # A step below the rounding of the centre is the last.
         if size >= last / 2 or size <= 4 * ball.UNIT * max(1.0, float(np.max(np.abs(center)))):
-            return center, size, gradient
+            return Center(center, gradient, solve), size
         center, last = center - step, size
-    return center, size, problem.gradient(center)
+    return Center(center, problem.gradient(center), solve), size
 
 
 def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:

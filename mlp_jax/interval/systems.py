@@ -54,6 +54,8 @@ class Traced:
     `refusal` is the last reason for which a box had no enclosure.
     """
 
+    picklable = False  # because of what JAX traced
+
     def __init__(self, function: Callable[..., jax.Array], width: Array, data: list[Array]) -> None:
         self._function = function
         self._width = width

@@ -63,24 +63,44 @@ def residual(found: Bounds, decay: float, least: Array) -> Array:
     return np.asarray(found.energy * root * root * (1 + 16 * ball.UNIT))
 
 
-def peaked(z: Ball) -> Ball:
-    """Return z tanh' z on balls: it grows up to `PEAK_AT` and then falls, and is odd."""
-    low, high = ball.bounds(z)
-    first, last = (ball.bounds(_times_slope(Ball(end))) for end in (low, high))
+class Ends(NamedTuple):
+    """Pre-activations at both ends of boxes, and tanh there."""
+
+    low: Ball
+    high: Ball
+    tanh_low: Ball
+    tanh_high: Ball
+
+    @property
+    def tanh(self) -> Ball:
+        """The range of tanh."""
+        return ball.between(ball.bounds(self.tanh_low)[0], ball.bounds(self.tanh_high)[1])
+
+    def peaks(self) -> tuple[Ball, Ball]:
+        """Return z tanh' z at both ends."""
+        one, pairs = ball.exact(np.ones(self.low.shape)), ((self.low, self.tanh_low), (self.high, self.tanh_high))
+        first, last = (ball.mul(z, ball.sub(one, ball.square(tanh))) for z, tanh in pairs)
+        return first, last
+
+
+def ends(z: Ball) -> Ends:
+    """Return the ends of balls."""
+    low, high = (Ball(end) for end in ball.bounds(z))
+    return Ends(low, high, elementary.elementwise("tanh", low), elementary.elementwise("tanh", high))
+
+
+def peaked(z: Ends) -> Ball:
+    """Return z tanh' z on boxes: it grows up to `PEAK_AT` and then falls, and is odd."""
+    first, last = map(ball.bounds, z.peaks())
     least, most = np.minimum(first[0], last[0]), np.maximum(first[1], last[1])
     inside, outside = PEAK_AT
-    most = np.where((low < outside) & (high > inside), PEAK, most)
-    least = np.where((low < -inside) & (high > -outside), -PEAK, least)
+    most = np.where((z.low.mid < outside) & (z.high.mid > inside), PEAK, most)
+    least = np.where((z.low.mid < -inside) & (z.high.mid > -outside), -PEAK, least)
     return ball.between(least, most)
 
 
-def imbalance(z: Ball) -> Ball:
-    """Return z tanh' z − tanh z on balls, from the ends: it decreases."""
-    low, high = (Ball(end) for end in ball.bounds(z))
-    last, first = (ball.bounds(ball.sub(_times_slope(x), elementary.elementwise("tanh", x))) for x in (high, low))
-    return ball.between(last[0], first[1])
-
-
-def _times_slope(z: Ball) -> Ball:
-    tanh = elementary.elementwise("tanh", z)
-    return ball.mul(z, ball.sub(ball.exact(np.ones(z.shape)), ball.square(tanh)))
+def imbalance(z: Ends) -> Ball:
+    """Return z tanh' z − tanh z on boxes, from the ends: it decreases."""
+    first, last = z.peaks()
+    first, last = ball.sub(first, z.tanh_low), ball.sub(last, z.tanh_high)
+    return ball.between(ball.bounds(last)[0], ball.bounds(first)[1])

@@ -36,9 +36,11 @@ class _Network:
     high: Array
     inputs: Array
     targets: Array
+    picklable = True
 
-    def contract(self, low: Array, high: Array) -> Contracted:
-        return self.equations.contract(low, high)
+    @property
+    def contract(self) -> Callable[[Array, Array], Contracted]:
+        return self.equations.contract
 
     def polish(self, points: Array) -> Array:
         return self.traced.polish(points)

@@ -29,7 +29,6 @@ class _Values(NamedTuple):
     v: Ball
     w0: Ball
     v0: Ball
-    z: Ball
     h: Ball
     h0: Ball
     g: Ball
@@ -75,8 +74,8 @@ class Equations:
         share = high - low
         low, high, empty = low.copy(), high.copy(), self._outside(low, high)
         rows = np.flatnonzero(~empty)
-        values = self._values(low[rows], high[rows])
-        excluded = self._excluded(values)
+        values, ends = self._values(low[rows], high[rows])
+        excluded = self._excluded(values, ends)
         empty[rows], rows, values = excluded, rows[~excluded], values.chosen(~excluded)
         if len(rows):
             found = self._contracted(low[rows], high[rows], values)
@@ -110,7 +109,7 @@ class Equations:
             empty |= high[:, first] < low[:, second]
         return empty
 
-    def _values(self, low: Array, high: Array) -> _Values:
+    def _values(self, low: Array, high: Array) -> tuple[_Values, bounds_.Ends]:
         center = low + (high - low) / 2
         shape = self.units, self.width, len(low)
         first = self.units * self.width
@@ -118,7 +117,8 @@ class Equations:
         v = ball.between(low.T[first:], high.T[first:])
         w0, v0 = ball.exact(center.T[:first].reshape(shape)), ball.exact(center.T[first:])
         z, z0 = (ball.total(ball.mul(part(x, _EACH, None), part(self._x, None)), (2,)) for x in (w, w0))
-        h, h0 = elementary.elementwise("tanh", z), elementary.elementwise("tanh", z0)
+        ends = bounds_.ends(z)
+        h, h0 = ends.tanh, elementary.elementwise("tanh", z0)
         one = ball.exact(np.ones(h.shape))
         g, g0 = (ball.sub(one, ball.square(x)) for x in (h, h0))
         half = derivatives.distance(z0, z) / 2
@@ -139,7 +139,7 @@ class Equations:
         most = np.sqrt(len(r.mid) * self._most(v)) * (1 + 8 * ball.UNIT)
         r = _overlap(r, Ball(np.zeros(r.shape), np.broadcast_to(most, r.shape)))
         r = _overlap(r, ball.add(r0, change))
-        return _Values(w, v, w0, v0, z, h, h0, g, g0, s, q, r, r0, centred, turned, moved)
+        return _Values(w, v, w0, v0, h, h0, g, g0, s, q, r, r0, centred, turned, moved), ends
 
     def _residual(self, v: Ball, h: Ball) -> Ball:
         """Return C (Σ v h − y), (i, box)."""
@@ -150,7 +150,7 @@ class Equations:
         least = np.sum(np.maximum(np.abs(v.mid) - v.radius, 0) ** 2, axis=0) * (1 - 4 * self.size * ball.UNIT)
         return bounds_.residual(self.bounds, self.decay, least)
 
-    def _excluded(self, x: _Values) -> Array:
+    def _excluded(self, x: _Values, ends: bounds_.Ends) -> Array:
         """Return which boxes the identities of `bounds` exclude."""
         square = np.sum(np.maximum(np.abs(x.r.mid) - x.r.radius, 0) ** 2, axis=0) / len(x.r.mid)
         empty = square * (1 - 4 * len(x.r.mid) * ball.UNIT) > self._most(x.v)
@@ -167,7 +167,7 @@ class Equations:
         # λ ‖wⱼ‖² = −vⱼ ⟨r zⱼ hⱼ'⟩ and λ (‖wⱼ‖² − vⱼ²) = −vⱼ ⟨r (zⱼ hⱼ' − hⱼ)⟩
         incoming = ball.total(ball.square(x.w), (1,))
         for function, sum_ in ((bounds_.peaked, incoming), (bounds_.imbalance, ball.sub(incoming, squares))):
-            mean = self._mean(ball.product(part(x.r, None), function(x.z)), 1)
+            mean = self._mean(ball.product(part(x.r, None), function(ends)), 1)
             low, high = ball.bounds(ball.add(ball.product(x.v, mean), ball.mul(self._decay, sum_)))
             empty |= np.any((low > 0) | (high < 0), axis=0)
         return empty

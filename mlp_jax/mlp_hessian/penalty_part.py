@@ -1,4 +1,4 @@
-"""The Hessian of a penalty, added to a matrix, a strip of columns or rows at a time."""
+"""The Hessian of a penalty, added to a matrix: its diagonal, or a strip of columns or rows at a time."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from mlp_jax import tree
 from mlp_jax.mlp import Params
+from mlp_jax.mlp_hessian import separable
 
 Penalty = Callable[[Params], jax.Array]
 
@@ -19,6 +20,11 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
 
     A symmetric block stays symmetric, bit for bit: the lower half of each strip is added as columns, and again as rows.
     """
+    diagonal = separable.diagonal(penalty, params)
+    if diagonal is not None:
+        if pair is not None and pair[0] != pair[1]:
+            return matrix
+        return _add_diagonal(matrix, 0, tree.ravel(diagonal if pair is None else diagonal[pair[0]])[0])
     variables = params if pair is None else params[pair[1]]
     vector, unravel = tree.ravel(variables)
 
@@ -50,6 +56,9 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
 
 def add_rows(rows: jax.Array, start: int, penalty: Penalty, params: Params) -> jax.Array:
     """Return rows of a matrix, the first of number `start`, plus those of ∂² penalty, a strip at a time."""
+    diagonal = separable.diagonal(penalty, params)
+    if diagonal is not None:
+        return _add_diagonal(rows, start, tree.ravel(diagonal)[0][start : start + len(rows)])
     vector, unravel = tree.ravel(params)
 
     def add(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -59,6 +68,12 @@ def add_rows(rows: jax.Array, start: int, penalty: Penalty, params: Params) -> j
 
     strip = max(1, _STRIP_BYTES // (4 * rows.dtype.itemsize * vector.size))
     return jax.lax.map(add, (start + jnp.arange(len(rows)), rows), batch_size=strip)
+
+
+def _add_diagonal(matrix: jax.Array, start: int, values: jax.Array) -> jax.Array:
+    """Return a matrix with values added in its rows, from column `start` of the first on, one to the right each."""
+    numbers = jnp.arange(len(values))
+    return matrix.at[numbers, start + numbers].add(values, unique_indices=True, indices_are_sorted=True)
 
 
 def _add_at(matrix: jax.Array, part: jax.Array, corner: tuple) -> jax.Array:
