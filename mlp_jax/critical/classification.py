@@ -10,11 +10,10 @@ from typing import Any
 
 import jax
 import numpy as np
-import scipy.linalg
-import scipy.sparse.linalg
 
 from mlp_jax import _checks, _parallel, tree
 from mlp_jax.critical.evidence.corners import corner_within
+from mlp_jax.critical.evidence.extremes import extremes
 from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order, smallest
 from mlp_jax.critical.evidence.higher_precision import constant_along, second_look
 from mlp_jax.critical.evidence.jumps import Jump, nonsmooth
@@ -29,7 +28,6 @@ from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree, Tangen
 
 # A null cluster is separated when no count changes with all errors larger by this factor.
 _GAP = 1e3
-_DENSE_EIGENVALUES = 4000
 # Largest entries of a Hessian between these leave room for their rounding, and for squares.
 _REPRESENTABLE = 1e-290, 1e290
 # (P, P) float64 matrices held at once, including those of computing a Hessian.
@@ -207,7 +205,7 @@ def _decide(
     if kind == "not critical":  # nothing is claimed beyond this point, so that its own rounding alone counts
         counts = signs.count(m.matrix, m.rounding, m.scale)
         unresolved = counts.unresolved
-    smallest, largest = _extremes(m.matrix)
+    smallest, largest = extremes(m.matrix, counts)
     is_critical = critical is True and corner is None and m.disagreement is None
     return Verdict(
         kind=kind,
@@ -322,12 +320,3 @@ def _is_critical(m: Measurements, counts: Inertia) -> tuple[bool | None, str]:
             " only a point nearer to the critical one could tell from zero (critical.find first)"
         )
     return True, ""
-
-
-def _extremes(matrix: np.ndarray) -> tuple[float, float]:
-    if len(matrix) <= _DENSE_EIGENVALUES:
-        values = scipy.linalg.eigvalsh(matrix, check_finite=False)
-        return float(values[0]), float(values[-1])
-    start = np.random.default_rng(0).standard_normal(len(matrix))
-    ends = [scipy.sparse.linalg.eigsh(matrix, k=1, which=w, v0=start, tol=1e-4)[0][0] for w in ("SA", "LA")]
-    return float(ends[0]), float(ends[1])

@@ -39,7 +39,7 @@ class Verdict:
     rounding, change
         The parts of the bound due to rounding, and to the change of the Hessian over `distance`.
     smallest, largest
-        Extreme eigenvalues of the Hessian itself, unscaled.
+        Extreme eigenvalues of the Hessian itself, unscaled; NaN for one that a large matrix does not show soon.
     symmetries, unit
         Number of independent valid tangents; unit roundoff of the coarsest type that `fun` computes in.
     higher_order
