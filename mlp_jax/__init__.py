@@ -5,6 +5,7 @@ Modules are the namespaces:
 - `mlp`: init, forward: the network
 - `losses`: per-example losses, weighted mean, accuracy
 - `penalties`: terms added to a loss
+- `scaling`: initial scales and learning rates by layer for networks of any width
 - `schedules`: warm-up followed by any schedule of optax
 - `backpropagation`: the chain rule written out
 - `datasets`: data, with shapes checked

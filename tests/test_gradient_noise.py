@@ -7,7 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from mlp_jax import gradient_noise, losses, mlp
+from mlp_jax import curvature, gradient_noise, losses, mlp, tree
 
 KEY = jax.random.key(11)
 
@@ -45,15 +45,87 @@ def test_exact_noise_is_the_covariance_of_the_gradients_written_out():
     for chunk_size in (2, 256):
         noise = exact(per_example, theta, data, chunk_size=chunk_size)
         np.testing.assert_allclose(noise, [squared, trace, trace / squared], rtol=1e-12)
-    # A network, and the derivatives of each example by JAX.
+    loss, params, data, gradients = network()
+    np.testing.assert_allclose(exact(loss, params, data)[:2], by_hand(gradients), rtol=1e-10)
+
+
+def network():
+    """A network on six examples, and its per-example gradients (6, P) by the Jacobian."""
     rng = np.random.default_rng(0)
     params = (mlp.Layer(rng.normal(size=(4, 3)), np.zeros(3)), mlp.Layer(rng.normal(size=(3, 2)), np.zeros(2)))
     data = rng.normal(size=(6, 4)), rng.integers(0, 2, 6)
     loss = lambda p, x, y: losses.cross_entropy(mlp.forward(p, x), y)
     rows = jax.tree.leaves(jax.jit(jax.jacobian(loss))(params, *data))
-    np.testing.assert_allclose(
-        exact(loss, params, data)[:2], by_hand(np.hstack([np.reshape(a, (6, -1)) for a in rows])), rtol=1e-10
-    )
+    return loss, params, data, np.hstack([np.reshape(a, (6, -1)) for a in rows])
+
+
+def mean_of_outer_products(gradients):
+    centred = gradients - gradients.mean(0)
+    return sum(np.outer(row, row) for row in centred) / len(centred)
+
+
+dense_covariance = jax.jit(gradient_noise.dense_covariance, static_argnums=0, static_argnames="chunk_size")
+
+
+@pytest.mark.usefixtures("x64")
+def test_the_covariance_as_products_and_as_a_matrix_is_the_mean_of_outer_products():
+    loss, params, data, gradients = network()
+    flat, unravel = tree.ravel(params)
+
+    @jax.jit
+    def rows(basis):
+        matvec = gradient_noise.covariance(loss, params, data, chunk_size=4)
+        return jax.vmap(lambda v: tree.ravel(matvec(unravel(v)))[0])(basis)
+
+    expected = mean_of_outer_products(gradients)
+    np.testing.assert_allclose(rows(np.eye(flat.size)), expected, atol=1e-13)
+    np.testing.assert_allclose(dense_covariance(loss, params, data, chunk_size=4), expected, atol=1e-13)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("x64")
+def test_lanczos_finds_the_leading_eigenpairs_of_the_covariance_from_products():
+    loss, params, data, gradients = network()
+    matvec = gradient_noise.covariance(loss, params, data)
+    pairs = curvature.eigenpairs(matvec, params, KEY, largest=2, dense_limit=0)
+    np.testing.assert_allclose(pairs.values, np.linalg.eigvalsh(mean_of_outer_products(gradients))[-2:], rtol=1e-8)
+    assert pairs.method == "lanczos"
+
+
+@pytest.mark.usefixtures("x64")
+def test_alignment_is_the_frobenius_cosine_and_the_quotients_along_vectors_and_one_for_a_true_model():
+    """Residuals ±1 at every input make Σ = E[x xᵀ] = H; another targets' covariance is compared by numpy."""
+    rng = np.random.default_rng(4)
+    inputs = np.repeat(rng.normal(size=(7, 3)), 2, axis=0)
+    theta, signs = rng.normal(size=3), np.tile([1.0, -1.0], 7)
+    hessian = inputs.T @ inputs / 14
+
+    def found(residuals, vectors):
+        data = inputs, inputs @ theta - residuals
+        matvec = curvature.hessian(lambda p, x, y: losses.mean(per_example(p, x, y)), theta, data)
+        return gradient_noise.alignment(gradient_noise.covariance(per_example, theta, data), matvec, vectors)
+
+    np.testing.assert_allclose(found(signs, np.eye(3)).cosine, 1, rtol=1e-12)
+    residuals = rng.normal(size=14)
+    covariance = np.cov(residuals * inputs.T, bias=True)
+    cosine = np.sum(covariance * hessian) / np.linalg.norm(covariance) / np.linalg.norm(hessian)
+    values, vectors = np.linalg.eigh(hessian)
+    measured = jax.jit(found)(residuals, vectors.T)
+    np.testing.assert_allclose(measured.cosine, cosine, rtol=1e-12)
+    np.testing.assert_allclose(measured.curvature, values, rtol=1e-12)
+    np.testing.assert_allclose(measured.noise, np.diag(vectors.T @ covariance @ vectors), rtol=1e-12)
+
+
+@pytest.mark.parametrize("replace", [True, False])
+@pytest.mark.usefixtures("x64")
+def test_the_gradient_of_a_batch_has_the_covariance_times_the_coefficient_over_all_batches(replace):
+    theta, data, gradients = line()
+    covariance = dense_covariance(per_example, theta, data)
+    for size in (1, 2, 3, 4):
+        batches = itertools.product(range(5), repeat=size) if replace else itertools.combinations(range(5), size)
+        measured = np.cov([gradients[list(batch)].mean(0) for batch in batches], rowvar=False, bias=True)
+        coefficient = gradient_noise.coefficient(size, num_examples=None if replace else 5)
+        np.testing.assert_allclose(measured, coefficient * covariance, rtol=1e-10, atol=1e-13)
 
 
 @pytest.mark.parametrize("replace", [True, False])
@@ -131,6 +203,8 @@ def test_a_curve_that_never_flattens_has_no_critical_batch_size_in_sight():
         (lambda t, d: gradient_noise.exact(per_example, t, (d[0], d[1][:3])), "args: got shapes ((5, 3), (3,))"),
         (lambda t, d: gradient_noise.exact(lambda p, x, y: p[0], t, d), "expected shape (5,), one value each."),
         (lambda t, d: gradient_noise.exact(per_example, t, d, chunk_size=0), "chunk_size: got 0, expected"),
+        (lambda t, d: gradient_noise.covariance(lambda p, x, y: p[0], t, d), "expected shape (5,), one value each."),
+        (lambda t, d: gradient_noise.dense_covariance(per_example, t, d, chunk_size=0), "chunk_size: got 0, expected"),
         (lambda t, d: gradient_noise.estimate(KEY, per_example, t, d, small=2, large=6), "batch sizes: got 6"),
         (lambda t, d: gradient_noise.two_batches(t[0], t[1], 3, 3), "batch sizes: got 3, expected an integer of 4"),
         (lambda t, d: gradient_noise.fit_tradeoff([1, 2], [3]), "updates, reached: got leaves of shapes"),

@@ -10,9 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _checks
-
-# Cost of a micro-batch beyond its rows, in rows: measured for 64-32-10 on a CPU.
-_ROWS_OF_OVERHEAD = 10
+from mlp_jax.training import _batches
 
 _MOST_SEEDS = 2**24  # the orders of more would fit in no memory
 
@@ -20,7 +18,7 @@ _MOST_SEEDS = 2**24  # the orders of more would fit in no memory
 class Grid(NamedTuple):
     """The axes: batch sizes; learning rates of each; other settings by name, and which are for the loss; seeds."""
 
-    batch_sizes: tuple[int, ...]
+    batch_sizes: tuple[int | _batches.Schedule, ...]
     rates: np.ndarray
     settings: dict[str, np.ndarray]
     for_loss: frozenset[str]
@@ -54,22 +52,23 @@ class Grid(NamedTuple):
 
 
 class Budget(NamedTuple):
-    """The updates of an epoch and of a run, for each batch size, and the number of records."""
+    """For each entry of the batch sizes, the size of each update, or one of all, and the updates; number of records."""
 
-    per_epoch: np.ndarray
+    sizes: list[np.ndarray]
     updates: np.ndarray
     records: int
 
-    @property
-    def epochs(self) -> int:
-        """The number of epochs that the longest run begins."""
-        return int(np.max(-(-self.updates // self.per_epoch)))
+    def epochs(self, num_examples: int) -> int:
+        """Return the number of epochs that the longest run begins."""
+        return max(-(-int(n) // num_examples) for n in self._visited(num_examples, self.updates))
 
-    def at_records(self, grid: Grid, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
+    def at_records(self, num_examples: int) -> tuple[np.ndarray, np.ndarray]:
         """Return (batch sizes, records) updates made and examples visited at each record."""
         made = -(-np.arange(1, self.records + 1) * self.updates[:, None] // self.records)
-        whole, rest = np.divmod(made, self.per_epoch[:, None])
-        return made, whole * num_examples + rest * np.array(grid.batch_sizes)[:, None]
+        return made, np.stack(self._visited(num_examples, made))
+
+    def _visited(self, num_examples: int, made: np.ndarray) -> list[np.ndarray]:
+        return [_batches.visited(sizes, num_examples, row) for sizes, row in zip(self.sizes, made, strict=True)]
 
 
 class Block(NamedTuple):
@@ -82,15 +81,17 @@ class Block(NamedTuple):
 
 def as_grid(
     num_examples: int,
-    batch_sizes: Sequence[int],
-    learning_rates: Sequence[float] | Mapping[int, Sequence[float]],
+    batch_sizes: Sequence[int | _batches.Schedule],
+    learning_rates: Sequence[float] | Mapping[Any, Sequence[float]],
     settings: Mapping[str, Sequence[float]] | None,
     loss_settings: Mapping[str, Sequence[float]] | None,
     seeds: int | Sequence[int],
 ) -> Grid:
     """Return the grid; ValueError if an axis is empty or a value out of range."""
-    integers = _axis(batch_sizes, "batch_sizes").tolist()
-    sizes = tuple(_checks.integer(n, "batch_sizes", 1, num_examples, "the number of examples") for n in integers)
+    limits = ("batch_sizes", 1, num_examples, "the number of examples")
+    sizes = tuple(size if callable(size) else _checks.integer(size, *limits) for size in batch_sizes)
+    if not sizes:
+        raise ValueError("batch_sizes: got none, expected one or more.")
     if np.ndim(seeds) == 0:
         seeds = range(_checks.integer(seeds, "seeds", 1, _MOST_SEEDS))
     numbers = tuple(_checks.integer(seed, "seeds", 0, 2**32 - 1) for seed in _axis(seeds, "seeds").tolist())
@@ -112,7 +113,7 @@ def _axis(values: Any, name: str, dtype: Any = None) -> np.ndarray:
     return array
 
 
-def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
+def _by_batch_size(values: Any, sizes: tuple, name: str) -> list:
     """Return one entry for each batch size: from a mapping, or the same for all."""
     if not isinstance(values, Mapping):
         return [values] * len(sizes)
@@ -122,31 +123,31 @@ def _by_batch_size(values: Any, sizes: tuple[int, ...], name: str) -> list:
 
 
 def as_budget(
-    grid: Grid, num_examples: int, epochs: int | None, updates: int | Mapping[int, int] | None, records: int | None
+    grid: Grid, num_examples: int, epochs: int | None, updates: int | Mapping[Any, int] | None, records: int | None
 ) -> Budget:
     """Return the length of each run; ValueError unless either epochs or updates are given, and records fit."""
     if (epochs is None) == (updates is None):
         raise ValueError(f"epochs, updates: got {epochs} and {updates}, expected one of the two.")
     name, length = ("epochs", epochs) if updates is None else ("updates", updates)
     lengths = [_checks.integer(n, name, 1, 2**31 - 1) for n in _by_batch_size(length, grid.batch_sizes, name)]
-    per_epoch = np.array([-(-num_examples // size) for size in grid.batch_sizes])
-    totals = np.array(lengths, int) * (1 if epochs is None else per_epoch)
+    runs = zip(grid.batch_sizes, lengths, strict=True)
+    sizes, made = zip(*(_batches.sizes_of_run(size, num_examples, **{name: n}) for size, n in runs), strict=True)
+    totals = np.array(made)
     records = lengths[0] if epochs is not None and records is None else records
     records = min(20, totals.min()) if records is None else records
     records = _checks.integer(records, "records", 1, int(totals.min()), "the updates")
     if records * int(totals.max()) >= 2**31:
         raise ValueError(f"records: got {records} of {totals.max()} updates, expected a product below 2^31.")
-    return Budget(per_epoch, totals, records)
+    return Budget(list(sizes), totals, records)
 
 
 def micro_batch(rows: int | None, grid: Grid, budget: Budget) -> int:
     """Return the rows of a micro-batch: the number given, or the batch size for which the sweep costs least."""
-    largest = max(grid.batch_sizes)
+    sizes = np.concatenate(budget.sizes)
     if rows is not None:
-        return _checks.integer(rows, "micro_batch", 1, largest)
-    sizes = np.array(grid.batch_sizes)
-    work = [np.sum(budget.updates * -(-sizes // size) * (size + _ROWS_OF_OVERHEAD)) for size in sizes]
-    return int(sizes[np.argmin(work)])
+        return _checks.integer(rows, "micro_batch", 1, int(sizes.max()))
+    made = [np.full(len(each), total / len(each)) for each, total in zip(budget.sizes, budget.updates, strict=True)]
+    return _batches.cheapest_rows(sizes, np.concatenate(made))
 
 
 def over_devices(grid: Grid, number: int) -> tuple[int, int]:
@@ -173,7 +174,8 @@ def cut_into_blocks(grid: Grid, lanes_at_once: int, over: tuple[int, int] = (1, 
     seeds_of_one = -(-(over_seeds[0].stop - over_seeds[0].start) // over[1])
     over_settings = _cut(num_settings, lanes_at_once // seeds_of_one * over[0])
     # Small batches first, because their calls take longest.
-    for batch in sorted(range(grid.shape[0]), key=lambda number: grid.batch_sizes[number]):
+    first = [0 if callable(size) else size for size in grid.batch_sizes]
+    for batch in sorted(range(grid.shape[0]), key=first.__getitem__):
         for settings, seeds in itertools.product(over_settings, over_seeds):
             yield Block(batch, settings, seeds)
 

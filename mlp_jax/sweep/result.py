@@ -21,7 +21,8 @@ class Result:
 
     axes, coordinates
         ("batch_size", "learning_rate", names of settings ..., "seed"), and the values along each by name;
-        "learning_rate" is (batch_size, learning_rate) if each batch size has its own.
+        "learning_rate" is (batch_size, learning_rate) if each batch size has its own. A batch size that changes along
+        the run is the function that was given.
     updates, examples
         (batch_size, record) updates made and examples visited at each record.
     loss
@@ -68,7 +69,9 @@ class Result:
             last = self.loss[i, j, ..., -1].ravel()[~stopped]
             spread = (f"{last.mean():.5g}", f"{last.min():.5g}", f"{last.max():.5g}") if last.size else ("", "", "")
             size, rate = self.coordinates["batch_size"][i], rates[i, j]
-            rows.append((f"{size}", f"{rate:.4g}", f"{stopped.size}", f"{stopped.sum()}", *spread))
+            rows.append(
+                (f"{getattr(size, '__name__', size)}", f"{rate:.4g}", f"{stopped.size}", f"{stopped.sum()}", *spread)
+            )
         return rows
 
     def table(self) -> Any:

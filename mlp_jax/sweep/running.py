@@ -19,7 +19,7 @@ from mlp_jax.sweep import lanes, spread
 from mlp_jax.sweep.grid import Block
 from mlp_jax.sweep.lanes import Lanes
 from mlp_jax.sweep.result import Result
-from mlp_jax.training import State, _door, _loop
+from mlp_jax.training import State, _batches, _door, _loop
 from mlp_jax.tree import PyTree
 
 _MEMORY = 2**30
@@ -33,11 +33,12 @@ def run(
     init: Callable[[jax.Array], PyTree],
     data: Any,
     *,
-    batch_sizes: Sequence[int],
-    learning_rates: Sequence[float] | Mapping[int, Sequence[float]],
+    batch_sizes: Sequence[int | _batches.Schedule],
+    learning_rates: Sequence[float] | Mapping[Any, Sequence[float]],
     seeds: int | Sequence[int],
     epochs: int | None = None,
-    updates: int | Mapping[int, int] | None = None,
+    updates: int | Mapping[Any, int] | None = None,
+    replace: bool = False,
     optimizer: Callable[..., optax.GradientTransformation] = optax.sgd,
     settings: Mapping[str, Sequence[float]] | None = None,
     loss_settings: Mapping[str, Sequence[float]] | None = None,
@@ -65,7 +66,7 @@ def run(
 
     Parameters
     ----------
-    key, loss, record
+    key, loss, record, replace
         As in `training.train`. The loss must be a weighted mean over examples plus penalties of params; it takes
         `loss_settings` by name.
     init
@@ -73,7 +74,7 @@ def run(
     data
         A `Dataset`, whose `train` is used, or a pair (inputs (n, …), targets (n, …)).
     batch_sizes
-        Each from 1 to n.
+        Each from 1 to n, or a function of the number of the update, as in `training.train`.
     learning_rates
         The same for every batch size, or a mapping from each batch size to as many.
     seeds
@@ -136,11 +137,13 @@ def run(
         record = jax.tree_util.Partial(record)
 
     _checks.leaves(jax.eval_shape(init, key), "init(key)", floating=True)
-    keys, starts, orders = lanes.prepare(init, budget.epochs, len(inputs), key, jnp.asarray(grid.seeds, jnp.uint32))
+    numbers = jnp.asarray(grid.seeds, jnp.uint32)
+    keys, starts, orders = lanes.prepare(init, budget.epochs(len(inputs)), len(inputs), bool(replace), key, numbers)
     _checks.params(starts, "init(key)")
     vectors = [grid.vectors(batch, _loop.weight_dtype(starts)) for batch in range(len(grid.batch_sizes))]
-    _require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
-    sizes = grid.batch_sizes if programs == "per batch size" else [None] * len(grid.batch_sizes)
+    _door.require_mean(loss, starts, vectors[0]["loss"], inputs, targets, keys)
+    fixed = programs == "per batch size"
+    sizes = [size if fixed and not callable(size) else None for size in grid.batch_sizes]
     recorded, record_data = (None, ((), {})) if record is None else (record.func, (record.args, record.keywords))
     plan = _Plan(
         grid,
@@ -171,21 +174,6 @@ class _Plan(NamedTuple):
     by_seed: tuple[jax.Array, PyTree, Any]
     common: tuple
     mesh: jax.sharding.Mesh | None
-
-
-def _require_mean(
-    loss: Callable[..., jax.Array], starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: jax.Array
-) -> None:
-    """Raise ValueError unless the loss of some rows is the mean of the losses of their two halves."""
-    one, its_settings = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, settings)))
-    rows = min(16, len(inputs) // 2 * 2)
-    _door.batch_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
-    if rows == 0:
-        return
-    whole, halves = map(float, lanes.loss_of_halves(loss, rows, starts, settings, inputs, targets, keys))
-    if np.isfinite(whole) and abs(whole - halves) > 1e-3 * max(abs(whole), abs(halves)):
-        got = f"got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves"
-        raise ValueError(f"loss: {got}, expected a mean with the weights.")
 
 
 def _lanes_that_fit(plan: _Plan, record: Any) -> int:
@@ -222,8 +210,8 @@ def _calls(plan: _Plan) -> Callable[[Block], Lanes]:
     common = plan.common if plan.mesh is None else spread.everywhere(plan.common, plan.mesh)
 
     def call(block: Block) -> Lanes:
-        size, updates = plan.grid.batch_sizes[block.batch], plan.budget.updates[block.batch]
-        shared = (jnp.asarray(size, jnp.int32), jnp.asarray(updates, jnp.int32), *common)
+        sizes, updates = plan.budget.sizes[block.batch], plan.budget.updates[block.batch]
+        shared = (jnp.asarray(sizes, jnp.int32), jnp.asarray(updates, jnp.int32), *common)
         program, settings = plan.programs[block.batch], plan.settings[block.batch]
         if plan.mesh is not None:
             return spread.run_lanes(plan.mesh, block, (keys, starts, orders, settings), shared, program)
@@ -250,5 +238,5 @@ def _collect(plan: _Plan, ends: Iterator[tuple[Block, Lanes]]) -> Result:
         for leaf, rows in zip(jax.tree.leaves(whole), jax.tree.leaves(part), strict=True):
             leaf[block.batch, block.settings, block.seeds] = rows
     all_lanes = jax.tree.map(lambda a: a.reshape(*grid.shape, *a.shape[3:]), whole)
-    made, visited = plan.budget.at_records(grid, len(plan.common[0]))
+    made, visited = plan.budget.at_records(len(plan.common[0]))
     return Result(grid.axes, grid.coordinates(), made, visited, **all_lanes._asdict())

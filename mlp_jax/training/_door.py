@@ -60,3 +60,32 @@ def _look(loss: Callable[..., Any], structure: Any, leaves: tuple, content: byte
         return loss(params, inputs, targets if seen is None else seen, weights, key, **settings)
 
     _checks.scalar(jax.eval_shape(at, *given), "loss")
+
+
+def require_mean(
+    loss: Callable[..., jax.Array], starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: jax.Array
+) -> None:
+    """Raise ValueError unless the loss of some rows is the mean of the losses of their two halves."""
+    one, its_settings = jax.eval_shape(lambda: jax.tree.map(lambda a: a[0], (starts, settings)))
+    rows = min(16, len(inputs) // 2 * 2)
+    batch_loss(loss, one, inputs, targets, keys[0], max(1, rows), **its_settings)
+    if rows == 0:
+        return
+    whole, halves = map(float, _loss_of_halves(loss, rows, starts, settings, inputs, targets, keys))
+    if np.isfinite(whole) and abs(whole - halves) > 1e-3 * max(abs(whole), abs(halves)):
+        got = f"got {whole:.6g} for {rows} examples and {halves:.6g} as the mean of two halves"
+        raise ValueError(f"loss: {got}, expected a mean with the weights.")
+
+
+@_compiled.by_function(2, compiler_options={"xla_backend_optimization_level": 0})
+def _loss_of_halves(
+    loss: Callable[..., jax.Array], rows: int, starts: PyTree, settings: Any, inputs: Any, targets: Any, keys: Any
+) -> tuple[jax.Array, jax.Array]:
+    """Return the loss of the first rows, and the mean of the losses of their two halves."""
+    params, settings = jax.tree.map(lambda a: a[0], (starts, settings))
+    half = (jnp.arange(rows) < rows // 2).astype(weight_dtype(params))
+
+    def of(weights: jax.Array) -> jax.Array:
+        return loss(params, inputs[:rows], targets[:rows], weights, keys[0], **settings)
+
+    return of(jnp.ones_like(half)), (of(half) + of(1 - half)) / 2

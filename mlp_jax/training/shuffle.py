@@ -8,11 +8,12 @@ import jax.numpy as jnp
 from mlp_jax import _checks
 
 
-def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Array:
+def order(key: jax.Array, epoch: int | jax.Array, num_examples: int, *, replace: bool = False) -> jax.Array:
     """Return the order in which a run with this key visits its examples in an epoch, counted from 0. Transformable.
 
     It is a permutation of 0, …, num_examples − 1 (at most 2³⁰), int32, that depends neither on the batch size nor on
-    the number of epochs. The key of the loss of update t, from 0, is `fold_in(split(key)[1], t)`.
+    the number of epochs; with `replace`, num_examples independent draws, so that an example may be visited more than
+    once or not at all. The key of the loss of update t, from 0, is `fold_in(split(key)[1], t)`.
 
     It sorts random numbers of 64 bits whose lowest bits are replaced by the numbers of the examples. On a CPU, XLA
     sorts single numbers several times faster than the pairs that `jax.random.permutation` sorts. The probability that
@@ -27,6 +28,8 @@ def order(key: jax.Array, epoch: int | jax.Array, num_examples: int) -> jax.Arra
     num_examples = _checks.integer(num_examples, "num_examples", 1, 2**30)
     position_bits = max(1, (num_examples - 1).bit_length())
     key = jax.random.fold_in(jax.random.split(key)[0], epoch)
+    if replace:
+        return jax.random.randint(key, (num_examples,), 0, num_examples, jnp.int32)
     bits = jax.random.bits(key, (2, num_examples), jnp.uint32)
     with jax.enable_x64(True):
         high, low = bits.astype(jnp.uint64)
