@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from mlp_jax import _checks, _compiled, _parallel, losses, mlp, tree
 from mlp_jax.curvature import matrices, precision
-from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp import Activations, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
 from mlp_jax.mlp_hessian.penalty_part import Penalty
 from mlp_jax.mlp_hessian.recursion import Examples, Pair, PerExample, Terms, differentiate
@@ -32,7 +32,7 @@ def dense(
     targets: jax.Array,
     *,
     loss: PerExample,
-    activation: Activation = jnp.tanh,
+    activation: Activations = jnp.tanh,
     weights: jax.Array | None = None,
     penalty: Penalty | None = None,
     gauss_newton: bool = True,
@@ -53,7 +53,7 @@ def dense(
     Parameters
     ----------
     params
-        Tuple of Layer(weight (in, out), bias (out,)).
+        Tuple of Layer(weight (in, out), bias (out,) or None).
     inputs
         (N, in).
     targets
@@ -61,8 +61,8 @@ def dense(
     loss
         `(outputs (n, out), targets) -> (n,)`, each entry a function of its own row.
     activation
-        Twice differentiable, and applied row by row; faster if elementwise. With kinks (ReLU, maxout), the matrix is
-        that of the smooth piece on which the point lies.
+        Of `mlp.forward`. Twice differentiable, and applied row by row; faster if elementwise. With kinks (ReLU,
+        maxout), the matrix is that of the smooth piece on which the point lies.
     weights
         (N,) non-negative; all equal if None.
     penalty
@@ -93,8 +93,8 @@ def dense(
     >>> dense(params, x, y, loss=losses.cross_entropy).shape
     (26, 26)
     """
-    terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     mlp.require_layers(params)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, mesh)
     matrices.require_memory(tree.size(params), max_bytes)
     return _compute(_dense, _compiled_dense, (params, inputs, targets, weights), terms)
 
@@ -106,7 +106,7 @@ def blocks(
     *,
     layers: tuple[int, int],
     loss: PerExample,
-    activation: Activation = jnp.tanh,
+    activation: Activations = jnp.tanh,
     weights: jax.Array | None = None,
     penalty: Penalty | None = None,
     gauss_newton: bool = True,
@@ -116,7 +116,7 @@ def blocks(
 ) -> jax.Array:
     """Return the block of one pair of layers of the matrix that `dense` returns, without computing the rest.
 
-    H[i, j] = ∂²/∂θᵢ∂θⱼ, (Pᵢ, Pⱼ), where θᵢ are the weight, then the bias, of layer i, Pᵢ = (in + 1) · out numbers.
+    H[i, j] = ∂²/∂θᵢ∂θⱼ, (Pᵢ, Pⱼ), where θᵢ are the weight, then the bias, of layer i.
     Transformable. It uses 3 · 8 PᵢPⱼ bytes and a bounded chunk. Other parameters and errors: see `dense`.
 
     Parameters
@@ -131,8 +131,8 @@ def blocks(
     >>> blocks(params, np.ones((5, 3)), np.zeros(5, int), layers=(0, 1), loss=losses.cross_entropy).shape
     (16, 10)
     """
-    terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     mlp.require_layers(params)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, mesh)
     first, second = (_checks.integer(i, "layers", 0, len(params) - 1) for i in layers)
     matrices.require_memory(tree.size(params[first]), max_bytes, num_columns=tree.size(params[second]))
     pair = min(first, second), max(first, second)
@@ -146,7 +146,7 @@ def enclosable(
     targets: jax.Array,
     *,
     loss: PerExample,
-    activation: Activation = jnp.tanh,
+    activation: Activations = jnp.tanh,
     weights: jax.Array | None = None,
     penalty: Penalty | None = None,
 ) -> jax.Array:
@@ -167,8 +167,8 @@ def enclosable(
     >>> interval.certify(loss, jax.tree.map(jnp.zeros_like, params), (x, y), enclosure=hessian).index
     0
     """
-    terms = Terms(loss, activation, penalty, True, True, None)
     mlp.require_layers(params)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, True, True, None)
     return _compute(_whole, _compiled_whole, (params, inputs, targets, weights), terms)
 
 
@@ -308,7 +308,7 @@ def _sums_here(params: Params, examples: Examples, pairs: tuple[Pair, ...], term
 
 
 def _chunk_size(params: Params) -> int:
-    per_example = params[0].weight.dtype.itemsize * sum(layer.bias.size for layer in params) ** 2
+    per_example = params[0].weight.dtype.itemsize * sum(layer.shape[1] for layer in params) ** 2
     return max(32, min(max(_CHUNK, tree.size(params) // 8), _CHUNK_BYTES // per_example))
 
 
@@ -325,5 +325,5 @@ def _cut(examples: Examples, size: int) -> Examples:
 
 
 def _shapes(params: Params, pair: Pair) -> Shapes:
-    here, there = ((params[i].weight.shape[0] + 1, params[i].weight.shape[1]) for i in pair)
+    here, there = (params[i].shape for i in pair)
     return here, None if pair[0] == pair[1] else there

@@ -15,8 +15,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from mlp_jax import mlp
-from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp import Params, PerLayer
 from mlp_jax.mlp_hessian import activations
 from mlp_jax.mlp_hessian.activations import Elementwise, Mixing
 from mlp_jax.mlp_hessian.penalty_part import Penalty
@@ -27,10 +26,10 @@ PerExample = Callable[[jax.Array, jax.Array], jax.Array]
 
 
 class Terms(NamedTuple):
-    """The functions to differentiate, and the parts of the Hessian to return."""
+    """The functions to differentiate, an activation for each hidden layer, and the parts of the Hessian to return."""
 
     loss: PerExample
-    activation: Activation
+    activation: PerLayer
     penalty: Penalty | None
     gauss_newton: bool
     residual: bool
@@ -41,7 +40,7 @@ class Derivatives(NamedTuple):
     """The input of the sums over n examples, for each layer i and each pair of layers i ≤ j.
 
     inputs
-        aᵢ with a 1 appended, (in + 1, n).
+        aᵢ with a 1 appended if the layer has a bias, (in + 1, n) or (in, n).
     deltas
         w ∂ℓ/∂zᵢ, (out, n), with the weight w of each example.
     inner
@@ -85,21 +84,17 @@ def differentiate(params: Params, examples: Examples, terms: Terms) -> Derivativ
 
 
 def _forward(
-    params: Params, inputs: jax.Array, activation: Activation
+    params: Params, inputs: jax.Array, activation: PerLayer
 ) -> tuple[list[jax.Array], list[Elementwise | Mixing], jax.Array]:
-    """Return the inputs of each layer with a 1 appended, the activations' derivatives, and the outputs (n, out)."""
-    ins, steps = [_with_one(inputs)], []
-    z = mlp.forward(params[:1], inputs)
-    for layer in params[1:]:
-        steps.append(activations.derivatives(activation, z))
-        hidden = activation(z)
-        ins.append(_with_one(hidden))
-        z = mlp.forward((layer,), hidden)
+    """Return the extended inputs of each layer, the activations' derivatives, and the outputs (n, out)."""
+    ins, steps = [params[0].extend(inputs).T], []
+    z = params[0].affine(inputs)
+    for layer, phi in zip(params[1:], activation, strict=True):
+        steps.append(activations.derivatives(phi, z))
+        hidden = phi(z)
+        ins.append(layer.extend(hidden).T)
+        z = layer.affine(hidden)
     return ins, steps, z
-
-
-def _with_one(values: jax.Array) -> jax.Array:
-    return jnp.concatenate([values, jnp.ones((len(values), 1), values.dtype)], axis=1).T
 
 
 def _at_outputs(

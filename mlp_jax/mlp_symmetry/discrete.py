@@ -9,8 +9,9 @@ import numpy as np
 
 from mlp_jax import mlp, tree
 from mlp_jax.curvature import precision, units
-from mlp_jax.mlp import Activation, Layer, Params
+from mlp_jax.mlp import Activations, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
+from mlp_jax.mlp_symmetry.network import entering
 from mlp_jax.mlp_symmetry.stabilisers import LayerMaps, count_fixing
 
 Map = Callable[[Params], Params]
@@ -53,11 +54,11 @@ class DiscreteMaps:
         """
         layers = _as_numpy(params)
         order = math.prod(kind.order(len(after.weight)) for kind, after in zip(self.layers, layers[1:], strict=True))
-        size = max(float(np.max(np.abs(leaf))) for layer in layers for leaf in layer)
+        size = max(float(np.max(np.abs(leaf))) for leaf in jax.tree.leaves(layers))
         return order // count_fixing(layers, self.layers, tolerance * size)
 
 
-def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activation) -> DiscreteMaps:
+def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activations) -> DiscreteMaps:
     """Return the discrete symmetries of `fun`: for the argument `symmetries` of `critical.census`. Host-level, float64.
 
     Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993), and
@@ -75,8 +76,8 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
         mlp.require_layers(params)
-        found = [traits(activation, layer.bias.size) for layer in params[:-1]]
-        offered = tuple(map(_offered, found))
+        phi = mlp.each_layer(activation, params)
+        offered = tuple(_offered(traits(one, layer.shape[1])) for one, layer in zip(phi, params, strict=False))
         unit = units.traced_unit(fun, params)
         good = _valid(fun, params, args, offered, unit)
     kept = []
@@ -106,7 +107,7 @@ def _valid(
     here = float(value(draw, *args))
     # The change from a rounding of the parameters, and from the order of sums over units, which permutations change.
     rounding = max(abs(float(value(p, *args)) - here) for p in nudged)
-    allowed = 16 * rounding + 64 * unit * abs(here) * max(layer.bias.size for layer in params)
+    allowed = 16 * rounding + 64 * unit * abs(here) * max(layer.shape[1] for layer in params)
     good: dict[tuple[str, int], bool] = {}
     for name, move in _generators(params, offered):
         kind = next(k for k in _KINDS if name.startswith(k))
@@ -138,8 +139,8 @@ def _move(depth: int, columns: np.ndarray, rows: np.ndarray) -> Map:
 
     def move(params: Params) -> Params:
         first, second = params[depth], params[depth + 1]
-        pair = Layer(first.weight[:, columns], first.bias[columns]), Layer(second.weight[rows], second.bias)
-        return (*params[:depth], *pair, *params[depth + 2 :])
+        moved = jax.tree.map(lambda leaf: leaf[..., columns], first)
+        return (*params[:depth], moved, second._replace(weight=second.weight[rows]), *params[depth + 2 :])
 
     return move
 
@@ -148,9 +149,9 @@ def _flip(depth: int, unit: int) -> Map:
     def flip(params: Params) -> Params:
         first, second = params[depth], params[depth + 1]
         # numpy, so that params may be either: float64 JAX arrays exist only where x64 is on.
-        sign = np.where(np.arange(first.bias.size) == unit, -1, 1).astype(first.bias.dtype)
-        pair = Layer(first.weight * sign, first.bias * sign), Layer(second.weight * sign[:, None], second.bias)
-        return (*params[:depth], *pair, *params[depth + 2 :])
+        sign = np.where(np.arange(first.shape[1]) == unit, -1, 1).astype(first.weight.dtype)
+        moved = jax.tree.map(lambda leaf: leaf * sign, first)
+        return (*params[:depth], moved, second._replace(weight=second.weight * sign[:, None]), *params[depth + 2 :])
 
     return flip
 
@@ -162,10 +163,10 @@ def _as_numpy(params: Params) -> list[Layer]:
 def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool) -> tuple[Layer, Layer]:
     units, pieces = second.weight.shape[0], allowed.pieces
     generator = np.random.default_rng(0)
-    entering, bias_weight = generator.standard_normal(first.weight.shape[0]), generator.standard_normal()
+    incoming = generator.standard_normal(first.shape[0])
     leaving = generator.standard_normal(second.weight.shape[1])
     across = generator.standard_normal(pieces)
-    value = (entering @ first.weight + bias_weight * first.bias).reshape(units, pieces)
+    value = (incoming @ entering(first)).reshape(units, pieces)
     columns = np.arange(units * pieces).reshape(units, pieces)
     if allowed.exchanges:
         inner = np.argsort(value, axis=1)
@@ -181,7 +182,5 @@ def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool
     order = np.argsort(key, kind="stable") if allowed.permutations else np.arange(units)
     entering_order, rows = columns[order].ravel(), sign[order]
     wide = np.repeat(rows, pieces)
-    return (
-        Layer(first.weight[:, entering_order] * wide, first.bias[entering_order] * wide),
-        Layer(second.weight[order] * rows[:, None], second.bias),
-    )
+    moved = jax.tree.map(lambda leaf: leaf[..., entering_order] * wide, first)
+    return moved, second._replace(weight=second.weight[order] * rows[:, None])

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mlp_jax.mlp import Layer
+from mlp_jax.mlp_symmetry.network import entering
 
 _MOST = 100_000
 
@@ -49,8 +50,8 @@ def _ways(
     """Yield the numbers of ways to complete a map that is given before layer `depth`."""
     layer, after, kind = layers[depth], layers[depth + 1], kinds[depth]
     units, pieces = after.weight.shape[0], kind.pieces
-    target = np.concatenate([layer.weight, layer.bias[None]]).reshape(-1, units, pieces)
-    moved = np.concatenate([layer.weight[order] * signs[:, None], layer.bias[None]]).reshape(-1, units, pieces)
+    target = entering(layer).reshape(-1, units, pieces)
+    moved = entering(layer._replace(weight=layer.weight[order] * signs[:, None])).reshape(-1, units, pieces)
     within = 1
     if kind.exchanges:
         within = math.prod(_repeats(target[:, i].T, tolerance) for i in range(units))
