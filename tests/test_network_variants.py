@@ -27,8 +27,9 @@ from mlp_jax import (
     tree,
 )
 
+SLOW = pytest.mark.slow
 MIXED = jnp.tanh, jax.nn.softplus, jnp.sin
-# Sizes, biases by layer, activations, pieces of the maxout layers.
+# Sizes, biases by layer, activations, pieces of the maxout layers; whether with residual connections.
 VARIANTS = {
     "linear model": ((3, 2), False, jnp.tanh, 1),
     "last bias only": ((3, 3, 2), (False, True), jnp.tanh, 1),
@@ -36,23 +37,31 @@ VARIANTS = {
     "no bias": ((2, 3, 2, 2, 2), False, MIXED, 1),
     "maxout": ((2, 2, 2, 2), (False, True, False), (mlp.maxout(2), mlp.maxout(2)), 2),
 }
+FAST = "no last bias", "residual"
+RESIDUAL = {
+    "residual": ((2, 2, 3, 3, 2), (True, False, True, True), MIXED, 1),
+    "residual in a row": ((3, 3, 3, 3, 2), False, MIXED, 1),
+    "residual maxout": ((3, 2, 2, 2), True, mlp.maxout(2), 2),
+}
 
 
 def variant(name, num=7):
     """Parameters, inputs and class numbers, float64 numpy arrays, and the activation."""
-    sizes, bias, activation, pieces = VARIANTS[name]
+    sizes, bias, activation, pieces = (VARIANTS | RESIDUAL)[name]
     rng = np.random.default_rng(len(sizes))
     params = mlp.init(jax.random.key(0), sizes, bias=bias, pieces=pieces)
     params = jax.tree.map(lambda leaf: 0.8 * rng.standard_normal(leaf.shape), params)
     return params, rng.standard_normal((num, sizes[0])), rng.integers(sizes[-1], size=num), activation
 
 
-def by_node(params, inputs, activation):
+def by_node(params, inputs, activation, residual=False):
     """The outputs of the network by numpy, with an activation for each layer."""
     for depth, (weight, bias) in enumerate(params):
-        inputs = (np.asarray(activation[depth - 1](inputs)) if depth else inputs) @ weight
-        inputs = inputs if bias is None else inputs + bias
-    return inputs
+        z = inputs @ weight if bias is None else inputs @ weight + bias
+        if depth == len(params) - 1:
+            return z
+        hidden = np.asarray(activation[depth](z))
+        inputs = hidden + inputs if residual and hidden.shape == inputs.shape else hidden
 
 
 # --- The network and its derivatives ------------------------------------------------------------------------------
@@ -71,29 +80,37 @@ def test_init_leaves_out_the_biases_and_draws_the_same_weights():
         mlp.forward(some, jnp.ones((1, 3)), activation=[jnp.tanh])
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+def test_residual_connections_add_the_input_of_hidden_layers_where_widths_agree(x64):
+    params, inputs, _, activation = variant("residual")
+    outputs = mlp.forward(params, inputs, activation=activation, residual=True)
+    np.testing.assert_allclose(outputs, by_node(params, inputs, activation, residual=True), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", [n if n in FAST else pytest.param(n, marks=SLOW) for n in VARIANTS | RESIDUAL])
 def test_the_layered_hessian_of_a_variant_is_that_of_automatic_differentiation(x64, name):
     params, inputs, targets, activation = variant(name)
     penalty = functools.partial(penalties.l2, strength=0.1)
     options = {"loss": losses.cross_entropy, "activation": activation, "penalty": penalty}
-    fun = lambda p, x, y: losses.mean(losses.cross_entropy(mlp.forward(p, x, activation=activation), y)) + penalty(p)
+    forward = functools.partial(mlp.forward, activation=activation, residual=name in RESIDUAL)
+    fun = lambda p, x, y: losses.mean(losses.cross_entropy(forward(p, x), y)) + penalty(p)
     expected = autodiff(fun, params, inputs, targets)
     ends = np.cumsum([0, *(tree.size(layer) for layer in params)])
     pair = len(params) - 1, 0
 
     @jax.jit
     def ours(params):
-        data = params, inputs, targets
-        whole = [f(*data, **options) for f in (mlp_hessian.dense, mlp_hessian.enclosable)]
-        return *whole, mlp_hessian.blocks(*data, layers=pair, **options)
+        data, skips = (params, inputs, targets), {"residual_connections": name in RESIDUAL}
+        block = mlp_hessian.blocks(*data, layers=pair, **options, **skips)
+        whole = [mlp_hessian.dense(*data, **options, **skips)]
+        return block, whole if name in RESIDUAL else [*whole, mlp_hessian.enclosable(*data, **options)]
 
-    dense, enclosable, block = ours(params)
-    assert_close(dense, expected)
-    assert_close(enclosable, expected)
+    block, whole = ours(params)
     assert_close(block, expected[ends[pair[0]] : ends[pair[0] + 1], : ends[1]])
+    for matrix in whole:
+        assert_close(matrix, expected)
 
 
-@pytest.mark.slow
+@SLOW
 def test_losses_and_gradients_are_right_for_every_number_of_examples_modulo_16(x64):
     params, inputs, targets, activation = variant("no last bias", num=31)
 
@@ -158,7 +175,7 @@ def test_relu_units_without_bias_are_rescalable_and_the_verdict_is_that_of_the_s
     assert (verdict.kind, verdict.symmetries, verdict.inertia[:3]) == (kind, zero, (negative, 2, 10 - 2 - negative))
 
 
-@pytest.mark.slow
+@SLOW
 @pytest.mark.parametrize("bias", [(False, False), (True, False), (False, True)])
 @pytest.mark.parametrize(
     ("name", "sizes", "pieces"), [("relu", (3, 4, 2), 1), ("maxout", (2, 4, 2), 2), ("identity", (4, 5, 2), 1)]
@@ -187,7 +204,7 @@ def test_copies_of_a_network_without_biases_have_one_canonical_form_and_match():
     jax.tree.map(np.testing.assert_array_equal, matched, params)
 
 
-@pytest.mark.slow
+@SLOW
 def test_a_proof_for_a_network_without_biases_is_the_same_with_the_layered_enclosure():
     sizes, activation = (2, 3, 2, 2), MIXED[:2]
     rng = np.random.default_rng(0)

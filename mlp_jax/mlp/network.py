@@ -121,12 +121,14 @@ def forward(
     inputs: jax.Array,
     *,
     activation: Activations = jnp.tanh,
+    residual: bool = False,
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Return the outputs (n, out) of the network (logits), of the dtype of params and inputs combined.
 
-    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = dropout(activation(zₗ)) in hidden layers; the result is z_L.
+    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = dropout(activation(zₗ)) in hidden layers; the result is z_L. With residual
+    connections, aₗ = aₗ₋₁ + dropout(activation(zₗ)) (He et al. 2016, "Deep residual learning for image recognition").
 
     Parameters
     ----------
@@ -136,6 +138,8 @@ def forward(
         (n, in), batch first; any further leading axes are kept.
     activation
         A function on arrays, for the hidden layers, or one for each of them. It may shrink the last axis (maxout).
+    residual
+        Whether each hidden layer whose output is as wide as its input adds its input.
     dropout_rate
         Probability that a hidden unit is dropped, for training; 0, the default, to evaluate.
     key
@@ -160,19 +164,18 @@ def forward(
     (4, 5, 1)
     """
     require_layers(params)
-    phi = each_layer(activation, params)
+    functions = each_layer(activation, params)
     rate = _checked_rate(dropout_rate)
     if _checks.is_traced(rate) or rate > 0:
         _checks.key(key)
     else:
         key = None
     hidden = jnp.asarray(_checks.numbers(inputs, "inputs"))
-    for depth, layer in enumerate(params):
-        if depth:
-            hidden = phi[depth - 1](hidden)
-            hidden = hidden if key is None else _drop(jax.random.fold_in(key, depth), hidden, rate)
-        hidden = layer.affine(hidden)
-    return hidden
+    for depth, (layer, phi) in enumerate(zip(params, functions, strict=False), start=1):
+        before, hidden = hidden, phi(layer.affine(hidden))
+        hidden = hidden if key is None else _drop(jax.random.fold_in(key, depth), hidden, rate)
+        hidden = before + hidden if residual and before.shape == hidden.shape else hidden
+    return params[-1].affine(hidden)
 
 
 def maxout(pieces: int) -> Activation:

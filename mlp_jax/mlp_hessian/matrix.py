@@ -37,6 +37,7 @@ def dense(
     penalty: Penalty | None = None,
     gauss_newton: bool = True,
     residual: bool = True,
+    residual_connections: bool = False,
     max_bytes: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
@@ -69,6 +70,8 @@ def dense(
         `params -> scalar`, or None.
     gauss_newton, residual
         The parts to return; their sum by default.
+    residual_connections
+        `residual` of `mlp.forward`: whether hidden layers add their input.
     max_bytes
         Largest memory to use; half of the machine's if None. It uses a bounded chunk and at most 3 · 8 P² bytes, less
         than two thirds of that with one hidden layer.
@@ -94,7 +97,7 @@ def dense(
     (26, 26)
     """
     mlp.require_layers(params)
-    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, mesh)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, residual_connections, mesh)
     matrices.require_memory(tree.size(params), max_bytes)
     return _compute(_dense, _compiled_dense, (params, inputs, targets, weights), terms)
 
@@ -111,6 +114,7 @@ def blocks(
     penalty: Penalty | None = None,
     gauss_newton: bool = True,
     residual: bool = True,
+    residual_connections: bool = False,
     max_bytes: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
@@ -132,7 +136,7 @@ def blocks(
     (16, 10)
     """
     mlp.require_layers(params)
-    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, mesh)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, residual_connections, mesh)
     first, second = (_checks.integer(i, "layers", 0, len(params) - 1) for i in layers)
     matrices.require_memory(tree.size(params[first]), max_bytes, num_columns=tree.size(params[second]))
     pair = min(first, second), max(first, second)
@@ -168,7 +172,7 @@ def enclosable(
     0
     """
     mlp.require_layers(params)
-    terms = Terms(loss, mlp.each_layer(activation, params), penalty, True, True, None)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, True, True, False, None)
     return _compute(_whole, _compiled_whole, (params, inputs, targets, weights), terms)
 
 
@@ -204,7 +208,8 @@ def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Ter
         if weights.shape != inputs.shape[:1]:
             raise ValueError(f"weights: got shape {weights.shape}, expected ({len(inputs)},).")
         losses.mean(weights, weights)
-    outputs = jax.eval_shape(lambda p, x: mlp.forward(p, x, activation=terms.activation), params, inputs)
+    forward = functools.partial(mlp.forward, activation=terms.activation, residual=terms.connections)
+    outputs = jax.eval_shape(forward, params, inputs)
     # The targets are not abstract, so that a loss can check their range.
     values = jax.eval_shape(lambda z: terms.loss(z, targets), outputs)
     if getattr(values, "shape", None) != (len(inputs),) or not jnp.issubdtype(values.dtype, jnp.floating):

@@ -6,7 +6,8 @@
 - `split_lines`: lines of critical points through one that has duplicate units
 
 The properties of an activation (odd, homogeneous, linear, its corners) are measured, not looked up by name. Every
-symmetry is checked on the loss before it is used: a penalty, for example, breaks rescaling.
+symmetry is checked on the loss before it is used: a penalty, for example, breaks rescaling. Networks with residual
+connections are not supported: their pre-activations are others than those that are computed here.
 """
 
 from mlp_jax.mlp_symmetry.activations import Traits, corners, traits
