@@ -1,4 +1,7 @@
-"""The network as pure functions on a tuple of layers: init, forward, maxout and dropout. Transformable.
+"""The network as pure functions on a tuple of layers. Transformable.
+
+- `init`, `forward`: initial parameters, with or without biases, and the outputs; `maxout`, `dropout`
+- `split_unit`, `merge_units`, `remove_unit`, `add_unit`: another width, the same function
 
 Activations are functions on arrays: `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `maxout(pieces)`. The outputs of
 the network are logits; `jax.nn.softmax(logits)` gives the class probabilities.
@@ -17,6 +20,9 @@ from mlp_jax.mlp.network import (  # noqa: F401
     maxout,
     require_layers,
 )
+from mlp_jax.mlp.surgery import add_unit, merge_units, remove_unit, split_unit
 
-__all__ = ["Layer", "dropout", "forward", "init", "maxout"]
+__all__ = [
+    "Layer", "add_unit", "dropout", "forward", "init", "maxout", "merge_units", "remove_unit", "split_unit",
+]  # fmt: skip
 __dir__ = __all__.copy
