@@ -61,9 +61,10 @@ class DiscreteMaps:
 def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activations) -> DiscreteMaps:
     """Return the discrete symmetries of `fun`: for the argument `symmetries` of `critical.census`. Host-level, float64.
 
-    Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993), and
-    permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and dropped if `fun`
-    changes by more than its rounding. fun, params, args, activation: see `tangents`; only the shapes of params matter.
+    Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993) or an even
+    one, and permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and dropped
+    if `fun` changes by more than its rounding. fun, params, args, activation: see `tangents`; only the shapes of params
+    matter.
 
     Examples
     --------
@@ -71,7 +72,7 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
     >>> found = maps(fun, params, (np.ones((4, 2)),), activation=jnp.tanh)
     >>> found.layers, found.orbit_size(params)
-    ((LayerMaps(pieces=1, permutations=True, flips=True, exchanges=False),), 48)
+    ((LayerMaps(pieces=1, permutations=True, flips=-1, exchanges=False),), 48)
     """
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
@@ -83,7 +84,7 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     kept = []
     for depth, layer in enumerate(offered, start=1):
         swap, flip, exchange = (good.get((kind, depth), True) for kind in _KINDS)
-        allowed = layer.permutations and swap, layer.flips and flip, layer.exchanges and exchange
+        allowed = layer.permutations and swap, layer.flips * flip, layer.exchanges and exchange
         kept.append(LayerMaps(layer.pieces, *allowed))
     return DiscreteMaps(tuple(kept))
 
@@ -92,7 +93,7 @@ def _offered(found: Traits) -> LayerMaps:
     return LayerMaps(
         found.pieces,
         permutations=found.separate,
-        flips=found.separate and found.odd and found.pieces == 1,
+        flips=found.even - found.odd if found.separate and found.pieces == 1 else 0,
         exchanges=found.pieces > 1 and found.separate and found.exchangeable,
     )
 
@@ -125,7 +126,7 @@ def _generators(params: Params, layers: tuple[LayerMaps, ...]) -> Iterator[tuple
             order[[i, i + 1]] = i + 1, i
             yield f"swap units {i + 1} and {i + 2} {where}", _move(depth, plain[order].ravel(), order)
         for i in range(units if allowed.flips else 0):
-            yield f"flip unit {i + 1} {where}", _flip(depth, i)
+            yield f"flip unit {i + 1} {where}", _flip(depth, i, allowed.flips)
         for i in range(units if allowed.exchanges else 0):
             for j in range(allowed.pieces - 1):
                 columns = plain.copy()
@@ -145,13 +146,14 @@ def _move(depth: int, columns: np.ndarray, rows: np.ndarray) -> Map:
     return move
 
 
-def _flip(depth: int, unit: int) -> Map:
+def _flip(depth: int, unit: int, outgoing: int) -> Map:
     def flip(params: Params) -> Params:
         first, second = params[depth], params[depth + 1]
         # numpy, so that params may be either: float64 JAX arrays exist only where x64 is on.
-        sign = np.where(np.arange(first.shape[1]) == unit, -1, 1).astype(first.weight.dtype)
+        here = np.arange(first.shape[1]) == unit
+        sign, after = (np.where(here, s, 1).astype(first.weight.dtype) for s in (-1, outgoing))
         moved = jax.tree.map(lambda leaf: leaf * sign, first)
-        return (*params[:depth], moved, second._replace(weight=second.weight * sign[:, None]), *params[depth + 2 :])
+        return (*params[:depth], moved, second._replace(weight=second.weight * after[:, None]), *params[depth + 2 :])
 
     return flip
 
@@ -171,16 +173,14 @@ def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool
     if allowed.exchanges:
         inner = np.argsort(value, axis=1)
         value, columns = np.take_along_axis(value, inner, 1), np.take_along_axis(columns, inner, 1)
-    key = value @ across
-    if last:
-        key = key + second.weight @ leaving
-    sign = np.where(key < 0, -1.0, 1.0) if allowed.flips else np.ones(units)
-    key = sign * key
-    if not last:
-        # Invariant under permutations and flips of the next layer.
-        key = key + np.sort(np.abs(second.weight), axis=1) @ leaving
+    key, odd = value @ across, allowed.flips < 0
+    # In a layer before the last: invariant under permutations and flips of the next layer.
+    after = second.weight @ leaving if last else np.sort(np.abs(second.weight), axis=1) @ leaving
+    whole = key + after if last and allowed.flips <= 0 else key  # the part whose sign a flip changes
+    sign = np.where(whole < 0, -1.0, 1.0) if allowed.flips else np.ones(units)
+    key = sign * whole if last and allowed.flips <= 0 else sign * key + after
     order = np.argsort(key, kind="stable") if allowed.permutations else np.arange(units)
     entering_order, rows = columns[order].ravel(), sign[order]
     wide = np.repeat(rows, pieces)
     moved = jax.tree.map(lambda leaf: leaf[..., entering_order] * wide, first)
-    return moved, second._replace(weight=second.weight[order] * rows[:, None])
+    return moved, second._replace(weight=second.weight[order] * (rows[:, None] if odd else 1))

@@ -22,10 +22,10 @@ def split_lines(
 ) -> Params:
     """Return directions of straight lines on which the gradient of `fun` is that at params, (k, ...) for each leaf.
 
-    Two units with the same (or, with an odd activation, opposite) incoming weights can share their outgoing weights in
-    any proportion: v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of critical points,
-    but not symmetries: beside the line the loss changes along d. A direction is kept if the gradient at t = −1, …, 1
-    equals that at params up to rounding and the distance between the two units. Host-level, float64.
+    Two units with the same (or, with an odd or even activation, opposite) incoming weights can share their outgoing
+    weights in any proportion: v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of
+    critical points, but not symmetries: beside the line the loss changes along d. A direction is kept if the gradient
+    at t = −1, …, 1 equals that at params up to rounding and the distance between the two units. Host-level, float64.
 
     Parameters
     ----------
@@ -68,12 +68,13 @@ def _directions(params: Params, activation: Activations, distance: float) -> lis
         columns = entering(layer)
         leaving = np.asarray(following.weight)
         for i, j in itertools.combinations(range(columns.shape[1]), 2):
-            for sign in (1.0, -1.0) if found.odd else (1.0,):
+            for sign in (1.0, -1.0) if found.odd or found.even else (1.0,):
                 if np.max(np.abs(columns[:, i] - sign * columns[:, j])) > distance:
                     continue
-                for d in (leaving[i], sign * leaving[j]):
+                back = sign if found.odd else 1.0
+                for d in (leaving[i], back * leaving[j]):
                     moved: Any = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), params)
-                    moved[depth + 1].weight[i], moved[depth + 1].weight[j] = d, -sign * d
+                    moved[depth + 1].weight[i], moved[depth + 1].weight[j] = d, -back * d
                     if np.any(d != 0):
                         rows.append(np.asarray(tree.ravel(moved)[0]))
     return rows

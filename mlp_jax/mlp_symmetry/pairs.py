@@ -19,9 +19,9 @@ class NearestPair(NamedTuple):
     layer, units
         The hidden layer and the two units, from 0, as `mlp.merge_units` takes them.
     sign
-        −1 if the incoming weights are nearly opposite, 1 otherwise.
+        `sign` of `mlp.merge_units`: −1 if φ is odd and the incoming weights are nearly opposite, 1 otherwise.
     distance
-        ‖wᵢ − sign · wⱼ‖ / max(‖wᵢ‖, ‖wⱼ‖), of the incoming weights and biases; with a homogeneous activation (ReLU),
+        ‖wᵢ ∓ wⱼ‖ / max(‖wᵢ‖, ‖wⱼ‖), of the incoming weights and biases; with a homogeneous activation (ReLU),
         of these scaled to length 1. 0 for copies.
     outgoing
         ‖vᵢ‖ and ‖vⱼ‖, the sizes of the outgoing weights, in proportion to that scaling.
@@ -35,7 +35,9 @@ class NearestPair(NamedTuple):
 
 
 def nearest_pair(params: Params, activation: Activations) -> NearestPair:
-    """Return the two units of one hidden layer whose incoming weights are nearest, up to sign if φ is odd. Host-level.
+    """Return the two hidden units of one layer whose incoming weights are nearest. Host-level.
+
+    Weights are compared up to sign if the activation is odd or even, and up to scale if it is homogeneous.
 
     Where a descent ends without a minimum, two units often approach each other while their outgoing weights diverge
     with opposite signs, a channel to a minimum at infinity (Martinelli, Van Meegen, Şimşek, Gerstner & Brea 2025,
@@ -71,9 +73,10 @@ def _pairs(layers: Sequence[Layer], depth: int, activation: Activation) -> Itera
     sizes = np.linalg.norm(columns, axis=0)
     if found.homogeneous:
         columns, leaving, sizes = columns / np.where(sizes > 0, sizes, 1), leaving * sizes, np.sign(sizes)
-    for i, sign in itertools.product(range(len(sizes) - 1), (1, -1) if found.odd else (1,)):
+    for i, sign in itertools.product(range(len(sizes) - 1), (1, -1) if found.odd or found.even else (1,)):
         largest = np.maximum(sizes[i], sizes[i + 1 :])
         gaps = np.linalg.norm(columns[:, i, None] - sign * columns[:, i + 1 :], axis=0)
         distances = gaps / np.where(largest > 0, largest, 1)
         j = i + 1 + int(np.argmin(distances))
-        yield NearestPair(depth, (i, j), sign, float(np.min(distances)), (float(leaving[i]), float(leaving[j])))
+        merging = sign if found.odd else 1
+        yield NearestPair(depth, (i, j), merging, float(np.min(distances)), (float(leaving[i]), float(leaving[j])))
