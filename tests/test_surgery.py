@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import mlp, mlp_symmetry
+from mlp_jax import critical, losses, mlp, mlp_symmetry
 
 # Sizes, biases, activation, pieces.
 NETWORKS = {
@@ -81,6 +81,19 @@ def test_the_nearest_pair_is_the_unit_that_was_split_and_its_copy(x64, activatio
     sine, norm = (1, 1) if scale == 1 else (np.linalg.norm(params[1].weight[:, 2]) / size, size)
     np.testing.assert_allclose(found.distance, 1e-6 / size * sine, rtol=1e-5)
     np.testing.assert_allclose(found.outgoing, (1000 * out * norm, 999 * out * norm), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_a_fit_of_the_derivative_of_tanh_ends_near_a_pair_whose_outgoing_weights_diverge():
+    # v (tanh(w x + b) − tanh(w x + b')) tends to tanh'(x) as w → 1 and b − b' → 0 with v (b − b') = 1.
+    x = np.linspace(-2, 2, 21)[:, None]
+    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
+    start = mlp.init(jax.random.key(0), (1, 2, 1), bias=(True, False))
+    point = critical.find(fun, start, (x, 1 - np.tanh(x) ** 2), index=0)
+    pair = mlp_symmetry.nearest_pair(point.params, jnp.tanh)
+    assert not point.converged
+    np.testing.assert_allclose(pair.distance * np.array(pair.outgoing), 1.0, rtol=0.02)
+    assert pair.distance < 0.3
 
 
 PARAMS = network("deep")[0]
