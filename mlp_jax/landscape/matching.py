@@ -27,7 +27,7 @@ def match_units(params: Params, reference: Params, *, activation: Activations, m
     Parameters
     ----------
     params, reference
-        Tuples of Layer of the same shapes.
+        Tuples of Layer of the same shapes, of a network without residual connections.
     activation
         Of the hidden layers, one or one for each; ValueError unless elementwise (softmax and maxout are not).
     max_sweeps

@@ -1,12 +1,13 @@
 """The values inside a network, and the gradient of its loss at a vector."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax import _compiled, tree
+from mlp_jax import _checks, _compiled, tree
 from mlp_jax.mlp import Layer, Params, PerLayer
 
 
@@ -26,9 +27,10 @@ def features(params: Params, inputs: jax.Array, activation: PerLayer, depth: int
     return params[depth].extend(hidden)
 
 
-def entering(layer: Layer) -> np.ndarray:
+def entering(layer: Layer) -> Any:
     """Return the incoming weights of each pre-activation, and its bias if there is one, as a column."""
-    return np.concatenate([np.atleast_2d(leaf) for leaf in jax.tree.leaves(layer)])
+    of = jnp if _checks.is_traced(layer) else np
+    return of.concatenate([of.atleast_2d(leaf) for leaf in jax.tree.leaves(layer)])
 
 
 @_compiled.by_function()
