@@ -92,8 +92,8 @@ def test_a_fit_of_the_derivative_of_tanh_ends_near_a_pair_whose_outgoing_weights
     point = critical.find(fun, start, (x, 1 - np.tanh(x) ** 2), index=0)
     pair = mlp_symmetry.nearest_pair(point.params, jnp.tanh)
     assert not point.converged
-    np.testing.assert_allclose(pair.distance * np.array(pair.outgoing), 1.0, rtol=0.02)
-    assert pair.distance < 0.3
+    np.testing.assert_allclose(pair.distance * np.array(pair.outgoing), 1.0, rtol=0.05)
+    assert pair.distance < 0.5
 
 
 PARAMS = network("deep")[0]
