@@ -39,11 +39,11 @@ class Settings(side_by_side.Settings):
     """Warm calls of each way."""
 
 
-def network(sizes):
-    """Return float64 parameters with random biases."""
-    params = jax.tree.map(lambda a: np.asarray(a, np.float64), mlp.init(jax.random.key(0), sizes))
+def network(sizes, bias=True):
+    """Return float64 parameters with random biases, or without biases."""
+    params = mlp.init(jax.random.key(0), sizes, bias=bias)
     draw = np.random.default_rng(0).standard_normal
-    return tuple(mlp.Layer(jnp.asarray(w), jnp.asarray(0.1 * draw(b.shape))) for w, b in params)
+    return jax.tree.map(lambda a: jnp.asarray(np.asarray(a) if a.ndim > 1 else 0.1 * draw(a.shape), float), params)
 
 
 def digits(num=1797):
@@ -74,8 +74,8 @@ def by_columns(params, x, y, block):
     return Way(f"jvp of grad, {block} columns", lambda: columns(vector, x, y), slow=tree.size(params) > 2000)
 
 
-def dense_table(sizes: tuple[int, ...], num: int, rounds: int, peers: bool) -> pd.DataFrame:
-    params, (x, y) = network(sizes), digits(num)
+def dense_table(sizes: tuple[int, ...], num: int, rounds: int, peers: bool, bias: bool = True) -> pd.DataFrame:
+    params, (x, y) = network(sizes, bias), digits(num)
     vector, unravel = tree.ravel(params)
     whole = jax.jit(jax.hessian(lambda v, x, y: mean_loss(unravel(v), x, y)))
     ways = [ours(params, x, y), *(by_columns(params, x, y, block) for block in (16, 64, None))]
@@ -83,7 +83,7 @@ def dense_table(sizes: tuple[int, ...], num: int, rounds: int, peers: bool) -> p
         ways += [Way("jax.hessian", lambda: whole(vector, x, y)), *hessian_peers.dense(params, x, y)]
     table = compare(ways, rounds, "jax.hessian" if peers else "curvature.dense_hessian")
     bound = side_by_side.gemm_seconds(num * len(vector) ** 2 / 2, 500 if num < 1000 else 3000)
-    table.insert(0, "network", "-".join(map(str, sizes)))
+    table.insert(0, "network", "-".join(map(str, sizes)) + ("" if bias else ", no biases"))
     table["times_ours"] = table.warm_s / table.warm_s[0]
     table["times_gemm_bound"] = table.warm_s / bound
     print(f"GEMM bound {1e3 * bound:.1f} ms, {num * len(vector) ** 2 / 2 / bound / 1e9:.1f}e9 multiply-adds/s")
@@ -195,7 +195,13 @@ def measure(settings: Settings) -> side_by_side.Report:
     quick, rounds = settings.quick, 1 if settings.quick else settings.rounds
     small, deep, num = ((64, 4, 10), (64, 4, 4, 10), 100) if quick else ((64, 16, 10), (64, 32, 32, 10), 1797)
     makers = {
-        "dense": lambda: pd.concat([dense_table(small, num, rounds, True), dense_table(deep, num, rounds, quick)]),
+        "dense": lambda: pd.concat(
+            [
+                dense_table(small, num, rounds, True),
+                dense_table(small, num, rounds, False, bias=False),
+                dense_table(deep, num, rounds, quick),
+            ]
+        ),
         "growth": lambda: growth_table(quick, rounds),
         "product": lambda: product_table(quick, rounds),
         "inertia": lambda: inertia_table(quick),

@@ -24,7 +24,7 @@ from benchmarks.classifier import batch_loss
 from benchmarks.side_by_side import curves, seconds
 from mlp_jax import mlp, training
 
-OURS, ALONE = "mlp_jax", "products alone, in a scan"
+OURS, UNBIASED, ALONE = "mlp_jax", "mlp_jax, no biases", "products alone, in a scan"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +50,8 @@ class Settings(side_by_side.Settings):
 _OPTIMIZER = optax.sgd(peers.RATE)
 
 
-def ours(sizes, inputs, targets, batch_size, updates):
-    params = jax.jit(functools.partial(mlp.init, sizes=tuple(sizes)))(jax.random.key(0))
+def ours(sizes, inputs, targets, batch_size, updates, bias=True):
+    params = jax.jit(functools.partial(mlp.init, sizes=tuple(sizes), bias=bias))(jax.random.key(0))
     data, epochs = jax.device_put((inputs, targets)), max(1, updates * batch_size // len(inputs))
     settings = {"optimizer": _OPTIMIZER, "batch_size": batch_size, "epochs": epochs}
     return lambda: training.train(jax.random.key(1), batch_loss, params, data, **settings)
@@ -61,6 +61,7 @@ def ways(settings: Settings, sizes, work):
     """Return the functions that make each way, by name."""
     made = {
         OURS: lambda: ours(sizes, *work),
+        UNBIASED: lambda: ours(sizes, *work, bias=False),
         ALONE: lambda: peers.products_alone(sizes, work[0], *work[2:]),
     }
     for threads in settings.threads:

@@ -108,7 +108,7 @@ def climbed(settings: Settings, digits: Problem, found: list[Ends], index: int) 
 def described(settings: Settings, digits: Problem, params: mlp.Params, index: int | None, ladder: bool) -> Ends:
     """Return the ends with a row each, on every core."""
     row = functools.partial(describe, settings, digits, index, ladder)
-    return Ends(_parallel.over_cores(row, [one(params, i) for i in range(len(params[0].bias))]), params)
+    return Ends(_parallel.over_cores(row, [one(params, i) for i in range(len(params[0].weight))]), params)
 
 
 def one(params: mlp.Params, i: int) -> mlp.Params:

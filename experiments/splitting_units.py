@@ -24,16 +24,14 @@ import tqdm
 from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, curvature, losses, plots, tree
+from mlp_jax import critical, curvature, losses, mlp, plots, tree
 
 LINE = ["network", "teacher", "unit"]
 EXAMPLES, NOISE = 40, 0.3
 # Number of inputs, whether hidden units have a bias, and number of hidden units of the small networks.
 NETWORKS = ((1, False, 1), (1, False, 2), (1, True, 2), (2, True, 2))
 PLACES = (-0.6, -0.3, -0.1, 0.1, 0.3, 0.5, 0.7, 0.9, 1.1, 1.3, 1.6)
-# Incoming weights (in, h) and outgoing weights (h, 1) of the hidden units; a bias is the weight of a constant input 1.
-Params = tuple[np.ndarray, np.ndarray]
-Data = tuple[np.ndarray, np.ndarray]
+Data = tuple[Any, Any]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +48,7 @@ class Split(NamedTuple):
     network: str
     teacher: int
     unit: int
-    params: Params
+    params: mlp.Params
     data: Data
     matrix: np.ndarray
 
@@ -61,47 +59,32 @@ class Split(NamedTuple):
         return "positive definite" if values[0] > 0 else "negative definite" if values[-1] < 0 else "indefinite"
 
 
-def outputs(params: Params, x: Any) -> jax.Array:
-    """Return tanh(x w) v."""
-    return jnp.tanh(x @ params[0]) @ params[1]
-
-
-def loss(params: Params, x: Any, y: Any) -> jax.Array:
+def loss(params: mlp.Params, x: Any, y: Any) -> jax.Array:
     """Return half the mean squared error, without a penalty, which would break the symmetry."""
-    return losses.mean(losses.squared_error(outputs(params, x), y))
+    return losses.mean(losses.squared_error(mlp.forward(params, x), y))
 
 
-def teacher(generator: np.random.Generator, inputs: int, bias: bool) -> Data:
-    """Return inputs and the outputs of a random network with three hidden units, with noise."""
-    x = generator.standard_normal((EXAMPLES, inputs))
-    if bias:
-        x = np.column_stack([x, np.ones(EXAMPLES)])
-    hidden = generator.standard_normal((x.shape[1], 3)), generator.standard_normal((3, 1))
-    return x, np.asarray(outputs(hidden, x)) + NOISE * generator.standard_normal((EXAMPLES, 1))
+def draw_network(generator: np.random.Generator, inputs: int, bias: bool, hidden: int) -> mlp.Params:
+    """Return a network with one output, without a bias there, whose parameters are normal."""
+    entering, leaving = (jnp.asarray(generator.standard_normal(s)) for s in ((inputs + bias, hidden), (hidden, 1)))
+    return mlp.Layer(entering[:inputs], entering[inputs] if bias else None), mlp.Layer(leaving)
 
 
-def minimum(generator: np.random.Generator, inputs: int, bias: bool, hidden: int) -> tuple[Params, Data] | None:
-    """Return a minimum of the small network on a teacher's data, or None if the search does not find one."""
-    data = teacher(generator, inputs, bias)
-    start = generator.standard_normal((data[0].shape[1], hidden)), generator.standard_normal((hidden, 1))
-    point = critical.find(loss, start, data, index=0)
+def minimum(generator: np.random.Generator, inputs: int, bias: bool, hidden: int) -> tuple[mlp.Params, Data] | None:
+    """Return a minimum of the small network on a noisy teacher's data, or None if the search does not find one."""
+    x: Any = generator.standard_normal((EXAMPLES, inputs))
+    teacher = np.asarray(mlp.forward(draw_network(generator, inputs, bias, 3), x))
+    data = x, teacher + NOISE * generator.standard_normal((EXAMPLES, 1))
+    point = critical.find(loss, draw_network(generator, inputs, bias, hidden), data, index=0)
     verdict = critical.classify(loss, point.params, data)
     return (point.params, data) if verdict.kind == "minimum" else None
 
 
-def bending(params: Params, unit: int, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return A = mean[(f − y) v φ''(z) x xᵀ] of a tanh unit."""
-    tanh = np.tanh(x @ params[0][:, unit])
-    factor = (np.asarray(outputs(params, x)) - y)[:, 0] * params[1][unit, 0] * -2 * tanh * (1 - tanh**2)
-    return (x * factor[:, None]).T @ x / len(x)
-
-
-def split(params: Params, unit: int, share: float) -> Params:
-    """Return the larger network: the unit keeps the share λ of its outgoing weights, and its copy gets the rest."""
-    entering, leaving = params
-    shared = np.concatenate([leaving, (1 - share) * leaving[unit : unit + 1]])
-    shared[unit] *= share
-    return np.concatenate([entering, entering[:, unit : unit + 1]], axis=1), shared
+def bending(params: mlp.Params, unit: int, x: Any, y: Any) -> np.ndarray:
+    """Return A = mean[(f − y) v φ''(z) x xᵀ] of a tanh unit, with a 1 appended to x for the bias."""
+    tanh, extended = np.tanh(params[0].affine(x)[:, unit]), params[0].extend(x)
+    factor = (mlp.forward(params, x) - y)[:, 0] * params[1].weight[unit, 0] * -2 * tanh * (1 - tanh**2)
+    return np.asarray((extended * factor[:, None]).T @ extended) / len(x)
 
 
 def predicted(one: Split, share: float) -> tuple[int, int, int]:
@@ -114,7 +97,7 @@ def along(one: Split) -> list[dict[str, Any]]:
     """Return one row for each place on the line: the measured inertia, and the theorem's."""
     rows, base = [], float(loss(one.params, *one.data))
     for share in PLACES:
-        params = split(one.params, one.unit, share)
+        params = mlp.split_unit(one.params, 0, one.unit, share)
         verdict = critical.classify(loss, params, one.data)
         measured, theory = tuple(verdict.inertia[:3]), predicted(one, share)
         rows.append(
@@ -182,7 +165,7 @@ def draw(splits: list[Split]) -> matplotlib.figure.Figure:
 
 def spectrum(one: Split, share: float) -> np.ndarray:
     """Return the four lowest eigenvalues of the larger network's Hessian."""
-    matrix = curvature.dense_hessian(loss, split(one.params, one.unit, share), one.data)
+    matrix = curvature.dense_hessian(loss, mlp.split_unit(one.params, 0, one.unit, share), one.data)
     return np.linalg.eigvalsh(np.asarray(matrix))[:4]
 
 

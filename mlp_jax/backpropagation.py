@@ -39,7 +39,7 @@ class Trace(NamedTuple):
     preactivations: tuple[jax.Array, ...]
 
 
-def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation = jnp.tanh) -> Trace:
+def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activations = jnp.tanh) -> Trace:
     """Return the inputs and pre-activations of all layers, for inputs (n, in).
 
     params, activation and errors: see `mlp.forward`; `inputs` must have two axes.
@@ -55,12 +55,13 @@ def forward(params: mlp.Params, inputs: jax.Array, *, activation: mlp.Activation
     True
     """
     mlp.require_layers(params)
+    phi = mlp.each_layer(activation, params)
     activations: list[jax.Array] = [jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)"))]
     preactivations: list[jax.Array] = []
     for depth, layer in enumerate(params):
         if depth:
-            activations.append(activation(preactivations[-1]))
-        preactivations.append(activations[-1] @ layer.weight + layer.bias)
+            activations.append(phi[depth - 1](preactivations[-1]))
+        preactivations.append(layer.affine(activations[-1]))
     return Trace(tuple(activations), tuple(preactivations))
 
 
@@ -69,8 +70,8 @@ def backward(
     trace: Trace,
     output_delta: jax.Array,
     *,
-    activation: mlp.Activation = jnp.tanh,
-    derivative: mlp.Activation | None = None,
+    activation: mlp.Activations = jnp.tanh,
+    derivative: mlp.Activations | None = None,
 ) -> tuple[jax.Array, ...]:
     """Return the deltas (δ₁, …, δ_L) of all layers from that of the output: δₗ = (δₗ₊₁ Wₗ₊₁ᵀ) ⊙ σ'(zₗ).
 
@@ -81,10 +82,10 @@ def backward(
     output_delta
         (n, out): δ_L, the derivative of the loss by the outputs.
     activation
-        The function that `forward` was given.
+        What `forward` was given.
     derivative
-        σ', a function on arrays; when None, `activation` is differentiated by jax.vjp, even if it is not elementwise
-        (maxout).
+        σ', a function on arrays, or one for each hidden layer; when None, `activation` is differentiated by jax.vjp,
+        even if it is not elementwise (maxout).
 
     Raises
     ------
@@ -101,16 +102,17 @@ def backward(
     """
     mlp.require_layers(params)
     got = [jnp.shape(z) for z in trace.preactivations]
-    if got != [(*got[0][:1], *jnp.shape(layer.bias)) for layer in params]:
+    if got != [(*got[0][:1], layer.shape[1]) for layer in params]:
         raise ValueError(f"trace: got pre-activations of shapes {got}, expected those of `forward` for params.")
     deltas = [_fitting(output_delta, got[-1], "output_delta")]
-    for layer, preactivation in zip(params[:0:-1], trace.preactivations[-2::-1], strict=True):
-        error = deltas[-1] @ layer.weight.T
+    functions = mlp.each_layer(activation if derivative is None else derivative, params)
+    for i in reversed(range(len(functions))):
+        error, preactivation = deltas[-1] @ params[i + 1].weight.T, trace.preactivations[i]
         if derivative is None:
-            values, pull = jax.vjp(activation, preactivation)
+            values, pull = jax.vjp(functions[i], preactivation)
             (delta,) = pull(error.astype(values.dtype))
         else:
-            delta = error * _fitting(derivative(preactivation), preactivation.shape, "derivative")
+            delta = error * _fitting(functions[i](preactivation), preactivation.shape, "derivative")
         deltas.append(delta)
     return tuple(reversed(deltas))
 
@@ -128,9 +130,9 @@ def gradient(
     targets: jax.Array,
     *,
     loss: Loss,
-    activation: mlp.Activation = jnp.tanh,
+    activation: mlp.Activations = jnp.tanh,
     weights: jax.Array | None = None,
-    derivative: mlp.Activation | None = None,
+    derivative: mlp.Activations | None = None,
     loss_derivative: Loss | None = None,
 ) -> mlp.Params:
     """Return the gradient of losses.mean(loss(mlp.forward(params, inputs), targets), weights) by the chain rule.
@@ -168,8 +170,8 @@ def gradient(
     output_delta = _shares(weights, outputs)[:, None] * output_delta
     deltas = backward(params, trace, output_delta, activation=activation, derivative=derivative)
     return tuple(
-        mlp.Layer(weight=a.T @ delta, bias=jnp.sum(delta, axis=0))
-        for a, delta in zip(trace.activations, deltas, strict=True)
+        mlp.Layer(weight=a.T @ delta, bias=None if layer.bias is None else jnp.sum(delta, axis=0))
+        for layer, a, delta in zip(params, trace.activations, deltas, strict=True)
     )
 
 

@@ -9,9 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_verdicts import xor_loss
 
-from mlp_jax import critical, curvature, losses, mlp, mlp_symmetry, penalties, tree
+from mlp_jax import critical, curvature, datasets, losses, mlp, mlp_symmetry, penalties, tree
 from mlp_jax.mlp import Layer
 
 
@@ -19,7 +18,7 @@ def identity(z):
     return z
 
 
-ACTIVATIONS = {"tanh": jnp.tanh, "relu": jax.nn.relu, "maxout": mlp.maxout(2), "identity": identity}
+ACTIVATIONS = {"tanh": jnp.tanh, "cos": jnp.cos, "relu": jax.nn.relu, "maxout": mlp.maxout(2), "identity": identity}
 
 
 @functools.cache
@@ -158,19 +157,22 @@ def test_a_linear_minimum_is_one_modulo_its_gauge_of_which_weight_decay_leaves_t
 # --- Split units --------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("sign", [1.0, -1.0])
-def test_a_split_unit_lies_on_a_line_of_critical_points(sign):
+@pytest.mark.parametrize(("name", "sign"), [("tanh", 1.0), ("tanh", -1.0), ("cos", -1.0)])
+def test_a_split_unit_lies_on_a_line_of_critical_points(name, sign):
     # One unit without input weights, and outputs equal to the mean target, is a critical point of XOR.
-    (w, b), (v, c) = (np.zeros((2, 1)), np.array([0.7])), (np.array([[1.3]]), np.array([0.5 - 1.3 * np.tanh(0.7)]))
-    split = Layer(np.hstack([w, sign * w]), np.hstack([b, sign * b])), Layer(np.vstack([0.3 * v, sign * 0.7 * v]), c)
-    found = mlp_symmetry.split_lines(xor_loss, split, (0.0,), activation=jnp.tanh)
+    fun, phi, args = network_loss(name), ACTIVATIONS[name], (*map(np.asarray, datasets.xor()), 0.0)
+    w, b, v = np.zeros((2, 1)), np.array([0.7]), np.array([[1.3]])
+    c = 0.5 - 1.3 * getattr(np, name)(b)
+    back = sign if name == "tanh" else 1.0  # cos is even: the copy with opposite weights has the same output
+    split = Layer(np.hstack([w, sign * w]), np.hstack([b, sign * b])), Layer(np.vstack([0.3 * v, back * 0.7 * v]), c)
+    found = mlp_symmetry.split_lines(fun, split, args, activation=phi)
     assert found[0].weight.shape[0] == 1
     line = rows(found)[0] / np.linalg.norm(rows(found)[0])
-    matrix = np.asarray(curvature.dense_hessian(xor_loss, split, (0.0,)))
+    matrix = np.asarray(curvature.dense_hessian(fun, split, args))
     np.testing.assert_allclose(matrix @ line, 0, atol=1e-12)
     np.testing.assert_allclose(np.abs(found[1].weight[0]), np.abs(found[1].weight[0][0, 0]))
     split[0].bias[1] += 1  # units that differ give no line
-    assert len(mlp_symmetry.split_lines(xor_loss, split, (0.0,), activation=jnp.tanh)[0].weight) == 0
+    assert len(mlp_symmetry.split_lines(fun, split, args, activation=phi)[0].weight) == 0
 
 
 # --- Properties of an activation ----------------------------------------------------------------------------------
@@ -181,6 +183,7 @@ def test_a_split_unit_lies_on_a_line_of_critical_points(sign):
     [
         (jnp.tanh, {"separate", "odd"}),
         (jax.nn.sigmoid, {"separate"}),
+        (jnp.square, {"separate", "even"}),
         (jax.nn.relu, {"separate", "homogeneous"}),
         (jax.nn.leaky_relu, {"separate", "homogeneous"}),
         (jax.nn.soft_sign, {"separate", "odd"}),
@@ -223,7 +226,12 @@ def test_kinks_are_pre_activations_and_gaps_of_maxout():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "sizes", "pieces", "order"),
-    [("tanh", (2, 2, 3, 1), 1, 2**2 * 2 * 2**3 * 6), ("relu", (2, 3, 1), 1, 6), ("maxout", (2, 3, 1), 2, 6 * 2**3)],
+    [
+        ("tanh", (2, 2, 3, 1), 1, 2**2 * 2 * 2**3 * 6),
+        ("cos", (2, 2, 3, 1), 1, 2**2 * 2 * 2**3 * 6),
+        ("relu", (2, 3, 1), 1, 6),
+        ("maxout", (2, 3, 1), 2, 6 * 2**3),
+    ],
 )
 def test_every_copy_has_the_same_loss_and_the_same_canonical_form(name, sizes, pieces, order):
     params, x = draw(sizes, pieces=pieces)
@@ -274,15 +282,17 @@ def _orbit_by_enumeration(found, params):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", ["tanh", "cos"])
 @pytest.mark.parametrize("case", ["equal", "opposite", "padded", "input only", "deep", "deep equal", "deep padded"])
-def test_orbit_sizes_of_points_with_equal_or_empty_units_are_those_of_enumeration(case):
+def test_orbit_sizes_of_points_with_equal_or_empty_units_are_those_of_enumeration(case, name):
     params, x = draw((1, 2, 2, 1) if "deep" in case else (1, 3, 1))
-    found = mlp_symmetry.maps(network_loss("tanh"), params, (x, np.ones((len(x), 1))), activation=jnp.tanh)
+    fun, activation = network_loss(name), ACTIVATIONS[name]
+    found = mlp_symmetry.maps(fun, params, (x, np.ones((len(x), 1))), activation=activation)
     first, second, *_ = params
     if "equal" in case or case == "opposite":
         sign = -1 if case == "opposite" else 1
         first.weight[:, 1], first.bias[1] = sign * first.weight[:, 0], sign * first.bias[0]
-        second.weight[1] = sign * second.weight[0]
+        second.weight[1] = (sign if name == "tanh" else 1) * second.weight[0]
     if "padded" in case or case == "input only":
         first.weight[:, 1], first.bias[1] = 0.0, 0.0
         second.weight[1] = 0.7 if case == "input only" else 0.0

@@ -39,7 +39,7 @@ def shallow_sawtooth(depth: int) -> mlp.Params:
 def compose(first: mlp.Params, second: mlp.Params) -> mlp.Params:
     """Return the network second ∘ first; the two affine maps that meet are merged into one."""
     (*early, inner), (outer, *late) = first, second
-    joined = mlp.Layer(inner.weight @ outer.weight, inner.bias @ outer.weight + outer.bias)
+    joined = mlp.Layer(inner.weight @ outer.weight, outer.affine(inner.affine(jnp.zeros(len(inner.weight)))))
     return (*early, joined, *late)
 
 
@@ -66,7 +66,7 @@ def table(pieces: tuple[int, ...], failure_probability: float, deviation: float)
     def add(function: str, n: int, name: str, params: mlp.Params, data: datasets.Examples) -> None:
         values, size = np.asarray(mlp.forward(params, data.inputs, activation=jax.nn.relu)), tree.size(params)
         row = {"function": function, "n": n, "network": name, "layers": len(params) - 1}
-        row["units"] = sum(layer.bias.size for layer in params[:-1])
+        row["units"] = sum(layer.shape[1] for layer in params[:-1])
         row["parameters"] = size
         row["pieces"] = count_pieces(values[:, 0]) if function == "sawtooth" else np.nan
         row["largest error"] = float(np.max(np.abs(values - np.asarray(data.targets))))

@@ -116,7 +116,7 @@ class Hunt(NamedTuple):
 
 def is_live(params: mlp.Params) -> bool:
     """Return whether no hidden unit is dead."""
-    return live_units(params) == len(params[0].bias)
+    return live_units(params) == params[0].shape[1]
 
 
 def on_cores(work: Callable[[T], Result], items: Sequence[T], unit: str, description: str) -> list[Result]:

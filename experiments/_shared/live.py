@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import jax
 import numpy as np
 
 from mlp_jax import mlp
@@ -9,6 +10,6 @@ from mlp_jax import mlp
 
 def live_units(params: mlp.Params) -> int:
     """Return the number of hidden units whose incoming and outgoing weights are both nonzero beyond rounding."""
-    incoming = np.linalg.norm(np.vstack([params[0].weight, params[0].bias]), axis=0)
+    incoming = np.linalg.norm(np.vstack(jax.tree.leaves(params[0])), axis=0)
     outgoing = np.linalg.norm(params[1].weight, axis=1)
     return int(np.sum(np.minimum(incoming, outgoing) > 1e-8))

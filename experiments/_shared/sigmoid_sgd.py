@@ -50,7 +50,7 @@ def train(
         # The last batch is padded with examples of weight 0.
         padding = (0, -len(order) % batch_size)
         weights, rows = jnp.pad(jnp.ones(len(order), data[0].dtype), padding), jnp.pad(order, padding)
-        targets = jax.nn.one_hot(data[1][rows], len(params[-1].bias), dtype=data[0].dtype)
+        targets = jax.nn.one_hot(data[1][rows], params[-1].shape[1], dtype=data[0].dtype)
         cut = (a.reshape(-1, batch_size, *a.shape[1:]) for a in (data[0][rows], targets, weights))
         params, _ = jax.lax.scan(update, params, tuple(cut))
         logits = mlp.forward(params, test[0], activation=jax.nn.sigmoid)

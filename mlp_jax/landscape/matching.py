@@ -10,13 +10,13 @@ import numpy as np
 import scipy.optimize
 
 from mlp_jax import _checks, mlp
-from mlp_jax.mlp import Activation, Layer, Params
+from mlp_jax.mlp import Activations, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
 
 Layers = list[Any]  # of Layer, with numpy arrays
 
 
-def match_units(params: Params, reference: Params, *, activation: Activation, max_sweeps: int = 100) -> Params:
+def match_units(params: Params, reference: Params, *, activation: Activations, max_sweeps: int = 100) -> Params:
     """Return params with hidden units permuted, and flipped if the activation is odd, to be nearest to `reference`.
 
     The network computes the same function. For one layer, the order of units that minimises Σ ‖θ − reference‖² is an
@@ -27,9 +27,9 @@ def match_units(params: Params, reference: Params, *, activation: Activation, ma
     Parameters
     ----------
     params, reference
-        Tuples of Layer(weight (in, out), bias (out,)) of the same shapes.
+        Tuples of Layer of the same shapes, of a network without residual connections.
     activation
-        Of the hidden layers; ValueError unless it is elementwise (softmax and maxout are not).
+        Of the hidden layers, one or one for each; ValueError unless elementwise (softmax and maxout are not).
     max_sweeps
         The largest number of visits of all layers.
 
@@ -45,7 +45,8 @@ def match_units(params: Params, reference: Params, *, activation: Activation, ma
     """
     mlp.require_layers(params)
     _checks.like(params, reference, "params", "reference")
-    found = [traits(activation, np.size(layer[1])) for layer in params[:-1]]
+    phi = mlp.each_layer(activation, params)
+    found = [traits(one, layer.shape[1]) for one, layer in zip(phi, params, strict=False)]
     for depth, kind in enumerate(found, start=1):
         if kind.pieces != 1 or not kind.separate:
             raise ValueError(f"activation: got one that joins pre-activations of layer {depth}, expected elementwise.")
@@ -85,7 +86,8 @@ def _match_layer(matched: Layers, wanted: Layers, depth: int, kind: Traits) -> b
 
 def _incoming(layer: Any, wanted: Any) -> np.ndarray:
     """Return (units wanted, units) inner products of their incoming weights."""
-    return wanted.weight.T @ layer.weight + np.outer(wanted.bias, layer.bias)
+    pairs = zip(jax.tree.leaves(wanted), jax.tree.leaves(layer), strict=True)
+    return sum(np.atleast_2d(w).T @ np.atleast_2d(leaf) for w, leaf in pairs)
 
 
 def _assign(agreement: np.ndarray, odd: bool) -> tuple[np.ndarray, np.ndarray]:
@@ -97,10 +99,10 @@ def _assign(agreement: np.ndarray, odd: bool) -> tuple[np.ndarray, np.ndarray]:
 def _reorder(layers: Layers, depth: int, order: np.ndarray, sign: np.ndarray) -> None:
     first, second = layers[depth : depth + 2]
     sign = sign.astype(first.weight.dtype)
-    layers[depth] = Layer(first.weight[:, order] * sign, first.bias[order] * sign)
-    layers[depth + 1] = Layer(second.weight[order] * sign[:, None], second.bias)
+    layers[depth] = jax.tree.map(lambda leaf: leaf[..., order] * sign, first)
+    layers[depth + 1] = second._replace(weight=second.weight[order] * sign[:, None])
 
 
 def _distance(layers: Any, wanted: Any) -> float:
-    pairs = zip(layers, wanted, strict=True)
-    return float(sum(np.sum((a - b) ** 2) for layer, other in pairs for a, b in zip(layer, other, strict=True)))
+    pairs = zip(jax.tree.leaves(layers), jax.tree.leaves(wanted), strict=True)
+    return float(sum(np.sum((a - b) ** 2) for a, b in pairs))

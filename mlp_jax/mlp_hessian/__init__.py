@@ -5,8 +5,9 @@ weights (k, o) of layer i and (l, p) of layer j, i ≤ j, is
 
     H[(k, o), (l, p)] = Σₙ aᵢ[n, k] Sᵢⱼ[n, o, p] aⱼ[n, l]  +  [i < j] Σₙ aᵢ[n, k] (∂aⱼ[n, l]/∂εᵢ[n, o]) δⱼ[n, p]
 
-where aᵢ is the input of layer i with a 1 appended for the bias. One backward recursion gives S, whose size is that of
-the widths and not of the parameters, so the cost is that of the products over n: about N·P²/2 multiply-adds.
+where aᵢ is the input of layer i with a 1 appended for its bias, if it has one. One backward recursion gives S, whose
+size is that of the widths and not of the parameters, so the cost is that of the products over n: about N·P²/2
+multiply-adds.
 
 - `dense`: the whole matrix, or its Gauss–Newton or residual part
 - `blocks`: the block of one pair of layers

@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from mlp_jax import _checks, _compiled, _parallel, losses, mlp, tree
 from mlp_jax.curvature import matrices, precision
-from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp import Activations, Params
 from mlp_jax.mlp_hessian import penalty_part, sums
 from mlp_jax.mlp_hessian.penalty_part import Penalty
 from mlp_jax.mlp_hessian.recursion import Examples, Pair, PerExample, Terms, differentiate
@@ -32,11 +32,12 @@ def dense(
     targets: jax.Array,
     *,
     loss: PerExample,
-    activation: Activation = jnp.tanh,
+    activation: Activations = jnp.tanh,
     weights: jax.Array | None = None,
     penalty: Penalty | None = None,
     gauss_newton: bool = True,
     residual: bool = True,
+    residual_connections: bool = False,
     max_bytes: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
@@ -53,7 +54,7 @@ def dense(
     Parameters
     ----------
     params
-        Tuple of Layer(weight (in, out), bias (out,)).
+        Tuple of Layer(weight (in, out), bias (out,) or None).
     inputs
         (N, in).
     targets
@@ -61,14 +62,16 @@ def dense(
     loss
         `(outputs (n, out), targets) -> (n,)`, each entry a function of its own row.
     activation
-        Twice differentiable, and applied row by row; faster if elementwise. With kinks (ReLU, maxout), the matrix is
-        that of the smooth piece on which the point lies.
+        Of `mlp.forward`. Twice differentiable, and applied row by row; faster if elementwise. With kinks (ReLU,
+        maxout), the matrix is that of the smooth piece on which the point lies.
     weights
         (N,) non-negative; all equal if None.
     penalty
         `params -> scalar`, or None.
     gauss_newton, residual
         The parts to return; their sum by default.
+    residual_connections
+        `residual` of `mlp.forward`: whether hidden layers add their input.
     max_bytes
         Largest memory to use; half of the machine's if None. It uses a bounded chunk and at most 3 · 8 P² bytes, less
         than two thirds of that with one hidden layer.
@@ -93,8 +96,8 @@ def dense(
     >>> dense(params, x, y, loss=losses.cross_entropy).shape
     (26, 26)
     """
-    terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     mlp.require_layers(params)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, residual_connections, mesh)
     matrices.require_memory(tree.size(params), max_bytes)
     return _compute(_dense, _compiled_dense, (params, inputs, targets, weights), terms)
 
@@ -106,17 +109,18 @@ def blocks(
     *,
     layers: tuple[int, int],
     loss: PerExample,
-    activation: Activation = jnp.tanh,
+    activation: Activations = jnp.tanh,
     weights: jax.Array | None = None,
     penalty: Penalty | None = None,
     gauss_newton: bool = True,
     residual: bool = True,
+    residual_connections: bool = False,
     max_bytes: int | None = None,
     mesh: Mesh | None = None,
 ) -> jax.Array:
     """Return the block of one pair of layers of the matrix that `dense` returns, without computing the rest.
 
-    H[i, j] = ∂²/∂θᵢ∂θⱼ, (Pᵢ, Pⱼ), where θᵢ are the weight, then the bias, of layer i, Pᵢ = (in + 1) · out numbers.
+    H[i, j] = ∂²/∂θᵢ∂θⱼ, (Pᵢ, Pⱼ), where θᵢ are the weight, then the bias, of layer i.
     Transformable. It uses 3 · 8 PᵢPⱼ bytes and a bounded chunk. Other parameters and errors: see `dense`.
 
     Parameters
@@ -131,8 +135,8 @@ def blocks(
     >>> blocks(params, np.ones((5, 3)), np.zeros(5, int), layers=(0, 1), loss=losses.cross_entropy).shape
     (16, 10)
     """
-    terms = Terms(loss, activation, penalty, gauss_newton, residual, mesh)
     mlp.require_layers(params)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, gauss_newton, residual, residual_connections, mesh)
     first, second = (_checks.integer(i, "layers", 0, len(params) - 1) for i in layers)
     matrices.require_memory(tree.size(params[first]), max_bytes, num_columns=tree.size(params[second]))
     pair = min(first, second), max(first, second)
@@ -146,7 +150,7 @@ def enclosable(
     targets: jax.Array,
     *,
     loss: PerExample,
-    activation: Activation = jnp.tanh,
+    activation: Activations = jnp.tanh,
     weights: jax.Array | None = None,
     penalty: Penalty | None = None,
 ) -> jax.Array:
@@ -167,8 +171,8 @@ def enclosable(
     >>> interval.certify(loss, jax.tree.map(jnp.zeros_like, params), (x, y), enclosure=hessian).index
     0
     """
-    terms = Terms(loss, activation, penalty, True, True, None)
     mlp.require_layers(params)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, True, True, False, None)
     return _compute(_whole, _compiled_whole, (params, inputs, targets, weights), terms)
 
 
@@ -204,7 +208,8 @@ def _prepare(params: Params, inputs: Any, targets: Any, weights: Any, terms: Ter
         if weights.shape != inputs.shape[:1]:
             raise ValueError(f"weights: got shape {weights.shape}, expected ({len(inputs)},).")
         losses.mean(weights, weights)
-    outputs = jax.eval_shape(lambda p, x: mlp.forward(p, x, activation=terms.activation), params, inputs)
+    forward = functools.partial(mlp.forward, activation=terms.activation, residual=terms.connections)
+    outputs = jax.eval_shape(forward, params, inputs)
     # The targets are not abstract, so that a loss can check their range.
     values = jax.eval_shape(lambda z: terms.loss(z, targets), outputs)
     if getattr(values, "shape", None) != (len(inputs),) or not jnp.issubdtype(values.dtype, jnp.floating):
@@ -308,7 +313,7 @@ def _sums_here(params: Params, examples: Examples, pairs: tuple[Pair, ...], term
 
 
 def _chunk_size(params: Params) -> int:
-    per_example = params[0].weight.dtype.itemsize * sum(layer.bias.size for layer in params) ** 2
+    per_example = params[0].weight.dtype.itemsize * sum(layer.shape[1] for layer in params) ** 2
     return max(32, min(max(_CHUNK, tree.size(params) // 8), _CHUNK_BYTES // per_example))
 
 
@@ -325,5 +330,5 @@ def _cut(examples: Examples, size: int) -> Examples:
 
 
 def _shapes(params: Params, pair: Pair) -> Shapes:
-    here, there = ((params[i].weight.shape[0] + 1, params[i].weight.shape[1]) for i in pair)
+    here, there = (params[i].shape for i in pair)
     return here, None if pair[0] == pair[1] else there

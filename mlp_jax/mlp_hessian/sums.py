@@ -8,7 +8,7 @@ import numpy as np
 
 from mlp_jax.mlp_hessian.recursion import Derivatives, Pair
 
-Shape = tuple[int, int]  # of a layer's parameters with its bias as the last row: (in + 1, out)
+Shape = tuple[int, int]  # of a layer's parameters with its bias, if any, as the last row: (in + 1, out) or (in, out)
 
 # Bound on the left factors of one matrix product, for layers with many inputs.
 _LEFT_BYTES = 2**25
@@ -53,7 +53,8 @@ def rows(sums: Sums, here: Shape, there: Shape | None, k: jax.Array) -> jax.Arra
         return sums.inner[pairs[k]][:, units].swapaxes(0, 1).reshape(here[1], -1)
     table = sums.inner.reshape(here[0], there[0], here[1], there[1])[k].swapaxes(0, 1)
     if sums.reach is not None:
-        table = table.at[:, :-1].add(_reach_rows(sums.reach, k))
+        through = _reach_rows(sums.reach, k)
+        table = table.at[:, : through.shape[1]].add(through)
     return table.reshape(here[1], -1)
 
 

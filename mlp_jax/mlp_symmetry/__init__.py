@@ -4,9 +4,11 @@
 - `maps`: permutations of hidden units and sign flips, and one canonical form for all copies, for `critical.census`
 - `kinks`: distance of pre-activations to the corners of an activation, for `critical.classify`
 - `split_lines`: lines of critical points through one that has duplicate units
+- `nearest_pair`: the two units that are nearest to being duplicates
 
 The properties of an activation (odd, homogeneous, linear, its corners) are measured, not looked up by name. Every
-symmetry is checked on the loss before it is used: a penalty, for example, breaks rescaling.
+symmetry is checked on the loss before it is used: a penalty, for example, breaks rescaling. Networks with residual
+connections are not supported: their pre-activations are others than those that are computed here.
 """
 
 from mlp_jax.mlp_symmetry.activations import Traits, corners, traits
@@ -14,8 +16,10 @@ from mlp_jax.mlp_symmetry.continuous import Tangents, tangents
 from mlp_jax.mlp_symmetry.discrete import DiscreteMaps, LayerMaps, maps
 from mlp_jax.mlp_symmetry.lines import split_lines
 from mlp_jax.mlp_symmetry.nonsmooth import kinks
+from mlp_jax.mlp_symmetry.pairs import NearestPair, nearest_pair
 
 __all__ = [
-    "DiscreteMaps", "LayerMaps", "Tangents", "Traits", "corners", "kinks", "maps", "split_lines", "tangents", "traits",
+    "DiscreteMaps", "LayerMaps", "NearestPair", "Tangents", "Traits", "corners", "kinks", "maps", "nearest_pair",
+    "split_lines", "tangents", "traits",
 ]  # fmt: skip
 __dir__ = __all__.copy

@@ -25,8 +25,8 @@ class Traits(NamedTuple):
         Units do not depend on each other: φ commutes with permutations of whole units.
     exchangeable
         φ does not change when the pieces of a unit are permuted.
-    odd
-        φ(−z) = −φ(z).
+    odd, even
+        φ(−z) = −φ(z); φ(−z) = φ(z).
     homogeneous
         φ(c z) = c φ(z) for c > 0.
     linear
@@ -39,6 +39,7 @@ class Traits(NamedTuple):
     separate: bool
     exchangeable: bool
     odd: bool
+    even: bool
     homogeneous: bool
     linear: bool
     translation: bool
@@ -79,6 +80,7 @@ def traits(activation: Activation, width: int) -> Traits:
             separate=_equal(phi(grouped[:, order].reshape(z.shape)), a[:, order]) and _is_separate(phi, z, pieces),
             exchangeable=_equal(phi(turned.reshape(z.shape)), a),
             odd=_equal(phi(-z), -a),
+            even=_equal(phi(-z), a),
             homogeneous=all(_equal(phi(c * z), c * a) for c in (0.3, 7.0)),
             linear=pieces == 1 and _equal(a, slope * z),
             translation=_equal(phi(z + np.repeat(shift, pieces, axis=1)), a + shift),

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlp_jax import _checks, mlp, tree
 from mlp_jax.curvature import precision, units
-from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp import Activations, Params
 from mlp_jax.mlp_symmetry.fields import Field, candidates
 from mlp_jax.mlp_symmetry.network import gradient
 from mlp_jax.tree import PyTree
@@ -47,17 +47,18 @@ class Tangents:
 
 
 def tangents(
-    fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, inputs: jax.Array, activation: Activation
+    fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, inputs: jax.Array, activation: Activations
 ) -> Tangents:
     """Return the continuous symmetries of `fun` around params, for the argument `symmetries` of `critical.classify`.
 
     Candidates, by the properties of the activation (`traits`) and the structure of the network at params:
 
-    - softmax shift: the same change to all logits (h_last + 1)
+    - softmax shift: the same change to all logits (h_last + 1, h_last without a last bias)
     - rescaling: φ(c z) = c φ(z), by unit (ReLU, leaky ReLU, maxout)
     - linear gauge: GL(h) for a layer with φ(z) = c z (h², of which weight decay leaves h (h − 1) / 2 rotations)
     - translation: φ(z + t) = φ(z) + t, absorbed by the next bias (h), or cancelling in the next layer (maxout, linear)
-    - dependent inputs: [a, 1] n = 0 on all inputs, n added to the next weights: constant pixels, dead units
+    - dependent inputs: [a, 1] n = 0 on all inputs (a n = 0 without a bias), n added to the next weights: constant
+      pixels, dead units
     - dead pre-activations: the weights and bias of a pre-activation whose slope is zero on all inputs
 
     Each is kept if ⟨∇fun, tangent⟩ is within its rounding at three random points near params. Tangents may be linearly
@@ -66,11 +67,11 @@ def tangents(
     Parameters
     ----------
     fun, params, args
-        See `critical.classify`, also for errors; params are a tuple of Layer(weight, bias).
+        See `critical.classify`, also for errors; params are a tuple of Layer.
     inputs
         (n, in), the inputs of the network in `fun`.
     activation
-        The function that `fun` gives to `mlp.forward`.
+        What `fun` gives to `mlp.forward`: one function, or one for each hidden layer.
 
     Examples
     --------
@@ -83,9 +84,9 @@ def tangents(
         fun, params, args = precision.traced_problem(fun, params, args)
         mlp.require_layers(params)
         inputs = jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)", finite=True), float)  # pixels may be integers
-        fields = tuple(candidates(params, inputs, activation))
+        fields = tuple(candidates(params, inputs, mlp.each_layer(activation, params)))
         unit = units.traced_unit(fun, params)
-        names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].bias))]
+        names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].weight))]
         kept = _valid(fun, params, args, fields, unit)
     dropped = dict.fromkeys(name for name, keep in zip(names, kept, strict=True) if not keep)
     return Tangents(tuple(np.asarray(names)[kept].tolist()), tuple(dropped), fields, np.flatnonzero(kept))

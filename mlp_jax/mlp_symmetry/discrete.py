@@ -9,8 +9,9 @@ import numpy as np
 
 from mlp_jax import mlp, tree
 from mlp_jax.curvature import precision, units
-from mlp_jax.mlp import Activation, Layer, Params
+from mlp_jax.mlp import Activations, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
+from mlp_jax.mlp_symmetry.network import entering
 from mlp_jax.mlp_symmetry.stabilisers import LayerMaps, count_fixing
 
 Map = Callable[[Params], Params]
@@ -53,16 +54,17 @@ class DiscreteMaps:
         """
         layers = _as_numpy(params)
         order = math.prod(kind.order(len(after.weight)) for kind, after in zip(self.layers, layers[1:], strict=True))
-        size = max(float(np.max(np.abs(leaf))) for layer in layers for leaf in layer)
+        size = max(float(np.max(np.abs(leaf))) for leaf in jax.tree.leaves(layers))
         return order // count_fixing(layers, self.layers, tolerance * size)
 
 
-def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activation) -> DiscreteMaps:
+def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activations) -> DiscreteMaps:
     """Return the discrete symmetries of `fun`: for the argument `symmetries` of `critical.census`. Host-level, float64.
 
-    Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993), and
-    permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and dropped if `fun`
-    changes by more than its rounding. fun, params, args, activation: see `tangents`; only the shapes of params matter.
+    Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993) or an even
+    one, and permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and dropped
+    if `fun` changes by more than its rounding. fun, params, args, activation: see `tangents`; only the shapes of params
+    matter.
 
     Examples
     --------
@@ -70,19 +72,19 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     >>> params = mlp.init(jax.random.key(0), (2, 3, 1))
     >>> found = maps(fun, params, (np.ones((4, 2)),), activation=jnp.tanh)
     >>> found.layers, found.orbit_size(params)
-    ((LayerMaps(pieces=1, permutations=True, flips=True, exchanges=False),), 48)
+    ((LayerMaps(pieces=1, permutations=True, flips=-1, exchanges=False),), 48)
     """
     with precision.float64():
         fun, params, args = precision.traced_problem(fun, params, args)
         mlp.require_layers(params)
-        found = [traits(activation, layer.bias.size) for layer in params[:-1]]
-        offered = tuple(map(_offered, found))
+        phi = mlp.each_layer(activation, params)
+        offered = tuple(_offered(traits(one, layer.shape[1])) for one, layer in zip(phi, params, strict=False))
         unit = units.traced_unit(fun, params)
         good = _valid(fun, params, args, offered, unit)
     kept = []
     for depth, layer in enumerate(offered, start=1):
         swap, flip, exchange = (good.get((kind, depth), True) for kind in _KINDS)
-        allowed = layer.permutations and swap, layer.flips and flip, layer.exchanges and exchange
+        allowed = layer.permutations and swap, layer.flips * flip, layer.exchanges and exchange
         kept.append(LayerMaps(layer.pieces, *allowed))
     return DiscreteMaps(tuple(kept))
 
@@ -91,7 +93,7 @@ def _offered(found: Traits) -> LayerMaps:
     return LayerMaps(
         found.pieces,
         permutations=found.separate,
-        flips=found.separate and found.odd and found.pieces == 1,
+        flips=found.even - found.odd if found.separate and found.pieces == 1 else 0,
         exchanges=found.pieces > 1 and found.separate and found.exchangeable,
     )
 
@@ -106,7 +108,7 @@ def _valid(
     here = float(value(draw, *args))
     # The change from a rounding of the parameters, and from the order of sums over units, which permutations change.
     rounding = max(abs(float(value(p, *args)) - here) for p in nudged)
-    allowed = 16 * rounding + 64 * unit * abs(here) * max(layer.bias.size for layer in params)
+    allowed = 16 * rounding + 64 * unit * abs(here) * max(layer.shape[1] for layer in params)
     good: dict[tuple[str, int], bool] = {}
     for name, move in _generators(params, offered):
         kind = next(k for k in _KINDS if name.startswith(k))
@@ -124,7 +126,7 @@ def _generators(params: Params, layers: tuple[LayerMaps, ...]) -> Iterator[tuple
             order[[i, i + 1]] = i + 1, i
             yield f"swap units {i + 1} and {i + 2} {where}", _move(depth, plain[order].ravel(), order)
         for i in range(units if allowed.flips else 0):
-            yield f"flip unit {i + 1} {where}", _flip(depth, i)
+            yield f"flip unit {i + 1} {where}", _flip(depth, i, allowed.flips)
         for i in range(units if allowed.exchanges else 0):
             for j in range(allowed.pieces - 1):
                 columns = plain.copy()
@@ -138,19 +140,20 @@ def _move(depth: int, columns: np.ndarray, rows: np.ndarray) -> Map:
 
     def move(params: Params) -> Params:
         first, second = params[depth], params[depth + 1]
-        pair = Layer(first.weight[:, columns], first.bias[columns]), Layer(second.weight[rows], second.bias)
-        return (*params[:depth], *pair, *params[depth + 2 :])
+        moved = jax.tree.map(lambda leaf: leaf[..., columns], first)
+        return (*params[:depth], moved, second._replace(weight=second.weight[rows]), *params[depth + 2 :])
 
     return move
 
 
-def _flip(depth: int, unit: int) -> Map:
+def _flip(depth: int, unit: int, outgoing: int) -> Map:
     def flip(params: Params) -> Params:
         first, second = params[depth], params[depth + 1]
         # numpy, so that params may be either: float64 JAX arrays exist only where x64 is on.
-        sign = np.where(np.arange(first.bias.size) == unit, -1, 1).astype(first.bias.dtype)
-        pair = Layer(first.weight * sign, first.bias * sign), Layer(second.weight * sign[:, None], second.bias)
-        return (*params[:depth], *pair, *params[depth + 2 :])
+        here = np.arange(first.shape[1]) == unit
+        sign, after = (np.where(here, s, 1).astype(first.weight.dtype) for s in (-1, outgoing))
+        moved = jax.tree.map(lambda leaf: leaf * sign, first)
+        return (*params[:depth], moved, second._replace(weight=second.weight * after[:, None]), *params[depth + 2 :])
 
     return flip
 
@@ -162,26 +165,22 @@ def _as_numpy(params: Params) -> list[Layer]:
 def _canonical_layer(first: Layer, second: Layer, allowed: LayerMaps, last: bool) -> tuple[Layer, Layer]:
     units, pieces = second.weight.shape[0], allowed.pieces
     generator = np.random.default_rng(0)
-    entering, bias_weight = generator.standard_normal(first.weight.shape[0]), generator.standard_normal()
+    incoming = generator.standard_normal(first.shape[0])
     leaving = generator.standard_normal(second.weight.shape[1])
     across = generator.standard_normal(pieces)
-    value = (entering @ first.weight + bias_weight * first.bias).reshape(units, pieces)
+    value = (incoming @ entering(first)).reshape(units, pieces)
     columns = np.arange(units * pieces).reshape(units, pieces)
     if allowed.exchanges:
         inner = np.argsort(value, axis=1)
         value, columns = np.take_along_axis(value, inner, 1), np.take_along_axis(columns, inner, 1)
-    key = value @ across
-    if last:
-        key = key + second.weight @ leaving
-    sign = np.where(key < 0, -1.0, 1.0) if allowed.flips else np.ones(units)
-    key = sign * key
-    if not last:
-        # Invariant under permutations and flips of the next layer.
-        key = key + np.sort(np.abs(second.weight), axis=1) @ leaving
+    key, odd = value @ across, allowed.flips < 0
+    # In a layer before the last: invariant under permutations and flips of the next layer.
+    after = second.weight @ leaving if last else np.sort(np.abs(second.weight), axis=1) @ leaving
+    whole = key + after if last and allowed.flips <= 0 else key  # the part whose sign a flip changes
+    sign = np.where(whole < 0, -1.0, 1.0) if allowed.flips else np.ones(units)
+    key = sign * whole if last and allowed.flips <= 0 else sign * key + after
     order = np.argsort(key, kind="stable") if allowed.permutations else np.arange(units)
     entering_order, rows = columns[order].ravel(), sign[order]
     wide = np.repeat(rows, pieces)
-    return (
-        Layer(first.weight[:, entering_order] * wide, first.bias[entering_order] * wide),
-        Layer(second.weight[order] * rows[:, None], second.bias),
-    )
+    moved = jax.tree.map(lambda leaf: leaf[..., entering_order] * wide, first)
+    return moved, second._replace(weight=second.weight[order] * (rows[:, None] if odd else 1))

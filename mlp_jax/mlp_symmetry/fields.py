@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlp_jax.mlp import Activation, Layer, Params
+from mlp_jax.mlp import Activation, Layer, Params, PerLayer
 from mlp_jax.mlp_symmetry.activations import traits
-from mlp_jax.mlp_symmetry.network import features, pre_activations
+from mlp_jax.mlp_symmetry.network import entering, features, pre_activations
 
 
 class Field(NamedTuple):
@@ -23,14 +23,14 @@ class Field(NamedTuple):
     tangents: Callable[[Params], Params]
 
 
-def candidates(params: Params, inputs: jax.Array, activation: Activation) -> Iterator[Field]:
+def candidates(params: Params, inputs: jax.Array, activation: PerLayer) -> Iterator[Field]:
     """Yield the fields that the structure of the network at params allows; the loss may still exclude them."""
     yield Field("softmax shift", softmax_shift)
     values = pre_activations(params, inputs, activation)
     generator = np.random.default_rng(0)
     for depth in range(len(params)):
         if depth < len(params) - 1:
-            yield from _of_hidden_layer(params, values[depth], activation, depth, generator)
+            yield from _of_hidden_layer(params, values[depth], activation[depth], depth, generator)
         yield from _of_dependent_inputs(params, inputs, activation, depth)
 
 
@@ -43,7 +43,8 @@ def _of_hidden_layer(
     if found.linear:
         yield Field(f"linear gauge of {name}", lambda p: linear_gauge(p, depth))
     if found.separate and found.translation:
-        yield Field(f"translation of {name}", lambda p: translation(p, depth))
+        if params[depth].bias is not None and params[depth + 1].bias is not None:
+            yield Field(f"translation of {name}", lambda p: translation(p, depth))
         following = np.asarray(params[depth + 1].weight)
         if following.shape[0] > following.shape[1]:
             spare = np.linalg.qr(following, mode="complete")[0][:, following.shape[1] :]
@@ -54,7 +55,7 @@ def _of_hidden_layer(
         yield Field(f"dead pre-activations of {name}", lambda p: dead_directions(p, depth, dead))
 
 
-def _of_dependent_inputs(params: Params, inputs: jax.Array, activation: Activation, depth: int) -> Iterator[Field]:
+def _of_dependent_inputs(params: Params, inputs: jax.Array, activation: PerLayer, depth: int) -> Iterator[Field]:
     matrix = np.asarray(features(params, inputs, activation, depth))
     _, sizes, right = np.linalg.svd(np.linalg.qr(matrix, mode="r"), full_matrices=True)
     rank = int(np.sum(sizes > max(matrix.shape) * np.finfo(matrix.dtype).eps * sizes[0]))
@@ -65,20 +66,18 @@ def _of_dependent_inputs(params: Params, inputs: jax.Array, activation: Activati
 
 
 def softmax_shift(params: Params) -> Params:
-    """Add the same number to all logits: one tangent for each weight row of the last layer and one for its bias."""
-    weight = params[-1].weight
-    rows = np.eye(weight.shape[0] + 1, dtype=weight.dtype)
-    ones = np.ones(weight.shape[1], weight.dtype)
-    return _place(params, {len(params) - 1: (rows[:, :-1, None] * ones, rows[:, -1:] * ones)})
+    """Add the same number to all logits: one tangent for each row of the last layer, its bias included."""
+    rows, columns = params[-1].shape
+    moves = np.eye(rows, dtype=params[-1].weight.dtype)[:, :, None] * np.ones(columns, params[-1].weight.dtype)
+    return _place(params, {len(params) - 1: moves})
 
 
 def rescaling(params: Params, depth: int) -> Params:
     """Multiply the incoming weights of a unit of hidden layer `depth` by 1 + ε and divide its outgoing ones."""
     first, second = params[depth], params[depth + 1]
     units = np.eye(second.weight.shape[0], dtype=first.weight.dtype)
-    mask = _to_pieces(units, first)
-    entering = mask[:, None] * first.weight, mask * first.bias
-    return _place(params, {depth: entering, depth + 1: (-units[:, :, None] * second.weight, None)})
+    moves = _to_pieces(units, first)[:, None] * entering(first)
+    return _place(params, {depth: moves, depth + 1: -units[:, :, None] * second.weight})
 
 
 def linear_gauge(params: Params, depth: int) -> Params:
@@ -89,16 +88,15 @@ def linear_gauge(params: Params, depth: int) -> Params:
     upper = np.triu_indices(hidden, 1)
     rotations, stretches = units[upper] - units[upper[::-1]], units[np.triu_indices(hidden)]
     units = np.concatenate([rotations, stretches + np.swapaxes(stretches, 1, 2)])
-    return _place(
-        params, {depth: (first.weight @ units, first.bias @ units), depth + 1: (-units @ second.weight, None)}
-    )
+    return _place(params, {depth: entering(first) @ units, depth + 1: -units @ second.weight})
 
 
 def translation(params: Params, depth: int) -> Params:
     """Add ε to all biases of a unit and subtract its effect from the next biases, where φ(z + t) = φ(z) + t."""
     first, second = params[depth], params[depth + 1]
     units = np.eye(second.weight.shape[0], dtype=first.weight.dtype)
-    return _place(params, {depth: (None, _to_pieces(units, first)), depth + 1: (None, -second.weight)})
+    pieces = _to_pieces(units, first)
+    return _place(params, {depth: _last_row(pieces, first), depth + 1: _last_row(-second.weight, second)})
 
 
 def cancelling_translations(params: Params, depth: int, spare: np.ndarray) -> Params:
@@ -110,49 +108,54 @@ def cancelling_translations(params: Params, depth: int, spare: np.ndarray) -> Pa
     basis = np.linalg.qr(second.weight)[0]
     rows = np.asarray(spare, basis.dtype).T
     normals = _to_pieces(rows - (rows @ basis) @ basis.T, first)
-    inputs = np.eye(first.weight.shape[0], dtype=basis.dtype)
-    weight = np.einsum("jo,ki->jkio", normals, inputs).reshape(-1, *first.weight.shape)
-    return _place(params, {depth: (weight, None)})
+    moves = np.einsum("jo,ki->jkio", normals, np.eye(first.shape[0], dtype=basis.dtype))
+    return _place(params, {depth: moves.reshape(-1, *first.shape)})
 
 
-def dependent_inputs(params: Params, inputs: jax.Array, activation: Activation, depth: int, null: np.ndarray) -> Params:
+def dependent_inputs(params: Params, inputs: jax.Array, activation: PerLayer, depth: int, null: np.ndarray) -> Params:
     """Add n to the weights and bias of one pre-activation, where [a, 1] n = 0 on all examples.
 
-    `null` (in + 1, k) holds such n at some params; at others they are projected to as many singular vectors.
+    `null` (in + 1, k), or (in, k) without a bias, holds such n at some params; at others they are projected to as many
+    singular vectors.
     """
     layer, vectors = params[depth], np.asarray(null)
     if depth:
         triangle = np.linalg.qr(np.asarray(features(params, inputs, activation, depth)), mode="r")
         right = np.linalg.svd(triangle, full_matrices=True)[2][-null.shape[1] :]
         vectors = right.T @ (right @ vectors)
-    outputs = np.eye(layer.bias.size, dtype=layer.weight.dtype)
-    weight = np.einsum("kj,oq->jokq", vectors[:-1], outputs).reshape(-1, *layer.weight.shape)
-    bias = np.einsum("j,oq->joq", vectors[-1], outputs).reshape(-1, layer.bias.size)
-    return _place(params, {depth: (weight, bias)})
+    outputs = np.eye(layer.shape[1], dtype=layer.weight.dtype)
+    return _place(params, {depth: np.einsum("kj,oq->jokq", vectors, outputs).reshape(-1, *layer.shape)})
 
 
 def dead_directions(params: Params, depth: int, dead: np.ndarray) -> Params:
     """Move one weight or bias of a pre-activation on which no output depends."""
     layer = params[depth]
-    outputs = np.eye(layer.bias.size, dtype=layer.weight.dtype)[dead]
-    inputs = np.eye(layer.weight.shape[0] + 1, dtype=layer.weight.dtype)
-    moves = np.einsum("jo,ki->jkio", outputs, inputs).reshape(-1, len(inputs), layer.bias.size)
-    return _place(params, {depth: (moves[:, :-1], moves[:, -1])})
+    inputs, outputs = (np.eye(size, dtype=layer.weight.dtype) for size in layer.shape)
+    return _place(params, {depth: np.einsum("jo,ki->jkio", outputs[dead], inputs).reshape(-1, *layer.shape)})
 
 
 def _to_pieces(rows: np.ndarray, layer: Layer) -> np.ndarray:
     """Return rows over units as rows over the pre-activations of a layer."""
-    return np.repeat(rows, layer.bias.size // rows.shape[-1], axis=-1)
+    return np.repeat(rows, layer.shape[1] // rows.shape[-1], axis=-1)
 
 
-def _place(params: Params, changes: Mapping[int, tuple[Any, Any]]) -> Params:
-    """Return tangents that are zero except for the given (weight, bias) of some layers."""
-    count = next(len(leaf) for pair in changes.values() for leaf in pair if leaf is not None)
+def _last_row(rows: Any, layer: Layer) -> Any:
+    """Return moves (k, in + 1, out) of biases alone."""
+    return (np.arange(layer.shape[0]) == layer.shape[0] - 1)[:, None] * rows[:, None]
 
-    def filled(leaf: Any, like: Any) -> Any:
-        return np.zeros((count, *like.shape), like.dtype) if leaf is None else leaf
 
-    return tuple(
-        Layer(*(filled(leaf, like) for leaf, like in zip(changes.get(i, (None, None)), layer, strict=True)))
-        for i, layer in enumerate(params)
-    )
+def _place(params: Params, moves: Mapping[int, Any]) -> Params:
+    """Return tangents that are zero except for the moves of some layers: of the rows of the weight, then of the bias.
+
+    The moves of a weight alone leave the bias as it is.
+    """
+    count = len(next(iter(moves.values())))
+
+    def of_layer(move: Any, layer: Layer) -> Layer:
+        zero = Layer(*jax.tree.map(lambda leaf: np.zeros((count, *leaf.shape), leaf.dtype), tuple(layer)))
+        if move is None:
+            return zero
+        inputs = len(layer.weight)
+        return Layer(move[:, :inputs], move[:, inputs] if move.shape[1] > inputs else zero.bias)
+
+    return tuple(of_layer(moves.get(i), layer) for i, layer in enumerate(params))

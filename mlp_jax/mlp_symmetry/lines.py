@@ -10,22 +10,22 @@ import numpy as np
 
 from mlp_jax import _checks, mlp, tree
 from mlp_jax.curvature import precision, units
-from mlp_jax.mlp import Activation, Params
+from mlp_jax.mlp import Activations, Params
 from mlp_jax.mlp_symmetry.activations import traits
-from mlp_jax.mlp_symmetry.network import gradient
+from mlp_jax.mlp_symmetry.network import entering, gradient
 
 _PLACES = (-1.0, -0.3, 0.4, 1.0)
 
 
 def split_lines(
-    fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activation, tolerance: float = 1e-9
+    fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, activation: Activations, tolerance: float = 1e-9
 ) -> Params:
     """Return directions of straight lines on which the gradient of `fun` is that at params, (k, ...) for each leaf.
 
-    Two units with the same (or, with an odd activation, opposite) incoming weights can share their outgoing weights in
-    any proportion: v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of critical points,
-    but not symmetries: beside the line the loss changes along d. A direction is kept if the gradient at t = −1, …, 1
-    equals that at params up to rounding and the distance between the two units. Host-level, float64.
+    Two units with the same (or, with an odd or even activation, opposite) incoming weights can share their outgoing
+    weights in any proportion: v₁ + t d, v₂ ∓ t d with d = v₁ or v₂. Through a critical point these are lines of
+    critical points, but not symmetries: beside the line the loss changes along d. A direction is kept if the gradient
+    at t = −1, …, 1 equals that at params up to rounding and the distance between the two units. Host-level, float64.
 
     Parameters
     ----------
@@ -58,22 +58,23 @@ def split_lines(
         return jax.vmap(unravel)(jnp.asarray(basis))
 
 
-def _directions(params: Params, activation: Activation, distance: float) -> list[np.ndarray]:
+def _directions(params: Params, activation: Activations, distance: float) -> list[np.ndarray]:
     rows = []
+    phi = mlp.each_layer(activation, params)
     for depth, (layer, following) in enumerate(itertools.pairwise(params)):
-        found = traits(activation, layer.bias.size)
+        found = traits(phi[depth], layer.shape[1])
         if found.pieces > 1 or not found.separate:
             continue
-        entering = np.concatenate([layer.weight, layer.bias[None]])
+        columns = entering(layer)
         leaving = np.asarray(following.weight)
-        for i, j in itertools.combinations(range(entering.shape[1]), 2):
-            for sign in (1.0, -1.0) if found.odd else (1.0,):
-                if np.max(np.abs(entering[:, i] - sign * entering[:, j])) > distance:
+        for i, j in itertools.combinations(range(columns.shape[1]), 2):
+            for sign in (1.0, -1.0) if found.odd or found.even else (1.0,):
+                if np.max(np.abs(columns[:, i] - sign * columns[:, j])) > distance:
                     continue
-                for d in (leaving[i], sign * leaving[j]):
-                    weights: list[Any] = [np.zeros(np.shape(p.weight)) for p in params]
-                    weights[depth + 1][i], weights[depth + 1][j] = d, -sign * d
-                    moved = tuple(p._replace(weight=w, bias=0 * p.bias) for p, w in zip(params, weights, strict=True))
+                back = sign if found.odd else 1.0
+                for d in (leaving[i], back * leaving[j]):
+                    moved: Any = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf)), params)
+                    moved[depth + 1].weight[i], moved[depth + 1].weight[j] = d, -back * d
                     if np.any(d != 0):
                         rows.append(np.asarray(tree.ravel(moved)[0]))
     return rows

@@ -1,29 +1,36 @@
 """The values inside a network, and the gradient of its loss at a vector."""
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from mlp_jax import _compiled, tree
-from mlp_jax.mlp import Activation, Params
+from mlp_jax import _checks, _compiled, tree
+from mlp_jax.mlp import Layer, Params, PerLayer
 
 
-def pre_activations(params: Params, inputs: jax.Array, activation: Activation) -> list[jax.Array]:
+def pre_activations(params: Params, inputs: jax.Array, activation: PerLayer) -> list[jax.Array]:
     """Return z₁, …, z_L, each (n, width of the layer)."""
-    hidden = jnp.asarray(inputs)
-    values: list[jax.Array] = []
-    for depth, layer in enumerate(params):
-        values.append((activation(values[-1]) if depth else hidden) @ layer.weight + layer.bias)
+    values = [params[0].affine(jnp.asarray(inputs))]
+    for phi, layer in zip(activation, params[1:], strict=True):
+        values.append(layer.affine(phi(values[-1])))
     return values
 
 
-def features(params: Params, inputs: jax.Array, activation: Activation, depth: int) -> jax.Array:
-    """Return [a, 1], (n, in + 1): the input of layer number `depth`, from 0, with a 1 appended for the bias."""
+def features(params: Params, inputs: jax.Array, activation: PerLayer, depth: int) -> jax.Array:
+    """Return the input of layer number `depth`, from 0, with a 1 appended if it has a bias: [a, 1], (n, in + 1)."""
     hidden = jnp.asarray(inputs)
     if depth:
-        hidden = activation(pre_activations(params[:depth], inputs, activation)[-1])
-    return jnp.concatenate([hidden, jnp.ones_like(hidden[:, :1])], axis=1)
+        hidden = activation[depth - 1](pre_activations(params[:depth], inputs, activation[: depth - 1])[-1])
+    return params[depth].extend(hidden)
+
+
+def entering(layer: Layer) -> Any:
+    """Return the incoming weights of each pre-activation, and its bias if there is one, as a column."""
+    of = jnp if _checks.is_traced(layer) else np
+    return of.concatenate([of.atleast_2d(leaf) for leaf in jax.tree.leaves(layer)])
 
 
 @_compiled.by_function()

@@ -1,17 +1,18 @@
 """Kinks: the distance of pre-activations to the corners of an activation, for `critical.classify`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from mlp_jax.mlp import Activation, Params
+from mlp_jax import mlp
+from mlp_jax.mlp import Activation, Activations, Params
 from mlp_jax.mlp_symmetry.activations import corners, shape_of
 from mlp_jax.mlp_symmetry.network import pre_activations
 
 
-def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: args[0]) -> Callable[..., jax.Array]:
+def kinks(activation: Activations, inputs: Callable[..., Any] = lambda *args: args[0]) -> Callable[..., jax.Array]:
     """Return `(params, *args) -> values`, whose zeros are the corners of the network. The result is transformable.
 
     For an elementwise activation with corners c (found by `corners`): all z − c of the hidden layers. For one that
@@ -21,7 +22,7 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     Parameters
     ----------
     activation
-        The function given to `mlp.forward`.
+        What is given to `mlp.forward`: one function, or one for each hidden layer.
     inputs
         Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
 
@@ -32,17 +33,24 @@ def kinks(activation: Activation, inputs: Callable[..., Any] = lambda *args: arg
     >>> kinks(jax.nn.relu)(params, np.ones((5, 2), np.float32)).shape
     (15,)
     """
-    places = corners(activation) if _is_elementwise(activation) else None
+    found = {phi: _corners(phi) for phi in (activation if isinstance(activation, Sequence) else [activation])}
 
     def values(params: Params, *args: Any) -> jax.Array:
-        hidden = pre_activations(params, inputs(*args), activation)[:-1]
-        if places is None:
-            gaps = [_gap(z, activation) for z in hidden]
-        else:
-            gaps = [z - jnp.asarray(place, z.dtype) for z in hidden for place in places]
-        return jnp.concatenate([jnp.zeros((0,), params[0].weight.dtype), *[gap.ravel() for gap in gaps]])
+        phi = mlp.each_layer(activation, params)
+        hidden = zip(phi, pre_activations(params, inputs(*args), phi), strict=False)
+        gaps = [gap.ravel() for one, z in hidden for gap in _gaps(z, one, found[one])]
+        return jnp.concatenate([jnp.zeros((0,), params[0].weight.dtype), *gaps])
 
     return values
+
+
+def _corners(activation: Activation) -> tuple[float, ...] | None:
+    """Return the corners of an elementwise activation, None for another."""
+    return corners(activation) if _is_elementwise(activation) else None
+
+
+def _gaps(z: jax.Array, activation: Activation, places: tuple[float, ...] | None) -> list[jax.Array]:
+    return [_gap(z, activation)] if places is None else [z - jnp.asarray(place, z.dtype) for place in places]
 
 
 def _is_elementwise(activation: Activation) -> bool:

@@ -8,17 +8,23 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from mlp_jax.mlp import Layer
+from mlp_jax.mlp_symmetry.network import entering
 
 _MOST = 100_000
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerMaps:
-    """The maps allowed on one hidden layer: permute units, flip their signs, permute the pieces of a unit."""
+    """The maps allowed on one hidden layer: permute units, flip their signs, permute the pieces of a unit.
+
+    flips
+        The sign of a unit's outgoing weights after that of its incoming ones is changed: −1 if φ is odd, 1 if φ is
+        even, 0 if signs may not be flipped.
+    """
 
     pieces: int
     permutations: bool
-    flips: bool
+    flips: int
     exchanges: bool
 
     def order(self, units: int) -> int:
@@ -49,20 +55,20 @@ def _ways(
     """Yield the numbers of ways to complete a map that is given before layer `depth`."""
     layer, after, kind = layers[depth], layers[depth + 1], kinds[depth]
     units, pieces = after.weight.shape[0], kind.pieces
-    target = np.concatenate([layer.weight, layer.bias[None]]).reshape(-1, units, pieces)
-    moved = np.concatenate([layer.weight[order] * signs[:, None], layer.bias[None]]).reshape(-1, units, pieces)
+    target = entering(layer).reshape(-1, units, pieces)
+    moved = entering(layer._replace(weight=layer.weight[order] * signs[:, None])).reshape(-1, units, pieces)
     within = 1
     if kind.exchanges:
         within = math.prod(_repeats(target[:, i].T, tolerance) for i in range(units))
         target, moved = _sorted_pieces(target), _sorted_pieces(moved)
     if depth == len(kinds) - 1:
-        both = [np.concatenate([_by_unit(a), after.weight], axis=1) for a in (moved, target)]
-        yield within * _matchings(both[0], both[1], kind, tolerance)
+        rows = np.concatenate([_by_unit(target), after.weight], axis=1)
+        yield within * _matchings(_images(moved, kind, np.asarray(after.weight)), rows, kind, tolerance)
         return
-    for count, (rows, flips) in enumerate(_assignments(_by_unit(moved), _by_unit(target), kind, tolerance)):
+    for count, (rows, flips) in enumerate(_assignments(_images(moved, kind), _by_unit(target), kind, tolerance)):
         if count >= _MOST:
             raise ValueError(f"params: got more than {_MOST} maps that fix layer {depth + 1}, too many to list.")
-        for ways in _ways(layers, kinds, depth + 1, rows, flips, tolerance):
+        for ways in _ways(layers, kinds, depth + 1, rows, flips if kind.flips < 0 else np.abs(flips), tolerance):
             yield within * ways
 
 
@@ -84,14 +90,22 @@ def _repeats(rows: np.ndarray, tolerance: float) -> int:
     return math.prod(int(np.sum(same[i, : i + 1])) for i in range(len(rows)))
 
 
-def _matchings(moved: np.ndarray, target: np.ndarray, kind: LayerMaps, tolerance: float) -> int:
-    """Count the signed permutations that take the rows of `moved` to those of `target`."""
+def _images(incoming: np.ndarray, kind: LayerMaps, outgoing: np.ndarray | None = None) -> dict[float, np.ndarray]:
+    """Return one row per unit, of incoming and outgoing weights, as it is and, if allowed, with its sign flipped."""
+    rows = {sign: sign * _by_unit(incoming) for sign in ((1.0, -1.0) if kind.flips else (1.0,))}
+    if outgoing is None:
+        return rows
+    return {s: np.concatenate([row, (s if kind.flips < 0 else 1) * outgoing], axis=1) for s, row in rows.items()}
+
+
+def _matchings(images: dict[float, np.ndarray], target: np.ndarray, kind: LayerMaps, tolerance: float) -> int:
+    """Count the signed permutations that take rows to those of `target`."""
     if not kind.permutations:
-        return math.prod(len(_signs(a, b, kind, tolerance)) for a, b in zip(moved, target, strict=True))
-    ways, free = 1, list(range(len(moved)))
+        return math.prod(len(_signs(images, j, row, tolerance)) for j, row in enumerate(target))
+    ways, free = 1, list(range(len(target)))
     # Equality up to sign is an equivalence relation: any choice for one row leaves the same number for the next.
     for row in target:
-        fitting = [(j, len(_signs(moved[j], row, kind, tolerance))) for j in free]
+        fitting = [(j, len(_signs(images, j, row, tolerance))) for j in free]
         fitting = [(j, number) for j, number in fitting if number]
         if not fitting:
             return 0
@@ -101,16 +115,12 @@ def _matchings(moved: np.ndarray, target: np.ndarray, kind: LayerMaps, tolerance
 
 
 def _assignments(
-    moved: np.ndarray, target: np.ndarray, kind: LayerMaps, tolerance: float
+    images: dict[float, np.ndarray], target: np.ndarray, kind: LayerMaps, tolerance: float
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (order, signs) with signs · moved[order] = target."""
+    """Yield (order, signs) with images[sign][order] = target for each unit."""
     units = len(target)
     options = [
-        [
-            (j, s)
-            for j in (range(units) if kind.permutations else [i])
-            for s in _signs(moved[j], target[i], kind, tolerance)
-        ]
+        [(j, s) for j in (range(units) if kind.permutations else [i]) for s in _signs(images, j, target[i], tolerance)]
         for i in range(units)
     ]
 
@@ -126,6 +136,5 @@ def _assignments(
     return extend([])
 
 
-def _signs(moved: np.ndarray, target: np.ndarray, kind: LayerMaps, tolerance: float) -> list[float]:
-    sides = (1.0, -1.0) if kind.flips else (1.0,)
-    return [s for s in sides if np.max(np.abs(s * moved - target)) <= tolerance]
+def _signs(images: dict[float, np.ndarray], j: int, target: np.ndarray, tolerance: float) -> list[float]:
+    return [sign for sign, rows in images.items() if np.max(np.abs(rows[j] - target)) <= tolerance]

@@ -1,8 +1,4 @@
-"""The network as pure functions on a tuple of layers: init, forward, maxout and dropout. Transformable.
-
-Activations are functions on arrays: `jnp.tanh`, `jax.nn.relu`, `jax.nn.sigmoid`, `maxout(pieces)`. The outputs of
-the network are logits; `jax.nn.softmax(logits)` gives the class probabilities.
-"""
+"""Layers, their initialization, the forward pass, and the activations that JAX does not have."""
 
 from __future__ import annotations
 
@@ -15,18 +11,39 @@ import jax.numpy as jnp
 
 from mlp_jax import _checks
 
-__all__ = ["Layer", "dropout", "forward", "init", "maxout"]
-__dir__ = __all__.copy
-
 Activation = Callable[[jax.Array], jax.Array]
+Activations = Activation | Sequence[Activation]
+PerLayer = tuple[Activation, ...]
 Initializer = Callable[..., jax.Array]
 
 
 class Layer(NamedTuple):
-    """One affine map a W + b: weight (in, out) and bias (out,)."""
+    """One map a W + b, or a W: weight (in, out), and bias (out,) or None.
+
+    Examples
+    --------
+    >>> Layer(jnp.eye(2), jnp.ones(2)).affine(jnp.array([3.0, 5.0])).tolist()
+    [4.0, 6.0]
+    """
 
     weight: jax.Array
-    bias: jax.Array
+    bias: jax.Array | None = None
+
+    def affine(self, inputs: jax.Array) -> jax.Array:
+        """Return the pre-activations (…, out) for inputs (…, in)."""
+        return inputs @ self.weight if self.bias is None else inputs @ self.weight + self.bias
+
+    def extend(self, inputs: jax.Array) -> jax.Array:
+        """Return inputs (…, in) with a 1 appended for the bias: what the rows of the weight and the bias multiply."""
+        if self.bias is None:
+            return inputs
+        return jnp.concatenate([inputs, jnp.ones((*inputs.shape[:-1], 1), inputs.dtype)], axis=-1)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """The number of rows, of the weight and the bias, and of columns: (in + 1, out), or (in, out) without bias."""
+        rows, columns = jnp.shape(self.weight)
+        return rows + (self.bias is not None), columns
 
 
 Params = tuple[Layer, ...]
@@ -38,12 +55,13 @@ def init(
     key: jax.Array,
     sizes: Sequence[int],
     *,
+    bias: bool | Sequence[bool] = True,
     pieces: int = 1,
     weight_init: Initializer | None = None,
     bias_init: Initializer = jax.nn.initializers.zeros,
     dtype: jnp.dtype | None = None,
 ) -> Params:
-    """Return random parameters, a tuple of Layer(weight (in, out), bias (out,)), for the given layer sizes.
+    """Return random parameters, a tuple of Layer(weight (in, out), bias (out,) or None), for the given layer sizes.
 
     Weights are drawn with variance 1 / fan-in (LeCun et al. 1998, "Efficient BackProp"), which keeps tanh
     units in their linear range at the start; pass `jax.nn.initializers.he_normal()` for ReLU.
@@ -52,6 +70,8 @@ def init(
     ----------
     sizes
         Input size, hidden sizes, output size: `(64, 16, 10)`. Two numbers are a linear model.
+    bias
+        Whether layers have biases: one bool, or one for each layer. Weights are the same with and without.
     pieces
         Affine maps per hidden unit: weight (in, out * pieces), the pieces of a unit adjacent, for an activation that
         reduces them, such as `maxout(pieces)`.
@@ -63,19 +83,24 @@ def init(
     Raises
     ------
     TypeError, ValueError
-        `key` is not a JAX random key; fewer than two sizes; a size or `pieces` is not an integer of 1 or more; or a
-        weight has more than 2³⁰ numbers.
+        `key` is not a JAX random key; fewer than two sizes; a size or `pieces` is not an integer of 1 or more; `bias`
+        has another length than there are layers; or a weight has more than 2³⁰ numbers.
 
     Examples
     --------
     >>> params = init(jax.random.key(0), (64, 16, 10))
     >>> [layer.weight.shape for layer in params]
     [(64, 16), (16, 10)]
+    >>> [layer.bias is None for layer in init(jax.random.key(0), (64, 16, 10), bias=(False, True))]
+    [True, False]
     """
     _checks.key(key)
     widths = [_checks.integer(size, "sizes") for size in sizes]
     if len(widths) < 2:
         raise ValueError(f"sizes: got {tuple(widths)}, expected two integers or more, such as (64, 16, 10).")
+    biased = (bias,) * (len(widths) - 1) if isinstance(bias, bool) else tuple(bias)
+    if len(biased) != len(widths) - 1:
+        raise ValueError(f"bias: got {biased}, expected a bool, or one for each of {len(widths) - 1} layers.")
     pieces = _checks.integer(pieces, "pieces")
     weight_init = jax.nn.initializers.lecun_normal() if weight_init is None else weight_init
     dtype = jnp.result_type(float) if dtype is None else dtype
@@ -87,7 +112,7 @@ def init(
             raise ValueError(f"sizes: got a weight of {fan_in} × {fan_out}, expected {_MOST_NUMBERS} numbers or fewer.")
         weight_key, bias_key = jax.random.split(layer_key)
         weight = weight_init(weight_key, (fan_in, fan_out), dtype)
-        layers.append(Layer(weight, bias_init(bias_key, (fan_out,), dtype)))
+        layers.append(Layer(weight, bias_init(bias_key, (fan_out,), dtype) if biased[depth] else None))
     return tuple(layers)
 
 
@@ -95,22 +120,26 @@ def forward(
     params: Params,
     inputs: jax.Array,
     *,
-    activation: Activation = jnp.tanh,
+    activation: Activations = jnp.tanh,
+    residual: bool = False,
     dropout_rate: float = 0.0,
     key: jax.Array | None = None,
 ) -> jax.Array:
     """Return the outputs (n, out) of the network (logits), of the dtype of params and inputs combined.
 
-    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = dropout(activation(zₗ)) in hidden layers; the result is z_L.
+    a₀ = inputs; zₗ = aₗ₋₁ Wₗ + bₗ; aₗ = dropout(activation(zₗ)) in hidden layers; the result is z_L. With residual
+    connections, aₗ = aₗ₋₁ + dropout(activation(zₗ)) (He et al. 2016, "Deep residual learning for image recognition").
 
     Parameters
     ----------
     params
-        Tuple of Layer(weight (in, out), bias (out,)).
+        Tuple of Layer(weight (in, out), bias (out,) or None).
     inputs
         (n, in), batch first; any further leading axes are kept.
     activation
-        A function on arrays, for the hidden layers. It may shrink the last axis (maxout).
+        A function on arrays, for the hidden layers, or one for each of them. It may shrink the last axis (maxout).
+    residual
+        Whether each hidden layer whose output is as wide as its input adds its input.
     dropout_rate
         Probability that a hidden unit is dropped, for training; 0, the default, to evaluate.
     key
@@ -135,18 +164,18 @@ def forward(
     (4, 5, 1)
     """
     require_layers(params)
+    functions = each_layer(activation, params)
     rate = _checked_rate(dropout_rate)
     if _checks.is_traced(rate) or rate > 0:
         _checks.key(key)
     else:
         key = None
     hidden = jnp.asarray(_checks.numbers(inputs, "inputs"))
-    for depth, layer in enumerate(params):
-        if depth:
-            hidden = activation(hidden)
-            hidden = hidden if key is None else _drop(jax.random.fold_in(key, depth), hidden, rate)
-        hidden = hidden @ layer.weight + layer.bias
-    return hidden
+    for depth, (layer, phi) in enumerate(zip(params, functions, strict=False), start=1):
+        before, hidden = hidden, phi(layer.affine(hidden))
+        hidden = hidden if key is None else _drop(jax.random.fold_in(key, depth), hidden, rate)
+        hidden = before + hidden if residual and before.shape == hidden.shape else hidden
+    return params[-1].affine(hidden)
 
 
 def maxout(pieces: int) -> Activation:
@@ -219,7 +248,7 @@ def _checked_rate(rate: float) -> float:
 
 
 def require_layers(params: Params) -> None:
-    """Raise unless params are one or more Layer(weight (in, out), bias (out,)) of numbers."""
+    """Raise unless params are one or more Layer(weight (in, out), bias (out,) or None) of numbers."""
     if not isinstance(params, tuple | list) or isinstance(params, Layer):
         raise TypeError(f"params: got {_checks.describe(params)}, expected a tuple of Layer(weight, bias).")
     if not params:
@@ -228,6 +257,18 @@ def require_layers(params: Params) -> None:
         name = f"params[{depth}]"
         if not isinstance(layer, Layer):
             raise TypeError(f"{name}: got {_checks.describe(layer)}, expected Layer(weight (in, out), bias (out,)).")
-        weight, bias = (jnp.shape(leaf) for leaf in layer)
+        weight = jnp.shape(layer.weight)
+        bias = weight[1:] if layer.bias is None else jnp.shape(layer.bias)
         if len(weight) != 2 or bias != weight[1:]:
             raise ValueError(f"{name}: got weight {weight}, bias {bias}, expected (in, out), (out,).")
+
+
+def each_layer(activation: Activations, params: Params) -> PerLayer:
+    """Return one activation for each hidden layer; raise ValueError unless there are as many, or one for all."""
+    hidden = len(params) - 1
+    if not isinstance(activation, Sequence):
+        return (activation,) * hidden
+    if len(activation) != hidden:
+        expected = f"one, or one for each of {hidden} hidden layers"
+        raise ValueError(f"activation: got {len(activation)} functions, expected {expected}.")
+    return tuple(activation)
