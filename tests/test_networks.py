@@ -1,41 +1,18 @@
 """descents and network: the graphs of landscapes whose minima, saddles and connections are known."""
 
+import itertools
 import re
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.optimize
+from ground_truth import PUBLISHED, ROTATION, mueller_brown, rotated_well, stationary_points
 
 from experiments._shared import xor
 from mlp_jax import critical
 
 KEY = jax.random.key(0)
-# Müller & Brown (1979), Theoretica Chimica Acta 53, 75.
-HEIGHT, A, B, C, X, Y = np.array([
-    [-200, -100, -170, 15], [-1, -1, -6.5, 0.7], [0, 0, 11, 0.6], [-10, -10, -6.5, 0.7], [1, 0, -0.5, -1],
-    [0, 0.5, 1.5, 1],
-])  # fmt: skip
-# Its minima from left to right, then its saddles, to three digits as published.
-PUBLISHED = np.array([[-0.558, 1.442], [-0.050, 0.467], [0.623, 0.028], [-0.822, 0.624], [0.212, 0.293]])
-
-
-def mueller_brown(p, numpy=jnp):
-    dx, dy = p[0] - X, p[1] - Y
-    return numpy.sum(HEIGHT * numpy.exp(A * dx**2 + B * dx * dy + C * dy**2))
-
-
-def stationary_points():
-    """Return the points and their values, by scipy and the derivatives written out."""
-
-    def slope(p):
-        dx, dy = p[0] - X, p[1] - Y
-        parts = HEIGHT * np.exp(A * dx**2 + B * dx * dy + C * dy**2)
-        return [np.sum(parts * (2 * A * dx + B * dy)), np.sum(parts * (B * dx + 2 * C * dy))]
-
-    points = np.array([scipy.optimize.root(slope, start, tol=1e-13).x for start in PUBLISHED])
-    return points, np.array([mueller_brown(p, np) for p in points])
 
 
 @pytest.mark.slow
@@ -56,15 +33,6 @@ def test_the_saddles_of_mueller_and_brown_join_its_minima_as_known():
         (high, {left, right}),
     ]
     assert found.components == ((0, 1, 2, 3, 4),)
-
-
-ROTATION = np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
-
-
-def rotated_well(x):
-    """A double well along one direction, with curvatures from .01 to 100 along the others."""
-    y = jnp.asarray(ROTATION) @ x
-    return (y[0] ** 2 - 1) ** 2 + jnp.dot(np.geomspace(0.01, 100, 19), y[1:] ** 2)
 
 
 def test_the_wells_of_a_rotated_function_are_joined_over_the_origin():
@@ -136,23 +104,41 @@ def require_morse(indices, copies):
     assert partial[-1] == (-1) ** (len(counts) - 1)
 
 
+@pytest.fixture(scope="module")
+def counted():
+    return xor.count(jax.random.key(0), "{0, 1}", 0.01, 200)
+
+
+@pytest.fixture(scope="module")
+def graph(counted):
+    args, maps, census = counted
+    return critical.network(xor.loss, census.params, KEY, args, symmetries=maps, number=4)
+
+
 @pytest.mark.slow
-def test_all_classes_of_xor_are_connected_and_the_graph_does_not_depend_on_the_key():
-    args, maps, census = xor.count(jax.random.key(0), "{0, 1}", 0.01, 200)
-    graphs = [
-        critical.network(xor.loss, census.params, jax.random.key(seed), args, symmetries=maps, number=4)
-        for seed in (0, 7)
-    ]
-    one, other = graphs
-    for found in graphs:
+def test_all_classes_of_xor_are_connected_and_the_graph_does_not_depend_on_the_key(counted, graph):
+    args, maps, census = counted
+    other = critical.network(xor.loss, census.params, jax.random.key(7), args, symmetries=maps, number=4)
+    for found in (graph, other):
         assert found.components == (tuple(range(18)),)
         assert all(edge.end is not None for edge in found.edges)
         assert found.labels.tolist() == list(range(18))
         np.testing.assert_array_equal(found.copies, census.orbit_sizes)
         require_morse(found.indices, found.copies)
-    sides = [[found.joins(i) for i in range(18) if found.indices[i] == 1] for found in graphs]
-    assert sides[0] == sides[1]
-    assert one.merges == other.merges
-    # The spurious minimum is a part of its own up to the saddle on the path along which one unit alone grows.
-    spurious = int(np.argmin(np.abs(one.values - (0.25 - 0.125 / 1.01))))
-    assert spurious in one.merges[-1].parts
+    single = [i for i in range(18) if graph.indices[i] == 1]
+    assert [graph.joins(i) for i in single] == [other.joins(i) for i in single]
+    assert graph.merges == other.merges
+    # The spurious minimum stays apart until the last merge.
+    spurious = int(np.argmin(np.abs(graph.values - (0.25 - 0.125 / 1.01))))
+    assert spurious in graph.merges[-1].parts
+
+
+@pytest.mark.slow
+def test_no_path_between_minima_of_xor_is_below_the_best_saddle(counted, graph):
+    args, minima = counted.args, [i for i in range(18) if graph.indices[i] == 0]
+    for i, j in itertools.combinations(minima, 2):
+        a, b = (jax.tree.map(lambda leaf, k=k: leaf[k], graph.params) for k in (i, j))
+        way = critical.path(xor.loss, a, b, KEY, args)
+        assert way.connected
+        assert np.max(way.values) >= graph.values[graph.highest(i, j)] - 1e-12
+        assert all(verdict.index == 1 for verdict in way.verdicts)

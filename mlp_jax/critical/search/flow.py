@@ -12,7 +12,7 @@ import scipy.integrate
 Slope = Callable[[np.ndarray], tuple[float, np.ndarray]]
 Matrix = Callable[[np.ndarray], np.ndarray]
 
-# Longest first step, relative to params, and how well the Hessian must predict the gradient at its end.
+# Longest first step, relative to params or to 1, and how well the Hessian must predict the gradient at its end.
 _FIRST, _LINEAR, _HALVINGS = 0.1, 0.05, 40
 # Relative and absolute error of a step of the integrator, the latter relative to 1 + ‖x‖; largest number of steps.
 _RELATIVE, _ABSOLUTE, _STEPS = 1e-6, 1e-9, 3000
@@ -70,7 +70,7 @@ def descend(slope: Slope, matrix: Matrix, above: np.ndarray, direction: np.ndarr
 
 def _leave(slope: Slope, rate: np.ndarray, above: np.ndarray, direction: np.ndarray) -> np.ndarray | None:
     """Return the farthest point tried in a direction where the gradient is that of the second-order model."""
-    length = _FIRST * (np.linalg.norm(above) or 1.0)
+    length = _FIRST * max(1.0, float(np.linalg.norm(above)))
     for _ in range(_HALVINGS):
         off = slope(above + length * direction)[1] - length * rate
         if np.linalg.norm(off) <= _LINEAR * length * np.linalg.norm(rate):

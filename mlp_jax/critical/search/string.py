@@ -1,0 +1,59 @@
+"""The string method: a path between two points relaxes to a minimum-energy path (E, Ren & Vanden-Eijnden 2007)."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from mlp_jax import _compiled, tree
+from mlp_jax.critical.search import of_pytrees
+from mlp_jax.critical.search.of_pytrees import Settings
+from mlp_jax.curvature import precision
+from mlp_jax.curvature.types import Fun, PyTree
+
+# Products that estimate the largest curvature at an image, and its share that a step assumes.
+_PRODUCTS, _SAFETY = 6, 1.5
+
+
+@_compiled.by_function(2)
+@precision.whole_products
+def relaxed(
+    fun: Fun, settings: Settings, like: PyTree, args: tuple, images: jax.Array, steps: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Return (n, P) images after a number of steps, the first and the last fixed, and their values (n,).
+
+    In a step every image descends the gradient by the inverse of the largest curvature there, at most by its distance
+    from the next; then all are set at equal distances along the path.
+    """
+    function = of_pytrees.function_of(fun, settings, like, args)
+    unravel = tree.ravel(like)[1]
+
+    def curvature(image: jax.Array, gradient: jax.Array) -> jax.Array:
+        _, product = jax.linearize(function.gradient, image)
+
+        def grown(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
+            vector = product(state[0] / jnp.linalg.norm(state[0]))
+            return vector, jnp.linalg.norm(vector)
+
+        begin = gradient + jnp.linalg.norm(gradient) / jnp.sqrt(1.0 * image.size) + jnp.finfo(image.dtype).tiny
+        return jax.lax.fori_loop(0, _PRODUCTS, grown, (begin, jnp.zeros_like(begin[0])))[1]
+
+    def step(_: int, images: jax.Array) -> jax.Array:
+        gradients = jax.vmap(function.gradient)(images)
+        curvatures = _SAFETY * jax.vmap(curvature)(images, gradients)
+        spacing = jnp.linalg.norm(images[1] - images[0])
+        sizes = jnp.linalg.norm(gradients, axis=1)
+        rates = jnp.minimum(1 / curvatures, spacing / jnp.where(sizes > 0, sizes, 1))
+        moved = images - rates[:, None] * gradients
+        return spread(moved.at[0].set(images[0]).at[-1].set(images[-1]))
+
+    images = jax.lax.fori_loop(0, steps, step, spread(images))
+    return images, jax.vmap(lambda image: fun(unravel(image), *args))(images)
+
+
+def spread(images: jax.Array) -> jax.Array:
+    """Return as many points at equal distances along the path through images."""
+    lengths = jnp.linalg.norm(jnp.diff(images, axis=0), axis=1)
+    along = jnp.concatenate([jnp.zeros_like(lengths[:1]), jnp.cumsum(lengths)])
+    places = jnp.linspace(0, along[-1], len(images), dtype=along.dtype)
+    return jax.vmap(lambda column: jnp.interp(places, along, column), 1, 1)(images)
