@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+import itertools
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +20,13 @@ from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
 
-# Steps of the string between attempts to find a saddle beside its highest image; how near that must be, in distances
+# Rounds of the string between attempts to find a saddle beside its highest image; how near that must be, in distances
 # between images; largest number of Hessians of the search.
-_ROUNDS, _BESIDE, _SEARCH = (50, 100, 200, 400, 800, 1600), 2, 60
+_ROUNDS, _BESIDE, _SEARCH = (5, 10, 20, 40, 80, 160), 2, 60
 # Size of the bend of the first string relative to its length: a straight one may stay where a symmetry holds it.
 _BEND = 0.05
-# Largest number of saddles on a path.
-_SADDLES = 12
+# Largest number of strings.
+_STRINGS = 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,9 +75,10 @@ def path(
     """Go from a minimum to another over saddles of index 1: a minimum-energy path. Host-level, float64.
 
     A string of images between them relaxes to a minimum-energy path (E, Ren & Vanden-Eijnden 2007). `find(index=1)`
-    goes on from its highest image to a saddle, and the gradient flow down from there on both sides, as in `descents`.
-    Where it ends at other minima than a and b, they are connected to these in the same way. The path consists of those
-    descents, so that its highest point is a saddle that `classify` confirms. There may be other paths that are lower.
+    goes on from its highest image to a saddle, and the gradient flow down from there on both sides, as in `descents`,
+    and on from a saddle if a symmetry holds it there. Where it ends at other minima than a and b, strings to these
+    follow, between the nearest that are not connected. The path consists of those descents, so that its highest point
+    is a saddle that `classify` confirms. There may be other paths that are lower.
 
     Symmetric copies are different points: choose the copy of b that is wanted, such as the nearest
     (`landscape.match_units`).
@@ -117,41 +119,115 @@ def path(
         if _same(problem, first, last):
             raise ValueError("a, b: got the same minimum twice, expected two.")
         route = _Route(problem, key, images)
-        parts = route.between(first, last)
-        verdicts = tuple(classify(fun, zeroed(_batch(top), 0), args, hessian=hessian) for top in route.saddles)
-        connected = parts is not None and all(v.kind == "saddle" and v.index == 1 for v in verdicts)
-        points, values = route.string if parts is None else map(np.concatenate, zip(*parts, strict=True))
-    steps = np.linalg.norm(np.diff(points, axis=0), axis=1)
-    saddles = np.array([problem.vector(top.params) for top in route.saddles]).reshape(-1, points.shape[1])
-    lengths = np.append(0, np.cumsum(steps))
+        way = route.between(first, last)
+        tops = [step.saddle for step in way]
+        verdicts = tuple(classify(fun, zeroed(_batch(top), 0), args, hessian=hessian) for top in tops)
+        points, values = route.string
+        if way:
+            points, values = (np.concatenate(rows) for rows in zip(*(step[-2:] for step in way), strict=True))
+    lengths = np.append(0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
+    saddles = np.array([problem.vector(top.params) for top in tops]).reshape(-1, points.shape[1])
+    connected = bool(way) and all(verdict.kind == "saddle" and verdict.index == 1 for verdict in verdicts)
     return Path(problem.params(points), values, lengths, problem.params(saddles), verdicts, connected)
 
 
+class _Pass(NamedTuple):
+    """A saddle, its value, the minima on its two sides by number, and the way from the first over it to the second."""
+
+    saddle: Point
+    value: float
+    ends: tuple[int, int]
+    points: np.ndarray
+    values: np.ndarray
+
+
 class _Route:
-    """The search for a path; `saddles` are those found so far, `string` the last one that was tried."""
+    """The search for a path: the minima and passes found so far, and the last string that was tried."""
 
     def __init__(self, problem: Problem, key: jax.Array, images: int) -> None:
         self.problem, self.key, self.images = problem, key, images
-        self.saddles: list[Point] = []
+        self.minima: list[Point] = []
+        self.passes: list[_Pass] = []
         self.string: tuple[np.ndarray, np.ndarray]
 
-    def between(self, a: Point, b: Point) -> list[tuple[np.ndarray, np.ndarray]] | None:
-        """Return the parts of a path, each as points and their values; None where no path was found."""
-        if _same(self.problem, a, b):
-            return []
-        top = self._saddle(a, b) if len(self.saddles) < _SADDLES else None
-        if top is None or any(_same(self.problem, top, other) for other in self.saddles):
-            return None
-        self.saddles.append(top)
-        above = self.problem.vector(top.params)
-        sides = self.problem.descended(above, directions(self.problem.matrix(above), 1, self.key, 2))
-        down, up = sorted(sides, key=lambda side: self._apart(side.end, a) - self._apart(side.end, b))
-        if not all(known_index(side.end) == 0 for side in sides):
-            return None
-        before, after = self.between(a, down.end), self.between(up.end, b)
-        if before is None or after is None:
-            return None
-        return [*before, self._part(down, -1), self._part(up, 1), *after]
+    def between(self, a: Point, b: Point) -> list[_Pass]:
+        """Return the passes on the way from a to b, in its direction; none where no way was found."""
+        self.minima, tried = [a, b], set[tuple[int, int]]()
+        while len(tried) < _STRINGS:
+            way = self._lowest()
+            pairs = [] if way else [pair for pair in self._gaps() if pair not in tried]
+            if not pairs:
+                return way
+            pair = min(pairs, key=lambda pair: self._apart(*(self.minima[i] for i in pair)))
+            tried.add(pair)
+            self._join(*pair)
+        return self._lowest()
+
+    def _parts(self) -> list[int]:
+        """Return the lowest number of the connected component of each minimum."""
+        part = list(range(len(self.minima)))
+        for _, _, (i, j), _, _ in self.passes:
+            low, high = sorted((part[i], part[j]))
+            part = [low if own == high else own for own in part]
+        return part
+
+    def _gaps(self) -> list[tuple[int, int]]:
+        """Return pairs of minima that are not connected, one of them with a or b."""
+        part = self._parts()
+        return [
+            (i, j)
+            for i, j in itertools.combinations(range(len(part)), 2)
+            if part[i] != part[j] and {part[i], part[j]} & {part[0], part[1]}
+        ]
+
+    def _lowest(self) -> list[_Pass]:
+        """Return the way from minimum 0 to 1 whose highest saddle is lowest."""
+        ways: dict[int, list[_Pass]] = {0: []}
+        used: list[_Pass] = []
+        for top in sorted(self.passes, key=lambda top: top.value):
+            used.append(top)
+            ways, reached = {0: []}, [0]
+            for node in reached:  # grows
+                for step in used:
+                    for forth in (step, _turned(step)):
+                        if forth.ends[0] == node and forth.ends[1] not in ways:
+                            ways[forth.ends[1]] = [*ways[node], forth]
+                            reached.append(forth.ends[1])
+            if 1 in ways:
+                return ways[1]
+        return []
+
+    def _join(self, i: int, j: int) -> None:
+        """Add the pass that a string between two minima leads to, if any."""
+        top = self._saddle(self.minima[i], self.minima[j])
+        if top is None or any(_same(self.problem, top, other.saddle) for other in self.passes):
+            return
+        ways = [self._to_minimum(side, self.minima[k]) for side, k in zip(self._sides(top), (i, j), strict=True)]
+        if any(way is None for way in ways):
+            return
+        ends = tuple(self._number(way[-1].end) for way in ways if way is not None)
+        parts = [self._line(way) for way in ways if way is not None]
+        points, values = (np.concatenate([first[::-1], last]) for first, last in zip(*parts, strict=True))
+        self.passes.append(_Pass(top, float(np.max(values)), (ends[0], ends[1]), points, values))
+
+    def _number(self, point: Point) -> int:
+        for number, other in enumerate(self.minima):
+            if _same(self.problem, point, other):
+                return number
+        self.minima.append(point)
+        return len(self.minima) - 1
+
+    def _sides(self, saddle: Point) -> list[Descent]:
+        above = self.problem.vector(saddle.params)
+        ways = directions(self.problem.matrix(above), known_index(saddle), self.key, 2)
+        return self.problem.descended(above, ways)
+
+    def _to_minimum(self, descent: Descent, target: Point) -> list[Descent] | None:
+        """Return a descent, and those that go on from its end where that is a saddle; None where an end is unknown."""
+        parts = [descent]
+        while known_index(parts[-1].end) > 0:
+            parts.append(min(self._sides(parts[-1].end), key=lambda side: self._apart(side.end, target)))
+        return parts if known_index(parts[-1].end) == 0 else None
 
     def _saddle(self, a: Point, b: Point) -> Point | None:
         """Return a saddle of index 1 beside the highest image of a string between two points."""
@@ -161,8 +237,8 @@ class _Route:
         bend = np.asarray(jax.random.normal(self.key, (len(begin),)))
         bend = bend * (_BEND * np.linalg.norm(end - begin) / np.linalg.norm(bend))
         points = (1 - share) * begin + share * end + np.sin(np.pi * share) * bend
-        for steps in _ROUNDS:
-            found = string.relaxed(*problem, jnp.asarray(points), np.int32(steps))
+        for rounds in _ROUNDS:
+            found = string.relaxed(*problem, jnp.asarray(points), np.int32(rounds))
             points, values = map(np.asarray, found)
             self.string = points, values
             top = int(np.argmax(values))
@@ -172,17 +248,22 @@ class _Route:
             saddle = find(problem.fun, problem.params(points[top]), problem.args, **settings)
             near = _BESIDE * np.linalg.norm(points[1] - points[0])
             off = np.linalg.norm(problem.vector(saddle.params) - points[top])
-            if saddle.reached and (off <= near or steps == _ROUNDS[-1]):
+            if saddle.reached and (off <= near or rounds == _ROUNDS[-1]):
                 return saddle
         return None
 
     def _apart(self, one: Point, other: Point) -> float:
         return float(np.linalg.norm(self.problem.vector(one.params) - self.problem.vector(other.params)))
 
-    def _part(self, side: Descent, way: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the points of a descent and their values, upwards (−1) or downwards (1)."""
-        rows = [np.asarray(leaf).reshape(len(side.values), -1) for leaf in jax.tree.leaves(side.path)]
-        return np.concatenate(rows, axis=1)[::way], side.values[::way]
+    def _line(self, way: list[Descent]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the points of successive descents, and their values."""
+        leaves = [[leaf.reshape(len(part.values), -1) for leaf in jax.tree.leaves(part.path)] for part in way]
+        points = np.concatenate([np.concatenate(part, axis=1) for part in leaves])
+        return points, np.concatenate([part.values for part in way])
+
+
+def _turned(step: _Pass) -> _Pass:
+    return step._replace(ends=step.ends[::-1], points=step.points[::-1], values=step.values[::-1])
 
 
 def _same(problem: Problem, one: Point, other: Point) -> bool:

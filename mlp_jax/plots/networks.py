@@ -1,4 +1,4 @@
-"""How critical points hang together: the saddles between minima as a graph, and as a tree."""
+"""How critical points hang together: as a graph, as a tree, along a path, and along branches in a parameter."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import collections
 import matplotlib.axes
 import numpy as np
 
-from mlp_jax.critical import Network
-from mlp_jax.plots.colours import BLUE, GREY, ORANGE, PURPLE
+from mlp_jax.critical import Branches, Network, Path
+from mlp_jax.plots.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 # Distance between saddles with the same ends, which would lie on each other; that between leaves is 1.
 _APART = 0.13
@@ -86,6 +86,67 @@ def transition_network(axes: matplotlib.axes.Axes, network: Network, title: str 
     axes.set_xticks(range(len(leaves)), [str(leaf) for leaf in leaves])
     axes.margins(x=0.15)
     axes.set(xlabel="minimum", ylabel="loss (with penalty)", title=title)
+    return axes
+
+
+def along_path(axes: matplotlib.axes.Axes, path: Path, title: str = "") -> matplotlib.axes.Axes:
+    """Draw the loss along a path against its length, with its saddles and the two minima.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> from mlp_jax import critical
+    >>> wells = lambda x: jnp.sum((x**2 - 1) ** 2)
+    >>> found = critical.path(wells, np.array([-1.0]), np.array([1.0]), jax.random.key(0))
+    >>> along_path(matplotlib.figure.Figure().subplots(), found).get_title()
+    'barriers 1 and 1'
+    """
+    axes.plot(path.lengths, path.values, "-", color=GREY, lw=1.4, zorder=1)
+    ends = [0, len(path.values) - 1]
+    axes.scatter(path.lengths[ends], path.values[ends], 120, color=BLUE, marker="*", zorder=3, label="minimum")
+    inner = path.values[1:-1]
+    tops = 1 + np.flatnonzero((inner >= path.values[:-2]) & (inner > path.values[2:]))
+    if path.connected:
+        axes.scatter(path.lengths[tops], path.values[tops], 30, color=ORANGE, zorder=3, label="saddle of index 1")
+    first, last = path.barriers
+    axes.legend(fontsize="small")
+    heading = title or (f"barriers {first:.4g} and {last:.4g}" if path.connected else "not connected")
+    axes.set(xlabel="length along the path", ylabel="loss (with penalty)", title=heading)
+    return axes
+
+
+def bifurcations(
+    axes: matplotlib.axes.Axes, diagram: Branches, title: str = "", *, label: str = "weight decay"
+) -> matplotlib.axes.Axes:
+    """Draw the loss of every branch against the parameter (log), with its index as colour and line style.
+
+    Folds, where two points are born, are hollow circles; a vertical dotted line is where branches meet. diagram: from
+    `critical.branches`; label: the name of the parameter.
+
+    Examples
+    --------
+    >>> import matplotlib.figure
+    >>> from mlp_jax import critical
+    >>> fun = lambda x, p: x**4 / 4 - (p - 1) * x**2 / 2
+    >>> found = critical.branches(fun, np.array([1.0]), (2.0,), parameter=0, low=0.5, high=3.0)
+    >>> bifurcations(matplotlib.figure.Figure().subplots(), found).get_xscale()
+    'log'
+    """
+    looks = {0: (BLUE, "-", "minimum"), 1: (ORANGE, "--", "index 1"), 2: (PURPLE, "-.", "index 2")}
+    for value in np.unique(diagram.bifurcations.round(12)):
+        axes.axvline(value, ls=":", lw=0.6, color=GREY, zorder=0)
+    for branch in diagram.branches:
+        cuts = 1 + np.flatnonzero(np.diff(branch.indices))
+        for part in np.split(np.arange(len(branch.indices)), cuts):
+            color, style, name = looks.get(int(branch.indices[part[0]]), (GREEN, ":", "higher index"))
+            seen = np.arange(part[0], min(part[-1] + 2, len(branch.indices)))  # to the first point of the next part
+            axes.plot(branch.parameter[seen], branch.values[seen], style, color=color, lw=1.2, label=name)
+        rises = np.diff(branch.parameter) > 0
+        for turn in 1 + np.flatnonzero(rises[1:] != rises[:-1]):
+            axes.plot(branch.parameter[turn], branch.values[turn], "o", mfc="none", color="black", ms=4, label="fold")
+    names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
+    axes.legend(names.values(), names.keys(), fontsize="small")
+    axes.set(xscale="log", xlabel=label, ylabel="loss (with penalty)", title=title)
     return axes
 
 

@@ -11,19 +11,19 @@ from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Fun, PyTree
 
-# Products that estimate the largest curvature at an image, and its share that a step assumes.
-_PRODUCTS, _SAFETY = 6, 1.5
+# Steps of a round; products that estimate the largest curvature at an image, and the factor by which it may grow.
+_STEPS, _PRODUCTS, _SAFETY = 10, 6, 2.0
 
 
 @_compiled.by_function(2)
 @precision.whole_products
 def relaxed(
-    fun: Fun, settings: Settings, like: PyTree, args: tuple, images: jax.Array, steps: jax.Array
+    fun: Fun, settings: Settings, like: PyTree, args: tuple, images: jax.Array, rounds: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-    """Return (n, P) images after a number of steps, the first and the last fixed, and their values (n,).
+    """Return (n, P) images after a number of rounds of ten steps, the first and the last fixed, and their values (n,).
 
-    In a step every image descends the gradient by the inverse of the largest curvature there, at most by its distance
-    from the next; then all are set at equal distances along the path.
+    In a step every image descends the gradient by the inverse of the largest curvature, estimated once a round, at most
+    by its distance from the next; then all are set at equal distances along the path.
     """
     function = of_pytrees.function_of(fun, settings, like, args)
     unravel = tree.ravel(like)[1]
@@ -38,16 +38,19 @@ def relaxed(
         begin = gradient + jnp.linalg.norm(gradient) / jnp.sqrt(1.0 * image.size) + jnp.finfo(image.dtype).tiny
         return jax.lax.fori_loop(0, _PRODUCTS, grown, (begin, jnp.zeros_like(begin[0])))[1]
 
-    def step(_: int, images: jax.Array) -> jax.Array:
+    def step(images: jax.Array, curvatures: jax.Array) -> jax.Array:
         gradients = jax.vmap(function.gradient)(images)
-        curvatures = _SAFETY * jax.vmap(curvature)(images, gradients)
         spacing = jnp.linalg.norm(images[1] - images[0])
         sizes = jnp.linalg.norm(gradients, axis=1)
         rates = jnp.minimum(1 / curvatures, spacing / jnp.where(sizes > 0, sizes, 1))
         moved = images - rates[:, None] * gradients
         return spread(moved.at[0].set(images[0]).at[-1].set(images[-1]))
 
-    images = jax.lax.fori_loop(0, steps, step, spread(images))
+    def several(_: int, images: jax.Array) -> jax.Array:
+        curvatures = _SAFETY * jax.vmap(curvature)(images, jax.vmap(function.gradient)(images))
+        return jax.lax.fori_loop(0, _STEPS, lambda _, images: step(images, curvatures), images)
+
+    images = jax.lax.fori_loop(0, rounds, several, spread(images))
     return images, jax.vmap(lambda image: fun(unravel(image), *args))(images)
 
 
