@@ -12,6 +12,8 @@ from mlp_jax.plots.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 
 # Distance between saddles with the same ends, which would lie on each other; that between leaves is 1.
 _APART = 0.13
+# Number of leaves above which their labels are small.
+_MANY = 12
 
 
 def disconnectivity(axes: matplotlib.axes.Axes, network: Network, title: str = "") -> matplotlib.axes.Axes:
@@ -47,7 +49,7 @@ def disconnectivity(axes: matplotlib.axes.Axes, network: Network, title: str = "
     for number, leaf in enumerate(leaves):
         minimum = network.indices[leaf] == 0
         axes.plot(number, network.values[leaf], "*" if minimum else "o", color=BLUE if minimum else ORANGE, ms=9)
-    axes.set_xticks(range(len(leaves)), [f"{leaf}\n×{network.copies[leaf]}" for leaf in leaves])
+    _label(axes, [f"{leaf}\n×{network.copies[leaf]}" for leaf in leaves])
     axes.margins(x=0.2)
     axes.set(xlabel="minimum, and its copies", ylabel="loss (with penalty)", title=title)
     return axes
@@ -82,8 +84,7 @@ def transition_network(axes: matplotlib.axes.Axes, network: Network, title: str 
         axes.scatter(place[node], values[node], size, color=color, marker=marker, zorder=3, label=label)
     names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
     axes.legend(names.values(), names.keys(), fontsize="small", framealpha=0.9)
-    leaves = _leaves(network)
-    axes.set_xticks(range(len(leaves)), [str(leaf) for leaf in leaves])
+    _label(axes, list(map(str, _leaves(network))))
     axes.margins(x=0.15)
     axes.set(xlabel="minimum", ylabel="loss (with penalty)", title=title)
     return axes
@@ -148,6 +149,14 @@ def bifurcations(
     axes.legend(names.values(), names.keys(), fontsize="small")
     axes.set(xscale="log", xlabel=label, ylabel="loss (with penalty)", title=title)
     return axes
+
+
+def _label(axes: matplotlib.axes.Axes, labels: list[str]) -> None:
+    """Label the leaves; where there are many, in small print, without the copies."""
+    many = len(labels) > _MANY
+    axes.set_xticks(range(len(labels)), [label.partition("\n")[0] if many else label for label in labels])
+    if many:
+        axes.tick_params("x", labelsize=5, labelrotation=90)
 
 
 def _leaves(network: Network) -> list[int]:
