@@ -14,7 +14,7 @@ from mlp_jax import _checks
 from mlp_jax.critical.classification import classify
 from mlp_jax.critical.finders import find
 from mlp_jax.critical.point import Point, zeroed
-from mlp_jax.critical.search import string
+from mlp_jax.critical.search import string_method
 from mlp_jax.critical.search.downhill import Descent, Problem, directions, known_index
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
@@ -238,7 +238,7 @@ class _Route:
         bend = bend * (_BEND * np.linalg.norm(end - begin) / np.linalg.norm(bend))
         points = (1 - share) * begin + share * end + np.sin(np.pi * share) * bend
         for rounds in _ROUNDS:
-            found = string.relaxed(*problem, jnp.asarray(points), np.int32(rounds))
+            found = string_method.relaxed(*problem, jnp.asarray(points), np.int32(rounds))
             points, values = map(np.asarray, found)
             self.string = points, values
             top = int(np.argmax(values))
