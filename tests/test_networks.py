@@ -35,6 +35,7 @@ def test_the_saddles_of_mueller_and_brown_join_its_minima_as_known():
     assert found.components == ((0, 1, 2, 3, 4),)
 
 
+@pytest.mark.slow
 def test_the_wells_of_a_rotated_function_are_joined_over_the_origin():
     found = critical.network(rotated_well, np.zeros((1, 20)), KEY)
     assert found.indices == (0, 0, 1)

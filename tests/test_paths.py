@@ -11,6 +11,7 @@ from mlp_jax import critical
 KEY = jax.random.key(0)
 
 
+@pytest.mark.slow
 def test_the_path_of_mueller_and_brown_has_its_known_barriers():
     points, values = stationary_points()
     found = critical.path(mueller_brown, points[0], points[2], KEY)

@@ -142,7 +142,7 @@ def branches(
     >>> fun = lambda x, p: x**4 / 4 - (p - 1) * x**2 / 2
     >>> found = branches(fun, np.array([1.0]), (2.0,), parameter=0, low=0.5, high=3.0, canonical=jnp.abs)
     >>> [sorted(set(branch.indices.tolist())) for branch in found.branches], found.bifurcations.round(4)
-    ([[0], [0], [1], [0]], array([1.]))
+    ([[0], [0], [1], [1], [0]], array([1.]))
     """
     walk, unravel = _walked(fun, points, args, parameter, low, high, max_steps, canonical, hessian, progress)
     found = []

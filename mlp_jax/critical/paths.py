@@ -41,7 +41,7 @@ class Path:
     saddles
         The saddles on the way, params with a leading axis.
     verdicts
-        Their verdicts, each a saddle of index 1.
+        Their verdicts, each of index 1.
     connected
         Whether the path leads from one minimum to the other.
     """
@@ -127,7 +127,7 @@ def path(
             points, values = (np.concatenate(rows) for rows in zip(*(step[-2:] for step in way), strict=True))
     lengths = np.append(0, np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1)))
     saddles = np.array([problem.vector(top.params) for top in tops]).reshape(-1, points.shape[1])
-    connected = bool(way) and all(verdict.kind == "saddle" and verdict.index == 1 for verdict in verdicts)
+    connected = bool(way) and all(verdict.index == 1 for verdict in verdicts)
     return Path(problem.params(points), values, lengths, problem.params(saddles), verdicts, connected)
 
 
