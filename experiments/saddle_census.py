@@ -3,8 +3,8 @@
 Looks for all critical points of a tanh 2-2-1 network (9 parameters, half the mean squared error, weight decay), for
 two codings of true and false and several weight decays, by searches and along branches in the weight decay
 (`critical.walk_folds`); counts each modulo permutations and sign flips of the hidden units, with its copies; proves
-each (`interval.certify`); and follows the gradient flow down both sides of every saddle of index 1, to see what it
-joins. A complete list must have Σ copies · (−1)^index = 1.
+each (`interval.certify_many`); and follows the gradient flow down from every saddle, to see what it joins
+(`critical.network`). A complete list must have Σ copies · (−1)^index = 1.
 """
 
 from __future__ import annotations
@@ -17,13 +17,15 @@ import jax
 import matplotlib.figure
 import numpy as np
 import pandas as pd
-import scipy.integrate
 import tqdm
 
 from experiments._shared import command_line, tables, xor
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, curvature, interval, mlp, plots, tree
+from mlp_jax import critical, interval, mlp, plots
+
+# From each saddle of index above 1.
+DESCENTS = 4
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Landscape(NamedTuple):
     decay: float
     counted: xor.Counted
     proofs: list[interval.Certificate]
-    edges: list[tuple[int, int | None, int | None]]
+    network: critical.Network
 
     @property
     def name(self) -> str:
@@ -52,13 +54,15 @@ class Landscape(NamedTuple):
 
 
 def explore(settings: Settings, coding: str, decay: float) -> Landscape:
-    """Count, prove, and follow the saddles of index 1 down."""
+    """Count, prove, and follow the saddles down."""
     counted = xor.count(jax.random.key(settings.seed), coding, decay, settings.starts)
     points = [one(counted.census.params, i) for i in range(len(counted.census.verdicts))]
-    proofs = [interval.certify(xor.loss, point, counted.args) for point in points]
-    saddles = [i for i, index in enumerate(counted.census.indices) if index == 1]
-    edges = [(i, *joined(counted, points[i])) for i in saddles]
-    return Landscape(coding, decay, counted, proofs, edges)
+    proofs = interval.certify_many(xor.loss, counted.census.params, counted.args)
+    joined = critical.network(
+        xor.loss, counted.census.params, jax.random.key(settings.seed), counted.args,
+        symmetries=counted.maps, number=DESCENTS,
+    )  # fmt: skip
+    return Landscape(coding, decay, counted, proofs, joined)
 
 
 def one(params: mlp.Params, i: int) -> mlp.Params:
@@ -66,45 +70,10 @@ def one(params: mlp.Params, i: int) -> mlp.Params:
     return jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
 
 
-def joined(counted: xor.Counted, saddle: mlp.Params) -> tuple[int | None, int | None]:
-    """Return the points of the census, by number, where the gradient flow ends down either side of a saddle.
-
-    On a path that a symmetry fixes, that may be another saddle. None where it ends at no point of the list.
-    """
-    with jax.enable_x64(True):
-        vector, unravel = tree.ravel(saddle)
-        hessian = curvature.dense_hessian(xor.loss, saddle, counted.args)
-        downhill = np.linalg.eigh(np.asarray(hessian))[1][:, 0]
-        ends = [descend(counted, np.asarray(vector) + side * 1e-3 * downhill, unravel) for side in (-1.0, 1.0)]
-        return ends[0], ends[1]
-
-
-def descend(counted: xor.Counted, start: np.ndarray, unravel: Any) -> int | None:
-    """Follow θ' = −∇L to near its end, go on by Newton steps, and return which point of the census that is."""
-
-    def flow(_: float, v: np.ndarray) -> np.ndarray:
-        return -np.asarray(xor.slope(v, counted.args))
-
-    def slow(_: float, v: np.ndarray) -> float:
-        return float(np.linalg.norm(flow(_, v))) - 1e-6
-
-    slow.terminal = True  # type: ignore[attr-defined]
-    slow.direction = -1  # type: ignore[attr-defined]
-    path = scipy.integrate.solve_ivp(flow, (0, 1e6), start, method="LSODA", rtol=1e-8, atol=1e-10, events=slow)
-    point = critical.find(xor.loss, unravel(path.y[:, -1]), counted.args)
-    here = np.asarray(tree.ravel(counted.maps.canonical(point.params))[0])
-    for i in range(len(counted.census.verdicts)):
-        there = np.asarray(tree.ravel(counted.maps.canonical(one(counted.census.params, i)))[0])
-        if np.max(np.abs(there - here)) < 1e-6:
-            return i
-    return None
-
-
 def point_rows(land: Landscape) -> list[dict[str, Any]]:
     """Return one row a critical point."""
     census = land.counted.census
-    joins = {saddle: f"{a} and {b}" for saddle, a, b in land.edges}
-    rows = []
+    rows, labels = [], land.network.labels.tolist()
     for i, (verdict, proof) in enumerate(zip(census.verdicts, land.proofs, strict=True)):
         low, high = proof.smallest or (np.nan, np.nan)
         rows.append(
@@ -122,10 +91,17 @@ def point_rows(land: Landscape) -> list[dict[str, Any]]:
                 "proved_radius": np.nan if proof.radius is None else proof.radius,
                 "smallest_low": low,
                 "smallest_high": high,
-                "joins": joins.get(i, ""),
+                "joins": " and ".join(ends(land, labels[i])) if census.indices[i] == 1 else "",
             }
         )
     return rows
+
+
+def ends(land: Landscape, node: int) -> list[str]:
+    """Return the points of the census, by number, where descents from a node of the network end."""
+    labels = land.network.labels.tolist()
+    joins = land.network.joins(node)
+    return ["unknown" if end is None else str(labels.index(end)) if end in labels else "a new point" for end in joins]
 
 
 def by_index(rows: pd.DataFrame) -> pd.DataFrame:
@@ -176,13 +152,13 @@ def draw(lands: list[Landscape]) -> tuple[matplotlib.figure.Figure, matplotlib.f
     figures = [matplotlib.figure.Figure(figsize=(width, 3.8 * rows), layout="constrained") for _ in range(2)]
     axes = [f.subplots(rows, min(3, len(lands)), squeeze=False).ravel() for f in figures]
     figures[0].suptitle("critical points by index; a level is as wide as a point has copies")
-    figures[1].suptitle("what the saddles of index 1 join: down both sides to where the descent ends")
+    figures[1].suptitle("what the saddles join: lines down to where descents end")
     for number, land in enumerate(lands):
         census = land.counted.census
         index = np.array([-1 if i is None else i for i in census.indices])
         known = index >= 0
         plots.census_levels(axes[0][number], index[known], census.values[known], census.orbit_sizes[known], land.name)
-        plots.saddle_graph(axes[1][number], census.values, index, land.edges, land.name)
+        plots.transition_network(axes[1][number], land.network, land.name)
     return figures[0], figures[1]
 
 
@@ -208,8 +184,8 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     with tqdm.tqdm(wanted, unit="landscape") as bar:
         for coding, decay in bar:
             bar.set_postfix_str(f"{coding}, {decay:g}")
-            one = functools.partial(explore, settings, coding, decay)
-            lands.append(folder.kept(f"landscape_{len(lands)}", one))
+            compute = functools.partial(explore, settings, coding, decay)
+            lands.append(folder.kept(f"landscape_{len(lands)}", compute))
     for land in lands:
         for i, proof in enumerate(land.proofs):
             name = "zero_one" if land.coding == "{0, 1}" else "minus_one_one"

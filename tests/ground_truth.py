@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import flint
+import jax.numpy as jnp
 import mpmath
 import numpy as np
+import scipy.optimize
 
 # --- Hessians by univariate power series in ball arithmetic ------------------------------------------------------
 
@@ -169,3 +171,40 @@ def orthogonal_residual(jacobian: np.ndarray, seed: int) -> np.ndarray:
     draw = null @ np.random.default_rng(seed).standard_normal(null.shape[1])
     draw -= left[:, :rank] @ (left[:, :rank].T @ draw)
     return draw / np.linalg.norm(draw)
+
+
+# --- Landscapes with known saddles ----------------------------------------------------------------------------------
+
+# Müller & Brown (1979), Theoretica Chimica Acta 53, 75.
+HEIGHT, A, B, C, X, Y = np.array([
+    [-200, -100, -170, 15], [-1, -1, -6.5, 0.7], [0, 0, 11, 0.6], [-10, -10, -6.5, 0.7], [1, 0, -0.5, -1],
+    [0, 0.5, 1.5, 1],
+])  # fmt: skip
+# Its minima from left to right, then its saddles, to three digits as published.
+PUBLISHED = np.array([[-0.558, 1.442], [-0.050, 0.467], [0.623, 0.028], [-0.822, 0.624], [0.212, 0.293]])
+
+
+def mueller_brown(p, numpy=jnp):
+    dx, dy = p[0] - X, p[1] - Y
+    return numpy.sum(HEIGHT * numpy.exp(A * dx**2 + B * dx * dy + C * dy**2))
+
+
+def stationary_points():
+    """Return the points and their values, by scipy and the derivatives written out."""
+
+    def slope(p):
+        dx, dy = p[0] - X, p[1] - Y
+        parts = HEIGHT * np.exp(A * dx**2 + B * dx * dy + C * dy**2)
+        return [np.sum(parts * (2 * A * dx + B * dy)), np.sum(parts * (B * dx + 2 * C * dy))]
+
+    points = np.array([scipy.optimize.root(slope, start, tol=1e-13).x for start in PUBLISHED])
+    return points, np.array([mueller_brown(p, np) for p in points])
+
+
+ROTATION = np.linalg.qr(np.random.default_rng(0).standard_normal((20, 20)))[0]
+
+
+def rotated_well(x):
+    """A double well along one direction, with curvatures from .01 to 100 along the others."""
+    y = jnp.asarray(ROTATION) @ x
+    return (y[0] ** 2 - 1) ** 2 + jnp.dot(np.geomspace(0.01, 100, 19), y[1:] ** 2)

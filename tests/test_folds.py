@@ -69,6 +69,41 @@ def test_copies_are_neither_followed_nor_returned():
     np.testing.assert_allclose(np.abs(found.params), [[ROOT, 0]], atol=1e-12)
 
 
+def branches_from(name, number, **settings):
+    args = (P, np.eye(len(KNOWN))[list(KNOWN).index(name)])
+    start = np.array([KNOWN[name][number][:2]], float)
+    return critical.branches(forms, start, args, **{"parameter": 0, "low": 0.3, "high": 4.0} | settings)
+
+
+def crossed(found, p):
+    """Return the indices of the branches that cross a parameter."""
+    sides = [(b.parameter[:-1], b.parameter[1:], b.indices[1:]) for b in found.branches]
+    return sorted(int(i) for a, b, index in sides for i in index[(np.minimum(a, b) <= p) & (p < np.maximum(a, b))])
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_each_branch_of_a_pitchfork_is_returned_once(number):
+    # Below s = 0 the index of x = 0 is 1, that of −b² alone; above it is 2, beside ±√s of index 1, which are copies.
+    found = branches_from("pitchfork", number, canonical=jnp.abs)
+    np.testing.assert_allclose(found.bifurcations, [1], atol=1e-3)
+    for p in (0.5, 0.9):
+        assert crossed(found, p) == [1]
+    for p in (1.1, 1.3, 3.0):
+        assert crossed(found, p) == [1, 2]
+    for branch in found.branches:
+        args = (np.float64(branch.parameter[-1]), np.eye(len(KNOWN))[0])
+        np.testing.assert_allclose(branch.values[-1], forms(branch.params[-1], *args), atol=1e-12)
+
+
+def test_a_fold_is_where_two_branches_meet():
+    # The hysteresis turns at s = ± 2 / √27.
+    found = branches_from("hysteresis", 0)
+    folds = np.sort(np.concatenate([branch.folds for branch in found.branches]))
+    np.testing.assert_allclose(np.log(folds), [-2 / np.sqrt(27), 2 / np.sqrt(27)], atol=0.02)
+    assert crossed(found, 1.1) == [1, 1, 2]
+
+
 def test_progress_is_called_after_each_step_and_a_closed_branch_ends():
     calls = []
     walk_from("isola", 0, progress=lambda *done: calls.append(done))

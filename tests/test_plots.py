@@ -1,12 +1,13 @@
 """Figures have the artists, labels and ranges that the numbers ask for."""
 
 import re
+import types
 
 import matplotlib.figure
 import numpy as np
 import pytest
 
-from mlp_jax import plots
+from mlp_jax import critical, plots
 from mlp_jax.curvature import Density
 
 
@@ -44,10 +45,29 @@ def test_levels_of_a_census_are_as_wide_as_they_have_copies(axes):
     assert [label.get_text() for label in axes.get_xticklabels()] == ["0\n8", "1\n12"]
 
 
-def test_a_saddle_is_drawn_above_what_it_joins(axes):
-    plots.saddle_graph(axes, [0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [(2, 0, 1), (3, 0, None)])
-    assert [list(line.get_ydata()) for line in axes.lines] == [[0.1, 0.3, 0.2], [0.1, 0.4, 0.1]]
-    assert [label.get_text() for label in axes.get_xticklabels()] == ["0", "1"]
+def graph(values, indices, edges):
+    """A network of points of these values and indices, with (saddle, end) edges."""
+    verdicts = tuple(types.SimpleNamespace(index=index) for index in indices)
+    edges = tuple(critical.Edge(saddle, end, 1, 0.1) for saddle, end in edges)
+    ones = np.ones(len(values), int)
+    return critical.Network(None, np.array(values), verdicts, ones, edges, ones)
+
+
+def test_branches_of_the_tree_merge_at_their_lowest_saddle(axes):
+    # 3 joins 0 and 1; 4 does so too, higher; 5 joins 1 and 2.
+    found = graph([0.0, 0.1, 0.2, 0.5, 0.6, 0.9], [0, 0, 0, 1, 1, 1], [(3, 0), (3, 1), (4, 0), (4, 1), (5, 1), (5, 2)])
+    plots.disconnectivity(axes, found)
+    lines = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "None"]
+    assert lines[:3] == [[[0, 0.0], [0, 0.5]], [[1, 0.1], [1, 0.5]], [[0, 0.5], [1, 0.5]]]
+    assert lines[3:6] == [[[0.5, 0.5], [0.5, 0.9]], [[2, 0.2], [2, 0.9]], [[0.5, 0.9], [2, 0.9]]]
+    assert len(lines) == 7  # and the root
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["0\n×1", "1\n×1", "2\n×1"]
+
+
+def test_a_saddle_is_joined_to_its_ends_and_an_unknown_end_is_a_stub(axes):
+    plots.transition_network(axes, graph([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [(2, 0), (2, 1), (3, 0), (3, None)]))
+    assert [line.get_ydata()[-1] for line in axes.lines] == [0.1, 0.2, 0.1, pytest.approx(0.4 - 0.06 * 0.3)]
+    assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "-", ":"]
 
 
 def test_batch_size_panels_show_what_they_are_given():

@@ -27,14 +27,17 @@ class Problem(NamedTuple):
     hidden: int
 
 
+def reduced(examples: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+    """Return the inputs, of variance 1, and targets of a number of examples; and all variances before."""
+    inputs, targets = all_digits()
+    left, sizes, _ = np.linalg.svd(inputs - inputs.mean(0), full_matrices=False)
+    components = left[:, :COMPONENTS] * np.sqrt(len(left))
+    return (components[:examples], targets[:examples]), sizes**2 / len(left)
+
+
 def problem(hidden: int, examples: int, weight_decay: float, seed: int) -> Problem:
     """Return the problem of a number of hidden units and of examples; float64, so that x64 must be on."""
-    inputs, targets = all_digits()
-    centred = inputs - inputs.mean(0)
-    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
-    reduced = left[:, :COMPONENTS] * np.sqrt(len(left))
-    data = reduced[:examples], targets[:examples]
-
+    data, variances = reduced(examples)
     model = classifier(weight_decay)
     init_key, train_key = jax.random.split(jax.random.key(seed))
     _, history = training.train(
@@ -47,7 +50,7 @@ def problem(hidden: int, examples: int, weight_decay: float, seed: int) -> Probl
         epochs=30,
         record=lambda state: state.params,
     )
-    return Problem(model.fun, model.hessian, data, history.record, sizes**2 / len(left), hidden)
+    return Problem(model.fun, model.hessian, data, history.record, variances, hidden)
 
 
 def starts(digits: Problem, number: int, key: jax.Array) -> mlp.Params:

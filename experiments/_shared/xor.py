@@ -59,10 +59,3 @@ def count(key: jax.Array, coding: str, decay: float, num_starts: int) -> Counted
             parameter=2, low=1e-4, high=1.0, mesh=all_devices.mesh(), progress=progress,
         )  # fmt: skip
     return Counted(args, maps, census)
-
-
-@jax.jit
-def slope(vector: jax.Array, args: Args) -> jax.Array:
-    """Return the gradient of `loss` at a parameter vector (9,)."""
-    unravel = tree.ravel(init(jax.random.key(0)))[1]
-    return jax.grad(lambda v: loss(unravel(v), *args))(vector)

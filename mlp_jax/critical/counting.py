@@ -17,7 +17,7 @@ from mlp_jax.critical.classification import classify, require_evidence
 from mlp_jax.critical.duplicates import Distinct, distinct
 from mlp_jax.critical.finders import find_many
 from mlp_jax.critical.folds import require_parameter, walk_folds
-from mlp_jax.critical.point import Point
+from mlp_jax.critical.point import Point, zeroed
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree, Tangents
@@ -295,7 +295,7 @@ def _classified(
     """Return the census of distinct points, of which the first `num_starts` labels are those of searches."""
     labels = found.labels[:num_starts]
     all_hits = np.bincount(labels[labels >= 0], minlength=len(found.hits))
-    each = [_settled(found.points, i) for i in range(len(found.hits))]
+    each = [zeroed(found.points, i) for i in range(len(found.hits))]
     verdicts = [name_it(params) for params in each]
     critical = [i for i, verdict in enumerate(verdicts) if verdict.kind != "not critical"]
     values = np.zeros(len(critical))
@@ -323,10 +323,3 @@ def _classified(
 @_compiled.by_function()
 def _value(fun: Fun, params: PyTree, args: tuple) -> jax.Array:
     return fun(params, *args)
-
-
-def _settled(points: Point, i: int) -> PyTree:
-    """Return params with components within their error set to zero, so that rounding makes no copies."""
-    return jax.tree.map(
-        lambda leaf, error: np.where(np.abs(leaf[i]) <= error[i], 0, leaf[i]), points.params, points.error
-    )

@@ -1,9 +1,9 @@
-"""walk_folds: more critical points from known ones, along branches in a parameter, through folds and bifurcations."""
+"""walk_folds, branches: critical points along branches in a parameter, through folds and bifurcations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +79,98 @@ def walk_folds(
     >>> sorted(zip((found.params.round(9) + 0.0).tolist(), found.index.tolist()))
     [(-1.0, 0), (0.0, 1)]
     """
+    walk, unravel = _walked(fun, points, args, parameter, low, high, max_steps, canonical, hessian, progress)
+    args, found = (*args[:parameter], float(args[parameter]), *args[parameter + 1 :]), walk.found
+    starts = [unravel(x) for x in found] or [jax.tree.map(lambda leaf: np.asarray(leaf)[0], points)]
+    polished = stack(_parallel.over_cores(lambda start: find(fun, start, args, hessian=hessian), starts))
+    return distinct(jax.tree.map(lambda leaf: leaf[: len(found)], polished), canonical=canonical).points
+
+
+class Branch(NamedTuple):
+    """A part of a branch of critical points, as t points in order.
+
+    parameter, values, indices
+        (t,) the parameter, the values of the function, and the numbers of negative eigenvalues.
+    params
+        params with a leading axis t.
+    """
+
+    parameter: np.ndarray
+    values: np.ndarray
+    indices: np.ndarray
+    params: PyTree
+
+    @property
+    def folds(self) -> np.ndarray:
+        """The parameters at which the branch turns back, where two critical points meet and vanish, by parabolas."""
+        s = np.log(self.parameter)
+        rows = np.concatenate([np.reshape(leaf, (len(s), -1)) for leaf in jax.tree.leaves(self.params)], axis=1)
+        lengths = np.append(0, np.cumsum(np.linalg.norm(np.diff(rows, axis=0), axis=1)))
+        turns = 1 + np.flatnonzero((s[1:-1] - s[:-2]) * (s[2:] - s[1:-1]) < 0)
+        around = [slice(turn - 1, turn + 2) for turn in turns]
+        parabolas = [np.polynomial.Polynomial.fit(lengths[three], s[three], 2) for three in around]
+        return np.exp([float(parabola(parabola.deriv().roots()[0])) for parabola in parabolas])
+
+
+class Branches(NamedTuple):
+    """Branches of critical points in a parameter, and the parameters at which several of them meet."""
+
+    branches: tuple[Branch, ...]
+    bifurcations: np.ndarray
+
+
+def branches(
+    fun: Fun,
+    points: PyTree,
+    args: tuple = (),
+    *,
+    parameter: int,
+    low: float,
+    high: float,
+    max_steps: int = 5000,
+    canonical: Callable[[PyTree], PyTree] | None = None,
+    hessian: HessianMatrix | None = None,
+    progress: Progress | None = None,
+) -> Branches:
+    """Return the branches that `walk_folds` follows, for a bifurcation diagram (`plots.bifurcations`). Host-level.
+
+    Arguments and errors are those of `walk_folds`. A branch is cut where it passes p = args[parameter], and where
+    it meets others. Of symmetric copies only one is returned.
+
+    Examples
+    --------
+    >>> fun = lambda x, p: x**4 / 4 - (p - 1) * x**2 / 2
+    >>> found = branches(fun, np.array([1.0]), (2.0,), parameter=0, low=0.5, high=3.0, canonical=jnp.abs)
+    >>> [sorted(set(branch.indices.tolist())) for branch in found.branches], found.bifurcations.round(4)
+    ([[0], [0], [1], [1], [0]], array([1.]))
+    """
+    walk, unravel = _walked(fun, points, args, parameter, low, high, max_steps, canonical, hessian, progress)
+    found = []
+    for places in [part for part in walk.branches if len(part) > 1]:
+        at = np.array([place.at for place in places])
+        rows = [unravel(x) for x in at[:, :-1]]
+        indices = np.array([place.negative for place in places])
+        with precision.float64():
+            numbers = [(*args[:parameter], np.exp(s), *args[parameter + 1 :]) for s in at[:, -1]]
+            traced, _, _ = precision.traced_problem(fun, rows[0], numbers[0])
+            values = np.array([float(_value(traced, *pair)) for pair in zip(rows, numbers, strict=True)])
+        found.append(Branch(np.exp(at[:, -1]), values, indices, jax.tree.map(lambda *leaves: np.stack(leaves), *rows)))
+    return Branches(tuple(found), np.exp([meeting[-1] for meeting in walk.meetings]))
+
+
+def _walked(
+    fun: Fun,
+    points: PyTree,
+    args: tuple,
+    parameter: int,
+    low: float,
+    high: float,
+    max_steps: int,
+    canonical: Callable[[PyTree], PyTree] | None,
+    hessian: HessianMatrix | None,
+    progress: Progress | None,
+) -> tuple[Walk, Callable[[np.ndarray], PyTree]]:
+    """Return the walk along all branches, and the function from vectors to params."""
     num = _require_points(points)
     args, wanted = require_parameter(args, parameter, low, high)
     max_steps = _checks.integer(max_steps, "max_steps")
@@ -97,14 +189,21 @@ def walk_folds(
             found = _equations(traced, hessian, parameter, one, jnp.asarray(at), promoted)
             return np.asarray(found[0]), np.asarray(found[1]), np.asarray(found[2])
 
+        def params(x: np.ndarray) -> PyTree:
+            with precision.float64():
+                return jax.tree.map(np.asarray, unravel(jnp.asarray(x)))
+
         def form(x: np.ndarray) -> np.ndarray:
             return x if canonical is None else np.asarray(tree.ravel(canonical(unravel(jnp.asarray(x))))[0])
 
         walk = Walk(equations, np.log(wanted), form)
-        found = walk.run(rows, np.log(low), np.log(high), max_steps, progress)
-        starts = [jax.tree.map(np.asarray, unravel(jnp.asarray(x))) for x in found or rows[:1]]
-    polished = stack(_parallel.over_cores(lambda start: find(fun, start, args, hessian=hessian), starts))
-    return distinct(jax.tree.map(lambda leaf: leaf[: len(found)], polished), canonical=canonical).points
+        walk.run(rows, np.log(low), np.log(high), max_steps, progress)
+    return walk, params
+
+
+@_compiled.by_function()
+def _value(fun: Fun, params: PyTree, args: tuple) -> jax.Array:
+    return fun(params, *args)
 
 
 def _require_points(points: PyTree) -> int:

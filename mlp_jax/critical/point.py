@@ -81,3 +81,10 @@ def stack(points: Sequence[Point]) -> Point:
     """Return one or more points of `find` as one of `find_many`: with a leading axis on every field."""
     rows = [dataclasses.replace(point, index=-1 if point.index is None else point.index) for point in points]
     return jax.tree.map(lambda *leaves: np.array(leaves, np.int32 if isinstance(leaves[0], int) else None), *rows)
+
+
+def zeroed(points: Point, i: int) -> PyTree:
+    """Return the i-th params with components within their error set to zero, so that rounding makes no copies."""
+    return jax.tree.map(
+        lambda leaf, error: np.where(np.abs(leaf[i]) <= error[i], 0, leaf[i]), points.params, points.error
+    )

@@ -1,6 +1,7 @@
 """Figures: each function draws on a given Axes and returns it. Needs the extra `plots`.
 
-- critical points: `loss_against_index`, `eigenvalues`, `spectral_density`, `census_levels`, `saddle_graph`
+- critical points: `loss_against_index`, `eigenvalues`, `spectral_density`, `census_levels`
+- how they hang together: `disconnectivity`, `transition_network`, `along_path`, `bifurcations`
 - training and sweeps: `training_curve`, `against_batch_size`, `updates_to_target`, `heat_map`
 - landscapes: `profile`, `contours`, `surface`
 
@@ -8,16 +9,17 @@ Every group has its own marker or line style, so that figures are readable in gr
 """
 
 from mlp_jax.plots.batch_sizes import against_batch_size, heat_map, updates_to_target
-from mlp_jax.plots.census import census_levels, saddle_graph
+from mlp_jax.plots.census import census_levels
 from mlp_jax.plots.colours import BLUE, GREEN, GREY, ORANGE, PURPLE, SKY, YELLOW
 from mlp_jax.plots.critical_points import eigenvalues, loss_against_index
 from mlp_jax.plots.landscapes import contours, profile, surface
+from mlp_jax.plots.networks import along_path, bifurcations, disconnectivity, transition_network
 from mlp_jax.plots.spectra import spectral_density
 from mlp_jax.plots.training import training_curve
 
 __all__ = [
-    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "SKY", "YELLOW", "against_batch_size", "census_levels", "contours",
-    "eigenvalues", "heat_map", "loss_against_index", "profile", "saddle_graph", "spectral_density", "surface",
-    "training_curve", "updates_to_target",
+    "BLUE", "GREEN", "GREY", "ORANGE", "PURPLE", "SKY", "YELLOW", "against_batch_size", "along_path",
+    "bifurcations", "census_levels", "contours", "disconnectivity", "eigenvalues", "heat_map", "loss_against_index",
+    "profile", "spectral_density", "surface", "training_curve", "transition_network", "updates_to_target",
 ]  # fmt: skip
 __dir__ = __all__.copy

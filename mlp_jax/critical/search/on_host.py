@@ -122,12 +122,12 @@ def follow_one(
         return begin, found
 
     assert settings.unit is not None
-    gradient, slope = on_host(_gradient_at), on_host(_slope_at)
+    gradient, slope = on_host(_gradient_at), on_host(slope_at)
     longest = following.longest_step(np.asarray(start), settings.radius)
     objective: spectra.Matrices | spectra.Products
     if start.size <= COUNTED:
         typical = following.typical_size(np.asarray(start))
-        objective = spectra.Matrices(gradient, as_step(_matrix_at), settings.unit, typical)
+        objective = spectra.Matrices(gradient, as_step(matrix_at), settings.unit, typical)
     else:
         objective = spectra.Products(gradient, as_step(_krylov_at), on_host(_product_at), descend, settings.unit)
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
@@ -180,7 +180,8 @@ def _gradient_at(fun: Fun, settings: Settings, params: PyTree, args: tuple, vect
 
 @_compiled.by_function(2)
 @precision.whole_products
-def _matrix_at(fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array) -> jax.Array:
+def matrix_at(fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array) -> jax.Array:
+    """Return the Hessian (P, P) at a vector, symmetric."""
     matrix = of_pytrees.function_of(fun, settings, params, args).matrix(vector)
     return (matrix + matrix.T) / 2
 
@@ -196,9 +197,10 @@ def _product_at(
 
 @_compiled.by_function(2)
 @precision.whole_products
-def _slope_at(
+def slope_at(
     fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
+    """Return the value and the gradient (P,) at a vector."""
     unravel = tree.ravel(params)[1]
     return jax.value_and_grad(lambda at: fun(unravel(at), *args))(vector)
 

@@ -21,7 +21,8 @@ class Walk:
     """A walk over all branches that are connected to the starts; each part is walked once.
 
     Points at the wanted parameter, and bifurcations, are numbered as they are met. Two parts of a branch leave a point,
-    of rising and of falling parameter; `covered` holds those that were walked, from either end.
+    of rising and of falling parameter; `covered` holds those that were walked, from either end. `branches` holds the
+    points of each part, and `waiting` the first points of those that are not walked yet.
     """
 
     def __init__(self, equations: Equations, wanted: float, form: Callable[[np.ndarray], np.ndarray]) -> None:
@@ -30,7 +31,8 @@ class Walk:
         self.meetings: list[np.ndarray] = []
         self.covered: set[tuple[int, bool]] = set()
         self.found: list[np.ndarray] = []
-        self.waiting: deque[Place] = deque()
+        self.waiting: deque[list[Place]] = deque()
+        self.branches: list[list[Place]] = []
 
     def run(
         self, starts: list[np.ndarray], low: float, high: float, max_steps: int, progress: Progress | None
@@ -40,16 +42,20 @@ class Walk:
             self._begin(x)
         steps = 0
         while self.waiting and steps < max_steps:
-            place = self.waiting.popleft()
+            begun = self.waiting.popleft()
+            place = begun[-1]
             if place.at[-1] == self.wanted and not self._leave(place):
                 continue
+            self.branches.append(begun)
             for old, new in arclength.branch(self.equations, place, _FIRST * arclength.scale(place.at)):
                 steps += 1
                 if progress is not None:
                     progress(steps, max_steps)
                 points = arclength.crossings(self.equations, old, new, self.wanted)
-                goes_on = all(self._arrive(point) for point in points) and low <= new.at[-1] <= high
-                if not (goes_on and self._branch_off(old, new)) or steps == max_steps:
+                if not all(self._arrive(point) for point in points):
+                    break
+                self.branches[-1].append(new)
+                if not (low <= new.at[-1] <= high and self._branch_off(old, new)) or steps == max_steps:
                     break
         return self.found
 
@@ -62,7 +68,7 @@ class Walk:
         sizes = np.abs(place.values)
         if np.min(sizes) > _SINGULAR * np.max(sizes):
             self._number(self.points, self.form(place.at[:-1]), _SAME)
-            self.waiting += [place, place.turned()]
+            self.waiting += [[place], [place.turned()]]
 
     def _leave(self, place: Place) -> bool:
         """Return whether the part that leaves a point in this direction was not walked before."""
@@ -73,9 +79,15 @@ class Walk:
         return first
 
     def _arrive(self, place: Place) -> bool:
-        """Note a point of a branch at the wanted parameter; return whether the branch goes on from it."""
+        """Note a point of a branch at the wanted parameter; return whether the branch goes on from it.
+
+        The part that leads here is dropped from the branches if it was walked before, as a copy of itself.
+        """
         before = len(self.points)
-        self._leave(place.turned())
+        self.branches[-1].append(place)
+        if not self._leave(place.turned()):
+            self.branches.pop()
+        self.branches.append([place])
         if len(self.points) > before:
             self.found.append(place.at[:-1])
         return self._leave(place)
@@ -87,12 +99,15 @@ class Walk:
             return True
         before = len(self.meetings)
         self._number(self.meetings, self._whole_form(meeting.place), _SAME_BIFURCATION)
+        # An eigenvalue is zero there: its sign is that beside it.
+        self.branches[-1][-1:] = [meeting.place._replace(values=old.values)]
         if len(self.meetings) == before:
             return False
+        self.branches.append([meeting.place._replace(values=new.values), new])
         forms: list[np.ndarray] = []
         for place in bifurcations.switched(self.equations, meeting):
             if self._number(forms, self._whole_form(place), _SAME_BIFURCATION) == len(forms) - 1:
-                self.waiting.append(place)
+                self.waiting.append([meeting.place._replace(values=place.values), place])
         return True
 
     def _whole_form(self, place: Place) -> np.ndarray:

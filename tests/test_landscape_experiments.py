@@ -1,0 +1,41 @@
+"""Experiments on how critical points hang together and are born, small."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from experiments import births_of_saddles, landscape_graph
+
+
+@pytest.mark.slow
+@pytest.mark.implicit_promotion
+def test_the_points_of_xor_hang_together_and_no_path_is_below_their_saddles(tmp_path):
+    settings = landscape_graph.Settings(quick=True, output=tmp_path / "one")
+    table, minima = landscape_graph.run(settings)
+    assert table.parts.tolist() == [1]
+    assert table.unknown.tolist() == [0]
+    assert (table.path_barrier >= table.graph_barrier - 1e-12).all()
+    assert (minima.barrier.dropna() > 0).all()
+    edges = pd.read_csv(settings.output / "edges.csv")
+    assert edges.descents.sum() == table.descents.item()
+    assert {p.name for p in settings.output.glob("*.png")} == {"graph.png", "tree.png", "paths.png"}
+
+
+@pytest.mark.slow
+@pytest.mark.implicit_promotion
+def test_points_of_xor_are_born_in_pairs_and_the_euler_sum_stays_one(tmp_path):
+    births, table = births_of_saddles.run(births_of_saddles.Settings(quick=True, output=tmp_path / "one"))
+    folds = births[births.birth == "fold"]
+    assert len(folds) == 8
+    assert set(folds.indices) == {"0 and 1", "1 and 2"}
+    assert (table["sum"] == 1).mean() > 0.95  # a step beside a fold may count one point too few
+    assert table.points.iloc[-1] == 1
+    assert table.points.iloc[0] == 18
+
+
+def test_the_trivial_point_bifurcates_at_the_singular_values_of_the_mixed_derivatives():
+    # With targets ±1 of mean 0 the output bias is 0 at every decay: the singular value does not depend on the decay.
+    x = np.array([[-1.0], [-0.5], [0.5], [1.0]])
+    y = np.sign(x)
+    found = births_of_saddles.bifurcations_of_trivial(lambda c: c - y, x, y[0], 0.01, 2.0)
+    np.testing.assert_allclose(found, [np.mean(np.abs(x))], rtol=1e-9)
