@@ -22,7 +22,7 @@ import tqdm
 from experiments._shared import command_line, tables, xor
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, interval, mlp, plots
+from mlp_jax import critical, interval, plots
 
 # From each saddle of index above 1.
 DESCENTS = 4
@@ -56,18 +56,12 @@ class Landscape(NamedTuple):
 def explore(settings: Settings, coding: str, decay: float) -> Landscape:
     """Count, prove, and follow the saddles down."""
     counted = xor.count(jax.random.key(settings.seed), coding, decay, settings.starts)
-    points = [one(counted.census.params, i) for i in range(len(counted.census.verdicts))]
     proofs = interval.certify_many(xor.loss, counted.census.params, counted.args)
     joined = critical.network(
         xor.loss, counted.census.params, jax.random.key(settings.seed), counted.args,
         symmetries=counted.maps, number=DESCENTS,
     )  # fmt: skip
     return Landscape(coding, decay, counted, proofs, joined)
-
-
-def one(params: mlp.Params, i: int) -> mlp.Params:
-    """Return the i-th of stacked params."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
 
 
 def point_rows(land: Landscape) -> list[dict[str, Any]]:
