@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlp_jax.curvature import inertia, signs
+from mlp_jax.curvature import cholesky, inertia, signs
 
 
 def unimodular(generator, size, steps):
@@ -202,3 +202,17 @@ def test_numbers_and_scales_at_the_limits_of_float64_give_no_wrong_sign():
         assert got.negative + got.unresolved + got.positive == 2
         assert got.negative in (0, 1)
         assert got.positive in (0, 1)
+
+
+def test_cholesky_factors_by_halves_are_those_of_numpy_and_indefinite_matrices_have_none(monkeypatch):
+    monkeypatch.setattr(cholesky, "_LARGEST", 7)
+    generator = np.random.default_rng(0)
+    root = generator.standard_normal((41, 41))
+    matrix = root @ root.T
+    found = np.tril(matrix).copy(order="F")  # what is above the diagonal is not read
+    assert cholesky.factor(found)
+    np.testing.assert_allclose(np.tril(found), np.linalg.cholesky(matrix), rtol=1e-9, atol=1e-9)
+    for k in (0, 12, 30, 40):
+        lowered = matrix.copy(order="F")
+        lowered[k, k] -= 1.01 / np.linalg.inv(matrix)[k, k]
+        assert not cholesky.factor(lowered)

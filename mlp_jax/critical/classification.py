@@ -122,7 +122,8 @@ def classify(
         if evidence is None:
             evidence = "dense" if matrices.fits(tree.size(params), _MATRICES) else "lanczos"
         if evidence != "lanczos":
-            matrices.require_memory(tree.size(params), matrices=_MATRICES)
+            # Asked for by name: more than the half of the machine up to which it is chosen.
+            matrices.require_memory(tree.size(params), matrices.machine_bytes() * 3 // 4, _MATRICES)
         budget = Budget(max_products if evidence == "lanczos" else _HESSIANS, progress)
         problem = Problem(traced, params, args, hessian, units.traced_unit(traced, params), budget)
         try:

@@ -7,6 +7,7 @@ import numpy as np
 from scipy.linalg import blas, lapack
 
 from mlp_jax import _checks
+from mlp_jax.curvature.cholesky import factor as factor_cholesky
 
 _UNIT = 2.0**-53
 # Rows per block: intermediate results stay in the cache.
@@ -189,7 +190,7 @@ def _count_above(
     size = len(diagonal)
     # Floating-point Cholesky that succeeds proves A + Δ > 0 with ‖Δ‖ ≤ (n + 2) u trace(A) (Rump 2006).
     cholesky = (size + 2) * _UNIT * float(np.sum(np.abs(diagonal))) * (1 + size * _UNIT)
-    if np.all(diagonal > cholesky) and lapack.dpotrf(shifted(cholesky), lower=1, clean=0, overwrite_a=1)[1] == 0:
+    if np.all(diagonal > cholesky) and factor_cholesky(shifted(cholesky)):
         return cholesky, size
     # The growth of the factors is known only afterwards; a larger shift covers it.
     tau = max(tau, factor * size * _UNIT)

@@ -31,7 +31,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from mlp_jax.curvature import signs
+from mlp_jax.curvature import cholesky, signs
 from mlp_jax.interval import ball
 from mlp_jax.interval.ball import TINY, UNIT, Array, Ball, Refusal, quiet
 
@@ -123,8 +123,8 @@ def solver(matrix: Bounded) -> Callable[[Array], Array] | None:
 
 def _cholesky(matrix: Bounded, sign: int, shift: Array) -> tuple[Array, Array, Array, Array] | None:
     """Return L, the diagonal of D = I, what is below it, and the order; None where W is not positive definite."""
-    lower, failed = lapack.dpotrf(_shifted(matrix, sign, shift), lower=1, clean=0, overwrite_a=1)
-    if failed or not np.all(np.diag(lower) > 0):
+    lower = _shifted(matrix, sign, shift)
+    if not (cholesky.factor(lower) and np.all(np.diag(lower) > 0)):
         return None
     size = len(shift)
     return lower, np.ones(size), np.zeros(size - 1), np.arange(size)

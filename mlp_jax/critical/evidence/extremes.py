@@ -1,14 +1,15 @@
 """The smallest and the largest eigenvalue of a symmetric matrix."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import scipy.linalg
 import scipy.sparse.linalg
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
-from mlp_jax.curvature import Inertia
+from mlp_jax.curvature import Inertia, cholesky
 
 # Size up to which all eigenvalues are computed.
 _DENSE = 4000
@@ -24,22 +25,25 @@ def extremes(matrix: np.ndarray, counts: Inertia) -> tuple[float, float]:
     if len(matrix) <= _DENSE:
         values = scipy.linalg.eigvalsh(matrix, check_finite=False)
         return float(values[0]), float(values[-1])
-    start = np.random.default_rng(0).standard_normal(len(matrix))
-
-    def find(which: str, inverse: Any = None) -> float:
-        about = {} if inverse is None else {"sigma": 0.0, "OPinv": inverse}
-        options: dict[str, Any] = {"v0": start, "tol": _RESIDUAL, "ncv": _BASIS, "maxiter": _RESTARTS, **about}
-        try:
-            return float(scipy.sparse.linalg.eigsh(matrix, 1, which=which, return_eigenvectors=False, **options)[0])
-        except scipy.sparse.linalg.ArpackNoConvergence:
-            return math.nan
-
     sign = next((sign for sign, number in ((1, counts.positive), (-1, counts.negative)) if number == len(matrix)), 0)
-    factor, failed = lapack.dpotrf(sign * matrix.T, lower=1) if sign else (None, 1)
-    if failed:
-        return find("SA"), find("LA")
-    # Eigenvalues close together beside the largest one are far apart beside 0.
-    inverse = scipy.sparse.linalg.LinearOperator(
-        matrix.shape, matvec=lambda v: sign * lapack.dpotrs(factor, v, lower=1)[0], dtype=np.float64
-    )
-    return (find("LM", inverse), find("LA")) if sign > 0 else (find("SA"), find("LM", inverse))
+    factor = (sign * matrix).T if sign else None
+    far = _largest(lambda v: blas.dsymv(1.0, matrix.T, v, lower=1), len(matrix))
+    if factor is not None and cholesky.factor(
+        factor
+    ):  # eigenvalues close together beside the largest one are far apart beside 0
+        near = sign / _largest(lambda v: lapack.dpotrs(factor, v, lower=1)[0], len(matrix))
+        return (near, far) if sign > 0 else (far, near)
+    # The other end is the largest of a shifted matrix, so that its residual is small beside the norm.
+    other = far - _largest(lambda v: far * v - blas.dsymv(1.0, matrix.T, v, lower=1), len(matrix))
+    return min(far, other), max(far, other)
+
+
+def _largest(product: Callable[[np.ndarray], np.ndarray], size: int) -> float:
+    """Return the eigenvalue of largest size."""
+    operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=np.float64)
+    options: dict[str, Any] = {"v0": np.random.default_rng(0).standard_normal(size), "tol": _RESIDUAL, "ncv": _BASIS}
+    try:
+        found = scipy.sparse.linalg.eigsh(operator, 1, maxiter=_RESTARTS, return_eigenvectors=False, **options)
+    except scipy.sparse.linalg.ArpackError:
+        return math.nan
+    return float(found[0])
