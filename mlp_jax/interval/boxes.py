@@ -40,11 +40,10 @@ class Problem(NamedTuple):
 
 
 class Center(NamedTuple):
-    """The centre of the boxes, the gradient there, and v ↦ M⁻¹v of a Hessian near it in floating point, if known."""
+    """The centre of the boxes, and the gradient there."""
 
     point: Array
     gradient: Ball
-    solve: Callable[[Array], Array] | None = None
 
     def cube(self, radius: float) -> Ball:
         """Return the cube of a radius about the point."""
@@ -96,7 +95,7 @@ def tiny_box(problem: Problem, center: Center, side: float, test: Callable[[Ball
         slice_ = None if problem.tangents is None else symmetry.slice_at(problem.tangents, point, plain.mid)
         matrix = plain if slice_ is None else slice_.augment(plain)
         bounds = factorisation.bounded(matrix)
-        solve = center.solve or factorisation.solver(bounds)
+        solve = factorisation.solver(bounds)
         if solve is None:
             raise Refusal("the Hessian is singular to rounding: a critical point here is degenerate")
         near = spectra.nearest(matrix, solve, None if slice_ is None else slice_.normals)

@@ -211,9 +211,9 @@ def _polish(problem: Problem, start: np.ndarray, matrix: np.ndarray, reach: floa
                           " critical point")  # fmt: skip
         # A step below the rounding of the centre is the last.
         if size >= last / 2 or size <= 4 * ball.UNIT * max(1.0, float(np.max(np.abs(center)))):
-            return Center(center, gradient, solve), size
+            return Center(center, gradient), size
         center, last = center - step, size
-    return Center(center, problem.gradient(center), solve), size
+    return Center(center, problem.gradient(center)), size
 
 
 def _prove(problem: Problem, center: Center, side: float, unique_radius: float | None) -> Certificate:

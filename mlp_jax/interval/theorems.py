@@ -43,7 +43,7 @@ def certify(
     nothing.
 
     Memory: about 12 · 8 P² bytes, and a block of Hessian rows for each core. Work: P Hessian-vector products in ball
-    arithmetic for each of two boxes, and four factorisations of 2/3 P³ flops at a minimum, seven at a saddle.
+    arithmetic for each of two boxes, and five factorisations of 2/3 P³ flops at a minimum, eight at a saddle.
 
     Parameters
     ----------

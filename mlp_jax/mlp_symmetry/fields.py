@@ -141,7 +141,8 @@ def _to_pieces(rows: np.ndarray, layer: Layer) -> np.ndarray:
 
 def _last_row(rows: Any, layer: Layer) -> Any:
     """Return moves (k, in + 1, out) of biases alone."""
-    return (np.arange(layer.shape[0]) == layer.shape[0] - 1)[:, None] * rows[:, None]
+    last = np.arange(layer.shape[0]) == layer.shape[0] - 1
+    return last.astype(rows.dtype)[:, None] * rows[:, None]
 
 
 def _place(params: Params, moves: Mapping[int, Any]) -> Params:
