@@ -97,8 +97,8 @@ def along_path(axes: matplotlib.axes.Axes, path: Path, title: str = "") -> matpl
     --------
     >>> import matplotlib.figure
     >>> from mlp_jax import critical
-    >>> wells = lambda x: jnp.sum((x**2 - 1) ** 2)
-    >>> found = critical.path(wells, np.array([-1.0]), np.array([1.0]), jax.random.key(0))
+    >>> wells = lambda x: (x[0] ** 2 - 1) ** 2 + x[1] ** 2
+    >>> found = critical.path(wells, np.array([-1.0, 0.0]), np.array([1.0, 0.0]), jax.random.key(0))
     >>> along_path(matplotlib.figure.Figure().subplots(), found).get_title()
     'barriers 1 and 1'
     """
