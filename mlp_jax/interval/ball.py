@@ -64,15 +64,6 @@ class Ball:
         return np.zeros(self.shape) if self.rad is None else np.broadcast_to(self.rad, self.shape)
 
 
-def require_ieee() -> None:
-    """Raise Refusal unless numpy's arithmetic rounds to nearest and keeps subnormal numbers."""
-    one, small = np.ones(4), np.full(4, TINY)
-    nearest = np.all(one + UNIT == 1) and np.all(one + 3 * UNIT == 1 + 4 * UNIT) and np.all(-one - UNIT == -1)
-    gradual = np.all(small * 0.5 > 0) and np.all((small * 0.5) * 2 == small) and np.all(np.eye(4) @ (small / 4) > 0)
-    if not (nearest and gradual):
-        raise Refusal("this machine's arithmetic does not round to nearest, or flushes subnormal numbers")
-
-
 @quiet
 def outward(mid: Array, rad: Array, terms: int = 1, what: str = "arithmetic") -> Ball:
     """Return the ball with its radius grown by the error of computing it; raise Refusal if it is not finite.
@@ -162,8 +153,7 @@ def product(a: Ball, b: Ball) -> Ball:
         return mul(a, b)
     size, other = np.abs(a.mid), np.abs(b.mid)
     parts = size * b.rad, a.rad * other, a.rad * b.rad
-    shift = np.minimum(parts[0], parts[1])
-    shift = np.minimum(shift, parts[2], out=shift if shift.shape == parts[2].shape else None)
+    shift = np.minimum(np.minimum(parts[0], parts[1]), parts[2])
     mid = np.asarray(a.mid * b.mid)
     rad = np.abs(mid) + shift
     mid += np.copysign(shift, mid)

@@ -11,7 +11,7 @@ import numpy as np
 
 from mlp_jax._compiled import while_alive
 from mlp_jax.curvature.types import PyTree
-from mlp_jax.interval import ball, enclosures, proof
+from mlp_jax.interval import ball, enclosures, proof, trust
 from mlp_jax.interval.ball import Array, Ball, Refusal
 from mlp_jax.interval.certificate import Certificate
 from mlp_jax.interval.spectra import Spectrum
@@ -32,7 +32,7 @@ def attempt(
     """Return certificates for points (count, P), polished unless reach is None; None where there is no proof."""
     found = list[Certificate | None]()
     try:
-        ball.require_ieee()
+        trust.require_ieee()
         system, shared = _system(fun, params, args, starts)
         for first in range(0, len(starts), _BATCH):
             found += _prove(system, starts[first : first + _BATCH], reach, shared)

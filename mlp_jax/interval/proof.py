@@ -71,7 +71,7 @@ def attempt(
     """Polish unless the side of a box is given, prove, and turn a refusal into a certificate."""
     curvature.matrices.require_memory(start.size, matrices=12)
     try:
-        ball.require_ieee()
+        trust.require_ieee()
         for constants in ((), ("reduce_max",), ("max",)):
             try:
                 return _certificate(fun, params, args, start, settings, side, constants)

@@ -1,4 +1,4 @@
-"""Tests of what JAX takes on trust, custom_jvp, custom_vjp and stop_gradient, and of a Hessian given by the caller.
+"""Tests of the machine's arithmetic, of what JAX takes on trust, and of a Hessian given by the caller.
 
 A proof uses the traced gradient, so a wrong rule would give a theorem about another function. Central differences, with
 many bits, of the function are compared with its gradient, and of the gradient with its Hessian, at a random point of a
@@ -18,6 +18,19 @@ _STEP = 2.0**-64
 _TOLERANCE = 2.0**-36
 # Least share of a parameter in a direction.
 _LEAST = 2.0**-40
+
+
+def require_ieee() -> None:
+    """Raise Refusal unless numpy's arithmetic rounds to nearest and keeps subnormal numbers."""
+    one, small = np.ones(4), np.full(4, ball.TINY)
+    nearest = (
+        np.all(one + ball.UNIT == 1)
+        and np.all(one + 3 * ball.UNIT == 1 + 4 * ball.UNIT)
+        and np.all(-one - ball.UNIT == -1)
+    )
+    gradual = np.all(small * 0.5 > 0) and np.all((small * 0.5) * 2 == small) and np.all(np.eye(4) @ (small / 4) > 0)
+    if not (nearest and gradual):
+        raise Refusal("this machine's arithmetic does not round to nearest, or flushes subnormal numbers")
 
 
 def require_consistent(traced: enclosures.Traced, box: Ball, data: list[Array]) -> None:

@@ -252,12 +252,8 @@ def _whole(terms: Terms, params: Params, inputs: jax.Array, targets: jax.Array, 
         shapes = _shapes(params, pair)
         rows = functools.partial(sums.rows, totals[pair], *shapes)
         found[pair] = jax.vmap(rows)(jnp.arange(shapes[0][0])).reshape(-1, tree.size(params[pair[1]]))
-    parts, start = [], 0
-    for i in count:
-        part = jnp.concatenate([found[i, j] if i <= j else found[j, i].T for j in count], axis=1)
-        parts.append(part if terms.penalty is None else penalty_part.add_rows(part, start, terms.penalty, params))
-        start += len(part)
-    return jnp.concatenate(parts)
+    whole = jnp.block([[found[i, j] if i <= j else found[j, i].T for j in count] for i in count])
+    return whole if terms.penalty is None else penalty_part.add_rows(whole, terms.penalty, params)
 
 
 def _block(

@@ -24,7 +24,7 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
     if diagonal is not None:
         if pair is not None and pair[0] != pair[1]:
             return matrix
-        return _add_diagonal(matrix, 0, tree.ravel(diagonal if pair is None else diagonal[pair[0]])[0])
+        return _add_diagonal(matrix, tree.ravel(diagonal if pair is None else diagonal[pair[0]])[0])
     variables = params if pair is None else params[pair[1]]
     vector, unravel = tree.ravel(variables)
 
@@ -54,11 +54,11 @@ def add(matrix: jax.Array, penalty: Penalty, params: Params, pair: tuple[int, in
     return jax.lax.fori_loop(0, -(-columns // width), add_strip, matrix)
 
 
-def add_rows(rows: jax.Array, start: int, penalty: Penalty, params: Params) -> jax.Array:
-    """Return rows of a matrix, the first of number `start`, plus those of ∂² penalty, a strip at a time."""
+def add_rows(matrix: jax.Array, penalty: Penalty, params: Params) -> jax.Array:
+    """Return matrix + ∂² penalty for all parameters, a strip of rows at a time: quick in ball arithmetic."""
     diagonal = separable.diagonal(penalty, params)
     if diagonal is not None:
-        return _add_diagonal(rows, start, tree.ravel(diagonal)[0][start : start + len(rows)])
+        return _add_diagonal(matrix, tree.ravel(diagonal)[0])
     vector, unravel = tree.ravel(params)
 
     def add(numbered: tuple[jax.Array, jax.Array]) -> jax.Array:
@@ -66,14 +66,13 @@ def add_rows(rows: jax.Array, start: int, penalty: Penalty, params: Params) -> j
         unit = (jnp.arange(vector.size) == number).astype(vector.dtype)
         return row + jax.jvp(jax.grad(lambda v: penalty(unravel(v))), (vector,), (unit,))[1]
 
-    strip = max(1, _STRIP_BYTES // (4 * rows.dtype.itemsize * vector.size))
-    return jax.lax.map(add, (start + jnp.arange(len(rows)), rows), batch_size=strip)
+    strip = max(1, _STRIP_BYTES // (4 * matrix.dtype.itemsize * vector.size))
+    return jax.lax.map(add, (jnp.arange(len(matrix)), matrix), batch_size=strip)
 
 
-def _add_diagonal(matrix: jax.Array, start: int, values: jax.Array) -> jax.Array:
-    """Return a matrix with values added in its rows, from column `start` of the first on, one to the right each."""
+def _add_diagonal(matrix: jax.Array, values: jax.Array) -> jax.Array:
     numbers = jnp.arange(len(values))
-    return matrix.at[numbers, start + numbers].add(values, unique_indices=True, indices_are_sorted=True)
+    return matrix.at[numbers, numbers].add(values, unique_indices=True, indices_are_sorted=True)
 
 
 def _add_at(matrix: jax.Array, part: jax.Array, corner: tuple) -> jax.Array:

@@ -26,11 +26,9 @@ def extremes(matrix: np.ndarray, counts: Inertia) -> tuple[float, float]:
         values = scipy.linalg.eigvalsh(matrix, check_finite=False)
         return float(values[0]), float(values[-1])
     sign = next((sign for sign, number in ((1, counts.positive), (-1, counts.negative)) if number == len(matrix)), 0)
-    factor = (sign * matrix).T if sign else None
     far = _largest(lambda v: blas.dsymv(1.0, matrix.T, v, lower=1), len(matrix))
-    if factor is not None and cholesky.factor(
-        factor
-    ):  # eigenvalues close together beside the largest one are far apart beside 0
+    # Eigenvalues close together beside the largest one are far apart beside 0.
+    if sign and cholesky.factor(factor := (sign * matrix).T):
         near = sign / _largest(lambda v: lapack.dpotrs(factor, v, lower=1)[0], len(matrix))
         return (near, far) if sign > 0 else (far, near)
     # The other end is the largest of a shifted matrix, so that its residual is small beside the norm.
