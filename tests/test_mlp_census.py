@@ -204,6 +204,20 @@ def test_points_too_close_to_tell_apart_are_refused():
         orbits.orbits([zero], orbits.group(*LINE, 1))
 
 
+def test_arithmetic_that_rounds_otherwise_proves_nothing(monkeypatch):
+    monkeypatch.setattr(ball, "UNIT", 2.0**-52)  # as if sums were rounded away from zero
+    parabola = lambda x: jnp.sum(x**2)
+    for claim in (
+        mlp_census.complete(*LINE, 1, 0.1),
+        interval.complete(parabola, np.array(-1.0), np.array(2.0)),
+    ):
+        assert not claim.complete
+        assert "round" in claim.reason
+    certificate = interval.certify(parabola, np.zeros(2))
+    assert not certificate.proved
+    assert "round" in certificate.reason
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

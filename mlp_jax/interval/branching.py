@@ -25,6 +25,8 @@ _STARTS = 64
 # Boxes after which it pays to start processes (threads wait for each other between short operations), and the batches
 # given to them at a time: the same number everywhere, so that results do not depend on the machine.
 _LONG, _AHEAD = 50_000, 4
+# Of glibc: keep memory that is freed, since numpy asks for the same sizes again.
+_ENVIRONMENT = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": "8589934592"}
 # Boxes narrower than this share of the domain are left undecided.
 _NARROWEST = 2.0**-45
 # A box that keeps less than this share of its width in some coordinate is tested again before it is bisected.
@@ -187,7 +189,7 @@ def explore(
             while stack and len(pending) < (_AHEAD if far else 1):
                 batch, stack = _take(stack, BATCH)
                 work = functools.partial(system.contract, batch.low, batch.high)
-                pending.append((batch, get_reusable_executor(os.cpu_count()).submit(work).result if far else work))
+                pending.append((batch, _elsewhere(work) if far else work))
             batch, result = pending.popleft()
             found = result()
             if excluded is not None:
@@ -201,6 +203,11 @@ def explore(
                 progress(decided)
     left = _joined([*stack, *(batch for batch, _ in pending), *narrow, domain.chosen(slice(0))])
     return Explored(tree.zeros, left, tested, time.perf_counter() - began)
+
+
+def _elsewhere(work: Callable[[], Contracted]) -> Callable[[], Contracted]:
+    """Start work in another process, and return what waits for its result."""
+    return get_reusable_executor(os.cpu_count(), env=_ENVIRONMENT).submit(work).result
 
 
 def expected(

@@ -129,6 +129,7 @@ def _begin(
     traced, low, args = precision.traced_function(fun, low, args)
     corners = np.asarray(tree.ravel(low)[0], float), np.asarray(tree.ravel(high)[0], float)
     try:
+        trust.require_ieee()
         return _problem(traced, low, args, corners), corners
     except Refusal as refusal:
         return refusal, corners

@@ -14,7 +14,7 @@ import numpy as np
 from mlp_jax import _checks, mlp
 from mlp_jax.curvature import precision
 from mlp_jax.curvature.types import Progress
-from mlp_jax.interval import Completeness, Refusal, ball, elementary
+from mlp_jax.interval import Completeness, Refusal, ball, elementary, trust
 from mlp_jax.interval.ball import Array, Ball
 from mlp_jax.interval.branching import Explored, Zero, expected
 from mlp_jax.interval.contraction import Contracted
@@ -177,6 +177,7 @@ def _reduced_gradient(hidden: int, width: int, decay: float) -> Callable[..., ja
 def _conclude(network: _Network, found: Explored) -> Completeness:
     reason = ""
     try:
+        trust.require_ieee()
         zeros, copies = orbits(found.zeros, network.symmetries)
     except Refusal as refusal:
         zeros, copies, reason = found.zeros, np.ones(len(found.zeros), np.int64), str(refusal)
