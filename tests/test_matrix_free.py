@@ -9,6 +9,9 @@ import pytest
 
 from benchmarks import outside_points
 from mlp_jax import critical
+from mlp_jax.curvature.deflation import deflation
+from mlp_jax.curvature.krylov_basis import HostBasis
+from mlp_jax.curvature.krylov_space import Space
 
 
 def quadratic(x, diagonal):
@@ -46,6 +49,41 @@ def test_a_weak_negative_mode_is_never_hidden_by_a_minimum():
         key = jax.random.key(seed)
         verdict = critical.classify(quadratic, np.zeros(400), (spectrum,), evidence="lanczos", key=key)
         assert verdict.kind in ("saddle", "undetermined")
+
+
+def graded(weakest):
+    """Eigenvalues of one sign over five orders of magnitude, and the weakest."""
+    return np.r_[np.geomspace(1, 1e-2, 100), np.linspace(1e-3, 2e-3, 1899), weakest]
+
+
+def test_a_weak_mode_beside_large_ones_gets_its_sign():
+    # Undeflated, Kuczyński and Woźniakowski's bound asks for 4,000 products here.
+    for sign, kind in ((1, "minimum"), (-1, "maximum")):
+        verdict = critical.classify(quadratic, np.zeros(2000), (sign * graded(1e-5),), evidence="lanczos")
+        assert verdict.kind == kind
+        assert min(abs(verdict.smallest), abs(verdict.largest)) == pytest.approx(1e-5)
+    for seed in range(5):
+        key, spectrum = jax.random.key(seed), graded(-1e-9)
+        verdict = critical.classify(quadratic, np.zeros(2000), (spectrum,), evidence="lanczos", key=key)
+        assert verdict.kind in ("saddle", "undetermined")
+
+
+def test_deflation_keeps_the_signs_and_lowers_the_largest():
+    generator = np.random.default_rng(0)
+    rotation = np.linalg.qr(generator.standard_normal((300, 300)))[0]
+    for values in (np.r_[np.geomspace(100, 1, 60), np.linspace(0.01, 0.5, 240)], generator.standard_normal(300) ** 5):
+        matrix = (rotation * values) @ rotation.T
+        space = Space(HostBasis(lambda rows, m=matrix: rows @ m, 300, np.float64, 81), 1, generator)
+        space.add_random(1)
+        space.extend(80)
+        scaling = deflation(space)
+        scaled = np.stack([scaling(row) for row in np.eye(300)])
+        shares = np.linalg.eigvalsh(scaled)
+        np.testing.assert_allclose(scaled, scaled.T, atol=1e-14)
+        assert 0 < shares[0] <= shares[-1] < 1 + 1e-12
+        left = np.linalg.eigvalsh(scaled @ matrix @ scaled)
+        assert np.sum(left < 0) == np.sum(values < 0)
+        assert np.max(np.abs(left)) < 2 * scaling.largest < 0.2 * np.max(np.abs(values))
 
 
 def test_a_point_away_from_every_critical_point_is_not_critical():

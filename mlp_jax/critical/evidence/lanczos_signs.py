@@ -14,24 +14,28 @@ import numpy as np
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import SAFETY
 from mlp_jax.curvature import matrices
+from mlp_jax.curvature.deflation import Deflation, deflation
 from mlp_jax.curvature.krylov_basis import HostBasis
 from mlp_jax.curvature.krylov_space import Space
 
 FAILURE_PROBABILITY = 1e-6
 # Steps after which the signs are first looked at; then after half as many more.
 FIRST_STEPS, _MORE = 32, 1.5
+# A space is begun again with deflation where that takes no more than this many times the steps so far.
+_AGAIN = 2
 
 
 class Spectrum(NamedTuple):
-    """Ritz values, bounds on the extreme eigenvalues up to the failure probability, and the steps needed for a sign.
+    """Ritz values, and bounds on the extreme eigenvalues up to the failure probability, from so many products.
 
-    After those the extreme Ritz value, if it stays as it is, would give the sign of all eigenvalues.
+    After `needed` steps the extreme Ritz value, if it stays as it is, would give the sign of all eigenvalues.
     """
 
     ritz: np.ndarray
     lowest: float
     highest: float
     needed: float
+    products: int
 
 
 def random_space(multiply: Callable[[np.ndarray], np.ndarray], problem: Problem, key: jax.Array, steps: int) -> Space:
@@ -44,22 +48,70 @@ def random_space(multiply: Callable[[np.ndarray], np.ndarray], problem: Problem,
 
 
 def signs_at_ends(problem: Problem, key: jax.Array, bound: float, most: int) -> tuple[Space, Spectrum, float]:
-    """Run Lanczos, unrestarted, until the signs at both ends are clear or the steps are used up."""
+    """Run Lanczos, unrestarted, until the signs at both ends are clear or the steps are used up.
+
+    Where it would take long, because eigenvalues of one sign are close to 0 beside the largest, those are deflated, and
+    a space with another random start settles the signs of what is left.
+    """
+    space, first, bound, scaling = _until_clear(problem.multiply, problem, jax.random.fold_in(key, 2), bound, most)
+    if scaling is None:
+        return space, first, bound
+    del space  # its memory
+
+    def multiply(rows: np.ndarray) -> np.ndarray:
+        return np.stack([scaling(row) for row in problem.multiply(np.stack([scaling(row) for row in rows]))])
+
+    most -= first.products
+    space, second, bound, _ = _until_clear(multiply, problem, jax.random.fold_in(key, 3), bound, most, once=True)
+    return space, _together(first, second, space, scaling), bound
+
+
+def _until_clear(
+    multiply: Callable[[np.ndarray], np.ndarray],
+    problem: Problem,
+    key: jax.Array,
+    bound: float,
+    most: int,
+    once: bool = False,
+) -> tuple[Space, Spectrum, float, Deflation | None]:
+    """Return also a deflation with which fewer steps are left, unless `once`; then the signs are not clear yet."""
     size = len(problem.vector)
     most = min(size, most, max(FIRST_STEPS, matrices.machine_bytes() // (4 * 8 * size)))
-    space = random_space(problem.multiply, problem, jax.random.fold_in(key, 2), most)
+    space = random_space(multiply, problem, key, most)
     steps = [min(FIRST_STEPS, most)]
     while steps[-1] < most:
         steps.append(min(most, int(_MORE * steps[-1])))
+    # The claim may be made at any of these numbers, at both ends, and of two spaces.
+    logarithm = float(np.log(1.648 * np.sqrt(size) * 4 * len(steps) / FAILURE_PROBABILITY))
     for number in steps:
         space.extend(number - space.position)
-        # The claim may be made at any of these numbers, and at both ends.
-        found = _ends(space, size, FAILURE_PROBABILITY / (2 * len(steps)))
+        found = _ends(space, logarithm)
         bound = max(bound, arithmetic(problem, found.ritz))
         indefinite = found.ritz[0] < -bound and found.ritz[-1] > bound
         if indefinite or found.lowest > bound or found.highest < -bound or not space.pending:
             break
-    return space, found, bound
+        gap = max(found.ritz[0], -found.ritz[-1])
+        scaling = deflation(space) if gap > bound and not once else None
+        if scaling is not None and _needed(logarithm, scaling.largest, gap) < min(
+            _AGAIN * number, found.needed - number
+        ):
+            return space, found, bound, scaling
+    return space, found, bound, None
+
+
+def _together(first: Spectrum, second: Spectrum, space: Space, scaling: Deflation) -> Spectrum:
+    """Return what is known of H from Ritz values of it and of W H W."""
+    _, vectors, _ = space.ritz()
+    lengths = [np.linalg.norm(scaling(row)) for row in space.combine(vectors[:, [0, -1]])]
+    low, high = second.ritz[[0, -1]] / np.square(lengths)  # v·Hv of unit vectors along W y
+    ritz = np.r_[min(low, first.ritz[0]), first.ritz[1:-1], max(high, first.ritz[-1])]
+    return Spectrum(
+        ritz,
+        second.lowest if second.lowest > 0 else first.lowest,
+        second.highest if second.highest < 0 else first.highest,
+        second.needed,
+        first.products + second.products,
+    )
 
 
 def arithmetic(problem: Problem, ritz: np.ndarray) -> float:
@@ -68,17 +120,21 @@ def arithmetic(problem: Problem, ritz: np.ndarray) -> float:
     return float(SAFETY * problem.unit * sums * np.max(np.abs(ritz)))
 
 
-def _ends(space: Space, size: int, probability: float) -> Spectrum:
-    """Return bounds on the eigenvalues, each of which fails with this probability."""
+def _ends(space: Space, logarithm: float) -> Spectrum:
+    """Return bounds on the eigenvalues, each of which fails with probability 1.648 √P exp(−logarithm)."""
     values = space.ritz()[0]
     if not space.pending:  # the space is invariant, and a random start has a component in every eigenspace
-        return Spectrum(values, float(values[0]), float(values[-1]), len(values))
-    logarithm, width = np.log(1.648 * np.sqrt(size) / probability), values[-1] - values[0]
+        return Spectrum(values, float(values[0]), float(values[-1]), len(values), space.products)
+    width = values[-1] - values[0]
     share = (logarithm / (2 * len(values) - 1)) ** 2
     margin = share / (1 - 2 * share) * width if share < 0.5 else np.inf
-    gap = max(values[0], -values[-1])
-    needed = (logarithm * np.sqrt(width / gap + 2) + 1) / 2 if gap > 0 else np.inf
-    return Spectrum(values, float(values[0] - margin), float(values[-1] + margin), needed)
+    needed = _needed(logarithm, width, max(values[0], -values[-1]))
+    return Spectrum(values, float(values[0] - margin), float(values[-1] + margin), needed, space.products)
+
+
+def _needed(logarithm: float, width: float, gap: float) -> float:
+    """Return the steps after which the margin is a gap between 0 and a spectrum of one sign."""
+    return (logarithm * np.sqrt(width / gap + 2) + 1) / 2 if gap > 0 else np.inf
 
 
 def more(spectrum: Spectrum) -> str:

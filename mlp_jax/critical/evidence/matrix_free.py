@@ -98,7 +98,7 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
         change=_relative(change, spectrum.ritz),
         smallest=float(spectrum.ritz[0]),
         largest=float(spectrum.ritz[-1]),
-        evidence=f"lanczos ({space.products} products, failure probability {FAILURE_PROBABILITY:.0e})",
+        evidence=f"lanczos ({spectrum.products} products, failure probability {FAILURE_PROBABILITY:.0e})",
         reason=reason,
     )
 

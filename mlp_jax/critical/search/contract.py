@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlp_jax.curvature.deflation import Deflation
+
 
 class Reason(enum.IntEnum):
     """Why a search stopped, as a number; `str` says it in words."""
@@ -64,12 +66,13 @@ class Function(NamedTuple):
 
 
 class End(NamedTuple):
-    """Where a search of vectors ended."""
+    """Where a search of vectors ended; `scaling` makes MINRES with the Hessian there converge sooner."""
 
     vector: jax.Array
     gradient: jax.Array
     steps: jax.Array
     reason: jax.Array
+    scaling: Deflation | None = None
 
 
 class Search(NamedTuple):
@@ -81,16 +84,16 @@ class Search(NamedTuple):
         state -> state. Evaluates the function at one point. A state has the fields of `End`; `reason` is `RUNNING`
         until the search is over.
     newton
-        (vector, gradient) -> (residual, step), for a method without matrices: ‖H p + g‖ with p the minimum-residual
-        Newton step over the modes above 1e-6 of the largest, and the Newton step over nearly all modes, (P,). None
-        where the Hessian may be computed.
+        (vector, gradient, scaling) -> (residual, step), for a method without matrices: ‖H p + g‖ with p the
+        minimum-residual Newton step over the modes above 1e-6 of the largest, and the Newton step over nearly all
+        modes, (P,). None where the Hessian may be computed.
 
     `ends` examines the point where a search ends again, whatever its reason.
     """
 
     begin: Callable[[jax.Array], Any]
     advance: Callable[[Any], Any]
-    newton: Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]] | None = None
+    newton: Callable[[jax.Array, jax.Array, Deflation | None], tuple[jax.Array, jax.Array]] | None = None
 
 
 def run(search: Search, start: jax.Array) -> End:

@@ -135,7 +135,7 @@ def _polished(search: Search, function: Function, start: jax.Array, end: End, al
 
     def local(end: End) -> _Local:
         if search.newton is not None:
-            residual, step = search.newton(end.vector, end.gradient)
+            residual, step = search.newton(end.vector, end.gradient, end.scaling)
             return _Local(None, jnp.ones_like(step), residual, step, end.gradient)
 
         def look(at: jax.Array, by: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array, jax.Array]]:

@@ -13,6 +13,7 @@ import scipy.optimize
 
 from mlp_jax.critical.search.contract import RUN_OFF
 from mlp_jax.critical.search.following import Found
+from mlp_jax.curvature.deflation import Deflation
 
 # Gradients that count as one step, and vectors kept.
 GRADIENTS, _KEPT = 20, 30
@@ -29,6 +30,7 @@ def descend(
     start: np.ndarray,
     finish: Callable[[np.ndarray, np.ndarray], Found | None],
     spend: Callable[[np.ndarray], bool],
+    scaling: Deflation | None = None,
 ) -> tuple[np.ndarray, Found | None]:
     """Return where the gradient was least on the descent from `start`, and the critical point that `finish` reached.
 
@@ -40,12 +42,16 @@ def descend(
         (vector, gradient) -> the critical point that Newton's steps reach, or None.
     spend
         Called as spend(vector) once for each `GRADIENTS` gradients; returns whether there may be more.
+    scaling
+        Coordinates in which it descends.
     """
     least, tried, highest, found, count = (np.inf, start), np.inf, np.inf, None, 0
+    begin = start if scaling is None else np.zeros_like(start)
     longest = RUN_OFF * max(1.0, float(np.linalg.norm(start)))
 
-    def evaluate(vector: np.ndarray) -> tuple[float, np.ndarray]:
+    def evaluate(place: np.ndarray) -> tuple[float, np.ndarray]:
         nonlocal least, tried, highest, found, count
+        vector = place if scaling is None else start + scaling(place)
         value, gradient = slope(vector)
         size, count = float(np.linalg.norm(gradient)), count + 1
         if count == 1:
@@ -59,10 +65,10 @@ def descend(
         far = not np.linalg.norm(vector) <= longest
         if far or found is not None or (count % GRADIENTS == 0 and not spend(vector)):
             raise _Ended
-        return float(value), gradient
+        return float(value), gradient if scaling is None else scaling(gradient)
 
     with contextlib.suppress(_Ended):
         options = {"maxcor": _KEPT, "maxiter": 2**31 - 1, "maxfun": 2**31 - 1, "ftol": 0.0, "gtol": 0.0}
-        scipy.optimize.minimize(evaluate, start, jac=True, method="L-BFGS-B", options=options)
+        scipy.optimize.minimize(evaluate, begin, jac=True, method="L-BFGS-B", options=options)
         found = finish(least[1], slope(least[1])[1])  # the value no longer falls
     return least[1], found

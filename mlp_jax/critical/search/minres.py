@@ -8,6 +8,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from mlp_jax.curvature.deflation import Deflation
+
 
 class Limits(NamedTuple):
     """When `minres` ends; the fields are explained there. All but `max_steps` may be traced."""
@@ -41,6 +43,21 @@ class _State(NamedTuple):
     steps: jax.Array
     unreachable: jax.Array  # what is left of b is outside the range of A
     over: jax.Array
+
+
+def minimum_residual_step(
+    matvec: Callable[[jax.Array], jax.Array],
+    gradient: jax.Array,
+    limits: Limits,
+    size: float | jax.Array = 0.0,
+    scaling: Deflation | None = None,
+) -> Solution:
+    """Return the Newton step −H⁺ g and H p + g by `minres`; the limits are of H in the coordinates `scaling`."""
+    if scaling is None:
+        return minres(matvec, -gradient, limits, size)
+    found = minres(lambda v: scaling(matvec(scaling(v))), -scaling(gradient), limits, size)
+    step = scaling(found.vector)
+    return found._replace(vector=step, residual=-gradient - matvec(step))
 
 
 def minres(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import jax
@@ -9,7 +10,8 @@ import jax.numpy as jnp
 
 from mlp_jax.critical.search import contract
 from mlp_jax.critical.search.contract import Function, Search, typical_size
-from mlp_jax.critical.search.minres import Limits, Solution, minres
+from mlp_jax.critical.search.minres import Limits, Solution, minimum_residual_step
+from mlp_jax.curvature.deflation import Deflation
 
 # Step lengths tried: 1, ½, …, 2⁻⁴⁰.
 _MAX_FAILURES = 40
@@ -67,13 +69,11 @@ def newton_mr(function: Function, max_steps: int) -> Search:
             escapes=none,
         )
 
-    def newton(vector: jax.Array, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        size = jnp.zeros_like(vector[0])
-        coarse = _solve(function, vector, gradient, 1e-6, 1e-6, size)
+    def newton(vector: jax.Array, gradient: jax.Array, scaling: Deflation | None) -> tuple[jax.Array, jax.Array]:
+        solve = functools.partial(_solve, function, vector, gradient, 1e-6, scaling=scaling)
+        coarse = solve(1e-6, jnp.zeros_like(vector[0]))
         solved = jnp.linalg.norm(coarse.residual) <= 1e-6 * jnp.linalg.norm(gradient)
-        fine = jax.lax.cond(
-            solved, lambda: coarse, lambda: _solve(function, vector, gradient, 1e-6, 1e-10, coarse.size)
-        )
+        fine = jax.lax.cond(solved, lambda: coarse, lambda: solve(1e-10, coarse.size))
         return jnp.linalg.norm(coarse.residual), fine.vector
 
     return Search(begin, lambda state: _advance(function, state, max_steps), newton)
@@ -87,10 +87,11 @@ def _solve(
     stationarity: float | jax.Array,
     size: jax.Array,
     radius: float | jax.Array = jnp.inf,
+    scaling: Deflation | None = None,
 ) -> Solution:
     _, matvec = jax.linearize(function.gradient, vector)
     limits = Limits(tolerance, stationarity, min(4 * vector.size, _MAX_PRODUCTS), radius)
-    return minres(matvec, -gradient, limits, size)
+    return minimum_residual_step(matvec, gradient, limits, size, scaling)
 
 
 def _advance(function: Function, state: _State, max_steps: int) -> _State:

@@ -12,14 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from mlp_jax import _compiled, _parallel, tree
+from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.point import Point, stack
 from mlp_jax.critical.search import following, lbfgs, of_pytrees, reflection, spectra
 from mlp_jax.critical.search.contract import End, Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
-from mlp_jax.critical.search.minres import Limits, minres
+from mlp_jax.critical.search.minres import Limits, minimum_residual_step
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
+from mlp_jax.curvature.deflation import Deflation, deflation
+from mlp_jax.curvature.krylov_basis import HostBasis
+from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.curvature.types import Fun, Progress, PyTree
 
 # Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
@@ -31,6 +35,11 @@ FOLLOWED = 1000
 _KRYLOV, _DESCENT = 120, 30
 # Newton's steps on a descent by L-BFGS: residual and products of each, share of the gradient that it may leave, number.
 _SOLVED, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 4000, 0.4, 20
+# Residual of one more step at the level of rounding, since components differ in their rounding.
+_LAST = 1e-5
+# Without matrices: steps of a descent before it continues in coordinates that deflate the Hessian; products that these
+# take, and those of the end.
+_UNSCALED, _SCALED, _SOLVABLE = 20, 160, 260
 # A descent to an index ends where the number of negative eigenvalues is no more than this multiple of it.
 _EXCESS = 3
 # Steps of a descent by L-BFGS before it continues in scaled coordinates, where the Hessian may be computed.
@@ -60,6 +69,7 @@ def follow_one(
 ) -> Point:
     """Return where the search from params ends."""
     start, unravel = tree.ravel(params)
+    scaling: Deflation | None = None
     # One set of programs for searches of any length.
     method = levenberg_marquardt if start.size <= COUNTED else newton_mr
     fixed = Settings(method, settings.hessian, _DESCENT, None, unit=settings.unit)
@@ -86,28 +96,51 @@ def follow_one(
 
     def finish(vector: np.ndarray, at: np.ndarray) -> following.Found | None:
         """Return where Newton's steps end at the level of rounding; None if they stop to contract above it."""
-        for _ in range(_ENDING):
+        nonlocal scaling
+        scaling = scaled_at(vector, _SOLVABLE, True)
+
+        def ahead(solved: float) -> tuple[np.ndarray, np.ndarray]:
             objective.hessians += 1
             tell()
-            there = vector + on_host(_newton_at)(vector, at)
-            ahead = gradient(there)
-            if not np.linalg.norm(ahead) <= _CONTRACTS * np.linalg.norm(at):
+            there = vector + on_host(_newton_at)(vector, at, np.float64(solved), scaling)
+            return there, gradient(there)
+
+        for _ in range(_ENDING):
+            there, after = ahead(_SOLVED)
+            if not np.linalg.norm(after) <= _CONTRACTS * np.linalg.norm(at):
                 break
-            vector, at = there, ahead
+            vector, at = there, after
         rounding = np.linalg.norm(gradient(vector * (1 + 2 * objective.unit)) - at)
-        if np.linalg.norm(at) <= _ROUNDINGS * rounding:
-            return following.Found(vector, at, None, Reason.ROUNDING)
-        return None
+        if not np.linalg.norm(at) <= _ROUNDINGS * rounding:
+            return None
+        there, after = ahead(_LAST)
+        if np.linalg.norm(after) <= _ROUNDINGS * rounding:
+            vector, at = there, after
+        return following.Found(vector, at, None, Reason.ROUNDING)
 
     def spend(vector: np.ndarray, most: int = settings.max_steps) -> bool:
         objective.hessians += 1
         tell()
         return objective.hessians < min(most, settings.max_steps)
 
+    def scaled_at(vector: np.ndarray, products: int, both_ends: bool) -> Deflation | None:
+        problem = Problem(fun, unravel(jnp.asarray(vector)), args, None, objective.unit)
+        space = Space(HostBasis(problem.multiply, len(vector), np.float64, products + 1), 1, np.random.default_rng(0))
+        space.add_random(1)
+        for _ in range(products // lbfgs.GRADIENTS):
+            spend(vector)
+            space.extend(lbfgs.GRADIENTS)
+        return deflation(space, both_ends)
+
     def descended(begin: np.ndarray) -> tuple[np.ndarray, following.Found | None]:
         """Return where the search continues if it must, and the critical point that a descent found."""
         if not isinstance(objective, spectra.Matrices):
-            return (begin, None) if index else lbfgs.descend(slope, begin, finish, spend)
+            if index:
+                return begin, None
+            begin, found = lbfgs.descend(slope, begin, finish, functools.partial(spend, most=_UNSCALED))
+            if found is None and objective.hessians < settings.max_steps:
+                begin, found = lbfgs.descend(slope, begin, finish, spend, scaled_at(begin, _SCALED, False))
+            return begin, found
         reflect = functools.partial(reflection.reflect, objective, slope, longest=longest, most=settings.max_steps)
         found = None
         if index:
@@ -143,7 +176,8 @@ def follow_one(
         if later and found.negative is None:
             found = descended(np.asarray(start))[1] or found
         numbers = np.int32(objective.hessians), np.int32(found.reason)
-        end = End(*map(jnp.asarray, (found.vector, found.gradient, *numbers)))
+        last, at, steps, reason = map(jnp.asarray, (found.vector, found.gradient, *numbers))
+        end = End(last, at, steps, reason, scaling)
         target = jnp.int32(-1 if index is None else index)
         # Waits for the program: its LAPACK calls belong to the context.
         return _parallel.to_host(of_pytrees.compiled_settled(fun, fixed, target, params, args, end))
@@ -208,10 +242,18 @@ def slope_at(
 @_compiled.by_function(2)
 @precision.whole_products
 def _newton_at(
-    fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array, gradient: jax.Array
+    fun: Fun,
+    settings: Settings,
+    params: PyTree,
+    args: tuple,
+    vector: jax.Array,
+    gradient: jax.Array,
+    solved: jax.Array,
+    scaling: Deflation | None,
 ) -> jax.Array:
     _, product = jax.linearize(of_pytrees.function_of(fun, settings, params, args).gradient, vector)
-    return minres(product, -gradient, Limits(_SOLVED, 1e-9, _SOLUTION)).vector
+    limits = Limits(solved, 1e-9, _SOLUTION)
+    return minimum_residual_step(product, gradient, limits, scaling=scaling).vector
 
 
 @_compiled.by_function(2)
