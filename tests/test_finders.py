@@ -228,6 +228,21 @@ def test_a_convex_function_of_2000_parameters_is_minimised():
 
 
 @pytest.mark.slow
+def test_a_search_by_products_resolves_curvatures_of_five_orders_of_magnitude():
+    curvature = np.r_[np.geomspace(1, 1e-2, 60), np.linspace(1e-3, 2e-3, 4139), 1e-5]
+    mirror = np.random.default_rng(0).standard_normal(4200)
+    mirror /= np.linalg.norm(mirror)
+
+    def fun(x, curvature, mirror):
+        y = x - 2 * mirror * (mirror @ x) - 1
+        return jnp.sum(curvature * (y**2 / 2 + y**4 / 4))
+
+    point = critical.find(fun, np.zeros(4200), (curvature, mirror))
+    assert point.converged
+    np.testing.assert_allclose(point.params, 1 - 2 * mirror * np.sum(mirror), atol=1e-12)
+
+
+@pytest.mark.slow
 def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypatch):
     monkeypatch.setattr(matrices, "machine_bytes", lambda: 10**5)
     fun, start = lambda x: jnp.sum(jnp.cosh(x - 1)), np.zeros(60)
