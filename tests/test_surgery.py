@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import critical, losses, mlp, mlp_symmetry
+from mlp_jax import critical, losses, mlp, mlp_symmetry, penalties
 
 # Sizes, biases, activation, pieces.
 NETWORKS = {
@@ -83,17 +83,68 @@ def test_the_nearest_pair_is_the_unit_that_was_split_and_its_copy(x64, activatio
     np.testing.assert_allclose(found.outgoing, (1000 * out * norm, 999 * out * norm), rtol=1e-5)
 
 
+def merging(sign=1, outgoing=-1.0):
+    """Units 2 and 4 of hidden layer 1 nearly equal up to sign, with outgoing weights nearly opposite up to sign."""
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), mlp.init(jax.random.key(0), (3, 5, 5, 2)))
+    along = 0.05 * rng.standard_normal(6)
+    params[1].weight[:, 4], params[1].bias[4] = params[1].weight[:, 2] + along[:5], params[1].bias[2] + along[5]
+    params[2].weight[2] *= 10
+    params[2].weight[4] = outgoing * params[2].weight[2] + rng.standard_normal(2)
+    params[1].weight[:, 4] *= sign
+    params[1].bias[4] *= sign
+    params[2].weight[4] *= sign
+    return params
+
+
+def at_infinity(params, x, sign):
+    """The outputs in the limit: a unit and its derivative in place of units 2 and 4 of hidden layer 1 (tanh)."""
+    first, second, last = params
+    hidden = np.tanh(x @ first.weight + first.bias) @ second.weight + second.bias
+    a, b, v, u = hidden[:, 2], sign * hidden[:, 4], last.weight[2], sign * last.weight[4]
+    middle = np.tanh((a + b) / 2)
+    pair = middle[:, None] * (v + u) + ((1 - middle**2) * (a - b) / 2)[:, None] * (v - u)
+    return pair + np.delete(np.tanh(hidden), [2, 4], axis=1) @ np.delete(last.weight, [2, 4], axis=0) + last.bias
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_channel_to_a_network_at_infinity_is_that_of_the_pair_which_merges(sign):
+    params, x = merging(sign), np.random.default_rng(1).standard_normal((100, 3))
+    words = mlp_symmetry.channels(jnp.tanh)
+    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
+    assert "units 2 and 4 of hidden layer 1 merge" in words(fun, params, (x, at_infinity(params, x, sign)))
+    # No channel: the fit is exact here; the outgoing weights have the same sign.
+    with jax.enable_x64(True):
+        here = np.asarray(mlp.forward(params, jnp.asarray(x)))
+    assert words(fun, params, (x, here)) == ""
+    same = merging(sign, 1.0)
+    assert words(fun, same, (x, at_infinity(same, x, sign))) == ""
+
+
 @pytest.mark.slow
-def test_a_fit_of_the_derivative_of_tanh_ends_near_a_pair_whose_outgoing_weights_diverge():
+def test_a_fit_of_the_derivative_of_tanh_says_that_it_ends_near_a_pair_whose_outgoing_weights_diverge():
     # v (tanh(w x + b) − tanh(w x + b')) tends to tanh'(x) as w → 1 and b − b' → 0 with v (b − b') = 1.
     x = np.linspace(-2, 2, 21)[:, None]
-    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
+    args = x, 1 - np.tanh(x) ** 2
+    fun = lambda p, x, y, decay=0.0: losses.mean(losses.squared_error(mlp.forward(p, x), y)) + penalties.l2(p, decay)
     start = mlp.init(jax.random.key(0), (1, 2, 1), bias=(True, False))
-    point = critical.find(fun, start, (x, 1 - np.tanh(x) ** 2), index=0)
+    channels = mlp_symmetry.channels(jnp.tanh)
+    point = critical.find(fun, start, args, index=0, channels=channels)
     pair = mlp_symmetry.nearest_pair(point.params, jnp.tanh)
     assert not point.converged
     np.testing.assert_allclose(pair.distance * np.array(pair.outgoing), 1.0, rtol=0.05)
     assert pair.distance < 0.5
+    assert str(point.reason).startswith(f"{critical.Reason(int(point.reason))}; units 0 and 1")
+    verdict = critical.classify(fun, point.params, args, channels=channels)
+    assert verdict.kind == "not critical"
+    for words in (str(point), str(point.reason), verdict.reason):
+        assert "; units 0 and 1 of hidden layer 0 merge while their outgoing weights diverge" in words
+        assert f"the norm of these grows from {pair.outgoing[0]:.3g} to {2 * pair.outgoing[0]:.3g}, " in words
+    # Searches that end elsewhere: at their beginning, and, with weight decay, at a minimum.
+    assert "units" not in str(critical.find(fun, start, args, index=0, channels=channels, max_steps=2))
+    decayed = critical.find(fun, point.params, (*args, 1e-6), index=0, channels=channels)
+    assert decayed.converged
+    assert "units" not in str(decayed)
 
 
 PARAMS = network("deep")[0]
