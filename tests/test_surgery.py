@@ -107,13 +107,16 @@ def at_infinity(params, x, sign):
     return pair + np.delete(np.tanh(hidden), [2, 4], axis=1) @ np.delete(last.weight, [2, 4], axis=0) + last.bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sign", [1, -1])
 def test_the_channel_to_a_network_at_infinity_is_that_of_the_pair_which_merges(sign):
     params, x = merging(sign), np.random.default_rng(1).standard_normal((100, 3))
     words = mlp_symmetry.channels(jnp.tanh)
     fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
     assert "units 2 and 4 of hidden layer 1 merge" in words(fun, params, (x, at_infinity(params, x, sign)))
-    # No channel: the fit is exact here; the outgoing weights have the same sign.
+    # No channel: units without incoming weights; a fit that is exact here; outgoing weights of the same sign.
+    dead = (params[0], jax.tree.map(np.zeros_like, params[1]), params[2])
+    assert words(fun, dead, (x, at_infinity(params, x, sign))) == ""
     with jax.enable_x64(True):
         here = np.asarray(mlp.forward(params, jnp.asarray(x)))
     assert words(fun, params, (x, here)) == ""
@@ -145,6 +148,8 @@ def test_a_fit_of_the_derivative_of_tanh_says_that_it_ends_near_a_pair_whose_out
     decayed = critical.find(fun, point.params, (*args, 1e-6), index=0, channels=channels)
     assert decayed.converged
     assert "units" not in str(decayed)
+    nowhere = critical.find(lambda p, x, y: jnp.nan * fun(p, x, y), start, args, index=0, channels=channels)
+    assert nowhere.reason is critical.Reason.NOT_FINITE
 
 
 PARAMS = network("deep")[0]

@@ -125,8 +125,10 @@ def find(
         if point.reason == Reason.NOT_FINITE:
             fun(params, *args)  # given numbers, fun may say what is wrong with them
         known, reason = int(point.index) if point.index >= 0 else None, Reason(int(point.reason))
-        words = channels(function, point.params, args) if channels is not None and not point.converged else ""
-        return dataclasses.replace(point, index=known, reason=reason.because(words) if words else reason)
+        if channels is not None and not point.converged and reason != Reason.NOT_FINITE:
+            words = channels(function, point.params, args)
+            reason = reason.because(words) if words else reason
+        return dataclasses.replace(point, index=known, reason=reason)
 
 
 def find_many(

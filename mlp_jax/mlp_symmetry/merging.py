@@ -49,7 +49,8 @@ def channels(activation: Activations) -> Callable[..., str]:
     """
 
     def words(fun: Callable[..., jax.Array], params: Params, args: tuple = ()) -> str:
-        with precision.float64():
+        # No warnings of a descent that overflows, or of units without incoming weights: nothing is said of them.
+        with precision.float64(), np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             fun, params, args = precision.traced_problem(fun, params, args)
             mlp.require_layers(params)
             vector, unravel = tree.ravel(params)
