@@ -156,22 +156,34 @@ def test_a_linear_network_without_biases_has_the_index_in_closed_form_and_its_or
             assert (verdict.symmetries, verdict.index) == (4, point.index)
 
 
-@pytest.mark.parametrize(("size", "kind"), [(0.0, "minimum modulo symmetry"), (9.0, "saddle")])
-def test_relu_units_without_bias_are_rescalable_and_the_verdict_is_that_of_the_slice(x64, size, kind):
-    rng = np.random.default_rng(0)
-    params, x = mlp.init(jax.random.key(0), (3, 2, 2), bias=False), rng.standard_normal((30, 3))
+@pytest.mark.parametrize(
+    ("size", "kind", "residual"),
+    [
+        (0.0, "minimum modulo symmetry", False),
+        (9.0, "saddle", False),
+        pytest.param(0.0, "minimum modulo symmetry", True, marks=SLOW),
+    ],
+)
+def test_relu_units_without_bias_are_rescalable_and_the_verdict_is_that_of_the_slice(x64, size, kind, residual):
+    rng = np.random.default_rng(18 if residual else 0)
+    # A bias keeps units of the second layer off their corner where all of the first are 0.
+    sizes, bias = ((3, 2, 2, 2), (False, True, False)) if residual else ((3, 2, 2), False)
+    params, x = mlp.init(jax.random.key(0), sizes, bias=bias), rng.standard_normal((30, 3))
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), params)
     vector, unravel = tree.ravel(params)
-    outputs = lambda v: mlp.forward(unravel(v), jnp.asarray(x), activation=jax.nn.relu)
-    residual = orthogonal_residual(np.asarray(jax.jacobian(outputs)(vector)).reshape(60, -1), 0)
-    args = x, np.asarray(outputs(vector)) - size * residual.reshape(30, 2)
-    fun = network_loss("relu")
+    network = {"activation": jax.nn.relu, "residual": residual}
+    outputs = lambda v: mlp.forward(unravel(v), jnp.asarray(x), **network)
+    orthogonal = orthogonal_residual(np.asarray(jax.jacobian(outputs)(vector)).reshape(60, -1), 0)
+    args = x, np.asarray(outputs(vector)) - size * orthogonal.reshape(30, 2)
+    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x, **network), y))
     values = np.linalg.eigvalsh(autodiff(fun, params, *args))
     negative, zero = int(np.sum(values < -1e-8)), int(np.sum(np.abs(values) < 1e-12))
-    symmetries = mlp_symmetry.tangents(fun, params, args, inputs=x, activation=jax.nn.relu)
-    assert symmetries.names == ("rescaling of layer 1",) * 2
-    verdict = critical.classify(fun, params, args, symmetries=symmetries, kinks=mlp_symmetry.kinks(jax.nn.relu))
-    assert (verdict.kind, verdict.symmetries, verdict.inertia[:3]) == (kind, zero, (negative, 2, 10 - 2 - negative))
+    symmetries = mlp_symmetry.tangents(fun, params, args, inputs=x, **network)
+    assert symmetries.names == ("rescaling of layer 1" + " to 2" * residual,) * 2
+    kinks = mlp_symmetry.kinks(jax.nn.relu, residual=residual)
+    verdict = critical.classify(fun, params, args, symmetries=symmetries, kinks=kinks)
+    expected = kind, zero, (negative, 2, vector.size - 2 - negative)
+    assert (verdict.kind, verdict.symmetries, verdict.inertia[:3]) == expected
 
 
 @SLOW
