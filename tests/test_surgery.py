@@ -83,45 +83,34 @@ def test_the_nearest_pair_is_the_unit_that_was_split_and_its_copy(x64, activatio
     np.testing.assert_allclose(found.outgoing, (1000 * out * norm, 999 * out * norm), rtol=1e-5)
 
 
-def merging(sign=1, outgoing=-1.0):
-    """Units 2 and 4 of hidden layer 1 nearly equal up to sign, with outgoing weights nearly opposite up to sign."""
-    rng = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), mlp.init(jax.random.key(0), (3, 5, 5, 2)))
-    along = 0.05 * rng.standard_normal(6)
-    params[1].weight[:, 4], params[1].bias[4] = params[1].weight[:, 2] + along[:5], params[1].bias[2] + along[5]
-    params[2].weight[2] *= 10
-    params[2].weight[4] = outgoing * params[2].weight[2] + rng.standard_normal(2)
-    params[1].weight[:, 4] *= sign
-    params[1].bias[4] *= sign
-    params[2].weight[4] *= sign
-    return params
-
-
-def at_infinity(params, x, sign):
-    """The outputs in the limit: a unit and its derivative in place of units 2 and 4 of hidden layer 1 (tanh)."""
-    first, second, last = params
-    hidden = np.tanh(x @ first.weight + first.bias) @ second.weight + second.bias
-    a, b, v, u = hidden[:, 2], sign * hidden[:, 4], last.weight[2], sign * last.weight[4]
-    middle = np.tanh((a + b) / 2)
-    pair = middle[:, None] * (v + u) + ((1 - middle**2) * (a - b) / 2)[:, None] * (v - u)
-    return pair + np.delete(np.tanh(hidden), [2, 4], axis=1) @ np.delete(last.weight, [2, 4], axis=0) + last.bias
+def merging(layer, sign, outgoing):
+    """The first and last unit of hidden layer 0 or 1, equal up to a sign and a shift; and what they tend to."""
+    x = np.linspace(-2, 2, 21)[:, None]
+    before = (mlp.Layer(np.array([[0.7]])),) * layer
+    for weight in before:
+        x = np.tanh(x @ weight.weight)
+    hidden = mlp.Layer(np.array([[1.0, -0.5, sign]]), np.array([0.2, 0.8, -0.2 * sign]))
+    out = mlp.Layer(np.array([[2.5], [0.7], [2.5 * sign * outgoing]]))
+    kept = np.array([0, 2] if layer else [0, 1, 2])
+    hidden, out = jax.tree.map(lambda leaf: leaf[..., kept], hidden), mlp.Layer(out.weight[kept])
+    return (*before, hidden, out), (1 - np.tanh(x) ** 2) + (not layer) * 0.7 * np.tanh(-0.5 * x + 0.8)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("sign", [1, -1])
-def test_the_channel_to_a_network_at_infinity_is_that_of_the_pair_which_merges(sign):
-    params, x = merging(sign), np.random.default_rng(1).standard_normal((100, 3))
+@pytest.mark.parametrize(("layer", "sign", "units"), [(0, -1.0, "0 and 2"), (1, 1.0, "0 and 1")])
+def test_the_channel_to_the_derivative_of_a_unit_is_that_of_the_pair_which_merges(layer, sign, units):
+    # The target has the derivative of tanh, the limit of v (tanh(z + b) − tanh(z − b)) with 2 v b = 1.
+    params, target = merging(layer, sign, -1.0)
+    x = np.linspace(-2, 2, 21)[:, None]
     words = mlp_symmetry.channels(jnp.tanh)
     fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
-    assert "units 2 and 4 of hidden layer 1 merge" in words(fun, params, (x, at_infinity(params, x, sign)))
+    assert words(fun, params, (x, target)).startswith(f"units {units} of hidden layer {layer} merge")
     # No channel: units without incoming weights; a fit that is exact here; outgoing weights of the same sign.
-    dead = (params[0], jax.tree.map(np.zeros_like, params[1]), params[2])
-    assert words(fun, dead, (x, at_infinity(params, x, sign))) == ""
     with jax.enable_x64(True):
         here = np.asarray(mlp.forward(params, jnp.asarray(x)))
-    assert words(fun, params, (x, here)) == ""
-    same = merging(sign, 1.0)
-    assert words(fun, same, (x, at_infinity(same, x, sign))) == ""
+    dead = *params[:layer], jax.tree.map(np.zeros_like, params[layer]), params[-1]
+    for other, y in ((dead, target), (params, here), (merging(layer, sign, 1.0)[0], target)):
+        assert words(fun, other, (x, y)) == ""
 
 
 @pytest.mark.slow
@@ -142,7 +131,7 @@ def test_a_fit_of_the_derivative_of_tanh_says_that_it_ends_near_a_pair_whose_out
     assert verdict.kind == "not critical"
     for words in (str(point), str(point.reason), verdict.reason):
         assert "; units 0 and 1 of hidden layer 0 merge while their outgoing weights diverge" in words
-        assert f"the norm of these grows from {pair.outgoing[0]:.3g} to {2 * pair.outgoing[0]:.3g}, " in words
+        assert f"the norm of these grows from {pair.outgoing[0]:.3g} to {64 * pair.outgoing[0]:.3g}, " in words
     # Searches that end elsewhere: at their beginning, and, with weight decay, at a minimum.
     assert "units" not in str(critical.find(fun, start, args, index=0, channels=channels, max_steps=2))
     decayed = critical.find(fun, point.params, (*args, 1e-6), index=0, channels=channels)
