@@ -82,6 +82,19 @@ def test_the_covariance_as_products_and_as_a_matrix_is_the_mean_of_outer_product
     np.testing.assert_allclose(dense_covariance(loss, params, data, chunk_size=4), expected, atol=1e-13)
 
 
+@pytest.mark.usefixtures("x64")
+def test_at_the_noise_scale_of_signs_gaussian_noise_has_the_l1_norm_of_the_gradient_times_root_2_over_pi():
+    """Gradients μ + σ z with z standardised: (Σ σ / Σ |μ|)² in closed form, here 100."""
+    rng = np.random.default_rng(3)
+    z, sigma = rng.standard_normal((4000, 6)), 10 * np.array([2.0, 1, 1, 0.5, 0.3, 1.2])
+    mu = np.array([1.0, -2, 0.5, 1, -0.25, 1.25])
+    gradients = mu + sigma * (z - z.mean(0)) / z.std(0)
+    scale = jax.jit(lambda y: gradient_noise.sign_scale(lambda p, y: y @ p, np.zeros(6), (y,), chunk_size=300))
+    np.testing.assert_allclose(scale(gradients), 100, rtol=1e-12)
+    noise = gradients[rng.integers(4000, size=(2000, 100))].mean(1) - mu
+    np.testing.assert_allclose(np.abs(noise).sum(1).mean() / np.abs(mu).sum(), np.sqrt(2 / np.pi), rtol=0.03)
+
+
 @pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_lanczos_finds_the_leading_eigenpairs_of_the_covariance_from_products():

@@ -9,7 +9,7 @@ import optax
 import pytest
 from ground_truth import linear_classes, linear_network, orthogonal_residual
 from test_mlp_hessian import assert_close, autodiff
-from test_mlp_symmetry import ACTIVATIONS, dimension, draw, identity, model_kernel, network_loss
+from test_mlp_symmetry import ACTIVATIONS, dimension, draw, identity, model_kernel, network_loss, rows
 
 from mlp_jax import (
     backpropagation,
@@ -99,10 +99,9 @@ def test_the_layered_hessian_of_a_variant_is_that_of_automatic_differentiation(x
 
     @jax.jit
     def ours(params):
-        data, skips = (params, inputs, targets), {"residual_connections": name in RESIDUAL}
-        block = mlp_hessian.blocks(*data, layers=pair, **options, **skips)
-        whole = [mlp_hessian.dense(*data, **options, **skips)]
-        return block, whole if name in RESIDUAL else [*whole, mlp_hessian.enclosable(*data, **options)]
+        data, settings = (params, inputs, targets), options | {"residual_connections": name in RESIDUAL}
+        whole = [matrix(*data, **settings) for matrix in (mlp_hessian.dense, mlp_hessian.enclosable)]
+        return mlp_hessian.blocks(*data, layers=pair, **settings), whole
 
     block, whole = ours(params)
     assert_close(block, expected[ends[pair[0]] : ends[pair[0] + 1], : ends[1]])
@@ -157,22 +156,34 @@ def test_a_linear_network_without_biases_has_the_index_in_closed_form_and_its_or
             assert (verdict.symmetries, verdict.index) == (4, point.index)
 
 
-@pytest.mark.parametrize(("size", "kind"), [(0.0, "minimum modulo symmetry"), (9.0, "saddle")])
-def test_relu_units_without_bias_are_rescalable_and_the_verdict_is_that_of_the_slice(x64, size, kind):
-    rng = np.random.default_rng(0)
-    params, x = mlp.init(jax.random.key(0), (3, 2, 2), bias=False), rng.standard_normal((30, 3))
+@pytest.mark.parametrize(
+    ("size", "kind", "residual"),
+    [
+        (0.0, "minimum modulo symmetry", False),
+        (9.0, "saddle", False),
+        pytest.param(0.0, "minimum modulo symmetry", True, marks=SLOW),
+    ],
+)
+def test_relu_units_without_bias_are_rescalable_and_the_verdict_is_that_of_the_slice(x64, size, kind, residual):
+    rng = np.random.default_rng(18 if residual else 0)
+    # A bias keeps units of the second layer off their corner where all of the first are 0.
+    sizes, bias = ((3, 2, 2, 2), (False, True, False)) if residual else ((3, 2, 2), False)
+    params, x = mlp.init(jax.random.key(0), sizes, bias=bias), rng.standard_normal((30, 3))
     params = jax.tree.map(lambda leaf: rng.standard_normal(leaf.shape), params)
     vector, unravel = tree.ravel(params)
-    outputs = lambda v: mlp.forward(unravel(v), jnp.asarray(x), activation=jax.nn.relu)
-    residual = orthogonal_residual(np.asarray(jax.jacobian(outputs)(vector)).reshape(60, -1), 0)
-    args = x, np.asarray(outputs(vector)) - size * residual.reshape(30, 2)
-    fun = network_loss("relu")
+    network = {"activation": jax.nn.relu, "residual": residual}
+    outputs = lambda v: mlp.forward(unravel(v), jnp.asarray(x), **network)
+    orthogonal = orthogonal_residual(np.asarray(jax.jacobian(outputs)(vector)).reshape(60, -1), 0)
+    args = x, np.asarray(outputs(vector)) - size * orthogonal.reshape(30, 2)
+    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x, **network), y))
     values = np.linalg.eigvalsh(autodiff(fun, params, *args))
     negative, zero = int(np.sum(values < -1e-8)), int(np.sum(np.abs(values) < 1e-12))
-    symmetries = mlp_symmetry.tangents(fun, params, args, inputs=x, activation=jax.nn.relu)
-    assert symmetries.names == ("rescaling of layer 1",) * 2
-    verdict = critical.classify(fun, params, args, symmetries=symmetries, kinks=mlp_symmetry.kinks(jax.nn.relu))
-    assert (verdict.kind, verdict.symmetries, verdict.inertia[:3]) == (kind, zero, (negative, 2, 10 - 2 - negative))
+    symmetries = mlp_symmetry.tangents(fun, params, args, inputs=x, **network)
+    assert symmetries.names == ("rescaling of layer 1" + " to 2" * residual,) * 2
+    kinks = mlp_symmetry.kinks(jax.nn.relu, residual=residual)
+    verdict = critical.classify(fun, params, args, symmetries=symmetries, kinks=kinks)
+    expected = kind, zero, (negative, 2, vector.size - 2 - negative)
+    assert (verdict.kind, verdict.symmetries, verdict.inertia[:3]) == expected
 
 
 @SLOW
@@ -208,21 +219,98 @@ def test_copies_of_a_network_without_biases_have_one_canonical_form_and_match():
 
 
 @SLOW
-def test_a_proof_for_a_network_without_biases_is_the_same_with_the_layered_enclosure():
-    sizes, activation = (2, 3, 2, 2), MIXED[:2]
+@pytest.mark.parametrize("residual", [False, True])
+def test_a_proof_for_a_network_without_biases_is_the_same_with_the_layered_enclosure(residual):
+    sizes, activation = (2, 2, 2, 2), MIXED[:2]
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal((9, 2)), rng.integers(2, size=9)
     penalty = lambda p: penalties.l2(p, 0.05)
-    fun = lambda p, x, y: losses.mean(losses.cross_entropy(mlp.forward(p, x, activation=activation), y)) + penalty(p)
-    enclosure = functools.partial(
-        mlp_hessian.enclosable, loss=losses.cross_entropy, activation=activation, penalty=penalty
+    forward = functools.partial(mlp.forward, activation=activation, residual=residual)
+    fun = lambda p, x, y: losses.mean(losses.cross_entropy(forward(p, x), y)) + penalty(p)
+    settings = {"loss": losses.cross_entropy, "activation": activation, "penalty": penalty}
+    enclosure, other = (
+        functools.partial(mlp_hessian.enclosable, residual_connections=connections, **settings)
+        for connections in (residual, not residual)
     )
     point = critical.find(fun, mlp.init(jax.random.key(1), sizes, bias=False), (x, y))
-    ours, own = (interval.certify(fun, point.params, (x, y), enclosure=e) for e in (enclosure, None))
+    ours, own, refused = (interval.certify(fun, point.params, (x, y), enclosure=e) for e in (enclosure, None, other))
     assert ours.proved
     assert own.proved
     assert ours.index == own.index == critical.classify(fun, point.params, (x, y)).index
     assert max(ours.smallest[0], own.smallest[0]) <= min(ours.smallest[1], own.smallest[1])
+    # The Hessian of the network with, or without, the connections is another.
+    assert "enclosure: it is not of the Hessian of fun" in refused.reason
+    with pytest.raises(ValueError, match="hessian"):
+        critical.classify(fun, point.params, (x, y), hessian=other)
+
+
+# --- Symmetries with residual connections -------------------------------------------------------------------------
+
+
+# Without dead or rarely active units, whose inputs depend on each other. In the last three the inputs are added too.
+TIED = [
+    ("relu", (4, 3, 3, 2), 1, {"rescaling of layer 1 to 2"}),
+    ("maxout", (4, 3, 3, 2), 2, {"rescaling of layer 1 to 2", "rescaling of layer 2"}),
+    ("relu", (3, 3, 2), 1, set()),
+    ("maxout", (2, 2, 2, 1), 2, {"rescaling of layer 1 to 2", "rescaling of layer 2"}),
+    ("identity", (3, 3, 3, 2), 1, {"linear gauge of layer 1 to 2", "linear gauge of layer 2"}),
+]
+
+
+@SLOW
+@pytest.mark.parametrize(("name", "sizes", "pieces", "scales"), TIED)
+def test_tangents_of_a_residual_network_span_the_kernel_of_its_jacobian(name, sizes, pieces, scales):
+    params, x = draw(sizes, num=300, pieces=pieces, seed=1)
+    y = np.random.default_rng(1).standard_normal((len(x), sizes[-1]))
+    fun = lambda p, x, y: losses.mean(losses.squared_error(forward(p, x), y))
+    forward = functools.partial(mlp.forward, activation=ACTIVATIONS[name], residual=True)
+    found, plain = (
+        mlp_symmetry.tangents(fun, params, (x, y), inputs=x, activation=ACTIVATIONS[name], residual=residual)
+        for residual in (True, False)
+    )
+    with jax.enable_x64(True):
+        vector, unravel = tree.ravel(params)
+        jacobian = np.asarray(jax.jit(jax.jacrev(lambda v: forward(unravel(v), jnp.asarray(x)).ravel()))(vector))
+        assert dimension(found, params) == vector.size - np.linalg.matrix_rank(jacobian, tol=1e-10)
+        # Those of the network without connections are kept only if they are null here too.
+        np.testing.assert_allclose(jacobian @ rows(plain(params)).T, 0, atol=1e-13)
+    assert {family for family in found.names if "rescaling" in family or "gauge" in family} == scales
+
+
+def test_kinks_of_a_residual_network_are_its_own_pre_activations(x64):
+    params, inputs = draw((2, 3, 3, 1))
+    hidden = np.maximum(inputs @ params[0].weight + params[0].bias, 0)
+    expected = [inputs @ params[0].weight + params[0].bias, hidden @ params[1].weight + params[1].bias]
+    np.testing.assert_allclose(
+        mlp_symmetry.kinks(jax.nn.relu, residual=True)(params, inputs), np.ravel(expected), rtol=1e-12
+    )
+
+
+@SLOW
+def test_a_loss_that_ties_the_units_of_layers_has_no_maps_of_single_layers():
+    x = np.random.default_rng(0).standard_normal((5, 3))
+
+    def maps_of(sizes, activation, residual):
+        fun = lambda p, x: jnp.sum(mlp.forward(p, x, activation=activation, residual=residual) ** 3)
+        return mlp_symmetry.maps(fun, draw(sizes)[0], (x,), activation=activation)
+
+    for sizes, activation in (((3, 2, 2, 1), jax.nn.sigmoid), ((3, 1, 1, 1), jnp.tanh)):
+        with pytest.raises(ValueError, match="fun: got one that ties the units of layers 1 to 2"):
+            maps_of(sizes, activation, True)
+        assert all(kind.permutations for kind in maps_of(sizes, activation, False).layers)
+    # The order of units is that of the inputs, and the sign too, unless the activation is even.
+    for activation, flips in ((jnp.tanh, 0), (jnp.cos, 1)):
+        (kind,) = maps_of((3, 3, 1), activation, True).layers
+        assert (kind.permutations, kind.flips) == (False, flips)
+
+
+def test_units_of_a_residual_layer_with_equal_weights_are_not_on_a_line_of_critical_points(x64):
+    params, x = draw((3, 3, 3, 1))
+    params[1].weight[:, 2], params[1].bias[2] = params[1].weight[:, 0], params[1].bias[0]
+    for residual, number in ((False, 1), (True, 0)):
+        fun = lambda p, x, y, residual=residual: jnp.sum((mlp.forward(p, x, residual=residual) - y) ** 2)
+        exact = x, mlp.forward(params, jnp.asarray(x), residual=residual)
+        assert len(mlp_symmetry.split_lines(fun, params, exact, activation=jnp.tanh)[0].weight) == number
 
 
 # --- Training and files -------------------------------------------------------------------------------------------

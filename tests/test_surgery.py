@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlp_jax import critical, losses, mlp, mlp_symmetry
+from mlp_jax import critical, losses, mlp, mlp_symmetry, penalties
 
 # Sizes, biases, activation, pieces.
 NETWORKS = {
@@ -83,17 +83,62 @@ def test_the_nearest_pair_is_the_unit_that_was_split_and_its_copy(x64, activatio
     np.testing.assert_allclose(found.outgoing, (1000 * out * norm, 999 * out * norm), rtol=1e-5)
 
 
+def merging(layer, sign, outgoing):
+    """The first and last unit of hidden layer 0 or 1, equal up to a sign and a shift; and what they tend to."""
+    x = np.linspace(-2, 2, 21)[:, None]
+    before = (mlp.Layer(np.array([[0.7]])),) * layer
+    for weight in before:
+        x = np.tanh(x @ weight.weight)
+    hidden = mlp.Layer(np.array([[1.0, -0.5, sign]]), np.array([0.2, 0.8, -0.2 * sign]))
+    out = mlp.Layer(np.array([[2.5], [0.7], [2.5 * sign * outgoing]]))
+    kept = np.array([0, 2] if layer else [0, 1, 2])
+    hidden, out = jax.tree.map(lambda leaf: leaf[..., kept], hidden), mlp.Layer(out.weight[kept])
+    return (*before, hidden, out), (1 - np.tanh(x) ** 2) + (not layer) * 0.7 * np.tanh(-0.5 * x + 0.8)
+
+
 @pytest.mark.slow
-def test_a_fit_of_the_derivative_of_tanh_ends_near_a_pair_whose_outgoing_weights_diverge():
+@pytest.mark.parametrize(("layer", "sign", "units"), [(0, -1.0, "0 and 2"), (1, 1.0, "0 and 1")])
+def test_the_channel_to_the_derivative_of_a_unit_is_that_of_the_pair_which_merges(layer, sign, units):
+    # The target has the derivative of tanh, the limit of v (tanh(z + b) − tanh(z − b)) with 2 v b = 1.
+    params, target = merging(layer, sign, -1.0)
+    x = np.linspace(-2, 2, 21)[:, None]
+    words = mlp_symmetry.channels(jnp.tanh)
+    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
+    assert words(fun, params, (x, target)).startswith(f"units {units} of hidden layer {layer} merge")
+    # No channel: units without incoming weights; a fit that is exact here; outgoing weights of the same sign.
+    with jax.enable_x64(True):
+        here = np.asarray(mlp.forward(params, jnp.asarray(x)))
+    dead = *params[:layer], jax.tree.map(np.zeros_like, params[layer]), params[-1]
+    for other, y in ((dead, target), (params, here), (merging(layer, sign, 1.0)[0], target)):
+        assert words(fun, other, (x, y)) == ""
+
+
+@pytest.mark.slow
+def test_a_fit_of_the_derivative_of_tanh_says_that_it_ends_near_a_pair_whose_outgoing_weights_diverge():
     # v (tanh(w x + b) − tanh(w x + b')) tends to tanh'(x) as w → 1 and b − b' → 0 with v (b − b') = 1.
     x = np.linspace(-2, 2, 21)[:, None]
-    fun = lambda p, x, y: losses.mean(losses.squared_error(mlp.forward(p, x), y))
+    args = x, 1 - np.tanh(x) ** 2
+    fun = lambda p, x, y, decay=0.0: losses.mean(losses.squared_error(mlp.forward(p, x), y)) + penalties.l2(p, decay)
     start = mlp.init(jax.random.key(0), (1, 2, 1), bias=(True, False))
-    point = critical.find(fun, start, (x, 1 - np.tanh(x) ** 2), index=0)
+    channels = mlp_symmetry.channels(jnp.tanh)
+    point = critical.find(fun, start, args, index=0, channels=channels)
     pair = mlp_symmetry.nearest_pair(point.params, jnp.tanh)
     assert not point.converged
     np.testing.assert_allclose(pair.distance * np.array(pair.outgoing), 1.0, rtol=0.05)
     assert pair.distance < 0.5
+    assert str(point.reason).startswith(f"{critical.Reason(int(point.reason))}; units 0 and 1")
+    verdict = critical.classify(fun, point.params, args, channels=channels)
+    assert verdict.kind == "not critical"
+    for words in (str(point), str(point.reason), verdict.reason):
+        assert "; units 0 and 1 of hidden layer 0 merge while their outgoing weights diverge" in words
+        assert f"the norm of these grows from {pair.outgoing[0]:.3g} to {64 * pair.outgoing[0]:.3g}, " in words
+    # Searches that end elsewhere: at their beginning, and, with weight decay, at a minimum.
+    assert "units" not in str(critical.find(fun, start, args, index=0, channels=channels, max_steps=2))
+    decayed = critical.find(fun, point.params, (*args, 1e-6), index=0, channels=channels)
+    assert decayed.converged
+    assert "units" not in str(decayed)
+    nowhere = critical.find(lambda p, x, y: jnp.nan * fun(p, x, y), start, args, index=0, channels=channels)
+    assert nowhere.reason is critical.Reason.NOT_FINITE
 
 
 PARAMS = network("deep")[0]

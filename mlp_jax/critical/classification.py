@@ -24,7 +24,7 @@ from mlp_jax.critical.evidence.slopes import NotFinite, length, within
 from mlp_jax.critical.evidence.tangents import constant_tangents, explained, valid_tangents
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia, matrices, precision, signs, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree, Tangents
+from mlp_jax.curvature.types import Channels, Fun, HessianMatrix, Progress, PyTree, Tangents
 
 # A null cluster is separated when no count changes with all errors larger by this factor.
 _GAP = 1e3
@@ -45,6 +45,7 @@ def classify(
     symmetries: Tangents | None = None,
     kinks: Callable[..., jax.Array] | None = None,
     enclosure: HessianMatrix | None = None,
+    channels: Channels | None = None,
     evidence: str | None = None,
     key: jax.Array | None = None,
     max_products: int = MAX_PRODUCTS,
@@ -77,6 +78,9 @@ def classify(
         `(params, *args) -> values`: numbers whose zeros are the corners of `fun`, such as ReLU pre-activations.
     enclosure
         For a faster proof: see `interval.certify`.
+    channels
+        `(fun, params, args) -> words` about a channel to infinity, such as `mlp_symmetry.channels(activation)`, to be
+        added to the reason of a verdict `not critical`.
     evidence
         "dense" or "lanczos"; None chooses by memory. "proved" adds a proof by `interval.certify` to the dense verdict,
         or a certificate that says why the proof was refused.
@@ -116,6 +120,7 @@ def classify(
             ("symmetries", symmetries),
             ("kinks", kinks),
             ("enclosure", enclosure),
+            ("channels", channels),
         ):
             if function is not None:
                 _checks.function(function, name, "of params")
@@ -130,14 +135,14 @@ def classify(
             if evidence == "lanczos":
                 find_corner = functools.partial(corner_within, problem, kinks)
                 with _parallel.one_blas_thread():  # a second would wait, spinning, on a core that products use
-                    return classify_by_products(problem, key, find_corner)
+                    return _with_words(classify_by_products(problem, key, find_corner), problem, channels)
             measured = measure(problem)
         except NotFinite:
             fun(params, *args)  # given numbers, fun may raise an error that says more, such as a label out of range
             raise
         tangents = valid_tangents(problem, symmetries)
         corner = measured.jump or corner_within(problem, kinks, measured.step)
-        verdict = _decide(problem, measured, tangents, symmetries, corner)
+        verdict = _with_words(_decide(problem, measured, tangents, symmetries, corner), problem, channels)
         return _prove(fun, problem, verdict, symmetries, enclosure, progress) if evidence == "proved" else verdict
 
 
@@ -145,6 +150,14 @@ def require_evidence(evidence: str | None) -> None:
     """Raise ValueError unless this is a kind of evidence."""
     if evidence not in (None, "dense", "lanczos", "proved"):
         raise ValueError(f"evidence: got {evidence!r}, expected 'dense', 'lanczos', 'proved' or None.")
+
+
+def _with_words(verdict: Verdict, problem: Problem, channels: Channels | None) -> Verdict:
+    """Return the verdict; if it is `not critical`, with what is to be said about a channel to infinity."""
+    words = (
+        channels(problem.traced, problem.params, problem.args) if channels and verdict.kind == "not critical" else ""
+    )
+    return dataclasses.replace(verdict, reason=f"{verdict.reason}; {words}") if words else verdict
 
 
 def _prove(

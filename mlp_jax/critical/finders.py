@@ -18,7 +18,7 @@ from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Method, Settings
 from mlp_jax.curvature import matrices, precision, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
+from mlp_jax.curvature.types import Channels, Fun, HessianMatrix, Progress, PyTree
 
 # Concurrent searches of `find_many` times parameters: enough to fill vector instructions, and no more, because lanes
 # without a start left run until the last search ends. With more parameters than `_WIDE` one search fills them.
@@ -35,6 +35,7 @@ def find(
     hessian: HessianMatrix | None = None,
     max_steps: int = 500,
     radius: float | None = None,
+    channels: Channels | None = None,
     progress: Progress | None = None,
 ) -> Point:
     """Go from params to a critical point, of any index or of a chosen one. Transformable.
@@ -81,6 +82,9 @@ def find(
         Largest number of points at which the Hessian is used; Newton's last steps may add a dozen.
     radius
         Longest step of a search without `method`; a sixth of ‖params‖, or of 1 if that is larger, when None.
+    channels
+        `(fun, params, args) -> words` about a channel to infinity, such as `mlp_symmetry.channels(activation)`. Called
+        where the search ends without converging, under jit never; the words are added to `reason`.
     progress
         Called as progress(steps, max_steps) after each step; with a `method` at the end only, under jit never.
 
@@ -103,6 +107,8 @@ def find(
     traced = _checks.is_traced((params, args))
     on_cores = method is None and not traced
     settings = _settings(index, method, hessian, max_steps, radius, tree.size(params), on_cores)
+    if channels is not None:
+        _checks.function(channels, "channels", "(fun, params, args) -> words, such as mlp_symmetry.channels(jnp.tanh)")
     if traced:
         precision.require_scalar_function(fun, params, args)
         return of_pytrees.find_one(fun, settings, index, params, args)
@@ -118,8 +124,11 @@ def find(
             progress(min(int(point.steps), max_steps), max_steps)
         if point.reason == Reason.NOT_FINITE:
             fun(params, *args)  # given numbers, fun may say what is wrong with them
-        known = int(point.index) if point.index >= 0 else None
-        return dataclasses.replace(point, index=known, reason=Reason(int(point.reason)))
+        known, reason = int(point.index) if point.index >= 0 else None, Reason(int(point.reason))
+        if channels is not None and not point.converged and reason != Reason.NOT_FINITE:
+            words = channels(function, point.params, args)
+            reason = reason.because(words) if words else reason
+        return dataclasses.replace(point, index=known, reason=reason)
 
 
 def find_many(

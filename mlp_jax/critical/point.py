@@ -66,8 +66,9 @@ class Point:
         if np.ndim(self.converged):
             return f"{np.sum(self.converged)} of {np.size(self.converged)} searches converged."
         index = "" if self.index is None or self.index < 0 else f"; index {int(self.index)}"
+        reason = self.reason if isinstance(self.reason, Reason) else Reason(int(self.reason))
         return (
-            f"{'converged' if self.converged else 'not converged'}: {Reason(int(self.reason))}."
+            f"{'converged' if self.converged else 'not converged'}: {reason}."
             f" {tree.size(self.params)} parameters, gradient norm {float(self.gradient_norm):.1e}, flatness"
             f" {float(self.flatness):.1e}, distance {float(self.distance):.1e}, {int(self.steps)} Hessians{index}."
         )

@@ -7,7 +7,7 @@ import jax
 
 from mlp_jax.tree import PyTree
 
-__all__ = ["Fun", "HessianMatrix", "Matvec", "Progress", "PyTree", "Tangents"]
+__all__ = ["Channels", "Fun", "HessianMatrix", "Matvec", "Progress", "PyTree", "Tangents"]
 
 # (params, *args) -> scalar.
 Fun = Callable[..., jax.Array]
@@ -19,3 +19,5 @@ HessianMatrix = Callable[..., jax.Array]
 Tangents = Callable[[PyTree], PyTree]
 # (done, total) -> anything: called while a long computation goes on, such as the update of a progress bar.
 Progress = Callable[[int, int], Any]
+# (fun, params, args) -> words about the way to infinity on which params are, empty if there is none.
+Channels = Callable[..., str]

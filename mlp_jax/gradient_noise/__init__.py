@@ -10,15 +10,16 @@ signal are equal (McCandlish et al. 2018, "An empirical model of large-batch tra
 - `exact`, `estimate`, `two_batches`: the noise scale, from all examples or from batches of two sizes
 - `coefficient`: c(B)
 - `covariance`, `dense_covariance`: Σ, as a linear map and as a matrix; `alignment`: with the Hessian
+- `sign_scale`: the noise scale of sign-based updates
 - `fit_tradeoff`: updates against examples, and the critical batch size
 """
 
-from mlp_jax.gradient_noise.matrix import Alignment, alignment, covariance, dense_covariance
+from mlp_jax.gradient_noise.matrix import Alignment, alignment, covariance, dense_covariance, sign_scale
 from mlp_jax.gradient_noise.noise_scale import Estimate, Noise, coefficient, estimate, exact, two_batches
 from mlp_jax.gradient_noise.tradeoff import Tradeoff, fit_tradeoff
 
 __all__ = [
     "Alignment", "Estimate", "Noise", "Tradeoff", "alignment", "coefficient", "covariance", "dense_covariance",
-    "estimate", "exact", "fit_tradeoff", "two_batches",
+    "estimate", "exact", "fit_tradeoff", "sign_scale", "two_batches",
 ]  # fmt: skip
 __dir__ = __all__.copy

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -69,10 +70,39 @@ def dense_covariance(per_example: PerExample, params: PyTree, args: tuple, *, ch
     [[1.0, 1.0], [1.0, 1.0]]
     """
     streaming.require_values(per_example, "per_example", params, args)
+    matrices.require_memory(tree.size(params), matrices=2)
+    return _mean_over_rows(per_example, params, args, chunk_size, lambda rows: rows.T @ rows)
+
+
+def sign_scale(per_example: PerExample, params: PyTree, args: tuple, *, chunk_size: int = 256) -> jax.Array:
+    """Return the noise scale of sign-based updates, (Σⱼ σⱼ / Σⱼ |Gⱼ|)², with σⱼ² the diagonal of Σ. Transformable.
+
+    The sign of the gradient is steepest descent in the maximum norm, so that signal and noise are compared in its dual,
+    the ℓ₁ norm (Bernstein, Wang, Azizzadenesheli & Anandkumar 2018, "signSGD: compressed optimisation for non-convex
+    problems"). The mean ℓ₁ norm of the noise of a batch is at most √c(B) Σⱼ σⱼ, and √(2/π) times that if the noise is
+    Gaussian: with c(B) = 1/B, at this batch size the bound is equal to ‖G‖₁. Infinite where the gradient is zero.
+    Memory is that of `chunk_size` gradients. per_example, params, args, errors: see `exact`.
+
+    Examples
+    --------
+    Gradients (−1, 0) and (−3, −2): means 2 and 1 in size, standard deviations 1 and 1.
+
+    >>> targets = jnp.array([[1.0, 0.0], [3.0, 2.0]])
+    >>> round(float(sign_scale(lambda p, y: 0.5 * jnp.sum((p - y) ** 2, axis=1), jnp.zeros(2), (targets,))), 6)
+    0.444444
+    """
+    streaming.require_values(per_example, "per_example", params, args)
+    variances = _mean_over_rows(per_example, params, args, chunk_size, lambda rows: jnp.sum(rows**2, axis=0))
+    signal = jnp.sum(jnp.abs(tree.ravel(mean_gradient(per_example, params, args))[0]))
+    return jnp.where(signal > 0, (jnp.sum(jnp.sqrt(variances)) / jnp.where(signal > 0, signal, 1)) ** 2, jnp.inf)
+
+
+def _mean_over_rows(
+    per_example: PerExample, params: PyTree, args: tuple, chunk_size: int, of: Callable[[jax.Array], jax.Array]
+) -> jax.Array:
+    """Return the mean over examples of what `of` sums over the rows (n, P) of gᵢ − G, chunk by chunk."""
     num_examples = _checks.count_examples(args)
     chunk_size = min(_checks.integer(chunk_size, "chunk_size"), num_examples)
-    size = tree.size(params)
-    matrices.require_memory(size, matrices=2)
     mean = tree.ravel(mean_gradient(per_example, params, args))[0]
 
     def row(example: tuple) -> jax.Array:
@@ -84,10 +114,10 @@ def dense_covariance(per_example: PerExample, params: PyTree, args: tuple, *, ch
         first = jnp.minimum(start, num_examples - chunk_size)
         chunk = jax.tree.map(lambda a: jax.lax.dynamic_slice_in_dim(a, first, chunk_size), args)
         is_new = first + jnp.arange(chunk_size) >= start
-        rows = jnp.where(is_new[:, None], jax.vmap(row)(chunk), 0)
-        return total + rows.T @ rows, None
+        return total + of(jnp.where(is_new[:, None], jax.vmap(row)(chunk), 0)), None
 
-    total, _ = jax.lax.scan(add_chunk, jnp.zeros((size, size), mean.dtype), jnp.arange(0, num_examples, chunk_size))
+    shape = jax.eval_shape(of, jax.ShapeDtypeStruct((chunk_size, mean.size), mean.dtype))
+    total, _ = jax.lax.scan(add_chunk, jnp.zeros(shape.shape, shape.dtype), jnp.arange(0, num_examples, chunk_size))
     return total / num_examples
 
 

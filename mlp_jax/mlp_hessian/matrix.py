@@ -153,6 +153,7 @@ def enclosable(
     activation: Activations = jnp.tanh,
     weights: jax.Array | None = None,
     penalty: Penalty | None = None,
+    residual_connections: bool = False,
 ) -> jax.Array:
     """Return what `dense` returns, by a program that ball arithmetic evaluates quickly.
 
@@ -172,7 +173,7 @@ def enclosable(
     0
     """
     mlp.require_layers(params)
-    terms = Terms(loss, mlp.each_layer(activation, params), penalty, True, True, False, None)
+    terms = Terms(loss, mlp.each_layer(activation, params), penalty, True, True, residual_connections, None)
     return _compute(_whole, _compiled_whole, (params, inputs, targets, weights), terms)
 
 

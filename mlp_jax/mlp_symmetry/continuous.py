@@ -47,7 +47,13 @@ class Tangents:
 
 
 def tangents(
-    fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, inputs: jax.Array, activation: Activations
+    fun: Callable[..., jax.Array],
+    params: Params,
+    args: tuple = (),
+    *,
+    inputs: jax.Array,
+    activation: Activations,
+    residual: bool = False,
 ) -> Tangents:
     """Return the continuous symmetries of `fun` around params, for the argument `symmetries` of `critical.classify`.
 
@@ -72,6 +78,8 @@ def tangents(
         (n, in), the inputs of the network in `fun`.
     activation
         What `fun` gives to `mlp.forward`: one function, or one for each hidden layer.
+    residual
+        What `fun` gives to `mlp.forward`. A unit and those to which its output is added are then rescaled together.
 
     Examples
     --------
@@ -84,7 +92,7 @@ def tangents(
         fun, params, args = precision.traced_problem(fun, params, args)
         mlp.require_layers(params)
         inputs = jnp.asarray(_checks.numbers(inputs, "inputs", "(n, in)", finite=True), float)  # pixels may be integers
-        fields = tuple(candidates(params, inputs, mlp.each_layer(activation, params)))
+        fields = tuple(candidates(params, inputs, mlp.each_layer(activation, params), residual))
         unit = units.traced_unit(fun, params)
         names = [field.name for field in fields for _ in range(len(_stacked((field,), params)[0].weight))]
         kept = _valid(fun, params, args, fields, unit)

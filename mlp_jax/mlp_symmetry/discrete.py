@@ -1,6 +1,8 @@
 """Discrete symmetries: permutations of hidden units and of their pieces, sign flips; a canonical form of all copies."""
 
 import dataclasses
+import functools
+import itertools
 import math
 from collections.abc import Callable, Iterator
 
@@ -11,7 +13,7 @@ from mlp_jax import mlp, tree
 from mlp_jax.curvature import precision, units
 from mlp_jax.mlp import Activations, Layer, Params
 from mlp_jax.mlp_symmetry.activations import Traits, traits
-from mlp_jax.mlp_symmetry.network import entering
+from mlp_jax.mlp_symmetry.network import entering, streams
 from mlp_jax.mlp_symmetry.stabilisers import LayerMaps, count_fixing
 
 Map = Callable[[Params], Params]
@@ -64,7 +66,8 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
     Permutations of hidden units, sign flips of units with an odd activation (Chen, Lu & Hecht-Nielsen 1993) or an even
     one, and permutations of the pieces of maxout units. Each kind is tried on random params in each layer, and dropped
     if `fun` changes by more than its rounding. fun, params, args, activation: see `tangents`; only the shapes of params
-    matter.
+    matter. Raises ValueError if `fun` has residual connections that tie the units of layers: then only permutations of
+    the same units in all of these layers keep it, which are not supported.
 
     Examples
     --------
@@ -80,7 +83,9 @@ def maps(fun: Callable[..., jax.Array], params: Params, args: tuple = (), *, act
         phi = mlp.each_layer(activation, params)
         offered = tuple(_offered(traits(one, layer.shape[1])) for one, layer in zip(phi, params, strict=False))
         unit = units.traced_unit(fun, params)
-        good = _valid(fun, params, args, offered, unit)
+        keeps = _test(fun, params, args, unit)
+        good = _valid(keeps, params, offered)
+        _refuse_tied_units(keeps, params, offered, good)
     kept = []
     for depth, layer in enumerate(offered, start=1):
         swap, flip, exchange = (good.get((kind, depth), True) for kind in _KINDS)
@@ -98,10 +103,37 @@ def _offered(found: Traits) -> LayerMaps:
     )
 
 
-def _valid(
-    fun: Callable[..., jax.Array], params: Params, args: tuple, offered: tuple[LayerMaps, ...], unit: float
-) -> dict[tuple[str, int], bool]:
-    """Return, for each kind and layer, whether all its generators leave `fun` unchanged at random params."""
+def _valid(keeps: Callable[[Map], bool], params: Params, offered: tuple[LayerMaps, ...]) -> dict[tuple[str, int], bool]:
+    """Return, for each kind and layer, whether all its generators leave the function unchanged."""
+    good: dict[tuple[str, int], bool] = {}
+    for name, move in _generators(params, offered):
+        kind = next(k for k in _KINDS if name.startswith(k))
+        key = kind, int(name.rsplit(" ", 1)[1])
+        good[key] = good.get(key, True) and keeps(move)
+    return good
+
+
+def _refuse_tied_units(
+    keeps: Callable[[Map], bool],
+    params: Params,
+    offered: tuple[LayerMaps, ...],
+    good: dict[tuple[str, int], bool],
+) -> None:
+    """Raise if a map keeps the function only when it is applied to several layers at once."""
+    moves = dict(_generators(params, offered))
+    groups = [group for group in streams(params, residual=True) if len(group) > 1 and group[0] >= 0]
+    for group, (kind, first) in itertools.product(groups, {"swap units": "1 and 2", "flip unit": "1"}.items()):
+        each = [moves.get(f"{kind} {first} of layer {depth + 1}") for depth in group]
+        together = functools.partial(functools.reduce, lambda moved, move: move(moved), each)
+        if None not in each and not all(good[kind, depth + 1] for depth in group) and keeps(together):
+            tied = f"layers {group[0] + 1} to {group[-1] + 1}"
+            raise ValueError(
+                f"fun: got one that ties the units of {tied}, expected a network without residual connections."
+            )
+
+
+def _test(fun: Callable[..., jax.Array], params: Params, args: tuple, unit: float) -> Callable[[Map], bool]:
+    """Return a function that says whether a map leaves `fun` unchanged at random params."""
     value = jax.jit(fun)
     draw = jax.tree.map(lambda a, b: a + b, params, tree.random_like(jax.random.key(0), params))
     nudged = [jax.tree.map(lambda a, s=side: a * (1 + s * 2 * unit), draw) for side in (-1.0, 1.0)]
@@ -109,12 +141,7 @@ def _valid(
     # The change from a rounding of the parameters, and from the order of sums over units, which permutations change.
     rounding = max(abs(float(value(p, *args)) - here) for p in nudged)
     allowed = 16 * rounding + 64 * unit * abs(here) * max(layer.shape[1] for layer in params)
-    good: dict[tuple[str, int], bool] = {}
-    for name, move in _generators(params, offered):
-        kind = next(k for k in _KINDS if name.startswith(k))
-        key = kind, int(name.rsplit(" ", 1)[1])
-        good[key] = good.get(key, True) and abs(float(value(move(draw), *args)) - here) <= allowed
-    return good
+    return lambda move: abs(float(value(move(draw), *args)) - here) <= allowed
 
 
 def _generators(params: Params, layers: tuple[LayerMaps, ...]) -> Iterator[tuple[str, Map]]:

@@ -11,20 +11,32 @@ from mlp_jax import _checks, _compiled, tree
 from mlp_jax.mlp import Layer, Params, PerLayer
 
 
-def pre_activations(params: Params, inputs: jax.Array, activation: PerLayer) -> list[jax.Array]:
-    """Return z₁, …, z_L, each (n, width of the layer)."""
-    values = [params[0].affine(jnp.asarray(inputs))]
-    for phi, layer in zip(activation, params[1:], strict=True):
-        values.append(layer.affine(phi(values[-1])))
-    return values
+def layer_values(
+    params: Params, inputs: jax.Array, activation: PerLayer, residual: bool = False
+) -> tuple[list[jax.Array], list[jax.Array]]:
+    """Return the input of each layer, (n, in), and its pre-activations, (n, out)."""
+    entered, made, hidden = [], [], jnp.asarray(inputs)
+    for depth, layer in enumerate(params):
+        entered.append(hidden)
+        made.append(layer.affine(hidden))
+        if depth < len(activation):
+            after = activation[depth](made[-1])
+            hidden = hidden + after if residual and hidden.shape == after.shape else after
+    return entered, made
 
 
-def features(params: Params, inputs: jax.Array, activation: PerLayer, depth: int) -> jax.Array:
-    """Return the input of layer number `depth`, from 0, with a 1 appended if it has a bias: [a, 1], (n, in + 1)."""
-    hidden = jnp.asarray(inputs)
-    if depth:
-        hidden = activation[depth - 1](pre_activations(params[:depth], inputs, activation[: depth - 1])[-1])
-    return params[depth].extend(hidden)
+def streams(params: Params, residual: bool) -> list[tuple[int, ...]]:
+    """Return the hidden layers in groups whose units are tied: each but the first adds its input to its output.
+
+    A group begins with −1 if the inputs of the network are added too.
+    """
+    widths, groups = [len(layer.weight) for layer in params], [[-1]]
+    for depth in range(len(params) - 1):
+        if residual and widths[depth] == widths[depth + 1]:
+            groups[-1].append(depth)
+        else:
+            groups.append([depth])
+    return [tuple(group) for group in groups if group != [-1]]
 
 
 def entering(layer: Layer) -> Any:

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from mlp_jax import mlp
 from mlp_jax.mlp import Activation, Activations, Params
 from mlp_jax.mlp_symmetry.activations import corners, shape_of
-from mlp_jax.mlp_symmetry.network import pre_activations
+from mlp_jax.mlp_symmetry.network import layer_values
 
 
-def kinks(activation: Activations, inputs: Callable[..., Any] = lambda *args: args[0]) -> Callable[..., jax.Array]:
+def kinks(
+    activation: Activations, inputs: Callable[..., Any] = lambda *args: args[0], *, residual: bool = False
+) -> Callable[..., jax.Array]:
     """Return `(params, *args) -> values`, whose zeros are the corners of the network. The result is transformable.
 
     For an elementwise activation with corners c (found by `corners`): all z − c of the hidden layers. For one that
@@ -25,6 +27,8 @@ def kinks(activation: Activations, inputs: Callable[..., Any] = lambda *args: ar
         What is given to `mlp.forward`: one function, or one for each hidden layer.
     inputs
         Takes the arguments `args` of the loss and returns the inputs (n, in) of the network: the first by default.
+    residual
+        What is given to `mlp.forward`; with another, these are not the corners of the network.
 
     Examples
     --------
@@ -37,7 +41,7 @@ def kinks(activation: Activations, inputs: Callable[..., Any] = lambda *args: ar
 
     def values(params: Params, *args: Any) -> jax.Array:
         phi = mlp.each_layer(activation, params)
-        hidden = zip(phi, pre_activations(params, inputs(*args), phi), strict=False)
+        hidden = zip(phi, layer_values(params, inputs(*args), phi, residual)[1], strict=False)
         gaps = [gap.ravel() for one, z in hidden for gap in _gaps(z, one, found[one])]
         return jnp.concatenate([jnp.zeros((0,), params[0].weight.dtype), *gaps])
 

@@ -56,12 +56,17 @@ def nearest_pair(params: Params, activation: Activations) -> NearestPair:
     """
     mlp.require_layers(params)
     _checks.params(params)
-    phi = mlp.each_layer(activation, params)
-    layers = [jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), layer) for layer in params]
-    pairs = [pair for depth in range(len(phi)) for pair in _pairs(layers, depth, phi[depth])]
+    pairs = near_pairs(params, activation)
     if not pairs:
         raise ValueError("params: got no two hidden units of an elementwise activation in one layer, expected a pair.")
     return min(pairs, key=lambda pair: pair.distance)
+
+
+def near_pairs(params: Params, activation: Activations) -> list[NearestPair]:
+    """Return each hidden unit, if its activation is elementwise, with the nearest of those after it in its layer."""
+    phi = mlp.each_layer(activation, params)
+    layers = [jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), layer) for layer in params]
+    return [pair for depth in range(len(phi)) for pair in _pairs(layers, depth, phi[depth])]
 
 
 def _pairs(layers: Sequence[Layer], depth: int, activation: Activation) -> Iterator[NearestPair]:

@@ -38,6 +38,12 @@ class Reason(enum.IntEnum):
     def __str__(self) -> str:
         return self._words
 
+    def because(self, words: str) -> Reason:
+        """Return the same reason with words added."""
+        more = int.__new__(Reason, self)
+        more._name_, more._value_, more._words = self._name_, self._value_, f"{self}; {words}"
+        return more
+
 
 RUNNING = -1
 # How many times as large as the start, or as 1, the parameters may become before a search is said to have run off.
