@@ -25,12 +25,14 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 # Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
 # one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
-# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails.
-FOLLOWED = 1000
+# Number of parameters up to which a search for an index above 0 descends only if following eigenvectors leads nowhere
+# with so many Hessians.
+FOLLOWED, _PATIENCE = 1000, 30
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
-# Newton's steps on a descent by L-BFGS: residual and products of each, share of the gradient that it may leave, number.
-_SOLVED, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 4000, 0.4, 20
+# Newton's steps on a descent by L-BFGS: residual of each and of the last, products, share of the gradient that a step
+# may leave, number.
+_SOLVED, _EXACTLY, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 1e-6, 4000, 0.4, 20
 # A descent to an index ends where the number of negative eigenvalues is no more than this multiple of it.
 _EXCESS = 3
 # Steps of a descent by L-BFGS before it continues in scaled coordinates, where the Hessian may be computed.
@@ -89,15 +91,17 @@ def follow_one(
         for _ in range(_ENDING):
             objective.hessians += 1
             tell()
-            there = vector + on_host(_newton_at)(vector, at)
+            there = vector + on_host(_newton_at)(vector, at, _SOLVED)
             ahead = gradient(there)
             if not np.linalg.norm(ahead) <= _CONTRACTS * np.linalg.norm(at):
                 break
             vector, at = there, ahead
         rounding = np.linalg.norm(gradient(vector * (1 + 2 * objective.unit)) - at)
-        if np.linalg.norm(at) <= _ROUNDINGS * rounding:
-            return following.Found(vector, at, None, Reason.ROUNDING)
-        return None
+        if not np.linalg.norm(at) <= _ROUNDINGS * rounding:
+            return None
+        # The norm is that of the rounding of large components: small ones may still be above theirs.
+        vector = vector + on_host(_newton_at)(vector, at, _EXACTLY)
+        return following.Found(vector, gradient(vector), None, Reason.ROUNDING)
 
     def spend(vector: np.ndarray, most: int = settings.max_steps) -> bool:
         objective.hessians += 1
@@ -109,14 +113,15 @@ def follow_one(
         if not isinstance(objective, spectra.Matrices):
             return (begin, None) if index else lbfgs.descend(slope, begin, finish, spend)
         reflect = functools.partial(reflection.reflect, objective, slope, longest=longest, most=settings.max_steps)
-        found = None
+        near = functools.partial(objective.finish_near, longest=longest)
+        found = near(begin, gradient(begin)) if index is None else None
         if index:
             brief = functools.partial(spend, most=objective.hessians + _BRIEF)
             begin = _at_index(objective, slope, begin, index, brief)
             found = reflect(begin, index)
         if found is None:
             brief = functools.partial(spend, most=objective.hessians + _BRIEF)
-            begin, found = lbfgs.descend(slope, begin, functools.partial(objective.finish_near, longest=longest), brief)
+            begin, found = lbfgs.descend(slope, begin, near, brief)
         if found is None or (index == 0 and found.negative != 0):
             found = reflect(begin, None if index else index) or found
         return begin, found
@@ -133,12 +138,12 @@ def follow_one(
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
-        later = index != 0 and MATRICES < start.size <= FOLLOWED  # a descent only where eigenvectors lead nowhere
+        later = bool(index) and MATRICES < start.size <= FOLLOWED
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
         if found is None:
             found = following.follow(
-                objective, begin, index, settings.max_steps, settings.radius, settings.max_steps // 5 if later else None
+                objective, begin, index, settings.max_steps, settings.radius, _PATIENCE if later else None
             )
         if later and found.negative is None:
             found = descended(np.asarray(start))[1] or found
@@ -208,10 +213,16 @@ def slope_at(
 @_compiled.by_function(2)
 @precision.whole_products
 def _newton_at(
-    fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array, gradient: jax.Array
+    fun: Fun,
+    settings: Settings,
+    params: PyTree,
+    args: tuple,
+    vector: jax.Array,
+    gradient: jax.Array,
+    tolerance: float | jax.Array,
 ) -> jax.Array:
     _, product = jax.linearize(of_pytrees.function_of(fun, settings, params, args).gradient, vector)
-    return minres(product, -gradient, Limits(_SOLVED, 1e-9, _SOLUTION)).vector
+    return minres(product, -gradient, Limits(tolerance, 1e-9, _SOLUTION)).vector
 
 
 @_compiled.by_function(2)
