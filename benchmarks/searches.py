@@ -10,8 +10,9 @@ index, for one from 0 to 3, or for one from 5 to 20. As many searches run at a t
 A search arrives if the Newton step at its end, by numpy from the exact Hessian, is below 1e-8 of the parameters; its
 index is counted in the eigenvalues of that Hessian. A network may have no point of the index asked for. One is known
 where any search on that network, by any method, arrives at a point of that index; `as_asked_where_known` is the share
-among those searches. With `--peers` the searches for any index are repeated by Newton-MR, Levenberg–Marquardt and
-scipy's root.
+among those searches. `median_s` is of the seconds of single searches while others run; `share_s` is the wall time of
+all searches on a network divided by their number, as a mean over networks. With `--peers` the searches for any index
+are repeated by Newton-MR, Levenberg–Marquardt and scipy's root.
 """
 
 from __future__ import annotations
@@ -177,22 +178,29 @@ METHODS: dict[str, Method] = {
 
 
 def measure(starts: list[Start], name: str, search: Method) -> pd.DataFrame:
-    """Return one row for each search."""
+    """Return one row for each search, with its own seconds and its share of those of all."""
 
-    def row(here: Start) -> dict[str, Any]:
+    def timed(here: Start) -> tuple[float, tuple[Any, bool, int, str]]:
         began = time.perf_counter()
-        params, converged, steps, reason = search(here)
-        took = time.perf_counter() - began
+        found = search(here)
+        return time.perf_counter() - began, found
+
+    began = time.perf_counter()
+    searched = devices.over_cores(timed, starts)
+    share = (time.perf_counter() - began) / max(1, len(starts))
+
+    def row(number: int) -> dict[str, Any]:
+        here, (took, (params, converged, steps, reason)) = starts[number], searched[number]
         arrived, index = truth(here, params)
         asked = "any" if here.index is None else "0 to 3" if here.index <= 3 else "5 to 20"
         return {
             "P": tree.size(here.params), "network": here.network.name, "method": name, "index_asked": asked,
             "asked": -1 if here.index is None else here.index, "arrived": arrived, "claimed": converged,
             "index": index, "as_asked": arrived and here.index in (None, index), "hessians": steps, "seconds": took,
-            "reason": reason,
+            "share_of_wall": share, "reason": reason,
         }  # fmt: skip
 
-    return pd.DataFrame(devices.over_cores(row, starts))
+    return pd.DataFrame(devices.over_cores(row, range(len(starts))))
 
 
 def known(table: pd.DataFrame) -> pd.Series:
@@ -205,7 +213,8 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.groupby(["size", "method", "index_asked"], sort=False)
     shares = groups.agg(
         searches=("arrived", "size"), arrived=("arrived", "mean"), as_asked=("as_asked", "mean"),
-        median_s=("seconds", "median"), longest_s=("seconds", "max"), hessians=("hessians", "median"),
+        median_s=("seconds", "median"), longest_s=("seconds", "max"), share_s=("share_of_wall", "mean"),
+        hessians=("hessians", "median"),
     )  # fmt: skip
     where_known = table[table.known].groupby(["size", "method", "index_asked"]).as_asked.mean()
     wrongly = (table.claimed & ~table.arrived).groupby([table["size"], table.method, table.index_asked]).sum()

@@ -270,6 +270,22 @@ def test_a_descent_passes_a_place_where_the_gradient_is_only_nearly_zero(monkeyp
     np.testing.assert_allclose(point.params, np.r_[roots[np.isreal(roots)].real, np.ones(59)], atol=1e-9)
 
 
+@pytest.mark.slow
+def test_parameters_without_data_are_as_exact_as_the_others(monkeypatch):
+    monkeypatch.setattr(on_host, "MATRICES", 0)
+    monkeypatch.setattr(on_host, "FOLLOWED", 0)
+    monkeypatch.setattr(on_host, "COUNTED", 0)
+    generator = np.random.default_rng(0)
+    args = generator.standard_normal((200, 40)), generator.standard_normal(200)
+
+    def fun(x, data, y):  # the last 20 have weight decay alone, and a gradient far below the rounding of the others
+        return jnp.sum((jnp.tanh(data @ x[:40]) - y) ** 2) / 2 + x @ x / 200
+
+    point = critical.find(fun, np.full(60, 0.5), args, index=0)
+    assert point.converged
+    np.testing.assert_allclose(point.params[40:], 0, atol=1e-18)
+
+
 def test_an_eigenbasis_is_orthonormal_where_the_krylov_space_ends_early(x64):
     values = np.repeat([-1.0, 2.0, 5.0], 10)
 

@@ -55,6 +55,8 @@ def test_counts_equal_exact_rational_elimination(seed, size, steps):
     assert got.negative <= exact[0]
     assert got.positive <= exact[2]
     assert got.unresolved >= exact[1]
+    if exact[1] == 0:
+        assert signs.negative(matrix) == exact[0]
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10, 60])

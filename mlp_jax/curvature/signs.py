@@ -109,6 +109,11 @@ def count(matrix: np.ndarray, error: float | np.ndarray | None, scale: np.ndarra
     return counted(16) if counts.unresolved and size > _LARGE else counts
 
 
+def negative(matrix: np.ndarray) -> int:
+    """Return the number of negative eigenvalues of a finite matrix, by LDLᵀ and without a bound on the error."""
+    return len(matrix) - _ldl_positive(np.array(matrix, order="F"))[0]
+
+
 def scaling(matrix: np.ndarray, error: float | np.ndarray | None = None) -> np.ndarray:
     """Return s for which diag(s) H diag(s) is well scaled: largest entry of each row near 1, zero rows unchanged.
 

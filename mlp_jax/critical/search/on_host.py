@@ -29,14 +29,14 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 # Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
 # one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
-# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails.
-FOLLOWED = 1000
+# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors leads
+# nowhere, to a chosen index with so many Hessians.
+FOLLOWED, _PATIENCE = 1000, 30
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
-# Newton's steps on a descent by L-BFGS: residual and products of each, share of the gradient that it may leave, number.
-_SOLVED, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 4000, 0.4, 20
-# Residual of one more step at the level of rounding, since components differ in their rounding.
-_LAST = 1e-5
+# Newton's steps on a descent by L-BFGS: residual of each and of the last, products, share of the gradient that a step
+# may leave, number.
+_SOLVED, _EXACTLY, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 1e-6, 4000, 0.4, 20
 # Without matrices: steps of a descent before it continues in coordinates that deflate the Hessian; products that these
 # take, and those of the end.
 _UNSCALED, _SCALED, _SOLVABLE = 20, 160, 260
@@ -113,7 +113,8 @@ def follow_one(
         rounding = np.linalg.norm(gradient(vector * (1 + 2 * objective.unit)) - at)
         if not np.linalg.norm(at) <= _ROUNDINGS * rounding:
             return None
-        there, after = ahead(_LAST)
+        # The norm is that of the rounding of large components: small ones may still be above theirs.
+        there, after = ahead(_EXACTLY)
         if np.linalg.norm(after) <= _ROUNDINGS * rounding:
             vector, at = there, after
         return following.Found(vector, at, None, Reason.ROUNDING)
@@ -125,7 +126,8 @@ def follow_one(
 
     def scaled_at(vector: np.ndarray, products: int, both_ends: bool) -> Deflation | None:
         problem = Problem(fun, unravel(jnp.asarray(vector)), args, None, objective.unit)
-        space = Space(HostBasis(problem.multiply, len(vector), np.float64, products + 1), 1, np.random.default_rng(0))
+        rows = min(products + 1, len(vector))
+        space = Space(HostBasis(problem.multiply, len(vector), np.float64, rows), 1, np.random.default_rng(0))
         space.add_random(1)
         for _ in range(products // lbfgs.GRADIENTS):
             spend(vector)
@@ -142,14 +144,15 @@ def follow_one(
                 begin, found = lbfgs.descend(slope, begin, finish, spend, scaled_at(begin, _SCALED, False))
             return begin, found
         reflect = functools.partial(reflection.reflect, objective, slope, longest=longest, most=settings.max_steps)
-        found = None
+        near = functools.partial(objective.finish_near, longest=longest)
+        found = near(begin, gradient(begin)) if index is None else None
         if index:
             brief = functools.partial(spend, most=objective.hessians + _BRIEF)
             begin = _at_index(objective, slope, begin, index, brief)
             found = reflect(begin, index)
         if found is None:
             brief = functools.partial(spend, most=objective.hessians + _BRIEF)
-            begin, found = lbfgs.descend(slope, begin, functools.partial(objective.finish_near, longest=longest), brief)
+            begin, found = lbfgs.descend(slope, begin, near, brief)
         if found is None or (index == 0 and found.negative != 0):
             found = reflect(begin, None if index else index) or found
         return begin, found
@@ -166,12 +169,13 @@ def follow_one(
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
-        later = index != 0 and MATRICES < start.size <= FOLLOWED  # a descent only where eigenvectors lead nowhere
+        later = index != 0 and MATRICES < start.size <= FOLLOWED
+        patience = _PATIENCE if index else settings.max_steps // 5
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
         if found is None:
             found = following.follow(
-                objective, begin, index, settings.max_steps, settings.radius, settings.max_steps // 5 if later else None
+                objective, begin, index, settings.max_steps, settings.radius, patience if later else None
             )
         if later and found.negative is None:
             found = descended(np.asarray(start))[1] or found

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlp_jax.critical.search.contract import Reason
 from mlp_jax.critical.search.following import CONTRACTS, Basis, Found
+from mlp_jax.curvature import signs
 
 _NEWTON_STEPS = 12
 # Random share of the first vector of a Krylov space, so that no eigenspace is absent from it.
@@ -62,7 +63,7 @@ class Matrices:
     def negative(self, vector: np.ndarray) -> int:
         """Return the number of negative eigenvalues; 0 where the Hessian is not finite."""
         matrix = self._matrix(vector)
-        return int(np.sum(np.linalg.eigvalsh(matrix) < 0)) if np.all(np.isfinite(matrix)) else 0
+        return signs.negative(matrix) if np.all(np.isfinite(matrix)) else 0
 
     def finish_near(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
         """Return what `finish` does, or None unless two steps with the Hessian here contract."""
@@ -94,8 +95,7 @@ class Matrices:
             stagnates = size > last / 2 and last <= 1e6 * level
             rounding = 1e3 * self.unit * np.abs(matrix) @ np.maximum(np.abs(vector), self._typical)
             if (size <= level or stagnates) and np.all(np.abs(gradient) <= rounding):
-                values = np.linalg.eigvalsh(matrix)
-                return Found(vector, gradient, int(np.sum(values < 0)), Reason.ROUNDING)
+                return Found(vector, gradient, signs.negative(matrix), Reason.ROUNDING)
             if not 0 < size <= last:  # 0: the gradient is in the null space
                 return None
             vector, last = vector + step, size
