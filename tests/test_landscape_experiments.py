@@ -1,10 +1,14 @@
 """Experiments on how critical points hang together and are born, small."""
 
+import types
+
+import jax
 import numpy as np
 import pandas as pd
 import pytest
 
 from experiments import births_of_saddles, landscape_graph
+from mlp_jax import critical, mlp
 
 
 @pytest.mark.slow
@@ -19,6 +23,23 @@ def test_the_points_of_xor_hang_together_and_no_path_is_below_their_saddles(tmp_
     edges = pd.read_csv(settings.output / "edges.csv")
     assert edges.descents.sum() == table.descents.item()
     assert {p.name for p in settings.output.glob("*.png")} == {"graph.png", "tree.png", "paths.png"}
+    assert "data:image/gif;base64," in (settings.output / "report.html").read_text()
+
+
+@pytest.mark.implicit_promotion
+def test_a_gap_is_from_each_smaller_part_to_the_nearest_copy_in_the_largest():
+    hidden, out = mlp.init(jax.random.key(0), (2, 2, 1))
+    flipped = mlp.Layer(-hidden.weight[:, ::-1], hidden.bias), out._replace(weight=-out.weight[::-1])
+    # Nodes 0, 1 and 3 hang together; 2 is apart, a copy of 1 but for its last bias, which is near that of 1.
+    stack = [(hidden, out._replace(bias=out.bias + shift)) for shift in (5.0, 1.0, 1.1, 9.0)]
+    stack[2] = (flipped[0], flipped[1]._replace(bias=out.bias + 1.1))
+    verdicts = tuple(types.SimpleNamespace(index=index) for index in (0, 0, 0, 1))
+    edges = (critical.Edge(3, 0, 1, 1.0), critical.Edge(3, 1, 1, 1.0))
+    params = jax.tree.map(lambda *leaves: np.stack(leaves), *stack)
+    found = critical.Network(params, np.arange(4.0), verdicts, np.ones(4, int), edges, np.arange(4))
+    ((start, end),) = landscape_graph.gaps(found)
+    np.testing.assert_array_equal(start[0].weight, flipped[0].weight)
+    assert landscape_graph.distance(start, end) == pytest.approx(0.1, abs=1e-6)
 
 
 @pytest.mark.slow

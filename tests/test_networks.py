@@ -1,5 +1,6 @@
 """descents and network: the graphs of landscapes whose minima, saddles and connections are known."""
 
+import collections
 import itertools
 import re
 
@@ -10,7 +11,7 @@ import pytest
 from ground_truth import PUBLISHED, ROTATION, mueller_brown, rotated_well, stationary_points
 
 from experiments._shared import xor
-from mlp_jax import critical
+from mlp_jax import critical, interval, mlp_census
 
 KEY = jax.random.key(0)
 
@@ -33,6 +34,7 @@ def test_the_saddles_of_mueller_and_brown_join_its_minima_as_known():
         (high, {left, right}),
     ]
     assert found.components == ((0, 1, 2, 3, 4),)
+    require_morse(found.indices, found.copies)
 
 
 @pytest.mark.slow
@@ -103,6 +105,51 @@ def require_morse(indices, copies):
     partial = [sum(counts[i] * (-1) ** (k - i) for i in range(k + 1)) for k in range(len(counts))]
     assert all(total >= (-1) ** k for k, total in enumerate(partial))
     assert partial[-1] == (-1) ** (len(counts) - 1)
+
+
+def himmelblau(p):
+    x, y = p
+    return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
+
+
+def one_unit(p, x, y, decay):
+    """The loss of a tanh network with one unit: p = (w₁, w₂, b, v, c)."""
+    outputs = p[3] * jnp.tanh(x @ p[:2] + p[2]) + p[4]
+    return jnp.mean((outputs - y) ** 2) / 2 + decay * jnp.dot(p, p) / 2
+
+
+def proved_list(decay):
+    """All critical points of XOR with one unit, or of Himmelblau's function where the decay is None: a theorem."""
+    if decay is None:
+        found = interval.complete(himmelblau, np.full(2, -6.0), np.full(2, 6.0))
+        return himmelblau, (), found, found.points
+    args = xor.data("{0, 1}", decay)
+    args = (args[0], args[1][:, 0], args[2])
+    found = mlp_census.complete(args[0], args[1], 1, decay)
+    # Copies: the inputs exchanged; w, b and v of the other sign.
+    rows = [p[order] * sign for p in found.points for order in ([0, 1, 2, 3, 4], [1, 0, 2, 3, 4]) for sign in SIGNS]
+    return one_unit, args, found, np.unique(np.round(rows, 9) + 0.0, axis=0)
+
+
+SIGNS = np.array([[1, 1, 1, 1, 1], [-1, -1, -1, -1, 1]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("decay", [None, 0.01])
+def test_descents_from_a_complete_list_end_in_it_and_join_all_of_it(decay):
+    fun, args, proved, points = proved_list(decay)
+    assert proved.complete
+    assert len(points) == proved.count
+    found = critical.network(fun, points, KEY, args)
+    assert len(found.values) == len(points)
+    assert dict(collections.Counter(found.indices)) == proved.indices
+    assert all(edge.end is not None for edge in found.edges)
+    assert len(found.components) == 1
+    require_morse(found.indices, found.copies)
+    for i in np.flatnonzero(np.equal(found.indices, 0))[1:]:
+        way = critical.path(fun, found.params[0], found.params[i], KEY, args)
+        assert way.connected
+        assert np.max(way.values) >= found.values[found.highest(0, i)] - 1e-9
 
 
 @pytest.fixture(scope="module")

@@ -33,6 +33,17 @@ def test_the_barrier_of_a_rotated_double_well_is_one_whatever_the_string():
         assert [verdict.name for verdict in found.verdicts] == ["saddle of index 1"]
 
 
+def test_a_path_needs_no_second_dimension_and_no_curvature():
+    # Between the wells of width 1 the function is linear but for a rounded top: its second derivative is zero there.
+    def roof(x):
+        far = jnp.abs(x[0])
+        return jnp.where(far > 1, (far - 1.5) ** 2, jnp.where(far < 0.5, 1 - far**2, 1.25 - far))
+
+    found = critical.path(roof, np.array([-1.5]), np.array([1.5]), KEY)
+    np.testing.assert_allclose(found.barriers, (1, 1), atol=1e-9)
+    assert [verdict.index for verdict in found.verdicts] == [1]
+
+
 def test_a_path_needs_two_minima():
     with pytest.raises(ValueError, match=r"b: got converged.*index 1\. Expected a minimum, of index 0"):
         critical.path(mueller_brown, stationary_points()[0][0], stationary_points()[0][3], KEY)

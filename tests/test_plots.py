@@ -5,6 +5,7 @@ import types
 
 import matplotlib.figure
 import numpy as np
+import PIL.Image
 import pytest
 
 from mlp_jax import critical, plots
@@ -68,6 +69,18 @@ def test_a_saddle_is_joined_to_its_ends_and_an_unknown_end_is_a_stub(axes):
     plots.transition_network(axes, graph([0.1, 0.2, 0.3, 0.4], [0, 0, 1, 1], [(2, 0), (2, 1), (3, 0), (3, None)]))
     assert [line.get_ydata()[-1] for line in axes.lines] == [0.1, 0.2, 0.1, pytest.approx(0.4 - 0.06 * 0.3)]
     assert [line.get_linestyle() for line in axes.lines] == ["-", "-", "-", ":"]
+
+
+def test_a_descent_is_drawn_at_constant_speed_and_whole_in_the_last_frame(axes, tmp_path):
+    animation = plots.descents(axes, [[[0, 0], [0, 1], [3, 1]], [[0, 0], [-1, 0]]], frames=5)
+    animation.save(tmp_path / "whole.gif", writer="pillow")
+    trails, heads = axes.lines[:2], axes.lines[2:4]
+    assert [line.get_xydata()[-1].tolist() for line in trails + heads] == 2 * [[3, 1], [-1, 0]]
+    animation._func(2)  # half of the lengths 4 and 1
+    assert trails[0].get_xydata().tolist() == [[0, 0], [0, 1], [1, 1]]
+    assert [line.get_xydata().tolist() for line in heads] == [[[1, 1]], [[-0.5, 0]]]
+    with PIL.Image.open(tmp_path / "whole.gif") as shown:
+        assert shown.n_frames == 5
 
 
 def test_batch_size_panels_show_what_they_are_given():

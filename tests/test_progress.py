@@ -10,6 +10,7 @@ from mlp_jax import critical, curvature, interval
 SCALES = np.linspace(1, 3, 60)
 wells = lambda x, scales: jnp.dot(scales, (x**2 - 1) ** 2)
 two_wells = lambda x: jnp.sum((x**2 - 1) ** 2)
+scaled = lambda x, factor: factor * two_wells(x)
 two = lambda key: jax.random.normal(key, (2,))
 
 
@@ -51,6 +52,28 @@ def certify(progress):
     return 2, 2
 
 
+def descents(progress):
+    critical.descents(two_wells, np.zeros(2), jax.random.key(0), number=4, progress=progress)
+    return 4, 4
+
+
+def network(progress):
+    critical.network(two_wells, np.array([[0.0, 0.0], [0.0, 1.0]]), jax.random.key(0), progress=progress)
+    return 2, 2
+
+
+def path(progress):
+    ends = np.array([[-1.0, 1.0], [1.0, 1.0]])
+    critical.path(two_wells, *ends, jax.random.key(0), progress=progress)
+    return 1, 20
+
+
+def branches(progress):
+    settings = {"parameter": 0, "low": 0.5, "high": 2.0, "max_steps": 30}
+    critical.branches(scaled, np.array([1.0]), (1.0,), **settings, progress=progress)
+    return None, 30
+
+
 RUNS = [
     eigenpairs,
     find,
@@ -59,6 +82,10 @@ RUNS = [
     pytest.param(census, marks=pytest.mark.slow),
     classify,
     certify,
+    descents,
+    network,
+    path,
+    branches,
 ]
 
 

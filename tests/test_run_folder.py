@@ -13,12 +13,15 @@ import matplotlib.figure
 import matplotlib.image
 import numpy as np
 import pandas as pd
+import PIL.Image
+import PIL.ImageColor
 import pytest
 
 import experiments
 from experiments._shared import command_line, tables
 from experiments._shared.questions import questions
 from experiments._shared.run_folder import RunFolder
+from mlp_jax import plots
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,8 @@ def test_the_page_holds_question_conclusion_tables_figures_and_settings(tmp_path
     figure = matplotlib.figure.Figure(figsize=(2, 1))
     figure.subplots().plot([0, 1])
     folder.figure("curve", figure)
+    trail = plots.descents(figure.axes[0], [[[0, 0], [1, 1]]], frames=3)
+    folder.animation("trail", trail)
     folder.table("numbers", pd.DataFrame({"n": range(100), "half": [n / 2 for n in range(100)]}))
     folder.conclude("Found: a < b.")
     page, printed = (folder.path / "report.html").read_text(), capsys.readouterr().out
@@ -46,6 +51,13 @@ def test_the_page_holds_question_conclusion_tables_figures_and_settings(tmp_path
     drawn = base64.b64decode(png)
     assert drawn == (folder.path / "curve.png").read_bytes()
     assert matplotlib.image.imread(io.BytesIO(drawn)).ndim == 3
+    (gif,) = re.findall(r'src="data:image/gif;base64,([^"]+)"', page)
+    with PIL.Image.open(io.BytesIO(base64.b64decode(gif))) as shown:
+        assert shown.n_frames == 3
+        shown.seek(2)
+        pixels = np.asarray(shown.convert("RGB"), int).reshape(-1, 3)
+    for colour in (plots.BLUE, plots.ORANGE):  # of the end and of the saddle
+        assert np.min(np.max(np.abs(pixels - PIL.ImageColor.getrgb(colour)), axis=1)) < 16
     assert printed.startswith("\nFound: a < b. ")
     assert printed.rstrip().endswith(str(folder.path))
     assert json.loads((folder.path / "settings.json").read_text())["settings"] == dataclasses.asdict(Settings())

@@ -39,11 +39,12 @@ def page(
     """Return the page as HTML.
 
     `facts` is the content of settings.json: `settings` and `versions` are mappings, the others single values.
-    `figures` are the bytes of PNG files, which are embedded. NAME.csv beside the page has all rows of a table.
+    `figures` are the bytes of PNG and GIF files by name, which are embedded. NAME.csv beside the page has all rows of a
+    table.
     """
     parts = [
         f"<h1>{_text(name)}</h1><p class=question>{_text(question)}</p><p class=found>{_lines(conclusion)}</p>",
-        *(_figure(title, png) for title, png in figures.items()),
+        *(_figure(name, drawn) for name, drawn in figures.items()),
         # Short tables come first: they summarise the long ones.
         *(_table(title, frame) for title, frame in sorted(tables.items(), key=lambda item: len(item[1]) > _ROWS)),
         "<h2>Settings and versions</h2>",
@@ -64,9 +65,10 @@ def _lines(text: str) -> str:
     return re.sub(r"\n|(?<=\.) (?=[A-Z])", "<br>", _text(text))
 
 
-def _figure(title: str, png: bytes) -> str:
-    source = f"data:image/png;base64,{base64.b64encode(png).decode()}"
-    return f'<figure><img src="{source}" alt="{_text(title)}"><figcaption>{_text(title)}.png</figcaption></figure>'
+def _figure(name: str, drawn: bytes) -> str:
+    title, _, kind = name.rpartition(".")
+    source = f"data:image/{kind};base64,{base64.b64encode(drawn).decode()}"
+    return f'<figure><img src="{source}" alt="{_text(title)}"><figcaption>{_text(name)}</figcaption></figure>'
 
 
 def _table(title: str, frame: pd.DataFrame) -> str:

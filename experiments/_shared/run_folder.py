@@ -12,13 +12,17 @@ import os
 import pathlib
 import platform
 import re
+import tempfile
 import time
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
 
+import matplotlib.animation
 import matplotlib.figure
 import pandas as pd
+import PIL.Image
+import PIL.ImageSequence
 
 from experiments._shared import one_page, pieces
 from experiments._shared.questions import questions
@@ -135,8 +139,19 @@ class RunFolder:
         """Write a figure as NAME.png."""
         drawn = io.BytesIO()
         figure.savefig(drawn, format="png", dpi=150, bbox_inches="tight")
-        self._figures[name] = drawn.getvalue()
-        self._write(f"{name}.png", drawn.getvalue())
+        self._drawn(f"{name}.png", drawn.getvalue())
+
+    def animation(self, name: str, animation: matplotlib.animation.Animation) -> None:
+        """Write an animation as NAME.gif, in the colours of its last frame."""
+        with tempfile.TemporaryDirectory() as place:
+            file = pathlib.Path(place, "drawn.gif")
+            animation.save(file, writer="pillow", dpi=80)
+            with PIL.Image.open(file) as drawn:
+                frames = [frame.convert("RGB") for frame in PIL.ImageSequence.Iterator(drawn)]
+            palette = frames[-1].quantize(128, PIL.Image.Quantize.MAXCOVERAGE, kmeans=1)
+            small = [frame.quantize(palette=palette, dither=PIL.Image.Dither.NONE) for frame in frames]
+            small[0].save(file, save_all=True, append_images=small[1:], duration=60, loop=0, optimize=True)
+            self._drawn(f"{name}.gif", file.read_bytes())
 
     def conclude(self, conclusion: str) -> None:
         """Print the conclusion with seconds and folder, and write report.html, the whole run on one page."""
@@ -158,6 +173,10 @@ class RunFolder:
             if before.get(part) != now[part]:
                 raise ValueError(f"resume: got {part} {now[part]}, expected {before.get(part)} of the interrupted run.")
         self._facts["started"] = before["started"]
+
+    def _drawn(self, name: str, content: bytes) -> None:
+        self._figures[name] = content
+        self._write(name, content)
 
     def _write(self, name: str, content: bytes) -> None:
         _files.write(self.path / name, lambda file: file.write(content))

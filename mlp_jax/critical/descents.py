@@ -14,7 +14,7 @@ from mlp_jax.critical.point import Point, stack, zeroed
 from mlp_jax.critical.search.downhill import Problem, directions, known_index
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 # Random descents from a saddle of index above 1.
 NUMBER = 8
@@ -47,6 +47,7 @@ def descents(
     *,
     number: int = NUMBER,
     hessian: HessianMatrix | None = None,
+    progress: Progress | None = None,
 ) -> Descents:
     """Follow dx/dt = −∇fun(x) from a saddle along its unstable directions, to the points below. Host-level, float64.
 
@@ -69,6 +70,8 @@ def descents(
         JAX random key of the directions; not used for index 1.
     number
         Number of descents from a saddle of index above 1.
+    progress
+        Called as progress(descents done, descents) after each.
 
     Raises
     ------
@@ -84,6 +87,7 @@ def descents(
     """
     _checks.key(key)
     number = _checks.integer(number, "number")
+    _checks.params(saddle, "saddle")
     problem = Problem.of(fun, saddle, args, hessian)
     with precision.float64():
         top = problem.settled(problem.vector(problem.like))
@@ -92,7 +96,7 @@ def descents(
             raise ValueError(f"saddle: got {top} Expected a critical point of known index, 1 or more.")
         above = problem.vector(top.params)
         ways = directions(problem.matrix(above), index, key, number)
-        found = problem.descended(above, ways)
+        found = problem.descended(above, ways, progress)
         ends = stack([descent.end for descent in found])
         every = distinct(ends)
         names = [classify(fun, zeroed(every.points, i), args, hessian=hessian) for i in range(len(every.hits))]

@@ -240,6 +240,6 @@ def _equations(
     matrix = (
         curvature.dense_hessian(fun, params, at_parameter(s))
         if hessian is None
-        else jnp.asarray(hessian(params, *at_parameter(s)))
+        else jnp.asarray(_checks.numbers(hessian(params, *at_parameter(s)), "hessian"))
     )
     return value, matrix, slope

@@ -18,7 +18,7 @@ from mlp_jax.critical.search import string_method
 from mlp_jax.critical.search.downhill import Descent, Problem, directions, known_index
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import precision
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 # Rounds of the string between attempts to find a saddle beside its highest image; how near that must be, in distances
 # between images; largest number of Hessians of the search.
@@ -71,6 +71,7 @@ def path(
     *,
     images: int = 24,
     hessian: HessianMatrix | None = None,
+    progress: Progress | None = None,
 ) -> Path:
     """Go from a minimum to another over saddles of index 1: a minimum-energy path. Host-level, float64.
 
@@ -93,6 +94,8 @@ def path(
         JAX random key of the direction in which the first string is bent.
     images
         Number of images of the string.
+    progress
+        Called as progress(strings, 20) after each string, of which there are at most 20.
 
     Raises
     ------
@@ -108,7 +111,8 @@ def path(
     """
     _checks.key(key)
     images = _checks.integer(images, "images", 5)
-    _checks.params(b, "b")
+    for name, end in (("a", a), ("b", b)):
+        _checks.params(end, name)
     _checks.like(b, a, "b", "a")
     problem = Problem.of(fun, a, args, hessian)
     with precision.float64():
@@ -119,7 +123,7 @@ def path(
         if _same(problem, first, last):
             raise ValueError("a, b: got the same minimum twice, expected two.")
         route = _Route(problem, key, images)
-        way = route.between(first, last)
+        way = route.between(first, last, progress)
         tops = [step.saddle for step in way]
         verdicts = tuple(classify(fun, zeroed(_batch(top), 0), args, hessian=hessian) for top in tops)
         points, values = route.string
@@ -150,7 +154,7 @@ class _Route:
         self.passes: list[_Pass] = []
         self.string: tuple[np.ndarray, np.ndarray]
 
-    def between(self, a: Point, b: Point) -> list[_Pass]:
+    def between(self, a: Point, b: Point, progress: Progress | None) -> list[_Pass]:
         """Return the passes on the way from a to b, in its direction; none where no way was found."""
         self.minima, tried = [a, b], set[tuple[int, int]]()
         while len(tried) < _STRINGS:
@@ -161,6 +165,8 @@ class _Route:
             pair = min(pairs, key=lambda pair: self._apart(*(self.minima[i] for i in pair)))
             tried.add(pair)
             self._join(*pair)
+            if progress is not None:
+                progress(len(tried), _STRINGS)
         return self._lowest()
 
     def _parts(self) -> list[int]:

@@ -23,6 +23,8 @@ def saddle(x, *args):
 multiply = lambda v: v * jnp.array([-1.0, 2.0, 5.0], v.dtype)
 regression = lambda w, x, y, weights, key: losses.mean((x @ w - y) ** 2, weights) / 2
 start = lambda key: jax.random.normal(key, (2,))
+wells = lambda x, factor: jnp.sum((factor * x**2 - 1) ** 2)
+WELLS = {"fun": wells, "args": (1.0,)}
 POINT = {"fun": saddle, "params": np.array([0.5, -1.0]), "args": ()}
 NETWORK = {"params": LAYERS, "inputs": INPUTS}
 RUN = {"key": KEY, "loss": regression, "data": EXAMPLES, "epochs": 2}
@@ -38,6 +40,16 @@ CALLS = {
     "critical.find_many": (critical.find_many, {"fun": saddle, "starts": np.ones((3, 2)), "args": ()}),
     "critical.classify": (critical.classify, {**POINT, "params": np.zeros(2)}),
     "critical.census": (critical.census, {"fun": saddle, "init": start, "key": KEY, "num_starts": 4, "args": ()}),
+    "critical.descents": (critical.descents, {**WELLS, "saddle": np.array([0.0, 1.0]), "key": KEY}),
+    "critical.network": (critical.network, {**WELLS, "points": np.array([[0.0, 1.0]]), "key": KEY}),
+    "critical.path": (
+        critical.path,
+        {**WELLS, "a": np.array([-1.0, 1.0]), "b": np.ones(2), "key": KEY},
+    ),
+    "critical.branches": (
+        critical.branches,
+        {**WELLS, "points": np.ones((1, 2)), "parameter": 0, "low": 0.5, "high": 2.0, "max_steps": 20},
+    ),
     "interval.certify": (interval.certify, {**POINT, "params": np.zeros(2)}),
     "mlp_hessian.dense": (mlp_hessian.dense, {**NETWORK, "targets": np.ones((4, 1)), "loss": losses.squared_error}),
     "curvature.dense_hessian": (curvature.dense_hessian, POINT),

@@ -43,6 +43,7 @@ FLOATING = st.one_of(
     st.builds(np.full, SHAPES, st.sampled_from((nan, inf, -inf, 1, True, 1j))),
     st.sampled_from(((), {}, None, "x", np.zeros(0), [np.ones(2), np.array([nan])], {"a": np.arange(2)}, 1)),
 )
+STACKED = st.sampled_from((None, (), 1.0, np.arange(4).reshape(2, 2), np.ones((0, 2)), "x"))
 NO_FUNCTIONS = st.sampled_from((None, "tanh", 1.0, np.ones(2), (), jnp.ones(2)))
 FUNCTIONS = st.one_of(
     NO_FUNCTIONS,
@@ -50,6 +51,7 @@ FUNCTIONS = st.one_of(
         (lambda z: z * jnp.ones(5), lambda z: (z, z), lambda z: 1j * z, lambda z: z > 0, lambda z: None, lambda z: "z")
     ).map(returns),
 )
+HESSIANS = st.sampled_from((1.0, np.eye(2), "dense", lambda *args: jnp.ones((3, 3)), lambda *args: None))
 ARGS = st.sampled_from((None, [np.ones(2)], np.ones(2), ("text",), (np.array([nan]),), (object(),), (np.array([inf]),)))
 NETWORKS = st.sampled_from((
     (), LAYERS[::-1], LAYERS[:1] * 2, LAYERS[0], (LAYERS[0], None), (LAYERS[0]._replace(weight=np.ones(3)),),
@@ -86,14 +88,29 @@ ARGUMENTS = {
         "max_steps": COUNTS, "radius": st.sampled_from((0.0, -1.0, nan, "1", [1.0])),
     },
     "critical.find_many": {
-        "fun": FUNCTIONS, "starts": st.sampled_from((None, (), 1.0, np.arange(4).reshape(2, 2), np.ones((0, 2)), "x")),
-        "args": ARGS, "max_steps": COUNTS,
+        "fun": FUNCTIONS, "starts": STACKED, "args": ARGS, "max_steps": COUNTS,
     },
     "critical.classify": {
         "fun": FUNCTIONS, "params": FLOATING, "args": ARGS, "key": KEYS, "evidence": THINGS,
-        "hessian": st.sampled_from((1.0, np.eye(2), "dense", lambda x: jnp.ones((3, 3)), lambda x: None)),
+        "hessian": HESSIANS,
     },
     "critical.census": {"fun": FUNCTIONS, "key": KEYS, "num_starts": COUNTS, "args": ARGS, "passes": COUNTS},
+    "critical.descents": {
+        "fun": FUNCTIONS, "saddle": FLOATING, "key": KEYS, "args": ARGS, "number": COUNTS, "hessian": HESSIANS,
+    },
+    "critical.network": {
+        "fun": FUNCTIONS, "points": STACKED, "key": KEYS, "args": ARGS, "number": COUNTS, "hessian": HESSIANS,
+        "symmetries": THINGS,
+    },
+    "critical.path": {
+        "fun": FUNCTIONS, "a": FLOATING, "b": FLOATING, "key": KEYS, "args": ARGS,
+        "images": st.one_of(COUNTS, st.integers(max_value=4)), "hessian": HESSIANS,
+    },
+    "critical.branches": {
+        "fun": FUNCTIONS, "points": STACKED, "args": ARGS, "parameter": st.sampled_from((-1, 1, 0.0, "0", None)),
+        "low": NEGATIVE, "high": NEGATIVE, "max_steps": COUNTS, "hessian": HESSIANS,
+        "canonical": NO_FUNCTIONS.filter(lambda value: value is not None),
+    },
     "interval.certify": {"fun": FUNCTIONS, "params": FLOATING, "args": ARGS, "reach": NEGATIVE, "bits": COUNTS},
     "mlp_hessian.dense": {"params": NETWORKS, "inputs": TABLES, "weights": WEIGHTS, "loss": FUNCTIONS},
     "curvature.dense_hessian": {"fun": FUNCTIONS, "params": FLOATING, "args": ARGS, "max_bytes": COUNTS},

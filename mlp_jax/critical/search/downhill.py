@@ -15,7 +15,7 @@ from mlp_jax.critical.search import flow, of_pytrees, on_host
 from mlp_jax.critical.search.contract import End, Reason
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
 from mlp_jax.curvature import matrices, precision, units
-from mlp_jax.curvature.types import Fun, HessianMatrix, PyTree
+from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
 # Dense matrices held at once.
 _MATRICES = 8
@@ -58,6 +58,7 @@ class Problem(NamedTuple):
         with precision.float64():
             traced, like, args = precision.traced_problem(fun, like, args)
             unit = units.traced_unit(traced, like)
+            like, args = jax.tree.map(jnp.asarray, (like, args))  # once, not at every call
         return cls(traced, of_pytrees.Settings(levenberg_marquardt, hessian, 1, None, unit=unit), like, args)
 
     def vector(self, params: PyTree) -> np.ndarray:
@@ -99,12 +100,18 @@ class Problem(NamedTuple):
         task = self.fun, self.settings, jnp.int32(-1), params, self.args, End(*end)
         return _parallel.to_host(of_pytrees.compiled_settled(*task))
 
-    def descended(self, above: np.ndarray, directions: np.ndarray) -> list[Descent]:
+    def descended(self, above: np.ndarray, directions: np.ndarray, progress: Progress | None = None) -> list[Descent]:
         """Return the descents from a critical point in the directions, (n, P) unit vectors of its unstable space."""
-        return [self._descent(above, direction) for direction in directions]
+        found = []
+        for direction in directions:
+            found.append(self._descent(above, direction))
+            if progress is not None:
+                progress(len(found), len(directions))
+        return found
 
     def _descent(self, above: np.ndarray, direction: np.ndarray) -> Descent:
-        with precision.float64(), np.errstate(over="ignore", invalid="ignore"):
+        ignored = np.errstate(over="ignore", invalid="ignore")
+        with precision.float64(), _parallel.one_blas_thread(), ignored:
             found = flow.descend(self.slope, self.matrix, above, direction)
             last = found.path[-1]
             end = self.settled(last, above)

@@ -59,8 +59,8 @@ def descend(slope: Slope, matrix: Matrix, above: np.ndarray, direction: np.ndarr
         size = float(np.linalg.norm(gradient))
         steepest = max(steepest, size)
         if size < 0.1 * steepest:
-            negative, step = _newton(matrix(solver.y), gradient)
-            if negative is not None and step <= _NEAR * np.linalg.norm(solver.y - above):
+            negative, step = _newton(matrix(solver.y), gradient, _NEAR * float(np.linalg.norm(solver.y - above)))
+            if negative is not None:
                 return Flow(np.array(path), np.array(values), negative, step)
         solver.step()
         if solver.status == "failed":
@@ -79,11 +79,15 @@ def _leave(slope: Slope, rate: np.ndarray, above: np.ndarray, direction: np.ndar
     return None
 
 
-def _newton(matrix: np.ndarray, gradient: np.ndarray) -> tuple[int | None, float]:
+def _newton(matrix: np.ndarray, gradient: np.ndarray, near: float) -> tuple[int | None, float]:
     """Return the number of negative eigenvalues and the length of the Newton step; None where the flow passes on."""
+    # No step is shorter than this. An eigendecomposition takes longer than the rest of a step of the integrator.
+    if np.linalg.norm(gradient) > near * np.linalg.norm(matrix):
+        return None, np.inf
     values, vectors = np.linalg.eigh(matrix)
     with np.errstate(divide="ignore", invalid="ignore"):
         step = (vectors.T @ gradient) / values
     unstable = values < 0
     held = np.linalg.norm(step[unstable]) <= _HELD * np.linalg.norm(step[~unstable])
-    return int(np.sum(unstable)) if held else None, float(np.linalg.norm(step))
+    length = float(np.linalg.norm(step))
+    return int(np.sum(unstable)) if held and length <= near else None, length

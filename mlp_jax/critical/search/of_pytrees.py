@@ -75,7 +75,7 @@ def function_of(fun: Fun, settings: Settings, params: PyTree, args: tuple) -> Fu
     def matrix(at: jax.Array, args: tuple = args) -> jax.Array:
         if settings.hessian is None:
             return curvature.dense_hessian(fun, unravel(at), args)
-        made = jnp.asarray(settings.hessian(unravel(at), *args))
+        made = jnp.asarray(_checks.numbers(settings.hessian(unravel(at), *args), "hessian"))
         if made.shape != (at.size, at.size) or not jnp.issubdtype(made.dtype, jnp.floating):
             expected = f"real floating point of shape {(at.size, at.size)}"
             raise ValueError(f"hessian: got shape {made.shape} and dtype {made.dtype}, expected {expected}.")

@@ -31,12 +31,12 @@ def relaxed(
     def curvature(image: jax.Array, gradient: jax.Array) -> jax.Array:
         _, product = jax.linearize(function.gradient, image)
 
-        def grown(_: int, state: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, jax.Array]:
-            vector = product(state[0] / jnp.linalg.norm(state[0]))
-            return vector, jnp.linalg.norm(vector)
+        def unit(vector: jax.Array) -> jax.Array:
+            size = jnp.linalg.norm(vector)
+            return vector / jnp.where(size > 0, size, 1)
 
-        begin = gradient + jnp.linalg.norm(gradient) / jnp.sqrt(1.0 * image.size) + jnp.finfo(image.dtype).tiny
-        return jax.lax.fori_loop(0, _PRODUCTS, grown, (begin, jnp.zeros_like(begin[0])))[1]
+        begin = unit(gradient) + 0.5 / jnp.sqrt(1.0 * image.size)  # never zero
+        return jnp.linalg.norm(jax.lax.fori_loop(0, _PRODUCTS, lambda _, vector: product(unit(vector)), begin))
 
     def step(images: jax.Array, curvatures: jax.Array) -> jax.Array:
         gradients = jax.vmap(function.gradient)(images)
