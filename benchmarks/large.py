@@ -1,12 +1,14 @@
 """What can be said of a network of 79,510 parameters, and how fast?
 
-    python -m benchmarks.large [--quick] [--parts eigenpairs verdict point] [--output FOLDER]
+    python -m benchmarks.large [--quick] [--parts eigenpairs verdict point digits] [--output FOLDER]
 
 784-100-10, tanh, softmax cross-entropy, on 4,000 digits of MNIST, trained by 20 epochs of SGD (rate .1, batches of 32).
 
 - eigenpairs: the ten largest, in float32, where training ended; first call and warm.
 - verdict: that of `classify` where training ended; first call and warm.
 - point: with weight decay 1e-3 in training and loss, a critical point from where training ended, and its verdict.
+- digits: of 64-128-10 and 64-266-10 (weight decay 1e-2, 1,797 digits), a critical point from the initialisation, and
+  its verdict from products.
 
 `--quick` takes 400 digits and two hidden units.
 """
@@ -15,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +29,7 @@ import pandas as pd
 
 from benchmarks import classifier, side_by_side
 from benchmarks.side_by_side import seconds
+from experiments._shared import classifier as networks
 from experiments._shared.bars import bar
 from mlp_jax import critical, curvature, datasets, losses, mlp, penalties, training, tree
 
@@ -36,7 +40,7 @@ DECAY = 1e-3
 class Settings(side_by_side.Settings):
     """Settings of the benchmark."""
 
-    parts: tuple[str, ...] = ("eigenpairs", "verdict", "point")
+    parts: tuple[str, ...] = ("eigenpairs", "verdict", "point", "digits")
     """Tables to make."""
 
 
@@ -90,14 +94,14 @@ def _product(params: mlp.Params, args: tuple, vector: mlp.Params) -> mlp.Params:
     return curvature.hessian(loss, params, args)(vector)
 
 
-def _named(params: mlp.Params, args: tuple, calls: list[int]) -> critical.Verdict:
+def _named(params: mlp.Params, args: tuple, calls: list[int], fun: Callable[..., jax.Array] = loss) -> critical.Verdict:
     with bar("verdict", "product") as progress:
 
         def counted(done: int, total: int) -> None:
             calls.append(done)
             progress(done, total)
 
-        return critical.classify(loss, params, args, evidence="lanczos", progress=counted)
+        return critical.classify(fun, params, args, evidence="lanczos", progress=counted)
 
 
 def verdict(quick: bool) -> pd.DataFrame:
@@ -113,23 +117,35 @@ def verdict(quick: bool) -> pd.DataFrame:
 
 def point(quick: bool) -> pd.DataFrame:
     params, args = trained(quick, DECAY)
+    return pd.DataFrame(_found("where training ended", loss, params, args))
+
+
+def digits(quick: bool) -> pd.DataFrame:
+    model, args = networks.classifier(1e-2), networks.all_digits()
+    starts = (mlp.init(jax.random.key(0), (64, hidden, 10)) for hidden in ((2,) if quick else (128, 266)))
+    rows = (_found("the initialisation", model.fun, params, args) for params in starts)
+    return pd.DataFrame(list(itertools.chain.from_iterable(rows)))
+
+
+def _found(where: str, fun: Callable[..., jax.Array], params: mlp.Params, args: tuple) -> list[dict[str, Any]]:
+    """Return the rows of a search, and of the verdict on the point that it finds."""
 
     def search() -> critical.Point:
         with bar("search", "step") as progress:
-            return critical.find(loss, params, args, progress=progress)
+            return critical.find(fun, params, args, progress=progress)
 
     took, found = seconds(search)
     words = f"{found.reason}; gradient {float(found.gradient_norm):.1e}"
-    rows = [_row("search from where training ended", [took], params, words, np.nan)]
+    rows = [_row(f"search from {where}", [took], params, words, np.nan)]
     calls: list[int] = []
-    took, named = seconds(functools.partial(_named, found.params, args, calls))
+    took, named = seconds(functools.partial(_named, found.params, args, calls, fun))
     words = f"{named.kind}; smallest {named.smallest:.2e}; {named.evidence}"
-    return pd.DataFrame([*rows, _row("its verdict", [took], params, words, calls[-1])])
+    return [*rows, _row("its verdict", [took], params, words, calls[-1])]
 
 
 def measure(settings: Settings) -> side_by_side.Report:
     makers: dict[str, Callable[[bool], pd.DataFrame]] = {
-        "eigenpairs": eigenpairs, "verdict": verdict, "point": point,
+        "eigenpairs": eigenpairs, "verdict": verdict, "point": point, "digits": digits,
     }  # fmt: skip
     chosen = {name: functools.partial(make, settings.quick) for name, make in makers.items()}
     yield from side_by_side.parts(chosen, settings.parts)

@@ -101,6 +101,29 @@ def _null_clusters(count: int) -> Iterator[Case]:
         yield Case(null_and_small, np.zeros(7), (matrix,), (1, 3, 3), False, {})
 
 
+def mirrored(x, values, normal):
+    """½ Σ values y², with y the reflection of x in a plane."""
+    y = x - 2 * normal * (normal @ x)
+    return jnp.sum(values * y**2) / 2
+
+
+def _graded(count: int) -> Iterator[Case]:
+    """Yield spectra whose weakest one to three eigenvalues are far below the largest, for evidence from products."""
+    for number in range(count):
+        generator = np.random.default_rng(number)
+        size, sign = int(generator.choice([400, 1200])), generator.choice([-1.0, 1.0])
+        top, weak = int(generator.integers(1, size // 2)), int(generator.integers(1, 4))
+        large = np.arange(1, top + 1.0) ** -generator.uniform(0.3, 2)
+        bulk = 10 ** generator.uniform(-6, -1) * generator.uniform(0.5, 2, size - top)
+        values = np.append(large, bulk)
+        values[-weak:] = 10 ** generator.uniform(-9, -2) * generator.choice([-1.0, 1.0], weak, p=[0.4, 0.6])
+        negative = int(np.sum(sign * values < 0))
+        normal = generator.standard_normal(size)
+        args = sign * values, normal / np.linalg.norm(normal)
+        truth = negative, 0, size - negative
+        yield Case(mirrored, np.zeros(size), args, truth, True, {"evidence": "lanczos", "key": jax.random.key(number)})
+
+
 def adversarial(share: float) -> dict[str, list[Case]]:
     """Return hard cases, by name; their verdicts may withhold the kind, but must not be wrong."""
     count = max(1, round(200 * share))
@@ -120,6 +143,7 @@ def adversarial(share: float) -> dict[str, list[Case]]:
         ),
         "null cluster beside a small negative eigenvalue": _null_clusters(count),
         "gauge of condition 1e4 to 1e8": itertools.islice(gauges, count),
+        "weak modes beside large ones, from products": _graded(count),
     }
     return {name: list(cases) for name, cases in members.items()}
 

@@ -29,9 +29,8 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 # Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
 # one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
-# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors leads
-# nowhere, to a chosen index with so many Hessians.
-FOLLOWED, _PATIENCE = 1000, 30
+# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails.
+FOLLOWED = 1000
 # Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
 _KRYLOV, _DESCENT = 120, 30
 # Newton's steps on a descent by L-BFGS: residual of each and of the last, products, share of the gradient that a step
@@ -170,12 +169,11 @@ def follow_one(
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
         later = index != 0 and MATRICES < start.size <= FOLLOWED
-        patience = _PATIENCE if index else settings.max_steps // 5
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
         if found is None:
             found = following.follow(
-                objective, begin, index, settings.max_steps, settings.radius, patience if later else None
+                objective, begin, index, settings.max_steps, settings.radius, settings.max_steps // 5 if later else None
             )
         if later and found.negative is None:
             found = descended(np.asarray(start))[1] or found

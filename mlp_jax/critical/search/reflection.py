@@ -16,9 +16,9 @@ from mlp_jax.critical.search import following
 from mlp_jax.critical.search.following import Basis, Found, Objective
 
 # Eigenbases used: so many, and in a climb so many divided by the number of parameters if that is less.
-_ROUNDS, _PARAMETERS = 45, 36_000
+_ROUNDS, _PARAMETERS = 60, 36_000
 # Gradients in each, with and without modes that are climbed; distance climbed in each, relative to the parameters.
-_CLIMBING, _DESCENDING, _CLIMB = 25, 300, 0.05
+_CLIMBING, _DESCENDING, _CLIMB = 10, 300, 0.05
 # Curvature, relative to the largest, below which a mode is scaled no further.
 _FLAT = 1e-6
 
