@@ -243,6 +243,14 @@ def test_a_search_by_products_resolves_curvatures_of_five_orders_of_magnitude():
 
 
 @pytest.mark.slow
+def test_a_search_by_products_where_the_hessian_is_infinite_ends_with_a_reason():
+    fun = lambda x: jnp.sum(jnp.abs(x) ** 1.5) + jnp.sum((x - jnp.roll(x, 1)) ** 2)
+    point = critical.find(fun, np.r_[np.zeros(2100), np.ones(2100)], max_steps=40)
+    assert not point.converged
+    assert np.all(np.isfinite(point.params))
+
+
+@pytest.mark.slow
 def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypatch):
     monkeypatch.setattr(matrices, "machine_bytes", lambda: 10**5)
     fun, start = lambda x: jnp.sum(jnp.cosh(x - 1)), np.zeros(60)

@@ -125,13 +125,7 @@ def follow_one(
 
     def scaled_at(vector: np.ndarray, products: int, both_ends: bool) -> Deflation | None:
         problem = Problem(fun, unravel(jnp.asarray(vector)), args, None, objective.unit)
-        rows = min(products + 1, len(vector))
-        space = Space(HostBasis(problem.multiply, len(vector), np.float64, rows), 1, np.random.default_rng(0))
-        space.add_random(1)
-        for _ in range(products // lbfgs.GRADIENTS):
-            spend(vector)
-            space.extend(lbfgs.GRADIENTS)
-        return deflation(space, both_ends)
+        return _scaling(problem, products, both_ends, functools.partial(spend, vector))
 
     def descended(begin: np.ndarray) -> tuple[np.ndarray, following.Found | None]:
         """Return where the search continues if it must, and the critical point that a descent found."""
@@ -183,6 +177,21 @@ def follow_one(
         target = jnp.int32(-1 if index is None else index)
         # Waits for the program: its LAPACK calls belong to the context.
         return _parallel.to_host(of_pytrees.compiled_settled(fun, fixed, target, params, args, end))
+
+
+def _scaling(problem: Problem, products: int, both_ends: bool, spend: Callable[[], Any]) -> Deflation | None:
+    """Return coordinates that deflate the Hessian, after so many products; `spend` is called once for each step."""
+    size = len(problem.vector)
+
+    def multiply(rows: np.ndarray) -> np.ndarray:  # coordinates may be any: numbers that are not finite are left out
+        return np.nan_to_num(problem.multiply(rows), nan=0.0, posinf=0.0, neginf=0.0)
+
+    space = Space(HostBasis(multiply, size, np.float64, min(products + 1, size)), 1, np.random.default_rng(0))
+    space.add_random(1)
+    for _ in range(products // lbfgs.GRADIENTS):
+        spend()
+        space.extend(lbfgs.GRADIENTS)
+    return deflation(space, both_ends)
 
 
 def _at_index(
