@@ -223,7 +223,10 @@ def decayed_loss(params: Any, x: jax.Array, y: jax.Array, decay: jax.Array) -> j
 
 def at_zero(d: int, hidden: int, bias: float) -> Any:
     """Return the params of a network that are zero except for the output bias."""
-    return mlp.Layer(np.zeros((d, hidden)), np.zeros(hidden)), mlp.Layer(np.zeros((hidden, 1)), np.array([bias]))
+    params = mlp.Layer(np.zeros((d, 1)), np.zeros(1)), mlp.Layer(np.zeros((1, 1)), np.array([bias]))
+    for _ in range(hidden - 1):
+        params = mlp.add_unit(params, 0)
+    return params
 
 
 def padded(count: int) -> Iterator[Case]:
