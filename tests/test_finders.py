@@ -355,6 +355,17 @@ def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, m
 
 
 @pytest.mark.slow
+def test_searches_by_products_reach_the_index_asked_for(iris, monkeypatch):
+    for name in ("MATRICES", "FOLLOWED", "COUNTED"):
+        monkeypatch.setattr(on_host, name, 0)
+    fun, args = iris
+    starts = [mlp.init(jax.random.key(seed), (4, 7, 3)) for seed in range(3)]
+    points = [critical.find(fun, start, args, index=2) for start in starts]
+    assert all(point.converged for point in points)
+    assert [numpy_index(fun, point.params, args) for point in points].count(2) >= 2
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "index"), [(1, None), (3, 1)])
 def test_a_search_along_curved_valleys_of_a_deep_network_ends_at_a_critical_point(iris, seed, index):
     # Eigenvalues of 1e-5 beside 10: steps in one eigenbasis are short, and eigenvector following stalls on the way.

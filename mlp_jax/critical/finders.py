@@ -53,9 +53,9 @@ def find(
     `index`, it descends until Newton's steps converge, at a minimum or at a saddle of low index on the way; up to 4000
     parameters in the coordinates of an eigenbasis if that takes more than 2000 gradients. For another index it
     minimises, from where few eigenvalues are negative, the function with its slope along the lowest eigenvectors
-    reversed; if it finds no critical point there, it descends. Above 4000 parameters it uses no matrices: the
-    eigenvectors are those on a Krylov space of dimension 120, and a descent for index 0, or without `index`, is in
-    coordinates that deflate the largest curvatures.
+    reversed; if it finds no critical point there, it descends. Above 4000 parameters it uses no matrices: after a short
+    descent it continues in coordinates that deflate the largest curvatures, and the eigenvectors are those on a Krylov
+    space of dimension 120.
 
     A point counts as converged only if each component of the gradient is within the change that a rounding of params
     causes.

@@ -35,17 +35,24 @@ class Deflation(NamedTuple):
         """Return W v for a vector (P,)."""
         return vector - ((self.modes @ vector) * self.shares) @ self.modes
 
+    def inverse(self, vector: Any) -> Any:
+        """Return W⁻¹ v for a vector (P,)."""
+        return vector + ((self.modes @ vector) * (self.shares / (1 - self.shares))) @ self.modes
 
-def deflation(space: Space, both_ends: bool = False) -> Deflation | None:
-    """Return W of the largest Ritz values of a Krylov space that have converged; None if there are none."""
+
+def identity(size: int) -> Deflation:
+    """Return W = I of a dimension."""
+    return Deflation(np.zeros((0, size)), np.zeros(0), np.inf)
+
+
+def deflation(space: Space, both_ends: bool = False) -> Deflation:
+    """Return W of the largest Ritz values of a Krylov space that have converged; with `both_ends`, of the least too."""
     values, vectors, residuals = space.ritz()
     sizes = np.abs(values)
     order = np.argsort(-sizes)
     open_ = np.flatnonzero(residuals[order] > _CONVERGED * sizes[order])
     first, last = (open_[0], open_[-1]) if len(open_) else (len(order), len(order))
-    if first == 0:
-        return None
-    largest = sizes[order[first - 1]]
+    largest = sizes[order[max(0, first - 1)]]
     chosen = np.r_[order[:first], order[last + 1 :]] if both_ends else order[:first]
     padding = -len(chosen) % _MULTIPLE
     modes = np.pad(space.combine(vectors[:, chosen]), ((0, padding), (0, 0)))

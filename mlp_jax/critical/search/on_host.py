@@ -21,7 +21,7 @@ from mlp_jax.critical.search.minres import Limits, minimum_residual_step
 from mlp_jax.critical.search.newton_mr import newton_mr
 from mlp_jax.critical.search.of_pytrees import Settings
 from mlp_jax.curvature import precision, tridiagonal
-from mlp_jax.curvature.deflation import Deflation, deflation
+from mlp_jax.curvature.deflation import Deflation, deflation, identity
 from mlp_jax.curvature.krylov_basis import HostBasis
 from mlp_jax.curvature.krylov_space import Space
 from mlp_jax.curvature.types import Fun, Progress, PyTree
@@ -31,8 +31,8 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails.
 FOLLOWED = 1000
-# Dimension of the Krylov spaces, and most steps in the descent of the gradient norm that ends a search by products.
-_KRYLOV, _DESCENT = 120, 30
+# Dimension of the Krylov spaces.
+_KRYLOV = 120
 # Newton's steps on a descent by L-BFGS: residual of each and of the last, products, share of the gradient that a step
 # may leave, number.
 _SOLVED, _EXACTLY, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 1e-6, 4000, 0.4, 20
@@ -71,7 +71,7 @@ def follow_one(
     scaling: Deflation | None = None
     # One set of programs for searches of any length.
     method = levenberg_marquardt if start.size <= COUNTED else newton_mr
-    fixed = Settings(method, settings.hessian, _DESCENT, None, unit=settings.unit)
+    fixed = Settings(method, settings.hessian, 1, None, unit=settings.unit)
 
     def on_host(program: Callable[..., Any]) -> Callable[..., Any]:
         return lambda *vectors: jax.tree.map(np.asarray, program(fun, fixed, params, args, *vectors))
@@ -87,11 +87,25 @@ def follow_one(
         if progress is not None:
             progress(min(objective.hessians, settings.max_steps), settings.max_steps)
 
-    def descend(vector: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
-        by_products = fixed._replace(method=newton_mr)
-        point = of_pytrees.compiled_find_one(fun, by_products, None, unravel(jnp.asarray(vector)), args)
-        end = np.asarray(tree.ravel(point.params)[0])
-        return end, gradient(end), bool(point.converged)
+    def products(coordinates: Deflation, hessians: int = 0) -> spectra.Products:
+        """Return the function of y with params W y."""
+
+        def descend(y: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+            there = coordinates(y)
+            end = finish(there, gradient(there))
+            if end is None:
+                return y, coordinates(gradient(there)), False
+            ends.append((coordinates.inverse(end.vector), end.vector))
+            return ends[-1][0], coordinates(end.gradient), True
+
+        return spectra.Products(
+            lambda y: coordinates(gradient(coordinates(y))),
+            lambda y, first: as_step(_krylov_at)(coordinates(y), first, coordinates),
+            lambda y, v: coordinates(on_host(_product_at)(coordinates(y), coordinates(v))),
+            descend,
+            unit,
+            hessians,
+        )
 
     def finish(vector: np.ndarray, at: np.ndarray) -> following.Found | None:
         """Return where Newton's steps end at the level of rounding; None if they stop to contract above it."""
@@ -123,16 +137,17 @@ def follow_one(
         tell()
         return objective.hessians < min(most, settings.max_steps)
 
-    def scaled_at(vector: np.ndarray, products: int, both_ends: bool) -> Deflation | None:
-        problem = Problem(fun, unravel(jnp.asarray(vector)), args, None, objective.unit)
-        return _scaling(problem, products, both_ends, functools.partial(spend, vector))
+    def scaled_at(vector: np.ndarray, number: int, both_ends: bool) -> Deflation:
+        problem = Problem(fun, unravel(jnp.asarray(vector)), args, None, unit)
+        return _scaling(problem, number, both_ends, functools.partial(spend, vector))
 
     def descended(begin: np.ndarray) -> tuple[np.ndarray, following.Found | None]:
         """Return where the search continues if it must, and the critical point that a descent found."""
         if not isinstance(objective, spectra.Matrices):
+            brief = functools.partial(spend, most=_UNSCALED)
             if index:
-                return begin, None
-            begin, found = lbfgs.descend(slope, begin, finish, functools.partial(spend, most=_UNSCALED))
+                return _at_index(objective, slope, begin, index, brief), None
+            begin, found = lbfgs.descend(slope, begin, finish, brief)
             if found is None and objective.hessians < settings.max_steps:
                 begin, found = lbfgs.descend(slope, begin, finish, spend, scaled_at(begin, _SCALED, False))
             return begin, found
@@ -151,6 +166,7 @@ def follow_one(
         return begin, found
 
     assert settings.unit is not None
+    unit, ends = settings.unit, list[tuple[np.ndarray, np.ndarray]]()
     gradient, slope = on_host(_gradient_at), on_host(slope_at)
     longest = following.longest_step(np.asarray(start), settings.radius)
     objective: spectra.Matrices | spectra.Products
@@ -158,17 +174,25 @@ def follow_one(
         typical = following.typical_size(np.asarray(start))
         objective = spectra.Matrices(gradient, as_step(matrix_at), settings.unit, typical)
     else:
-        objective = spectra.Products(gradient, as_step(_krylov_at), on_host(_product_at), descend, settings.unit)
+        objective = products(identity(start.size))
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
         later = index != 0 and MATRICES < start.size <= FOLLOWED
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
-        if found is None:
-            found = following.follow(
-                objective, begin, index, settings.max_steps, settings.radius, settings.max_steps // 5 if later else None
-            )
+        follow = functools.partial(
+            following.follow, index=index, max_hessians=settings.max_steps, radius=settings.radius
+        )
+        if found is None and isinstance(objective, spectra.Products):
+            coordinates = scaled_at(begin, _SCALED, False)
+            objective = products(coordinates, objective.hessians)
+            there = follow(objective, coordinates.inverse(begin))
+            exact = (vector for y, vector in ends if np.array_equal(y, there.vector))
+            last = next(exact, coordinates(there.vector))  # W W⁻¹ v differs from v by rounding
+            found = there._replace(vector=last, gradient=gradient(last))
+        elif found is None:
+            found = follow(objective, begin, patience=settings.max_steps // 5 if later else None)
         if later and found.negative is None:
             found = descended(np.asarray(start))[1] or found
         numbers = np.int32(objective.hessians), np.int32(found.reason)
@@ -179,7 +203,7 @@ def follow_one(
         return _parallel.to_host(of_pytrees.compiled_settled(fun, fixed, target, params, args, end))
 
 
-def _scaling(problem: Problem, products: int, both_ends: bool, spend: Callable[[], Any]) -> Deflation | None:
+def _scaling(problem: Problem, products: int, both_ends: bool, spend: Callable[[], Any]) -> Deflation:
     """Return coordinates that deflate the Hessian, after so many products; `spend` is called once for each step."""
     size = len(problem.vector)
 
@@ -195,7 +219,7 @@ def _scaling(problem: Problem, products: int, both_ends: bool, spend: Callable[[
 
 
 def _at_index(
-    objective: spectra.Matrices,
+    objective: spectra.Matrices | spectra.Products,
     slope: Callable[[np.ndarray], tuple[float, np.ndarray]],
     start: np.ndarray,
     index: int,
@@ -270,8 +294,16 @@ def _newton_at(
 @_compiled.by_function(2)
 @precision.whole_products
 def _krylov_at(
-    fun: Fun, settings: Settings, params: PyTree, args: tuple, vector: jax.Array, first: jax.Array
+    fun: Fun,
+    settings: Settings,
+    params: PyTree,
+    args: tuple,
+    vector: jax.Array,
+    first: jax.Array,
+    scaling: Deflation,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
     _, product = jax.linearize(of_pytrees.function_of(fun, settings, params, args).gradient, vector)
-    basis, diagonal, beside = tridiagonal.tridiagonalise(product, first, min(_KRYLOV, first.size))
+    basis, diagonal, beside = tridiagonal.tridiagonalise(
+        lambda v: scaling(product(scaling(v))), first, min(_KRYLOV, first.size)
+    )
     return basis, diagonal, beside[:-1]

@@ -121,11 +121,19 @@ class Products:
         product: Callable[[np.ndarray, np.ndarray], np.ndarray],
         descend: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, bool]],
         unit: float,
+        hessians: int = 0,
     ) -> None:
-        self.gradient, self.unit, self.hessians = gradient, unit, 0
+        self.gradient, self.unit, self.hessians = gradient, unit, hessians
         self._krylov, self._product, self._descend = krylov, product, descend
         self._generator = np.random.default_rng(0)
         self._lowest: np.ndarray | float = 0.0
+
+    def negative(self, vector: np.ndarray) -> int:
+        """Return a number of negative eigenvalues: of those on a Krylov space, which may have fewer."""
+        self.hessians += 1
+        _, diagonal, beside = self._krylov(vector, self._generator.standard_normal(len(vector)))
+        inside = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
+        return int(np.sum(np.linalg.eigvalsh(inside) < 0)) if np.all(np.isfinite(inside)) else 0
 
     def look(self, vector: np.ndarray, gradient: np.ndarray) -> Callable[[np.ndarray], Basis] | None:
         """Return the eigenbasis on a Krylov space, widened by the part of the gradient outside it.
