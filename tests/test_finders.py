@@ -243,6 +243,15 @@ def test_a_search_by_products_resolves_curvatures_of_five_orders_of_magnitude():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("index", [None, 1])
+def test_null_curvature_does_not_spoil_the_coordinates_of_a_search_by_products(index):
+    fun = lambda x: jnp.sum((x[:10] - 1) ** 2)
+    point = critical.find(fun, np.linspace(0, 1, 4100), index=index, max_steps=60)
+    assert point.converged
+    np.testing.assert_allclose(point.params[:10], 1, atol=1e-12)
+
+
+@pytest.mark.slow
 def test_a_search_by_products_where_the_hessian_is_infinite_ends_with_a_reason():
     fun = lambda x: jnp.sum(jnp.abs(x) ** 1.5) + jnp.sum((x - jnp.roll(x, 1)) ** 2)
     point = critical.find(fun, np.r_[np.zeros(2100), np.ones(2100)], max_steps=40)

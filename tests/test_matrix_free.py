@@ -68,6 +68,14 @@ def test_a_weak_mode_beside_large_ones_gets_its_sign():
         assert verdict.kind in ("saddle", "undetermined")
 
 
+def test_a_deflation_that_the_budget_does_not_allow_leaves_the_sign_open():
+    for most in (180, 200, 300):
+        arguments = {"evidence": "lanczos", "max_products": most}
+        verdict = critical.classify(quadratic, np.zeros(2000), (graded(1e-5),), **arguments)
+        assert verdict.kind == "undetermined"
+        assert "would decide" in verdict.reason
+
+
 def test_deflation_keeps_the_signs_and_lowers_the_largest():
     generator = np.random.default_rng(0)
     rotation = np.linalg.qr(generator.standard_normal((300, 300)))[0]

@@ -16,6 +16,8 @@ from mlp_jax.curvature.krylov_space import Space
 
 # Ritz pairs whose residual is below this share of their value are used.
 _CONVERGED = 0.1
+# Values that are a smaller share of the largest count as 0, which no coordinates change.
+_NULL = 1e-12
 # Their number is made a multiple of this, with zeros, so that few programs are compiled.
 _MULTIPLE = 32
 
@@ -50,7 +52,8 @@ def deflation(space: Space, both_ends: bool = False) -> Deflation:
     values, vectors, residuals = space.ritz()
     sizes = np.abs(values)
     order = np.argsort(-sizes)
-    open_ = np.flatnonzero(residuals[order] > _CONVERGED * sizes[order])
+    null = sizes <= _NULL * np.max(sizes)
+    open_ = np.flatnonzero((null | (residuals > _CONVERGED * sizes))[order])
     first, last = (open_[0], open_[-1]) if len(open_) else (len(order), len(order))
     largest = sizes[order[max(0, first - 1)]]
     chosen = np.r_[order[:first], order[last + 1 :]] if both_ends else order[:first]

@@ -21,7 +21,8 @@ from mlp_jax.curvature.krylov_space import Space
 FAILURE_PROBABILITY = 1e-6
 # Steps after which the signs are first looked at; then after half as many more.
 FIRST_STEPS, _MORE = 32, 1.5
-# A space is begun again with deflation where that takes no more than this many times the steps so far.
+# A space is begun again with deflation where that takes no more than this many times the steps so far, and no more than
+# are left.
 _AGAIN = 2
 
 
@@ -92,9 +93,8 @@ def _until_clear(
             break
         gap = max(found.ritz[0], -found.ritz[-1])
         scaling = deflation(space) if gap > bound and not once else None
-        if scaling is not None and _needed(logarithm, scaling.largest, gap) < min(
-            _AGAIN * number, found.needed - number
-        ):
+        fewer = min(_AGAIN * number, found.needed - number, most - number)
+        if scaling is not None and _needed(logarithm, scaling.largest, gap) < fewer:
             return space, found, bound, scaling
     return space, found, bound, None
 
