@@ -13,8 +13,8 @@ D = I, or where there is none, Bunch–Kaufman factors). Row sums d ≥ |E| 1 gi
 
 and H has at least as many eigenvalues above σ as D has positive ones (Sylvester, Weyl). The same holds for −H. No
 matrix is inverted, and nothing is assumed of the factorisation (compare Rump 2006, "Verification of positive
-definiteness"): E is computed, as W minus the products of blocks of LD and of Lᵀ, k = min(P, 512) columns at a time in
-p = ⌈P / 512⌉ parts. With u, γ and τ as in `ball`, d contains the row sums of |E| as computed and
+definiteness"): E is computed, as W minus the products of blocks of LD and of Lᵀ, k = min(P, 384) columns at a time in
+p = ⌈P / 384⌉ parts. With u, γ and τ as in `ball`, d contains the row sums of |E| as computed and
 
 - γ |L| |D| |L|ᵀ 1, γ of k + 2p + 8 terms: three terms in an entry of LD, k in one of a product, and the rounding of p
   differences, each at most |W| + |L| |D| |L|ᵀ ≤ 2 |L| |D| |L|ᵀ + |E|;
@@ -25,6 +25,7 @@ p = ⌈P / 512⌉ parts. With u, γ and τ as in `ball`, d contains the row sums
 An overflow makes d infinite, which proves nothing. The signs of 2×2 blocks of D are decided with their rounding.
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -37,8 +38,8 @@ from mlp_jax.interval.ball import TINY, UNIT, Array, Ball, Refusal, quiet
 
 _UP = 1 + 2.0**-20
 # Side of a block: enough for fast products, few enough for a triangle of blocks to save half of the work, and for a
-# bound on the rounding of products, which grows with it.
-_ROWS = 512
+# bound on the rounding of products, which grows with it. Blocks of 10⁴ columns stay below 32 MB, so malloc reuses them.
+_ROWS = 384
 
 
 class Bounded(NamedTuple):
@@ -112,11 +113,16 @@ def gap(matrix: Bounded, level: float, error: float) -> Gap:
 
 def solver(matrix: Bounded) -> Callable[[Array], Array] | None:
     """Return the floating-point map v ↦ M⁻¹v, of columns, without error bounds; None if M is singular to rounding."""
-    scale = matrix.scale
-    factors, pivots = _factors(matrix, 1, np.zeros(len(scale)))
+    scale, none = matrix.scale, np.zeros(len(matrix.scale))
+    lower = _shifted(matrix, 1, none)
+    if cholesky.factor(lower):
+        inner = functools.partial(lapack.dpotrs, lower, lower=1)
+    else:
+        del lower
+        inner = functools.partial(lapack.dsytrs, *_factors(matrix, 1, none), lower=1)
 
     def solve(v: Array) -> Array:
-        return (scale * lapack.dsytrs(factors, pivots, (scale * v.T).T, lower=1)[0].T).T
+        return (scale * inner((scale * v.T).T)[0].T).T
 
     return solve if np.all(np.isfinite(solve(np.ones(len(scale))))) else None
 
