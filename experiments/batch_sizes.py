@@ -33,7 +33,8 @@ class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
     data: str = "digits"
-    """digits, mnist (5,000 images), mnist1d, or a folder with the files of MNIST or Fashion-MNIST."""
+    """digits, mnist (5,000 images), mnist1d, …; a folder with the files of MNIST or Fashion-MNIST; or an .npz file with
+    x_train, y_train, x_test and y_test. Targets are class numbers; inputs are used as they are, so scale them first."""
     hidden: tuple[int, ...] = (32,)
     """Widths of the hidden tanh layers."""
     batch_sizes: tuple[int, ...] = (16, 32, 64, 128, 256, 512)
@@ -66,15 +67,23 @@ class Settings(RunSettings):
 
 
 def load(data: str) -> datasets.Dataset:
-    """Return a data set by its name or folder."""
-    if pathlib.Path(data).is_dir():
-        return datasets.load_folder(data)
-    return datasets.load("mnist5000" if data == "mnist" else data)
+    """Return a data set by its name, folder or .npz file."""
+    try:
+        if pathlib.Path(data).is_dir():
+            found = datasets.load_folder(data)
+        elif data.endswith(".npz"):
+            found = datasets.load_npz(data)
+        else:
+            found = datasets.load("mnist5000" if data == "mnist" else data)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"data: {error}") from error
+    if found.train.targets.ndim > 1:
+        raise ValueError(f"data: got values as targets in {data}, expected class numbers.")
+    return found
 
 
-def measure(settings: Settings, folder: RunFolder, bar: tqdm.tqdm) -> report.Measured:
+def measure(settings: Settings, problem: protocol.Problem, folder: RunFolder, bar: tqdm.tqdm) -> report.Measured:
     """Make all measurements, in pieces that the folder keeps."""
-    problem = protocol.make_problem(load(settings.data), settings.hidden)
     sizes, seeds = settings.batch_sizes, settings.tuning_seeds
     fresh = range(100, 100 + settings.seeds)
     key, noise_key = jax.random.split(jax.random.key(settings.seed))
@@ -175,9 +184,13 @@ def run(settings: Settings) -> report.Measured:
     settings = settings.shortened() if settings.quick else settings
     if list(settings.batch_sizes) != sorted(set(settings.batch_sizes)) or len(settings.batch_sizes) < 2:
         raise ValueError(f"batch_sizes: got {settings.batch_sizes}, expected two or more, increasing.")
+    problem = protocol.make_problem(load(settings.data), settings.hidden)
+    count = len(problem.train.inputs)
+    if settings.batch_sizes[-1] > count:
+        raise ValueError(f"batch_sizes: got {settings.batch_sizes}, expected at most the {count} examples to train on.")
     folder = RunFolder("batch_sizes", settings, settings.output, resume=settings.resume)
     with tqdm.tqdm(total=7, leave=False, disable=None) as bar:
-        measured = measure(settings, folder, bar)
+        measured = measure(settings, problem, folder, bar)
     table = report.cells(measured)
     by_size, pairs = report.by_batch_size(measured), report.pairs_table(measured)
     for name, frame in {"cells": table, "by_batch_size": by_size, "pairs": pairs}.items():
@@ -191,7 +204,7 @@ def run(settings: Settings) -> report.Measured:
     print(f"{settings.data}, {examples} examples to train on; device {device.platform}: {device.device_kind}\n")
     print(tables.text(by_size.set_index("batch").T, "by_batch_size", index=True))
     print("\nHow much better smaller batches are than larger ones, paired by seed, with 95 % intervals")
-    print("(training loss; test accuracy, whose interval also covers the choice of test examples):")
+    print("(training loss in nats; test accuracy as a share, whose interval also covers the choice of test examples):")
     print(tables.text(pairs, "pairs", float_format="{:.2g}".format))
     print("\nThe claim, the measurement, and whether the claim holds here:\n")
     print(report.six_rows(table, settings.batch_sizes[0], settings.batch_sizes[-1]))
