@@ -28,7 +28,7 @@ from experiments._shared import command_line, maxout_fits
 from experiments._shared.activation_networks import KINDS
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import datasets, losses, mlp, training
+from mlp_jax import datasets, losses, mlp, plots, training
 from mlp_jax.confidence import mean_interval
 
 TRIES, BATCH_SIZE, RECORD_EVERY, TARGET, GRADIENT = 10, 32, 10, 0.2, "gradient first / last"
@@ -167,14 +167,15 @@ def draw(slopes: pd.DataFrame, fits: pd.DataFrame) -> matplotlib.figure.Figure:
         part = start[start.activation == name].sort_values("depth")
         over_depth.loglog(part.depth, part["δ a layer"] ** (part.depth - 1), label=name, **style)
         over_depth.loglog(part.depth, part.theory ** (part.depth - 1), color="black", lw=0.8, ls=":")
-    for (name, part), look in zip(fits.groupby("fit", sort=False), ("s--", "o-", "^-."), strict=True):
-        maxout.errorbar(part.pieces, part.largest, part["largest ±"], fmt=look, capsize=2, label=name)
+    looks = (("s--", plots.ORANGE), ("o-", plots.BLUE), ("^-.", plots.GREEN))
+    for (name, part), (look, color) in zip(fits.groupby("fit", sort=False), looks, strict=True):
+        maxout.errorbar(part.pieces, part.largest, part["largest ±"], fmt=look, color=color, capsize=2, label=name)
     pieces = np.unique(fits.pieces)
     maxout.loglog(pieces, 1 / (2 * pieces**2.0), color="black", ls=":", label="least possible for x², 1 / (2k²)")
     over_depth.set(xlabel="hidden layers", ylabel="error δ, first / last hidden layer", title="dotted: theory")
     maxout.set(xlabel="pieces k of one maxout unit", ylabel="largest error on [−1, 1]", title="x² and −x²")
     for axes, ticks in ((over_depth, np.unique(start.depth)), (maxout, pieces)):
-        axes.minorticks_off()
+        axes.xaxis.minorticks_off()
         axes.set_xticks(ticks, [str(tick) for tick in ticks])
         axes.legend(frameon=False, fontsize="small")
     return figure

@@ -173,7 +173,7 @@ def draw(curves: pd.DataFrame) -> matplotlib.figure.Figure:
         panel.set(xlabel=across, ylabel=f"{MEASURES[column]} (nats)", yscale="log")
         panel.yaxis.set_major_formatter("{x:.2g}")
         panel.yaxis.set_minor_formatter("{x:.2g}")
-    axes[0].legend(frameon=False)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(WAYS), frameon=False)
     return figure
 
 
@@ -185,10 +185,10 @@ def conclusion(table: pd.DataFrame, curves: pd.DataFrame) -> str:
     times = FACTOR**2
     return (
         f"Found: with the batch size raised from {BATCH_SIZE} to {times * BATCH_SIZE} instead of the rate divided by"
-        f" {times}, the training loss is {changes['train_loss']}, the test loss {changes['test_loss']} and the test"
-        f" accuracy {changes['test_accuracy']} points, after {updates[higher]} updates instead of {updates[lower]};"
-        f" against a constant rate the test loss is {change(against(curves, 'test_loss', lower, constant))} with lower"
-        f" rates and {change(against(curves, 'test_loss', higher, constant))} with larger batches;"
+        f" {times}, after {updates[higher]} updates instead of {updates[lower]}: training loss {changes['train_loss']},"
+        f" test loss {changes['test_loss']}, test accuracy in points {changes['test_accuracy']}; against a"
+        f" constant rate: test loss {change(against(curves, 'test_loss', lower, constant))} with lower rates,"
+        f" {change(against(curves, 'test_loss', higher, constant))} with larger batches;"
         f" {table.at_edge.sum()} of {len(table)} rates are at an edge of the search."
     )
 

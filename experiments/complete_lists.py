@@ -22,14 +22,15 @@ import pandas as pd
 from experiments._shared import bars, command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import interval, mlp_census
+from mlp_jax import interval, mlp_census, plots
 
+COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY, plots.YELLOW, plots.GREY)
 SQUARE = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]])
 DATA = {
     "XOR": (SQUARE, np.array([0.0, 1.0, 1.0, 0.0])),
     "AND": (SQUARE, np.array([0.0, 0.0, 0.0, 1.0])),
     "line": (np.linspace(-1, 1, 5)[:, None], np.linspace(-0.5, 0.5, 5)),
-    "bump": (np.linspace(-2, 2, 20)[:, None], np.cos(np.linspace(-4, 4, 20))),
+    "cosine": (np.linspace(-2, 2, 20)[:, None], np.cos(np.linspace(-4, 4, 20))),
 }
 
 
@@ -56,10 +57,10 @@ class Case(NamedTuple):
         return f"{DATA[self.data][0].shape[1]}-{self.hidden}-1 {self.data}, decay {self.decay:g}"
 
 
-BUMP = tuple(Case("bump", 1, decay) for decay in (0.1, 0.05, 0.04, 0.03, 0.02, 0.01, 0.005))
+COSINE = tuple(Case("cosine", 1, decay) for decay in (0.1, 0.05, 0.04, 0.03, 0.02, 0.01, 0.005))
 QUICK = (Case("line", 1, 0.05), Case("line", 1, 0.02), Case("XOR", 1, 0.05))
 CASES = (
-    *QUICK, *BUMP, Case("line", 1, 0.005), Case("XOR", 1, 0.02), Case("XOR", 1, 0.01), Case("XOR", 1, 0.005),
+    *QUICK, *COSINE, Case("line", 1, 0.005), Case("XOR", 1, 0.02), Case("XOR", 1, 0.01), Case("XOR", 1, 0.005),
     Case("line", 2, 0.1), Case("line", 2, 0.05), Case("line", 2, 0.02), Case("line", 3, 0.1), Case("AND", 2, 0.1),
     Case("XOR", 2, 0.1),
 )  # fmt: skip
@@ -91,9 +92,9 @@ def row(case: Case, found: interval.Completeness) -> dict[str, object]:
     """Return a row of the table."""
     return {
         "network": case.name, "complete": found.complete, "points": found.count, "classes": len(found.points),
-        "by_index": " ".join(f"{number}·{index}" for index, number in found.indices.items()), "sum": found.degree,
-        "dimension": found.low.size, "boxes": found.boxes, "seconds": found.seconds, "data": case.data,
-        "hidden": case.hidden, "decay": case.decay,
+        "of index 0, 1, …": ", ".join(str(found.indices.get(k, 0)) for k in range(1 + max(found.indices))),
+        "sum": found.degree, "boxes": found.boxes, "seconds": found.seconds, "dimension": found.low.size,
+        "data": case.data, "hidden": case.hidden, "decay": case.decay,
     }  # fmt: skip
 
 
@@ -119,8 +120,8 @@ def draw_plane(axes: matplotlib.axes.Axes, decay: float) -> None:
     for index in np.unique(found.index):
         chosen = found.index == index
         axes.plot([*weight[chosen], *-weight[chosen]], [*bias[chosen], *-bias[chosen]], "*o^v"[index], ms=11,
-                  label=f"index {index}")  # fmt: skip
-    axes.set(xlabel="hidden weight", ylabel="hidden bias", title=f"1-1-1, five points, decay {decay:g}",
+                  color=COLOURS[index], label=f"index {index}")  # fmt: skip
+    axes.set(xlabel="hidden weight", ylabel="hidden bias", title=f"1-1-1 line, decay {decay:g}; grey: excluded boxes",
              xlim=(found.low[0], found.high[0]), ylim=(-0.1 * found.high[1], found.high[1]))  # fmt: skip
     axes.legend()
 
@@ -131,15 +132,17 @@ def draw(table: pd.DataFrame, points: pd.DataFrame) -> matplotlib.figure.Figure:
     plane, levels, numbers = figure.subplots(1, 3)
     draw_plane(plane, 0.02)
     followed = table[(table.data == "XOR") & (table.hidden == 1)].network
-    for name, group in points[points.network.isin(followed)].groupby("network", sort=False):
-        levels.scatter(group["index"], group.loss, s=40 * group.copies, label=name, alpha=0.6)
+    of_each = points[points.network.isin(followed)].groupby("network", sort=False)
+    for number, (name, group) in enumerate(of_each):
+        beside = group["index"] + 0.12 * (number - (len(of_each) - 1) / 2)  # points of equal loss would hide each other
+        levels.scatter(beside, group.loss, s=40 * group.copies, label=name, color=COLOURS[number], alpha=0.6)
     levels.set(xlabel="index", ylabel="loss", title="all critical points (area: copies)", xticks=(0, 1), xlim=(-0.5, 2))
     levels.legend(fontsize=8)
-    for (data, hidden), group in table.groupby(["data", "hidden"], sort=False):
-        rows = group.sort_values("decay")
-        numbers.plot(rows.decay, rows.points, "o-", label=f"{DATA[data][0].shape[1]}-{hidden}-1 {data}")
-    numbers.set(xscale="log", xlabel="weight decay", ylabel="critical points, exactly", title="as the decay falls")
-    numbers.legend(fontsize=8)
+    for number, ((data, hidden), group) in enumerate(table.groupby(["data", "hidden"], sort=False)):
+        rows, look = group.sort_values("decay"), {"color": COLOURS[number], "marker": "os^DvPX"[number]}
+        numbers.plot(rows.decay, rows.points, label=f"{DATA[data][0].shape[1]}-{hidden}-1 {data}", **look)
+    numbers.set(xscale="log", xlabel="weight decay", ylabel="number of critical points", title="as the decay falls")
+    numbers.legend(fontsize=8, loc="upper center")
     return figure
 
 
@@ -149,9 +152,9 @@ def conclusion(table: pd.DataFrame) -> str:
     most = proved.sort_values("points").iloc[-1]
     return (
         f"Found: {len(proved)} of {len(table)} lists are proved complete, of {proved.points.min()} to"
-        f" {proved.points.max()} critical points ({most.network}: {most.by_index}, number·index); Σ copies · (−1)^index"
-        f" is 1 in {int((proved['sum'] == 1).sum())} of {len(proved)}; {int(proved.boxes.sum()):,} boxes in"
-        f" {proved.seconds.sum():.0f} s."
+        f" {proved.points.max()} critical points ({most.network}: {most['of index 0, 1, …']} of index 0, 1, …);"
+        f" Σ copies · (−1)^index is 1 in {int((proved['sum'] == 1).sum())} of {len(proved)};"
+        f" {int(proved.boxes.sum()):,} boxes in {proved.seconds.sum():.0f} s."
     )
 
 

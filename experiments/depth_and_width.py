@@ -187,7 +187,7 @@ def conclusion(built: pd.DataFrame, need: pd.DataFrame, gap: pd.DataFrame, setti
     """Return what was found, as one sentence filled with numbers."""
     saw = built[(built.function == "sawtooth") & (built.n == max(settings.pieces))].set_index("network")
     counts = [
-        f"{task} to {part.goal.iloc[0]:g}, {', '.join(f'{row.parameters:.0f}' for row in part.itertuples())}"
+        f"{task} (goal {part.goal.iloc[0]:g}) {', '.join(f'{row.parameters:.0f}' for row in part.itertuples())}"
         for task, part in need.groupby("task", sort=False)
     ]
     fewer = [f"{row.task} at {row.depth}" for row in need[need.verdict == "fewer"].itertuples()]

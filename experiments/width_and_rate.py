@@ -135,7 +135,7 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
             axes.set(title=f"{optimizer.upper() if optimizer == 'sgd' else 'Adam'}, {name}", ylim=(None, 2.5))
             axes.set(xlabel="learning rate (at the base width)")
         axes_of[0].set(ylabel="loss of the last epoch (nats)")
-    grid[0, 0].legend(title="width", fontsize="small")
+    grid[0, 1].legend(title="width", fontsize="small", loc="upper center", ncols=2)
     return figure
 
 

@@ -14,6 +14,10 @@ from mlp_jax.plots.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 _APART = 0.13
 # Number of leaves above which their labels are small.
 _MANY = 12
+# Colour and line style of a branch, in order of its index.
+_BRANCHES = {
+    "minimum": (BLUE, "-"), "index 1": (ORANGE, "--"), "index 2": (PURPLE, "-."), "higher index": (GREEN, ":"),
+}  # fmt: skip
 
 
 def disconnectivity(axes: matplotlib.axes.Axes, network: Network, title: str = "") -> matplotlib.axes.Axes:
@@ -133,20 +137,21 @@ def bifurcations(
     >>> bifurcations(matplotlib.figure.Figure().subplots(), found).get_xscale()
     'log'
     """
-    looks = {0: (BLUE, "-", "minimum"), 1: (ORANGE, "--", "index 1"), 2: (PURPLE, "-.", "index 2")}
     for value in np.unique(diagram.bifurcations.round(12)):
-        axes.axvline(value, ls=":", lw=0.6, color=GREY, zorder=0)
+        axes.axvline(value, ls=":", lw=0.6, color=GREY, zorder=0, label="bifurcation")
     for branch in diagram.branches:
         cuts = 1 + np.flatnonzero(np.diff(branch.indices))
         for part in np.split(np.arange(len(branch.indices)), cuts):
-            color, style, name = looks.get(int(branch.indices[part[0]]), (GREEN, ":", "higher index"))
+            name = list(_BRANCHES)[min(int(branch.indices[part[0]]), 3)]
+            color, style = _BRANCHES[name]
             seen = np.arange(part[0], min(part[-1] + 2, len(branch.indices)))  # to the first point of the next part
             axes.plot(branch.parameter[seen], branch.values[seen], style, color=color, lw=1.2, label=name)
         rises = np.diff(branch.parameter) > 0
         for turn in 1 + np.flatnonzero(rises[1:] != rises[:-1]):
             axes.plot(branch.parameter[turn], branch.values[turn], "o", mfc="none", color="black", ms=4, label="fold")
     names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
-    axes.legend(names.values(), names.keys(), fontsize="small")
+    order = [name for name in (*_BRANCHES, "fold", "bifurcation") if name in names]
+    axes.legend([names[name] for name in order], order, fontsize="small")
     axes.set(xscale="log", xlabel=label, ylabel="loss (with penalty)", title=title)
     return axes
 
