@@ -94,8 +94,12 @@ def box(low: Any, high: Any) -> tuple[Any, Any]:
         raise ValueError("low, high: got different pytrees, expected the corners of one box.")
     low, high = (jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree) for tree in (low, high))
     for a, b in zip(jax.tree.leaves(low), jax.tree.leaves(high), strict=True):
-        if a.shape != b.shape or not (np.all(np.isfinite(a)) and np.all(np.isfinite(b)) and np.all(a < b)):
-            raise ValueError("low, high: expected finite numbers of the same shapes, low below high.")
+        if a.shape != b.shape:
+            raise ValueError(f"low, high: got shapes {a.shape} and {b.shape}, expected the same shape.")
+        if bad := count_not_finite(a) + count_not_finite(b):
+            raise ValueError(f"low, high: got {bad} numbers that are NaN or infinite, expected finite numbers.")
+        if bad := int(np.sum(a >= b)):
+            raise ValueError(f"low, high: got {bad} of {a.size} coordinates with low not below high.")
     return low, high
 
 

@@ -110,3 +110,19 @@ def test_a_small_comparison_fills_every_cell_and_saves_tables_and_six_figures(tm
 def test_batch_sizes_that_do_not_increase_are_refused():
     with pytest.raises(ValueError, match="two or more, increasing"):
         batch_sizes.run(batch_sizes.Settings(batch_sizes=(64, 16)))
+
+
+def test_data_that_cannot_be_compared_is_refused_before_a_folder_is_made(tmp_path):
+    x, rows = np.arange(8.0)[:, None], {"x_train": slice(8), "x_test": slice(4)}
+    for name, targets in (("values", x[:, 0] / 2), ("classes", np.arange(8) % 2)):
+        arrays = {part.replace("x", "y"): targets[chosen] for part, chosen in rows.items()}
+        np.savez(tmp_path / f"{name}.npz", **{part: x[chosen] for part, chosen in rows.items()}, **arrays)
+    assert batch_sizes.load(str(tmp_path / "classes.npz")).train.targets.tolist() == [0, 1] * 4
+    for name, reason in (
+        ("values.npz", "class numbers"),
+        ("none.npz", "none.npz"),
+        ("classes.npz", "examples to train on"),
+    ):
+        with pytest.raises(ValueError, match=reason):
+            batch_sizes.run(batch_sizes.Settings(data=str(tmp_path / name), output=tmp_path / "run"))
+    assert not (tmp_path / "run").exists()

@@ -183,6 +183,16 @@ def test_what_cannot_be_decided_is_refused(fun, low, high, reason):
     assert not found.complete
     assert reason in found.reason
     assert str(found).startswith("Not proved")
+    assert "so far in the box" in str(found)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "reason"),
+    [(-1.0, [1.0, 1.0], r"shapes \(\) and \(2,\)"), ([0.0, 0.0], [1.0, np.inf], "1 numbers"), (1.0, 1.0, "1 of 1")],
+)
+def test_corners_of_no_box_are_refused_with_what_is_wrong(low, high, reason):
+    with pytest.raises(ValueError, match=reason):
+        interval.complete(lambda x: jnp.sum(x**2), np.array(low), np.array(high))
 
 
 def test_a_refusal_goes_on_where_its_budget_ended(tmp_path):

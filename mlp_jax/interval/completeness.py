@@ -91,7 +91,8 @@ class Completeness:
         if self.count > len(self.points):
             what += f" ({len(self.points)} modulo symmetry)"
         if not self.complete:
-            return f"Not proved: {self.reason}. Found so far {self.region}: {what}; {self.boxes:,} boxes tested."
+            where = self.region[0].lower() + self.region[1:]
+            return f"Not proved: {self.reason}. Found so far {where}: {what}; {self.boxes:,} boxes tested."
         lines = [
             f"Theorem. {self.region}, {holder} has exactly {what}.",
             f"Proof: {self.reason}; {self.boxes:,} boxes.",
