@@ -32,9 +32,9 @@ def wheel(tmp_path_factory):
 @pytest.mark.slow
 def test_the_wheel_holds_the_package_with_its_types_and_licence_and_nothing_else(wheel):
     names = zipfile.ZipFile(wheel).namelist()
-    assert {name.split("/")[0] for name in names} == {"mlp_jax", "mlp_jax-0.1.0.dist-info"}
+    assert {name.split("/")[0] for name in names} == {"mlp_jax", "mlp_jax-0.2.0.dist-info"}
     assert "mlp_jax/py.typed" in names
-    assert "mlp_jax-0.1.0.dist-info/licenses/LICENSE" in names
+    assert "mlp_jax-0.2.0.dist-info/licenses/LICENSE" in names
 
 
 @pytest.mark.slow
