@@ -92,7 +92,7 @@ def row(case: Case, found: interval.Completeness) -> dict[str, object]:
     """Return a row of the table."""
     return {
         "network": case.name, "complete": found.complete, "points": found.count, "classes": len(found.points),
-        "of index 0, 1, …": ", ".join(str(found.indices.get(k, 0)) for k in range(1 + max(found.indices))),
+        "of index 0, 1, …": ", ".join(str(found.indices.get(k, 0)) for k in range(1 + max(found.indices, default=0))),
         "sum": found.degree, "boxes": found.boxes, "seconds": found.seconds, "dimension": found.low.size,
         "data": case.data, "hidden": case.hidden, "decay": case.decay,
     }  # fmt: skip

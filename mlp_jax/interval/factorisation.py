@@ -114,11 +114,9 @@ def gap(matrix: Bounded, level: float, error: float) -> Gap:
 def solver(matrix: Bounded) -> Callable[[Array], Array] | None:
     """Return the floating-point map v ↦ M⁻¹v, of columns, without error bounds; None if M is singular to rounding."""
     scale, none = matrix.scale, np.zeros(len(matrix.scale))
-    lower = _shifted(matrix, 1, none)
-    if cholesky.factor(lower):
-        inner = functools.partial(lapack.dpotrs, lower, lower=1)
+    if found := _cholesky(matrix, 1, none):
+        inner = functools.partial(lapack.dpotrs, found[0], lower=1)
     else:
-        del lower
         inner = functools.partial(lapack.dsytrs, *_factors(matrix, 1, none), lower=1)
 
     def solve(v: Array) -> Array:

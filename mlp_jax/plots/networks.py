@@ -14,10 +14,10 @@ from mlp_jax.plots.colours import BLUE, GREEN, GREY, ORANGE, PURPLE
 _APART = 0.13
 # Number of leaves above which their labels are small.
 _MANY = 12
-# Colour and line style of a branch, in order of its index.
-_BRANCHES = {
-    "minimum": (BLUE, "-"), "index 1": (ORANGE, "--"), "index 2": (PURPLE, "-."), "higher index": (GREEN, ":"),
-}  # fmt: skip
+# Names, colours and line styles of branches of index 0, 1, 2 and more.
+_BRANCHES = (
+    ("minimum", BLUE, "-"), ("index 1", ORANGE, "--"), ("index 2", PURPLE, "-."), ("higher index", GREEN, ":"),
+)  # fmt: skip
 
 
 def disconnectivity(axes: matplotlib.axes.Axes, network: Network, title: str = "") -> matplotlib.axes.Axes:
@@ -142,15 +142,14 @@ def bifurcations(
     for branch in diagram.branches:
         cuts = 1 + np.flatnonzero(np.diff(branch.indices))
         for part in np.split(np.arange(len(branch.indices)), cuts):
-            name = list(_BRANCHES)[min(int(branch.indices[part[0]]), 3)]
-            color, style = _BRANCHES[name]
+            name, color, style = _BRANCHES[min(int(branch.indices[part[0]]), len(_BRANCHES) - 1)]
             seen = np.arange(part[0], min(part[-1] + 2, len(branch.indices)))  # to the first point of the next part
             axes.plot(branch.parameter[seen], branch.values[seen], style, color=color, lw=1.2, label=name)
         rises = np.diff(branch.parameter) > 0
         for turn in 1 + np.flatnonzero(rises[1:] != rises[:-1]):
             axes.plot(branch.parameter[turn], branch.values[turn], "o", mfc="none", color="black", ms=4, label="fold")
     names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
-    order = [name for name in (*_BRANCHES, "fold", "bifurcation") if name in names]
+    order = [name for name in (*(name for name, *_ in _BRANCHES), "fold", "bifurcation") if name in names]
     axes.legend([names[name] for name in order], order, fontsize="small")
     axes.set(xscale="log", xlabel=label, ylabel="loss (with penalty)", title=title)
     return axes
