@@ -78,7 +78,7 @@ def load(data: str) -> datasets.Dataset:
     except (OSError, ValueError) as error:
         raise ValueError(f"data: {error}") from error
     if found.train.targets.ndim > 1:
-        raise ValueError(f"data: got values as targets in {data}, expected class numbers.")
+        raise ValueError(f"data: got floating-point targets in {data}, expected class numbers as integers.")
     return found
 
 

@@ -56,7 +56,8 @@ def _at(rows: jax.Array, targets: jax.Array) -> jax.Array:
 def _checked_classes(logits: jax.Array, targets: jax.Array) -> tuple[jax.Array, jax.Array]:
     logits, targets = _checks.floats(logits, "logits"), _checks.numbers(targets, "targets")
     if not jnp.issubdtype(targets.dtype, jnp.integer):
-        raise TypeError(f"targets: got dtype {targets.dtype}, expected integers (class numbers).")
+        expected = "class numbers as integers, by astype(int) if they were read as floating point"
+        raise TypeError(f"targets: got dtype {targets.dtype}, expected {expected}.")
     if logits.ndim < 1 or targets.shape != logits.shape[:-1]:
         raise ValueError(f"targets: got shape {targets.shape}, expected {logits.shape[:-1]} for logits {logits.shape}.")
     if not isinstance(targets, jax.core.Tracer) and targets.size:

@@ -152,6 +152,10 @@ def dataset(inputs, targets):
         (lambda: datasets.spirals(0, 10), "key: got 0, expected one JAX random key"),
         (lambda: datasets.stratified_split(np.zeros(4), 4), "test_size: got 4, expected an integer from 1 to 3"),
         (lambda: datasets.load("cifar"), "name: got 'cifar', expected one of ['breast_cancer', 'diabetes', 'digits'"),
+        (
+            lambda: datasets.standardize(datasets.xor()),
+            "data: got an Examples, expected a Dataset of training",
+        ),
         (lambda: dataset(np.ones((0, 3)), []), "inputs: got shape (0, 3)"),
         (lambda: dataset(np.ones((3, 1)), [0, 1]), "targets: got shape (2,), expected 3 rows"),
         (lambda: dataset(np.ones((2, 1)), [[0, 1], [1, 0]]), "targets: got integers of shape (2, 2)"),

@@ -125,7 +125,11 @@ def test_targets_captured_by_jit_are_checked_too():
 @pytest.mark.parametrize(
     ("loss", "targets", "message"),
     [
-        (losses.cross_entropy, jnp.array([0.0, 1.0]), "targets: got dtype float32, expected integers (class numbers)."),
+        (
+            losses.cross_entropy,
+            jnp.array([0.0, 1.0]),
+            "targets: got dtype float32, expected class numbers as integers",
+        ),
         (losses.cross_entropy, jnp.array([0, 1, 2]), "targets: got shape (3,), expected (2,) for logits (2, 3)."),
         (losses.cross_entropy, jnp.array([-1, 2]), "targets: got class numbers from -1 to 2, expected 0 to 2."),
         (losses.accuracy, jnp.array([0]), "targets: got shape (1,), expected (2,) for logits (2, 3)."),

@@ -59,7 +59,9 @@ def as_examples(inputs: ArrayLike, targets: ArrayLike, *, name: str = "data") ->
     inputs
         (n, d) real numbers.
     targets
-        Integers (n,): class numbers from 0. Or floating point (n, out) or (n,): values; (n,) becomes (n, 1).
+        Integers (n,): class numbers from 0. Or floating point (n, out) or (n,): values; (n,) becomes (n, 1). Class
+        numbers that were read as floating point would be values, which `losses.cross_entropy` refuses: pass
+        `targets.astype(int)`.
     name
         Name of the data in errors.
 
@@ -150,7 +152,8 @@ def standardize(data: Dataset) -> Dataset:
 
     x ↦ (x − mean) / deviation, where mean and deviation (divided by n, not n − 1) are those of the training inputs
     alone. A column that is constant in training is only shifted, and is exactly 0 there. Targets are kept. Computed in
-    float64 on the host; returned in the default float dtype. Errors: see `as_examples`; also for parts that do not fit.
+    float64 on the host; returned in the default float dtype. Errors: see `as_examples`; also for parts that do not fit,
+    and a TypeError for anything but a Dataset.
 
     Examples
     --------
@@ -159,6 +162,8 @@ def standardize(data: Dataset) -> Dataset:
     >>> scaled.train.inputs.tolist(), scaled.test.inputs.tolist()
     ([[-1.0, 0.0], [1.0, 0.0]], [[3.0, 1.0]])
     """
+    if not isinstance(data, Dataset):
+        raise TypeError(f"data: got {_checks.describe(data)}, expected a Dataset of training and test examples.")
     train, test = (as_examples(*part, name=name) for part, name in zip(data, Dataset._fields, strict=True))
     require_compatible(train, test)
     mean, deviation = _column_statistics(np.asarray(data[0][0], np.float64))
