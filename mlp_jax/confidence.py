@@ -33,15 +33,15 @@ def mean_interval(samples: ArrayLike, axis: int = 0) -> tuple[np.ndarray, np.nda
 
 
 def show(samples: ArrayLike, digits: int = 3) -> str:
-    """Return "mean ± half width" of samples (n,), to `digits` significant digits.
+    """Return "mean ± half width" of samples (n,), to `digits` significant digits; one sample has no half width.
 
     Examples
     --------
-    >>> show([1.0, 2.0, 3.0])
-    '2 ± 2.48'
+    >>> show([1.0, 2.0, 3.0]), show([1.0])
+    ('2 ± 2.48', '1')
     """
     mean, half = mean_interval(samples)
-    return f"{mean:.{digits}g} ± {half:.{digits}g}"
+    return f"{mean:.{digits}g}" + (f" ± {half:.{digits}g}" if np.size(samples) > 1 else "")
 
 
 def change(samples: ArrayLike, digits: int = 2) -> str:
@@ -50,15 +50,17 @@ def change(samples: ArrayLike, digits: int = 2) -> str:
     Examples
     --------
     >>> change([-1.0, -2.0, -3.0]), change([1.0, -1.0, 0.5])
-    ('no difference seen (-2 ± 2.5)', 'no difference seen (0.17 ± 2.6)')
-    >>> change([-1.0, -1.1, -1.2])
-    'lower by 1.1 ± 0.25'
+    ('not significantly different (-2 ± 2.5)', 'not significantly different (0.17 ± 2.6)')
+    >>> change([-1.0, -1.1, -1.2]), change([2.0])
+    ('lower by 1.1 ± 0.25', 'different by 2 in one pair')
     """
     values = np.asarray(samples, float)
     kept = values[np.isfinite(values)]
     if not kept.size:
         return "not measured (all diverged)"
     mean, half = mean_interval(kept)
+    if kept.size == 1:
+        return f"different by {show(kept, digits)} in one pair"
     if abs(mean) <= half:
-        return f"no difference seen ({show(kept, digits)})"
+        return f"not significantly different ({show(kept, digits)})"
     return f"{'lower' if mean < 0 else 'higher'} by {show(np.sign(mean) * kept, digits)}"
