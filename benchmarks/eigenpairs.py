@@ -154,7 +154,7 @@ def measure(p: Problem, searches: dict[str, Search | None], rounds: int, truth: 
     """Time all searches in turn; report the first call separately if more rounds follow."""
     times: dict[str, list[float]] = {name: [] for name in searches}
     found: dict[str, Any] = {}
-    for index in tqdm.trange(rounds + 1, desc="rounds", leave=False):
+    for index in tqdm.trange(rounds + 1, desc="rounds", leave=False, disable=None):
         for name, search in searches.items():
             slow = len(times[name]) > 1 and times[name][-1] > 5
             if search is None or isinstance(found.get(name), Exception) or slow:
@@ -245,7 +245,7 @@ def traps() -> dict[str, tuple[np.ndarray, int, int]]:
 def traps_table(quick: bool) -> pd.DataFrame:
     """Count the seeds for which all values are right, flagged, and complete; products alone."""
     rows = []
-    for name, (spectrum, low, high) in tqdm.tqdm(traps().items(), desc="traps", leave=False):
+    for name, (spectrum, low, high) in tqdm.tqdm(traps().items(), desc="traps", leave=False, disable=None):
         diagonal = jnp.asarray(np.random.default_rng(1).permutation(spectrum))
         matvec = jax.tree_util.Partial(jnp.multiply, diagonal)
         truth = np.concatenate([spectrum[:low], spectrum[len(spectrum) - high :]])

@@ -125,7 +125,9 @@ def judge(family: Family, runs: int, seed: int) -> dict[str, int]:
 
 def main(runs: int = 12, seed: int = 0) -> pd.DataFrame:
     """Search, print the table by family, and return it."""
-    table = pd.DataFrame({name: judge(FAMILIES[name], runs, seed) for name in tqdm.tqdm(FAMILIES, desc="searching")}).T
+    table = pd.DataFrame(
+        {name: judge(FAMILIES[name], runs, seed) for name in tqdm.tqdm(FAMILIES, desc="searching", disable=None)}
+    ).T
     table.loc["all"] = table.sum()
     print(table.to_string())
     return table

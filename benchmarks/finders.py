@@ -166,7 +166,7 @@ def by_scipy(problem: Problem) -> Way:
 def measure(problem: Problem, ways: dict[str, tuple[Way, int]], repeats: int) -> pd.DataFrame:
     """Run every way once to compile, then in turns; return success rates and the fastest time a start."""
     times, outcomes = {name: [] for name in ways}, {}
-    for name, (way, num) in tqdm.tqdm(list(ways.items()) * (repeats + 1), desc=problem.name, leave=False):
+    for name, (way, num) in tqdm.tqdm(list(ways.items()) * (repeats + 1), desc=problem.name, leave=False, disable=None):
         took, outcomes[name] = seconds(lambda way=way, num=num: way(problem, num))
         times[name].append(took)
     rows = []

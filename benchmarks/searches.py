@@ -227,7 +227,7 @@ def tables(settings: Settings) -> side_by_side.Report:
     parts = []
     networks, searches = (1, 3) if settings.quick else (settings.networks, settings.searches)
     for size in (94,) if settings.quick else settings.parameters:
-        for _ in tqdm.trange(networks, desc=f"P = {size}"):
+        for _ in tqdm.trange(networks, desc=f"P = {size}", disable=None):
             here = network(generator, size)
             limit = min(21, size // 4)
             indices = [None, int(generator.integers(4)), int(generator.integers(5, limit))]

@@ -108,11 +108,11 @@ def compare(ways: list[Way], rounds: int, reference: str) -> pd.DataFrame:
     """
     installed = [way for way in ways if way.run is not None]
     first, results = {}, {}
-    for way in tqdm.tqdm(installed, desc="first calls", leave=False):
+    for way in tqdm.tqdm(installed, desc="first calls", leave=False, disable=None):
         first[way.name], results[way.name] = seconds(way.run)
         results[way.name] = np.asarray(results[way.name])
     warm: dict[str, list[float]] = {way.name: [] for way in installed}
-    for index in tqdm.trange(rounds, desc="rounds", leave=False):
+    for index in tqdm.trange(rounds, desc="rounds", leave=False, disable=None):
         for way in installed:
             if index == 0 or not way.slow:
                 if not way.slow:

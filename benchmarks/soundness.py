@@ -227,7 +227,7 @@ class Count:
 def run(cases: int, seed: int = 0, progress: bool = False) -> Count:
     """Draw compositions until `cases` cases have been decided; refused ones do not count."""
     generator, count = np.random.default_rng(seed), Count()
-    with jax.enable_x64(True), tqdm.tqdm(total=cases, unit="case", disable=not progress) as bar:
+    with jax.enable_x64(True), tqdm.tqdm(total=cases, unit="case", disable=None if progress else True) as bar:
         number = 0
         while count.cases < cases:
             differentiate, arb = bool(number % 2), number % 5 == 0
@@ -287,13 +287,13 @@ def main(cases: int = 100_000, theorems: int = 500, networks: int = 300, lists: 
     )
     for name in count.examples[:10]:
         print("outside:", name)
-    found = network_enclosures.run(networks, seed, functools.partial(tqdm.tqdm, unit="network"))
+    found = network_enclosures.run(networks, seed, functools.partial(tqdm.tqdm, unit="network", disable=None))
     print(
         f"{found.networks} networks: {found.outside} of {found.entries} entries of their Hessians outside;"
         f" {found.refused} refused"
     )
-    tallies = constructed_theorems.run(theorems, seed, functools.partial(tqdm.tqdm, unit="theorem"))
-    tallies |= constructed_lists.run(lists, seed, functools.partial(tqdm.tqdm, unit="list"))
+    tallies = constructed_theorems.run(theorems, seed, functools.partial(tqdm.tqdm, unit="theorem", disable=None))
+    tallies |= constructed_lists.run(lists, seed, functools.partial(tqdm.tqdm, unit="list", disable=None))
     for family, tally in tallies.items():
         print(f"{family}: {tally.cases} functions, {tally.proved} theorems,"
               f" {tally.together} more in float64, {len(tally.false)} false")  # fmt: skip

@@ -29,7 +29,7 @@ def minimise(fun: Callable[..., jax.Array], start: Any, args: tuple, max_steps: 
     direction = jax.jit(functools.partial(_steihaug, lambda v, *args: fun(unravel(v), *args)))
     value, gradient = evaluate(vector, *args)
     radius, products = 1.0, 0
-    bar = tqdm.trange(max_steps, desc="minimum", leave=False)
+    bar = tqdm.trange(max_steps, desc="minimum", leave=False, disable=None)
     for _ in bar:
         size = float(jnp.linalg.norm(gradient))
         bar.set_postfix(gradient=f"{size:.1e}", products=products)

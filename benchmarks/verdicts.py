@@ -211,7 +211,7 @@ def row(family: str, case: Case) -> dict:
 def judge(cases: dict[str, list[Case]]) -> pd.DataFrame:
     """Classify every point; return one row for each."""
     pairs = [(family, case) for family, members in cases.items() for case in members]
-    return pd.DataFrame([row(*pair) for pair in tqdm.tqdm(pairs, unit="point")])
+    return pd.DataFrame([row(*pair) for pair in tqdm.tqdm(pairs, unit="point", disable=None)])
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:

@@ -11,7 +11,7 @@ import tqdm
 @contextlib.contextmanager
 def bar(description: str, unit: str) -> Iterator[Callable[[int, int], None]]:
     """Show a bar, and return the function progress(done, total) that moves it."""
-    with tqdm.tqdm(desc=description, unit=unit, leave=False) as shown:
+    with tqdm.tqdm(desc=description, unit=unit, leave=False, disable=None) as shown:
 
         def progress(done: int, total: int) -> None:
             shown.total = total

@@ -77,7 +77,7 @@ class Hunt(NamedTuple):
         """
         begun: collections.Counter[int] = collections.Counter()
         climbed: set[int] = set()
-        with tqdm.tqdm(unit="ladder", desc="ladders") as bar:
+        with tqdm.tqdm(unit="ladder", desc="ladders", disable=None) as bar:
             while in_time():
                 live = [f for f in self.distinct(found) if is_live(f.point.params)]
                 fresh = [f for f in live if f.negative >= 0 and id(f.point) not in climbed]
@@ -121,7 +121,7 @@ def is_live(params: mlp.Params) -> bool:
 
 def on_cores(work: Callable[[T], Result], items: Sequence[T], unit: str, description: str) -> list[Result]:
     """Return `devices.over_cores(work, items)`, with a progress bar."""
-    with tqdm.tqdm(total=len(items), unit=unit, desc=description) as bar:
+    with tqdm.tqdm(total=len(items), unit=unit, desc=description, disable=None) as bar:
 
         def counted(item: T) -> Result:
             result = work(item)
