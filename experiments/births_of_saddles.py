@@ -121,17 +121,31 @@ def bifurcations_of_trivial(slope: Any, x: np.ndarray, like: np.ndarray, low: fl
     return np.array([scipy.optimize.brentq(lambda d, k=k: gaps(d)[k], grid[i], grid[i + 1]) for i, k in crossed])
 
 
-def events(diagram: Diagram) -> list[dict[str, Any]]:
-    """Return one row a birth: at folds, and where branches meet."""
-    rows: list[dict[str, Any]] = []
+def events(diagram: Diagram) -> pd.DataFrame:
+    """Return one row for each birth, at folds and where branches meet, with the indices beside it.
+
+    Births that a symmetry of the data maps to each other have equal decays and losses: they are one row, and `times`
+    counts them.
+    """
+    rows: list[tuple[float, str, str, float]] = []
     for branch in diagram.found.branches:
         rises = np.diff(branch.parameter) > 0
         for turn, decay in zip(1 + np.flatnonzero(rises[1:] != rises[:-1]), branch.folds, strict=True):
-            beside = sorted({int(branch.indices[turn - 1]), int(branch.indices[turn + 1])})
-            place = {"decay": decay, "birth": "fold", "indices": " and ".join(map(str, beside))}
-            rows.append(place | {"loss": branch.values[turn]})
-    rows += [{"decay": decay, "birth": "bifurcation", "indices": ""} for decay in diagram.found.bifurcations]
-    return [{"landscape": diagram.name} | row for row in sorted(rows, key=lambda row: -row["decay"])]
+            rows.append((decay, "fold", joined(branch.indices[[turn - 1, turn + 1]]), branch.values[turn]))
+    ends = [(b.parameter[k], b.indices[k], b.values[k]) for b in diagram.found.branches for k in (0, -1)]
+    for decay in diagram.found.bifurcations:
+        meeting = [end for end in ends if np.isclose(end[0], decay, rtol=1e-12, atol=0)]
+        rows.append((decay, "bifurcation", joined([index for _, index, _ in meeting]), meeting[0][2]))
+    births = pd.DataFrame(rows, columns=["decay", "birth", "indices", "loss"]).round(9)
+    births = births.groupby([*births], as_index=False).size().rename(columns={"size": "times"})
+    births.insert(0, "landscape", diagram.name)
+    return births.sort_values("decay", ascending=False)
+
+
+def joined(indices: Any) -> str:
+    """Return different indices in increasing order: "0, 1 and 2"."""
+    *others, last = map(str, np.unique(indices))
+    return f"{', '.join(others)} and {last}" if others else last
 
 
 def counts(diagram: Diagram) -> pd.DataFrame:
@@ -173,12 +187,13 @@ def conclusion(births: pd.DataFrame, table: pd.DataFrame, diagrams: list[Diagram
     """Return what was found, in words made from the numbers."""
     own = births[births.landscape == diagrams[0].name]
     folds = own[own.birth == "fold"]
-    pairs = int(folds.indices.isin([f"{k} and {k + 1}" for k in range(9)]).sum())
+    pairs = folds.times[folds.indices.isin([f"{k} and {k + 1}" for k in range(9)])].sum()
+    branching = tables.count(own.times[own.birth == "bifurcation"].sum(), "bifurcation")
     off = [np.min(np.abs(d.found.bifurcations - p), initial=np.inf) / p for d in diagrams for p in d.predicted]
     told = f" On digits {len(off)} predicted bifurcations are found, off by {max(off):.0e} at most." if off else ""
     return (
-        f"Found: on XOR the points are born at {len(folds)} folds, of which {pairs} give birth to two points whose"
-        f" index differs by one, and {len(own) - len(folds)} bifurcations, from 1 point to {table.points.iloc[0]};"
+        f"Found: on XOR the points are born at {folds.times.sum()} folds, of which {pairs} give birth to two points"
+        f" whose index differs by one, and {branching}, from 1 point to {table.points.iloc[0]};"
         f" Σ copies · (−1)^index is 1 at {int((table['sum'] == 1).sum())} of {len(table)} weight decays.{told}"
     )
 
@@ -187,14 +202,14 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Follow the branches, print and save; return the births and the counts."""
     folder = RunFolder("births_of_saddles", settings, settings.output, resume=settings.resume)
     wanted = {"xor": of_xor} if settings.quick else {"xor": of_xor, "digits": of_digits}
-    bar = tqdm.tqdm(wanted.items(), unit="landscape")
+    bar = tqdm.tqdm(wanted.items(), unit="landscape", disable=None)
     diagrams = [folder.kept(name, functools.partial(compute, settings)) for name, compute in bar]
-    births = pd.DataFrame([row for diagram in diagrams for row in events(diagram)])
+    births = pd.concat([events(diagram) for diagram in diagrams], ignore_index=True)
     table = counts(diagrams[0])
     folder.table("births", births)
     folder.table("counts", table)
     folder.figure("births_of_saddles", draw(diagrams, table))
-    print(tables.text(births, "births", na_rep="-"))
+    print(tables.text(births, "births", float_format="{:.6g}".format))
     folder.conclude(conclusion(births, table, diagrams))
     return births, table
 

@@ -71,7 +71,7 @@ def prove(settings: Settings, folder: RunFolder, case: Case) -> interval.Complet
     """Return the proved list of a network; an unfinished one is saved after every `boxes` boxes, and goes on."""
     file = folder.path / f"{case.name.replace(' ', '_').replace(',', '')}.json"
     found = interval.load_list(file) if file.exists() else None
-    with bars.bar(case.name, "millionths") as progress:
+    with bars.bar(case.name, "ppm") as progress:
         while found is None or len(found.undecided_low):
             found = mlp_census.complete(
                 *DATA[case.data], case.hidden, case.decay, max_boxes=settings.boxes, resume=found, progress=progress

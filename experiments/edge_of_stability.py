@@ -175,7 +175,9 @@ def run(settings: Settings) -> pd.DataFrame:
     def of_seed(seed: int) -> pd.DataFrame:
         return pd.concat(devices.over_cores(functools.partial(one, seed), rates), ignore_index=True)
 
-    frames = [folder.kept(f"seed_{n}", functools.partial(of_seed, n)) for n in tqdm.trange(seeds, unit="seed")]
+    frames = [
+        folder.kept(f"seed_{n}", functools.partial(of_seed, n)) for n in tqdm.trange(seeds, unit="seed", disable=None)
+    ]
     rows = pd.concat(frames, ignore_index=True)
     table = summary(rows)
     folder.table("looks", rows)

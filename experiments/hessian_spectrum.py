@@ -27,10 +27,17 @@ from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from experiments._shared.spectra import outliers
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
-from mlp_jax.confidence import mean_interval
+from mlp_jax.confidence import mean_interval, show
 
 # The bulk at zero: eigenvalues of at most this share of the largest in size.
 BULK = 1e-3
+# Columns that are printed, and what they are called.
+SHOWN = {
+    "outliers": "outliers",
+    "bulk_share": "share near 0",
+    "negative_share": "share negative",
+    "negative_size": "−smallest / largest",
+}
 COLOURS = (plots.BLUE, plots.ORANGE, plots.GREEN, plots.PURPLE, plots.SKY, plots.YELLOW)
 LINES, MARKERS = ("-", "--", "-.", ":", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1))), "os^DvP"
 
@@ -139,16 +146,14 @@ def quadrature_errors(run: Run) -> dict[str, float]:
 
 
 def summary(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return one row for each number of classes: start and end of training, means with 95 % half widths over seeds."""
-    table = []
-    for classes, part in rows.groupby("classes"):
-        row: dict[str, Any] = {"classes": classes}
-        for when, some in (("start", part[part.epoch == 0]), ("end", part[part.epoch == part.epoch.max()])):
-            for name in ("outliers", "bulk_share", "negative_share", "negative_size"):
-                mean, half = mean_interval(some[name])
-                row[f"{name}, {when}"] = f"{mean:.3g} ± {half:.1g}"
-        table.append(row)
-    return pd.DataFrame(table)
+    """Return the start and the end of training for each number of classes: means with 95 % half widths over seeds."""
+    ends = rows[rows.epoch.isin((0, rows.epoch.max()))]
+    return pd.DataFrame(
+        [
+            {"classes": classes, "epoch": epoch} | {words: show(part[name], 2) for name, words in SHOWN.items()}
+            for (classes, epoch), part in ends.groupby(["classes", "epoch"])
+        ]
+    )
 
 
 def draw(runs: list[Run], rows: pd.DataFrame) -> matplotlib.figure.Figure:
@@ -211,7 +216,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     epochs = max(2, settings.epochs // 5) if settings.quick else settings.epochs
     work, runs = [(number, seed) for number in classes for seed in range(seeds)], []
     with jax.enable_x64(True):
-        for number, seed in tqdm.tqdm(work, unit="run"):
+        for number, seed in tqdm.tqdm(work, unit="run", disable=None):
             one = functools.partial(train, settings, number, seed, epochs)
             runs.append(folder.kept(f"classes_{number}_seed_{seed}", one))
     rows = pd.DataFrame([row for one in runs for row in rows_of(one)])
@@ -222,8 +227,8 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     columns = ["classes", "seed", "epoch", "eigenvalue"]
     folder.table("spectra", pd.DataFrame(spectra, columns=columns).explode("eigenvalue"))
     folder.figure("hessian_spectrum", draw(runs, rows))
-    print(f"Mean ± 95 % half width over {seeds} seeds, before and after {epochs} epochs:")
-    print(tables.text(summary(rows).set_index("classes").T, "points", index=True))
+    print(f"Eigenvalues before and after {epochs} epochs; mean ± 95 % half width over {seeds} seeds:")
+    print(tables.text(summary(rows), "points"))
     folder.conclude(conclusion(rows, errors))
     return rows, errors
 

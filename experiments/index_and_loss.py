@@ -68,13 +68,13 @@ def search(settings: Settings, digits: Problem, folder: RunFolder) -> pd.DataFra
     """Return one row an end of a search: what it is, its index and loss, and what a naive count of signs would say."""
     share, indices = 4 if settings.quick else 1, range(settings.largest_index + 1)
     key, found = jax.random.key(settings.seed + 1), list[Ends]()
-    with tqdm.tqdm([None, *indices[::SPACING]], unit="index", desc="searches") as bar:
+    with tqdm.tqdm([None, *indices[::SPACING]], unit="index", desc="searches", disable=None) as bar:
         for index in bar:
             number = settings.descents if index is None else settings.starts
             start_key = jax.random.fold_in(key, settings.largest_index + 1 if index is None else index)
             begin = starts(digits, max(2, number // share), start_key)
             found.append(folder.kept(f"index_{index}", functools.partial(searched, settings, digits, begin, index)))
-    for index in tqdm.tqdm(indices, unit="index", desc="ladders"):
+    for index in tqdm.tqdm(indices, unit="index", desc="ladders", disable=None):
         found.append(folder.kept(f"ladders_{index}", functools.partial(climbed, settings, digits, found, index)))
     rows = [row for ends in found for row in ends.rows]
     return pd.DataFrame(rows).astype({"index": "Int64", "wanted": "Int64"})

@@ -212,7 +212,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     wanted: dict[str, Any] = {f"xor_{decay:g}": functools.partial(of_xor, settings, decay) for decay in decays}
     if not settings.quick:
         wanted["digits"] = functools.partial(of_digits, settings)
-    lands = [folder.kept(name, compute) for name, compute in tqdm.tqdm(wanted.items(), unit="landscape")]
+    lands = [folder.kept(name, compute) for name, compute in tqdm.tqdm(wanted.items(), unit="landscape", disable=None)]
     table = pd.DataFrame([summary(land) for land in lands])
     minima = pd.DataFrame([row for land in lands for row in minimum_rows(land)]).astype({"over_saddle": "Int64"})
     edges = pd.DataFrame([{"landscape": land.name} | edge._asdict() for land in lands for edge in land.network.edges])

@@ -23,7 +23,7 @@ import optax
 import pandas as pd
 import tqdm
 
-from experiments._shared import all_devices, command_line, tuning
+from experiments._shared import all_devices, command_line, tables, tuning
 from experiments._shared.descent import Fun, descend, largest_eigenvalue
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.scheduled import CONTENDERS, DECAYS, scheduled_sgd
@@ -207,15 +207,16 @@ def draw(descents: pd.DataFrame, runs: pd.DataFrame) -> matplotlib.figure.Figure
 def conclusion(theory: pd.DataFrame, tried: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Return what was found, as one sentence filled with numbers."""
     edges = theory[["problem", *UNITS]].itertuples(index=False)
-    first = ", ".join(f"{name} {mean:.2f} ({low:.2f} to {high:.2f})" for name, mean, low, high in edges)
+    first = "; ".join(f"{name}: {mean:.2f} ({low:.2f} to {high:.2f})" for name, mean, low, high in edges)
     differences = over_constant(runs, "test_loss")
-    decays = ", ".join(f"{decay} {change(differences[decay, False])}" for decay in DECAYS[1:])
-    warm = ", ".join(f"{decay} {change(differences[decay, True] - differences[decay, False])}" for decay in DECAYS)
+    decays = ", ".join(f"{change(differences[decay, False])} with {decay} decay" for decay in DECAYS[1:])
+    warm = ", ".join(f"{change(differences[decay, True] - differences[decay, False])} ({decay})" for decay in DECAYS)
     return (
-        f"Found: the smallest rate tried at which gradient descent diverged is, in units of 2/λ_max, {first}, with"
-        f" {theory['diverged below 2/λ_max'].sum()} divergences below 1; against a constant rate the test loss is:"
-        f" {decays}; with warm-up against without: {warm}; {runs.diverged.sum()} of {len(runs)} fresh runs diverged,"
-        f" and {tried.at_edge.sum()} of {len(CONTENDERS)} peaks were chosen at an edge of the search."
+        f"Found: the smallest rate tried at which gradient descent diverged, in units of 2/λ_max: {first};"
+        f" {tables.count(theory['diverged below 2/λ_max'].sum(), 'run')} diverged below 1. The test loss against that"
+        f" of a constant rate: {decays}; with warm-up against without: {warm}. {runs.diverged.sum()} of {len(runs)}"
+        f" fresh runs diverged, and {tried.at_edge.sum()} of {len(CONTENDERS)} peaks were chosen at an edge of the"
+        " search."
     )
 
 
@@ -231,11 +232,11 @@ def run(settings: Settings) -> pd.DataFrame:
         bar.update()
         tried, runs = compare_schedules(settings, folder, bar)
     theory, table = thresholds(descents), summary(tried, runs)
-    tables = {"schedules": table, "thresholds": theory, "descents": descents, "tuning": tried, "runs": runs}
-    for name, frame in tables.items():
+    frames = {"schedules": table, "thresholds": theory, "descents": descents, "tuning": tried, "runs": runs}
+    for name, frame in frames.items():
         folder.table(name, frame)
     print(f"Schedules, {settings.epochs} epochs, {settings.seeds} fresh seeds (nats, points; 95 %):")
-    print(table.drop(columns=["at_edge", "usable to", "diverged", "train_loss"]).to_string(index=False))
+    print(tables.text(table.drop(columns=["at_edge", "usable to", "diverged", "train_loss"]), "schedules"))
     folder.figure("learning_rates", draw(descents, runs))
     folder.conclude(conclusion(theory, tried, runs))
     return runs

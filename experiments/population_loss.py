@@ -202,14 +202,16 @@ def conclusion(points: pd.DataFrame, table: pd.DataFrame) -> str:
     """Return what was found, in words made from the numbers."""
     saddles = points[points.proved_index > 0]
     minima = points[points.proved_index == 0]
-    first, last = table.iloc[0], table.iloc[-1]
     reasons = collections.Counter(points.refused[points.refused != ""])
     why = "".join(f"; refused {number} times: {reason}" for reason, number in reasons.items())
+    lowest = minima.groupby("units").loss.min()
+    losses = " to ".join(f"{lowest[k]:.4f} with {k} units" for k in sorted({*lowest.index[:1], *lowest.index[-1:]}))
+    goes = f"; the loss of the lowest is {'from ' * (len(lowest) > 1)}{losses}" if len(lowest) else ""
     return (
-        f"Found: {len(minima)} spurious minima and {len(saddles)} saddles (index {saddles.proved_index.min()} to"
-        f" {saddles.proved_index.max()}) of {len(points)} critical points are proved{why}; the lowest spurious minimum"
-        f" falls from {first.lowest_minimum:.4f} with {int(first.units)} units to {last.lowest_minimum:.4f} with"
-        f" {int(last.units)}; {int(table.at_teacher.sum())} of {int(table.searches.sum())} searches end at the teacher."
+        f"Found: {tables.count(len(minima), 'spurious minimum', 'spurious minima')}"
+        f" and {tables.count(len(saddles), 'saddle')} of {len(points)} critical points are proved"
+        f" (index up to {points.proved_index.max()}){why}{goes};"
+        f" {int(table.at_teacher.sum())} of {int(table.searches.sum())} searches end at the teacher."
     )
 
 
@@ -219,7 +221,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     if settings.quick:
         settings = dataclasses.replace(settings, units=settings.units[:1], starts=min(4, settings.starts))
     lands: list[Landscape] = []
-    for k in tqdm.tqdm(settings.units, unit="width"):
+    for k in tqdm.tqdm(settings.units, unit="width", disable=None):
         lands.append(folder.kept(f"{k} units", functools.partial(explore, settings, k)))
         for i, proof in enumerate(lands[-1].proofs):
             proof.save(folder.path / f"{k}_{i}.json")

@@ -220,7 +220,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     with jax.enable_x64(True):
         model, digits = classifier(settings.weight_decay), all_digits()
         found: list[dict[str, Any]] = []
-        for case in tqdm.tqdm(cases(settings), unit="point", desc="digits"):
+        for case in tqdm.tqdm(cases(settings), unit="point", desc="digits", disable=None):
             found.append(folder.kept(f"point_{len(found)}", functools.partial(prove, settings, model, digits, case)))
     for number, row in enumerate(found):
         row["proof"].save(folder.path / f"digits_{number}_{row['network']}.json")

@@ -175,7 +175,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     codings = ["{0, 1}"] if settings.quick else list(xor.CODINGS)
     wanted = [(coding, decay) for coding in codings for decay in decays]
     lands: list[Landscape] = []
-    with tqdm.tqdm(wanted, unit="landscape") as bar:
+    with tqdm.tqdm(wanted, unit="landscape", disable=None) as bar:
         for coding, decay in bar:
             bar.set_postfix_str(f"{coding}, {decay:g}")
             compute = functools.partial(explore, settings, coding, decay)

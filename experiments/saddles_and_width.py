@@ -221,7 +221,7 @@ def run(settings: Settings) -> pd.DataFrame:
     starts = settings.starts // 4 if settings.quick else settings.starts
     work = [(width, number) for width in widths for number in range(teachers)]
     rows: list[dict[str, Any]] = []
-    with tqdm.tqdm(work, unit="census") as bar:
+    with tqdm.tqdm(work, unit="census", disable=None) as bar:
         for width, number in bar:
             bar.set_postfix_str(f"h = {width}, data set {number}")
             one = functools.partial(count, settings, width, number, starts)

@@ -28,7 +28,7 @@ from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from experiments._shared.spectra import outliers
 from mlp_jax import curvature, datasets, losses, mlp, plots, training, tree
-from mlp_jax.confidence import mean_interval
+from mlp_jax.confidence import mean_interval, show
 
 CLASSES, TOP, TOLERANCE = 10, 15, 1e-4
 PARTS: dict[str, Callable[[Any], Any]] = {"whole": lambda p: p, "layer 1": lambda p: p[0], "layer 2": lambda p: p[1]}
@@ -132,7 +132,7 @@ def follow(settings: Settings, seed: int, epochs: int) -> Run:
     points = [start, *(jax.tree.map(lambda leaf, e=e: leaf[e], history.record) for e in range(epochs))]
     rows: list[dict[str, Any]] = []
     before: dict[str, Any] = dict.fromkeys(PARTS)
-    for epoch, params in enumerate(tqdm.tqdm(points, unit="epoch", leave=False)):
+    for epoch, params in enumerate(tqdm.tqdm(points, unit="epoch", leave=False, disable=None)):
         for name in PARTS:
             row, before[name] = measure(name, params, data, before[name], key, settings.probes)
             rows.append({"seed": seed, "epoch": epoch} | row)
@@ -151,8 +151,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             some = rows[(rows.epoch == epoch) & (rows.part == name)]
             row: dict[str, Any] = {"part": name, "epoch": epoch}
             for column in ("largest", "outliers", "trace", "top_share", "kept", "gradient_share", "products"):
-                mean, half = mean_interval(some[column])
-                row[column] = f"{mean:.3g} ± {half:.1g}" if np.isfinite(mean) else ""
+                row[column] = show(some[column], 2) if some[column].notna().all() else ""
             table.append(row)
     return pd.DataFrame(table)
 
@@ -208,14 +207,15 @@ def run(settings: Settings) -> pd.DataFrame:
     folder = RunFolder("spectrum_by_layer", settings, settings.output, resume=settings.resume)
     seeds, epochs = (1, min(2, settings.epochs)) if settings.quick else (settings.seeds, settings.epochs)
     runs = []
-    for seed in tqdm.trange(seeds, unit="run"):
+    for seed in tqdm.trange(seeds, unit="run", disable=None):
         runs.append(folder.kept(f"seed_{seed}", functools.partial(follow, settings, seed, epochs)))
     rows = pd.DataFrame([row for one in runs for row in one.rows])
     folder.table("epochs", rows)
     table = summary(rows)
     folder.table("summary", table)
     folder.figure("spectrum_by_layer", draw(rows, runs[0].densities))
-    print(f"784-{settings.hidden}-10, {settings.examples} digits of MNIST; mean ± 95 % half width over {seeds} seeds:")
+    over = f"mean ± 95 % half width over {seeds} seeds" if seeds > 1 else "one seed"
+    print(f"784-{settings.hidden}-10, {settings.examples} digits of MNIST; {over}:")
     print(tables.text(table, "summary"))
     folder.conclude(conclusion(rows))
     return rows

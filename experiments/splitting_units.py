@@ -204,7 +204,7 @@ def run(settings: Settings) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     work = [(*network, number) for network in NETWORKS for number in range(teachers)]
     with jax.enable_x64(True):
-        for inputs, bias, hidden, number in tqdm.tqdm(work, unit="teacher"):
+        for inputs, bias, hidden, number in tqdm.tqdm(work, unit="teacher", disable=None):
             one = functools.partial(of_teacher, settings, inputs, bias, hidden, number)
             for made, places in folder.kept(f"teacher_{number}_inputs_{inputs}_units_{hidden}_bias_{bias}", one):
                 splits.append(made)

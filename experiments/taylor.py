@@ -195,7 +195,7 @@ def run(settings: Settings) -> pd.DataFrame:
     networks = min(3, settings.networks) if settings.quick else settings.networks
     with jax.enable_x64(True):
         found: list[Place] = []
-        for number in tqdm.trange(networks, unit="network"):
+        for number in tqdm.trange(networks, unit="network", disable=None):
             found += folder.kept(f"network_{number}", functools.partial(places, settings, number))
         rows = pd.DataFrame([row for place in found for row in measure(place)])
         first = {place.kind: place for place in reversed(found)}

@@ -1,5 +1,6 @@
 """A run folder holds a whole run, its page shows it, and nothing is overwritten."""
 
+import ast
 import base64
 import dataclasses
 import io
@@ -163,6 +164,21 @@ def test_printed_tables_fit_in_100_columns_and_name_what_is_left_out(columns):
     left = re.findall(r"column \d+", " ".join(lines[3:]))
     assert shown + left == list(frame)
     assert bool(left) == (columns == 30) == ("in rows.csv" in " ".join(lines[3:]))
+
+
+def test_names_are_printed_with_spaces_and_numbers_with_their_nouns():
+    assert tables.text(pd.DataFrame({"lowest_loss": [0.5]}), "points").split() == ["lowest", "loss", "0.5"]
+    assert [tables.count(n, "minimum", "minima") for n in (0, 1, 2)] == ["0 minima", "1 minimum", "2 minima"]
+    assert tables.count(3, "seed") == "3 seeds"
+
+
+def test_progress_bars_are_drawn_on_terminals_only():
+    root = pathlib.Path(experiments.__file__).parent.parent
+    for file in (file for folder in ("experiments", "benchmarks") for file in (root / folder).rglob("*.py")):
+        for call in (node for node in ast.walk(ast.parse(file.read_text())) if isinstance(node, ast.Call)):
+            names = [ast.unparse(part) for part in (call.func, *call.args[:1])]
+            if {"tqdm.tqdm", "tqdm.trange"} & set(names):
+                assert "disable" in {keyword.arg for keyword in call.keywords}, f"{file}:{call.lineno}"
 
 
 def test_an_invalid_setting_is_reported_in_one_line_and_other_errors_keep_their_traceback(monkeypatch, capsys):

@@ -1,4 +1,4 @@
-"""Tables as text of at most 100 columns; the CSV file in the run folder has the rest."""
+"""What an experiment prints: tables as text of at most 100 columns, and numbers with their nouns."""
 
 from __future__ import annotations
 
@@ -14,16 +14,22 @@ def text(frame: pd.DataFrame, csv: str, **options: Any) -> str:
     """Return a table as text of at most 100 columns: `print(tables.text(rows, "summary"))`.
 
     Put the most important columns first: columns are dropped from the end until the rest fit, and listed below the
-    table with `csv`, the name that `RunFolder.table` was given. `options` are those of `DataFrame.to_string`; the
-    defaults are no index, and floats as `{:.4g}`.
+    table with `csv`, the name that `RunFolder.table` was given. Names are printed with spaces for underscores.
+    `options` are those of `DataFrame.to_string`; the defaults are no index, and floats as `{:.4g}`.
     """
     options = {"index": False, "float_format": "{:.4g}".format} | options
-    for count in range(frame.shape[1], 0, -1):
-        shown = frame.iloc[:, :count].to_string(**options)
+    spaced = frame.rename(columns=lambda name: str(name).replace("_", " "))
+    for fitting in range(frame.shape[1], 0, -1):
+        shown = spaced.iloc[:, :fitting].to_string(**options)
         if max(map(len, shown.splitlines())) <= WIDTH:
             break
-    left = [str(name) for name in frame.columns[count:]]
+    left = [str(name) for name in frame.columns[fitting:]]
     if not left:
         return shown
-    more = f"{len(left)} more column{'s' * (len(left) > 1)} in {csv}.csv: {', '.join(left)}"
+    more = f"{count(len(left), 'more column')} in {csv}.csv: {', '.join(left)}"
     return "\n".join([shown, *textwrap.wrap(more, WIDTH)])
+
+
+def count(number: int, one: str, many: str | None = None) -> str:
+    """Return a number with its noun: `count(1, "seed")` is "1 seed", `count(2, "minimum", "minima")` "2 minima"."""
+    return f"{number} {one if number == 1 else many or one + 's'}"

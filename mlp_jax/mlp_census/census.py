@@ -83,7 +83,7 @@ def complete(
     resume
         A refusal of the same problem: go on from its boxes.
     progress
-        Called as progress(done, total) with the millionths of the volume that are decided.
+        Called as progress(done, total) with the share of the volume that is decided, in parts per million.
     excluded
         Called as excluded(low, high) with the corners, (m, n), of boxes that hold no critical point: for figures.
 
