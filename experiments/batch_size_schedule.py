@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import matplotlib.figure
+import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
@@ -171,9 +172,12 @@ def draw(curves: pd.DataFrame) -> matplotlib.figure.Figure:
             panel.fill_between(by_seed.index, mean - half, mean + half, color=color, alpha=0.2, lw=0)
     for panel, (across, column) in zip(axes, shown, strict=True):
         panel.set(xlabel=across, ylabel=f"{MEASURES[column]} (nats)", yscale="log")
+        panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
         panel.yaxis.set_major_formatter("{x:.2g}")
-        panel.yaxis.set_minor_formatter("{x:.2g}")
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(WAYS), frameon=False)
+        panel.yaxis.set_minor_formatter("")
+    title = "mean and 95 % interval over seeds"
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.legend(handles, names, title=title, loc="outside upper center", ncols=len(WAYS), frameon=False)
     return figure
 
 

@@ -16,6 +16,7 @@ import matplotlib.axes
 import matplotlib.collections
 import matplotlib.figure
 import matplotlib.patches
+import matplotlib.ticker
 import numpy as np
 import pandas as pd
 
@@ -142,7 +143,9 @@ def draw(table: pd.DataFrame, points: pd.DataFrame) -> matplotlib.figure.Figure:
         rows, look = group.sort_values("decay"), {"color": COLOURS[number], "marker": "os^DvPX"[number]}
         numbers.plot(rows.decay, rows.points, label=f"{DATA[data][0].shape[1]}-{hidden}-1 {data}", **look)
     numbers.set(xscale="log", xlabel="weight decay", ylabel="number of critical points", title="as the decay falls")
-    numbers.legend(fontsize=8, loc="upper center")
+    numbers.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    numbers.margins(y=0.25)
+    numbers.legend(fontsize=8)
     return figure
 
 

@@ -195,13 +195,13 @@ def draw(traces: dict[str, np.ndarray], edge: pd.DataFrame, kappa: float) -> mat
 def conclusion(quadratics: pd.DataFrame, edge: pd.DataFrame, sigmoid: pd.DataFrame) -> str:
     """Return what was found, as one sentence filled with numbers."""
     known, hard = quadratics[quadratics.theory > 0], quadratics[quadratics["κ"] == quadratics["κ"].max()]
-    steps = ", ".join(f"{row.method} {row.steps:.0f}" for row in hard[hard.reached == 1].itertuples())
+    steps = ", ".join(f"{row.steps:.0f} ({row.method})" for row in hard[hard.reached == 1].itertuples())
     wrong = ((edge["growth a step"] > 1 + 1e-9) != (edge[SHARE] > 1)).sum()
     return (
         f"Found: measured factors a step are within {(known.factor - known.theory).abs().max():.1g} of theory in"
-        f" {len(known)} cases; at κ = {hard['κ'].max():g} methods that converge from every start take {steps} steps;"
-        f" runs grow exactly where η > 2/λ_max, with {wrong} exceptions in {len(edge)}; a badly wrong sigmoid unit has"
-        f" {sigmoid['far / near'][0]} times the gradient of a nearly right one with squared error, and"
+        f" {len(known)} cases; at κ = {hard['κ'].max():g} the steps of methods that converge from every start are"
+        f" {steps}; runs grow exactly where η > 2/λ_max, with {wrong} exceptions in {len(edge)}; a badly wrong"
+        f" sigmoid unit has {sigmoid['far / near'][0]} times the gradient of a nearly right one with squared error, and"
         f" {sigmoid['far / near'][1]} times with cross-entropy."
     )
 

@@ -234,7 +234,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     size = int(rows.parameters.iloc[0])
     print(f"{COMPONENTS}-{settings.hidden}-{CLASSES} on {settings.examples} digits, P = {size}; mean loss ± 95 %:")
     print(tables.text(table, "by_index", float_format="{:.4f}".format))
-    print("\nEnds of all searches:", ", ".join(f"{n} {kind}" for kind, n in rows.kind.value_counts().items()))
+    print("\nEnds of all searches:", ", ".join(f"{kind} {n}" for kind, n in rows.kind.value_counts().items()))
     folder.conclude(conclusion(rows, points, flat, control, settings.seed))
     return points, control
 

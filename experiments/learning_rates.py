@@ -187,9 +187,10 @@ def draw(descents: pd.DataFrame, runs: pd.DataFrame) -> matplotlib.figure.Figure
     """Return the figure: where gradient descent diverges, and the schedules against a constant rate."""
     figure = matplotlib.figure.Figure(figsize=(11, 4.2), layout="constrained")
     where, ends = figure.subplots(1, 2)
-    for (name, part), look in zip(descents.groupby("problem", sort=False), ("D:", "s--", "o-"), strict=False):
+    looks = (("D:", plots.BLUE), ("s--", plots.ORANGE), ("o-", plots.GREEN))
+    for (name, part), (look, color) in zip(descents.groupby("problem", sort=False), looks, strict=False):
         share = 100 * part.groupby("multiple").diverged.mean()
-        where.semilogx(share.index, share, look, ms=4, label=name)
+        where.semilogx(share.index, share, look, color=color, ms=4, label=name)
     where.axvline(1, color="black", lw=0.7)
     where.set(xlabel="learning rate · λ_max / 2 at the start", ylabel="diverged runs (%)", title="gradient descent")
     where.legend(fontsize="small")
@@ -201,16 +202,19 @@ def draw(descents: pd.DataFrame, runs: pd.DataFrame) -> matplotlib.figure.Figure
     ends.set(yticks=range(len(names)), yticklabels=names, title="against a constant rate (paired, 95 %)")
     ends.set(xlabel="test loss − that of a constant rate (nats)")
     ends.axvline(0, color="black", lw=0.7)
+    ends.locator_params("x", nbins=6)
     return figure
 
 
 def conclusion(theory: pd.DataFrame, tried: pd.DataFrame, runs: pd.DataFrame) -> str:
     """Return what was found, as one sentence filled with numbers."""
     edges = theory[["problem", *UNITS]].itertuples(index=False)
-    first = "; ".join(f"{name}: {mean:.2f} ({low:.2f} to {high:.2f})" for name, mean, low, high in edges)
+    first = "; ".join(
+        f"{name}: {mean:.2f}" + (f" ({low:.2f} to {high:.2f})" if low < high else "") for name, mean, low, high in edges
+    )
     differences = over_constant(runs, "test_loss")
-    decays = ", ".join(f"{change(differences[decay, False])} with {decay} decay" for decay in DECAYS[1:])
-    warm = ", ".join(f"{change(differences[decay, True] - differences[decay, False])} ({decay})" for decay in DECAYS)
+    decays = ", ".join(f"{change(differences[decay, False])} for {decay}" for decay in DECAYS[1:])
+    warm = ", ".join(f"{change(differences[decay, True] - differences[decay, False])} for {decay}" for decay in DECAYS)
     return (
         f"Found: the smallest rate tried at which gradient descent diverged, in units of 2/λ_max: {first};"
         f" {tables.count(theory['diverged below 2/λ_max'].sum(), 'run')} diverged below 1. The test loss against that"

@@ -163,13 +163,16 @@ def draw(looks: pd.DataFrame, quotients: pd.DataFrame, batches: pd.DataFrame) ->
     left, middle, right = figure.subplots(1, 3)
     colors = {16: plots.BLUE, 256: plots.ORANGE}
     for (size, replacement), part in looks.groupby(["batch size", "replacement"], sort=False):
-        epochs = part.groupby("epoch").cosine
-        means, halves = zip(*(mean_interval(one) for _, one in epochs), strict=True)
+        by_epoch = part.groupby("epoch").cosine
+        means, halves = zip(*(mean_interval(one) for _, one in by_epoch), strict=True)
         look: dict[str, Any] = {"color": colors[size], "ls": "--" if replacement == "with" else "-", "capsize": 2}
-        left.errorbar(sorted(part.epoch.unique()), means, halves, label=f"batch {size}, {replacement}", **look)
+        left.errorbar(sorted(part.epoch.unique()), means, halves, label=f"{size}, {replacement}", **look)
     left.set(xlabel="epoch", ylabel="cosine of Σ and H", ylim=(0, 1), xscale="symlog", title="alignment")
     left.set_xlim(-0.2, 1.2 * looks.epoch.max())
-    left.legend(title="batch, replacement", fontsize="small", frameon=False)
+    epochs = sorted(looks.epoch.unique())
+    left.set_xticks(epochs, [str(epoch) for epoch in epochs])
+    left.minorticks_off()
+    left.legend(title="batch size, replacement", fontsize="small", frameon=False)
     shown = quotients[quotients.curvature > 1e-6 * quotients.curvature.max()]
     middle.loglog(shown.curvature, shown.noise, ".", ms=3, color=plots.BLUE)
     middle.loglog(shown.curvature, shown.curvature, color="black", lw=0.7, label="equal")

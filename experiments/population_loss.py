@@ -25,7 +25,7 @@ import tqdm
 from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from mlp_jax import critical, interval, losses
+from mlp_jax import critical, interval, losses, plots
 
 # Losses below this are of the teacher itself.
 _ZERO = 1e-9
@@ -183,8 +183,8 @@ def draw(points: pd.DataFrame) -> matplotlib.figure.Figure:
     figure = matplotlib.figure.Figure(figsize=(7.5, 4.5), layout="constrained")
     axes: matplotlib.axes.Axes = figure.subplots()
     for name, marker, size, color, minimum in (
-        ("saddle", "o", 4, "tab:orange", False),
-        ("spurious minimum", "*", 11, "tab:blue", True),
+        ("saddle", "o", 4, plots.ORANGE, False),
+        ("spurious minimum", "*", 11, plots.BLUE, True),
     ):
         chosen = points[(points.kind == "minimum") == minimum]
         for proved, fill in ((True, color), (False, "none")):

@@ -159,9 +159,10 @@ def draw(lands: list[Landscape]) -> tuple[matplotlib.figure.Figure, matplotlib.f
 def conclusion(table: pd.DataFrame) -> str:
     """Return what was found, in words made from the numbers."""
     ratio = table.saddles / table.minima
+    times = " to ".join(dict.fromkeys(f"{end:.1f}" for end in (ratio.min(), ratio.max())))
     complete = int((table["sum"] == 1).sum())
     return (
-        f"Found: saddles outnumber minima {ratio.min():.1f} to {ratio.max():.1f} times (copies counted);"
+        f"Found: saddles outnumber minima {times} times (copies counted);"
         f" {int(table.proved.sum())} of {int(table.points.sum())} points are proved;"
         f" in {complete} of {len(table)} landscapes Σ copies · (−1)^index is 1, as it must be for a complete list"
         f" (estimated not seen: {table.not_seen.sum():.1f} points)."

@@ -171,7 +171,7 @@ def draw(points: pd.DataFrame, summed: pd.DataFrame) -> matplotlib.figure.Figure
     _against_width(middle, summed, "saddles_a_minimum", plots.ORANGE, "o", "--", -0.03)
     _against_width(middle, summed, "copies_ratio", plots.GREEN, "^", "-", 0.03)
     middle.set(xlabel="hidden units", ylabel="saddles for each minimum", title="ratio: mean over data sets, 95 %")
-    middle.set_ylim(bottom=-1)
+    middle.set_ylim(bottom=0)
     middle.legend(frameon=False, fontsize="small")
     for axes in (left, middle):
         axes.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))

@@ -151,7 +151,7 @@ def summary(rows: pd.DataFrame) -> pd.DataFrame:
             some = rows[(rows.epoch == epoch) & (rows.part == name)]
             row: dict[str, Any] = {"part": name, "epoch": epoch}
             for column in ("largest", "outliers", "trace", "top_share", "kept", "gradient_share", "products"):
-                row[column] = show(some[column], 2) if some[column].notna().all() else ""
+                row[column] = show(some[column]) if some[column].notna().all() else ""
             table.append(row)
     return pd.DataFrame(table)
 
@@ -180,7 +180,8 @@ def draw(rows: pd.DataFrame, densities: dict[str, curvature.Density]) -> matplot
             ax.errorbar(np.arange(len(means)), means, halves, fmt=style, ms=4, capsize=2, color=colour, label=name)
         ax.set(xlabel="epoch", ylabel=label, ylim=(0, None if column == "largest" else 1.02))
         ax.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    axes[1].set(title="mean over seeds, 95 %")
+    seeds = rows.seed.nunique()
+    axes[1].set(title=f"mean over {seeds} seeds, 95 %" if seeds > 1 else "one seed")
     axes[0].legend(frameon=False)
     return figure
 

@@ -173,7 +173,7 @@ def conclusion(rows: pd.DataFrame) -> str:
     """Return what was found, in sentences filled with numbers."""
     kinds = rows.groupby(LINE).A.first().value_counts()
     lines, stays = int(kinds.sum()), rows[(rows.negative == 0)].groupby(LINE).size()
-    words = ", ".join(f"{number} {kind}" for kind, number in kinds.items())
+    words = ", ".join(f"{kind} on {number}" for kind, number in kinds.items())
     return (
         f"Found: at {int(rows.agrees.sum())} of {len(rows)} places on {lines} lines the signs are those of the theorem,"
         f" at {int(rows.contradicts.sum())} they contradict it, at the others an eigenvalue is not resolved (A is"

@@ -145,8 +145,8 @@ def conclusion(table: pd.DataFrame) -> str:
     spread = table.set_index(["optimizer", "scaling"])["largest / smallest"]
     shown = {"sgd": "SGD", "adam": "Adam"}
     parts = [
-        f"a factor of {spread[name, NAMES[0]]:.2g} for {shown[name]} with the standard parametrisation and"
-        f" {spread[name, NAMES[1]]:.2g} with maximal update"
+        f"a factor of {spread[name, NAMES[0]]:.2f} for {shown[name]} with the standard parametrisation and"
+        f" {spread[name, NAMES[1]]:.2f} with maximal update"
         for name in RATES
     ]
     return (

@@ -104,8 +104,10 @@ def _draw_sharpness(measured: Measured) -> matplotlib.figure.Figure:
         plots.against_batch_size(right, measured.batch_sizes, sharpness.keskar[0], **look)
     left.set(ylabel="largest Hessian eigenvalue of the training loss")
     right.set(ylabel=f"Keskar sharpness, ε = {RADII[0]:g}")
+    several = all(sharpness.eigenvalue.shape[1] > 1 for sharpness in measured.sharpness.values())
     for axes in (left, right):
-        axes.set_title("at the end of training, mean and 95 % interval", fontsize="medium")
+        title = f"at the end of training, {'mean and 95 % interval' if several else 'one seed'}"
+        axes.set_title(title, fontsize="medium")
     left.legend(frameon=False)
     return figure
 

@@ -43,7 +43,7 @@ def disconnectivity(axes: matplotlib.axes.Axes, network: Network, title: str = "
         for part in parts:
             axes.plot([place[part]] * 2, [base[part], level], color=GREY, lw=1.2)
         ends = [place[part] for part in parts]
-        axes.plot([min(ends), max(ends)], [level, level], color=ORANGE, lw=1.6)
+        axes.plot([min(ends), max(ends)], [level, level], color=ORANGE, lw=1.6, label="lowest saddle that joins")
         for part in parts[1:]:
             del base[part]
         place[parts[0]], base[parts[0]] = float(np.mean(ends)), level
@@ -51,8 +51,9 @@ def disconnectivity(axes: matplotlib.axes.Axes, network: Network, title: str = "
     for part, level in base.items():
         axes.plot([place[part]] * 2, [level, high + 0.05 * (high - low or 1.0)], color=GREY, lw=1.2)
     for number, leaf in enumerate(leaves):
-        minimum = network.indices[leaf] == 0
-        axes.plot(number, network.values[leaf], "*" if minimum else "o", color=BLUE if minimum else ORANGE, ms=9)
+        marker, color, label = ("*", BLUE, "minimum") if network.indices[leaf] == 0 else ("o", ORANGE, "saddle")
+        axes.plot(number, network.values[leaf], marker, color=color, ms=9, label=label)
+    _legend(axes, ("minimum", "saddle", "lowest saddle that joins"))
     _label(axes, [f"{leaf}\n×{network.copies[leaf]}" for leaf in leaves])
     axes.margins(x=0.2)
     axes.set(xlabel="minimum, and its copies", ylabel="loss (with penalty)", title=title)
@@ -86,8 +87,7 @@ def transition_network(axes: matplotlib.axes.Axes, network: Network, title: str 
     for node, index in enumerate(network.indices):
         color, marker, size, label = looks.get(-1 if index is None else index, (PURPLE, "s", 24, "higher index"))
         axes.scatter(place[node], values[node], size, color=color, marker=marker, zorder=3, label=label)
-    names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
-    axes.legend(names.values(), names.keys(), fontsize="small", framealpha=0.9)
+    _legend(axes, ("minimum", "index 1", "higher index"))
     _label(axes, list(map(str, _leaves(network))))
     axes.margins(x=0.15)
     axes.set(xlabel="minimum", ylabel="loss (with penalty)", title=title)
@@ -148,11 +148,16 @@ def bifurcations(
         rises = np.diff(branch.parameter) > 0
         for turn in 1 + np.flatnonzero(rises[1:] != rises[:-1]):
             axes.plot(branch.parameter[turn], branch.values[turn], "o", mfc="none", color="black", ms=4, label="fold")
-    names = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))  # each name once
-    order = [name for name in (*(name for name, *_ in _BRANCHES), "fold", "bifurcation") if name in names]
-    axes.legend([names[name] for name in order], order, fontsize="small")
+    _legend(axes, (*(name for name, *_ in _BRANCHES), "fold", "bifurcation"))
     axes.set(xscale="log", xlabel=label, ylabel="loss (with penalty)", title=title)
     return axes
+
+
+def _legend(axes: matplotlib.axes.Axes, names: tuple[str, ...]) -> None:
+    """Draw a legend in which each of the names that occurs is listed once, in this order."""
+    handles = dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
+    shown = [name for name in names if name in handles]
+    axes.legend([handles[name] for name in shown], shown, fontsize="small", framealpha=0.9)
 
 
 def _label(axes: matplotlib.axes.Axes, labels: list[str]) -> None:
