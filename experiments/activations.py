@@ -24,7 +24,7 @@ import pandas as pd
 import tqdm
 
 from experiments._shared import activation_networks as networks
-from experiments._shared import command_line, maxout_fits
+from experiments._shared import command_line, maxout_fits, tables
 from experiments._shared.activation_networks import KINDS
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -223,15 +223,15 @@ def run(settings: Settings) -> dict[str, pd.DataFrame]:
     slopes = networks.vanishing(layers, np.asarray(parts["probe"].inputs))
     slopes = slopes.sort_values(["when", "depth"], kind="stable", ignore_index=True)
     table, fits = summary(rows), maxout_fits.convex_summary(fitted)
-    tables = {"summary": table, "slopes": slopes, "fit_summary": fits, "runs": rows, "layers": layers, "fits": fitted}
-    for name, frame in tables.items():
+    frames = {"summary": table, "slopes": slopes, "fit_summary": fits, "runs": rows, "layers": layers, "fits": fitted}
+    for name, frame in frames.items():
         folder.table(name, frame)
     print(f"Digits, {settings.epochs} epochs of SGD (percent, nats; {rows.seed.nunique()} fresh seeds, 95 %):")
     columns = ["activation", "depth", "accuracy", "accuracy ±", "over tanh", "over tanh ±", "updates", "reached"]
-    print(table[columns].to_string(index=False, float_format="{:.3g}".format))
+    print(tables.text(table[columns], "summary", float_format="{:.3g}".format))
     folder.figure("activations", draw(slopes, fits))
     folder.conclude(conclusion(table, slopes, fits))
-    return tables
+    return frames
 
 
 def make_parts() -> dict[str, datasets.Examples]:

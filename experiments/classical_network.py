@@ -22,7 +22,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line, sigmoid_sgd
+from experiments._shared import command_line, sigmoid_sgd, tables
 from experiments._shared.finite_hypotheses import proportion_interval
 from experiments._shared.numpy_network import ExampleByExample, Network
 from experiments._shared.run_folder import RunFolder
@@ -234,7 +234,7 @@ def run(settings: Settings) -> None:
     folder.figure("accuracy", draw(accuracy))
     print("\nTest accuracy after the last epoch in percent (published: full MNIST; numpy and mlp_jax: the first seed):")
     shown = ["case", "hidden", "rate", "published", "numpy", "mlp_jax", "gap (examples)", "lowest", "median", "highest"]
-    print(table[shown].to_string(index=False, float_format="%.4g"))
+    print(tables.text(table[shown], "summary"))
     times = seconds.groupby(["implementation", "dtype"])["seconds an epoch"].median().unstack()
     folder.conclude(conclusion(differences, table.iloc[0], times))
 

@@ -26,7 +26,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared import selective_plasticity as plasticity
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -231,7 +231,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.figure("continual_learning", draw(runs, table))
     print(f"Percent, {settings.seeds} fresh seeds; tried: λ, or share of the learning rate of the old task:")
     shown = ["problem", "contender", "tried", "at edge", "old", "new", "both", "forgotten", "saved", "saved ±"]
-    print(table[shown].to_string(index=False, float_format="%.3g"))
+    print(tables.text(table[shown], "summary", float_format="{:.3g}".format))
     folder.conclude(conclusion(table))
     return table
 

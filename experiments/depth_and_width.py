@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line, exact_networks, needed_sizes, padded_fits
+from experiments._shared import command_line, exact_networks, needed_sizes, padded_fits, tables
 from experiments._shared import finite_hypotheses as finite
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -221,7 +221,7 @@ def run(settings: Settings) -> pd.DataFrame:
     folder.figure("depth_and_width", draw(runs, gap))
     print("The smallest network whose median error reaches the goal (inf: none), and the pairs of seeds with depth 1:")
     shown = ["task", "goal", "depth", "parameters", "seeds there", "fewer", "more", "p", "verdict", "ratio"]
-    print(need[shown].to_string(index=False, float_format="%.3g"))
+    print(tables.text(need[shown], "needed", float_format="{:.3g}".format))
     folder.conclude(conclusion(built, need, gap, settings))
     return runs
 

@@ -23,7 +23,7 @@ import optax
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared.descent import Fun, Make, descend
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -219,7 +219,7 @@ def run(settings: Settings) -> pd.DataFrame:
         folder.table(name, table)
     title = f"Quadratics in {DIMENSIONS} dimensions: steps to {GOAL:g} of the first value"
     print(f"{title}, {settings.starts} starts, 95 %:")
-    print(quadratics.to_string(index=False, float_format="{:.4g}".format))
+    print(tables.text(quadratics, "quadratics"))
     folder.figure("gradient_descent", draw(traces, edge, settings.conditions[-1]))
     folder.conclude(conclusion(quadratics, edge, sigmoid))
     return quadratics

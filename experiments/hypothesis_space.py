@@ -20,7 +20,7 @@ import pandas as pd
 import scipy.stats
 import tqdm
 
-from experiments._shared import command_line
+from experiments._shared import command_line, tables
 from experiments._shared import finite_hypotheses as finite
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -195,7 +195,7 @@ def run(settings: Settings) -> None:
     folder.figure("bound", draw(table, settings))
     print(f"Examples needed for P(bad) ≤ δ = {settings.failure_probability:g}; a sample is bad if some error is off by")
     print(f"more than ε = {settings.deviation:g} ({settings.trials} samples for each N):")
-    print(sizes.iloc[:, :6].to_string(index=False, float_format="{:.3g}".format))
+    print(tables.text(sizes.iloc[:, :6], "sizes", float_format="{:.3g}".format))
     folder.conclude(conclusion(table, sizes, settings))
 
 

@@ -197,7 +197,7 @@ def run(settings: Settings) -> pd.DataFrame:
             folder.figure(name, figure)
     formats = {"loss": "{:.6f}", "test_accuracy": "{:.3f}", "smallest": "{:.2e}", "bound": "{:.0e}"}
     formatters = {name: form.format for name, form in formats.items()}
-    print(tables.text(rows, "critical_points", na_rep="-", formatters=formatters))
+    print(tables.text(rows, "critical_points", formatters=formatters))
     for kind in ("minimum", "saddle"):
         for verdict in [v for v in known if v.kind == kind][:1]:
             print(f"\n{verdict}")

@@ -231,7 +231,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     folder.table("points", points)
     folder.table("summaries", table)
     folder.figure("losses", draw(points))
-    print(tables.text(table, "summaries", na_rep="-"))
+    print(tables.text(table, "summaries"))
     folder.conclude(conclusion(points, table))
     return points, table
 

@@ -162,7 +162,7 @@ def show(rows: pd.DataFrame) -> str:
                "nearest_to_0", "search_seconds", "proof_seconds", "peak_mb"]  # fmt: skip
     formatters = dict.fromkeys(("radius", "unique_radius"), "{:.1e}".format) | {"peak_mb": "{:.0f}".format}
     formatters |= dict.fromkeys(("search_seconds", "proof_seconds"), "{:.1f}".format)
-    return tables.text(brief[columns], "digits", na_rep="-", formatters=formatters)
+    return tables.text(brief[columns], "digits", formatters=formatters)
 
 
 def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:

@@ -23,7 +23,7 @@ import numpy as np
 import pandas as pd
 import tqdm
 
-from experiments._shared import command_line, tuning
+from experiments._shared import command_line, tables, tuning
 from experiments._shared import regularized as nets
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
@@ -169,7 +169,8 @@ def printed(table: pd.DataFrame) -> str:
     """Return the printed table: one row for each share of wrong labels and method, one column for each measure."""
     shown = [f"{mean:.3g} ± {half:.2g}" for mean, half in zip(table["mean"], table["±"], strict=True)]
     wide = table.assign(shown=shown).pivot(index=["wrong_labels", "method"], columns="measure", values="shown")
-    return wide.reindex(list(TRIES), level="method")[["test_loss", "gap", "test_accuracy", "removal"]].to_string()
+    wide = wide.reindex(list(TRIES), level="method").rename_axis(["wrong labels", "method"])
+    return tables.text(wide[["test_loss", "gap", "test_accuracy", "removal"]], "summary", index=True)
 
 
 def draw(table: pd.DataFrame) -> matplotlib.figure.Figure:

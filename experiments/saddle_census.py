@@ -194,7 +194,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
     levels, graph = draw(lands)
     folder.figure("levels", levels)
     folder.figure("joined", graph)
-    print(tables.text(by_index(points), "by_index", na_rep="-"))
+    print(tables.text(by_index(points), "by_index"))
     print(f"\n{tables.text(table, 'summaries')}")
     folder.conclude(conclusion(table))
     return points, table

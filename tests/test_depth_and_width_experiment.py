@@ -102,7 +102,7 @@ def test_a_censored_seed_counts_as_more_than_any_number():
 
 
 @pytest.mark.parametrize(
-    ("deep", "verdict", "size"), [(4, "fewer", 100), (40, "more", np.inf), (18, "not significantly different", 400)]
+    ("deep", "verdict", "size"), [(4, "fewer", 100), (40, "more", np.inf), (18, "not significant", 400)]
 )
 def test_verdicts_follow_the_errors(deep, verdict, size):
     runs = [

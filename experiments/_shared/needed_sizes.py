@@ -44,7 +44,7 @@ def needed(runs: pd.DataFrame, rates: tuple[float, ...]) -> pd.DataFrame:
         censored = int(np.sum(np.isinf(smallest(grid, goal))))
         edge = part[part.rate.isin((rates[0], rates[-1]))].parameters.nunique()
         fewer, more, p = sign_test(smallest(first, goal), smallest(grid, goal))
-        verdict = "not significantly different" if p >= 0.05 / max(1, runs.depth.nunique() - 1) else "fewer"
+        verdict = "not significant" if p >= 0.05 / max(1, runs.depth.nunique() - 1) else "fewer"
         verdict = "" if grid is first else "more" if verdict == "fewer" and more > fewer else verdict
         middle, half = mean_interval(_log(grid[:, -1]) - _log(first[:, -1]))
         ratios = (float(np.exp(value)) for value in (middle, middle - half, middle + half))

@@ -15,9 +15,9 @@ def text(frame: pd.DataFrame, csv: str, **options: Any) -> str:
 
     Put the most important columns first: columns are dropped from the end until the rest fit, and listed below the
     table with `csv`, the name that `RunFolder.table` was given. Names are printed with spaces for underscores.
-    `options` are those of `DataFrame.to_string`; the defaults are no index, and floats as `{:.4g}`.
+    `options` are those of `DataFrame.to_string`; the defaults are no index, floats as `{:.4g}`, and "-" for NaN.
     """
-    options = {"index": False, "float_format": "{:.4g}".format} | options
+    options = {"index": False, "float_format": "{:.4g}".format, "na_rep": "-"} | options
     spaced = frame.rename(columns=lambda name: str(name).replace("_", " "))
     for fitting in range(frame.shape[1], 0, -1):
         shown = spaced.iloc[:, :fitting].to_string(**options)
