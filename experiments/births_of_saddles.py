@@ -132,10 +132,12 @@ def events(diagram: Diagram) -> pd.DataFrame:
         rises = np.diff(branch.parameter) > 0
         for turn, decay in zip(1 + np.flatnonzero(rises[1:] != rises[:-1]), branch.folds, strict=True):
             rows.append((decay, "fold", joined(branch.indices[[turn - 1, turn + 1]]), branch.values[turn]))
-    ends = [(b.parameter[k], b.indices[k], b.values[k]) for b in diagram.found.branches for k in (0, -1)]
+    ends = np.array([(b.parameter[k], b.values[k], b.indices[k]) for b in diagram.found.branches for k in (0, -1)])
     for decay in diagram.found.bifurcations:
-        meeting = [end for end in ends if np.isclose(end[0], decay, rtol=1e-12, atol=0)]
-        rows.append((decay, "bifurcation", joined([index for _, index, _ in meeting]), meeting[0][2]))
+        loss = ends[np.argmin(np.abs(ends[:, 0] - decay)), 1]
+        # A branch that arrives at a known bifurcation ends where it was located from there, which is less exact.
+        near = np.all(np.abs(ends[:, :2] / [decay, loss] - 1) < [1e-4, 1e-5], axis=1)
+        rows.append((decay, "bifurcation", joined(ends[near, 2].astype(int)), loss))
     births = pd.DataFrame(rows, columns=["decay", "birth", "indices", "loss"]).round(9)
     births = births.groupby([*births], as_index=False).size().rename(columns={"size": "times"})
     births.insert(0, "landscape", diagram.name)

@@ -49,6 +49,7 @@ def test_points_of_xor_are_born_in_pairs_and_the_euler_sum_stays_one(tmp_path):
     folds = births[births.birth == "fold"]
     assert folds.times.sum() == 8
     assert set(folds.indices) == {"0 and 1", "1 and 2"}
+    assert set(births[births.birth == "bifurcation"].indices) == {"1 and 2"}
     assert births.times.isin((1, 2)).all()  # 2: mirror images, by the swap of the two inputs
     assert not births[["decay", "loss"]].round(8).duplicated().any()
     assert (table["sum"] == 1).mean() > 0.95  # a step beside a fold may count one point too few

@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 WIDTH = 100
@@ -18,7 +19,8 @@ def text(frame: pd.DataFrame, csv: str, **options: Any) -> str:
     `options` are those of `DataFrame.to_string`; the defaults are no index, floats as `{:.4g}`, and "-" for NaN.
     """
     options = {"index": False, "float_format": "{:.4g}".format, "na_rep": "-"} | options
-    spaced = frame.rename(columns=lambda name: str(name).replace("_", " "))
+    # pandas writes its own missing value, <NA>, whatever na_rep is.
+    spaced = frame.astype(object).where(frame.notna(), np.nan).rename(columns=lambda name: str(name).replace("_", " "))
     for fitting in range(frame.shape[1], 0, -1):
         shown = spaced.iloc[:, :fitting].to_string(**options)
         if max(map(len, shown.splitlines())) <= WIDTH:
