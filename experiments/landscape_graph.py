@@ -223,7 +223,7 @@ def run(settings: Settings) -> tuple[pd.DataFrame, pd.DataFrame]:
         folder.figure(name, figure)
     folder.animation("descents", animate(lands[0], decays[0]))
     print(tables.text(table, "summary"))
-    print(f"\n{tables.text(minima, 'minima', na_rep='-')}")
+    print(f"\n{tables.text(minima, 'minima')}")
     folder.conclude(conclusion(table))
     return table, minima
 

@@ -206,7 +206,7 @@ def conclusion(points: pd.DataFrame, table: pd.DataFrame) -> str:
     why = "".join(f"; refused {number} times: {reason}" for reason, number in reasons.items())
     lowest = minima.groupby("units").loss.min()
     losses = " to ".join(f"{lowest[k]:.4f} with {k} units" for k in sorted({*lowest.index[:1], *lowest.index[-1:]}))
-    goes = f"; the loss of the lowest is {'from ' * (len(lowest) > 1)}{losses}" if len(lowest) else ""
+    goes = f"; the loss of the lowest {'goes from' if len(lowest) > 1 else 'is'} {losses}" if len(lowest) else ""
     return (
         f"Found: {tables.count(len(minima), 'spurious minimum', 'spurious minima')}"
         f" and {tables.count(len(saddles), 'saddle')} of {len(points)} critical points are proved"

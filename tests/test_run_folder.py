@@ -168,7 +168,8 @@ def test_printed_tables_fit_in_100_columns_and_name_what_is_left_out(columns):
 
 def test_names_are_printed_with_spaces_and_numbers_with_their_nouns():
     frame = pd.DataFrame({"lowest_loss": [0.5, None], "index": pd.array([1, None], dtype="Int64")})
-    assert tables.text(frame, "points").split() == ["lowest", "loss", "index", "0.5", "1", "-", "-"]
+    shown = tables.text(frame, "points", formatters={"lowest_loss": "{:.2f}".format})
+    assert shown.split() == ["lowest", "loss", "index", "0.50", "1", "-", "-"]
     assert [tables.count(n, "minimum", "minima") for n in (0, 1, 2)] == ["0 minima", "1 minimum", "2 minima"]
     assert tables.count(3, "seed") == "3 seeds"
 

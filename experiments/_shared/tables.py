@@ -18,9 +18,10 @@ def text(frame: pd.DataFrame, csv: str, **options: Any) -> str:
     table with `csv`, the name that `RunFolder.table` was given. Names are printed with spaces for underscores.
     `options` are those of `DataFrame.to_string`; the defaults are no index, floats as `{:.4g}`, and "-" for NaN.
     """
-    options = {"index": False, "float_format": "{:.4g}".format, "na_rep": "-"} | options
+    formatters = {_spaced(name): form for name, form in options.pop("formatters", {}).items()}
+    options = {"index": False, "float_format": "{:.4g}".format, "na_rep": "-", "formatters": formatters} | options
     # pandas writes its own missing value, <NA>, whatever na_rep is.
-    spaced = frame.astype(object).where(frame.notna(), np.nan).rename(columns=lambda name: str(name).replace("_", " "))
+    spaced = frame.astype(object).where(frame.notna(), np.nan).rename(columns=_spaced)
     for fitting in range(frame.shape[1], 0, -1):
         shown = spaced.iloc[:, :fitting].to_string(**options)
         if max(map(len, shown.splitlines())) <= WIDTH:
@@ -30,6 +31,10 @@ def text(frame: pd.DataFrame, csv: str, **options: Any) -> str:
         return shown
     more = f"{count(len(left), 'more column')} in {csv}.csv: {', '.join(left)}"
     return "\n".join([shown, *textwrap.wrap(more, WIDTH)])
+
+
+def _spaced(name: Any) -> str:
+    return str(name).replace("_", " ")
 
 
 def count(number: int, one: str, many: str | None = None) -> str:
