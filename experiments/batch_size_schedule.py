@@ -17,7 +17,6 @@ from typing import Any
 
 import jax
 import matplotlib.figure
-import matplotlib.ticker
 import numpy as np
 import optax
 import pandas as pd
@@ -171,10 +170,7 @@ def draw(curves: pd.DataFrame) -> matplotlib.figure.Figure:
             panel.plot(by_seed.index, mean, color=color, ls=line, label=str(way))
             panel.fill_between(by_seed.index, mean - half, mean + half, color=color, alpha=0.2, lw=0)
     for panel, (across, column) in zip(axes, shown, strict=True):
-        panel.set(xlabel=across, ylabel=f"{MEASURES[column]} (nats)", yscale="log")
-        panel.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 1.5, 2, 3, 5, 7)))
-        panel.yaxis.set_major_formatter("{x:.2g}")
-        panel.yaxis.set_minor_formatter("")
+        panel.set(xlabel=across, ylabel=f"{MEASURES[column]} (nats)")
     title = "mean and 95 % interval over seeds"
     handles, names = axes[0].get_legend_handles_labels()
     figure.legend(handles, names, title=title, loc="outside upper center", ncols=len(WAYS), frameon=False)

@@ -153,6 +153,11 @@ def draw(lands: list[Landscape]) -> tuple[matplotlib.figure.Figure, matplotlib.f
         known = index >= 0
         plots.census_levels(axes[0][number], index[known], census.values[known], census.orbit_sizes[known], land.name)
         plots.transition_network(axes[1][number], land.network, land.name)
+    shown: dict[str, Any] = {}
+    for panel in axes[1][: len(lands)]:  # one legend, beside the panels, which are full
+        shown |= dict(zip(*panel.get_legend_handles_labels()[::-1], strict=True))
+        panel.get_legend().remove()
+    figures[1].legend([*shown.values()], [*shown], loc="outside lower center", ncols=len(shown), frameon=False)
     return figures[0], figures[1]
 
 
