@@ -144,8 +144,8 @@ def draw(table: pd.DataFrame, points: pd.DataFrame) -> matplotlib.figure.Figure:
         numbers.plot(rows.decay, rows.points, label=f"{DATA[data][0].shape[1]}-{hidden}-1 {data}", **look)
     numbers.set(xscale="log", xlabel="weight decay", ylabel="number of critical points", title="as the decay falls")
     numbers.yaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
-    numbers.margins(y=0.25)
-    numbers.legend(fontsize=8)
+    numbers.set_ylim(0, 1.35 * table.points.max())
+    numbers.legend(fontsize=8, loc="upper center")
     return figure
 
 
