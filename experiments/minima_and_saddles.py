@@ -120,15 +120,12 @@ def conclusion(rows: pd.DataFrame, hidden: int, missed: int) -> str:
     known = sorted(saddles["index"].dropna().unique())
     some = f", {known[0]} to {known[-1]}" if known else ""
     return (
-        f"Found: {len(live)} critical points without dead units: {_count(len(minima), 'minimum', 'minima')} and"
-        f" {_count(len(saddles), 'saddle', 'saddles')} of {_count(len(known), 'index', 'indices')}{some};"
+        f"Found: {len(live)} critical points without dead units: {tables.count(len(minima), 'minimum', 'minima')} and"
+        f" {tables.count(len(saddles), 'saddle')} of {tables.count(len(known), 'index', 'indices')}{some};"
         f" {len(rows) - len(live)} more are points of smaller networks, padded with dead units."
-        f" {int(rows.proved.sum())} of {len(rows)} proved; {missed} of the first searches ended at no critical point."
+        f" {int(rows.proved.sum())} of {len(rows)} proved in the time given by --seconds;"
+        f" {missed} of the first searches ended at no critical point."
     )
-
-
-def _count(number: int, one: str, many: str) -> str:
-    return f"{number} {one if number == 1 else many}"
 
 
 def draw_levels(rows: pd.DataFrame, hidden: int) -> matplotlib.figure.Figure:
