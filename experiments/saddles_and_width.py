@@ -26,7 +26,7 @@ from experiments._shared.live import live_units
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
 from mlp_jax import critical, losses, mlp, mlp_symmetry, plots, tree
-from mlp_jax.confidence import mean_interval
+from mlp_jax.confidence import mean_interval, show
 
 INPUTS, EXAMPLES, NOISE = 2, 20, 0.1
 DECAY = np.float64(0.003)
@@ -132,8 +132,8 @@ MEASURES = {
     "copies": "points with copies",
     "saddles_a_minimum": "saddles a minimum",
     "copies_ratio": "the same with copies",
-    "share_of_searches_at_saddles": "share of searches that end at saddles",
-    "negative_share": "share of negative eigenvalues where a search ends",
+    "share_of_searches_at_saddles": "saddles, share of ends",
+    "negative_share": "negative, share at ends",
 }
 
 
@@ -148,9 +148,9 @@ def summary(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def show(summed: pd.DataFrame) -> str:
+def printed(summed: pd.DataFrame) -> str:
     """Return the summary as text, one column for each width."""
-    cells = summed.assign(cell=[f"{m:.3g} ± {h:.2g}" for m, h in zip(summed["mean"], summed.half_width, strict=True)])
+    cells = summed.assign(cell=[f"{m:.3g} ± {h:.3g}" for m, h in zip(summed["mean"], summed.half_width, strict=True)])
     order = list(MEASURES.values())
     return tables.text(cells.pivot(index="measure", columns="width", values="cell").loc[order], "summary", index=True)
 
@@ -199,8 +199,7 @@ def conclusion(table: pd.DataFrame) -> str:
     first, last = (table[table.width == w] for w in (table.width.min(), table.width.max()))
 
     def words(part: pd.DataFrame, name: str) -> str:
-        mean, half = mean_interval(part[name].dropna())
-        return f"{mean:.2g} ± {half:.1g}"
+        return show(part[name].dropna(), 2)
 
     narrow, wide = int(first.width.iloc[0]), int(last.width.iloc[0])
     return (
@@ -233,7 +232,7 @@ def run(settings: Settings) -> pd.DataFrame:
         folder.table(name, frame)
     folder.figure("saddles_and_width", draw(points, summed))
     print(f"Mean ± 95 % half width over {teachers} data sets, {starts} searches each, by number of hidden units:")
-    print(show(summed))
+    print(printed(summed))
     folder.conclude(conclusion(table))
     return table
 
