@@ -73,6 +73,11 @@ def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> ja
 _descent = functools.cache(optax.sgd)
 
 
+def _params(state: training.State) -> mlp.Params:
+    """Return the parameters; one function for all runs, so that training is compiled once for each shape."""
+    return state.params
+
+
 @functools.cache
 def _product(part_fun: Callable[..., jax.Array]) -> Callable[..., Any]:
     """Return (part, args, vector) ↦ H v, the same function for equal functions, so that it is compiled once."""
@@ -127,7 +132,7 @@ def follow(settings: Settings, seed: int, epochs: int) -> Run:
     start = mlp.init(init_key, (784, settings.hidden, CLASSES))
     _, history = training.train(
         train_key, batch_loss, start, data, optimizer=_descent(settings.rate), batch_size=50, epochs=epochs,
-        record=lambda state: state.params,
+        record=_params,
     )  # fmt: skip
     points = [start, *(jax.tree.map(lambda leaf, e=e: leaf[e], history.record) for e in range(epochs))]
     rows: list[dict[str, Any]] = []
