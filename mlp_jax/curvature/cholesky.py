@@ -1,10 +1,32 @@
 """Cholesky factors of matrices of any size: OpenBLAS ends the process above some 15,000 rows on several threads."""
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.linalg import blas, lapack
 
 # Rows up to which LAPACK is called.
 _LARGEST = 10_000
+
+
+class Factors(NamedTuple):
+    """A = L Lᵀ, with L the lower triangle of a matrix in Fortran order."""
+
+    lower: np.ndarray
+
+    @property
+    def positive(self) -> int:
+        """The number of positive eigenvalues."""
+        return len(self.lower)
+
+    def solve(self, right: np.ndarray) -> np.ndarray:
+        """Return A⁻¹ b for columns b, (P, k)."""
+        half = blas.dtrsm(1.0, self.lower, np.asfortranarray(right), lower=1)
+        return blas.dtrsm(1.0, self.lower, half, lower=1, trans_a=1, overwrite_b=1)
+
+    def negative_directions(self) -> np.ndarray:
+        """Return vectors for the negative eigenvalues: none."""
+        return np.empty((len(self.lower), 0))
 
 
 def factor(matrix: np.ndarray) -> bool:

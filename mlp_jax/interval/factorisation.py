@@ -32,7 +32,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.linalg import lapack
 
-from mlp_jax.curvature import cholesky, signs
+from mlp_jax.curvature import cholesky, ldl, signs
 from mlp_jax.interval import ball
 from mlp_jax.interval.ball import TINY, UNIT, Array, Ball, Refusal, quiet
 
@@ -140,7 +140,7 @@ def _bunch_kaufman(matrix: Bounded, sign: int, shift: Array) -> tuple[Array, Arr
     lower, below, _ = lapack.dsyconv(factors, pivots, lower=1, way=0, overwrite_a=1)
     diagonal = np.diag(lower).copy()
     np.fill_diagonal(lower, 1)
-    return lower, diagonal, below[:-1], _order(pivots)
+    return lower, diagonal, below[:-1], ldl.permutation(pivots)
 
 
 def _factors(matrix: Bounded, sign: int, shift: Array) -> tuple[Array, Array]:
@@ -168,18 +168,6 @@ def _entries(matrix: Bounded, sign: int, shift: Array, rows: Array, columns: Arr
     part *= matrix.scale[columns]
     np.einsum("ii->i", part[:, first : first + len(rows)])[:] -= shift[rows]
     return part
-
-
-def _order(pivots: Array) -> Array:
-    """Return the permutation p for which W[p][:, p] = L D Lᵀ, from LAPACK's interchanges."""
-    order, k = np.arange(len(pivots)), 0
-    while k < len(pivots):
-        pair = pivots[k] < 0
-        k += int(pair)
-        other = abs(int(pivots[k])) - 1
-        order[[k, other]] = order[[other, k]]
-        k += 1
-    return order
 
 
 def _error(
