@@ -13,7 +13,6 @@ import numpy as np
 
 from mlp_jax import _checks, _parallel, tree
 from mlp_jax.critical.evidence.corners import corner_within
-from mlp_jax.critical.evidence.extremes import extremes
 from mlp_jax.critical.evidence.higher_order import HigherOrder, higher_order, smallest
 from mlp_jax.critical.evidence.higher_precision import constant_along, second_look
 from mlp_jax.critical.evidence.jumps import Jump, nonsmooth
@@ -203,7 +202,7 @@ def _decide(
     angle = _explained(problem, m, tangents, symmetries)
     unresolved = counts.unresolved if angle is None else 0
     critical, why_not = _is_critical(m, counts)
-    found, largest = None, float(np.max(np.abs(m.matrix)))
+    found, largest = None, max(float(m.matrix.max()), -float(m.matrix.min()))  # without a third matrix
     if corner is not None:
         kind, reason = nonsmooth(corner)
     elif m.disagreement is not None:
@@ -219,7 +218,10 @@ def _decide(
     if kind == "not critical":  # nothing is claimed beyond this point, so that its own rounding alone counts
         counts = signs.count(m.matrix, m.rounding, m.scale)
         unresolved = counts.unresolved
-    smallest, largest = extremes(m.matrix, counts)
+    smallest, largest = m.ends or np.linalg.eigvalsh(m.matrix)[[0, -1]].tolist()
+    if m.ends is not None:  # estimates from within the spectrum may miss a sign that is sure
+        smallest = math.nan if counts.negative and smallest >= 0 else smallest
+        largest = math.nan if counts.positive and largest <= 0 else largest
     is_critical = critical is True and corner is None and m.disagreement is None
     return Verdict(
         kind=kind,

@@ -1,5 +1,7 @@
 """The rounding of the Hessian, from computing it again after a move by a rounding, and with other roundings."""
 
+import dataclasses
+
 import numpy as np
 
 from mlp_jax.critical.evidence.jumps import JUMP, Jump, first_order_jump, hessian_jump
@@ -11,6 +13,29 @@ from mlp_jax.curvature import signs
 _PROBES = 4
 
 
+@dataclasses.dataclass(frozen=True)
+class _Error:
+    """A bound on the rounding of a matrix, from the same one elsewhere; rows are computed where they are used."""
+
+    here: np.ndarray
+    there: np.ndarray
+    relative: float
+    ndim = 2
+
+    def __len__(self) -> int:
+        return len(self.here)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        return SAFETY * difference(self.there[rows], self.here[rows]) + self.relative * np.abs(self.here[rows])
+
+    def diagonal(self) -> np.ndarray:
+        here, there = np.diag(self.here), np.diag(self.there)
+        return SAFETY * difference(there, here) + self.relative * np.abs(here)
+
+    def __matmul__(self, vector: np.ndarray) -> np.ndarray:
+        return np.concatenate([self[rows] @ vector for rows in signs.row_blocks(len(self.here))])
+
+
 def measure_rounding(
     problem: Problem, matrix: np.ndarray, moves: np.ndarray, slope: Slope
 ) -> tuple[np.ndarray, np.ndarray, Jump | None]:
@@ -18,13 +43,11 @@ def measure_rounding(
 
     ValueError where a given Hessian is not that of `fun`.
     """
-    below = difference(problem.matrix(problem.vector - moves[0]), matrix)
-    _require_agreement(problem, matrix, below)
-    error = np.multiply(SAFETY, below, out=below)
-    for rows in signs.row_blocks(len(matrix)):
-        error[rows] += problem.growth * problem.unit * np.abs(matrix[rows])
+    error = _Error(matrix, problem.matrix(problem.vector - moves[0]), problem.growth * problem.unit)
+    _require_agreement(problem, matrix, error)
     scale = signs.scaling(matrix, error)
-    bound = signs.diagonal_bound(error, scale)
+    bound = (error @ scale) / scale
+    del error  # its memory
     vectors = probe_vectors(scale)
     here = problem.products_here(vectors)
     noise = problem.products_here(vectors, np.arange(1, _PROBES + 1)) - here
@@ -67,14 +90,15 @@ def solve_rounding(
     return 4 * len(matrix) * unit * largest / scale
 
 
-def _require_agreement(problem: Problem, matrix: np.ndarray, change: np.ndarray) -> None:
+def _require_agreement(problem: Problem, matrix: np.ndarray, error: _Error) -> None:
     """Raise ValueError unless a given Hessian times a vector is the product that `fun` gives."""
     if problem.hessian is None:
         return
     size = len(matrix)
     direction = np.random.default_rng(1).standard_normal(size)
     theirs, ours = matrix @ direction, problem.product(direction)
-    allowed = SAFETY * (change @ np.abs(direction)) + 64 * size * problem.unit * _absolute_product(matrix, direction)
+    products = 64 * size * problem.unit - error.relative
+    allowed = error @ np.abs(direction) + products * _absolute_product(matrix, direction)
     worst = int(np.argmax(np.abs(theirs - ours) - allowed - 1e-8 * np.max(np.abs(ours))))
     if abs(theirs[worst] - ours[worst]) > allowed[worst] + 1e-8 * np.max(np.abs(ours)):
         got = f"got {theirs[worst]:.6g} in row {worst} of H v, expected {ours[worst]:.6g}, what fun gives"

@@ -45,6 +45,8 @@ class Measurements:
         H p + g, and a bound on its error.
     curvature_change
         Bound on (H(θ + p) − H(θ)) p, the gradient at θ + p due to the change of H on the way.
+    ends
+        Estimates of the extreme eigenvalues of the Hessian, from within its spectrum; None for small P.
     eigenvalues, eigenvectors
         Of the scaled Hessian, ascending, vectors in columns; None for large P.
     jump
@@ -68,6 +70,7 @@ class Measurements:
     residual: np.ndarray
     residual_error: np.ndarray
     curvature_change: np.ndarray
+    ends: tuple[float, float] | None
     eigenvalues: np.ndarray | None
     eigenvectors: np.ndarray | None
     jump: Jump | None

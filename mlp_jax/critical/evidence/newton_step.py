@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse.linalg
-from scipy.linalg import lapack
+from scipy.linalg import blas, lapack
 
+from mlp_jax.critical.evidence.extremes import extremes
 from mlp_jax.critical.evidence.hessian_rounding import at_least, difference, probe_vectors
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import SAFETY, Slope, within
@@ -15,12 +16,17 @@ from mlp_jax.curvature import signs
 _REPEATS = 3
 # Longest Newton step, in units of the parameters' norm, where P is large.
 _FAR = 10.0
+# A guess at the change of the scaled Hessian over the step, by the norm of the scaled gradient: in networks 300 to 700
+# times that. Above the second number it would hide eigenvalues. A wrong guess costs a factorisation, nothing else.
+_CHANGE, _WIDEST = 2048.0, 2.0**-9
+# Most refinements of a step by these factors.
+_REFINEMENTS = 20
 # Points along the Newton step at which values and gradients are compared.
 _WAY = np.array([0.5, 1.0, 2.0])
 
 
 class Taken(NamedTuple):
-    """A Newton step, its number of modes, the change of H on the way, and the inertia: as in `Measurements`."""
+    """A Newton step, its modes, the change of H on the way, inertia, extreme eigenvalues: as in `Measurements`."""
 
     step: np.ndarray
     reach: np.ndarray
@@ -28,6 +34,7 @@ class Taken(NamedTuple):
     change: np.ndarray
     curvature_change: np.ndarray
     counts: signs.Inertia
+    ends: tuple[float, float] | None
 
 
 class Newton(NamedTuple):
@@ -58,17 +65,22 @@ class Newton(NamedTuple):
         return taken
 
     def by_factors(self) -> Taken:
-        """Step over all modes by LDLᵀ; where some are not resolved, over what MINRES reaches."""
-        steps = self._solve()
+        """Step over all modes by factors; where some are not resolved, over what MINRES reaches."""
+        size, shift = len(self.scale), self.scale**2 * self.rounding + self._guess()
+        up = signs.above(self.matrix, self.scale, shift, signs.wide(size))
+        steps = None if up.factors is None else self._solve_by(up.factors)
+        ends = extremes(self.matrix, self.scale, up)
+        up = up._replace(factors=None)  # their memory
+        steps = self._solve() if steps is None else steps
         if steps is not None:
-            taken = self._take(*steps, len(self.scale))
+            taken = self._take(*steps, size, up)._replace(ends=ends)
             if taken.counts.unresolved == 0:
                 return taken
-        resolved = signs.count(self.matrix, self.rounding, self.scale)
+        resolved = signs.count(self.matrix, self.rounding, self.scale, up)
         if steps is not None and resolved.unresolved == 0:
             return taken
         step = self._minimum_residual()  # alone, because rounding would grow along null modes
-        return self._take(step, step, resolved.negative + resolved.positive)
+        return self._take(step, step, resolved.negative + resolved.positive, up)._replace(ends=ends)
 
     def _minimum_residual(self) -> np.ndarray:
         """Return the step by MINRES, stopped where the residual is rounding, which would grow along null modes."""
@@ -79,17 +91,48 @@ class Newton(NamedTuple):
         solution, _ = scipy.sparse.linalg.minres(scaled, -self.scale * gradient, rtol=float(enough))
         return self.scale * solution
 
+    def _right(self) -> np.ndarray:
+        """Return the scaled right-hand sides of both steps, as columns."""
+        return -(np.stack([self.slope.gradient, self.slope.typical_rounding]) * self.scale).T
+
+    def _guess(self) -> float:
+        """Return by how much more than rounding the scaled Hessian may change, for the first factors to cover it."""
+        least = signs.wide(len(self.scale)) * len(self.scale) * 2.0**-53
+        guess = _CHANGE * float(np.linalg.norm(self._right()))
+        return guess if least < guess <= _WIDEST else least
+
+    def _solve_by(self, factors: signs.Factors) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return −H⁻¹ g by the factors of A − t, refined until rounding is left; None where that does not converge."""
+        right = rest = self._right()
+        solution, left = np.zeros_like(right), float(np.linalg.norm(right))
+        enough = len(right) * 2.0**-53 * left
+        for _ in range(_REFINEMENTS):
+            solution = solution + factors.solve(rest)
+            rest = right - self.scale[:, None] * self._products(self.scale[:, None] * solution)
+            before, left = left, float(np.linalg.norm(rest))
+            if left <= enough:
+                return self._steps(solution)
+            if not left < before / 2:
+                break
+        return None
+
+    def _products(self, vectors: np.ndarray) -> np.ndarray:
+        """Return H v for columns v, reading only half of H."""
+        return np.stack([blas.dsymv(1.0, self.matrix.T, v, lower=1) for v in vectors.T], axis=1)
+
     def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return −H⁻¹ g, or None where it is too long, as where H is singular to rounding."""
-        right = -(np.stack([self.slope.gradient, self.slope.typical_rounding]) * self.scale).T
-        scaled = scaled_by(self.matrix, self.scale).T
+        scaled, right = scaled_by(self.matrix, self.scale).T, self._right()
         lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # a smaller one selects the unblocked algorithm
         _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
-        step, rounding = (self.scale[:, None] * solution.reshape(right.shape)).T
-        far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
-        return (step, step + rounding) if failed == 0 and np.linalg.norm(step) <= far else None
+        return self._steps(solution.reshape(right.shape)) if failed == 0 else None
 
-    def _take(self, step: np.ndarray, reach: np.ndarray, num_solved: int) -> Taken:
+    def _steps(self, solution: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        step, rounding = (self.scale[:, None] * solution).T
+        far = _FAR * max(1.0, float(np.linalg.norm(self.problem.vector)))
+        return (step, step + rounding) if np.linalg.norm(step) <= far else None
+
+    def _take(self, step: np.ndarray, reach: np.ndarray, num_solved: int, up: signs.Above | None = None) -> Taken:
         there = self.problem.matrix(self.problem.vector + reach + self.moves[0])
         vectors = probe_vectors(self.scale)
         right = np.stack([self.scale, np.abs(reach), *vectors], axis=1)
@@ -102,8 +145,8 @@ class Newton(NamedTuple):
         size = self._seen_about(reach, vectors)
         if size > SAFETY * seen:
             change = at_least(change, SAFETY * size, self.scale)
-        counts = signs.count(self.matrix, self.rounding + change, self.scale)
-        return Taken(step, reach, num_solved, change, curvature_change, counts)
+        counts = signs.count(self.matrix, self.rounding + change, self.scale, up)
+        return Taken(step, reach, num_solved, change, curvature_change, counts, None)
 
     def _seen_about(self, reach: np.ndarray, vectors: np.ndarray) -> float:
         """Return the largest change of scaled products with fun's own Hessian around params and the end of the step."""
