@@ -28,7 +28,7 @@ _STALLED, _WINDOW = 0.7, 30
 # Multiples of the start from which a search for an index restarts, unless the Hessian there has fewer negative
 # eigenvalues than this share of the index; number of restarts at the start itself, where these would lead elsewhere;
 # size of the noise added, relative to params.
-_MULTIPLES, _ENOUGH, _TRIES, _NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.3), 0.5, 4, 0.05
+_MULTIPLES, _ENOUGH, _TRIES, NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.3), 0.5, 4, 0.05
 # A search restarts beside a point whose index misses by no more than this, so many times, at this distance relative to
 # params.
 _CLOSE, _KICKS, _KICK = 3, 2, 0.15
@@ -143,14 +143,14 @@ def follow(
     radius: float | None,
     patience: int | None = None,
 ) -> Found:
-    """Return where a search for an index (None: any) ends; with no critical point after `patience` Hessians, there."""
+    """Return where a search for an index (None: any) ends, at most `patience` Hessians after it began."""
     generator = np.random.default_rng(0)
     typical = typical_size(start)
     origin, aim, share, best, kicks = start, index, _SHARE, None, 0
     origins: list[np.ndarray] | None = None
 
     def near(vector: np.ndarray) -> np.ndarray:
-        return vector + _NOISE * np.maximum(np.abs(vector), typical) * generator.standard_normal(vector.size)
+        return vector + NOISE * np.maximum(np.abs(vector), typical) * generator.standard_normal(vector.size)
 
     for attempt in range(_ATTEMPTS):
         most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
@@ -159,8 +159,7 @@ def follow(
             found = ended
         if found.negative is not None and (best is None or missed(found, index) < missed(best, index)):
             best, kicks = found, 0
-        allowed = max_hessians if best is not None or patience is None else patience
-        if objective.hessians >= allowed or found.reason == Reason.NOT_FINITE:
+        if objective.hessians >= (max_hessians if patience is None else patience) or found.reason == Reason.NOT_FINITE:
             break
         if best is not None and missed(best, index) == 0:
             break

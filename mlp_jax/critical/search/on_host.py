@@ -29,8 +29,9 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 # Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
 # one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
-# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails.
-FOLLOWED = 1000
+# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails, and
+# up to which one for an index begins again; steps for following, as divisors of all, for an index and for any.
+FOLLOWED, _CHOSEN, _ANY = 1000, 10, 20
 # Dimension of the Krylov spaces.
 _KRYLOV = 120
 # Newton's steps on a descent by L-BFGS: residual of each and of the last, products, share of the gradient that a step
@@ -39,6 +40,8 @@ _SOLVED, _EXACTLY, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 1e-6, 4000, 0.4, 20
 # Without matrices: steps of a descent before it continues in coordinates that deflate the Hessian; products that these
 # take, and those of the end.
 _UNSCALED, _SCALED, _SOLVABLE = 20, 160, 260
+# Share of the steps after which a search for an index does not begin again.
+_LATE = 0.5
 # A descent to an index ends where the number of negative eigenvalues is no more than this multiple of it.
 _EXCESS = 3
 # Steps of a descent by L-BFGS before it continues in scaled coordinates, where the Hessian may be computed.
@@ -155,9 +158,14 @@ def follow_one(
         near = functools.partial(objective.finish_near, longest=longest)
         found = near(begin, gradient(begin)) if index is None else None
         if index:
-            brief = functools.partial(spend, most=objective.hessians + _BRIEF)
-            begin = _at_index(objective, slope, begin, index, brief)
-            found = reflect(begin, index)
+            for origin in [begin, _beside(begin)] if begin.size <= FOLLOWED else [begin]:
+                brief = functools.partial(spend, most=objective.hessians + _BRIEF)
+                begin = _at_index(objective, slope, origin, index, brief)
+                point = reflect(begin, index)
+                found = _closest([found, point], index)
+                late = objective.hessians >= _LATE * settings.max_steps
+                if late or (point is not None and point.negative == index):
+                    break
         if found is None:
             brief = functools.partial(spend, most=objective.hessians + _BRIEF)
             begin, found = lbfgs.descend(slope, begin, near, brief)
@@ -179,6 +187,7 @@ def follow_one(
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
         later = index != 0 and MATRICES < start.size <= FOLLOWED
+        patience = settings.max_steps // (_ANY if index is None else _CHOSEN)
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
         follow = functools.partial(
@@ -192,9 +201,9 @@ def follow_one(
             last = next(exact, coordinates(there.vector))  # W W⁻¹ v differs from v by rounding
             found = there._replace(vector=last, gradient=gradient(last))
         elif found is None:
-            found = follow(objective, begin, patience=settings.max_steps // 5 if later else None)
-        if later and found.negative is None:
-            found = descended(np.asarray(start))[1] or found
+            found = follow(objective, begin, patience=patience if later else None)
+        if later and (found.negative is None or following.missed(found, index)):
+            found = _closest([found, descended(np.asarray(start))[1]], index) or found
         numbers = np.int32(objective.hessians), np.int32(found.reason)
         last, at, steps, reason = map(jnp.asarray, (found.vector, found.gradient, *numbers))
         end = End(last, at, steps, reason, scaling)
@@ -216,6 +225,17 @@ def _scaling(problem: Problem, products: int, both_ends: bool, spend: Callable[[
         spend()
         space.extend(lbfgs.GRADIENTS)
     return deflation(space, both_ends)
+
+
+def _closest(found: list[following.Found | None], index: int | None) -> following.Found | None:
+    """Return the critical point whose index is closest to the one asked for."""
+    known = [point for point in found if point is not None and point.negative is not None]
+    return min(known, key=lambda point: following.missed(point, index), default=None)
+
+
+def _beside(start: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).standard_normal(start.size)
+    return start + following.NOISE * np.maximum(np.abs(start), following.typical_size(start)) * noise
 
 
 def _at_index(

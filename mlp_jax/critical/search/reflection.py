@@ -15,8 +15,9 @@ import scipy.optimize
 from mlp_jax.critical.search import following
 from mlp_jax.critical.search.following import Basis, Found, Objective
 
-# Eigenbases used: so many, and in a climb so many divided by the number of parameters if that is less.
-_ROUNDS, _PARAMETERS = 60, 36_000
+# Eigenbases used: so many in a descent; in a climb so many, or this number divided by that of parameters to the power
+# 3/2, if that is less.
+_ROUNDS, _CLIMBS, _WORK = 60, 120, 1.8e6
 # Gradients in each, with and without modes that are climbed; distance climbed in each, relative to the parameters.
 _CLIMBING, _DESCENDING, _CLIMB = 10, 300, 0.05
 # Curvature, relative to the largest, below which a mode is scaled no further.
@@ -44,7 +45,7 @@ def reflect(
     """
     generator = np.random.default_rng(0)
     vector, known = start, list[Found]()
-    rounds = min(_ROUNDS, _PARAMETERS // start.size) if index else _ROUNDS
+    rounds = min(_CLIMBS, int(_WORK / start.size**1.5)) if index else _ROUNDS
     for _ in range(rounds):
         gradient = slope(vector)[1]
         basis_for = objective.look(vector, gradient)
