@@ -40,8 +40,8 @@ _SOLVED, _EXACTLY, _SOLUTION, _CONTRACTS, _ENDING = 0.02, 1e-6, 4000, 0.4, 20
 # Without matrices: steps of a descent before it continues in coordinates that deflate the Hessian; products that these
 # take, and those of the end.
 _UNSCALED, _SCALED, _SOLVABLE = 20, 160, 260
-# Share of the steps after which a search for an index does not begin again.
-_LATE = 0.5
+# Share of the steps that a search for an index may use before it descends.
+_LATE = 0.6
 # A descent to an index ends where the number of negative eigenvalues is no more than this multiple of it.
 _EXCESS = 3
 # Steps of a descent by L-BFGS before it continues in scaled coordinates, where the Hessian may be computed.
@@ -154,23 +154,23 @@ def follow_one(
             if found is None and objective.hessians < settings.max_steps:
                 begin, found = lbfgs.descend(slope, begin, finish, spend, scaled_at(begin, _SCALED, False))
             return begin, found
-        reflect = functools.partial(reflection.reflect, objective, slope, longest=longest, most=settings.max_steps)
+        reflect = functools.partial(reflection.reflect, objective, slope, longest=longest)
+        latest = int(_LATE * settings.max_steps)
         near = functools.partial(objective.finish_near, longest=longest)
         found = near(begin, gradient(begin)) if index is None else None
         if index:
             for origin in [begin, _beside(begin)] if begin.size <= FOLLOWED else [begin]:
                 brief = functools.partial(spend, most=objective.hessians + _BRIEF)
                 begin = _at_index(objective, slope, origin, index, brief)
-                point = reflect(begin, index)
+                point = reflect(begin, index, most=latest)
                 found = _closest([found, point], index)
-                late = objective.hessians >= _LATE * settings.max_steps
-                if late or (point is not None and point.negative == index):
+                if objective.hessians >= latest or (point is not None and point.negative == index):
                     break
         if found is None:
             brief = functools.partial(spend, most=objective.hessians + _BRIEF)
             begin, found = lbfgs.descend(slope, begin, near, brief)
         if found is None or (index == 0 and found.negative != 0):
-            found = reflect(begin, None if index else index) or found
+            found = reflect(begin, None if index else index, most=settings.max_steps) or found
         return begin, found
 
     assert settings.unit is not None
