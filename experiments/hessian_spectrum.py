@@ -25,7 +25,7 @@ import tqdm
 from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from experiments._shared.spectra import outliers
+from experiments._shared.spectra import outliers, recorded_params
 from mlp_jax import curvature, datasets, losses, mlp, mlp_hessian, plots, training
 from mlp_jax.confidence import mean_interval, show
 
@@ -80,11 +80,6 @@ def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> ja
 _OPTIMIZER = optax.adam(3e-3)
 
 
-def _params(state: training.State) -> mlp.Params:
-    """Return the parameters; one function for all runs, so that training is compiled once for each shape."""
-    return state.params
-
-
 def train(settings: Settings, classes: int, seed: int, epochs: int) -> Run:
     """Train, and return the spectra at the start, at several epochs and at the end."""
     digits = datasets.load("digits").train
@@ -95,7 +90,7 @@ def train(settings: Settings, classes: int, seed: int, epochs: int) -> Run:
     data = datasets.Examples(jnp.asarray(x), jnp.asarray(y))
     _, history = training.train(
         train_key, batch_loss, start, data, optimizer=_OPTIMIZER, batch_size=50, epochs=epochs,
-        record=_params,
+        record=recorded_params,
     )  # fmt: skip
     chosen = np.unique(np.round(np.geomspace(1, epochs, 6)).astype(int))
     points = [start, *(jax.tree.map(lambda leaf, e=e: leaf[e - 1], history.record) for e in chosen)]

@@ -26,6 +26,7 @@ import tqdm
 from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
+from experiments._shared.spectra import recorded_params
 from mlp_jax import datasets, devices, gradient_noise, losses, mlp, mlp_hessian, plots, training, tree
 from mlp_jax.confidence import mean_interval, show
 
@@ -126,7 +127,7 @@ def follow(settings: Settings, number: int, seed: int) -> tuple[pd.DataFrame, pd
         start = mlp.init(init_key, (64, HIDDEN, 10), dtype=jnp.float64)
         _, history = training.train(
             run_key, batch_loss, start, data, optimizer=_descent(rate), batch_size=batch_size, replace=replace,
-            epochs=settings.epochs[-1], record=_params,
+            epochs=settings.epochs[-1], record=recorded_params,
         )  # fmt: skip
         rows = []
         for epoch in (0, *settings.epochs):
@@ -145,10 +146,6 @@ def _orders(key: jax.Array, number: int, num_examples: int, replace: bool) -> ja
 
 # One object for each rate, so that the other runs compile nothing.
 _descent = functools.cache(optax.sgd)
-
-
-def _params(state: training.State) -> mlp.Params:
-    return state.params
 
 
 def summary(looks: pd.DataFrame) -> pd.DataFrame:

@@ -26,7 +26,7 @@ import tqdm
 from experiments._shared import command_line, tables
 from experiments._shared.run_folder import RunFolder
 from experiments._shared.settings import RunSettings
-from experiments._shared.spectra import outliers
+from experiments._shared.spectra import outliers, recorded_params
 from mlp_jax import curvature, datasets, losses, mlp, plots, training, tree
 from mlp_jax.confidence import mean_interval, show
 
@@ -71,11 +71,6 @@ def batch_loss(params: mlp.Params, x: Any, y: Any, weights: Any, key: Any) -> ja
 
 
 _descent = functools.cache(optax.sgd)
-
-
-def _params(state: training.State) -> mlp.Params:
-    """Return the parameters; one function for all runs, so that training is compiled once for each shape."""
-    return state.params
 
 
 @functools.cache
@@ -132,7 +127,7 @@ def follow(settings: Settings, seed: int, epochs: int) -> Run:
     start = mlp.init(init_key, (784, settings.hidden, CLASSES))
     _, history = training.train(
         train_key, batch_loss, start, data, optimizer=_descent(settings.rate), batch_size=50, epochs=epochs,
-        record=_params,
+        record=recorded_params,
     )  # fmt: skip
     points = [start, *(jax.tree.map(lambda leaf, e=e: leaf[e], history.record) for e in range(epochs))]
     rows: list[dict[str, Any]] = []

@@ -147,7 +147,7 @@ def _by_halves(
         return None
     factors = halves.factor(
         _shifted(matrix[:half, :half], left[:half], scale[:half], total[:half]),
-        _scaled(matrix[:half, half:], left[:half], scale[half:]),
+        scaled(matrix[:half, half:], left[:half], scale[half:]),
         _shifted(matrix[half:, half:], left[half:], scale[half:], total[half:]),
     )
     if factors is None or not (factors.definite or factors.backward() <= tau):
@@ -156,7 +156,7 @@ def _by_halves(
     return found if found.resolves else None
 
 
-def _scaled(matrix: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
+def scaled(matrix: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Return the transpose of diag(left) H diag(right), in Fortran order."""
     work = np.empty(matrix.shape)
     for i in row_blocks(len(matrix)):
@@ -167,7 +167,7 @@ def _scaled(matrix: np.ndarray, left: np.ndarray, right: np.ndarray) -> np.ndarr
 
 def _shifted(matrix: np.ndarray, left: np.ndarray, right: np.ndarray, by: np.ndarray) -> np.ndarray:
     """Return diag(left) H diag(right) − diag(by) for a symmetric H, in Fortran order."""
-    work = _scaled(matrix, left, right)
+    work = scaled(matrix, left, right)
     np.einsum("ii->i", work)[:] -= by
     return work
 
@@ -281,7 +281,7 @@ def _diagonal_bound(matrix: np.ndarray, error: float | np.ndarray | None, scale:
     return diagonal_bound(bound, scale) if bound.ndim == 2 else np.broadcast_to(bound, len(matrix))
 
 
-def diagonal_bound(error: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def diagonal_bound(error: Any, scale: np.ndarray) -> np.ndarray:
     """Return the diagonal b, bᵢ = Σⱼ |E|ᵢⱼ sⱼ / sᵢ, with −b ≤ E ≤ b for any s > 0, given bounds on the entries of E."""
     # |xᵢ xⱼ| ≤ (xᵢ² sⱼ/sᵢ + xⱼ² sᵢ/sⱼ) / 2: row sums in the scaled coordinates.
     return (error @ scale) / scale

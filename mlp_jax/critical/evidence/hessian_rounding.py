@@ -46,7 +46,7 @@ def measure_rounding(
     error = _Error(matrix, problem.matrix(problem.vector - moves[0]), problem.growth * problem.unit)
     _require_agreement(problem, matrix, error)
     scale = signs.scaling(matrix, error)
-    bound = (error @ scale) / scale
+    bound = signs.diagonal_bound(error, scale)
     del error  # its memory
     vectors = probe_vectors(scale)
     here = problem.products_here(vectors)

@@ -14,7 +14,7 @@ import scipy.linalg
 from mlp_jax.critical.evidence.agreement import disagreement
 from mlp_jax.critical.evidence.hessian_rounding import measure_rounding, solve_rounding
 from mlp_jax.critical.evidence.jumps import Jump
-from mlp_jax.critical.evidence.newton_step import Newton, Way, scaled_by, strayed
+from mlp_jax.critical.evidence.newton_step import Newton, Way, strayed
 from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import measure_slope, nudges
 from mlp_jax.curvature import signs
@@ -119,4 +119,4 @@ def _modes(matrix: np.ndarray, scale: np.ndarray) -> tuple[np.ndarray | None, np
     """Return eigenvalues and eigenvectors of the scaled Hessian, unless P is too large."""
     if len(matrix) > EIGENVECTOR_LIMIT:
         return None, None
-    return scipy.linalg.eigh(scaled_by(matrix, scale), driver="evd", overwrite_a=True, check_finite=False)
+    return scipy.linalg.eigh(signs.scaled(matrix, scale, scale).T, driver="evd", overwrite_a=True, check_finite=False)

@@ -87,7 +87,7 @@ class Newton(NamedTuple):
         gradient, error = self.slope.gradient, self.slope.gradient_error
         size, rounding = (float(np.linalg.norm(self.scale * v)) for v in (gradient, error))
         enough = np.clip(0.1 * rounding / max(size, 1e-300), 1e-12, 0.1)
-        scaled = scaled_by(self.matrix, self.scale)
+        scaled = signs.scaled(self.matrix, self.scale, self.scale).T
         solution, _ = scipy.sparse.linalg.minres(scaled, -self.scale * gradient, rtol=float(enough))
         return self.scale * solution
 
@@ -122,7 +122,7 @@ class Newton(NamedTuple):
 
     def _solve(self) -> tuple[np.ndarray, np.ndarray] | None:
         """Return −H⁻¹ g, or None where it is too long, as where H is singular to rounding."""
-        scaled, right = scaled_by(self.matrix, self.scale).T, self._right()
+        scaled, right = signs.scaled(self.matrix, self.scale, self.scale), self._right()
         lwork, _ = lapack.dsysv_lwork(len(right), lower=1)  # a smaller one selects the unblocked algorithm
         _, _, solution, failed = lapack.dsysv(scaled, right, lwork=int(lwork), lower=1, overwrite_a=1)
         return self._steps(solution.reshape(right.shape)) if failed == 0 else None
@@ -156,12 +156,6 @@ class Newton(NamedTuple):
         products = self.problem.products(there, rows)
         here = self.matrix @ rows.T
         return float(np.nanmax(np.linalg.norm(self.scale * (products - here.T), axis=1)))
-
-
-def scaled_by(matrix: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Return diag(s) H diag(s)."""
-    scaled = matrix * scale[:, None]
-    return np.multiply(scaled, scale, out=scaled)
 
 
 def _resolved(error: np.ndarray, scale: np.ndarray, values: np.ndarray, vectors: np.ndarray) -> np.ndarray:

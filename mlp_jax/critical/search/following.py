@@ -10,6 +10,7 @@ it continues from where it is, and climbs fewer modes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -28,7 +29,7 @@ _STALLED, _WINDOW = 0.7, 30
 # Multiples of the start from which a search for an index restarts, unless the Hessian there has fewer negative
 # eigenvalues than this share of the index; number of restarts at the start itself, where these would lead elsewhere;
 # size of the noise added, relative to params.
-_MULTIPLES, _ENOUGH, _TRIES, NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.3), 0.5, 4, 0.05
+_MULTIPLES, _ENOUGH, _TRIES, _NOISE = (0.1, 0.2, 0.35, 0.5, 0.7, 1.3), 0.5, 4, 0.05
 # A search restarts beside a point whose index misses by no more than this, so many times, at this distance relative to
 # params.
 _CLOSE, _KICKS, _KICK = 3, 2, 0.15
@@ -145,12 +146,9 @@ def follow(
 ) -> Found:
     """Return where a search for an index (None: any) ends, at most `patience` Hessians after it began."""
     generator = np.random.default_rng(0)
-    typical = typical_size(start)
+    near = functools.partial(beside, typical=typical_size(start), generator=generator)
     origin, aim, share, best, kicks = start, index, _SHARE, None, 0
     origins: list[np.ndarray] | None = None
-
-    def near(vector: np.ndarray) -> np.ndarray:
-        return vector + NOISE * np.maximum(np.abs(vector), typical) * generator.standard_normal(vector.size)
 
     for attempt in range(_ATTEMPTS):
         most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
@@ -179,6 +177,11 @@ def follow(
             break
         origin, aim = found.vector, int(_LOWER * aim)
     return best or found
+
+
+def beside(vector: np.ndarray, typical: float, generator: np.random.Generator) -> np.ndarray:
+    """Return a vector with noise, relative to each component or, for small ones, to a typical size."""
+    return vector + _NOISE * np.maximum(np.abs(vector), typical) * generator.standard_normal(vector.size)
 
 
 def _origins(objective: Objective, start: np.ndarray, index: int, first: Found) -> list[np.ndarray]:

@@ -159,7 +159,8 @@ def follow_one(
         near = functools.partial(objective.finish_near, longest=longest)
         found = near(begin, gradient(begin)) if index is None else None
         if index:
-            for origin in [begin, _beside(begin)] if begin.size <= FOLLOWED else [begin]:
+            again = following.beside(begin, following.typical_size(begin), np.random.default_rng(0))
+            for origin in [begin, again] if begin.size <= FOLLOWED else [begin]:
                 brief = functools.partial(spend, most=objective.hessians + _BRIEF)
                 begin = _at_index(objective, slope, origin, index, brief)
                 point = reflect(begin, index, most=latest)
@@ -231,11 +232,6 @@ def _closest(found: list[following.Found | None], index: int | None) -> followin
     """Return the critical point whose index is closest to the one asked for."""
     known = [point for point in found if point is not None and point.negative is not None]
     return min(known, key=lambda point: following.missed(point, index), default=None)
-
-
-def _beside(start: np.ndarray) -> np.ndarray:
-    noise = np.random.default_rng(0).standard_normal(start.size)
-    return start + following.NOISE * np.maximum(np.abs(start), following.typical_size(start)) * noise
 
 
 def _at_index(
