@@ -170,6 +170,8 @@ def test_where_nothing_is_critical_the_spectrum_is_only_looked_at():
     verdict = critical.classify(fun, np.full(301, 0.3), evidence="lanczos")
     assert verdict.kind == "not critical"
     assert int(verdict.evidence.split("(")[1].split()[0]) <= 33
+    assert verdict.index_range == (0, 301)
+    assert "None is claimed here" in verdict.explain()
     # Criticality is decided by the gradient, which is not 0 here and 0 there.
     assert critical.classify(fun, np.zeros(301), evidence="lanczos").kind != "not critical"
 

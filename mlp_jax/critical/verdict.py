@@ -128,6 +128,8 @@ class Verdict:
 
     def _why_signs(self) -> str:
         negative, unresolved, positive, bound = self.inertia
+        if bound == float("inf"):
+            return "Which signs are sure? None is claimed here."
         here = self.kind == "not critical"  # then the bound is that of the point itself
         change = "" if here else f" {self.change:.1e} from its change over the distance,"
         return (

@@ -53,17 +53,17 @@ def hessian_jump(
     vectors: np.ndarray,
     moves: np.ndarray,
     scale: np.ndarray,
-    here: np.ndarray,
     noise: Callable[[], np.ndarray],
 ) -> Jump | None:
     """Return a jump of the Hessian: a change of much more than rounding that does not grow with the move.
 
-    `here` are its products with the vectors, `noise()` their changes by other roundings of data and operations.
+    `noise()` gives the changes of its products with the vectors by other roundings of data and operations.
     """
     sizes = move_sizes(problem)
     chosen = [sizes[k] for pair in _PAIRS if pair[1] < len(sizes) for k in pair]
     offsets = np.concatenate([size * side * moves[:_MOVES] for size in chosen for side in (1.0, -1.0)])
-    vectors, here = vectors[:_MOVES], here[:_MOVES]
+    vectors = vectors[:_MOVES]
+    here = problem.products_here(vectors)
     there = problem.products(problem.vector + offsets, np.tile(vectors, (len(offsets) // _MOVES, 1)))
     changes = there.reshape(len(chosen) // 2, 2, 2 * _MOVES, -1) - np.tile(here, (2, 1))
     near, far = changes[:, 0], changes[:, 1]

@@ -20,7 +20,7 @@ from mlp_jax.curvature.krylov_space import Space
 
 FAILURE_PROBABILITY = 1e-6
 # Steps after which the signs are first looked at; then after half as many more.
-FIRST_STEPS, _MORE = 32, 1.5
+_FIRST_STEPS, _MORE = 32, 1.5
 # A space is begun again with deflation where that takes no more than this many times the steps so far, and no more than
 # are left.
 _AGAIN = 2
@@ -48,7 +48,7 @@ def random_space(multiply: Callable[[np.ndarray], np.ndarray], problem: Problem,
     return space
 
 
-def signs_at_ends(problem: Problem, key: jax.Array, bound: float, most: int) -> tuple[Space, Spectrum, float]:
+def signs_at_ends(problem: Problem, key: jax.Array, bound: float, most: int) -> tuple[Spectrum, float]:
     """Run Lanczos, unrestarted, until the signs at both ends are clear or the steps are used up.
 
     Where it would take long, because eigenvalues of one sign are close to 0 beside the largest, those are deflated, and
@@ -56,7 +56,7 @@ def signs_at_ends(problem: Problem, key: jax.Array, bound: float, most: int) -> 
     """
     space, first, bound, scaling = _until_clear(problem.multiply, problem, jax.random.fold_in(key, 2), bound, most)
     if scaling is None:
-        return space, first, bound
+        return first, bound
     del space  # its memory
 
     def multiply(rows: np.ndarray) -> np.ndarray:
@@ -64,7 +64,7 @@ def signs_at_ends(problem: Problem, key: jax.Array, bound: float, most: int) -> 
 
     most -= first.products
     space, second, bound, _ = _until_clear(multiply, problem, jax.random.fold_in(key, 3), bound, most, once=True)
-    return space, _together(first, second, space, scaling), bound
+    return _together(first, second, space, scaling), bound
 
 
 def _until_clear(
@@ -77,9 +77,9 @@ def _until_clear(
 ) -> tuple[Space, Spectrum, float, Deflation | None]:
     """Return also a deflation with which fewer steps are left, unless `once`; then the signs are not clear yet."""
     size = len(problem.vector)
-    most = min(size, most, max(FIRST_STEPS, matrices.machine_bytes() // (4 * 8 * size)))
+    most = min(size, most, max(_FIRST_STEPS, matrices.machine_bytes() // (4 * 8 * size)))
     space = random_space(multiply, problem, key, most)
-    steps = [min(FIRST_STEPS, most)]
+    steps = [min(_FIRST_STEPS, most)]
     while steps[-1] < most:
         steps.append(min(most, int(_MORE * steps[-1])))
     # The claim may be made at any of these numbers, at both ends, and of two spaces.
@@ -87,7 +87,7 @@ def _until_clear(
     for number in steps:
         space.extend(number - space.position)
         found = _ends(space, logarithm)
-        bound = max(bound, arithmetic(problem, found.ritz))
+        bound = max(bound, _arithmetic(problem, found.ritz))
         indefinite = found.ritz[0] < -bound and found.ritz[-1] > bound
         if indefinite or found.lowest > bound or found.highest < -bound or not space.pending:
             break
@@ -114,7 +114,7 @@ def _together(first: Spectrum, second: Spectrum, space: Space, scaling: Deflatio
     )
 
 
-def arithmetic(problem: Problem, ritz: np.ndarray) -> float:
+def _arithmetic(problem: Problem, ritz: np.ndarray) -> float:
     """Return a bound on the error of a Ritz value from rounding in products and orthogonalisation."""
     sums = np.sqrt(len(problem.vector)) + len(ritz) + problem.growth
     return float(SAFETY * problem.unit * sums * np.max(np.abs(ritz)))

@@ -17,9 +17,7 @@ from mlp_jax.critical.evidence.agreement import disagreement
 from mlp_jax.critical.evidence.jumps import JUMP, Jump, first_order_jump, hessian_jump, nonsmooth
 from mlp_jax.critical.evidence.lanczos_signs import (
     FAILURE_PROBABILITY,
-    FIRST_STEPS,
     Spectrum,
-    arithmetic,
     more,
     random_space,
     signs_at_ends,
@@ -29,16 +27,15 @@ from mlp_jax.critical.evidence.problem import Problem
 from mlp_jax.critical.evidence.slopes import SAFETY, Slope, length, measure_slope, nudges, typical_size, within
 from mlp_jax.critical.verdict import Verdict
 from mlp_jax.curvature import Inertia
-from mlp_jax.curvature.krylov_space import Space
 
 # float64 represents the squares of sizes above this and below its inverse, and of their rounding.
 _SMALLEST = 1e-120
 # Default of `max_products`.
 MAX_PRODUCTS = 1600
-# Steps of Lanczos, and vectors, that estimate an error of the Hessian.
-_ERROR_STEPS, _ALONG = 8, 4
+# Steps of Lanczos that estimate the size of the Hessian or of an error of it.
+_SIZE_STEPS = 8
 # MINRES uses one in so many of the products that are left; its step may be too long already after so many.
-_SOLVE_SHARE, _LOOKS = 5, (30, 45, 67, 100, 150, 225)
+_SOLVE_SHARE, _LOOKS = 5, (10, 20, 30, 45, 67, 100, 150, 225)
 # A Newton step that leaves at most this share of the gradient counts as converging.
 _CONTRACTION = 0.25
 
@@ -66,25 +63,25 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
     # The rows of diag(s) H diag(s) are alike.
     scale = 1 / np.sqrt(np.where((rows > 0) & np.isfinite(rows), rows, 1.0))
     newton = _newton(problem, slope, scale)
+    unknown = Inertia(0, len(problem.vector), 0, np.inf)
     if newton.kind == "critical":
         rounding, change = _hessian_errors(problem, newton.reach, moves, key)
-        space, spectrum, bound = signs_at_ends(problem, key, max(rounding, change), problem.budget.left)
-    else:  # no sign is claimed at another point, and a look at the spectrum is enough
-        space, spectrum, bound = signs_at_ends(problem, key, np.inf, min(FIRST_STEPS, problem.budget.left))
-        rounding, change = _error_along(problem, space, moves), 0.0
-        bound = max(rounding, arithmetic(problem, spectrum.ritz))
-    kind, counts, reason = _name(spectrum, bound, len(problem.vector))
-    where = _jump(problem, slope, spectrum, moves, scale * vectors, scale) or corner(newton.step)
+        spectrum, bound = signs_at_ends(problem, key, max(rounding, change), problem.budget.left)
+        kind, counts, reason = _name(spectrum, bound, len(problem.vector))
+        ritz = spectrum.ritz
+        evidence = f"{spectrum.products} products, failure probability {FAILURE_PROBABILITY:.0e}"
+    else:  # no sign is claimed at another point, so that the size of the Hessian is enough
+        space = random_space(problem.multiply, problem, key, _SIZE_STEPS)
+        space.extend(_SIZE_STEPS)
+        ritz, rounding, change = space.ritz()[0], np.inf, np.inf
+        kind, counts, reason = newton.kind, unknown, newton.reason
+        evidence = f"{problem.budget.spent} products"
+    where = _jump(problem, slope, ritz, moves, scale * vectors, scale) or corner(newton.step)
     disagrees = disagreement(problem, slope)
-    unknown = Inertia(0, len(problem.vector), 0, np.inf)
     if where is not None:
         kind, reason = nonsmooth(where)
-        if newton.kind != "critical":  # the change of H on the way to a critical point was not measured
-            counts = unknown
     elif disagrees is not None:
         kind, counts, reason = "undetermined", unknown, disagrees
-    elif newton.kind != "critical":
-        kind, reason = newton.kind, newton.reason
     claims = newton.kind == "critical" and where is None and disagrees is None
     return _verdict(
         problem,
@@ -94,11 +91,11 @@ def classify_by_products(problem: Problem, key: jax.Array, corner: Callable[[np.
         index=counts.negative if claims and counts.unresolved == 0 else None,
         flatness=newton.flatness,
         distance=2 * length(newton.reach) if claims else np.inf,
-        rounding=_relative(rounding, spectrum.ritz),
-        change=_relative(change, spectrum.ritz),
-        smallest=float(spectrum.ritz[0]),
-        largest=float(spectrum.ritz[-1]),
-        evidence=f"lanczos ({spectrum.products} products, failure probability {FAILURE_PROBABILITY:.0e})",
+        rounding=_relative(rounding, ritz),
+        change=_relative(change, ritz),
+        smallest=float(ritz[0]),
+        largest=float(ritz[-1]),
+        evidence=f"lanczos ({evidence})",
         reason=reason,
     )
 
@@ -136,18 +133,17 @@ def _unrepresentable(problem: Problem, slope: Slope, largest: float) -> Verdict:
 
 
 def _jump(
-    problem: Problem, slope: Slope, spectrum: Spectrum, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
+    problem: Problem, slope: Slope, ritz: np.ndarray, moves: np.ndarray, vectors: np.ndarray, scale: np.ndarray
 ) -> Jump | None:
     """Return the jump of value, gradient or Hessian when params move by a rounding; None where there is none."""
-    largest = float(np.max(np.abs(spectrum.ritz)))
+    largest = float(np.max(np.abs(ritz)))
     level = JUMP * largest * max(float(np.max(np.abs(moves))), problem.unit)
-    here = problem.products_here(vectors)
 
     def noise() -> np.ndarray:
-        return problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - here
+        return problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - problem.products_here(vectors)
 
     return first_order_jump(slope, level, largest * typical_size(problem)) or hessian_jump(
-        problem, vectors, moves, scale, here, noise
+        problem, vectors, moves, scale, noise
     )
 
 
@@ -241,22 +237,14 @@ def _hessian_errors(problem: Problem, reach: np.ndarray, moves: np.ndarray, key:
                 other = problem.products(np.broadcast_to(there, rows.shape), rows, np.ones(len(rows)))
                 return other - problem.multiply(rows)
 
-            space = random_space(difference, problem, jax.random.fold_in(key, number), _ERROR_STEPS)
-            space.extend(_ERROR_STEPS)
+            space = random_space(difference, problem, jax.random.fold_in(key, number), _SIZE_STEPS)
+            space.extend(_SIZE_STEPS)
             norms.append(float(np.max(np.abs(space.ritz()[0]))))
         sizes.append(SAFETY * max(norms))
     # One rounding of each kind is a small sample.
-    vectors = np.random.default_rng(6).choice([-1.0, 1.0], (_ERROR_STEPS, len(problem.vector)))
+    vectors = np.random.default_rng(6).choice([-1.0, 1.0], (_SIZE_STEPS, len(problem.vector)))
     noise = problem.products_here(vectors, np.arange(2, 2 + len(vectors))) - problem.products_here(vectors)
     return max(sizes[0], SAFETY * float(np.max(np.linalg.norm(noise, axis=1))) / np.sqrt(len(problem.vector))), sizes[1]
-
-
-def _error_along(problem: Problem, space: Space, moves: np.ndarray) -> float:
-    """Return a bound, by estimate, on the rounding of v·Hv for unit vectors v in the span of the Ritz vectors."""
-    signs = np.random.default_rng(6).choice([-1.0, 1.0], (space.position, _ALONG))
-    vectors = space.combine(signs)  # of length √k in k dimensions
-    other = problem.products(problem.vector + moves[:_ALONG], vectors, np.arange(1, _ALONG + 1))
-    return SAFETY * float(np.max(np.linalg.norm(other - problem.multiply(vectors), axis=1)))
 
 
 def _relative(error: float, ritz: np.ndarray) -> float:

@@ -14,8 +14,10 @@ from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.curvature import matrices, operators, signs, tracing, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
-# Numbers of points that a compiled program evaluates in one call: all but the last points go in the largest that fits.
-_ROWS = 64, 4
+# Points that a compiled program takes in one call; it evaluates as many of them as are given.
+_ROWS = 16
+# Products at params that are cheaper than compiling the gradient's linearisation.
+_BEFORE_LINEARIZED = 32
 
 
 @dataclasses.dataclass
@@ -100,22 +102,29 @@ class Problem:
         return _linearized(self.traced, self.params, self.args)
 
     def multiply(self, directions: np.ndarray) -> np.ndarray:
-        """Return H v, (n, P), at params, the gradient linearised once: for many products at one point."""
-        rows = [_parallel.to_host(_product_with(self.traced, self._linear, jnp.asarray(v))) for v in directions]
-        self.budget.spend(len(rows))
-        return np.stack(rows)
+        """Return H v, (n, P), at params; after some products the gradient is linearised, once for all that follow."""
+        if self.budget.spent < _BEFORE_LINEARIZED:
+            products = self.products_here(directions)
+        else:
+            rows = [_parallel.to_host(_product_with(self.traced, self._linear, jnp.asarray(v))) for v in directions]
+            products = np.stack(rows)
+        self.budget.spend(len(products))
+        return products
 
     def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
-        number, first = len(rows[0]), 0
-        given = [np.asarray(array) for array in ((*rows,) if seeds is None else (*rows, seeds.astype(np.uint32)))]
+        given = [*rows] if seeds is None else [*rows, seeds.astype(np.uint32)]
         blocks = []
-        while first < number:
-            count = 1 if number == 1 else next((size for size in _ROWS if size <= number - first), _ROWS[-1])
-            chosen = np.minimum(np.arange(first, first + count), number - 1)
-            results = program(self.traced, self.unit, self.params, self.args, *(jnp.asarray(a[chosen]) for a in given))
-            blocks.append([_parallel.to_host(r)[: number - first] for r in results])
-            first += count
+        for first in range(0, len(rows[0]), _ROWS):
+            blocks.append(self._block(program, [array[first : first + _ROWS] for array in given]))
         return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
+
+    def _block(self, program: Callable[..., Any], given: list[np.ndarray]) -> list[np.ndarray]:
+        count = len(given[0])
+        filled = [np.zeros((_ROWS, *array.shape[1:]), array.dtype) for array in given]
+        for whole, array in zip(filled, given, strict=True):
+            whole[:count] = array
+        results = program(self.traced, self.unit, self.params, self.args, count, *map(jnp.asarray, filled))
+        return [_parallel.to_host(result)[:count] for result in results]
 
     def matrix(self, vector: np.ndarray) -> np.ndarray:
         """Return the Hessian at a vector, symmetric; raise ValueError if it is not a finite (P, P) matrix."""
@@ -138,13 +147,30 @@ def _product_of(fun: Fun, vector: jax.Array, direction: jax.Array) -> tuple[jax.
     return (operators.hessian_product(fun)(vector, (), direction),)
 
 
+def _at_first(count: jax.Array, fun: Callable[..., Any], rows: tuple[jax.Array, ...]) -> Any:
+    """Return what a function gives at each of the first `count` rows, and 0 at the others, where it is not evaluated.
+
+    One program for any number of rows, because compiling it takes longer than most of its runs.
+    """
+    fun = jax.jit(fun)  # so that it is traced once
+    shapes = jax.eval_shape(fun, *(array[0] for array in rows))
+
+    def fill(number: jax.Array, results: Any) -> Any:
+        found = fun(*(array[number] for array in rows))
+        return jax.tree.map(lambda whole, row: whole.at[number].set(row), results, found)
+
+    return jax.lax.fori_loop(0, count, fill, jax.tree.map(lambda s: jnp.zeros((_ROWS, *s.shape), s.dtype), shapes))
+
+
 def _plain(of: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a program that evaluates a function at rows."""
+    """Return a program that evaluates a function at the first rows."""
 
     @_compiled.by_function(2)
-    def program(traced: tracing.Traced, unit: float, params: PyTree, args: tuple, *rows: jax.Array) -> Any:
+    def program(
+        traced: tracing.Traced, unit: float, params: PyTree, args: tuple, count: jax.Array, *rows: jax.Array
+    ) -> Any:
         unravel = tree.ravel(params)[1]
-        return jax.lax.map(lambda row: of(lambda v: traced(unravel(v), *args), *row), rows)
+        return _at_first(count, lambda *row: of(lambda v: traced(unravel(v), *args), *row), rows)
 
     return program
 
@@ -154,14 +180,16 @@ def _otherwise_rounded(of: Callable[..., Any]) -> Callable[..., Any]:
 
     # Few rows are evaluated, so that compilation time matters more than run time.
     @_compiled.by_function(2, compiler_options={"xla_backend_optimization_level": 0})
-    def program(traced: tracing.Traced, unit: float, params: PyTree, args: tuple, *rows: jax.Array) -> Any:
+    def program(
+        traced: tracing.Traced, unit: float, params: PyTree, args: tuple, count: jax.Array, *rows: jax.Array
+    ) -> Any:
         unravel = tree.ravel(params)[1]
 
-        def one(row: tuple) -> Any:
+        def one(*row: jax.Array) -> Any:
             *given, seed = row
             return of(lambda v: perturbed(traced, unit, seed, unravel(v), args), *given)
 
-        return jax.lax.map(one, rows)
+        return _at_first(count, one, rows)
 
     return program
 
