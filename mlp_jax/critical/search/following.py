@@ -151,13 +151,13 @@ def follow(
     origins: list[np.ndarray] | None = None
 
     for attempt in range(_ATTEMPTS):
-        most = min(max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
+        most = min(patience or max_hessians, objective.hessians + max(1, max_hessians // _PARTS))
         ended, aim = _attempt(objective, origin, index, aim, radius, most, share)
         if attempt == 0 or ended.reason != Reason.NOT_FINITE:  # a restart may lie outside the domain
             found = ended
         if found.negative is not None and (best is None or missed(found, index) < missed(best, index)):
             best, kicks = found, 0
-        if objective.hessians >= (max_hessians if patience is None else patience) or found.reason == Reason.NOT_FINITE:
+        if objective.hessians >= (patience or max_hessians) or found.reason == Reason.NOT_FINITE:
             break
         if best is not None and missed(best, index) == 0:
             break

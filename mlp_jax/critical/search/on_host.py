@@ -31,7 +31,7 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
 # Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails, and
 # up to which one for an index begins again; steps for following, as divisors of all, for an index and for any.
-FOLLOWED, _CHOSEN, _ANY = 1000, 10, 20
+FOLLOWED, _CHOSEN, _ANY = 1000, 10, 100
 # Dimension of the Krylov spaces.
 _KRYLOV = 120
 # Newton's steps on a descent by L-BFGS: residual of each and of the last, products, share of the gradient that a step
@@ -188,7 +188,7 @@ def follow_one(
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
         later = index != 0 and MATRICES < start.size <= FOLLOWED
-        patience = settings.max_steps // (_ANY if index is None else _CHOSEN)
+        patience = max(1, settings.max_steps // (_ANY if index is None else _CHOSEN))
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
         follow = functools.partial(
