@@ -1,9 +1,9 @@
 """Which critical points does a network on real digits have, and is each a minimum or a saddle?
 
 Trains a small tanh network with weight decay on the digits, then searches for critical points of its loss: for minima
-and saddles of chosen index from points of the training run, and for points of any index from the run and from random
-starts. From the points found, ladders lead to points of neighbouring index, for as long as the time lasts. Every
-point is classified with an error bound and proved, minima first, as far as the time goes.
+and saddles of chosen index from points of the training run, and for points of any index from random starts. From the
+points found, ladders lead to points of neighbouring index, for as long as the time lasts. Every point is classified
+with an error bound and proved, minima first, as far as the time goes.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ class Settings(RunSettings):
 
 
 def starts(settings: Settings, model: Classifier, data: datasets.Dataset) -> list[Start]:
-    """Train once, and return where to search from: points of the run, points around it, and random starts."""
+    """Train once, and return where to search from: points of the run, and random starts."""
     key = jax.random.key(settings.seed)
-    init_key, train_key, noise_key = jax.random.split(key, 3)
+    init_key, train_key, random_key = jax.random.split(key, 3)
     sizes = (64, settings.hidden, 10)
     _, history = training.train(
         train_key,
@@ -69,20 +69,25 @@ def starts(settings: Settings, model: Classifier, data: datasets.Dataset) -> lis
         epoch = min(settings.epochs - 1, round(share * settings.epochs))
         return f"run, epoch {epoch + 1}", jax.tree.map(lambda leaf: leaf[epoch], history.record)
 
-    def around(share: float, noise: float) -> tuple[str, mlp.Params]:
-        origin, params = at(share)
-        draw = tree.random_like(noise_key, params)
-        return f"{origin}, ±{noise:.0%}", jax.tree.map(lambda a, b: a * (1 + noise * b), params, draw)
-
     def random(number: int, scale: float) -> tuple[str, mlp.Params]:
-        params = mlp.init(jax.random.fold_in(noise_key, number), sizes)
+        params = mlp.init(jax.random.fold_in(random_key, number), sizes)
         return f"random × {scale:g}", jax.tree.map(lambda leaf: scale * leaf, params)
 
     # From the end of the run downwards for low indices, from earlier points for higher ones.
-    followed = [(1.0, 0), (1.0, 1), (1.0, 2), (0.65, 3), (0.45, 5), (0.3, 8)]
+    followed = [
+        (1.0, 0),
+        (1.0, 1),
+        (1.0, 2),
+        (0.65, 3),
+        (0.55, 4),
+        (0.45, 5),
+        (0.4, 6),
+        (0.35, 7),
+        (0.3, 8),
+        (0.25, 10),
+    ]
     chosen = [Start(*at(share), index) for share, index in (followed[:4] if settings.quick else followed)]
-    free = [random(0, 1.0), random(0, 2.0), at(0.15), around(0.5, 0.1)]
-    return chosen + [Start(*start, None) for start in (free[:2] if settings.quick else free)]
+    return chosen + [Start(*random(number, scale), None) for number, scale in ((0, 1.0), (1, 2.0))]
 
 
 def verdicts(hunt: Hunt, found: list[Found], prove: str, in_time: Callable[[], bool]) -> list[critical.Verdict]:
