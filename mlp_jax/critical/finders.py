@@ -50,7 +50,7 @@ def find(
 
     Above 200 parameters a search for index 0 first descends by L-BFGS (20 gradients count as a step), and so does any
     search above 1000. From 200 to 1000 a search without `index` descends if it has found no critical point with a
-    twentieth of its steps, and one for another index if it has not found that with a tenth. For index 0, or without
+    hundredth of its steps, and one for another index if it has not found that with a tenth. For index 0, or without
     `index`, it descends until Newton's steps converge, at a minimum or at a saddle of low index on the way; up to 4000
     parameters in the coordinates of an eigenbasis if that takes more than 2000 gradients. For another index it
     minimises, from where few eigenvalues are negative, the function with its slope along the lowest eigenvectors
