@@ -35,7 +35,7 @@ _ZERO = 1e-9
 class Settings(RunSettings):
     """Settings of the run; each is written to settings.json."""
 
-    units: tuple[int, ...] = tuple(range(6, 21))
+    units: tuple[int, ...] = tuple(range(6, 21, 2))
     """Numbers k of units, of the student and of the teacher; 6 alone when quick."""
     starts: int = 8
     """Random starts of the searches of each index; 4 when quick."""

@@ -82,6 +82,14 @@ class Basis(NamedTuple):
         return self.vector(np.where(above, -self.along(gradient) / np.where(above, self.values, 1), 0))
 
 
+class Newton(Protocol):
+    """A Hessian that gives Newton's steps, such as a `Basis`."""
+
+    def newton(self, gradient: np.ndarray, longest: float) -> np.ndarray:
+        """Return −H⁻¹ g, or a shorter step where that is longer than `longest`."""
+        ...
+
+
 class _Trust(NamedTuple):
     """The trust radius, the longest it may be, and whether that may grow."""
 
@@ -330,8 +338,8 @@ def _step(basis: Basis, gradient: np.ndarray, climbed: int, damping: float) -> n
 
 def harvest(
     objective: Objective,
-    basis: Basis,
-    basis_for: Callable[[np.ndarray], Basis],
+    basis: Newton,
+    basis_for: Callable[[np.ndarray], Newton],
     vector: np.ndarray,
     gradient: np.ndarray,
     longest: float,

@@ -52,24 +52,29 @@ class Matrices:
         self.hessians += 1
         return self._of(vector)
 
+    def matrix(self, vector: np.ndarray) -> np.ndarray | None:
+        """Return the Hessian; None where it is not finite."""
+        matrix = self._matrix(vector)
+        return matrix if np.all(np.isfinite(matrix)) else None
+
     def look(self, vector: np.ndarray, gradient: np.ndarray) -> Callable[[np.ndarray], Basis] | None:
         """Return the eigenbasis of the whole space, whatever the gradient."""
-        matrix = self._matrix(vector)
-        if not np.all(np.isfinite(matrix)):
+        matrix = self.matrix(vector)
+        if matrix is None:
             return None
         basis = _basis(matrix, None, len(vector), self.unit)
         return lambda gradient: basis
 
     def negative(self, vector: np.ndarray) -> int:
         """Return the number of negative eigenvalues; 0 where the Hessian is not finite."""
-        matrix = self._matrix(vector)
-        return signs.negative(matrix) if np.all(np.isfinite(matrix)) else 0
+        matrix = self.matrix(vector)
+        return 0 if matrix is None else signs.negative(matrix)
 
     def finish_near(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
         """Return what `finish` does, or None unless two steps with the Hessian here contract."""
-        matrix = self._matrix(vector)
-        step = _solution(matrix, -gradient)
-        if step is None or not np.linalg.norm(step) <= longest:
+        matrix = self.matrix(vector)
+        step = None if matrix is None else _solution(matrix, -gradient)
+        if matrix is None or step is None or not np.linalg.norm(step) <= longest:
             return None
         ahead = self.gradient(vector + step)
         second = _solution(matrix, -ahead)
@@ -82,8 +87,8 @@ class Matrices:
         """Return where Newton's steps end at the level of rounding, with the index; None if they do not contract."""
         last = np.inf
         for _ in range(_NEWTON_STEPS):
-            matrix = self._matrix(vector)
-            if not np.all(np.isfinite(matrix)):
+            matrix = self.matrix(vector)
+            if matrix is None:
                 return None
             step = _solution(matrix, -gradient)
             if step is None or not np.linalg.norm(step) <= longest:
