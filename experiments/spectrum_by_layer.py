@@ -49,7 +49,7 @@ class Settings(RunSettings):
     """Learning rate of gradient descent by batches of 50."""
     examples: int = 4000
     """Training examples."""
-    probes: int = 20
+    probes: int = 8
     """Random vectors for each trace."""
 
 
