@@ -52,7 +52,7 @@ def find(
     search above 1000. From 200 to 1000 a search without `index` descends if it has found no critical point with a
     hundredth of its steps, and one for another index if it has not found that with a tenth. For index 0, or without
     `index`, it descends until Newton's steps converge, at a minimum or at a saddle of low index on the way; up to 4000
-    parameters in the coordinates of an eigenbasis if that takes more than 2000 gradients. For another index it
+    parameters in coordinates in which curvature is about 1 if that takes more than 2000 gradients. For another index it
     minimises, from where few eigenvalues are negative, the function with its slope along the lowest eigenvectors
     reversed, up to 1000 parameters a second time from beside params; if it finds no critical point there, it descends.
     Above 4000 parameters it uses no matrices: after a short descent it continues in coordinates that deflate the

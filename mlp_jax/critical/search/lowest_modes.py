@@ -1,7 +1,7 @@
 """The lowest modes of a Hessian, and coordinates of curvature 1, without a whole eigenbasis at each point. Host-level.
 
 As a point moves, the lowest modes of the last Hessian are a good start for block inverse iteration: one Cholesky
-factorisation of the shifted matrix, where an eigenbasis costs some forty times as much.
+factorisation of the shifted matrix, where an eigenbasis costs ten times as much.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Minimise a function that is reflected along its lowest modes, to a critical point of a chosen index. Host-level.
 
-With hundreds of parameters an eigenbasis costs as much as hundreds of gradients, and the few steps of `following` in
+With hundreds of parameters an eigenbasis costs as much as fifty gradients or more, and the few steps of `following` in
 each are the slow part. Here L-BFGS minimises, in coordinates in which curvature is about one, the function whose slope
 along the lowest modes has the other sign: it descends along all other modes as far as one Hessian serves.
 """
