@@ -118,7 +118,7 @@ def small_searches(p: Problem, norm: float, low: float, steps: int) -> dict[str,
     # SciPy's tolerance is relative to each eigenvalue: as loose as the residual demanded allows.
     both = (_TOLERANCE * norm / low, _TOLERANCE)
     return {
-        "ours, hessian=mlp_hessian.dense": ours(p, hessian=fast, block_size=5),
+        "ours, hessian=mlp_hessian.dense": ours(p, hessian=fast, block_size=2 * _COUNT),
         "ours, products alone": ours(p, dense_limit=0),
         "jax.hessian + numpy eigh": by_matrix,
         "scipy eigsh BE": by_scipy(p, peers.eigsh_both_ends, None, _TOLERANCE),
