@@ -66,7 +66,7 @@ def cases(settings: Settings) -> list[Case]:
     if settings.quick:
         return [Case((2,), 0), Case((2,), 1, 60)]
     widths = [h for h in (7, 13, 27, 67, 128) if h <= settings.largest]
-    saddles = [Case((7,), 1, 60), Case((7,), 2, 60), *(Case((h,), 20, 6) for h in widths)]
+    saddles = [Case((7,), 1, 60), Case((7,), 2, 60), *(Case((h,), 20, 2) for h in widths)]
     found = [Case((5, 5, 5), 0), Case((7, 7), 0), *(Case((h,), 0) for h in widths), *saddles]
     return sorted(found, key=lambda case: case.hidden[0])  # so that the peak of memory is that of the case
 
@@ -81,7 +81,7 @@ def search(settings: Settings, model: Classifier, digits: Data, case: Case) -> m
     params, _ = training.train(
         train_key, model.batch_loss, params, data, optimizer=optax.sgd(0.1), batch_size=64, epochs=case.epochs
     )
-    point = critical.find(model.fun, params, digits, index=case.wanted, hessian=model.hessian, max_steps=200)
+    point = critical.find(model.fun, params, digits, index=case.wanted, hessian=model.hessian)
     return point.params
 
 
