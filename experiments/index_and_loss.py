@@ -49,7 +49,7 @@ class Settings(RunSettings):
     """Strength s of the penalty (s / 2) ‖θ‖², biases included."""
     largest_index: int = 44
     """Largest index of the searches and ladders."""
-    starts: int = 6
+    starts: int = 5
     """Searches for every fifth index: half from the training run, half from random points."""
     wanted: int = 4
     """Distinct critical points of an index: with fewer, ladders climb to it from its neighbours; 1 when quick."""
