@@ -181,9 +181,10 @@ def draw(rows: pd.DataFrame) -> matplotlib.figure.Figure:
     left.yaxis.set_major_locator(matplotlib.ticker.LogLocator(subs=(1, 2, 5)))
     left.yaxis.set_major_formatter("{x:g}")
     left.yaxis.set_minor_formatter("")
+    sizes = np.unique(rows.parameters)
     for axes in (left, right):
         axes.minorticks_off()
-        axes.set_xticks(sorted(set(rows.parameters)))
+        axes.set_xticks([size for size in sizes if not ((0.85 * size <= sizes) & (sizes < size)).any()])  # with room
         axes.xaxis.set_major_formatter("{x:g}")
     left.legend(fontsize="small", framealpha=0.9)
     right.legend(fontsize="small", framealpha=0.9, loc="center")  # between the two radii
