@@ -14,8 +14,8 @@ from mlp_jax.critical.evidence.perturbed import perturbed
 from mlp_jax.curvature import matrices, operators, signs, tracing, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
-# Points that a compiled program takes in one call; it evaluates as many of them as are given.
-_ROWS = 16
+# Points that a compiled program takes in one call, and numbers in them, at most; it evaluates as many as are given.
+_ROWS, _NUMBERS = 16, 2**21
 # Products at params that are cheaper than compiling the gradient's linearisation.
 _BEFORE_LINEARIZED = 32
 
@@ -113,14 +113,14 @@ class Problem:
 
     def _by_rows(self, program: Callable[..., Any], *rows: np.ndarray, seeds: np.ndarray | None = None) -> Any:
         given = [*rows] if seeds is None else [*rows, seeds.astype(np.uint32)]
-        blocks = []
-        for first in range(0, len(rows[0]), _ROWS):
-            blocks.append(self._block(program, [array[first : first + _ROWS] for array in given]))
+        most, blocks = max(1, min(_ROWS, _NUMBERS // len(self.vector))), []
+        for first in range(0, len(rows[0]), most):
+            blocks.append(self._block(program, [array[first : first + most] for array in given], most))
         return tuple(np.concatenate(parts) for parts in zip(*blocks, strict=True))
 
-    def _block(self, program: Callable[..., Any], given: list[np.ndarray]) -> list[np.ndarray]:
+    def _block(self, program: Callable[..., Any], given: list[np.ndarray], most: int) -> list[np.ndarray]:
         count = len(given[0])
-        filled = [np.zeros((_ROWS, *array.shape[1:]), array.dtype) for array in given]
+        filled = [np.zeros((most, *array.shape[1:]), array.dtype) for array in given]
         for whole, array in zip(filled, given, strict=True):
             whole[:count] = array
         results = program(self.traced, self.unit, self.params, self.args, count, *map(jnp.asarray, filled))
@@ -159,7 +159,8 @@ def _at_first(count: jax.Array, fun: Callable[..., Any], rows: tuple[jax.Array, 
         found = fun(*(array[number] for array in rows))
         return jax.tree.map(lambda whole, row: whole.at[number].set(row), results, found)
 
-    return jax.lax.fori_loop(0, count, fill, jax.tree.map(lambda s: jnp.zeros((_ROWS, *s.shape), s.dtype), shapes))
+    empty = jax.tree.map(lambda s: jnp.zeros((len(rows[0]), *s.shape), s.dtype), shapes)
+    return jax.lax.fori_loop(0, count, fill, empty)
 
 
 def _plain(of: Callable[..., Any]) -> Callable[..., Any]:
