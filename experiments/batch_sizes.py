@@ -59,11 +59,13 @@ class Settings(RunSettings):
     """Timed runs; the fastest counts."""
 
     def shortened(self) -> Settings:
-        """Return the settings of a quick run."""
-        return dataclasses.replace(
-            self, batch_sizes=self.batch_sizes[::2], rates=self.rates[2::2], tuning_seeds=2, seeds=3, epochs=4,
-            updates=60, noise_seeds=1, sharpness_seeds=1, rounds=1,
-        )  # fmt: skip
+        """Return the settings of a quick run: those that were chosen, and short ones for the others."""
+        short: dict[str, Any] = {
+            "batch_sizes": self.batch_sizes[::2], "rates": self.rates[2::2], "tuning_seeds": 2, "seeds": 3,
+            "epochs": 4, "updates": 60, "noise_seeds": 1, "sharpness_seeds": 1, "rounds": 1,
+        }  # fmt: skip
+        kept = {name: value for name, value in short.items() if getattr(self, name) == getattr(Settings, name)}
+        return dataclasses.replace(self, **kept)
 
 
 def load(data: str) -> datasets.Dataset:

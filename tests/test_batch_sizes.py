@@ -126,3 +126,10 @@ def test_data_that_cannot_be_compared_is_refused_before_a_folder_is_made(tmp_pat
         with pytest.raises(ValueError, match=reason):
             batch_sizes.run(batch_sizes.Settings(data=str(tmp_path / name), output=tmp_path / "run"))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_quick_run_keeps_the_settings_that_were_chosen():
+    short = batch_sizes.Settings(quick=True, batch_sizes=(16, 256), epochs=7).shortened()
+    assert (short.batch_sizes, short.epochs) == ((16, 256), 7)
+    assert short.seeds < batch_sizes.Settings.seeds
+    assert len(short.rates) < len(batch_sizes.Settings.rates)

@@ -364,6 +364,9 @@ def test_a_proved_verdict_carries_its_certificate_and_a_refusal_its_reason():
     refused = critical.classify(fun, np.zeros(2), (0.0,), evidence="proved")
     assert (refused.kind, refused.evidence) == ("degenerate", "dense")
     assert "singular" in refused.certificate.reason
+    for words in (str(refused), refused.explain(), refused._repr_html_()):
+        assert f"(not proved: {refused.certificate.reason})" in words
+    assert "not proved" not in str(verdict)
 
 
 @pytest.mark.parametrize("content", ["", "null", '{"proved": true}'], ids=["empty", "null", "short"])

@@ -85,8 +85,15 @@ class Verdict:
             f" Eigenvalues: {negative} negative, {unresolved} unresolved, {positive} positive,"
             f" from {self.smallest:.6g} to {self.largest:.6g}, relative bound {self.bound:.1e};"
             f" gradient norm {self.gradient_norm:.1e}, flatness {self.flatness:.1e},"
-            f" distance {self.distance:.1e}; evidence: {self.evidence}."
+            f" distance {self.distance:.1e}; evidence: {self.evidence}{self._unproved}."
         )
+
+    @property
+    def _unproved(self) -> str:
+        """Why a proof that was asked for does not hold, in words."""
+        if self.certificate is None or self.certificate.proved:
+            return ""
+        return f" (not proved: {self.certificate.reason})"
 
     def _repr_html_(self) -> str:
         negative, unresolved, positive, _ = self.inertia
@@ -98,7 +105,7 @@ class Verdict:
             ("gradient norm", f"{self.gradient_norm:.1e}, its rounding {self.gradient_error:.1e}"),
             ("flatness", f"{self.flatness:.1e}"),
             ("distance", f"{self.distance:.1e}"),
-            ("evidence", self.evidence),
+            ("evidence", self.evidence + self._unproved),
         ]
         return display.table(self.name, rows, note="explain() says which number decided.")
 
@@ -111,7 +118,7 @@ class Verdict:
         >>> print(critical.classify(lambda x: x[0] ** 2 - x[1] ** 2, jnp.zeros(2)).explain().splitlines()[0])
         1. Is it critical? The gradient norm 0.0e+00 is within its rounding, 4.8e-15: yes.
         """
-        what = f"What is it? {self.kind}: {self.reason}."
+        what = f"What is it? {self.name}{self._unproved}: {self.reason}."
         return f"1. {self._why_critical()}\n2. {self._why_signs()}\n3. {what}"
 
     def _why_critical(self) -> str:

@@ -173,5 +173,5 @@ def load(name: str) -> Dataset:
     ((1500, 64), (297,))
     """
     if name not in _LOADERS:
-        raise ValueError(f"name: got {name!r}, expected one of {sorted(_LOADERS)}.")
+        raise ValueError(f"name: got {name!r}, expected one of {sorted(_LOADERS)}; files: load_npz, load_folder.")
     return _LOADERS[name]()
