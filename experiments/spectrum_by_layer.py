@@ -43,7 +43,7 @@ class Settings(RunSettings):
     """Runs."""
     hidden: int = 100
     """Hidden tanh units."""
-    epochs: int = 5
+    epochs: int = 4
     """Epochs of training."""
     rate: float = 0.2
     """Learning rate of gradient descent by batches of 50."""
