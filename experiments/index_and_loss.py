@@ -51,9 +51,9 @@ class Settings(RunSettings):
     """Largest index of the searches and ladders."""
     starts: int = 5
     """Searches for every fifth index: half from the training run, half from random points."""
-    wanted: int = 4
+    wanted: int = 3
     """Distinct critical points of an index: with fewer, ladders climb to it from its neighbours; 1 when quick."""
-    descents: int = 40
+    descents: int = 30
     """Descents of the gradient norm, which aim at no index and may stop where the gradient is flat."""
 
 
