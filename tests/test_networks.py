@@ -6,6 +6,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import networkx
 import numpy as np
 import pytest
 from ground_truth import PUBLISHED, ROTATION, mueller_brown, rotated_well, stationary_points
@@ -86,7 +87,6 @@ def test_descents_need_a_saddle_and_an_export_its_package():
 
 
 def test_the_graph_is_exported_with_its_barriers():
-    networkx = pytest.importorskip("networkx")
     found = critical.network(mueller_brown, PUBLISHED, KEY)
     graph = found.to_networkx()
     assert networkx.is_connected(graph)
