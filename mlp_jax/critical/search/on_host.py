@@ -161,7 +161,7 @@ def follow_one(
         if index:
             again = following.beside(begin, following.typical_size(begin), np.random.default_rng(0))
             for origin in [begin, again] if begin.size <= FOLLOWED else [begin]:
-                brief = functools.partial(spend, most=objective.hessians + _BRIEF)
+                brief = functools.partial(spend, most=min(latest, objective.hessians + _BRIEF))
                 begin = _at_index(objective, slope, origin, index, brief)
                 point = reflect(begin, index, most=latest)
                 found = _closest([found, point], index)

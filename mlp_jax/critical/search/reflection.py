@@ -12,8 +12,8 @@ from collections.abc import Callable
 import numpy as np
 import scipy.optimize
 
-from mlp_jax.critical.search import following, lowest_modes
-from mlp_jax.critical.search.following import Found
+from mlp_jax.critical.search import following, lowest_modes, spectra
+from mlp_jax.critical.search.following import Found, Newton
 from mlp_jax.critical.search.lowest_modes import Frame
 from mlp_jax.critical.search.spectra import Matrices
 
@@ -55,11 +55,13 @@ def reflect(
         if frame is None:
             break
         near = frame.modes if index else None
+        # A descent ends in flat valleys, where Newton's steps need the modes that are not flat.
+        solver: Newton = frame if index else spectra.basis(matrix, None, len(vector), objective.unit)
 
-        def same(_: np.ndarray, frame: Frame = frame) -> Frame:
-            return frame
+        def same(_: np.ndarray, solver: Newton = solver) -> Newton:
+            return solver
 
-        point = following.harvest(objective, frame, same, vector, gradient, longest, known)
+        point = following.harvest(objective, solver, same, vector, gradient, longest, known)
         if point is not None:
             known.append(point)
             if index is None or point.negative == index:

@@ -23,7 +23,7 @@ _SHORT = 1e-2
 _Of = Callable[[np.ndarray], np.ndarray]
 
 
-def _basis(matrix: np.ndarray, rows: np.ndarray | None, size: int, unit: float) -> Basis:
+def basis(matrix: np.ndarray, rows: np.ndarray | None, size: int, unit: float) -> Basis:
     """Return the eigenbasis of a matrix, or of the Hessian on the span of rows where the matrix is its projection."""
     values, mixed = np.linalg.eigh(matrix)
     largest = max(abs(values[0]), abs(values[-1]))
@@ -62,8 +62,8 @@ class Matrices:
         matrix = self.matrix(vector)
         if matrix is None:
             return None
-        basis = _basis(matrix, None, len(vector), self.unit)
-        return lambda gradient: basis
+        whole = basis(matrix, None, len(vector), self.unit)
+        return lambda gradient: whole
 
     def negative(self, vector: np.ndarray) -> int:
         """Return the number of negative eigenvalues; 0 where the Hessian is not finite."""
@@ -92,7 +92,7 @@ class Matrices:
                 return None
             step = _solution(matrix, -gradient)
             if step is None or not np.linalg.norm(step) <= longest:
-                step = _basis(matrix, None, len(vector), self.unit).newton(gradient, longest)
+                step = basis(matrix, None, len(vector), self.unit).newton(gradient, longest)
             size = float(np.linalg.norm(step))
             level = 4 * self.unit * (1 + float(np.linalg.norm(vector)))
             if not size <= max(longest, level):
@@ -160,16 +160,16 @@ class Products:
             outside -= rows.T @ (rows @ outside)
             length = np.linalg.norm(outside)
             if length <= self.unit * len(vector) * np.linalg.norm(gradient):
-                return _basis(inside, rows, len(vector), self.unit)
+                return basis(inside, rows, len(vector), self.unit)
             image = self._product(vector, outside / length)
             wider = np.concatenate([rows, outside[None] / length])
             matrix = np.pad(inside, (0, 1))
             matrix[-1] = matrix[:, -1] = wider @ image
-            return _basis(matrix, wider, len(vector), self.unit)
+            return basis(matrix, wider, len(vector), self.unit)
 
-        basis = widened(gradient)
-        low = max(1, int(np.sum(basis.values < 0)))
-        self._lowest = basis.vector(np.where(np.arange(len(basis.values)) < low, low**-0.5, 0))
+        found = widened(gradient)
+        low = max(1, int(np.sum(found.values < 0)))
+        self._lowest = found.vector(np.where(np.arange(len(found.values)) < low, low**-0.5, 0))
         return widened
 
     def finish(self, vector: np.ndarray, gradient: np.ndarray, longest: float) -> Found | None:
