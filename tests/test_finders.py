@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_verdicts import linear_loss, xor_loss
 
 from mlp_jax import _parallel, critical, losses, mlp, penalties, tree
-from mlp_jax.critical.search import following, on_host, spectra
+from mlp_jax.critical.search import eigenbasis, following, on_host, spectra
 from mlp_jax.critical.search.minres import Limits, minres
 from mlp_jax.curvature import matrices, tridiagonal
 
@@ -406,7 +406,7 @@ def test_the_error_of_a_model_that_overflows_is_infinite():
     # Both the change of the gradient in the eigenbasis, 3e308, and that of the model, 2 · 1.5e308, overflow.
     values = np.full(4, 1.5e308)
     signs = np.array([[1, 1, 1, 1], [1, -1, 1, -1], [1, 1, -1, -1], [1, -1, -1, 1]]) / 2
-    basis = following.Basis(values, signs, None, values)
+    basis = eigenbasis.Basis(values, signs, None, values)
     with np.errstate(over="ignore", invalid="ignore"):
         assert following._error(basis, np.full(4, 1.5e308), np.full(4, 2.0), 0.0) == np.inf
 

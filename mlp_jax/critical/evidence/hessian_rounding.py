@@ -49,8 +49,9 @@ def measure_rounding(
     bound = signs.diagonal_bound(error, scale)
     del error  # its memory
     vectors = probe_vectors(scale)
-    noise = problem.products_here(vectors, np.arange(1, _PROBES + 1)) - problem.products_here(vectors)
-    jump = hessian_jump(problem, vectors, moves, scale, lambda: noise)
+    here = problem.products_here(vectors)
+    noise = problem.products_here(vectors, np.arange(1, _PROBES + 1)) - here
+    jump = hessian_jump(problem, vectors, moves, scale, here, lambda: noise)
     bound = at_least(bound, SAFETY * np.max(np.linalg.norm(scale * noise, axis=1)), scale)
     # Rounding does not grow with the move either; that of components near zero is as large as that of the others.
     floor = solve_rounding(problem.unit, matrix, scale, problem.vector, np.zeros_like(slope.gradient))

@@ -15,7 +15,7 @@ _CLEAR = 64.0
 # The share of the gradient's natural size that may be rounding.
 _TINY = 1e-8
 # Moves that look for jumps of the Hessian, and their sizes, in pairs.
-_MOVES = 2
+MOVES = 2
 _PAIRS = (0, 1), (7, 8)
 
 
@@ -53,19 +53,20 @@ def hessian_jump(
     vectors: np.ndarray,
     moves: np.ndarray,
     scale: np.ndarray,
+    here: np.ndarray,
     noise: Callable[[], np.ndarray],
 ) -> Jump | None:
     """Return a jump of the Hessian: a change of much more than rounding that does not grow with the move.
 
-    `noise()` gives the changes of its products with the vectors by other roundings of data and operations.
+    `here` are its products with the first vectors, `MOVES` at least, `noise()` the changes of those with all of them by
+    other roundings of data and operations.
     """
     sizes = move_sizes(problem)
     chosen = [sizes[k] for pair in _PAIRS if pair[1] < len(sizes) for k in pair]
-    offsets = np.concatenate([size * side * moves[:_MOVES] for size in chosen for side in (1.0, -1.0)])
-    vectors = vectors[:_MOVES]
-    here = problem.products_here(vectors)
-    there = problem.products(problem.vector + offsets, np.tile(vectors, (len(offsets) // _MOVES, 1)))
-    changes = there.reshape(len(chosen) // 2, 2, 2 * _MOVES, -1) - np.tile(here, (2, 1))
+    offsets = np.concatenate([size * side * moves[:MOVES] for size in chosen for side in (1.0, -1.0)])
+    vectors, here = vectors[:MOVES], here[:MOVES]
+    there = problem.products(problem.vector + offsets, np.tile(vectors, (len(offsets) // MOVES, 1)))
+    changes = there.reshape(len(chosen) // 2, 2, 2 * MOVES, -1) - np.tile(here, (2, 1))
     near, far = changes[:, 0], changes[:, 1]
     # Rows of rounding only are scaled up: a change that is rounding relative to the largest entry does not count.
     is_jump = (np.abs(far - near) <= np.abs(near) / 4) & (np.abs(near) > JUMP * problem.unit * np.max(np.abs(here)))

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.sparse.linalg
 
 from mlp_jax.critical.evidence.agreement import disagreement
-from mlp_jax.critical.evidence.jumps import JUMP, Jump, first_order_jump, hessian_jump, nonsmooth
+from mlp_jax.critical.evidence.jumps import JUMP, MOVES, Jump, first_order_jump, hessian_jump, nonsmooth
 from mlp_jax.critical.evidence.lanczos_signs import (
     FAILURE_PROBABILITY,
     Spectrum,
@@ -143,7 +143,7 @@ def _jump(
         return problem.products_here(vectors, np.arange(1, len(vectors) + 1)) - problem.products_here(vectors)
 
     return first_order_jump(slope, level, largest * typical_size(problem)) or hessian_jump(
-        problem, vectors, moves, scale, noise
+        problem, vectors, moves, scale, problem.products_here(vectors[:MOVES]), noise
     )
 
 

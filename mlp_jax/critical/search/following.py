@@ -17,6 +17,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from mlp_jax.critical.search.contract import RUN_OFF, Reason
+from mlp_jax.critical.search.eigenbasis import Basis, Newton
 from mlp_jax.critical.search.eigenvector_following import HALVE, REJECT
 
 # Steps in one eigenbasis.
@@ -42,52 +43,6 @@ _ATTEMPTS, _PARTS = 12, 5
 _SHARE, _MOST = 3, 12
 # Newton's steps contract when the second is no longer than this share of the first.
 CONTRACTS = 0.4
-# Modes whose curvature is below this share of the largest are nearly flat.
-_FLAT = 1e-6
-
-
-class Basis(NamedTuple):
-    """Eigenvalues and eigenvectors of a Hessian, or of its projection on a subspace.
-
-    values
-        Eigenvalues, ascending.
-    mixed, rows
-        The eigenvectors are the columns of rowsᵀ · mixed; of mixed where rows is None.
-    sizes
-        |values|, or the rounding of a zero eigenvalue where that is larger.
-    """
-
-    values: np.ndarray
-    mixed: np.ndarray
-    rows: np.ndarray | None
-    sizes: np.ndarray
-
-    def along(self, vector: np.ndarray) -> np.ndarray:
-        """Return the coefficients of a vector."""
-        return self.mixed.T @ (vector if self.rows is None else self.rows @ vector)
-
-    def vector(self, along: np.ndarray) -> np.ndarray:
-        """Return the vector of these coefficients."""
-        inside = self.mixed @ along
-        return inside if self.rows is None else self.rows.T @ inside
-
-    def newton(self, gradient: np.ndarray, longest: float) -> np.ndarray:
-        """Return −H⁻¹ g over the modes above rounding or, if that is too long, over those that are not nearly flat."""
-        step = self._newton(gradient, np.abs(self.values) >= self.sizes)
-        if np.linalg.norm(step) <= longest:
-            return step
-        return self._newton(gradient, np.abs(self.values) >= _FLAT * np.max(self.sizes))
-
-    def _newton(self, gradient: np.ndarray, above: np.ndarray) -> np.ndarray:
-        return self.vector(np.where(above, -self.along(gradient) / np.where(above, self.values, 1), 0))
-
-
-class Newton(Protocol):
-    """A Hessian that gives Newton's steps, such as a `Basis`."""
-
-    def newton(self, gradient: np.ndarray, longest: float) -> np.ndarray:
-        """Return −H⁻¹ g, or a shorter step where that is longer than `longest`."""
-        ...
 
 
 class _Trust(NamedTuple):

@@ -73,7 +73,13 @@ def frame(matrix: np.ndarray, gradient: np.ndarray, climbed: int, climb: float, 
     if near is not None and climbed < near.values.size <= _SHARE * len(matrix):
         with contextlib.suppress(np.linalg.LinAlgError):  # other modes are lower
             return _coordinates(matrix, _refined(matrix, near.vectors), gradient, climbed, climb)
-    values, vectors = np.linalg.eigh(matrix)
+    return from_eigenpairs(matrix, *np.linalg.eigh(matrix), gradient, climbed, climb)
+
+
+def from_eigenpairs(
+    matrix: np.ndarray, values: np.ndarray, vectors: np.ndarray, gradient: np.ndarray, climbed: int, climb: float
+) -> Frame | None:
+    """Do as `frame` for a Hessian all of whose eigenvalues (P,) and eigenvectors (P, P) are known."""
     count = max(int(np.sum(values < 0)), climbed) + _SPARE
     with contextlib.suppress(np.linalg.LinAlgError):
         return _coordinates(matrix, Modes(values[:count], vectors[:, :count]), gradient, climbed, climb)

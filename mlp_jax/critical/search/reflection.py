@@ -12,8 +12,9 @@ from collections.abc import Callable
 import numpy as np
 import scipy.optimize
 
-from mlp_jax.critical.search import following, lowest_modes, spectra
-from mlp_jax.critical.search.following import Found, Newton
+from mlp_jax.critical.search import following, lowest_modes
+from mlp_jax.critical.search.eigenbasis import Newton, basis
+from mlp_jax.critical.search.following import Found
 from mlp_jax.critical.search.lowest_modes import Frame
 from mlp_jax.critical.search.spectra import Matrices
 
@@ -51,12 +52,15 @@ def reflect(
         if matrix is None or objective.hessians >= most:
             break
         climb = min(longest, _CLIMB * max(1.0, float(np.linalg.norm(vector))))
-        frame = lowest_modes.frame(matrix, gradient, index or 0, climb, near)
+        whole = None
+        if index:
+            frame = lowest_modes.frame(matrix, gradient, index, climb, near)
+        else:  # a descent ends in flat valleys, where Newton's steps need the modes that are not flat
+            whole = basis(matrix, None, len(vector), objective.unit)
+            frame = lowest_modes.from_eigenpairs(matrix, whole.values, whole.mixed, gradient, 0, climb)
         if frame is None:
             break
-        near = frame.modes if index else None
-        # A descent ends in flat valleys, where Newton's steps need the modes that are not flat.
-        solver: Newton = frame if index else spectra.basis(matrix, None, len(vector), objective.unit)
+        near, solver = frame.modes, whole or frame
 
         def same(_: np.ndarray, solver: Newton = solver) -> Newton:
             return solver

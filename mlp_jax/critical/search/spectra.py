@@ -10,7 +10,8 @@ from collections.abc import Callable
 import numpy as np
 
 from mlp_jax.critical.search.contract import Reason
-from mlp_jax.critical.search.following import CONTRACTS, Basis, Found
+from mlp_jax.critical.search.eigenbasis import Basis, basis
+from mlp_jax.critical.search.following import CONTRACTS, Found
 from mlp_jax.curvature import signs
 
 _NEWTON_STEPS = 12
@@ -21,13 +22,6 @@ _RANDOM = 0.1
 _SHORT = 1e-2
 
 _Of = Callable[[np.ndarray], np.ndarray]
-
-
-def basis(matrix: np.ndarray, rows: np.ndarray | None, size: int, unit: float) -> Basis:
-    """Return the eigenbasis of a matrix, or of the Hessian on the span of rows where the matrix is its projection."""
-    values, mixed = np.linalg.eigh(matrix)
-    largest = max(abs(values[0]), abs(values[-1]))
-    return Basis(values, mixed, rows, np.maximum(np.abs(values), 4 * unit * size * largest + 1e-300))
 
 
 def _solution(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
