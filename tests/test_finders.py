@@ -266,7 +266,6 @@ def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypa
     with pytest.raises(MemoryError, match="8 matrices"):
         critical.find(fun, start, index=0)
     monkeypatch.setattr(on_host, "MATRICES", 0)
-    monkeypatch.setattr(on_host, "FOLLOWED", 0)
     monkeypatch.setattr(on_host, "COUNTED", 0)
     point = critical.find(fun, start, index=0)
     assert point.converged
@@ -277,7 +276,6 @@ def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypa
 @pytest.mark.slow
 def test_a_descent_passes_a_place_where_the_gradient_is_only_nearly_zero(monkeypatch):
     monkeypatch.setattr(on_host, "MATRICES", 0)
-    monkeypatch.setattr(on_host, "FOLLOWED", 0)
     monkeypatch.setattr(on_host, "COUNTED", 0)
     # The slope in the first coordinate is x³ + x² + 1e-5: almost zero near 0, zero only near −1.
     fun = lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) + x[0] ** 4 / 4 + x[0] ** 3 / 3 + 1e-5 * x[0]
@@ -290,7 +288,6 @@ def test_a_descent_passes_a_place_where_the_gradient_is_only_nearly_zero(monkeyp
 @pytest.mark.slow
 def test_parameters_without_data_are_as_exact_as_the_others(monkeypatch):
     monkeypatch.setattr(on_host, "MATRICES", 0)
-    monkeypatch.setattr(on_host, "FOLLOWED", 0)
     monkeypatch.setattr(on_host, "COUNTED", 0)
     generator = np.random.default_rng(0)
     args = generator.standard_normal((200, 40)), generator.standard_normal(200)
@@ -348,7 +345,6 @@ def numpy_index(fun, params, args):
 def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, matrices):
     if not matrices:
         monkeypatch.setattr(on_host, "MATRICES", 0)
-        monkeypatch.setattr(on_host, "FOLLOWED", 0)
     fun, args = iris
     keys = jax.random.split(jax.random.key(0), 4)
     starts = jax.vmap(lambda key: mlp.init(key, (4, 7, 3)))(keys)  # 59 parameters
@@ -365,7 +361,7 @@ def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, m
 
 @pytest.mark.slow
 def test_searches_by_products_reach_the_index_asked_for(iris, monkeypatch):
-    for name in ("MATRICES", "FOLLOWED", "COUNTED"):
+    for name in ("MATRICES", "COUNTED"):
         monkeypatch.setattr(on_host, name, 0)
     fun, args = iris
     starts = [mlp.init(jax.random.key(seed), (4, 7, 3)) for seed in range(3)]
@@ -415,7 +411,6 @@ def test_the_error_of_a_model_that_overflows_is_infinite():
 def test_a_start_with_an_infinite_gradient_is_not_finite(monkeypatch, matrices):
     if not matrices:
         monkeypatch.setattr(on_host, "MATRICES", 0)
-        monkeypatch.setattr(on_host, "FOLLOWED", 0)
     point = critical.find(lambda x: jnp.sum(jnp.sqrt(x)), np.zeros(3))
     assert not point.converged
     assert point.reason is critical.Reason.NOT_FINITE

@@ -29,9 +29,9 @@ from mlp_jax.curvature.types import Fun, Progress, PyTree
 # Numbers of parameters above which a search first descends, up to which one under jit uses matrices, and up to which
 # one on the host does, for its steps and for the index of its end.
 MATRICES, GIVEN, COUNTED = 200, 1500, 4000
-# Number of parameters up to which a search for another index than 0 descends only if following eigenvectors fails, and
-# up to which one for an index begins again; steps for following, as divisors of all, for an index and for any.
-FOLLOWED, _CHOSEN, _ANY = 1000, 10, 100
+# Number of parameters up to which a search for an index above _FEW first follows eigenvectors, for this share of its
+# steps, and one for a lower index begins again if it fails.
+FOLLOWED, _FEW, _FOLLOWING = 1000, 4, 0.2
 # Dimension of the Krylov spaces.
 _KRYLOV = 120
 # Newton's steps on a descent by L-BFGS: residual of each and of the last, products, share of the gradient that a step
@@ -160,7 +160,7 @@ def follow_one(
         found = near(begin, gradient(begin)) if index is None else None
         if index:
             again = following.beside(begin, following.typical_size(begin), np.random.default_rng(0))
-            for origin in [begin, again] if begin.size <= FOLLOWED else [begin]:
+            for origin in [begin, again] if index <= _FEW and begin.size <= FOLLOWED else [begin]:
                 brief = functools.partial(spend, most=min(latest, objective.hessians + _BRIEF))
                 begin = _at_index(objective, slope, origin, index, brief)
                 point = reflect(begin, index, most=latest)
@@ -187,8 +187,8 @@ def follow_one(
     # No warnings of numbers that overflow: the search refuses steps that are infinite or NaN, and gradients that are.
     with _parallel.one_blas_thread(), np.errstate(over="ignore", invalid="ignore"):
         begin, found = np.asarray(start), None
-        later = index != 0 and MATRICES < start.size <= FOLLOWED
-        patience = max(1, settings.max_steps // (_ANY if index is None else _CHOSEN))
+        later = index is not None and index > _FEW and MATRICES < start.size <= FOLLOWED
+        patience = max(1, int(_FOLLOWING * settings.max_steps))
         if start.size > MATRICES and not later:
             begin, found = descended(begin)
         follow = functools.partial(
