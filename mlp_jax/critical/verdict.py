@@ -138,11 +138,12 @@ class Verdict:
         if bound == float("inf"):
             return "Which signs are sure? None is claimed here."
         here = self.kind == "not critical"  # then the bound is that of the point itself
+        are = "eigenvalue is" if negative == 1 else "eigenvalues are"
         change = "" if here else f" {self.change:.1e} from its change over the distance,"
         return (
             f"Which signs are sure? The scaled Hessian {'here ' if here else ''}(largest entries 1) may be wrong by"
             f" {bound:.1e}: {self.rounding:.1e} from rounding at unit {self.unit:.1e},{change} the rest from the"
-            f" factorisation. Beyond that {negative} eigenvalues are negative and"
+            f" factorisation. Beyond that {negative} {are} negative and"
             f" {positive} positive; {unresolved} are not resolved."
         )
 
