@@ -48,15 +48,14 @@ def find(
     another index, or at no critical point, even if there is one. `reached` says whether the index is the one asked for;
     above 4000 parameters the index is not known.
 
-    Above 200 parameters a search for index 0 first descends by L-BFGS (20 gradients count as a step), and so does any
-    search above 1000. From 200 to 1000 a search without `index` descends if it has found no critical point with a
-    hundredth of its steps, and one for another index if it has not found that with a tenth. For index 0, or without
-    `index`, it descends until Newton's steps converge, at a minimum or at a saddle of low index on the way; up to 4000
-    parameters in coordinates in which curvature is about 1 if that takes more than 2000 gradients. For another index it
-    minimises, from where few eigenvalues are negative, the function with its slope along the lowest eigenvectors
-    reversed, up to 1000 parameters a second time from beside params; if it finds no critical point there, it descends.
-    Above 4000 parameters it uses no matrices: after a short descent it continues in coordinates that deflate the
-    largest curvatures, and the eigenvectors are those on a Krylov space of dimension 120.
+    Above 200 parameters a search for index 0, or without `index`, first descends by L-BFGS (20 gradients count as a
+    step) until Newton's steps converge, at a minimum or at a saddle of low index on the way; up to 4000 parameters in
+    coordinates in which curvature is about 1 if that takes more than 2000 gradients. For another index it minimises,
+    from where few eigenvalues are negative, the function with its slope along the lowest eigenvectors reversed; if it
+    finds no critical point there, it descends. Up to 1000 parameters a search for an index up to 4 does this a second
+    time from beside params if it ends at another; one for a higher index first follows eigenvectors, with a fifth of
+    its steps. Above 4000 parameters it uses no matrices: after a short descent it continues in coordinates that deflate
+    the largest curvatures, and the eigenvectors are those on a Krylov space of dimension 120.
 
     A point counts as converged only if each component of the gradient is within the change that a rounding of params
     causes.
