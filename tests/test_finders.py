@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from test_verdicts import linear_loss, xor_loss
 
 from mlp_jax import _parallel, critical, losses, mlp, penalties, tree
-from mlp_jax.critical.search import eigenbasis, following, on_host, spectra
+from mlp_jax.critical.search import by_matrices, eigenbasis, following, on_host, spectra
 from mlp_jax.critical.search.minres import Limits, minres
 from mlp_jax.curvature import matrices, tridiagonal
 
@@ -265,7 +265,6 @@ def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypa
     fun, start = lambda x: jnp.sum(jnp.cosh(x - 1)), np.zeros(60)
     with pytest.raises(MemoryError, match="8 matrices"):
         critical.find(fun, start, index=0)
-    monkeypatch.setattr(on_host, "MATRICES", 0)
     monkeypatch.setattr(on_host, "COUNTED", 0)
     point = critical.find(fun, start, index=0)
     assert point.converged
@@ -275,7 +274,6 @@ def test_a_search_without_matrices_to_an_index_needs_no_memory_for_them(monkeypa
 
 @pytest.mark.slow
 def test_a_descent_passes_a_place_where_the_gradient_is_only_nearly_zero(monkeypatch):
-    monkeypatch.setattr(on_host, "MATRICES", 0)
     monkeypatch.setattr(on_host, "COUNTED", 0)
     # The slope in the first coordinate is x³ + x² + 1e-5: almost zero near 0, zero only near −1.
     fun = lambda x: jnp.sum(jnp.cosh(x[1:] - 1)) + x[0] ** 4 / 4 + x[0] ** 3 / 3 + 1e-5 * x[0]
@@ -287,7 +285,6 @@ def test_a_descent_passes_a_place_where_the_gradient_is_only_nearly_zero(monkeyp
 
 @pytest.mark.slow
 def test_parameters_without_data_are_as_exact_as_the_others(monkeypatch):
-    monkeypatch.setattr(on_host, "MATRICES", 0)
     monkeypatch.setattr(on_host, "COUNTED", 0)
     generator = np.random.default_rng(0)
     args = generator.standard_normal((200, 40)), generator.standard_normal(200)
@@ -344,7 +341,7 @@ def numpy_index(fun, params, args):
 @pytest.mark.parametrize("matrices", [True, False])
 def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, matrices):
     if not matrices:
-        monkeypatch.setattr(on_host, "MATRICES", 0)
+        monkeypatch.setattr(by_matrices, "MATRICES", 0)
     fun, args = iris
     keys = jax.random.split(jax.random.key(0), 4)
     starts = jax.vmap(lambda key: mlp.init(key, (4, 7, 3)))(keys)  # 59 parameters
@@ -361,8 +358,7 @@ def test_searches_on_every_core_reach_the_indices_asked_for(iris, monkeypatch, m
 
 @pytest.mark.slow
 def test_searches_by_products_reach_the_index_asked_for(iris, monkeypatch):
-    for name in ("MATRICES", "COUNTED"):
-        monkeypatch.setattr(on_host, name, 0)
+    monkeypatch.setattr(on_host, "COUNTED", 0)
     fun, args = iris
     starts = [mlp.init(jax.random.key(seed), (4, 7, 3)) for seed in range(3)]
     points = [critical.find(fun, start, args, index=2) for start in starts]
@@ -410,7 +406,7 @@ def test_the_error_of_a_model_that_overflows_is_infinite():
 @pytest.mark.parametrize("matrices", [True, False])
 def test_a_start_with_an_infinite_gradient_is_not_finite(monkeypatch, matrices):
     if not matrices:
-        monkeypatch.setattr(on_host, "MATRICES", 0)
+        monkeypatch.setattr(by_matrices, "MATRICES", 0)
     point = critical.find(lambda x: jnp.sum(jnp.sqrt(x)), np.zeros(3))
     assert not point.converged
     assert point.reason is critical.Reason.NOT_FINITE

@@ -11,9 +11,12 @@ import numpy as np
 
 from mlp_jax import _checks, _parallel, tree
 from mlp_jax.critical.point import Point
-from mlp_jax.critical.search import flow, of_pytrees, on_host
-from mlp_jax.critical.search.contract import End, Reason
+from mlp_jax.critical.search import flow
+from mlp_jax.critical.search.contract import Reason
+from mlp_jax.critical.search.following import Found
 from mlp_jax.critical.search.levenberg_marquardt import levenberg_marquardt
+from mlp_jax.critical.search.of_pytrees import Settings
+from mlp_jax.critical.search.programs import Programs
 from mlp_jax.curvature import matrices, precision, units
 from mlp_jax.curvature.types import Fun, HessianMatrix, Progress, PyTree
 
@@ -37,17 +40,8 @@ class Descent(NamedTuple):
     values: np.ndarray
 
 
-class Problem(NamedTuple):
-    """A function of a pytree, as one of vectors in numpy.
-
-    fun, settings, like, args
-        As traced; settings of the searches; params of the same structure and shapes, float64; data.
-    """
-
-    fun: Fun
-    settings: of_pytrees.Settings
-    like: PyTree
-    args: tuple
+class Problem(Programs):
+    """A function of a pytree, as one of vectors, and its descents."""
 
     @classmethod
     def of(cls, fun: Fun, like: PyTree, args: tuple, hessian: HessianMatrix | None) -> Problem:
@@ -59,7 +53,7 @@ class Problem(NamedTuple):
             traced, like, args = precision.traced_problem(fun, like, args)
             unit = units.traced_unit(traced, like)
             like, args = jax.tree.map(jnp.asarray, (like, args))  # once, not at every call
-        return cls(traced, of_pytrees.Settings(levenberg_marquardt, hessian, 1, None, unit=unit), like, args)
+        return cls(traced, Settings(levenberg_marquardt, hessian, 1, None, unit=unit), like, args)
 
     def vector(self, params: PyTree) -> np.ndarray:
         """Return params as one vector."""
@@ -73,15 +67,6 @@ class Problem(NamedTuple):
         reshaped = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
         return jax.tree.unflatten(structure, reshaped)
 
-    def slope(self, vector: np.ndarray) -> tuple[float, np.ndarray]:
-        """Return the value and the gradient (P,)."""
-        value, gradient = on_host.slope_at(*self, vector)
-        return float(value), np.asarray(gradient)
-
-    def matrix(self, vector: np.ndarray) -> np.ndarray:
-        """Return the Hessian (P, P)."""
-        return np.asarray(on_host.matrix_at(*self, vector))
-
     def settled(self, vector: np.ndarray, like: np.ndarray | None = None) -> Point:
         """Return the critical point at a vector, after Newton's last steps; not converged where there is none.
 
@@ -94,11 +79,8 @@ class Problem(NamedTuple):
             return point if point.converged or typical >= 1 else self._settled(vector, 1.0)
 
     def _settled(self, vector: np.ndarray, typical: float) -> Point:
-        begin = vector, self.slope(vector)[1], np.int32(0), np.int32(Reason.NO_DESCENT)
-        start = self.params(np.maximum(np.abs(vector), typical))
-        params, end = jax.tree.map(jnp.asarray, (start, begin))
-        task = self.fun, self.settings, jnp.int32(-1), params, self.args, End(*end)
-        return _parallel.to_host(of_pytrees.compiled_settled(*task))
+        there = Found(vector, self.slope(vector)[1], None, Reason.NO_DESCENT)
+        return self._replace(like=self.params(np.maximum(np.abs(vector), typical))).ended(None, there)
 
     def descended(self, above: np.ndarray, directions: np.ndarray, progress: Progress | None = None) -> list[Descent]:
         """Return the descents from a critical point in the directions, (n, P) unit vectors of its unstable space."""

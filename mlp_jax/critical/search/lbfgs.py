@@ -19,6 +19,8 @@ from mlp_jax.curvature.deflation import Deflation
 GRADIENTS, _KEPT = 20, 30
 # Newton's steps are tried where the gradient norm has fallen to this share of the first, and of that at the last try.
 _FIRST_TRY, _NEXT_TRY = 1e-4, 0.1
+# A descent to an index ends where the number of negative eigenvalues is no more than this multiple of it.
+_EXCESS = 3
 
 
 class _Ended(Exception):
@@ -72,3 +74,26 @@ def descend(
         scipy.optimize.minimize(evaluate, begin, jac=True, method="L-BFGS-B", options=options)
         found = finish(least[1], slope(least[1])[1])  # the value no longer falls
     return least[1], found
+
+
+def descend_to_index(
+    negative: Callable[[np.ndarray], int],
+    slope: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    start: np.ndarray,
+    index: int,
+    spend: Callable[[np.ndarray], bool],
+) -> np.ndarray:
+    """Return the first point on a descent whose Hessian has few negative eigenvalues for the index, or the last."""
+    here, calls, next_look = start, 0, 4
+
+    def above(vector: np.ndarray) -> bool:
+        nonlocal here, calls, next_look
+        here, calls = vector.copy(), calls + 1
+        if calls < next_look:
+            return spend(vector)
+        next_look += max(1, calls // 2)
+        return spend(vector) and negative(vector) > _EXCESS * index
+
+    if negative(start) > _EXCESS * index:
+        descend(slope, start, lambda vector, gradient: None, above)
+    return here

@@ -31,19 +31,36 @@ def _solution(matrix: np.ndarray, right: np.ndarray) -> np.ndarray | None:
         return None
 
 
-class Matrices:
+class _Counted:
+    """Counts the points at which the Hessian was used, or as much other work was done; `tell` is called with each."""
+
+    def __init__(self, tell: Callable[[int], None] | None, hessians: int = 0) -> None:
+        self.hessians, self._tell = hessians, tell
+
+    def spend(self) -> int:
+        """Count one more, and return the number."""
+        self.hessians += 1
+        if self._tell is not None:
+            self._tell(self.hessians)
+        return self.hessians
+
+
+class Matrices(_Counted):
     """A function whose Hessian is computed: its eigenbasis by LAPACK, and Newton's steps by LU.
 
     typical
         Size as which parameters near zero are rounded.
     """
 
-    def __init__(self, gradient: _Of, matrix: _Of, unit: float, typical: float) -> None:
-        self.gradient, self.unit, self.hessians = gradient, unit, 0
+    def __init__(
+        self, gradient: _Of, matrix: _Of, unit: float, typical: float, tell: Callable[[int], None] | None = None
+    ) -> None:
+        super().__init__(tell)
+        self.gradient, self.unit = gradient, unit
         self._of, self._typical = matrix, typical
 
     def _matrix(self, vector: np.ndarray) -> np.ndarray:
-        self.hessians += 1
+        self.spend()
         return self._of(vector)
 
     def matrix(self, vector: np.ndarray) -> np.ndarray | None:
@@ -102,7 +119,7 @@ class Matrices:
         return None
 
 
-class Products:
+class Products(_Counted):
     """A function with Hessian-vector products: eigenbases of Krylov spaces.
 
     krylov
@@ -120,16 +137,18 @@ class Products:
         product: Callable[[np.ndarray, np.ndarray], np.ndarray],
         descend: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray, bool]],
         unit: float,
+        tell: Callable[[int], None] | None = None,
         hessians: int = 0,
     ) -> None:
-        self.gradient, self.unit, self.hessians = gradient, unit, hessians
+        super().__init__(tell, hessians)
+        self.gradient, self.unit = gradient, unit
         self._krylov, self._product, self._descend = krylov, product, descend
         self._generator = np.random.default_rng(0)
         self._lowest: np.ndarray | float = 0.0
 
     def negative(self, vector: np.ndarray) -> int:
         """Return a number of negative eigenvalues: of those on a Krylov space, which may have fewer."""
-        self.hessians += 1
+        self.spend()
         _, diagonal, beside = self._krylov(vector, self._generator.standard_normal(len(vector)))
         inside = np.diag(diagonal) + np.diag(beside, 1) + np.diag(beside, -1)
         return int(np.sum(np.linalg.eigvalsh(inside) < 0)) if np.all(np.isfinite(inside)) else 0
@@ -139,7 +158,7 @@ class Products:
 
         The space begins with the gradient, the lowest modes of the last one, and noise.
         """
-        self.hessians += 1
+        self.spend()
         noise = self._generator.standard_normal(len(vector))
         first = gradient / (np.linalg.norm(gradient) or 1) + _RANDOM * noise / np.linalg.norm(noise) + self._lowest
         rows, diagonal, beside = self._krylov(vector, first)
