@@ -37,17 +37,18 @@ def rastrigin(x: jax.Array) -> jax.Array:
     return 20 + jnp.sum(x**2 - 10 * jnp.cos(2 * jnp.pi * x))
 
 
+def hsu(x: jax.Array) -> jax.Array:
+    """Map x once."""
+    rates = np.pi / 10, np.pi / 5
+    decays = [np.exp(-2 * rate) for rate in rates]
+    forces = x[2] - 5 * jnp.sin(x[0]) * jnp.cos(x[1]), x[3] - 5 * jnp.cos(x[0]) * jnp.sin(x[1])
+    moved = [x[k] + (1 - decays[k]) / (2 * rates[k]) * forces[k] for k in range(2)]
+    return jnp.stack([*moved, *(decays[k] * forces[k] for k in range(2))])
+
+
 def period_two(x: jax.Array) -> jax.Array:
-    """Zero where the map, applied twice, returns to x."""
-
-    def mapped(x: jax.Array) -> jax.Array:
-        rates = np.pi / 10, np.pi / 5
-        decays = [np.exp(-2 * rate) for rate in rates]
-        forces = x[2] - 5 * jnp.sin(x[0]) * jnp.cos(x[1]), x[3] - 5 * jnp.cos(x[0]) * jnp.sin(x[1])
-        moved = [x[k] + (1 - decays[k]) / (2 * rates[k]) * forces[k] for k in range(2)]
-        return jnp.stack([*moved, *(decays[k] * forces[k] for k in range(2))])
-
-    return mapped(mapped(x)) - x
+    """Return zero where the map, applied twice, returns to x."""
+    return hsu(hsu(x)) - x
 
 
 HSU = np.array([1.02, 1.02, 0.5, 0.5]) * np.pi

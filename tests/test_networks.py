@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from ground_truth import PUBLISHED, ROTATION, mueller_brown, rotated_well, stationary_points
 
+from benchmarks.lists import himmelblau
 from experiments._shared import xor
 from mlp_jax import critical, interval, mlp_census
 
@@ -105,11 +106,6 @@ def require_morse(indices, copies):
     partial = [sum(counts[i] * (-1) ** (k - i) for i in range(k + 1)) for k in range(len(counts))]
     assert all(total >= (-1) ** k for k, total in enumerate(partial))
     assert partial[-1] == (-1) ** (len(counts) - 1)
-
-
-def himmelblau(p):
-    x, y = p
-    return (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2
 
 
 def one_unit(p, x, y, decay):

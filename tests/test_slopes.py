@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks.lists import HSU, himmelblau, hsu, period_two, rastrigin
 from mlp_jax import interval
 from mlp_jax.interval import ball, contraction, elementary, multiprecision, slopes
 from mlp_jax.interval.ball import Ball
@@ -96,17 +97,13 @@ def test_contraction_keeps_every_zero_of_linear_systems():
     assert np.median(found.high - found.low) < 1e-9
 
 
-def _himmelblau(p):
-    return (p[0] ** 2 + p[1] - 11) ** 2 + (p[0] + p[1] ** 2 - 7) ** 2
-
-
 def test_himmelblau_has_nine_critical_points_and_each_certificate_agrees():
-    found = interval.complete(_himmelblau, np.array([-6.0, -6]), np.array([6.0, 6]))
+    found = interval.complete(himmelblau, np.array([-6.0, -6]), np.array([6.0, 6]))
     assert found.complete
     assert found.indices == {0: 4, 1: 4, 2: 1}
     assert found.degree == 1
     for point, index in zip(found.points, found.index, strict=True):
-        proof = interval.certify(_himmelblau, point, wide=False)
+        proof = interval.certify(himmelblau, point, wide=False)
         assert proof.proved
         assert proof.index == index
     assert "exactly 9 critical points: 4 of index 0, 4 of index 1, 1 of index 2" in str(found)
@@ -123,28 +120,17 @@ def _axis(low, high):
 @pytest.mark.parametrize("box", [(-5, 6), pytest.param((-5.12, 5.12), marks=pytest.mark.slow)])
 def test_rastrigin_has_the_products_of_its_one_dimensional_points(box):
     minima, maxima = _axis(*box)
-    fun = lambda x: 20 + jnp.sum(x**2 - 10 * jnp.cos(2 * jnp.pi * x))
-    found = interval.complete(fun, np.full(2, float(box[0])), np.full(2, float(box[1])))
+    found = interval.complete(rastrigin, np.full(2, float(box[0])), np.full(2, float(box[1])))
     assert found.complete
     assert found.indices == {0: minima**2, 1: 2 * minima * maxima, 2: maxima**2}
 
 
-def _hsu(x):
-    """Example 5.5 of Smiley and Chun (2001): points of period two of a map of Hsu and Guttalu (1983)."""
-    rates = np.pi / 10, np.pi / 5
-    decays = [np.exp(-2 * rate) for rate in rates]
-    forces = x[2] - 5 * jnp.sin(x[0]) * jnp.cos(x[1]), x[3] - 5 * jnp.cos(x[0]) * jnp.sin(x[1])
-    moved = [x[k] + (1 - decays[k]) / (2 * rates[k]) * forces[k] for k in range(2)]
-    return jnp.stack([*moved, *(decays[k] * forces[k] for k in range(2))])
-
-
 @pytest.mark.slow
 def test_the_zeros_of_a_map_are_those_published():
-    high = np.array([1.02, 1.02, 0.5, 0.5]) * np.pi
-    found = interval.complete(lambda x: _hsu(_hsu(x)) - x, -high, high)
+    found = interval.complete(period_two, -HSU, HSU)
     assert found.complete
     assert found.count == 41
-    fixed = [p for p in found.points if np.allclose(_hsu(p), p, atol=1e-5)]
+    fixed = [p for p in found.points if np.allclose(hsu(p), p, atol=1e-5)]
     assert len(fixed) == 13
 
 
@@ -197,16 +183,16 @@ def test_corners_of_no_box_are_refused_with_what_is_wrong(low, high, reason):
 
 def test_a_refusal_goes_on_where_its_budget_ended(tmp_path):
     corners = np.array([-6.0, -6]), np.array([6.0, 6])
-    whole = interval.complete(_himmelblau, *corners)
-    first = interval.complete(_himmelblau, *corners, max_boxes=5)
+    whole = interval.complete(himmelblau, *corners)
+    first = interval.complete(himmelblau, *corners, max_boxes=5)
     assert not first.complete
     assert len(first.undecided_low)
     first.save(tmp_path / "list.json")
-    second = interval.complete(_himmelblau, *corners, resume=interval.load_list(tmp_path / "list.json"))
+    second = interval.complete(himmelblau, *corners, resume=interval.load_list(tmp_path / "list.json"))
     assert interval.agree(whole, second)
     assert not interval.agree(whole, first)
     with pytest.raises(ValueError, match="other args"):
-        interval.complete(lambda p, a: _himmelblau(p) * a, *corners, (np.array(2.0),), resume=first)
+        interval.complete(lambda p, a: himmelblau(p) * a, *corners, (np.array(2.0),), resume=first)
 
 
 def test_a_file_that_is_no_list_is_refused(tmp_path):
@@ -216,10 +202,9 @@ def test_a_file_that_is_no_list_is_refused(tmp_path):
 
 
 def test_the_estimate_is_near_the_number_of_boxes():
-    fun = lambda x: 20 + jnp.sum(x**2 - 10 * jnp.cos(2 * jnp.pi * x))
     corners = np.full(2, -2.2), np.full(2, 2.3)
-    found = interval.complete(fun, *corners)
-    estimates = [interval.expected_boxes(fun, *corners, seed=seed) for seed in range(3)]
+    found = interval.complete(rastrigin, *corners)
+    estimates = [interval.expected_boxes(rastrigin, *corners, seed=seed) for seed in range(3)]
     assert found.boxes / 3 < np.mean(estimates) < 3 * found.boxes
 
 
@@ -228,7 +213,7 @@ def test_the_estimate_is_near_the_number_of_boxes():
 )
 def test_corners_that_are_no_box_are_refused(low, high):
     with pytest.raises(ValueError, match="low, high"):
-        interval.complete(_himmelblau, low, high)
+        interval.complete(himmelblau, low, high)
 
 
 def test_a_function_of_another_size_is_refused():
